@@ -1,0 +1,33 @@
+# make simulate   from nothing to a federated result and its report
+# make test       every test;  make check  style and types;  make clean  removes what the others made
+PYTHON ?= python3
+BIN := .venv/bin
+export FLWR_TELEMETRY_ENABLED ?= 0
+
+.PHONY: simulate test check clean
+
+simulate: .venv/run.stamp
+	$(BIN)/python -m fl_rsna.simulate
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv prepared runs multirun dist .pytest_cache .mypy_cache .ruff_cache
+	find site_data -mindepth 1 ! -name README.md ! -name .gitignore -delete
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/run.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/dev.stamp: .venv/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,74 @@
+"""A slice as a PNG: square, resized, 16-bit HU or 8-bit windows; written whole or not at all."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.imaging.windows import Rescale, to_hu16, to_windows
+
+Image = NDArray[np.uint8] | NDArray[np.uint16]
+
+cv2.setNumThreads(1)  # parallel over files, not inside one
+
+
+class ImageKind(StrEnum):
+    """What a prepared PNG holds."""
+
+    hu = "hu"  # one 16-bit channel, HU + 1024
+    windows = "windows"  # three 8-bit channels: brain, subdural, soft tissue in R, G, B
+
+
+def render(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale, *, kind: ImageKind, size: int) -> Image:
+    """stored [H, W] -> uint16 [size, size] or uint8 [size, size, 3].
+
+    Windows are applied at full resolution and then resized, as the classic pipelines do; HU are resized as HU.
+    The two differ at the skull by design.
+    """
+    match kind:
+        case ImageKind.hu:
+            return fit_square(to_hu16(stored, rescale), size)
+        case ImageKind.windows:
+            return fit_square(to_windows(stored, rescale), size)
+
+
+def fit_square(image: Image, size: int) -> Image:
+    """Pad [H, W(, C)] with zeros (air) to a centred square and resize to `size`: by area down, bilinear up."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    if height != width:
+        top, left = (side - height) // 2, (side - width) // 2
+        image = _same(
+            cv2.copyMakeBorder(image, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=0)
+        )
+    if side == size:
+        return image
+    return _same(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR))
+
+
+def write_png(path: Path, image: Image) -> None:
+    """Write uint8 [H, W], uint16 [H, W] or uint8 RGB [H, W, 3] losslessly; a reader never sees a partial file."""
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done, "OpenCV encodes every 8- and 16-bit array"
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(encoded.tobytes())
+    os.replace(temporary, path)
+
+
+def read_png(path: Path) -> Image:
+    """Read what `write_png` wrote; raises ValueError for a file that is no readable PNG."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError(f"expected a PNG image, got an unreadable file: {path}; prepare the data again")
+    return _same(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image)
+
+
+def _same(image: Any) -> Image:
+    """OpenCV keeps an array's type; its annotations do not say so."""
+    assert image.dtype in (np.uint8, np.uint16)
+    return cast(Image, image)
