@@ -1,0 +1,96 @@
+"""The label table: Kaggle's long form or a wide one, checked, to one row an image."""
+
+import zlib
+from pathlib import Path
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from fl_rsna.task import LabelKind, Task
+
+
+def read_labels(path: Path, task: Task) -> pd.DataFrame:
+    """Labels of every image: index `image_id` (str), one int8 column a label of `task`, in its order.
+
+    Long form has the columns ID (`<image>_<label>`) and Label; wide form has one column a label and the image in
+    `Image`, `image_id`, `SOPInstanceUID` or `ID`. Raises ValueError for anything contradictory or incomplete.
+    """
+    try:
+        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, EOFError, ValueError, zlib.error, BadZipFile) as error:  # pandas also unpacks .gz and .zip
+        raise ValueError(
+            f"data.labels: expected a CSV of labels at {path}, got {type(error).__name__}: {error}; give the whole table"
+        ) from None
+    if raw.empty:
+        raise ValueError(
+            f"data.labels: expected at least one labelled image, got an empty table in {path}; give the whole table"
+        )
+    wide = _from_long(raw, task, path) if {"ID", "Label"} <= set(raw.columns) else _from_wide(raw, task, path)
+    _check(wide, task, path)
+    return wide
+
+
+def _from_long(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
+    parts = raw["ID"].str.rpartition("_")
+    rows = pd.DataFrame({"image_id": parts[0], "label": parts[2], "value": raw["Label"].str.strip()}).drop_duplicates()
+    unknown = sorted(set(rows["label"]) - set(task.labels))
+    if unknown:
+        raise ValueError(
+            f"data.labels: expected the labels {', '.join(task.labels)} of task {task.name}, got {unknown[0]!r} in {path}; "
+            "give the task's own table or another data.task"
+        )
+    twice = rows[rows.duplicated(["image_id", "label"], keep=False)]
+    if len(twice):
+        first = twice.iloc[0]
+        raise ValueError(
+            f"data.labels: {path} contradicts itself on {first.image_id}_{first.label}; keep one row of it"
+        )
+    wide = rows.pivot(index="image_id", columns="label", values="value").reindex(columns=list(task.labels))
+    missing = wide.index[wide.isna().any(axis=1)]
+    if len(missing):
+        raise ValueError(
+            f"data.labels: expected {len(task.labels)} rows an image, got fewer for {len(missing)} images in {path} "
+            f"(first: {missing[0]}); give the whole table"
+        )
+    return _as_integers(wide, path)
+
+
+def _from_wide(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
+    key = next((name for name in ("Image", "image_id", "SOPInstanceUID", "ID") if name in raw.columns), None)
+    missing = [label for label in task.labels if label not in raw.columns]
+    if key is None or missing:
+        raise ValueError(
+            f"data.labels: expected columns ID, Label (long form) or Image, {', '.join(task.labels)} (wide form) "
+            f"for task {task.name}, got {', '.join(raw.columns[:8])} in {path}"
+        )
+    rows = raw[[key, *task.labels]].drop_duplicates()
+    twice = rows[key][rows[key].duplicated()]
+    if len(twice):
+        raise ValueError(f"data.labels: {path} contradicts itself on image {twice.iloc[0]}; keep one row of it")
+    return _as_integers(rows.set_index(key).rename_axis("image_id"), path)
+
+
+def _as_integers(wide: pd.DataFrame, path: Path) -> pd.DataFrame:
+    numbers: pd.DataFrame = wide.apply(pd.to_numeric, errors="coerce")
+    bad = ~numbers.isin([0, 1])
+    if bad.any(axis=None):
+        image_id, label = bad.stack().pipe(lambda cells: cells[cells]).index[0]
+        raise ValueError(
+            f"data.labels: expected 0 or 1, got {wide.loc[image_id, label]!r} for {image_id}_{label} in {path}; correct it"
+        )
+    return numbers.astype("int8").sort_index()
+
+
+def _check(wide: pd.DataFrame, task: Task, path: Path) -> None:
+    if task.kind is LabelKind.multi_class:
+        wrong = wide.index[wide.sum(axis=1) != 1]
+        rule = "exactly one class an image"
+    elif task.union is not None:
+        wrong = wide.index[wide[task.union] != wide[list(task.specific_labels)].max(axis=1)]
+        rule = f"{task.union!r} to be 1 exactly where one of the other labels is"
+    else:
+        return
+    if len(wrong):
+        raise ValueError(
+            f"data.labels: expected {rule}, not so for {len(wrong)} images in {path} (first: {wrong[0]}); correct them"
+        )

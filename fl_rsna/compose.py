@@ -1,0 +1,49 @@
+"""From overrides to a checked Config, by Hydra: conf/ chooses values, the dataclasses refuse what they do not know."""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from fl_rsna.config import Config, check
+
+
+def conf_folder() -> Path:
+    """Where the YAML groups are: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def register_schema() -> None:
+    """Make the dataclasses the schema of conf/config.yaml."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def as_config(composed: DictConfig) -> Config:
+    """Hydra's composed configuration as the checked dataclass; raises ValueError naming the key."""
+    _refuse_unknown(composed, Config)
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
+    """Refuse what `+key=value` added: no dataclass has a place for it."""
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(schema)}
+    for key in map(str, node):
+        if key not in kinds:
+            raise ValueError(f"{path}{key}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them")
+        if is_dataclass(kinds[key]):
+            _refuse_unknown(node[key], kinds[key], f"{path}{key}.")
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
+    """The configuration a command would get from these words on its command line."""
+    register_schema()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return as_config(compose("config", list(overrides)))

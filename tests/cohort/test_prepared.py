@@ -1,0 +1,300 @@
+"""A folder is prepared whole or not at all, once, from one request."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import write_tiny
+from tiny import CHEST
+
+from fl_rsna.cohort.index import Prepared, hash_id, read_prepared
+from fl_rsna.cohort.prepared import prepare_folder
+from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.task import ICH, Task
+
+SLICES = 6  # that `sources` writes: ID_0 .. ID_5, two patients, one series each
+AXIAL_SORTED = ["ID_2", "ID_1", "ID_0", "ID_5", "ID_4", "ID_3"]  # z falls with the number
+
+
+def sources(folder: Path, labelled: int = SLICES, task: Task = ICH) -> tuple[Path, Path]:
+    """A DICOM folder of SLICES slices and a label table of the first `labelled` (or more) ids."""
+    for n in range(SLICES):
+        patient = "AnnaAdams" if n < 3 else "BobBrown"
+        write_tiny(
+            folder / "dicom" / f"{n:02d}" / "x", f"ID_{n}", patient, f"series{patient}", -5.0 * n, hu=np.full((4, 6), n, np.int16)
+        )  # fmt: skip
+    positive = {label: 1 for label in ("any", "subdural") if label in task.labels} or {task.labels[0]: 1}
+    rows = [
+        {"Image": f"ID_{n}", **dict.fromkeys(task.labels, 0), **(positive if n == 1 or task.union is None else {})}
+        for n in range(labelled)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder / "dicom", folder / "labels.csv"
+
+
+def prepare(folder: Path, dicom: Path, labels: Path, task: Task = ICH, **changes: object) -> Prepared:
+    settings = {"image": ImageKind.hu, "size": 4, "hash_ids": True, "salt": "s", "max_unmatched": 0.2, "workers": 2}
+    return prepare_folder(folder, dicom=dicom, labels=labels, task=task, **{**settings, **changes})  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def refusal(folder: Path, *args: object, **changes: object) -> str:
+    """The message of a refused preparation, which must leave nothing beside what was there."""
+    before = sorted(folder.parent.iterdir())
+    with pytest.raises(ValueError, match=r"^data\.") as caught:
+        prepare(folder, *args, **changes)  # type: ignore[arg-type]
+    assert sorted(folder.parent.iterdir()) == before
+    return str(caught.value)
+
+
+def test_a_folder_of_dicom_becomes_images_an_index_and_a_record(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    prepared = prepare(tmp_path / "prepared" / "new", dicom, labels)
+    assert sorted(path.name for path in (tmp_path / "prepared").iterdir()) == ["new"]
+    assert sorted(path.name for path in prepared.folder.iterdir()) == [
+        "images",
+        "index.parquet",
+        "prepare.json",
+        "rejected.csv",
+    ]
+    assert sorted(path.stem for path in (prepared.folder / "images").iterdir()) == sorted(AXIAL_SORTED)
+    facts = json.loads((prepared.folder / "prepare.json").read_text())
+    assert (facts["slices"], facts["series"], facts["patients"]) == (6, 2, 2)
+    assert facts["positives"] == {**dict.fromkeys(ICH.labels, 0), "any": 1, "subdural": 1}
+    assert (facts["rejected"], facts["labels_without_image"]) == ({}, 0)
+    assert facts["index_sha256"] == prepared.index_sha256
+    pd.testing.assert_frame_equal(read_prepared(prepared.folder, ICH).index, prepared.index)
+
+
+def test_slices_stand_in_their_order_along_the_normal_not_of_their_files(tmp_path: Path) -> None:
+    index = prepare(tmp_path / "new", *sources(tmp_path), hash_ids=False).index
+    assert list(index["image_id"]) == AXIAL_SORTED
+    assert list(index["rank"]) == [0, 1, 2, 0, 1, 2]
+    assert list(index["position_mm"]) == [-10, -5, 0, -25, -20, -15]
+    assert list(index["subdural"]) == [0, 1, 0, 0, 0, 0]
+
+
+def test_identifiers_leave_only_as_hashes(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    (dicom / "broken").write_bytes(b"")
+    hashed = prepare(tmp_path / "new", dicom, labels)
+    everything = hashed.index.to_csv() + "".join(
+        path.read_text() for path in hashed.folder.iterdir() if path.suffix in (".json", ".csv")
+    )
+    for raw in ("AnnaAdams", "BobBrown", "seriesAnnaAdams"):
+        assert raw not in everything
+        assert raw.encode() not in (hashed.folder / "index.parquet").read_bytes()
+    assert set(hashed.index["patient_id"]) == {hash_id("AnnaAdams", "s"), hash_id("BobBrown", "s")}
+    plain = prepare(tmp_path / "plain", dicom, labels, hash_ids=False)
+    assert set(plain.index["patient_id"]) == {"AnnaAdams", "BobBrown"}
+
+
+def test_the_salt_decides_the_hashes_and_is_not_written_down(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    first, same, other = (
+        prepare(tmp_path / name, dicom, labels, salt=salt)
+        for name, salt in [("a", "pepper"), ("b", "pepper"), ("c", "x")]
+    )
+    assert list(first.index["patient_id"]) == list(same.index["patient_id"])
+    assert not set(first.index["patient_id"]) & set(other.index["patient_id"])
+    assert first.index_sha256 == same.index_sha256 != other.index_sha256
+    assert "pepper" not in (first.folder / "prepare.json").read_text()
+
+
+def test_any_number_of_workers_prepares_the_same(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    one, three = (prepare(tmp_path / f"w{workers}", dicom, labels, workers=workers) for workers in (1, 3))
+    assert {name: content for name, (content, _) in contents(one.folder).items()} == {
+        name: content for name, (content, _) in contents(three.folder).items()
+    }
+
+
+def test_the_same_request_finds_the_folder_and_touches_nothing(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    first = prepare(tmp_path / "new", dicom, labels)
+    before = contents(first.folder)
+    again = prepare(tmp_path / "new", dicom, labels, workers=1, on_progress=lambda done, total: pytest.fail("worked"))
+    assert contents(first.folder) == before
+    assert again.index_sha256 == first.index_sha256
+    pd.testing.assert_frame_equal(again.index, first.index)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"size": 8}, "data.size"),
+        ({"image": ImageKind.windows}, "data.image"),
+        ({"hash_ids": False}, "data.hash_ids"),
+        ({"salt": "t"}, "data.salt"),
+        ({"max_unmatched": 0.3}, "data.max_unmatched"),
+    ],
+)
+def test_another_request_for_the_same_folder_is_refused(tmp_path: Path, changes: dict[str, object], key: str) -> None:
+    dicom, labels = sources(tmp_path)
+    before = contents(prepare(tmp_path / "new", dicom, labels).folder)
+    message = refusal(tmp_path / "new", dicom, labels, **changes)
+    assert key in message
+    assert "choose another data.name" in message
+    assert contents(tmp_path / "new") == before
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "diary.txt").write_text("mine")
+    assert "holds no prepared data; choose another data.name" in refusal(tmp_path / "new", *sources(tmp_path))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["diary.txt"]
+
+
+def test_prepared_data_of_another_task_is_refused(tmp_path: Path) -> None:
+    prepare(tmp_path / "new", *sources(tmp_path))
+    with pytest.raises(ValueError, match=r"^data\.task: expected data prepared for task chest .*got task ich"):
+        read_prepared(tmp_path / "new", CHEST)
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+
+    def interrupt(done: int, total: int) -> None:
+        assert total == SLICES
+        if done == 3:
+            raise KeyboardInterrupt
+
+    (tmp_path / "prepared").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "prepared" / "new", dicom, labels, on_progress=interrupt, workers=3)
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_what_a_killed_preparation_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "prepared" / "new.part" / "images").mkdir(parents=True)
+    (tmp_path / "prepared" / "new.part" / "images" / "old.png").write_text("old")
+    prepared = prepare(tmp_path / "prepared" / "new", *sources(tmp_path))
+    assert [path.name for path in (tmp_path / "prepared").iterdir()] == ["new"]
+    assert not (prepared.folder / "images" / "old.png").exists()
+
+
+def test_progress_counts_every_file_once(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    prepare(tmp_path / "new", *sources(tmp_path), on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, SLICES) for n in range(1, SLICES + 1)]
+
+
+def test_images_without_labels_are_tolerated_up_to_the_share(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path, labelled=5)  # one of six has none
+    message = refusal(tmp_path / "new", dicom, labels, max_unmatched=0.16)
+    assert message.startswith("data.labels: ")
+    assert "1 of 6 have no row" in message
+    assert "(first: ID_5); give the full table or raise data.max_unmatched=0.16" in message
+    prepared = prepare(tmp_path / "new", dicom, labels, max_unmatched=0.17)
+    assert set(prepared.index["image_id"]) == {f"ID_{n}" for n in range(5)}
+    assert not (prepared.folder / "images" / "ID_5.png").exists()
+
+
+def test_labels_without_images_are_tolerated_up_to_the_share(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path, labelled=8)  # two of eight have none
+    message = refusal(tmp_path / "new", dicom, labels, max_unmatched=0.24)
+    assert message.startswith("data.dicom: ")
+    assert "2 of 8 have no file" in message
+    assert "(first: ID_6); give the whole folder or raise data.max_unmatched=0.24" in message
+    prepared = prepare(tmp_path / "new", dicom, labels, max_unmatched=0.25)
+    assert json.loads((prepared.folder / "prepare.json").read_text())["labels_without_image"] == 2
+
+
+def test_labels_of_other_images_are_refused_whatever_the_tolerance(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    labels.write_text(labels.read_text().replace("ID_", "OTHER_"))
+    assert "6 of 6 have no row" in refusal(tmp_path / "new", dicom, labels, max_unmatched=1.0)
+
+
+def test_inputs_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "a.txt").write_text("no DICOM")
+    (tmp_path / "junk" / "b.dcm").write_bytes(b"")
+    new = tmp_path / "new"
+    assert "which is no folder" in refusal(new, tmp_path / "nowhere", labels)
+    assert "which is no folder" in refusal(new, labels, labels)
+    assert "found no file at all" in refusal(new, tmp_path / "empty", labels)
+    assert "got none (1 empty_file, 1 not_dicom)" in refusal(new, tmp_path / "junk", labels)
+    assert refusal(new, dicom, tmp_path / "nowhere.csv").startswith("data.labels: ")
+
+
+def test_every_file_that_is_no_slice_is_a_row(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path, labelled=5)
+    (dicom / "notes.txt").write_text("not an image")
+    (dicom / "empty.dcm").write_bytes(b"")
+    (dicom / "gone").symlink_to(tmp_path / "nowhere")
+    write_tiny(dicom / "again" / "x", "ID_0", "AnnaAdams")
+    write_tiny(dicom / "scout", "ID_scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    prepared = prepare(tmp_path / "new", dicom, labels)
+    rejected = pd.read_csv(prepared.folder / "rejected.csv", keep_default_na=False)
+    assert list(rejected.columns) == ["path", "image_id", "reason", "tag", "detail"]
+    assert {row.path: (row.reason, row.image_id, row.tag) for row in rejected.itertuples()} == {
+        "05/x": ("no_label", "ID_5", ""),
+        "again/x": ("duplicate_id", "ID_0", "SOPInstanceUID"),
+        "empty.dcm": ("empty_file", "", ""),
+        "gone": ("bad_header", "", ""),
+        "notes.txt": ("not_dicom", "", ""),
+        "scout": ("localizer", "", "ImageType"),
+    }
+    assert list(rejected["path"]) == sorted(rejected["path"])
+    counted = json.loads((prepared.folder / "prepare.json").read_text())["rejected"]
+    assert counted == rejected["reason"].value_counts().to_dict()
+
+
+def test_a_broken_file_named_after_its_image_is_not_a_missing_image(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path, labelled=7)
+    (dicom / "ID_6.dcm").write_bytes(b"")
+    prepared = prepare(tmp_path / "new", dicom, labels, max_unmatched=0.0)
+    assert json.loads((prepared.folder / "prepare.json").read_text())["labels_without_image"] == 0
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    """Folders behind links are read, a link back is no endless way, and no file is read twice."""
+    dicom, labels = sources(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    os.rename(dicom / "03", elsewhere)
+    (dicom / "linked").symlink_to(elsewhere)
+    (dicom / "second way").symlink_to(elsewhere)
+    (dicom / "00" / "back").symlink_to(dicom)
+    prepared = prepare(tmp_path / "new", dicom, labels)
+    assert list(prepared.index["image_id"]) == AXIAL_SORTED
+    assert len(pd.read_csv(prepared.folder / "rejected.csv")) == 0
+
+
+def test_windows_are_stored_when_asked_for(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    prepared = prepare(tmp_path / "new", dicom, labels, image=ImageKind.windows, size=6)
+    assert prepared.image is ImageKind.windows
+    image = read_png(prepared.folder / "images" / "ID_4.png")
+    assert image.shape == (6, 6, 3)
+    assert image.dtype == np.uint8
+    assert image[3, 3].tolist() == [12, 30, 103]  # 4 HU: floor(255 x 4/80), x 24/200, x 154/380
+
+
+def test_slices_without_geometry_are_prepared(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    for n in range(SLICES):
+        write_tiny(dicom / f"{n:02d}" / "x", f"ID_{n}", without=["ImagePositionPatient", "PixelSpacing"])
+    index = prepare(tmp_path / "new", dicom, labels).index
+    assert list(index["image_id"]) == [f"ID_{n}" for n in range(SLICES)]
+    assert index["position_mm"].isna().all()
+
+
+def test_a_task_of_exclusive_classes_is_prepared_alike(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path, task=CHEST)
+    prepared = prepare(tmp_path / "new", dicom, labels, CHEST)
+    assert prepared.labels == CHEST.labels
+    assert list(prepared.index.columns[-4:]) == list(CHEST.labels)
+    assert (prepared.index[list(CHEST.labels)].sum(axis=1) == 1).all()

@@ -1,0 +1,26 @@
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as the commands do
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_cohort
+
+from fl_rsna.cohort.sites import Cohort
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Three tiny sites and a test site; tests must not change them."""
+    return tiny_cohort(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def own_cohort(tmp_path: Path) -> Cohort:
+    """A tiny cohort a test may break."""
+    return tiny_cohort(tmp_path / "own")

@@ -1,0 +1,28 @@
+"""The controls are prevalence by bin, summable over sites."""
+
+import numpy as np
+import pandas as pd
+
+from fl_rsna.learning.controls import BINS, Control, bins, control_scores, count_table
+
+INDEX = pd.DataFrame({"relative_position": [0.0, 0.5, 1.0, 1.0], "brain_hu_mean": [10.0, 35.0, 35.0, 90.0]})
+LABELS = np.array([[0], [1], [1], [0]], np.float32)
+
+
+def test_bins_hold_every_value() -> None:
+    assert bins(INDEX, Control.position).tolist() == [0, 10, 19, 19]
+    assert bins(INDEX, Control.brightness).tolist() == [0, 10, 10, 19]
+
+
+def test_tables_count_slices_and_positives_and_add_up() -> None:
+    table = count_table(INDEX, LABELS, Control.position)
+    assert table.shape == (BINS, 2)
+    assert table[19].tolist() == [2, 1]
+    assert table.sum(0).tolist() == [4, 2]
+    halves = count_table(INDEX[:2], LABELS[:2], Control.position) + count_table(INDEX[2:], LABELS[2:], Control.position)
+    np.testing.assert_array_equal(halves, table)
+
+
+def test_scores_are_the_shrunk_prevalence_of_the_bin() -> None:
+    scores = control_scores(count_table(INDEX, LABELS, Control.position), INDEX, Control.position)
+    np.testing.assert_allclose(scores[:, 0], [0.5 / 2, 1.5 / 2, 1.5 / 3, 1.5 / 3])

@@ -1,0 +1,88 @@
+"""Metrics equal scikit-learn's, undefined ones say so, and intervals resample patients."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import roc_auc_score
+from tiny import CHEST
+
+from fl_rsna.learning.metrics import auroc, auroc_with_interval, average_precision, log_loss, weighted_auroc
+from fl_rsna.task import ICH
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_weighted_auroc_equals_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(5, 60))
+    labels = rng.permutation(np.arange(n) % 2).astype(np.float32)
+    scores = (rng.integers(0, 8, n) / 8 if seed % 2 else rng.random(n)).astype(np.float32)  # odd seeds have ties
+    weights = rng.integers(0, 4, (3, n)).astype(np.float64)
+    weights[:, :2] += [[1, 1]] * 3  # keep both classes
+    labels[:2] = (0, 1)
+    expected = [roc_auc_score(labels, scores, sample_weight=row) for row in weights]
+    np.testing.assert_allclose(weighted_auroc(labels, scores, weights), expected, atol=1e-12)
+    assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+def test_one_class_is_undefined_not_guessed() -> None:
+    zeros, scores = np.zeros(4, np.float32), np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    assert auroc(zeros, scores) is None
+    assert auroc(zeros + 1, scores) is None
+    assert average_precision(zeros, scores) is None
+    estimate = auroc_with_interval(zeros, scores, np.array(["a", "a", "b", "b"]), seed=0)
+    assert (estimate.value, estimate.low, estimate.high, estimate.positives, estimate.negatives) == (
+        None,
+        None,
+        None,
+        0,
+        4,
+    )
+
+
+def test_average_precision_by_hand() -> None:
+    # ranked: positive, negative, positive -> precision 1/1 and 2/3 at the positives
+    assert average_precision(np.array([1, 0, 1], np.float32), np.array([0.9, 0.5, 0.1], np.float32)) == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
+
+
+def test_log_loss_is_the_competition_metric() -> None:
+    labels = np.array([[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]], np.float32)
+    found = np.full((2, 6), 0.25, np.float32)
+    by_label = [sklearn_log_loss(labels[:, i], found[:, i], labels=[0, 1]) for i in range(6)]
+    assert log_loss(labels, found, ICH) == pytest.approx((2 * by_label[0] + sum(by_label[1:])) / 7)
+    assert log_loss(labels, labels, ICH) < 1e-5
+    assert log_loss(labels, np.full((2, 6), 0.5, np.float32), ICH) == pytest.approx(np.log(2))
+
+
+def test_log_loss_of_classes_is_that_of_the_true_class() -> None:
+    labels = np.eye(4, dtype=np.float32)[[0, 2]]
+    found = np.array([[0.7, 0.1, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1]], np.float32)
+    assert log_loss(labels, found, CHEST) == pytest.approx(-(np.log(0.7) + np.log(0.5)) / 2)
+
+
+def test_interval_resamples_patients_not_slices() -> None:
+    """Copying every slice of every patient adds no information, so the interval must not shrink."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 40).astype(np.float32)
+    scores = (labels * 0.6 + rng.random(40)).astype(np.float32)
+    patients = np.arange(40)
+    once = auroc_with_interval(labels, scores, patients, seed=3)
+    often = auroc_with_interval(np.tile(labels, 20), np.tile(scores, 20), np.tile(patients, 20), seed=3)
+    assert (often.value, often.low, often.high) == pytest.approx((once.value, once.low, once.high))
+    assert once.low is not None
+    assert once.low < once.value < once.high  # type: ignore[operator]
+    slices_as_patients = auroc_with_interval(np.tile(labels, 20), np.tile(scores, 20), np.arange(800), seed=3)
+    assert slices_as_patients.high - slices_as_patients.low < 0.5 * (often.high - often.low)  # type: ignore[operator]
+
+
+def test_interval_covers_the_truth_about_95_percent_of_the_time() -> None:
+    """40 patients of 5 alike slices, scores normal with a known AUROC of Phi(1 / sqrt 2) = 0.760."""
+    covered = 0
+    for trial in range(200):
+        rng = np.random.default_rng(trial)
+        truth = np.repeat(np.arange(40) % 2, 5).astype(np.float32)
+        scores = (truth + np.repeat(rng.normal(0, 1, 40), 5)).astype(np.float32)
+        estimate = auroc_with_interval(truth, scores, np.repeat(np.arange(40), 5), seed=trial, resamples=400)
+        covered += estimate.low <= 0.7602 <= estimate.high  # type: ignore[operator]
+    assert 0.90 <= covered / 200 <= 0.99

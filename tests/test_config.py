@@ -1,0 +1,78 @@
+"""Every choice under conf/ composes, and what is unknown, mistyped or contradictory is refused by name."""
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from fl_rsna.compose import compose_config, conf_folder
+from fl_rsna.config import Config, check, cohort_name
+
+CHOICES = sorted((path.parent.name, path.stem) for path in conf_folder().glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes(group: str, choice: str) -> None:
+    assert isinstance(compose_config([f"{group}={choice}"]), Config)
+
+
+def test_every_group_has_a_choice() -> None:
+    assert {group for group, _ in CHOICES} == {path.name for path in conf_folder().iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize(
+    "word", ["nothing=1", "model.nothing=1", "rounds=many", "data.task=unheard_of", "model=unheard_of"]
+)
+def test_unknown_and_mistyped_are_refused(word: str) -> None:
+    with pytest.raises(HydraException):
+        compose_config([word])
+
+
+@pytest.mark.parametrize("word", ["+nothing=1", "+model.nothing=1"])
+def test_added_keys_are_refused_by_name(word: str) -> None:
+    with pytest.raises(ValueError, match=word[1:].partition("=")[0]):
+        compose_config([word])
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("rounds=0", "rounds"),
+        ("partition.alpha=0", "partition.alpha"),
+        ("partition.test=1", "partition.test"),
+        ("strategy.quorum=1.5", "strategy.quorum"),
+        ("train.learning_rate=-1", "train.learning_rate"),
+        ("train.learning_rate=nan", "train.learning_rate"),
+        ("data.name=a/b", "data.name"),
+        ("run.name=..", "run.name"),
+        ("engine.workers=-1", "engine.workers"),
+        ("model.name=efficientnet_b3", "model.pretrained"),
+        ("model.pretrained=false model.norm=frozen", "model.norm"),
+    ],
+)
+def test_values_out_of_range_and_contradictions_name_the_key(word: str, key: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: expected "):
+        compose_config(word.split())
+
+
+def test_defaults_are_valid() -> None:
+    check(Config())
+
+
+def test_cohort_name_changes_with_every_partition_setting_and_nothing_else() -> None:
+    words = [
+        "partition.num_sites=5",
+        "partition=dirichlet",
+        "partition.seed=1",
+        "partition.test=0.3",
+        "partition.validation=0.3",
+        "data.name=x",
+    ]
+    names = {cohort_name(compose_config([word])) for word in ["rounds=6", *words]}
+    assert len(names) == len(words) + 1
+    assert cohort_name(compose_config(["rounds=3", "seed=7"])) == cohort_name(compose_config([]))
+    assert cohort_name(compose_config(["partition.name=mine"])) == "mine"
+
+
+def test_conf_is_found_in_a_checkout() -> None:
+    assert conf_folder() == Path(__file__).parents[1] / "conf"

@@ -1,0 +1,93 @@
+"""A cohort small enough to train on in a second: 32-pixel slices in which blood is a bright square."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fl_rsna.cohort.index import Prepared, table_sha256
+from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.cohort.sites import Cohort, write_cohort
+from fl_rsna.cohort.split import split_patients
+from fl_rsna.config import Config, EngineName, ModelName
+from fl_rsna.imaging.store import ImageKind, write_png
+from fl_rsna.task import ICH, LabelKind, Rendering, Task
+
+SIZE = 32
+
+CHEST = Task(
+    name="chest",
+    labels=("negative", "typical", "indeterminate", "atypical"),
+    kind=LabelKind.multi_class,
+    label_weights=(1.0, 1.0, 1.0, 1.0),
+    union=None,
+    headline="typical",
+    rendering=Rendering.hounsfield,
+    modality="CT",
+    group_key="patient_id",
+)
+
+
+def tiny_index(task: Task = ICH, patients: int = 18, slices: int = 4) -> pd.DataFrame:
+    """Patients 0, 1, 2, ... in turn have each specific label, or none, on their middle slices."""
+    rows = []
+    kinds = [*task.specific_labels] if task.kind is LabelKind.multi_class else [*task.specific_labels, None]
+    for patient in range(patients):
+        found = kinds[patient % len(kinds)]
+        for rank in range(slices):
+            labels = dict.fromkeys(task.labels, 0)
+            if found and (task.kind is LabelKind.multi_class or 0 < rank < slices - 1):
+                labels[found] = 1
+                labels |= {task.union: 1} if task.union else {}
+            place = {
+                "rank": rank,
+                "relative_position": rank / (slices - 1),
+                "brain_hu_mean": 30.0 + 5 * max(labels.values()),
+            }
+            ids = {"image_id": f"p{patient:02d}s{rank}", "patient_id": f"p{patient:02d}", "study_id": f"t{patient:02d}"}
+            rows.append({**ids, "series_id": f"e{patient:02d}", **place, **labels})
+    return pd.DataFrame(rows)
+
+
+def tiny_prepared(folder: Path, task: Task = ICH, image: ImageKind = ImageKind.hu, **counts: int) -> Prepared:
+    """A prepared folder with images for `tiny_index`."""
+    index = tiny_index(task, **counts)
+    (folder / "images").mkdir(parents=True)
+    for number, row in enumerate(index.itertuples()):
+        hu = np.full((SIZE, SIZE), 30.0) + np.random.default_rng(number).normal(0, 5, (SIZE, SIZE))
+        if any(getattr(row, label) for label in task.specific_labels):
+            hu[8:20, 8:20] += 40
+        grey = np.clip(hu * 255 / 80, 0, 255).astype(np.uint8)
+        pixels = (hu + 1024).astype(np.uint16) if image is ImageKind.hu else np.stack([grey] * 3, 2)
+        write_png(folder / "images" / f"{row.image_id}.png", pixels)
+    return Prepared(
+        folder=folder,
+        task=task.name,
+        labels=task.labels,
+        image=image,
+        size=SIZE,
+        index_sha256=table_sha256(index),
+        index=index,
+    )
+
+
+def tiny_cohort(
+    folder: Path, task: Task = ICH, image: ImageKind = ImageKind.hu, num_sites: int = 3, **counts: int
+) -> Cohort:
+    """A cohort of `num_sites` sites and a test site in `folder`/sites."""
+    prepared = tiny_prepared(folder / "prepared", task, image, **counts)
+    sites = split_patients(
+        prepared.index, task, kind=PartitionKind.iid, num_sites=num_sites, alpha=1.0, test=0.2, validation=0.2, seed=0
+    )
+    return write_cohort(folder / "sites", prepared, sites, task, {"data": "tiny"})
+
+
+def tiny_config(**changes: object) -> Config:
+    """Two rounds of the default network at 32 px in this process."""
+    config = Config(rounds=2)
+    config.model.image_size, config.model.name = SIZE, ModelName.efficientnet_lite0
+    config.engine.name, config.engine.workers, config.train.batch_size = EngineName.local, 0, 8
+    for path, value in changes.items():
+        group, _, key = path.rpartition("__")
+        setattr(getattr(config, group) if group else config, key, value)
+    return config
