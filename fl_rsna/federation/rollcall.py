@@ -1,0 +1,127 @@
+"""Before round 1: every node says which site it is and what it holds; the server refuses what must not train together."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.index import hash_id
+from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
+from fl_rsna.learning.controls import Control
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One answer to the roll call."""
+
+    name: str
+    node_id: int
+    cohort_sha256: str
+    task: str
+    counts: dict[str, Any]  # by part: patients, slices, positives a label
+    controls: dict[str, list[list[int]]]
+    patients: frozenset[str]  # salted hashes
+
+
+def call_roll(grid: Grid, instructions: Instructions, *, expected: int, timeout_s: float) -> list[Site]:
+    """Wait for `expected` nodes, query each, and return the sites sorted by name.
+
+    Raises ValueError when fewer nodes come in time or one cannot answer.
+    """
+    nodes = _wait_for_nodes(grid, expected, timeout_s)
+    content = RecordDict({CONFIG: instruct(instructions)})
+    messages = [Message(content, node_id, MessageType.QUERY) for node_id in nodes]
+    sites = [_read(reply) for reply in grid.send_and_receive(messages, timeout=timeout_s)]
+    if len(sites) < len(nodes):
+        raise ValueError(
+            f"roll call: expected {len(nodes)} answers, got {len(sites)} within {timeout_s:g} s; look at the silent site's log"
+        )
+    return sorted(sites, key=lambda site: _by_number(site.name))
+
+
+def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patients: frozenset[str]) -> None:
+    """Refuse a wrong or doubled site, another cohort or task, shared patients, and a site with nothing to train on."""
+    names = [site.name for site in sites]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"roll call: expected every site once, got {name} {names.count(name)} times; give each node its own folder"
+            )
+    for site in sites:
+        if site.task != task:
+            raise ValueError(
+                f"roll call: expected task {task}, got {site.task} at {site.name}; give it a folder of this cohort"
+            )
+        if site.cohort_sha256 != cohort_sha256:
+            raise ValueError(
+                f"roll call: expected cohort {cohort_sha256[:12]}, got {site.cohort_sha256[:12]} at {site.name}; copy the same cohort"
+            )
+        for part in ("train", "validation"):
+            if not site.counts.get(part, {}).get("slices"):
+                raise ValueError(
+                    f"roll call: expected {part} slices at {site.name}, got none; partition again with fewer sites"
+                )
+    for i, one in enumerate(sites):
+        if one.patients & test_patients:
+            raise ValueError(
+                f"roll call: {one.name} and the test site share {len(one.patients & test_patients)} patients; partition by patient"
+            )
+        for other in sites[i + 1 :]:
+            if one.patients & other.patients:
+                raise ValueError(
+                    f"roll call: {one.name} and {other.name} share {len(one.patients & other.patients)} patients; partition by patient"
+                )
+
+
+def hashed_patients(patients: pd.Series, salt: str) -> frozenset[str]:
+    """The test site's patients under the run's salt, comparable with the sites' answers."""
+    return frozenset(hash_id(str(patient), salt) for patient in patients)
+
+
+def summed_controls(sites: list[Site]) -> dict[Control, NDArray[np.int64]]:
+    """The control tables of all sites, added up: int64 [BINS, 1 + L] a control."""
+    return {
+        control: np.sum([site.controls[control.value] for site in sites], axis=0, dtype=np.int64) for control in Control
+    }
+
+
+def _wait_for_nodes(grid: Grid, expected: int, timeout_s: float) -> list[int]:
+    end = time.monotonic() + timeout_s
+    while len(nodes := sorted(grid.get_node_ids())) < expected:
+        if time.monotonic() > end:
+            raise ValueError(
+                f"roll call: expected {expected} nodes, got {len(nodes)} within {timeout_s:g} s; start the missing sites"
+            )
+        time.sleep(POLL_S)
+    return nodes
+
+
+def _read(reply: Message) -> Site:
+    failure = failure_of(reply)
+    if failure is not None:
+        raise ValueError(f"roll call: node {reply.metadata.src_node_id} cannot take part: {failure[0]}")
+    answer = reply.content.config_records[SITE]
+    patients = answer["patients"]
+    assert isinstance(patients, list)
+    return Site(
+        name=str(answer["name"]),
+        node_id=reply.metadata.src_node_id,
+        cohort_sha256=str(answer["cohort_sha256"]),
+        task=str(answer["task"]),
+        counts=json.loads(str(answer["counts"])),
+        controls=json.loads(str(answer["controls"])),
+        patients=frozenset(map(str, patients)),
+    )
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    suffix = name.rpartition("-")[2]
+    return (int(suffix) if suffix.isdigit() else 0, name)

@@ -1,0 +1,181 @@
+"""Whole runs on a tiny cohort: the same model in every engine, a complete run folder, and loud failures."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from tiny import tiny_cohort, tiny_config
+
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import Config, Select
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.engines.ray import run_ray
+from fl_rsna.federation.messages import flatten
+from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.federation.strategies import BelowQuorum
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.dataset import open_site
+from fl_rsna.learning.model import build_model
+from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.train import train_locally
+from fl_rsna.runs import start_run
+from fl_rsna.task import ICH
+
+
+def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False) -> dict:  # type: ignore[type-arg]
+    """One run of `config` over `cohort`; its summary."""
+    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort.sha256, "cpu", ())))
+    client = functools.partial(app_for_cohort, cohort.folder)
+    if ray:
+        run_ray(server, client, num_sites=len(cohort.sites), workers=2, gpus_per_worker=0)
+    else:
+        run_local(server, client, num_sites=len(cohort.sites), workers=workers)
+    return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "inline"
+    run(cohort, folder, tiny_config())
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_same_seed_same_model_for_any_number_of_workers(
+    cohort: Cohort, tmp_path: Path, undisturbed: Path, workers: int
+) -> None:
+    summary = run(cohort, tmp_path / "again", tiny_config(), workers=workers)
+    assert summary["model_sha256"] == json.loads((undisturbed / "summary.json").read_text())["model_sha256"]
+
+
+@pytest.mark.slow
+def test_same_seed_same_model_on_ray(cohort: Cohort, tmp_path: Path, undisturbed: Path) -> None:
+    summary = run(cohort, tmp_path / "ray", tiny_config(), ray=True)
+    assert summary["model_sha256"] == json.loads((undisturbed / "summary.json").read_text())["model_sha256"]
+
+
+def test_another_seed_gives_another_model(cohort: Cohort, tmp_path: Path, undisturbed: Path) -> None:
+    summary = run(cohort, tmp_path / "other", tiny_config(seed=1))
+    assert summary["model_sha256"] != json.loads((undisturbed / "summary.json").read_text())["model_sha256"]
+
+
+def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path) -> None:
+    names = {path.relative_to(undisturbed).as_posix() for path in undisturbed.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "manifest.json", "events.jsonl", "rounds.csv", "sites.csv", "predictions.parquet"}
+    assert names == expected | {
+        "model.safetensors",
+        "summary.json",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+    }
+    summary = json.loads((undisturbed / "summary.json").read_text())
+    rounds, sites = pd.read_csv(undisturbed / "rounds.csv"), pd.read_csv(undisturbed / "sites.csv")
+    assert rounds["round"].tolist() == [0, 1, 2]
+    assert len(sites) == 2 * 2 * 3  # rounds, phases, sites
+    assert rounds["bytes_down"].sum() == sites["bytes_down"].sum() == summary["bytes_down"]
+    assert rounds["bytes_up"].sum() == sites["bytes_up"].sum() == summary["bytes_up"]
+    predictions = pd.read_parquet(undisturbed / "predictions.parquet")
+    area = summary["test_site"]["slice"]["any"]["auroc"]
+    assert area["positives"] == predictions["label_any"].sum()
+    assert len(predictions) == cohort.facts["sites"]["test-site"]["test"]["slices"]
+    selected = rounds.set_index("round").loc[summary["selected_round"]]
+    assert selected["test_auroc_any"] == pytest.approx(area["value"])
+    assert summary["selected_round"] == rounds["validation_loss"].idxmin()
+    events = [json.loads(line)["event"] for line in (undisturbed / "events.jsonl").read_text().splitlines()]
+    assert events[0] == "roll_call"
+    assert events[-1] == "run_end"
+    assert events.count("site_done") == 12
+
+
+def test_saved_model_carries_its_config_and_loads(undisturbed: Path) -> None:
+    config = tiny_config()
+    with safe_open(undisturbed / "model.safetensors", "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert json.loads(metadata["model"])["image_size"] == config.model.image_size
+    build_model(config.model, ICH, ImageKind(metadata["image"]), seed=0).load_state_dict(tensors)
+
+
+def test_one_site_one_round_is_plain_training(tmp_path: Path) -> None:
+    cohort, config = tiny_cohort(tmp_path / "one", num_sites=1), tiny_config(rounds=1, train__select=Select.last)
+    run(cohort, tmp_path / "run", config)
+    data = open_site(cohort.site_folder("site-1"), image_size=config.model.image_size)
+    model = build_model(config.model, ICH, data.image, seed=derive_seed(config.seed, "initial model"))
+    train_locally(
+        model,
+        data,
+        task=ICH,
+        norm=config.model.norm,
+        config=config.train,
+        learning_rate=config.train.learning_rate,
+        seed=derive_seed(config.seed, "train", "site-1", 1),
+        device=torch.device("cpu"),
+    )
+    with safe_open(tmp_path / "run" / "model.safetensors", "pt") as file:
+        saved = torch.cat(
+            [
+                file.get_tensor(name).reshape(-1)
+                for name, value in model.state_dict().items()
+                if value.is_floating_point()
+            ]
+        )
+    np.testing.assert_array_equal(saved.numpy(), flatten(model).floats)
+
+
+def test_windowed_images_run_the_same_way(tmp_path: Path) -> None:
+    summary = run(tiny_cohort(tmp_path / "rgb", image=ImageKind.windows), tmp_path / "run", tiny_config(rounds=1))
+    assert summary["status"] == "finished"
+
+
+def test_a_fraction_of_the_sites_takes_part(cohort: Cohort, tmp_path: Path) -> None:
+    run(cohort, tmp_path / "run", tiny_config(strategy__fraction=0.34))
+    sites = pd.read_csv(tmp_path / "run" / "sites.csv")
+    assert sites[sites["phase"] == "train"].groupby("round")["site"].count().tolist() == [1, 1]
+    assert sites[sites["phase"] == "validation"].groupby("round")["site"].count().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_sites_failing_is_loud_and_leaves_no_model(cohort: Cohort, tmp_path: Path, workers: int) -> None:
+    with pytest.raises(BelowQuorum, match="0 of 3 sites replied"):
+        run(cohort, tmp_path / "run", tiny_config(train__learning_rate=1e30), workers=workers)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event["site"] for event in events if event["event"] == "site_failed"] == ["site-1", "site-2", "site-3"]
+
+
+def test_one_site_breaking_after_the_roll_call_is_named_and_the_rest_go_on(own_cohort: Cohort, tmp_path: Path) -> None:
+    broken = own_cohort.site_folder("site-2")
+    config = tiny_config()
+
+    def break_site(kind: str, fields: object) -> None:
+        if kind == "roll_call":
+            (broken / "index.csv").unlink()
+
+    server = make_server_app(
+        lambda context: (
+            config,
+            own_cohort,
+            start_run(tmp_path / "run", config, own_cohort.sha256, "cpu", (break_site,)),
+        )
+    )
+    run_local(server, functools.partial(app_for_cohort, own_cohort.folder), num_sites=3, workers=0)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    failed = [event for event in events if event["event"] == "site_failed"]
+    assert {event["site"] for event in failed} == {"site-2"}
+    assert all("Traceback" in event["traceback"] for event in failed)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["site_failures"] == len(failed) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_site_of_another_cohort_is_refused_before_training(own_cohort: Cohort, tmp_path: Path, workers: int) -> None:
+    facts = own_cohort.site_folder("site-3") / "site.json"
+    facts.write_text(facts.read_text().replace(own_cohort.sha256, "f" * 64))
+    with pytest.raises(ValueError, match=r"roll call: expected cohort .* at site-3"):
+        run(own_cohort, tmp_path / "run", tiny_config(), workers=workers)
+    assert not (tmp_path / "run" / "rounds.csv").exists()
