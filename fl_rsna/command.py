@@ -1,0 +1,83 @@
+"""How every command starts and ends: Hydra composes, the dataclass checks, and errors become exit codes.
+
+Exit 0: done. 1: the run failed, named. 2: the request cannot be met, one sentence on stderr.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from fl_rsna.compose import as_config, conf_folder, register_schema
+from fl_rsna.config import Config
+
+T = TypeVar("T")
+
+
+class RunFailed(Exception):
+    """A run that started and could not finish; its message is what the user reads, the exit code is 1."""
+
+
+def run_command(story: Callable[[Config], object]) -> NoReturn:
+    """Compose the configuration from the command line, tell the story once (or per job of --multirun), exit."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `ending` instead of Hydra's own printing
+    register_schema()
+
+    def job(composed: DictConfig) -> object:
+        return ending(lambda: story(_of_job(as_config(composed))))
+
+    ending(hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job))
+    sys.exit(0)
+
+
+def _of_job(config: Config) -> Config:
+    """In a sweep every job needs a run folder of its own: run.name gets the job's number."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode is RunMode.MULTIRUN:
+        config.run.name = f"{config.run.name or hydra_config.sweep.dir.rpartition('/')[2]}-{hydra_config.job.num}"
+    return config
+
+
+def ending(act: Callable[[], T]) -> T:
+    """Run `act`; a request that cannot be met exits 2 and a failed run exits 1, each with one sentence."""
+    try:
+        return act()
+    except (HydraException, OmegaConfBaseException) as error:
+        leave(2, _sentence(error))
+    except ValueError as error:
+        leave(2, str(error))
+    except RunFailed as error:
+        leave(1, str(error))
+    except OSError as error:
+        leave(2, f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        leave(1, "stopped by the user")
+
+
+def leave(code: int, sentence: str) -> NoReturn:
+    """Exit with one sentence on stderr."""
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's errors as one sentence that names the setting."""
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: expected key=value words, e.g. rounds=5, got one that cannot be read; quote special characters"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}: expected one of {', '.join(error.options)}, got {choice!r}"
+    text, cause = str(error).splitlines()[0], error.__cause__
+    if unknown := re.match(r"Could not (?:override|append.*) '(.+?)'", text):
+        return f"{unknown[1]}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them"
+    if cause is not None and (key := getattr(cause, "full_key", None)):
+        return f"{key}: {str(cause).splitlines()[0]}"
+    return text

@@ -1,0 +1,17 @@
+"""python -m fl_rsna.prepare: DICOM files and their labels become prepared/<name>/."""
+
+from fl_rsna.cohort.index import read_facts
+from fl_rsna.command import run_command
+from fl_rsna.config import Config
+from fl_rsna.reporting.console import Display, say_prepared
+from fl_rsna.steps import prepare_step
+
+
+def prepare(config: Config) -> None:
+    with Display() as display:
+        prepared = prepare_step(config, display.step)
+    say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))
+
+
+if __name__ == "__main__":
+    run_command(prepare)

@@ -1,0 +1,22 @@
+"""python -m fl_rsna.report runs/<name>: write the page of a run, finished or not."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fl_rsna.command import ending
+from fl_rsna.reporting.console import console
+from fl_rsna.reporting.report import write_report
+
+
+def report(folders: list[Path]) -> None:
+    for folder in folders:
+        console.print(f"report: {write_report(folder)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m fl_rsna.report", description="Write report.html into run folders.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="runs/<name>")
+    words = parser.parse_args()
+    ending(lambda: report(words.runs))
+    sys.exit(0)

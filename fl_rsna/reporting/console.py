@@ -1,0 +1,128 @@
+"""What a user sees while a command works: a live display in a terminal, plain lines elsewhere."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.sites import Cohort
+
+console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=140)  # a log file has no width to fit
+
+
+class Display:
+    """A progress display; `step` follows counted steps, `event` the events of a run."""
+
+    def __enter__(self) -> "Display":
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._progress.start()
+        self._tasks: dict[str, Any] = {}
+        self._rounds = 0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` of a named piece of work."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+        if done == total:
+            self._say(f"{what}: {total} done")
+
+    def event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Show one event of a run."""
+        match kind:
+            case "roll_call":
+                self._rounds = fields["rounds"]
+                self._say(
+                    f"roll call: {len(fields['sites'])} sites, {_slices(fields['sites'], 'train')} training slices"
+                )
+            case "round_start":
+                self._phase("train", fields["round"], len(fields["sites"]))
+            case "site_done" | "site_failed":
+                if kind == "site_failed":
+                    console.print(
+                        f"[red]round {fields['round']}: {fields['site']} failed in {fields['phase']}: {fields['error']}[/red]"
+                    )
+                self._phase(fields["phase"], fields["round"], None)
+            case "round_end":
+                self._say(_round_line(fields, self._rounds))
+
+    def _phase(self, phase: str, round_: int, total: int | None) -> None:
+        name = (
+            f"round {round_}/{self._rounds}: sites trained"
+            if phase == "train"
+            else f"round {round_}/{self._rounds}: sites evaluated"
+        )
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total)
+        if total is None:
+            self._progress.advance(self._tasks[name])
+
+    def _say(self, line: str) -> None:
+        for task in self._tasks.values():
+            self._progress.update(task, visible=False)
+        console.print(line, soft_wrap=True)
+
+
+def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
+    """What prepare made, and what it rejected and why."""
+    console.print(
+        f"prepared {facts['slices']} slices of {facts['patients']} patients in {prepared.folder}", soft_wrap=True
+    )
+    console.print(
+        "positive slices: " + ", ".join(f"{label} {count}" for label, count in facts["positives"].items()),
+        soft_wrap=True,
+    )
+    for reason, count in facts["rejected"].items():
+        console.print(f"rejected: {count} {reason} (see {prepared.folder / 'rejected.csv'})", soft_wrap=True)
+    if facts["labels_without_image"]:
+        console.print(f"labels without an image: {facts['labels_without_image']}")
+
+
+def say_cohort(cohort: Cohort) -> None:
+    """The sites of a cohort and what they hold."""
+    table = Table(title=f"{cohort.name} in {cohort.folder}")
+    for name in ("site", "part", "patients", "slices", *cohort.labels):
+        table.add_column(name, justify="left" if name in ("site", "part") else "right")
+    for site, parts in cohort.facts["sites"].items():
+        for part, counted in parts.items():
+            positives = [str(counted["positives"][label]) for label in cohort.labels]
+            table.add_row(site, part, str(counted["patients"]), str(counted["slices"]), *positives)
+    console.print(table)
+
+
+def _slices(sites: Mapping[str, Any], part: str) -> int:
+    return sum(counts[part]["slices"] for counts in sites.values())
+
+
+def _round_line(row: Mapping[str, Any], rounds: int) -> str:
+    headline = row["headline"]
+    test = row[f"test_auroc_{headline}"]
+    parts = [f"round {row['round']}/{rounds}"]
+    if row["train_loss"] is not None:
+        parts.append(f"train loss {row['train_loss']:.3f}")
+        parts.append(
+            f"validation loss {row['validation_loss']:.3f}"
+            if row["validation_loss"] is not None
+            else "validation failed"
+        )
+    parts.append(f"test AUROC {headline} {test:.3f}" if test is not None else f"test AUROC {headline} undefined")
+    return ", ".join([*parts, f"{row['seconds']:.1f} s"])

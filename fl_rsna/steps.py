@@ -1,0 +1,129 @@
+"""The steps before a run, as every command takes them from the configuration."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from fl_rsna.cohort.index import Prepared, read_prepared
+from fl_rsna.cohort.partitioners import rarest_labels
+from fl_rsna.cohort.prepared import prepare_folder
+from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
+from fl_rsna.cohort.split import split_patients
+from fl_rsna.config import Config, cohort_name, partition_settings
+from fl_rsna.imaging.phantom import write_cohort as write_phantoms
+from fl_rsna.task import Task, named_task
+
+DEMO = "demo"
+
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+def prepare_step(config: Config, on_progress: Progress) -> Prepared:
+    """Prepare what data.dicom and data.labels name; raises ValueError when the request cannot be met."""
+    data = config.data
+    if data.dicom is None or data.labels is None:
+        missing = "data.dicom" if data.dicom is None else "data.labels"
+        raise ValueError(
+            f"{missing}: expected a path, got nothing; give data.dicom=<folder> data.labels=<csv> data.name=<name>"
+        )
+    return prepare_folder(
+        Path(config.paths.prepared) / data.name,
+        dicom=Path(data.dicom),
+        labels=Path(data.labels),
+        task=named_task(data.task),
+        image=data.image,
+        size=data.size,
+        hash_ids=data.hash_ids,
+        salt=data.salt,
+        max_unmatched=data.max_unmatched,
+        workers=data.workers,
+        on_progress=lambda done, total: on_progress("preparing", done, total),
+    )
+
+
+def demo_step(config: Config, on_progress: Progress) -> Prepared:
+    """Synthetic head CT written as DICOM, prepared like any other; the DICOM is deleted afterwards."""
+    demo, prepared = config.demo, Path(config.paths.prepared)
+    dicom = prepared / f"{config.data.name}.dicom"
+    shutil.rmtree(dicom, ignore_errors=True)
+    try:
+        write_phantoms(
+            dicom,
+            patients=demo.patients,
+            seed=demo.seed,
+            size=demo.size,
+            slices_per_series=demo.slices_per_series,
+            workers=config.data.workers,
+            on_progress=lambda done: on_progress("drawing synthetic patients", done, demo.patients),
+        )
+        config.data.dicom, config.data.labels = str(dicom / "stage_2_train"), str(dicom / "stage_2_train.csv")
+        return prepare_step(config, on_progress)
+    finally:
+        shutil.rmtree(dicom, ignore_errors=True)
+
+
+def partition_step(config: Config) -> Cohort:
+    """Deal the patients of the prepared data to sites; the same request finds the cohort it made before."""
+    task, part = named_task(config.data.task), config.partition
+    prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
+    folder = Path(config.paths.sites) / cohort_name(config)
+    if folder.exists():
+        return _existing_cohort(folder, config, prepared)
+    if not part.allow_missing_labels:
+        _check_positives(prepared, task)
+    sites = split_patients(
+        prepared.index,
+        task,
+        kind=part.kind,
+        num_sites=part.num_sites,
+        alpha=part.alpha,
+        test=part.test,
+        validation=part.validation,
+        seed=part.seed,
+    )
+    return write_cohort(folder, prepared, sites, task, partition_settings(config))
+
+
+def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
+    """The cohort a run asks for: as it lies on disk, or dealt now; demo data is made first when there is none."""
+    task = named_task(config.data.task)
+    prepared = Path(config.paths.prepared) / config.data.name
+    if config.data.name == DEMO and not prepared.exists():
+        demo_step(config, on_progress)
+    folder = Path(config.paths.sites) / cohort_name(config)
+    if prepared.exists() or not folder.exists():
+        return partition_step(config)
+    cohort = read_cohort(folder)  # brought from another machine, without the data it was dealt from
+    if cohort.task != task.name or cohort.labels != task.labels:
+        raise ValueError(
+            f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {folder}; partition again"
+        )
+    return cohort
+
+
+def _existing_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
+    cohort = read_cohort(folder)
+    if cohort.facts["prepared"]["index_sha256"] != prepared.index_sha256:
+        raise ValueError(
+            f"partition.name: {folder} was dealt from other data than {prepared.folder}; delete it to deal again"
+        )
+    settings = partition_settings(config)
+    changed = sorted(
+        key for key, value in settings.items() if key != "name" and cohort.facts["settings"].get(key) != value
+    )
+    if changed:
+        raise ValueError(
+            f"partition.name: {folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
+            "choose another partition.name or delete it"
+        )
+    return cohort
+
+
+def _check_positives(prepared: Prepared, task: Task) -> None:
+    """Refuse a label without a positive patient: nothing can be learned or measured about it."""
+    missing = [label for label in task.labels if not prepared.index[label].any()]
+    if missing:
+        raise ValueError(
+            f"data.name: expected positives of every label in {prepared.folder}, got none for {', '.join(missing)} "
+            f"among {len(rarest_labels(prepared.index, task))} patients; use other data or set partition.allow_missing_labels=true"
+        )

@@ -1,0 +1,80 @@
+"""The page is true, offline, and made for unfinished runs too."""
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny import tiny_config
+
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.reporting.figures import cohort_picture, save_picture
+from fl_rsna.reporting.report import write_report
+from fl_rsna.reporting.tables import interval, read_run
+from fl_rsna.runs import COHORT_PICTURE, start_run
+
+
+@pytest.fixture
+def finished(cohort: Cohort, tmp_path: Path) -> Path:
+    config = tiny_config(rounds=1)
+    server = make_server_app(
+        lambda context: (config, cohort, start_run(tmp_path / "run", config, cohort.sha256, "cpu", ()))
+    )
+    run_local(server, functools.partial(app_for_cohort, cohort.folder), num_sites=3, workers=0)
+    save_picture(cohort_picture(cohort, "any"), tmp_path / "run" / COHORT_PICTURE)
+    return tmp_path / "run"
+
+
+def test_page_states_the_runs_own_numbers(finished: Path) -> None:
+    page = write_report(finished).read_text()
+    summary = json.loads((finished / "summary.json").read_text())
+    for label, score in summary["test_site"]["slice"].items():
+        assert label in page
+        assert interval(score["auroc"]) in page
+    assert interval(summary["test_site"]["controls"]["position"]["any"]["auroc"]) in page
+    assert summary["model_sha256"] in page
+    for site in ("site-1", "site-2", "site-3"):
+        assert page.count(f"<td>{site}</td>") == 3  # its train and validation counts, and its cost
+    assert "not finished" not in page
+
+
+def test_page_asks_for_nothing_from_outside(finished: Path) -> None:
+    page = write_report(finished).read_text()
+    assert re.findall(r"""(?:src|href)=["']?(?!data:|#)[^"'> ]+""", page) == []
+    assert "<script" not in page
+    assert "@import" not in page
+    assert len(page) < 2_000_000
+
+
+def test_same_run_same_page(finished: Path) -> None:
+    assert write_report(finished).read_bytes() == write_report(finished).read_bytes()
+
+
+def test_unfinished_and_failed_runs_get_a_true_page(finished: Path) -> None:
+    (finished / "summary.json").unlink()
+    with (finished / "events.jsonl").open("a") as file:
+        file.write('{"time": "2020-01-01T00:00:00", "event": "round_st')  # killed while writing
+    page = write_report(finished).read_text()
+    assert "This run is not finished." in page
+    assert "Final model" not in page
+    (finished / "summary.json").write_text('{"status": "failed", "reason": "round 2: nobody <b>came</b>", "rounds": 3}')
+    page = write_report(finished).read_text()
+    assert "This run failed." in page
+    assert "nobody &lt;b&gt;came" in page
+
+
+def test_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a run folder with config\.yaml"):
+        read_run(tmp_path)
+
+
+def test_intervals_say_why_they_are_missing() -> None:
+    found = {"value": 0.9, "low": 0.85, "high": 0.95, "positives": 9, "negatives": 9}
+    assert interval(found) == "0.900 [0.850, 0.950]"
+    assert interval({**found, "value": None, "positives": 0}) == "undefined: no positives"
+    assert interval({**found, "value": None, "negatives": 0}) == "undefined: no negatives"
+    assert interval({**found, "low": None}) == "0.900 [no interval: too few positives]"

@@ -1,0 +1,221 @@
+"""The commands as a user types them: what they leave behind, and how they refuse."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import write_tiny
+from tiny import tiny_config
+
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.command import run_command
+from fl_rsna.config import Config
+from fl_rsna.partition import partition
+from fl_rsna.prepare import prepare
+from fl_rsna.runs import start_run
+from fl_rsna.simulate import simulate
+from fl_rsna.task import ICH
+
+Run = Callable[..., tuple[int, str]]
+SMALL = ["model.image_size=32", "engine.workers=0", "train.batch_size=8", "rounds=1"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an empty folder; its exit code and what it wrote on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def act(story: Callable[[Config], object], *words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["fl_rsna", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            run_command(story)
+        return int(left.value.code or 0), capfd.readouterr().err
+
+    return act
+
+
+@pytest.fixture
+def dicom(tmp_path: Path) -> Path:
+    """16 patients of 3 slices as DICOM in `dicom`, with Kaggle's label table; every label has positives."""
+    folder, rows = tmp_path / "dicom", []
+    folder.mkdir()
+    specific = [*ICH.specific_labels, None]
+    for patient in range(16):
+        found = specific[patient % len(specific)]
+        for rank in range(3):
+            image_id = f"ID_{patient:02d}{rank}"
+            hu = np.random.default_rng([patient, rank]).normal(30, 5, (32, 32)).round()
+            positive = found is not None and rank == 1
+            hu[8:20, 8:20] += 40 * positive
+            write_tiny(
+                folder / f"{image_id}.dcm",
+                image_id,
+                f"patient {patient}",
+                f"series {patient}",
+                5.0 * rank,
+                hu=hu.astype(np.int16),
+            )
+            rows += [(f"{image_id}_{label}", int(positive and label in ("any", found))) for label in ICH.labels]
+    pd.DataFrame(rows, columns=["ID", "Label"]).to_csv(tmp_path / "labels.csv", index=False)
+    return folder
+
+
+def prepared(run: Run) -> None:
+    assert run(prepare, "data.dicom=dicom", "data.labels=labels.csv", "data.name=mine") == (0, "")
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What a refused request must not leave: names in the output folders."""
+    return [path.name for name in ("prepared", "site_data", "runs") for path in (folder / name).glob("*")]
+
+
+def test_prepare_partition_simulate(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    assert run(partition, "data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2") == (
+        0,
+        "",
+    )
+    words = ["data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2", *SMALL]
+    assert run(simulate, *words, "run.name=first") == (0, "")
+    names = {path.name for path in (tmp_path / "runs" / "first").iterdir()}
+    assert {"report.html", "model.safetensors", "summary.json", "cohort.png"} <= names
+    assert "patient 3" not in (tmp_path / "prepared" / "mine" / "index.parquet").read_bytes().decode("latin1")
+
+
+def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    words = ["--multirun", "data.name=mine", *SMALL, "partition.num_sites=1,2", "run.name=sweep"]
+    assert run(simulate, *words) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["sweep-0", "sweep-1"]
+    assert len(list((tmp_path / "site_data").iterdir())) == 2
+
+
+def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
+    prepared(run)
+    prepared(run)
+    assert run(partition, "data.name=mine") == (0, "")
+    assert run(partition, "data.name=mine") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing=1"], "nothing: no such setting"),
+        (["data.size=large"], "data.size: Value 'large' of type 'str' could not be converted to Integer"),
+        (["data.size=8"], "data.size: expected 16 or more, got 8"),
+        (["model=resnet"], "model: expected one of efficientnet_b0"),
+        (["data.dicom=absent", "data.labels=labels.csv"], "data.dicom: expected a folder of DICOM files, got absent"),
+        (["data.dicom=dicom", "data.labels=absent.csv"], "data.labels: expected a CSV of labels at absent.csv"),
+        (["data.dicom=dicom"], "data.labels: expected a path, got nothing"),
+        (["data.labels=labels.csv"], "data.dicom: expected a path, got nothing"),
+        (["rounds=1=2"], "rounds=1=2: expected key=value words"),
+    ],
+)
+def test_prepare_refuses_in_one_sentence(run: Run, dicom: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    code, err = run(prepare, "data.name=mine", *words)
+    assert code == 2
+    assert err.startswith(f"error: {said}")
+    assert len(err.splitlines()) == 1
+    assert left_behind(tmp_path) == []
+
+
+def test_labels_without_images_and_images_without_labels(run: Run, dicom: Path, tmp_path: Path) -> None:
+    for patient in range(3):
+        (dicom / f"ID_{patient:02d}1.dcm").unlink()
+    code, err = run(prepare, "data.dicom=dicom", "data.labels=labels.csv", "data.name=mine")
+    assert code == 2
+    assert (
+        "data.dicom: expected images for the labels in labels.csv, but 3 of 48 have no file below dicom (first: ID_001)"
+        in err
+    )
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    (tmp_path / "few.csv").write_text("\n".join(lines[:61]) + "\n")
+    code, err = run(prepare, "data.dicom=dicom", "data.labels=few.csv", "data.name=mine")
+    assert code == 2
+    assert "data.labels: expected labels for the images below dicom" in err
+    assert "data.max_unmatched" in err
+    assert left_behind(tmp_path) == []
+
+
+def test_partition_refuses_what_the_data_cannot_give(run: Run, dicom: Path, tmp_path: Path) -> None:
+    code, err = run(partition, "data.name=absent")
+    assert (code, "run python -m fl_rsna.prepare first" in err) == (2, True)
+    prepared(run)
+    code, err = run(partition, "data.name=mine", "partition.num_sites=9")
+    assert (code, err.startswith("error: partition.num_sites: expected at least 19 patients for 9 sites")) == (2, True)
+    labels = pd.read_csv(tmp_path / "labels.csv")
+    labels.loc[labels["ID"].str.endswith("_epidural"), "Label"] = 0
+    positive = labels["ID"].str.contains("_any") & labels["ID"].str[3:5].astype(int).mod(6).eq(0)
+    labels.loc[positive, "Label"] = 0
+    labels.to_csv(tmp_path / "none.csv", index=False)
+    assert run(prepare, "data.dicom=dicom", "data.labels=none.csv", "data.name=none")[0] == 0
+    code, err = run(partition, "data.name=none")
+    assert (code, "got none for epidural" in err, "partition.allow_missing_labels" in err) == (2, True, True)
+    assert run(partition, "data.name=none", "partition.allow_missing_labels=true")[0] == 0
+    assert len(list((tmp_path / "site_data").iterdir())) == 1
+
+
+def test_data_of_another_task_is_refused(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    facts = tmp_path / "prepared" / "mine" / "prepare.json"
+    facts.write_text(facts.read_text().replace('"task": "ich"', '"task": "chest"'))
+    for story in (partition, simulate):
+        code, err = run(story, "data.name=mine")
+        assert (code, "data.task: expected data prepared for task ich" in err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_site_is_refused_and_no_run_is_left(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    assert run(partition, "data.name=mine", "partition.num_sites=2", "partition.name=two")[0] == 0
+    index = tmp_path / "site_data" / "two" / "site-2" / "index.csv"
+    index.write_text(index.read_text().splitlines()[0] + "\n")
+    code, err = run(simulate, "data.name=mine", "partition.num_sites=2", "partition.name=two", *SMALL)
+    assert (code, "site-2, got an empty" in err) == (2, True)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_all_sites_failing_exits_1_without_a_model(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    code, err = run(simulate, "data.name=mine", "train.learning_rate=1e30", "run.name=bad", *SMALL)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "not finite" in err
+    assert not list((tmp_path / "runs").rglob("model.safetensors"))
+    assert json.loads((tmp_path / "runs" / "bad" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_an_existing_run_is_never_overwritten(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    code, err = run(simulate, "data.name=mine", "run.name=mine", *SMALL)
+    assert (code, "run.name: expected a new run, got the existing" in err) == (2, True)
+
+
+def test_a_cohort_is_enough_without_the_data_it_came_from(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    assert run(partition, "data.name=mine", "partition.num_sites=2")[0] == 0
+    shutil.rmtree(tmp_path / "prepared")
+    assert run(simulate, "data.name=mine", "partition.num_sites=2", *SMALL)[0] == 0
+
+
+def test_help_and_printing_the_configuration(run: Run) -> None:
+    assert run(simulate, "--cfg", "job")[0] == 0
+    assert run(simulate, "--help")[0] == 0
+
+
+def test_report_of_no_run_is_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "fl_rsna.report", str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.startswith("error: expected a run folder")) == (2, True)
+
+
+def test_start_run_writes_config_first(cohort: Cohort, tmp_path: Path) -> None:
+    start_run(tmp_path / "run", tiny_config(), cohort.sha256, "cpu", ())
+    assert "image_size: 32" in (tmp_path / "run" / "config.yaml").read_text()

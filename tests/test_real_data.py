@@ -1,0 +1,105 @@
+"""What synthetic files cannot prove: real RSNA slices and files that trouble converters."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.prepared import prepare_folder
+from fl_rsna.imaging.dicom import Reason, Rejected, Slice, read_slice
+from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.windows import to_hu16
+from fl_rsna.task import ICH
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+RSNA, HARD = DATA / "rsna", DATA / "hard_dicom"
+needs_rsna = pytest.mark.skipif(not RSNA.is_dir(), reason=f"no real RSNA slices at {RSNA}")
+needs_hard = pytest.mark.skipif(not HARD.is_dir(), reason=f"no hard DICOM files at {HARD}")
+pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets
+
+CANNOT_BE_DECODED = ("JPEGProcess10_12", "JPEGProcess6_8")
+LOSSY = ("JPEG2000Transfer", "JPEGLSLossy", "JPEGProcess1Transfer", "JPEGProcess2_4")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare_folder(
+        tmp_path_factory.mktemp("rsna") / "rsna", dicom=RSNA / "stage_2_train", labels=RSNA / "stage_2_train.csv", task=ICH,
+        image=ImageKind.hu, size=64, hash_ids=False, salt="", max_unmatched=0.05, workers=2,
+    )  # fmt: skip
+
+
+@needs_rsna
+def test_every_labelled_slice_is_prepared_and_the_other_is_named(prepared: Prepared) -> None:
+    assert len(prepared.index) == 58
+    rejected = pd.read_csv(prepared.folder / "rejected.csv", keep_default_na=False)
+    assert [(row.image_id, row.reason) for row in rejected.itertuples()] == [("ID_000000e27", Reason.no_label)]
+    table = pd.read_csv(RSNA / "stage_2_train.csv")
+    assert prepared.index["any"].sum() == table.loc[table["ID"].str.endswith("_any"), "Label"].sum()
+
+
+@needs_rsna
+def test_the_series_stands_in_its_order_in_space(prepared: Prepared) -> None:
+    series = prepared.index[prepared.index["patient_id"] == "ID_fff502d5"]
+    assert len(series) == 36
+    assert list(series["rank"]) == list(range(36))
+    census = pd.read_csv(RSNA / "slices.csv").set_index("SOPInstanceUID")
+    heights = census.loc[series["image_id"], "z"].to_numpy()
+    assert (np.diff(heights) > 0).all() or (np.diff(heights) < 0).all()
+    positives = np.flatnonzero(series["any"])
+    assert len(positives) == 11
+    assert (np.diff(positives) == 1).all()  # a bleed is one piece: contiguous slices
+
+
+@needs_rsna
+def test_real_slices_are_heads_in_air(prepared: Prepared) -> None:
+    series = prepared.index[prepared.index["patient_id"] == "ID_fff502d5"].set_index("image_id")
+    middle = series.index[len(series) // 2]
+    image = read_png(prepared.folder / "images" / f"{middle}.png").astype(int) - 1024
+    assert image[0, 0] < -900  # air in the corner
+    assert 0 < np.median(image[24:40, 24:40]) < 80  # brain in the middle
+    assert series.loc[middle, "brain_share"] > 0.15
+    assert 20 < series.loc[middle, "brain_hu_mean"] < 45
+
+
+def outcome(path: Path) -> Slice | Reason:
+    try:
+        return read_slice(path, modality="CT")
+    except Rejected as why:
+        return why.reason
+
+
+@needs_hard
+def test_every_hard_file_gives_a_slice_or_a_reason() -> None:
+    outcomes = {path.name: outcome(path) for path in sorted(HARD.iterdir())}
+    slices = {name for name, found in outcomes.items() if isinstance(found, Slice)}
+    assert all(name.startswith("CTImage.dcm") for name in slices)
+    undecodable = {name for name, found in outcomes.items() if found is Reason.undecodable}
+    assert undecodable == {name for name in outcomes if any(syntax in name for syntax in CANNOT_BE_DECODED)}
+    assert outcomes["OT_Implicit_Little_Headless.dcm"] is Reason.not_dicom
+    assert outcomes["MR_Implicit_Little.dcm"] is Reason.wrong_modality
+    assert outcomes["test5.dcm"] is Reason.secondary_capture
+
+
+@needs_hard
+def test_lossless_transfer_syntaxes_decode_to_the_same_slice() -> None:
+    reference = read_slice(HARD / "CTImage.dcm", modality="CT")
+    lossless = [path for path in HARD.glob("CTImage.dcm*") if not any(name in path.name for name in LOSSY + CANNOT_BE_DECODED)]  # fmt: skip
+    assert len(lossless) == 10
+    for path in lossless:
+        slice_ = read_slice(path, modality="CT")
+        np.testing.assert_array_equal(slice_.stored, reference.stored, err_msg=path.name)
+        assert slice_.rescale == reference.rescale
+
+
+@needs_hard
+def test_lossy_transfer_syntaxes_decode_to_nearly_the_same_hounsfield_units() -> None:
+    reference = read_slice(HARD / "CTImage.dcm", modality="CT")
+    hu = to_hu16(reference.stored, reference.rescale).astype(int)
+    for path in HARD.glob("CTImage.dcm*"):
+        if any(name in path.name for name in LOSSY):
+            slice_ = read_slice(path, modality="CT")
+            error = np.abs(to_hu16(slice_.stored, slice_.rescale).astype(int) - hu).mean()
+            assert error < 32, f"{path.name}: {error}"  # 8-bit files have steps of 32 HU
