@@ -14,6 +14,7 @@ from safetensors.torch import save
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, Select
+from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import (
     FlatModel,
     Instructions,
@@ -34,7 +35,6 @@ from fl_rsna.federation.strategies import (
     sample_sites,
     weighted_mean,
 )
-from fl_rsna.federation.test_site import TestSite
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.seeds import derive_seed
@@ -51,7 +51,7 @@ class Setting:
     cohort: Cohort
     sites: list[Site]
     told: Instructions
-    test: TestSite
+    test: HeldOut
     run: RunFolder
     network: Classifier  # for its names and shapes; models are flat vectors everywhere else
 
@@ -109,7 +109,7 @@ def _call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> S
     strangers = hashed_patients(held_out.index[task.group_key], told.salt)
     check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
     run.event("roll_call", sites={site.name: site.counts for site in sites}, rounds=config.rounds)
-    test = TestSite(held_out, task, config.model, config.train)
+    test = HeldOut(held_out, task, config.model, config.train)
     return Setting(grid=grid, config=config, cohort=cohort, sites=sites, told=told, test=test, run=run, network=network)
 
 
