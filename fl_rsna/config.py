@@ -62,6 +62,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Schedule(StrEnum):
+    """How the sites' learning rate goes from round to round."""
+
+    constant = "constant"
+    cosine = "cosine"  # from learning_rate down to nearly 0 in the last round
+
+
 class Select(StrEnum):
     """Which round's global model is final."""
 
@@ -109,7 +116,7 @@ class PartitionConfig:
 class ModelConfig:
     name: ModelName = ModelName.efficientnet_lite0
     pretrained: bool = True  # ImageNet weights; packaged for efficientnet_lite0 only
-    image_size: int = 128  # pixels a side the network sees
+    image_size: int = 96  # pixels a side the network sees
     norm: Norm = Norm.average
     dropout: float = 0.2
 
@@ -119,7 +126,8 @@ class TrainConfig:
     trainable: Trainable = Trainable.all
     local_epochs: int = 1
     batch_size: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
+    schedule: Schedule = Schedule.cosine
     weight_decay: float = 1e-4
     flip: bool = True
     rotate_deg: float = 15.0
@@ -169,7 +177,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    rounds: int = 6
+    rounds: int = 10
     seed: int = 0
 
 

@@ -86,6 +86,10 @@ def test_prepare_partition_simulate(run: Run, dicom: Path, tmp_path: Path) -> No
     assert run(simulate, *words, "run.name=first") == (0, "")
     names = {path.name for path in (tmp_path / "runs" / "first").iterdir()}
     assert {"report.html", "model.safetensors", "summary.json", "cohort.png"} <= names
+    (tmp_path / "runs" / "first" / "report.html").unlink()
+    done = subprocess.run([sys.executable, "-m", "fl_rsna.report", "runs/first"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "report: runs/first/report.html\n")
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
     assert "patient 3" not in (tmp_path / "prepared" / "mine" / "index.parquet").read_bytes().decode("latin1")
 
 

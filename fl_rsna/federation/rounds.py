@@ -11,7 +11,7 @@ from flwr.app import MessageType
 from flwr.serverapp import Grid
 from safetensors.torch import save
 
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, Select
 from fl_rsna.federation.held_out import HeldOut
@@ -38,6 +38,7 @@ from fl_rsna.federation.strategies import (
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.train import learning_rate_of
 from fl_rsna.runs import RunFolder, write_whole
 from fl_rsna.task import named_task
 
@@ -108,7 +109,8 @@ def _call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> S
     sites = call_roll(grid, told, expected=len(cohort.sites), timeout_s=config.strategy.timeout_s)
     strangers = hashed_patients(held_out.index[task.group_key], told.salt)
     check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
-    run.event("roll_call", sites={site.name: site.counts for site in sites}, rounds=config.rounds)
+    held = {**{site.name: site.counts for site in sites}, TEST_SITE: counts(held_out.index, task)}
+    run.event("roll_call", sites=held, rounds=config.rounds)
     test = HeldOut(held_out, task, config.model, config.train)
     return Setting(grid=grid, config=config, cohort=cohort, sites=sites, told=told, test=test, run=run, network=network)
 
@@ -117,7 +119,8 @@ def _play_round(setting: Setting, progress: Progress, round_: int) -> None:
     start = time.perf_counter()
     chosen = sample_sites(setting.sites, setting.config.strategy.fraction, setting.config.seed, round_)
     setting.run.event("round_start", round=round_, sites=[site.name for site in chosen])
-    told = replace(setting.told, round=round_)
+    rate = learning_rate_of(setting.config.train, round_, setting.config.rounds)
+    told = replace(setting.told, round=round_, learning_rate=rate)
     trained = _train(setting, progress, told, chosen)
     trained_at = time.perf_counter()
     evaluated = _validate(setting, progress, told)

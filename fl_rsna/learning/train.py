@@ -1,5 +1,6 @@
 """Training and prediction at one site, with every random number drawn from one given seed."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_rsna.config import Device, Norm, TrainConfig
+from fl_rsna.config import Device, Norm, Schedule, TrainConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import SiteData, gather, train_batches
@@ -32,6 +33,15 @@ def choose_device(device: Device) -> torch.device:
         raise ValueError("train.device: expected a CUDA device, found none; set train.device=auto or cpu")
     use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+def learning_rate_of(config: TrainConfig, round_: int, rounds: int) -> float:
+    """The learning rate of round 1..`rounds`; cosine is Loshchilov and Hutter 2017 (arXiv:1608.03983), one cycle, in rounds."""
+    match config.schedule:
+        case Schedule.constant:
+            return config.learning_rate
+        case Schedule.cosine:
+            return config.learning_rate * (1 + math.cos(math.pi * (round_ - 1) / rounds)) / 2
 
 
 def train_locally(

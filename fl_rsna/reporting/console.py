@@ -51,9 +51,8 @@ class Display:
         match kind:
             case "roll_call":
                 self._rounds = fields["rounds"]
-                self._say(
-                    f"roll call: {len(fields['sites'])} sites, {_slices(fields['sites'], 'train')} training slices"
-                )
+                here = [parts["train"]["slices"] for parts in fields["sites"].values() if "train" in parts]
+                self._say(f"roll call: {len(here)} sites, {sum(here)} training slices")
             case "round_start":
                 self._phase("train", fields["round"], len(fields["sites"]))
             case "site_done" | "site_failed":
@@ -107,10 +106,6 @@ def say_cohort(cohort: Cohort) -> None:
             positives = [str(counted["positives"][label]) for label in cohort.labels]
             table.add_row(site, part, str(counted["patients"]), str(counted["slices"]), *positives)
     console.print(table)
-
-
-def _slices(sites: Mapping[str, Any], part: str) -> int:
-    return sum(counts[part]["slices"] for counts in sites.values())
 
 
 def _round_line(row: Mapping[str, Any], rounds: int) -> str:

@@ -117,12 +117,18 @@ def _line(
 
 
 def _examples(index: pd.DataFrame, headline: str, labels: list[str]) -> pd.DataFrame:
-    """Up to PICTURES_A_SITE slices of different patients: each label's first, then slices without findings."""
+    """Up to PICTURES_A_SITE slices: a middle one of each label, then slices of other patients without findings."""
     specific = [label for label in labels if label != headline] or labels
-    picked = [index[index[label] == 1].head(1) for label in specific]
+    picked = [_middle(index[index[label] == 1].sort_values(["patient_id", "rank"])) for label in specific]
     normal = index[index[labels].max(axis=1) == 0].drop_duplicates("patient_id")
     normal = normal[(normal["relative_position"] > 0.25) & (normal["relative_position"] < 0.8)]
     return pd.concat([*picked, normal]).drop_duplicates("image_id").head(PICTURES_A_SITE)
+
+
+def _middle(rows: pd.DataFrame) -> pd.DataFrame:
+    """The middle one of the first patient's slices, as a one-row table; none of none."""
+    first = rows[rows["patient_id"] == rows["patient_id"].iloc[0]] if len(rows) else rows
+    return first.iloc[len(first) // 2 :][:1]
 
 
 def _displayed(image: NDArray[np.generic], kind: ImageKind) -> NDArray[np.uint8]:

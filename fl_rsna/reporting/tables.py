@@ -33,6 +33,10 @@ class RunRecord:
         return [name.removeprefix("test_auroc_") for name in self.rounds.columns if name.startswith("test_auroc_")]
 
     @property
+    def training_sites(self) -> int:
+        return sum("train" in parts for parts in self.cohort.values())
+
+    @property
     def finished(self) -> bool:
         return self.summary is not None and self.summary["status"] == "finished"
 

@@ -112,7 +112,7 @@ def test_one_site_one_round_is_plain_training(tmp_path: Path) -> None:
         task=ICH,
         norm=config.model.norm,
         config=config.train,
-        learning_rate=config.train.learning_rate,
+        learning_rate=config.train.learning_rate,  # of round 1, whatever the schedule
         seed=derive_seed(config.seed, "train", "site-1", 1),
         device=torch.device("cpu"),
     )

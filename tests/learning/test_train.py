@@ -6,12 +6,12 @@ import torch
 from tiny import SIZE
 
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Device, ModelConfig, Norm, TrainConfig
+from fl_rsna.config import Device, ModelConfig, Norm, Schedule, Trainable, TrainConfig
 from fl_rsna.federation.messages import flatten
-from fl_rsna.learning.dataset import SiteData, open_site
+from fl_rsna.learning.dataset import SiteData, gather, open_site
 from fl_rsna.learning.metrics import auroc
-from fl_rsna.learning.model import Classifier, build_model
-from fl_rsna.learning.train import choose_device, predict, train_locally
+from fl_rsna.learning.model import NORM_MOMENTUM, Classifier, build_model
+from fl_rsna.learning.train import adapt_norm, choose_device, learning_rate_of, predict, train_locally
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")
@@ -60,6 +60,50 @@ def test_prediction_does_not_depend_on_the_batch(cohort: Cohort) -> None:
     model, rows = fresh(data), data.rows("test")
     one, all_ = (predict(model, data, rows, task=ICH, batch_size=size, device=CPU) for size in (1, 64))
     np.testing.assert_allclose(one, all_, atol=1e-5)
+
+
+def test_learning_rate_by_round() -> None:
+    constant, cosine = (TrainConfig(learning_rate=0.8, schedule=kind) for kind in Schedule)
+    assert [learning_rate_of(constant, round_, 4) for round_ in (1, 4)] == [0.8, 0.8]
+    assert [learning_rate_of(cosine, round_, 2) for round_ in (1, 2)] == pytest.approx([0.8, 0.4])
+    rates = [learning_rate_of(cosine, round_, 10) for round_ in range(1, 11)]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.03
+
+
+def test_a_head_trains_alone(cohort: Cohort) -> None:
+    data = open_site(cohort.site_folder("site-1"), image_size=SIZE)
+    model = fresh(data)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_locally(
+        model,
+        data,
+        task=ICH,
+        norm=Norm.frozen,
+        config=TrainConfig(trainable=Trainable.head),
+        learning_rate=1e-3,
+        seed=0,
+        device=CPU,
+    )
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["backbone._fc.weight", "backbone._fc.bias"]
+
+
+def test_adapted_norm_holds_the_sites_own_statistics(cohort: Cohort) -> None:
+    """The first layer's running mean becomes the mean of what the stem gives on the training slices; weights stay."""
+    data = open_site(cohort.site_folder("site-1"), image_size=SIZE)
+    model, rows = fresh(data), data.rows("train")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = adapt_norm(model, data, batch_size=len(rows), device=CPU)
+    assert (result.examples, result.steps, result.loss) == (len(rows), 0, None)
+    changed = {
+        name.rpartition(".")[2] for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed <= {"running_mean", "running_var", "num_batches_tracked"}
+    with torch.no_grad():
+        stem = model.backbone._conv_stem(model.input_stage(gather(data.images, rows, CPU)))
+    torch.testing.assert_close(model.backbone._bn0.running_mean, stem.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
+    assert model.backbone._bn0.momentum == NORM_MOMENTUM
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

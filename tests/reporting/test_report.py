@@ -39,6 +39,7 @@ def test_page_states_the_runs_own_numbers(finished: Path) -> None:
     assert summary["model_sha256"] in page
     for site in ("site-1", "site-2", "site-3"):
         assert page.count(f"<td>{site}</td>") == 3  # its train and validation counts, and its cost
+    assert page.count("<td>test-site</td>") == 1
     assert "not finished" not in page
 
 

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -170,8 +171,17 @@ _content: tuple[Path, RecordDict] | None = None
 
 def _begin_work(client_app: AppFactory) -> None:
     global _app
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _identify()
     _app = client_app()
+
+
+def _end_with_parent() -> None:
+    """A worker whose run was killed must not stay behind with its memory."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(path: Path, metadata: object, context: Context) -> tuple[Message, Context]:

@@ -1,0 +1,126 @@
+"""What is installed from a wheel, and Flower's own way of starting the apps."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl_rsna.cohort.sites import Cohort
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    installed = {
+        path.relative_to(tmp_path / "installed" / "fl_rsna").as_posix()
+        for path in (tmp_path / "installed").rglob("*.*")
+    }
+    assert {
+        f"conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")
+    } <= installed
+    assert "reporting/templates/report.html.j2" in installed
+    code = "from fl_rsna.compose import compose_config, conf_folder; compose_config(['experiment=ct_ich']); print(conf_folder())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(tmp_path / "installed" / "fl_rsna" / "conf"), done.stderr
+
+
+@pytest.fixture
+def flower_home(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment for `flwr run` with ports and a home of its own; the SuperLink it leaves running is ended."""
+    ports = [str(free_port()) for _ in range(2)]
+    home = tmp_path / "flower"
+    yield {
+        **os.environ,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": ports[0],
+        "FLWR_LOCAL_CONTROL_API_PORT": ports[1],
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if "flower-superlink" in words and str(home) in words:
+            os.kill(int(process.name), signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the SuperLink to end by /proc")
+def test_flwr_run_gives_the_model_simulate_gives(cohort: Cohort, tmp_path: Path, flower_home: dict[str, str]) -> None:
+    words = "rounds=1 model.image_size=32 train.batch_size=8 run.name={}"
+    asked = f'cohort="{cohort.folder}" runs="{tmp_path / "runs"}" overrides="{words.format("flower")}"'
+    done = subprocess.run(
+        [
+            "flwr",
+            "run",
+            ".",
+            "--stream",
+            "--run-config",
+            asked,
+            "--federation-config",
+            "num-supernodes=3 client-resources-num-cpus=1",
+        ],
+        cwd=ROOT,
+        env=flower_home,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (tmp_path / "runs" / "flower" / "summary.json").exists(), done.stdout + done.stderr
+    sites = [
+        f"paths.sites={cohort.folder.parent}",
+        f"partition.name={cohort.folder.name}",
+        f"paths.runs={tmp_path / 'runs'}",
+    ]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "fl_rsna.simulate",
+            *words.format("local").split(),
+            *sites,
+            "data.name=tiny",
+            "engine.workers=0",
+        ],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    hashes = {
+        json.loads((tmp_path / "runs" / name / "summary.json").read_text())["model_sha256"]
+        for name in ("flower", "local")
+    }
+    assert len(hashes) == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
