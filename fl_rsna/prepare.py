@@ -4,10 +4,12 @@ from fl_rsna.cohort.index import read_facts
 from fl_rsna.command import run_command
 from fl_rsna.config import Config
 from fl_rsna.reporting.console import Display, say_prepared
-from fl_rsna.steps import prepare_step
+from fl_rsna.steps import DEMO, prepare_step
 
 
 def prepare(config: Config) -> None:
+    if config.data.dicom is not None and config.data.name == DEMO:
+        raise ValueError(f"data.name: expected a name for your data, got {DEMO}, which stands for the synthetic cohort")
     with Display() as display:
         prepared = prepare_step(config, display.step)
     say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))

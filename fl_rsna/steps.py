@@ -1,7 +1,9 @@
 """The steps before a run, as every command takes them from the configuration."""
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from fl_rsna.cohort.index import Prepared, read_prepared
@@ -57,9 +59,21 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
             on_progress=lambda done: on_progress("drawing synthetic patients", done, demo.patients),
         )
         config.data.dicom, config.data.labels = str(dicom / "stage_2_train"), str(dicom / "stage_2_train.csv")
-        return prepare_step(config, on_progress)
+        made = prepare_step(config, on_progress)
+        (made.folder / "demo.json").write_text(json.dumps(asdict(demo)) + "\n")
+        return made
     finally:
         shutil.rmtree(dicom, ignore_errors=True)
+
+
+def _check_demo(config: Config, folder: Path) -> None:
+    """Refuse to take an earlier demo cohort for the one asked for now."""
+    made = json.loads((folder / "demo.json").read_text()) if (folder / "demo.json").exists() else {}
+    for key, value in asdict(config.demo).items():
+        if made.get(key, value) != value:
+            raise ValueError(
+                f"demo.{key}: expected {made[key]}, as {folder} was made with, got {value}; delete that folder to make it anew"
+            )
 
 
 def partition_step(config: Config) -> Cohort:
@@ -88,8 +102,8 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
     """The cohort a run asks for: as it lies on disk, or dealt now; demo data is made first when there is none."""
     task = named_task(config.data.task)
     prepared = Path(config.paths.prepared) / config.data.name
-    if config.data.name == DEMO and not prepared.exists():
-        demo_step(config, on_progress)
+    if config.data.name == DEMO:
+        _check_demo(config, prepared) if prepared.exists() else demo_step(config, on_progress)
     folder = Path(config.paths.sites) / cohort_name(config)
     if prepared.exists() or not folder.exists():
         return partition_step(config)

@@ -118,6 +118,10 @@ def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
         (["data.dicom=absent", "data.labels=labels.csv"], "data.dicom: expected a folder of DICOM files, got absent"),
         (["data.dicom=dicom", "data.labels=absent.csv"], "data.labels: expected a CSV of labels at absent.csv"),
         (["data.dicom=dicom"], "data.labels: expected a path, got nothing"),
+        (
+            ["data.dicom=dicom", "data.labels=labels.csv", "data.name=demo"],
+            "data.name: expected a name for your data, got demo",
+        ),
         (["data.labels=labels.csv"], "data.dicom: expected a path, got nothing"),
         (["rounds=1=2"], "rounds=1=2: expected key=value words"),
     ],
@@ -208,6 +212,28 @@ def test_a_cohort_is_enough_without_the_data_it_came_from(run: Run, dicom: Path,
     assert run(partition, "data.name=mine", "partition.num_sites=2")[0] == 0
     shutil.rmtree(tmp_path / "prepared")
     assert run(simulate, "data.name=mine", "partition.num_sites=2", *SMALL)[0] == 0
+
+
+def test_another_demo_is_not_taken_for_this_one(run: Run, tmp_path: Path) -> None:
+    words = [
+        "demo.patients=9",
+        "demo.slices_per_series=4",
+        "demo.size=32",
+        "partition.num_sites=2",
+        "partition.allow_missing_labels=true",
+    ]
+    assert run(simulate, *words, *SMALL, "run.name=first") == (0, "")
+    assert run(simulate, *words, *SMALL, "run.name=second") == (0, "")
+    code, err = run(simulate, *words, *SMALL, "demo.patients=10")
+    assert (code, err.startswith("error: demo.patients: expected 9, as prepared/demo was made with, got 10")) == (
+        2,
+        True,
+    )
+    hashes = {
+        json.loads((tmp_path / "runs" / name / "summary.json").read_text())["model_sha256"]
+        for name in ("first", "second")
+    }
+    assert len(hashes) == 1
 
 
 def test_help_and_printing_the_configuration(run: Run) -> None:

@@ -27,13 +27,9 @@ def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Pat
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    installed = {
-        path.relative_to(tmp_path / "installed" / "fl_rsna").as_posix()
-        for path in (tmp_path / "installed").rglob("*.*")
-    }
-    assert {
-        f"conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")
-    } <= installed
+    package, conf = tmp_path / "installed" / "fl_rsna", ROOT / "conf"
+    installed = {path.relative_to(package).as_posix() for path in package.rglob("*.*")}
+    assert {f"conf/{path.relative_to(conf).as_posix()}" for path in conf.rglob("*.yaml")} <= installed
     assert "reporting/templates/report.html.j2" in installed
     code = "from fl_rsna.compose import compose_config, conf_folder; compose_config(['experiment=ct_ich']); print(conf_folder())"
     done = subprocess.run(
