@@ -5,7 +5,16 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from fl_rsna.cohort.index import Prepared
@@ -29,7 +38,7 @@ class Display:
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._progress.start()
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._rounds = 0
         return self
 
@@ -53,27 +62,24 @@ class Display:
                 self._rounds = fields["rounds"]
                 here = [parts["train"]["slices"] for parts in fields["sites"].values() if "train" in parts]
                 self._say(f"roll call: {len(here)} sites, {sum(here)} training slices")
+                self._sites = len(here)
+                self._whole = self._progress.add_task("rounds", total=self._rounds)
             case "round_start":
                 self._phase("train", fields["round"], len(fields["sites"]))
             case "site_done" | "site_failed":
                 if kind == "site_failed":
-                    console.print(
-                        f"[red]round {fields['round']}: {fields['site']} failed in {fields['phase']}: {fields['error']}[/red]"
-                    )
-                self._phase(fields["phase"], fields["round"], None)
+                    place = f"round {fields['round']}: {fields['site']} failed in {fields['phase']}"
+                    console.print(f"[red]{place}: {escape(fields['error'])}[/red]", soft_wrap=True)
+                self._progress.advance(self._phase(fields["phase"], fields["round"], self._sites))
             case "round_end":
                 self._say(_round_line(fields, self._rounds))
+                self._progress.update(self._whole, completed=fields["round"], visible=True)
 
-    def _phase(self, phase: str, round_: int, total: int | None) -> None:
-        name = (
-            f"round {round_}/{self._rounds}: sites trained"
-            if phase == "train"
-            else f"round {round_}/{self._rounds}: sites evaluated"
-        )
+    def _phase(self, phase: str, round_: int, total: int) -> TaskID:
+        name = f"round {round_}: sites {'trained' if phase == 'train' else 'evaluated'}"
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total)
-        if total is None:
-            self._progress.advance(self._tasks[name])
+        return self._tasks[name]
 
     def _say(self, line: str) -> None:
         for task in self._tasks.values():
