@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fl_rsna.federation.messages import (
     read_instructions,
     reply_failure,
     reply_with,
+    typed,
     unflatten,
 )
 from fl_rsna.imaging.store import ImageKind
@@ -124,7 +126,7 @@ def _answer(message: Message, act: Callable[[], Message]) -> Message:
 def _ready(message: Message, folder: Path) -> tuple[SiteData, Task, Classifier]:
     told = read_instructions(message)
     data, task = _data(folder, told.model.image_size), named_task(TaskName(told.task))
-    model = _model(json.dumps({name: getattr(told.model, name) for name in ModelConfig.__slots__}), task, data.image)
+    model = _model(json.dumps(asdict(told.model)), task, data.image)
     if layout_sha256(model) != told.layout_sha256:
         raise ValueError(
             f"expected the server's model layout, got another at site {data.name}; run the same version everywhere"
@@ -140,7 +142,8 @@ def _data(folder: Path, image_size: int) -> SiteData:
 
 @lru_cache(maxsize=1)
 def _model(config: str, task: Task, image: ImageKind) -> Classifier:
-    return build_model(ModelConfig(**json.loads(config)), task, image, seed=0)  # its weights come with every message
+    """Keyed by the configuration's JSON; seed 0, because its weights come with every message."""
+    return build_model(typed(ModelConfig, json.loads(config)), task, image, seed=0)
 
 
 def app_for_cohort(cohort: Path) -> ClientApp:

@@ -105,7 +105,7 @@ def instruct(instructions: Instructions) -> ConfigRecord:
 
 def read_instructions(message: Message) -> Instructions:
     told: dict[str, Any] = json.loads(str(message.content.config_records[CONFIG]["instructions"]))
-    told["model"], told["train"] = _typed(ModelConfig, told["model"]), _typed(TrainConfig, told["train"])
+    told["model"], told["train"] = typed(ModelConfig, told["model"]), typed(TrainConfig, told["train"])
     return Instructions(**told)
 
 
@@ -140,7 +140,7 @@ def num_bytes(content: RecordDict) -> int:
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
 
 
-def _typed(config: type[T], values: dict[str, Any]) -> T:
+def typed(config: type[T], values: dict[str, Any]) -> T:
     """A configuration record from JSON, where choices came as plain strings."""
     kinds = {field.name: field.type for field in fields(config)}  # type: ignore[arg-type]
     return config(

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from tiny import tiny_cohort, tiny_config
 
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config, Select
+from fl_rsna.config import Config, ModelName, Select
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
@@ -130,6 +130,11 @@ def test_one_site_one_round_is_plain_training(tmp_path: Path) -> None:
 def test_windowed_images_run_the_same_way(tmp_path: Path) -> None:
     summary = run(tiny_cohort(tmp_path / "rgb", image=ImageKind.windows), tmp_path / "run", tiny_config(rounds=1))
     assert summary["status"] == "finished"
+
+
+def test_b0_runs_in_the_federation(cohort: Cohort, tmp_path: Path) -> None:
+    config = tiny_config(rounds=1, model__name=ModelName.efficientnet_b0, model__pretrained=False)
+    assert run(cohort, tmp_path / "run", config)["status"] == "finished"
 
 
 def test_a_fraction_of_the_sites_takes_part(cohort: Cohort, tmp_path: Path) -> None:
