@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from fl_rsna.config import Config, check
+from fl_rsna.config import Config
+from fl_rsna.limits import check
 
 
 def conf_folder() -> Path:

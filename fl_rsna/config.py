@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from fl_rsna.cohort.partitioners import PartitionKind
@@ -181,73 +180,6 @@ class Config:
     seed: int = 0
 
 
-def check(config: Config) -> None:
-    """Refuse values no command can work with; raises ValueError with the key's path."""
-    _at_least(1, rounds=config.rounds)
-    _at_least(0, seed=config.seed)
-    data, part, model, train = config.data, config.partition, config.model, config.train
-    _at_least(16, **{"data.size": data.size, "model.image_size": model.image_size, "demo.size": config.demo.size})
-    _at_least(
-        1,
-        **{
-            "data.workers": data.workers,
-            "partition.num_sites": part.num_sites,
-            "train.local_epochs": train.local_epochs,
-        },
-    )
-    _at_least(2, **{"train.batch_size": train.batch_size})
-    _at_least(1, **{"demo.patients": config.demo.patients, "demo.slices_per_series": config.demo.slices_per_series})
-    _at_least(
-        0, **{"engine.workers": config.engine.workers, "partition.seed": part.seed, "demo.seed": config.demo.seed}
-    )
-    _between(
-        0,
-        1,
-        **{
-            "data.max_unmatched": data.max_unmatched,
-            "model.dropout": model.dropout,
-            "strategy.quorum": config.strategy.quorum,
-        },
-    )
-    _inside(0, 1, **{"partition.test": part.test, "partition.validation": part.validation})
-    _above(
-        0,
-        **{
-            "partition.alpha": part.alpha,
-            "train.learning_rate": train.learning_rate,
-            "strategy.timeout_s": config.strategy.timeout_s,
-        },
-    )
-    _above(0, **{"strategy.fraction": config.strategy.fraction})
-    _between(
-        0, 1, **{"strategy.fraction": config.strategy.fraction, "train.zoom": train.zoom, "train.shift": train.shift}
-    )
-    _at_least(
-        0,
-        **{
-            "train.weight_decay": train.weight_decay,
-            "train.rotate_deg": train.rotate_deg,
-            "train.hu_shift": train.hu_shift,
-        },
-    )
-    for key, name in (("data.name", data.name), ("partition.name", part.name), ("run.name", config.run.name)):
-        if name is not None and (not name or name != Path(name).name or name in (".", "..")):
-            raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
-    if model.pretrained and model.name is not ModelName.efficientnet_lite0:
-        raise ValueError(
-            f"model.pretrained: expected false for {model.name}, whose ImageNet weights would need a download; "
-            "set model.pretrained=false or model=efficientnet_lite0"
-        )
-    if model.norm is Norm.frozen and not model.pretrained:
-        raise ValueError(
-            "model.norm: expected average without ImageNet weights, got frozen, which would keep untrained statistics"
-        )
-    if train.trainable is Trainable.head and not model.pretrained:
-        raise ValueError(
-            "train.trainable: expected all without ImageNet weights, got head, which would use random features"
-        )
-
-
 def cohort_name(config: Config) -> str:
     """The cohort's folder: partition.name, or a name that changes with every setting that changes the partition."""
     part = config.partition
@@ -264,24 +196,3 @@ def partition_settings(config: Config) -> dict[str, Any]:
         key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(config.partition).items()
     }
     return {"data": config.data.name, **plain}
-
-
-def _at_least(least: float, **values: float) -> None:
-    _refuse(f"{least:g} or more", {key: value for key, value in values.items() if not value >= least})
-
-
-def _above(bound: float, **values: float) -> None:
-    _refuse(f"more than {bound:g}", {key: value for key, value in values.items() if not value > bound})
-
-
-def _between(low: float, high: float, **values: float) -> None:
-    _refuse(f"{low:g} to {high:g}", {key: value for key, value in values.items() if not low <= value <= high})
-
-
-def _inside(low: float, high: float, **values: float) -> None:
-    _refuse(f"between {low:g} and {high:g}", {key: value for key, value in values.items() if not low < value < high})
-
-
-def _refuse(expected: str, wrong: dict[str, float]) -> None:
-    for key, value in wrong.items():
-        raise ValueError(f"{key}: expected {expected}, got {value:g}")

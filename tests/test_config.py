@@ -6,7 +6,8 @@ import pytest
 from hydra.errors import HydraException
 
 from fl_rsna.compose import compose_config, conf_folder
-from fl_rsna.config import Config, check, cohort_name
+from fl_rsna.config import Config, cohort_name
+from fl_rsna.limits import FOLDER_NAMES, RANGES, check
 
 CHOICES = sorted((path.parent.name, path.stem) for path in conf_folder().glob("*/*.yaml"))
 
@@ -53,6 +54,19 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
 def test_values_out_of_range_and_contradictions_name_the_key(word: str, key: str) -> None:
     with pytest.raises(ValueError, match=f"^{key}: expected "):
         compose_config(word.split())
+
+
+def test_every_number_has_a_range() -> None:
+    """A new numeric setting must say what it may be."""
+    groups = {name: getattr(Config(), name) for name in Config.__slots__}
+    numbers = {name for name, value in groups.items() if isinstance(value, int | float)}
+    for group, settings in groups.items():
+        for name in getattr(settings, "__slots__", ()):
+            value = getattr(settings, name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                numbers.add(f"{group}.{name}")
+    assert numbers == {key for _, _, keys in RANGES for key in keys}
+    assert set(FOLDER_NAMES) == {f"{group}.name" for group in ("data", "partition", "run")}
 
 
 def test_defaults_are_valid() -> None:

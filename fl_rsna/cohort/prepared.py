@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,6 @@ def prepare_folder(
     paths = _files_below(dicom)
     with built_whole(folder) as building:
         (building / "images").mkdir()
-        known = set(table.index)
-        results: list[Converted | Refused] = []
         conversion = convert_files(
             paths,
             building / "images",
@@ -58,14 +56,9 @@ def prepare_folder(
             kind=image,
             size=size,
             workers=workers,
-            wanted=known.__contains__,
+            wanted=set(table.index).__contains__,
         )
-        with closing(conversion):  # no thread writes any more when the folder is removed
-            for result in conversion:
-                results.append(result)
-                on_progress(len(results), len(paths))
-        converted = [result for result in results if isinstance(result, Converted)]
-        refused = [result for result in results if isinstance(result, Refused)]
+        converted, refused = _sorted_out(conversion, len(paths), on_progress)
         without_image = _labels_without_image(table, converted, refused)
         _check_matches(converted, refused, without_image, len(table), max_unmatched, dicom, labels)
         index = build_index(converted, table, task, hash_ids=hash_ids, salt=salt)
@@ -74,6 +67,19 @@ def prepare_folder(
         facts = _facts(index, refused, without_image, task, request)
         (building / "prepare.json").write_text(json.dumps(facts, indent=2) + "\n")
     return read_prepared(folder, task)
+
+
+def _sorted_out(
+    conversion: Generator[Converted | Refused, None, None], total: int, on_progress: Callable[[int, int], None]
+) -> tuple[list[Converted], list[Refused]]:
+    """Run a conversion to its end; when it is interrupted, no thread writes any more on return."""
+    converted: list[Converted] = []
+    refused: list[Refused] = []
+    with closing(conversion):
+        for result in conversion:
+            converted.append(result) if isinstance(result, Converted) else refused.append(result)
+            on_progress(len(converted) + len(refused), total)
+    return converted, refused
 
 
 def _already(folder: Path, request: dict[str, Any], task: Task) -> Prepared:

@@ -54,7 +54,8 @@ def curves(run: RunRecord) -> Figure:
     for axes in (loss, area):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=7, ncols=2)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7, ncols=2)
     return figure
 
 
