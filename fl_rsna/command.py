@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn, TypeVar
 
 import hydra
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fl_rsna.compose import as_config, conf_folder, register_schema
-from fl_rsna.config import Config
+from fl_rsna.config import Config, PartitionConfig
 
 T = TypeVar("T")
 
@@ -44,6 +45,13 @@ def _of_job(config: Config) -> Config:
     if hydra_config.mode is RunMode.MULTIRUN:
         config.run.name = f"{config.run.name or hydra_config.sweep.dir.rpartition('/')[2]}-{hydra_config.job.num}"
     return config
+
+
+def partition_asked(config: Config) -> bool:
+    """Whether the command line, or the experiment it names, says how to deal patients; a cohort's name alone does not."""
+    words = [word.lstrip("+~") for word in HydraConfig.get().overrides.task]
+    by_word = any(word.startswith("partition") and not word.startswith("partition.name=") for word in words)
+    return by_word or replace(config.partition, name=None) != PartitionConfig()
 
 
 def ending(act: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: parallel over sites, not inside one
 
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import RunFailed, run_command
+from fl_rsna.command import RunFailed, partition_asked, run_command
 from fl_rsna.config import Config, EngineName
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
@@ -22,13 +22,15 @@ from fl_rsna.reporting.figures import cohort_picture, save_picture
 from fl_rsna.reporting.report import write_report
 from fl_rsna.reporting.tables import interval, read_run
 from fl_rsna.runs import COHORT_PICTURE, RunFolder, default_run_name, start_run
-from fl_rsna.steps import cohort_for_run
+from fl_rsna.steps import adopt_cohort, cohort_for_run
 from fl_rsna.task import named_task
 
 
 def simulate(config: Config) -> dict[str, Any]:
     device = choose_device(config.train.device)
     settle_process()
+    if not partition_asked(config):
+        adopt_cohort(config)
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
         folder = Path(config.paths.runs) / (config.run.name or default_run_name())

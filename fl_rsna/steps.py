@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fl_rsna.cohort.index import Prepared, read_prepared
-from fl_rsna.cohort.partitioners import rarest_labels
+from fl_rsna.cohort.partitioners import PartitionKind, rarest_labels
 from fl_rsna.cohort.prepared import prepare_folder
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import split_patients
-from fl_rsna.config import Config, cohort_name, partition_settings
+from fl_rsna.config import Config, PartitionConfig, cohort_name, partition_settings
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.task import Task, named_task
 
@@ -96,6 +96,27 @@ def partition_step(config: Config) -> Cohort:
         seed=part.seed,
     )
     return write_cohort(folder, prepared, sites, task, partition_settings(config))
+
+
+def adopt_cohort(config: Config) -> None:
+    """With no word about how to deal, take partition.name or the one cohort dealt from data.name, with its settings.
+
+    `partition` with settings, then `simulate data.name=<name>`, must not deal another cohort in silence. Raises
+    ValueError when there are several to choose from.
+    """
+    named, sites = config.partition.name, Path(config.paths.sites)
+    if named is None and (config.data.name == DEMO or (sites / cohort_name(config)).exists()):
+        return
+    found = [read_cohort(path.parent) for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
+    dealt = [cohort for cohort in found if named or cohort.facts["settings"].get("data") == config.data.name]
+    if len(dealt) > 1:
+        names = ", ".join(cohort.name for cohort in dealt)
+        raise ValueError(
+            f"partition.name: expected one cohort of {config.data.name} to take, got {names}; choose one with partition.name="
+        )
+    for cohort in dealt:
+        settings = {key: value for key, value in cohort.facts["settings"].items() if key != "data"}
+        config.partition = PartitionConfig(**{**settings, "kind": PartitionKind(settings["kind"]), "name": cohort.name})
 
 
 def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:

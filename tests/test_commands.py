@@ -101,6 +101,22 @@ def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: P
     assert len(list((tmp_path / "site_data").iterdir())) == 2
 
 
+def test_simulate_takes_the_cohort_that_was_dealt(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    assert run(partition, "data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2")[0] == 0
+    assert run(simulate, "data.name=mine", *SMALL, "run.name=taken") == (0, "")
+    [cohort] = (tmp_path / "site_data").iterdir()
+    assert json.loads((tmp_path / "runs" / "taken" / "summary.json").read_text())["cohort"]["name"] == cohort.name
+    assert "kind: dirichlet" in (tmp_path / "runs" / "taken" / "config.yaml").read_text()
+    assert run(partition, "data.name=mine", "partition.num_sites=3")[0] == 0
+    code, err = run(simulate, "data.name=mine", *SMALL)
+    assert (code, "choose one with partition.name=" in err) == (2, True)
+    assert run(simulate, "data.name=mine", f"partition.name={cohort.name}", *SMALL, "run.name=named")[0] == 0
+    assert json.loads((tmp_path / "runs" / "named" / "summary.json").read_text())["cohort"]["sites"] == 2
+    assert run(simulate, "data.name=mine", "partition.num_sites=4", *SMALL, "run.name=dealt")[0] == 0
+    assert len(list((tmp_path / "site_data").iterdir())) == 3
+
+
 def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
     prepared(run)
     prepared(run)

@@ -9,7 +9,7 @@ from fl_rsna.cohort.index import Prepared, table_sha256
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort, write_cohort
 from fl_rsna.cohort.split import split_patients
-from fl_rsna.config import Config, EngineName, ModelName
+from fl_rsna.config import Config, EngineName, ModelName, partition_settings
 from fl_rsna.imaging.store import ImageKind, write_png
 from fl_rsna.task import ICH, LabelKind, Rendering, Task
 
@@ -75,11 +75,12 @@ def tiny_cohort(
     folder: Path, task: Task = ICH, image: ImageKind = ImageKind.hu, num_sites: int = 3, **counts: int
 ) -> Cohort:
     """A cohort of `num_sites` sites and a test site in `folder`/sites."""
-    prepared = tiny_prepared(folder / "prepared", task, image, **counts)
+    prepared, config = tiny_prepared(folder / "prepared", task, image, **counts), Config()
+    config.data.name, config.partition.num_sites = "tiny", num_sites
     sites = split_patients(
         prepared.index, task, kind=PartitionKind.iid, num_sites=num_sites, alpha=1.0, test=0.2, validation=0.2, seed=0
     )
-    return write_cohort(folder / "sites", prepared, sites, task, {"data": "tiny"})
+    return write_cohort(folder / "sites", prepared, sites, task, partition_settings(config))
 
 
 def tiny_config(**changes: object) -> Config:
