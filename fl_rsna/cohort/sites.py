@@ -75,7 +75,7 @@ def read_cohort(folder: Path) -> Cohort:
     facts = read_facts(
         folder / "cohort.json", f"partition.name: no cohort at {folder}; run python -m fl_rsna.partition first"
     )
-    sites = sorted((name for name in facts["sites"] if name != TEST_SITE), key=_site_number)
+    sites = sorted((name for name in facts["sites"] if name != TEST_SITE), key=site_number)
     return Cohort(
         folder=folder,
         name=facts["name"],
@@ -123,6 +123,7 @@ def _write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def _site_number(name: str) -> tuple[int, str]:
+def site_number(name: str) -> tuple[int, str]:
+    """Sort key of site names: site-2 comes before site-10."""
     suffix = name.rpartition("-")[2]
     return (int(suffix) if suffix.isdigit() else 0, name)

@@ -31,10 +31,8 @@ from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.train import adapt_norm, choose_device, predict, train_locally
+from fl_rsna.learning.train import EVALUATION_BATCH, adapt_norm, choose_device, predict, train_locally
 from fl_rsna.task import Task, TaskName, named_task
-
-EVALUATION_BATCH = 64
 
 
 def make_client_app(locate: Callable[[Context], Path]) -> ClientApp:

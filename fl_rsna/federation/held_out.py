@@ -14,10 +14,8 @@ from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.metrics import auroc, auroc_with_interval, average_precision, log_loss
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.train import choose_device, predict
+from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, predict
 from fl_rsna.task import Task
-
-EVALUATION_BATCH = 64
 
 
 class HeldOut:

@@ -31,10 +31,6 @@ class FlatModel:
     floats: NDArray[np.float32]
     integers: NDArray[np.int64]
 
-    @property
-    def num_bytes(self) -> int:
-        return self.floats.nbytes + self.integers.nbytes
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instructions:

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.index import hash_id
+from fl_rsna.cohort.sites import site_number
 from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
 from fl_rsna.learning.controls import Control
 
@@ -44,7 +45,7 @@ def call_roll(grid: Grid, instructions: Instructions, *, expected: int, timeout_
         raise ValueError(
             f"roll call: expected {len(nodes)} answers, got {len(sites)} within {timeout_s:g} s; look at the silent site's log"
         )
-    return sorted(sites, key=lambda site: _by_number(site.name))
+    return sorted(sites, key=lambda site: site_number(site.name))
 
 
 def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patients: frozenset[str]) -> None:
@@ -120,8 +121,3 @@ def _read(reply: Message) -> Site:
         controls=json.loads(str(answer["controls"])),
         patients=frozenset(map(str, patients)),
     )
-
-
-def _by_number(name: str) -> tuple[int, str]:
-    suffix = name.rpartition("-")[2]
-    return (int(suffix) if suffix.isdigit() else 0, name)

@@ -16,6 +16,8 @@ from fl_rsna.learning.loss import probabilities, task_loss
 from fl_rsna.learning.model import Classifier, norm_layers, set_training
 from fl_rsna.task import Task
 
+EVALUATION_BATCH = 64  # slices at once where no gradient is taken
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalResult:

@@ -50,7 +50,7 @@ def curves(run: RunRecord) -> Figure:
         area, rounds["round"], rounds[f"validation_auroc_{run.headline}"], f"{run.headline}, validation", 6, style="--"
     )
     area.axhline(0.5, color="0.7", linewidth=0.8)
-    area.set(title="AUROC, test site", xlabel="round", ylim=(0.3, 1.01))
+    area.set(title="AUROC, test site", xlabel="round", ylim=(0, 1.01))
     for axes in (loss, area):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
