@@ -53,6 +53,13 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
+class PrepareEngine(StrEnum):
+    """What converts files."""
+
+    local = "local"  # processes on this machine
+    ray = "ray"  # a Ray cluster whose machines share a file system
+
+
 class Device(StrEnum):
     """Where sites train; auto takes CUDA when there is one."""
 
@@ -78,15 +85,24 @@ class Select(StrEnum):
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
     name: str = "demo"  # folder under paths.prepared
-    dicom: str | None = None  # folder of DICOM files, searched recursively
-    labels: str | None = None  # CSV, Kaggle's long form or wide
+    dicom: str | None = None  # folder searched recursively, Kaggle's zip, or a CSV or Parquet list with a column `path`
+    labels: str | None = None  # CSV, Kaggle's long form or wide; default: stage_2_train.csv beside or inside data.dicom
     task: TaskName = TaskName.ich
     size: int = 256  # pixels a side of the stored PNG
     image: ImageKind = ImageKind.hu
     hash_ids: bool = True  # patient, study and series ids leave prepare as salted hashes
     salt: str = ""  # of those hashes; sites of one consortium share it
-    max_unmatched: float = 0.05  # share of images without labels, or labels without images, that is tolerated
-    workers: int = 2  # threads
+    max_rejected: float = 1.0  # share of files that may be rejected before the whole request is refused
+    unlabelled: bool = False  # prepare without labels: to be scored, not trained on
+    test_set: bool = True  # prepare stage_2_test, where it lies beside stage_2_train, as <name>-test without labels
+
+
+@dataclass(kw_only=True, slots=True)
+class PrepareConfig:
+    """What converts the files; the result is the same for every choice."""
+
+    engine: PrepareEngine = PrepareEngine.local
+    workers: int = 0  # processes; 0 is one a core (local) or what the cluster has (ray)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -168,6 +184,7 @@ class RunConfig:
 @dataclass(kw_only=True, slots=True)
 class Config:
     data: DataConfig = field(default_factory=DataConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -10,15 +10,15 @@ from fl_rsna.config import Config, ModelName, Norm, Trainable
 Rule = Callable[[float], bool]
 
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
-    ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "engine.workers", "engine.gpus_per_worker")),
+    ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "engine.workers", "engine.gpus_per_worker", "prepare.workers")),
     ("0 or more", lambda value: value >= 0, ("train.weight_decay", "train.rotate_deg", "train.hu_shift")),
-    ("1 or more", lambda value: value >= 1, ("rounds", "data.workers", "partition.num_sites", "train.local_epochs")),
+    ("1 or more", lambda value: value >= 1, ("rounds", "partition.num_sites", "train.local_epochs")),
     ("1 or more", lambda value: value >= 1, ("demo.patients", "demo.slices_per_series")),
     ("2 or more", lambda value: value >= 2, ("train.batch_size",)),
     ("16 or more", lambda value: value >= 16, ("data.size", "model.image_size", "demo.size")),
     ("more than 0", lambda value: value > 0, ("partition.alpha", "train.learning_rate", "strategy.timeout_s")),
     ("more than 0, up to 1", lambda value: 0 < value <= 1, ("strategy.fraction",)),
-    ("0 to 1", lambda value: 0 <= value <= 1, ("data.max_unmatched", "strategy.quorum", "train.zoom", "train.shift")),
+    ("0 to 1", lambda value: 0 <= value <= 1, ("data.max_rejected", "strategy.quorum", "train.zoom", "train.shift")),
     ("0 to less than 1", lambda value: 0 <= value < 1, ("model.dropout",)),
     ("between 0 and 1", lambda value: 0 < value < 1, ("partition.test", "partition.validation")),
 )  # fmt: skip

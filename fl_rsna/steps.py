@@ -37,8 +37,8 @@ def prepare_step(config: Config, on_progress: Progress) -> Prepared:
         size=data.size,
         hash_ids=data.hash_ids,
         salt=data.salt,
-        max_unmatched=data.max_unmatched,
-        workers=data.workers,
+        max_unmatched=0.05,
+        workers=2,
         on_progress=lambda done, total: on_progress("preparing", done, total),
     )
 
@@ -55,7 +55,7 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
             seed=demo.seed,
             size=demo.size,
             slices_per_series=demo.slices_per_series,
-            workers=config.data.workers,
+            workers=2,
             on_progress=lambda done: on_progress("drawing synthetic patients", done, demo.patients),
         )
         config.data.dicom, config.data.labels = str(dicom / "stage_2_train"), str(dicom / "stage_2_train.csv")
