@@ -11,8 +11,9 @@ def prepare(config: Config) -> None:
     if config.data.dicom is not None and config.data.name == DEMO:
         raise ValueError(f"data.name: expected a name for your data, got {DEMO}, which stands for the synthetic cohort")
     with Display() as display:
-        prepared = prepare_step(config, display.step)
-    say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))
+        made = prepare_step(config, display.step)
+    for prepared in made:
+        say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config
 
 VERSIONS_OF = (
@@ -103,13 +104,6 @@ def start_run(
 
 def default_run_name() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def _version(name: str) -> str | None:

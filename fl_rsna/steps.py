@@ -1,5 +1,6 @@
 """The steps before a run, as every command takes them from the configuration."""
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -7,12 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fl_rsna.cohort.index import Prepared, read_prepared
+from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.partitioners import PartitionKind, rarest_labels
-from fl_rsna.cohort.prepared import prepare_folder
+from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import split_patients
-from fl_rsna.config import Config, PartitionConfig, cohort_name, partition_settings
+from fl_rsna.config import Config, PartitionConfig, PrepareEngine, cohort_name, partition_settings
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
+from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
 from fl_rsna.task import Task, named_task
 
 DEMO = "demo"
@@ -20,27 +23,48 @@ DEMO = "demo"
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
-def prepare_step(config: Config, on_progress: Progress) -> Prepared:
-    """Prepare what data.dicom and data.labels name; raises ValueError when the request cannot be met."""
-    data = config.data
-    if data.dicom is None or data.labels is None:
-        missing = "data.dicom" if data.dicom is None else "data.labels"
+def prepare_step(config: Config, on_progress: Progress) -> list[Prepared]:
+    """Prepare what data.dicom and data.labels name, and RSNA's stage_2_test beside it as a set without labels.
+
+    Raises ValueError when the request cannot be met.
+    """
+    data, task = config.data, named_task(config.data.task)
+    if data.dicom is None:
         raise ValueError(
-            f"{missing}: expected a path, got nothing; give data.dicom=<folder> data.labels=<csv> data.name=<name>"
+            "data.dicom: expected a folder, archive or list, got nothing; give data.dicom=<folder> data.labels=<csv> data.name=<name>"
         )
-    return prepare_folder(
-        Path(config.paths.prepared) / data.name,
-        dicom=Path(data.dicom),
-        labels=Path(data.labels),
-        task=named_task(data.task),
-        image=data.image,
-        size=data.size,
-        hash_ids=data.hash_ids,
-        salt=data.salt,
-        max_unmatched=0.05,
-        workers=2,
-        on_progress=lambda done, total: on_progress("preparing", done, total),
+    inputs = find_inputs(
+        Path(data.dicom),
+        Path(data.labels) if data.labels is not None else None,
+        task,
+        unlabelled=data.unlabelled,
+        test_set=data.test_set,
     )
+    request = Request(task=task, image=data.image, size=data.size, hash_ids=data.hash_ids, salt=data.salt)
+    sets = [(data.name, inputs.files, inputs.labels), (f"{data.name}-test", inputs.test_files, None)]
+    return [
+        prepare_folder(
+            Path(config.paths.prepared) / name,
+            request,
+            files,
+            labels,
+            max_rejected=data.max_rejected,
+            convert=_converter(config),
+            on_progress=functools.partial(on_progress, f"preparing {name}"),
+        )
+        for name, files, labels in sets
+        if files
+    ]
+
+
+def _converter(config: Config) -> Converter:
+    if config.data.name == DEMO:
+        return convert_here  # our own files, and few: starting processes would take longer
+    match config.prepare.engine:
+        case PrepareEngine.local:
+            return functools.partial(convert_local, workers=config.prepare.workers)
+        case PrepareEngine.ray:
+            return functools.partial(convert_on_ray, workers=config.prepare.workers)
 
 
 def demo_step(config: Config, on_progress: Progress) -> Prepared:
@@ -55,11 +79,11 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
             seed=demo.seed,
             size=demo.size,
             slices_per_series=demo.slices_per_series,
-            workers=2,
+            workers=config.prepare.workers or 2,
             on_progress=lambda done: on_progress("drawing synthetic patients", done, demo.patients),
         )
         config.data.dicom, config.data.labels = str(dicom / "stage_2_train"), str(dicom / "stage_2_train.csv")
-        made = prepare_step(config, on_progress)
+        (made,) = prepare_step(config, on_progress)
         (made.folder / "demo.json").write_text(json.dumps(asdict(demo)) + "\n")
         return made
     finally:

@@ -2,40 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from fl_rsna.imaging.convert import Converted
+from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import Task
 
-COLUMNS = {  # name -> what it holds; the labels of the task follow these
-    "image_id": "SOPInstanceUID, the PNG's name",
-    "patient_id": "PatientID, hashed unless data.hash_ids=false",
-    "study_id": "StudyInstanceUID, likewise",
-    "series_id": "SeriesInstanceUID, likewise",
-    "position_mm": "ImagePositionPatient projected on the slice normal, mm",
-    "rank": "0 for the lowest slice of its series; ties by image_id",
-    "relative_position": "rank / (slices of the series - 1), 0.5 for a single slice",
-    "tilt_deg": "angle between slice normal and patient axis, degrees",
-    "row_spacing_mm": "PixelSpacing before resizing, mm",
-    "column_spacing_mm": "PixelSpacing before resizing, mm",
-    "rows": "pixels before resizing",
-    "columns": "pixels before resizing",
-    "hu_mean": "mean HU of the clipped slice",
-    "hu_std": "standard deviation of HU of the clipped slice",
-    "brain_share": "share of pixels with 0 <= HU <= 80",
-    "brain_hu_mean": "mean HU of those pixels",
-}
+SERIES = ["patient_id", "series_id"]
+DEEP_PADDING_HU = -2500.0
+NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # the competitors' rules for slices without brain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A prepared folder as read: what it holds and the index, with `image_id` as a column."""
+    """A prepared folder as read: what it holds and the index, with `image_id` as a column; no `labels`, not labelled."""
 
     folder: Path
     task: str
@@ -46,25 +31,18 @@ class Prepared:
     index: pd.DataFrame
 
 
-def build_index(
-    rows: Iterable[Converted], labels: pd.DataFrame, task: Task, *, hash_ids: bool, salt: str
-) -> pd.DataFrame:
-    """Join facts and labels; columns are COLUMNS then the task's labels, rows sorted by patient, series and rank."""
-    table = pd.DataFrame([asdict(row) for row in rows]).drop(columns="path")
-    optional = ["position_mm", "tilt_deg", "row_spacing_mm", "column_spacing_mm"]
-    table[optional] = table[optional].astype("float64")  # also where no slice states them
-    if hash_ids:
-        for column in ("patient_id", "study_id", "series_id"):
-            table[column] = [hash_id(value, salt) for value in table[column]]
-    table = table.sort_values(["patient_id", "series_id", "position_mm", "image_id"], kind="stable").reset_index(
-        drop=True
-    )
-    series = table.groupby(["patient_id", "series_id"])
-    table["rank"] = series.cumcount()
-    last = series["rank"].transform("max")
-    table["relative_position"] = (table["rank"] / last.where(last > 0)).fillna(0.5)
-    table = table.join(labels, on="image_id", validate="one_to_one")
-    return table[[*COLUMNS, *task.labels]]
+def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFrame:
+    """COLUMNS and then `labels` (index image_id) for the slices of `facts`, which has the columns a file gives.
+
+    Rows are sorted by patient, series and rank.
+    """
+    stated = {name: column.dtype for name, column in COLUMNS.items() if name in facts}
+    table = facts.astype(stated).sort_values([*SERIES, "position_mm", "image_id"], kind="stable").reset_index(drop=True)
+    table = _with_places(table)
+    table["noise"] = (table["brain_range_hu"] <= NOISE_RANGE_HU) | (table["brain_share"] < NOISE_SHARE)
+    table = _with_fingerprint(table)
+    table = table[list(COLUMNS)].astype({name: column.dtype for name, column in COLUMNS.items()})
+    return table if labels is None else table.join(labels, on="image_id", validate="one_to_one")
 
 
 def hash_id(value: str, salt: str) -> str:
@@ -78,25 +56,24 @@ def table_sha256(table: pd.DataFrame) -> str:
 
 
 def read_prepared(folder: Path, task: Task) -> Prepared:
-    """Read a prepared folder; raises ValueError when it is missing, unfinished or of another task."""
-    facts = read_facts(
-        folder / "prepare.json", f"data.name: no prepared data at {folder}; run python -m fl_rsna.prepare first"
-    )
-    if facts["task"] != task.name or tuple(facts["labels"]) != task.labels:
+    """Read a prepared folder; raises ValueError when it is missing, unfinished, damaged or of another task."""
+    if not folder.exists() and folder.with_name(folder.name + ".part").exists():
+        raise ValueError(f"data.name: {folder} is not finished; repeat the python -m fl_rsna.prepare that began it")
+    missing = f"data.name: no prepared data at {folder}; run python -m fl_rsna.prepare first"
+    facts = read_facts(folder / "prepare.json", missing)
+    try:
+        labels, index = tuple(facts["labels"]), pd.read_parquet(folder / "index.parquet")
+        image, size, sha256, name = ImageKind(facts["image"]), int(facts["size"]), facts["index_sha256"], facts["task"]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"data.name: {folder} is damaged ({type(error).__name__}: {error}); delete it and prepare again"
+        ) from None
+    if name != task.name or labels not in ((), task.labels):
         raise ValueError(
             f"data.task: expected data prepared for task {task.name} ({', '.join(task.labels)}), "
-            f"got task {facts['task']} ({', '.join(facts['labels'])}) in {folder}; prepare it again or choose that task"
+            f"got task {name} ({', '.join(labels)}) in {folder}; prepare it again or choose that task"
         )
-    index = pd.read_parquet(folder / "index.parquet")
-    return Prepared(
-        folder=folder,
-        task=facts["task"],
-        labels=task.labels,
-        image=ImageKind(facts["image"]),
-        size=facts["size"],
-        index_sha256=facts["index_sha256"],
-        index=index,
-    )
+    return Prepared(folder=folder, task=name, labels=labels, image=image, size=size, index_sha256=sha256, index=index)
 
 
 def read_facts(path: Path, missing: str) -> dict[str, Any]:
@@ -107,5 +84,45 @@ def read_facts(path: Path, missing: str) -> dict[str, Any]:
         raise ValueError(missing) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"expected a JSON object in {path}, got {error}; repeat the step that wrote it") from None
-    assert isinstance(facts, dict)
+    if not isinstance(facts, dict):
+        raise ValueError(f"expected a JSON object in {path}, got {type(facts).__name__}; repeat the step that wrote it")
     return facts
+
+
+def _with_places(table: pd.DataFrame) -> pd.DataFrame:
+    """Ranks, steps and ranges inside each series; `table` is sorted by position."""
+    series = table.groupby(SERIES, sort=False)
+    position = series["position_mm"]
+    below = position.diff()
+    rank, slices = series.cumcount(), series["image_id"].transform("size")
+    last = slices - 1
+    return table.assign(
+        rank=rank,
+        slices=slices,
+        relative_position=(rank / last.where(last > 0)).fillna(0.5),
+        step_below_mm=below,
+        step_above_mm=-position.diff(-1),
+        range_mm=position.transform("max") - position.transform("min"),
+        repeated_position=below.eq(0) | position.diff(-1).eq(0),
+    )
+
+
+def _with_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
+    """Words for what a scanner's headers look like; few different ones, so built once for each."""
+    keys = ["bits_stored", "signed", "intercept", "scanner", "window_center", "window_width"]
+    padding = np.select([table["padding_hu"].isna(), table["padding_hu"] <= DEEP_PADDING_HU], ["none", "deep"], "low")
+    combined = table[keys].assign(padding_group=padding)
+    kinds = combined.drop_duplicates()
+    bit_type = [
+        f"{bits}{'s' if signed else 'u'}{intercept:+g}"
+        for bits, signed, intercept in zip(kinds["bits_stored"], kinds["signed"], kinds["intercept"], strict=True)
+    ]
+    window = [
+        f"{a:g}/{b:g}" if a == a and b == b else ""
+        for a, b in zip(kinds["window_center"], kinds["window_width"], strict=True)
+    ]
+    words = kinds.assign(bit_type=bit_type, window=window)
+    parts = zip(words["scanner"], words["bit_type"], words["padding_group"], words["window"], strict=True)
+    words["fingerprint"] = ["|".join(part) for part in parts]
+    found = combined.merge(words, how="left", on=[*keys, "padding_group"])
+    return table.assign(**{name: found[name].to_numpy() for name in ("bit_type", "padding_group", "fingerprint")})

@@ -1,5 +1,6 @@
 """The label table: Kaggle's long form or a wide one, checked, to one row an image."""
 
+import io
 import zlib
 from pathlib import Path
 from zipfile import BadZipFile
@@ -9,14 +10,15 @@ import pandas as pd
 from fl_rsna.task import LabelKind, Task
 
 
-def read_labels(path: Path, task: Task) -> pd.DataFrame:
+def read_labels(path: Path, task: Task, content: bytes | None = None) -> pd.DataFrame:
     """Labels of every image: index `image_id` (str), one int8 column a label of `task`, in its order.
 
     Long form has the columns ID (`<image>_<label>`) and Label; wide form has one column a label and the image in
-    `Image`, `image_id`, `SOPInstanceUID` or `ID`. Raises ValueError for anything contradictory or incomplete.
+    `Image`, `image_id`, `SOPInstanceUID` or `ID`. `content` is the file's bytes where it lies inside an archive.
+    Raises ValueError for anything contradictory or incomplete.
     """
     try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+        raw = pd.read_csv(path if content is None else io.BytesIO(content), dtype=str, keep_default_na=False)
     except (OSError, EOFError, ValueError, zlib.error, BadZipFile) as error:  # pandas also unpacks .gz and .zip
         raise ValueError(
             f"data.labels: expected a CSV of labels at {path}, got {type(error).__name__}: {error}; give the whole table"

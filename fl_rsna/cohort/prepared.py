@@ -1,175 +1,225 @@
-"""A DICOM folder and its labels become a prepared folder, whole or not at all."""
+"""Files and their labels become a prepared folder: whole or not at all, and resumable when killed."""
 
+import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.json
 
-from fl_rsna.cohort.index import Prepared, build_index, read_facts, read_prepared, table_sha256
-from fl_rsna.cohort.labels import read_labels
-from fl_rsna.cohort.whole import built_whole
-from fl_rsna.imaging.convert import Converted, Refused, convert_files
-from fl_rsna.imaging.dicom import Reason
+from fl_rsna.cohort.columns import COLUMNS, IDS
+from fl_rsna.cohort.index import Prepared, build_index, hash_id, read_facts, read_prepared, table_sha256
+from fl_rsna.cohort.unfinished import Row, Unfinished, unfinished
+from fl_rsna.imaging.convert import Conversion, Converted, Refused
+from fl_rsna.imaging.dicom import Header
+from fl_rsna.imaging.files import File
+from fl_rsna.imaging.rejections import Reason
+from fl_rsna.imaging.statistics import Statistics
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.workers import Converter, chunks_from
 from fl_rsna.task import Task
+
+REJECTED = ["path", "image_id", "reason", "tag", "detail"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked for; the same request gives the same folder, byte for byte."""
+
+    task: Task
+    image: ImageKind
+    size: int
+    hash_ids: bool
+    salt: str
+
+    def identity(self, files: Sequence[File], labels: pd.DataFrame | None) -> dict[str, Any]:
+        """What prepare.json records: settings, names and sizes of the files, and the labels; nothing of where they lie."""
+        listing = hashlib.sha256()
+        for file in files:
+            listing.update(f"{file.name}\0{file.size}\0{file.origin}\n".encode())
+        return {
+            "task": self.task.name,
+            "image": self.image.value,
+            "size": self.size,
+            "hash_ids": self.hash_ids,
+            "salt_sha256": hashlib.sha256(self.salt.encode()).hexdigest(),
+            "files": len(files),
+            "files_sha256": listing.hexdigest(),
+            "labels_sha256": None if labels is None else table_sha256(labels.reset_index()),
+        }
 
 
 def prepare_folder(
     folder: Path,
+    request: Request,
+    files: Sequence[File],
+    labels: pd.DataFrame | None,
     *,
-    dicom: Path,
-    labels: Path,
-    task: Task,
-    image: ImageKind,
-    size: int,
-    hash_ids: bool,
-    salt: str,
-    max_unmatched: float,
-    workers: int,
+    max_rejected: float,
+    convert: Converter,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prepared:
-    """Convert every file below `dicom` that has labels; `on_progress` gets files done and files in all.
+    """Convert `files`, all of them without `labels` and otherwise those that have a row there.
 
-    A folder that the same request already made is returned as it is. Raises ValueError when the folder holds
-    something else, when inputs are missing, when nothing can be prepared, or when more than the share
-    `max_unmatched` of images has no labels or of labels no image; then nothing is left behind.
+    A folder that the same request already made is returned as it is; one that it began is finished. `on_progress`
+    gets files done and files in all. Raises ValueError when the folder holds something else, when another process
+    works on it, when nothing can be prepared, when more than the share `max_rejected` of the files is rejected, and
+    when the disk does not take it; then all that is done stays in `<folder>.part` for the next try.
     """
-    request = {
-        "dicom": str(dicom.resolve()), "labels": str(labels.resolve()), "task": task.name, "image": image.value, "size": size,
-        "hash_ids": hash_ids, "salt_sha256": table_sha256(pd.DataFrame({"salt": [salt]})), "max_unmatched": max_unmatched,
-    }  # fmt: skip
+    identity = request.identity(files, labels)
     if folder.exists():
-        return _already(folder, request, task)
-    table = read_labels(labels, task)
-    paths = _files_below(dicom)
-    with built_whole(folder) as building:
-        (building / "images").mkdir()
-        conversion = convert_files(
-            paths,
-            building / "images",
-            modality=task.modality,
-            kind=image,
-            size=size,
-            workers=workers,
-            wanted=set(table.index).__contains__,
+        return _already(folder, identity, request.task)
+    try:
+        with unfinished(folder, identity) as building:
+            _convert_rest(building, request, files, labels, convert, on_progress)
+            facts, rejected = _read_back(building)
+            _check_rejected(building, rejected, len(files), max_rejected)
+            index = build_index(facts, labels)
+            index.to_parquet(building.part / "index.parquet", index=False)
+            rejected.to_csv(building.part / "rejected.csv", index=False)
+            record = _record(index, rejected, labels, request.task, identity)
+            (building.part / "prepare.json").write_text(json.dumps(record, indent=2) + "\n")
+            building.finish(folder)
+    except OSError as error:
+        raise ValueError(
+            f"data.name: cannot write {error.filename or folder}: {error.strerror or error}; mend that and run the same "
+            "command again: what is done is kept and valid"
+        ) from None
+    return read_prepared(folder, request.task)
+
+
+def _convert_rest(
+    building: Unfinished,
+    request: Request,
+    files: Sequence[File],
+    labels: pd.DataFrame | None,
+    convert: Converter,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    work = Conversion(
+        incoming=building.incoming.absolute(), modality=request.task.modality, kind=request.image, size=request.size
+    )
+    wanted = None if labels is None else set(labels.index)
+    on_progress(building.done, len(files))
+    with closing(convert(work, chunks_from(files, building.done))) as results:  # on an error, nobody writes any more
+        for chunk in results:
+            here = files[building.done : building.done + len(chunk)]
+            decided = [_decide(building, wanted, file, result) for file, result in zip(here, chunk, strict=True)]
+            rows = [_row(file, result, request) for file, result in zip(here, decided, strict=True)]
+            building.append(rows)
+            on_progress(building.done, len(files))
+
+
+def _decide(
+    building: Unfinished, wanted: set[str] | None, file: File, result: Converted | Refused
+) -> Converted | Refused:
+    """Decide on one file in its turn: its PNG gets its name, or goes."""
+    if isinstance(result, Refused):
+        return result
+    png, image_id = building.incoming / result.written, result.header.image_id
+    target = building.images / f"{image_id}.png"
+    if image_id not in building.ids and (wanted is None or image_id in wanted):
+        os.replace(png, target)
+        building.ids.add(image_id)
+        return result
+    png.unlink()
+    if image_id not in building.ids:
+        return Refused(
+            path=file.name, image_id=image_id, reason=Reason.no_label, tag="", detail="no row in data.labels"
         )
-        converted, refused = _sorted_out(conversion, len(paths), on_progress)
-        without_image = _labels_without_image(table, converted, refused)
-        _check_matches(converted, refused, without_image, len(table), max_unmatched, dicom, labels)
-        index = build_index(converted, table, task, hash_ids=hash_ids, salt=salt)
-        index.to_parquet(building / "index.parquet", index=False)
-        _write_rejected(building / "rejected.csv", refused, dicom)
-        facts = _facts(index, refused, without_image, task, request)
-        (building / "prepare.json").write_text(json.dumps(facts, indent=2) + "\n")
-    return read_prepared(folder, task)
+    same = hashlib.sha256(target.read_bytes()).hexdigest().startswith(result.png_sha256)
+    return Refused(
+        path=file.name,
+        image_id=image_id,
+        reason=Reason.duplicate_id,
+        tag="SOPInstanceUID",
+        detail=f"{'the same' if same else 'OTHER'} pixels as the file that is kept",
+    )
 
 
-def _sorted_out(
-    conversion: Generator[Converted | Refused, None, None], total: int, on_progress: Callable[[int, int], None]
-) -> tuple[list[Converted], list[Refused]]:
-    """Run a conversion to its end; when it is interrupted, no thread writes any more on return."""
-    converted: list[Converted] = []
-    refused: list[Refused] = []
-    with closing(conversion):
-        for result in conversion:
-            converted.append(result) if isinstance(result, Converted) else refused.append(result)
-            on_progress(len(converted) + len(refused), total)
-    return converted, refused
+def _row(file: File, result: Converted | Refused, request: Request) -> Row:
+    """One line of the journal; identifiers are hashed before they reach the disk."""
+    if isinstance(result, Refused):
+        return asdict(result)
+    facts = {**asdict(result.header), **asdict(result.statistics)}
+    if request.hash_ids:
+        hashed = [*IDS, "origin"] if facts["origin"] else IDS
+        facts |= {column: hash_id(facts[column], request.salt) for column in hashed}
+    facts["origin"] = file.origin or facts["origin"]
+    return {**facts, "png_sha256": result.png_sha256, "png_bytes": result.png_bytes, "reason": ""}
 
 
-def _already(folder: Path, request: dict[str, Any], task: Task) -> Prepared:
+def _read_back(building: Unfinished) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The journal as a table of converted slices and one of rejected files."""
+    kinds = {"float64": pa.float64(), "int32": pa.int32(), "bool": pa.bool_(), "str": pa.string()}
+    stated = [name for name in COLUMNS if name in (*Header.__slots__, *Statistics.__slots__, "png_sha256")]
+    fields = {**{name: kinds[COLUMNS[name].dtype] for name in stated}, **dict.fromkeys(REJECTED, pa.string())}
+    options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
+    rows = pa.json.read_json(building.journal, pa.json.ReadOptions(block_size=16 << 20), options).to_pandas()
+    kept = rows["reason"] == ""
+    return rows.loc[kept, stated].reset_index(drop=True), rows.loc[~kept, REJECTED].reset_index(drop=True)
+
+
+def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, tolerated: float) -> None:
+    """Refuse a request of which too little is left; the counts say why."""
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(rejected["reason"]).items()))
+    if len(rejected) == files:
+        first = rejected.iloc[0]
+        building.forget()
+        raise ValueError(
+            f"data.dicom: expected at least one usable slice, got none in {files} files ({counts}; the first: "
+            f"{first['path']}: {first['reason']} {first['tag']} {first['detail']}); give other files or labels"
+        )
+    if len(rejected) > tolerated * files:
+        path = building.part / "rejected.csv"
+        rejected.to_csv(path, index=False)
+        raise ValueError(
+            f"data.max_rejected: expected at most {tolerated:g} of the files to be rejected, got {len(rejected)} of {files} "
+            f"({counts}); see {path}, then mend the files or raise data.max_rejected: what is converted is kept"
+        )
+
+
+def _already(folder: Path, identity: dict[str, Any], task: Task) -> Prepared:
     facts = read_facts(
         folder / "prepare.json", f"data.name: {folder} exists but holds no prepared data; choose another data.name"
     )
-    changed = sorted(key for key, value in request.items() if facts["request"].get(key) != value)
+    earlier = facts.get("request", {})
+    changed = sorted(key for key, value in identity.items() if earlier.get(key) != value)
     if changed:
         raise ValueError(
-            f"data.name: {folder} was prepared from another request ({', '.join('data.' + key for key in changed)} differ); "
+            f"data.name: {folder} was prepared from another request ({', '.join(changed)} differ); "
             "choose another data.name or delete the folder"
         )
     return read_prepared(folder, task)
 
 
-def _files_below(dicom: Path) -> list[Path]:
-    if not dicom.is_dir():
-        raise ValueError(f"data.dicom: expected a folder of DICOM files, got {dicom}, which is no folder")
-    paths: list[Path] = []
-    walked: set[str] = set()
-    for root, folders, names in os.walk(dicom, followlinks=True):
-        folders.sort()
-        if os.path.realpath(root) in walked:  # a link back, or a second way to the same files
-            folders.clear()
-            continue
-        walked.add(os.path.realpath(root))
-        found = (Path(root) / name for name in names)
-        paths += [path for path in found if path.is_file() or path.is_symlink()]  # a dangling link becomes a named row
-    if not paths:
-        raise ValueError(f"data.dicom: expected DICOM files below {dicom}, found no file at all")
-    return sorted(paths)
-
-
-def _labels_without_image(table: pd.DataFrame, converted: Sequence[Converted], refused: Sequence[Refused]) -> list[str]:
-    """Labelled ids that no file carries; a refused file counts by its id or, unreadable, by its name."""
-    present = (
-        {row.image_id for row in converted} | {row.image_id for row in refused} | {row.path.stem for row in refused}
-    )
-    return sorted(set(table.index) - present)
-
-
-def _check_matches(
-    converted: Sequence[Converted],
-    refused: Sequence[Refused],
-    without_image: Sequence[str],
-    labelled: int,
-    tolerated: float,
-    dicom: Path,
-    labels: Path,
-) -> None:
-    unlabelled = [row for row in refused if row.reason is Reason.no_label]
-    readable = len(converted) + len(unlabelled)
-    if readable == 0:
-        counts = ", ".join(
-            f"{count} {reason}" for reason, count in sorted(Counter(row.reason for row in refused).items())
-        )
-        raise ValueError(f"data.dicom: expected at least one usable slice below {dicom}, got none ({counts})")
-    if len(unlabelled) > tolerated * readable or not converted:
-        raise ValueError(
-            f"data.labels: expected labels for the images below {dicom}, but {len(unlabelled)} of {readable} have no row in {labels} "
-            f"(first: {unlabelled[0].image_id}); give the full table or raise data.max_unmatched={tolerated:g}"
-        )
-    if len(without_image) > tolerated * labelled:
-        raise ValueError(
-            f"data.dicom: expected images for the labels in {labels}, but {len(without_image)} of {labelled} have no file below {dicom} "
-            f"(first: {without_image[0]}); give the whole folder or raise data.max_unmatched={tolerated:g}"
-        )
-
-
-def _write_rejected(path: Path, refused: Sequence[Refused], dicom: Path) -> None:
-    rows = [
-        (row.path.relative_to(dicom).as_posix(), row.image_id, row.reason.value, row.tag, row.detail) for row in refused
-    ]
-    pd.DataFrame(rows, columns=["path", "image_id", "reason", "tag", "detail"]).to_csv(path, index=False)
-
-
-def _facts(
-    index: pd.DataFrame, refused: Sequence[Refused], without_image: Sequence[str], task: Task, request: dict[str, Any]
+def _record(
+    index: pd.DataFrame, rejected: pd.DataFrame, labels: pd.DataFrame | None, task: Task, identity: dict[str, Any]
 ) -> dict[str, Any]:
+    """What prepare.json holds."""
+    without_image = 0
+    if labels is not None:  # a rejected file counts by its id or, unreadable, by its name
+        named = rejected["path"].map(lambda path: Path(path).stem)
+        without_image = len(set(labels.index) - set(index["image_id"]) - set(rejected["image_id"]) - set(named))
+    names = list(task.labels) if labels is not None else []
     return {
         "task": task.name,
-        "labels": list(task.labels),
-        "image": request["image"],
-        "size": request["size"],
+        "labels": names,
+        "image": identity["image"],
+        "size": identity["size"],
         "slices": len(index),
         "series": int(index["series_id"].nunique()),
         "patients": int(index["patient_id"].nunique()),
-        "positives": {label: int(index[label].sum()) for label in task.labels},
-        "rejected": dict(sorted(Counter(row.reason.value for row in refused).items())),
-        "labels_without_image": len(without_image),
+        "positives": {label: int(index[label].sum()) for label in names},
+        "rejected": dict(sorted(Counter(rejected["reason"]).items())),
+        "labels_without_image": without_image,
         "index_sha256": table_sha256(index),
-        "request": request,
+        "request": identity,
     }

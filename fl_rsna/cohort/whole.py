@@ -1,4 +1,4 @@
-"""A folder that appears under its name only when complete."""
+"""Folders and files that appear under their names only when complete."""
 
 import os
 import shutil
@@ -19,3 +19,10 @@ def built_whole(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    os.replace(part, path)

@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config, Select
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import (
@@ -39,7 +40,7 @@ from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import learning_rate_of
-from fl_rsna.runs import RunFolder, write_whole
+from fl_rsna.runs import RunFolder
 from fl_rsna.task import named_task
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.imaging.png import encode_png
 from fl_rsna.imaging.windows import Rescale, to_hu16, to_windows
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
@@ -23,15 +24,22 @@ class ImageKind(StrEnum):
     windows = "windows"  # three 8-bit channels: brain, subdural, soft tissue in R, G, B
 
 
-def render(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale, *, kind: ImageKind, size: int) -> Image:
-    """stored [H, W] -> uint16 [size, size] or uint8 [size, size, 3].
+def render(
+    stored: NDArray[np.int16] | NDArray[np.uint16],
+    rescale: Rescale,
+    *,
+    kind: ImageKind,
+    size: int,
+    plane: NDArray[np.uint16] | None = None,
+) -> Image:
+    """stored [H, W] -> uint16 [size, size] or uint8 [size, size, 3]; `plane` is its `to_hu16`, if already at hand.
 
     Windows are applied at full resolution and then resized, as the classic pipelines do; HU are resized as HU.
     The two differ at the skull by design.
     """
     match kind:
         case ImageKind.hu:
-            return fit_square(to_hu16(stored, rescale), size)
+            return fit_square(to_hu16(stored, rescale) if plane is None else plane, size)
         case ImageKind.windows:
             return fit_square(to_windows(stored, rescale), size)
 
@@ -52,11 +60,8 @@ def fit_square(image: Image, size: int) -> Image:
 
 def write_png(path: Path, image: Image) -> None:
     """Write uint8 [H, W], uint16 [H, W] or uint8 RGB [H, W, 3] losslessly; a reader never sees a partial file."""
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done, "OpenCV encodes every 8- and 16-bit array"
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(encoded.tobytes())
+    temporary.write_bytes(encode_png(image))
     os.replace(temporary, path)
 
 

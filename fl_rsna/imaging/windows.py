@@ -16,9 +16,11 @@ WINDOWS_HU = ((40.0, 80.0), (80.0, 200.0), (40.0, 380.0))  # (centre, width): br
 class Rescale:
     """How a stored value becomes HU: stored * slope + intercept (DICOM PS3.3 C.11.1.1.2).
 
+    Only the low `bits_stored` bits are the value (C.7.6.3.1.1), in two's complement when `signed`.
     `wrapped_12_bit`: negative values were stored modulo 4096, so stored values of 3000 and more lose 4096 first.
     """
 
+    bits_stored: int = 16
     signed: bool
     slope: float
     intercept: float
@@ -26,7 +28,9 @@ class Rescale:
 
     def hounsfield(self, stored: NDArray[np.integer]) -> NDArray[np.float64]:
         """HU of each stored value, not clipped; any shape."""
-        values = stored.astype(np.float64)
+        unused = 16 - self.bits_stored
+        bits = stored.astype(np.int16 if self.signed else np.uint16)
+        values = ((bits << unused) >> unused).astype(np.float64)
         if self.wrapped_12_bit:
             values = np.where(values >= 3000, values - 4096, values)
         return values * self.slope + self.intercept
@@ -41,14 +45,14 @@ def window(hu: NDArray[np.floating], centre: float, width: float) -> NDArray[np.
 
 def to_hu16(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale) -> NDArray[np.uint16]:
     """stored [H, W] -> round(HU clipped to [HU_MIN, HU_MAX]) + HU_OFFSET, uint16 [H, W]."""
-    table = _hu_table(rescale)
+    table = hu_table(rescale)
     return cv2.LUT(_as_index(stored), table).reshape(stored.shape)  # type: ignore[return-value]
 
 
 def to_windows(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale) -> NDArray[np.uint8]:
     """stored [H, W] -> uint8 [H, W, 3], the three windows of WINDOWS_HU in R, G, B."""
-    packed = cv2.LUT(_as_index(stored), _window_table(rescale))
-    return np.ascontiguousarray(packed.view(np.uint8).reshape(*stored.shape, 4)[..., :3])
+    packed = cv2.LUT(_as_index(stored), window_table(rescale))
+    return cv2.cvtColor(packed.view(np.uint8).reshape(*stored.shape, 4), cv2.COLOR_RGBA2RGB)  # type: ignore[return-value]
 
 
 def _as_index(stored: NDArray[np.int16] | NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -61,13 +65,13 @@ def _all_stored(rescale: Rescale) -> NDArray[np.integer]:
 
 
 @lru_cache(maxsize=256)
-def _hu_table(rescale: Rescale) -> NDArray[np.uint16]:
+def hu_table(rescale: Rescale) -> NDArray[np.uint16]:
     hu = np.clip(rescale.hounsfield(_all_stored(rescale)), HU_MIN, HU_MAX)
     return (np.rint(hu) + HU_OFFSET).astype(np.uint16)
 
 
 @lru_cache(maxsize=256)
-def _window_table(rescale: Rescale) -> NDArray[np.int32]:
+def window_table(rescale: Rescale) -> NDArray[np.int32]:
     hu = rescale.hounsfield(_all_stored(rescale))
     channels = [window(hu, centre, width) for centre, width in WINDOWS_HU]
     packed = np.stack([*channels, np.full(65536, 255, np.uint8)], axis=1)

@@ -5,9 +5,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fl_rsna.cohort.whole import write_whole
 from fl_rsna.reporting.figures import as_data_uri, as_svg, curves
 from fl_rsna.reporting.tables import RunRecord, interval, megabytes, read_run
-from fl_rsna.runs import COHORT_PICTURE, write_whole
+from fl_rsna.runs import COHORT_PICTURE
 
 
 def write_report(folder: Path) -> Path:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from dicom_files import write_tiny
 
-from fl_rsna.imaging.dicom import Reason, Rejected, Slice, read_slice
+from fl_rsna.imaging.dicom import Slice, read_slice
+from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.windows import to_hu16
 
 EXPLICIT_LITTLE = b"1.2.840.10008.1.2.1\0"  # the transfer syntax write_slice writes, as it stands in the file
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the
 
 def reason_and_tag(path: Path) -> tuple[Reason, str]:
     with pytest.raises(Rejected) as caught:
-        read_slice(path, modality="CT")
+        read_slice(path.read_bytes(), modality="CT")
     assert caught.value.detail
     assert "\n" not in str(caught.value)
     return caught.value.reason, caught.value.tag
@@ -28,7 +29,7 @@ def reason_and_tag(path: Path) -> tuple[Reason, str]:
 def test_a_written_slice_is_read_back(tmp_path: Path) -> None:
     hu = np.arange(-6, 6, dtype=np.int16).reshape(3, 4)
     path = write_tiny(tmp_path / "a.dcm", "ID_a", "P7", "SE9", 12.5, hu=hu, PixelSpacing=[0.4, 0.6])
-    slice_ = read_slice(path, modality="CT")
+    slice_ = read_slice(path.read_bytes(), modality="CT")
     np.testing.assert_array_equal(slice_.stored, hu)
     assert (slice_.image_id, slice_.patient_id, slice_.series_id, slice_.study_id) == ("ID_a", "P7", "SE9", "ST_SE9")
     assert (slice_.position_mm, slice_.tilt_deg, slice_.spacing_mm) == (12.5, 0.0, (0.4, 0.6))
@@ -86,7 +87,7 @@ def test_a_missing_tag_is_named(tmp_path: Path, missing: str, reason: Reason, ta
 
 @pytest.mark.parametrize("missing", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "HighBit"])
 def test_a_slice_without_geometry_is_a_slice(tmp_path: Path, missing: str) -> None:
-    slice_ = read_slice(write_tiny(tmp_path / "a.dcm", without=[missing]), modality="CT")
+    slice_ = read_slice(write_tiny(tmp_path / "a.dcm", without=[missing]).read_bytes(), modality="CT")
     assert (slice_.position_mm is None) == missing.startswith("Image")
     assert (slice_.spacing_mm is None) == (missing == "PixelSpacing")
 
@@ -139,7 +140,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 def test_hounsfield_units_follow_the_files_own_bits_and_rescale(
     tmp_path: Path, stored: np.int16 | np.uint16, tags: dict[str, object], hu: int
 ) -> None:
-    slice_ = read_slice(write_tiny(tmp_path / "a.dcm", hu=np.full((2, 2), stored), **tags), modality="CT")
+    slice_ = read_slice(write_tiny(tmp_path / "a.dcm", hu=np.full((2, 2), stored), **tags).read_bytes(), modality="CT")
     np.testing.assert_array_equal(to_hu16(slice_.stored, slice_.rescale).astype(int) - 1024, hu)
 
 
@@ -153,7 +154,7 @@ def test_position_is_measured_along_the_normal_of_a_tilted_slice(tmp_path: Path,
     for n in range(3):
         corner = 5 * n * normal + 30 * (n % 2) * columns - 7 * n * rows
         tags = {"ImagePositionPatient": list(corner.round(9)), "ImageOrientationPatient": [*rows, *columns.round(9)]}
-        slices.append(read_slice(write_tiny(tmp_path / f"{n}.dcm", **tags), modality="CT"))
+        slices.append(read_slice(write_tiny(tmp_path / f"{n}.dcm", **tags).read_bytes(), modality="CT"))
     assert [slice_.position_mm for slice_ in slices] == pytest.approx([0, 5, 10], abs=1e-6)
     assert [slice_.tilt_deg for slice_ in slices] == pytest.approx([abs(tilt_deg)] * 3, abs=1e-6)
 
@@ -167,7 +168,7 @@ def test_position_is_measured_along_the_normal_of_a_tilted_slice(tmp_path: Path,
     ],
 )
 def test_geometry_that_means_nothing_is_no_geometry(tmp_path: Path, keyword: str, value: list[float]) -> None:
-    slice_ = read_slice(write_tiny(tmp_path / "a.dcm", **{keyword: value}), modality="CT")
+    slice_ = read_slice(write_tiny(tmp_path / "a.dcm", **{keyword: value}).read_bytes(), modality="CT")
     assert (slice_.position_mm, slice_.tilt_deg) == (None, None)
 
 
@@ -177,7 +178,7 @@ def test_any_damage_gives_a_slice_or_a_rejection(tmp_path: Path) -> None:
     for seed in range(300):
         path.write_bytes(damaged(whole, np.random.default_rng(seed)))
         try:
-            outcomes.add(type(read_slice(path, modality="CT")))
+            outcomes.add(type(read_slice(path.read_bytes(), modality="CT")))
         except Rejected as why:
             outcomes.add(why.reason)
     assert {Slice, Reason.bad_header, Reason.not_dicom, Reason.undecodable, Reason.no_pixels} <= outcomes

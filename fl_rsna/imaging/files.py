@@ -1,0 +1,156 @@
+"""Where slices come from: a folder tree, a zip archive read in place, or a list of files."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from isal import igzip_lib, isal_zlib
+
+from fl_rsna.imaging.rejections import Reason, Rejected
+
+MAX_BYTES = 1 << 30
+LOCAL_HEADER = 30  # bytes of a zip member's own header before its name and extra field
+PATH_COLUMNS = ("path", "file", "filename")
+LISTS = (".csv", ".csv.gz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where a file lies inside a zip archive."""
+
+    offset: int  # of its local header
+    packed: int  # bytes
+    method: int
+    checksum: int
+    encrypted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One input. `name` is relative to the input and stands in rejected.csv; `path` is the file or the archive."""
+
+    name: str
+    path: str
+    size: int  # bytes, unpacked; -1 when it cannot be told
+    member: Member | None = None
+    origin: str = ""  # the site it comes from, where a list says so
+
+
+def find_files(dicom: Path) -> list[File]:
+    """Every file of a folder tree, a zip archive or a list, sorted by name (a list keeps its order).
+
+    A list is a CSV or Parquet table with a column `path`, relative to the list, and perhaps `site`. Raises
+    ValueError when there is nothing to read.
+    """
+    if dicom.is_dir():
+        files = sorted(_below(dicom), key=lambda file: file.name)
+    elif dicom.name.endswith(LISTS):
+        files = _listed(dicom)
+    elif dicom.is_file() and zipfile.is_zipfile(dicom):
+        files = sorted(_members(dicom), key=lambda file: file.name)
+    else:
+        raise ValueError(
+            f"data.dicom: expected a folder, a zip archive or a CSV or Parquet list of files, got {dicom}, "
+            f"{'which is none of them' if dicom.exists() else 'which does not exist'}"
+        )
+    if not files:
+        raise ValueError(f"data.dicom: expected DICOM files in {dicom}, found no file at all")
+    return files
+
+
+def read_file(file: File) -> bytes:
+    """The file's bytes; raises `Rejected` when they cannot be had."""
+    if file.size > MAX_BYTES:
+        raise Rejected(Reason.too_large, "", f"{file.size} bytes")
+    try:
+        if file.member is None:
+            with open(file.path, "rb", buffering=0) as stream:
+                return stream.read()
+        return _unpacked(file.path, file.member, file.size)
+    except (OSError, igzip_lib.IsalError) as error:  # type: ignore[misc]  # its stub forgets the base class
+        raise Rejected(Reason.unreadable, "", getattr(error, "strerror", None) or str(error)) from None
+
+
+def read_member(archive: Path, name: str) -> bytes | None:
+    """A member by its exact name, or None."""
+    with zipfile.ZipFile(archive) as opened:
+        return opened.read(name) if name in opened.NameToInfo else None
+
+
+def _below(dicom: Path) -> Iterator[File]:
+    walked: set[str] = set()
+    for root, folders, names in os.walk(dicom, followlinks=True):
+        folders.sort()
+        if os.path.realpath(root) in walked:  # a link back, or a second way to the same files
+            folders.clear()
+            continue
+        walked.add(os.path.realpath(root))
+        for name in names:
+            path = os.path.join(root, name)
+            if os.path.isfile(path) or os.path.islink(path):  # a dangling link becomes a named row
+                yield File(os.path.relpath(path, dicom).replace(os.sep, "/"), path, _size(path))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _members(dicom: Path) -> Iterator[File]:
+    try:
+        with zipfile.ZipFile(dicom) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"data.dicom: expected a whole zip archive, got {dicom}, which is damaged: {error}") from None
+    for info in infos:
+        encrypted = bool(info.flag_bits & 1)
+        member = Member(info.header_offset, info.compress_size, info.compress_type, info.CRC, encrypted)
+        yield File(info.filename, str(dicom), info.file_size, member)
+
+
+def _unpacked(path: str, member: Member, size: int) -> bytes:
+    """A member's bytes, read at its place: no worker has to hold the archive's directory."""
+    if member.encrypted or member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        kind = "encrypted" if member.encrypted else f"packed by method {member.method}"
+        raise Rejected(Reason.unreadable, "", f"{kind}; pack it as stored or deflated, without a password")
+    with open(path, "rb") as stream:
+        stream.seek(member.offset)
+        header = stream.read(LOCAL_HEADER)
+        if header[:4] != b"PK\x03\x04":
+            raise Rejected(Reason.unreadable, "", "no zip member where the archive's directory says")
+        skipped = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        stream.seek(member.offset + LOCAL_HEADER + skipped)
+        packed = stream.read(member.packed)
+    stored = member.method == zipfile.ZIP_STORED
+    data = packed if stored else isal_zlib.decompressobj(wbits=-15).decompress(packed, size + 1)
+    if len(data) != size or isal_zlib.crc32(data) != member.checksum:
+        raise Rejected(Reason.unreadable, "", "the zip member's bytes do not fit its length and checksum")
+    return data
+
+
+def _listed(table: Path) -> list[File]:
+    try:
+        rows = (
+            pd.read_parquet(table)
+            if table.suffix == ".parquet"
+            else pd.read_csv(table, dtype=str, keep_default_na=False)
+        )
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"data.dicom: expected a list of files at {table}, got {type(error).__name__}: {error}"
+        ) from None
+    column = next((name for name in PATH_COLUMNS if name in rows), None)
+    if column is None:
+        raise ValueError(
+            f"data.dicom: expected a column {' or '.join(PATH_COLUMNS)} in {table}, got {', '.join(map(str, rows.columns[:8]))}"
+        )
+    names = rows[column].astype(str)
+    sites = rows["site"].astype(str) if "site" in rows else [""] * len(rows)
+    paths = [os.path.join(table.parent, name) for name in names]
+    return [File(name, path, _size(path), None, site) for name, path, site in zip(names, paths, sites, strict=True)]

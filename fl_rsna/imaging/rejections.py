@@ -1,0 +1,68 @@
+"""Why a file does not become a slice: the fixed list of reasons that `rejected.csv` uses."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The value stands in `rejected.csv`; MEANING says what it means."""
+
+    unreadable = "unreadable"
+    empty_file = "empty_file"
+    too_large = "too_large"
+    not_dicom = "not_dicom"
+    no_meta_header = "no_meta_header"
+    bad_header = "bad_header"
+    wrong_modality = "wrong_modality"
+    secondary_capture = "secondary_capture"
+    localizer = "localizer"
+    multi_frame = "multi_frame"
+    not_grey = "not_grey"
+    burned_in_text = "burned_in_text"
+    no_pixels = "no_pixels"
+    truncated_pixels = "truncated_pixels"
+    excess_pixels = "excess_pixels"
+    undecodable = "undecodable"
+    bad_bits = "bad_bits"
+    no_rescale = "no_rescale"
+    not_hounsfield = "not_hounsfield"
+    no_patient = "no_patient"
+    bad_id = "bad_id"
+    duplicate_id = "duplicate_id"
+    no_label = "no_label"
+    crashed = "crashed"
+
+
+MEANING = {
+    Reason.unreadable: "the file, link or zip member cannot be opened or is damaged on disk",
+    Reason.empty_file: "no byte in it",
+    Reason.too_large: "more than 64 million pixels or 1 GB: no single slice",
+    Reason.not_dicom: "no DICM at byte 128: no DICOM file, or one without its preamble",
+    Reason.no_meta_header: "no file meta information with a TransferSyntaxUID, so its pixels cannot be known",
+    Reason.bad_header: "the header is damaged",
+    Reason.wrong_modality: "Modality is not the task's: MR, structured reports, RT objects, waveforms",
+    Reason.secondary_capture: "a secondary capture: a screenshot or derived picture, not what the scanner measured",
+    Reason.localizer: "a localizer (scout), not an axial slice",
+    Reason.multi_frame: "several frames in one file",
+    Reason.not_grey: "colour or palette pixels",
+    Reason.burned_in_text: "BurnedInAnnotation says that text, perhaps a name, stands in the pixels",
+    Reason.no_pixels: "no PixelData",
+    Reason.truncated_pixels: "fewer pixels than Rows x Columns: a file cut short",
+    Reason.excess_pixels: "a row or more beyond Rows x Columns: the header and the pixels contradict each other",
+    Reason.undecodable: "no decoder for the transfer syntax can read the pixels",
+    Reason.bad_bits: "BitsAllocated, BitsStored, HighBit, Rows or Columns are missing or contradictory",
+    Reason.no_rescale: "no usable RescaleSlope and RescaleIntercept, so no Hounsfield units",
+    Reason.not_hounsfield: "RescaleType states another unit than Hounsfield units",
+    Reason.no_patient: "no PatientID: patients are what splits must not share",
+    Reason.bad_id: "SOPInstanceUID is missing or no safe file name",
+    Reason.duplicate_id: "a file before it, in the order of their paths, has the same SOPInstanceUID",
+    Reason.no_label: "no row in data.labels",
+    Reason.crashed: "reading it ended the process or took over 10 s of processor time: a decoder failed on it",
+}
+
+
+class Rejected(Exception):
+    """A file that cannot become a slice: the reason, the tag that decided, and what it held."""
+
+    def __init__(self, reason: Reason, tag: str, detail: str) -> None:
+        super().__init__(f"{reason}: {tag} {detail}".strip())
+        self.reason, self.tag, self.detail = reason, tag, detail

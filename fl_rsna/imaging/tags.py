@@ -1,0 +1,97 @@
+"""DICOM attributes read from the bytes a parser found, converted only when asked for.
+
+Converting an element the general way costs ten times what reading it costs, and a slice needs two dozen.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+TAGS = {  # keyword -> tag (DICOM PS3.6)
+    "TransferSyntaxUID": 0x00020010,
+    "MediaStorageSOPClassUID": 0x00020002,
+    "ImageType": 0x00080008,
+    "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018,
+    "Modality": 0x00080060,
+    "Manufacturer": 0x00080070,
+    "InstitutionName": 0x00080080,
+    "ManufacturerModelName": 0x00081090,
+    "PatientID": 0x00100020,
+    "SliceThickness": 0x00180050,
+    "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E,
+    "ImagePositionPatient": 0x00200032,
+    "ImageOrientationPatient": 0x00200037,
+    "SamplesPerPixel": 0x00280002,
+    "PhotometricInterpretation": 0x00280004,
+    "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010,
+    "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030,
+    "BitsAllocated": 0x00280100,
+    "BitsStored": 0x00280101,
+    "HighBit": 0x00280102,
+    "PixelRepresentation": 0x00280103,
+    "BurnedInAnnotation": 0x00280301,
+    "WindowCenter": 0x00281050,
+    "WindowWidth": 0x00281051,
+    "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053,
+    "RescaleType": 0x00281054,
+    "ModalityLUTSequence": 0x00283000,
+}
+TEXT_VRS = frozenset({None, "AE", "AS", "CS", "DA", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
+INTEGER_VRS = frozenset({None, "US", "SS", "UL", "SL"})
+
+
+class Tags:
+    """The attributes of one data set.
+
+    `find` gives the raw element of a tag (`value` bytes, `VR`, `is_little_endian`) or None, `convert` its value in
+    the parser's own conversion, which may raise and is used wherever the bytes are not plain.
+    """
+
+    def __init__(self, find: Callable[[int], Any], convert: Callable[[int], Any]) -> None:
+        self._find, self._convert = find, convert
+
+    def __contains__(self, keyword: str) -> bool:
+        return self._find(TAGS[keyword]) is not None
+
+    def text(self, keyword: str) -> str:
+        """The value without padding, multiple values joined by backslashes; empty when missing."""
+        element = self._find(TAGS[keyword])
+        if element is None or not element.value:
+            return ""
+        if isinstance(element.value, bytes) and element.VR in TEXT_VRS and element.value.isascii():
+            return element.value.decode("ascii").strip(" \0")
+        value = self._convert(TAGS[keyword])
+        return "\\".join(map(str, value)) if isinstance(value, list) else str(value).strip(" \0")
+
+    def parts(self, keyword: str) -> list[str]:
+        text = self.text(keyword)
+        return [part.strip() for part in text.split("\\")] if text else []
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
+        """The first `count` values as finite floats, or None when any is missing or malformed."""
+        try:
+            values = tuple(map(float, self.parts(keyword)))
+        except ValueError:
+            return None
+        return values[:count] if len(values) >= count and all(map(math.isfinite, values)) else None
+
+    def number(self, keyword: str) -> float | None:
+        values = self.numbers(keyword, 1)
+        return None if values is None else values[0]
+
+    def integer(self, keyword: str) -> int | None:
+        """The first value of a binary integer, or of a text that holds one; None when missing or malformed."""
+        element = self._find(TAGS[keyword])
+        if element is None or not element.value:
+            return None
+        if isinstance(element.value, bytes) and element.VR in INTEGER_VRS:
+            size = 4 if element.VR in ("UL", "SL") else 2
+            signed = element.VR in ("SS", "SL")
+            return int.from_bytes(element.value[:size], "little" if element.is_little_endian else "big", signed=signed)
+        number = self.number(keyword)
+        return None if number is None else int(number)

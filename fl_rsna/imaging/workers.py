@@ -1,0 +1,152 @@
+"""Who converts: this process, processes of this machine, or a Ray cluster. The results are the same, in the same order.
+
+A file on which a decoder crashes or hangs ends its worker, not the preparation: the chunk is repeated file by file in
+fresh processes until the one that ends them is known.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from fl_rsna.imaging.convert import FILE_CPU_S, Conversion, Converted, Refused, convert_files, refused_as_crashed
+from fl_rsna.imaging.files import File
+from fl_rsna.memory import keep_freed_memory
+
+CHUNK_FILES = 32
+CHUNKS_AHEAD = 3  # a worker: those it works on, has waiting, and whose results wait for their turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive files; `first` is the number of the first one in the whole input."""
+
+    first: int
+    files: Sequence[File]
+
+
+Results = list[Converted | Refused]
+Converter = Callable[[Conversion, Iterable[Chunk]], Generator[Results, None, None]]
+
+
+def chunks_from(files: Sequence[File], start: int) -> Iterable[Chunk]:
+    """The files from number `start` on, in chunks."""
+    for first in range(start, len(files), CHUNK_FILES):
+        yield Chunk(first=first, files=files[first : first + CHUNK_FILES])
+
+
+def convert_here(work: Conversion, chunks: Iterable[Chunk]) -> Generator[Results, None, None]:
+    """In this process: for files that are trusted not to crash a decoder."""
+    keep_freed_memory()
+    for chunk in chunks:
+        yield convert_files(work, chunk.first, chunk.files)
+
+
+def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -> Generator[Results, None, None]:
+    """In processes of this machine; 0 workers means one a core."""
+    workers = (
+        workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
+    )
+    pool, waiting = _pool(workers), deque[tuple[Chunk, Future[Results]]]()
+    queue = iter(chunks)
+    try:
+        while True:
+            for chunk in islice(queue, CHUNKS_AHEAD * workers - len(waiting)):
+                waiting.append((chunk, pool.submit(_guarded, work, chunk)))
+            if not waiting:
+                return
+            chunk, future = waiting.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                yield _one_by_one(work, chunk)
+                pool.shutdown(cancel_futures=True)
+                pool = _pool(workers)
+                waiting = deque((later, pool.submit(_guarded, work, later)) for later, _ in waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -> Generator[Results, None, None]:
+    """On the Ray cluster at RAY_ADDRESS, or one started here; its machines must see the files at the same paths."""
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(
+            num_cpus=workers or None if "RAY_ADDRESS" not in os.environ else None,
+            log_to_driver=False,
+            include_dashboard=False,
+        )
+    remote = ray.remote(max_retries=1, max_calls=0)(_guarded)
+    ahead = CHUNKS_AHEAD * (workers or int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    queue, waiting = iter(chunks), deque[tuple[Chunk, Any]]()
+    try:
+        while True:
+            for chunk in islice(queue, ahead - len(waiting)):
+                waiting.append((chunk, remote.remote(work, chunk)))
+            if not waiting:
+                return
+            chunk, reference = waiting.popleft()
+            try:
+                results = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError:  # the worker died, twice
+                results = _one_by_one(work, chunk)
+            yield results
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
+
+
+def _begin_work() -> None:
+    """A worker whose preparation was killed must not go on writing."""
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _guarded(work: Conversion, chunk: Chunk) -> Results:
+    """Each file under a limit of processor time, whose end is the process's end: no Python code runs inside a decoder."""
+    results: Results = []
+    try:
+        for place, file in enumerate(chunk.files):
+            signal.setitimer(signal.ITIMER_PROF, FILE_CPU_S)
+            results += convert_files(work, chunk.first + place, [file])
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return results
+
+
+def _one_by_one(work: Conversion, chunk: Chunk) -> Results:
+    results: Results = []
+    pool = _pool(1)
+    try:
+        for place, file in enumerate(chunk.files):
+            try:
+                results += pool.submit(_guarded, work, Chunk(first=chunk.first + place, files=[file])).result()
+            except BrokenProcessPool:
+                results.append(refused_as_crashed(file))
+                pool = _pool(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results

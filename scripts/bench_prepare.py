@@ -1,0 +1,212 @@
+"""What DICOM to PNG costs: the seed's way, ours, and the limit, on the same files in one run.
+
+    python scripts/bench_prepare.py [--dicom <folder>] [--repeats 5] [--scaling 2000]
+
+Without --dicom it draws synthetic slices of 512 px. Figures are medians over repeats of CPU time a file; each is taken in
+a process of its own, and the ways take turns. `seed` reads the headers once, then computes each window in float64 with
+boolean masks, shifts and stretches it to the slice's own range, and writes with cv2.imwrite. `limit` reads the bytes,
+looks stored values up in one table, deflates the PNG and writes it: no parsing, no checks, no facts. Ours is everything
+`prepare` does for a file. Then two worker processes against one, by the clock, on --scaling files with ids of their own:
+true on an idle machine only. The last line is one JSON object with the same figures.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+from PIL import Image
+
+from fl_rsna.cohort.prepared import Request, prepare_folder
+from fl_rsna.imaging.convert import Conversion, convert_files
+from fl_rsna.imaging.dicom import read_slice
+from fl_rsna.imaging.files import File, find_files
+from fl_rsna.imaging.phantom import Quirks, write_cohort
+from fl_rsna.imaging.png import encode_png
+from fl_rsna.imaging.rejections import Rejected
+from fl_rsna.imaging.store import ImageKind, fit_square, render
+from fl_rsna.imaging.windows import WINDOWS_HU, Rescale, hu_table, window_table
+from fl_rsna.imaging.workers import convert_local
+from fl_rsna.memory import keep_freed_memory
+from fl_rsna.task import ICH
+
+WAYS = ((ImageKind.windows, 512), (ImageKind.hu, 256))
+
+
+def seed_way(paths: Sequence[str], out: Path) -> None:
+    """Headers first, then windows one by one in float64 on masks: what most published notebooks do."""
+    for path in paths:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        _ = {element.keyword: str(element.value) for element in header}
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        channels = []
+        for centre, width in WINDOWS_HU:
+            grey = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+            low, high = centre - width / 2, centre + width / 2
+            grey[grey < low] = low
+            grey[grey > high] = high
+            grey = grey - grey.min()
+            channels.append((grey / max(grey.max(), 1.0) * 255.0).astype(np.uint8))
+        cv2.imwrite(str(out / f"{Path(path).stem}.png"), np.dstack(channels))
+
+
+def our_way(files: Sequence[File], out: Path, kind: ImageKind, size: int) -> None:
+    convert_files(Conversion(incoming=out, modality="CT", kind=kind, size=size), 0, files)
+
+
+def limit_way(
+    facts: Sequence[tuple[str, int, tuple[int, int], Rescale]], out: Path, kind: ImageKind, size: int
+) -> None:
+    """Where the pixels lie and which table they need is known beforehand."""
+    for number, (path, offset, shape, rescale) in enumerate(facts):
+        with open(path, "rb", buffering=0) as file:
+            stored = np.frombuffer(file.read(), np.uint16, shape[0] * shape[1], offset).reshape(shape)
+        if kind is ImageKind.hu:
+            image = cv2.LUT(stored, hu_table(rescale))
+        else:
+            packed = cv2.LUT(stored, window_table(rescale))
+            image = cv2.cvtColor(packed.view(np.uint8).reshape(*shape, 4), cv2.COLOR_RGBA2RGB)
+        (out / f"{number}.png").write_bytes(encode_png(fit_square(image, size)))
+
+
+def usable(files: Sequence[File]) -> list[File]:
+    """Files that become slices and hold plain pixels at their end."""
+    kept = []
+    for file in files:
+        data = Path(file.path).read_bytes()
+        with contextlib.suppress(Rejected):
+            if data.endswith(read_slice(data, modality="CT").stored.tobytes()):
+                kept.append(file)
+    return kept
+
+
+def known(files: Sequence[File]) -> list[tuple[str, int, tuple[int, int], Rescale]]:
+    """What the limit may know beforehand of a file: its path, where its pixels begin, their shape and rescale."""
+    facts = []
+    for file in files:
+        data = Path(file.path).read_bytes()
+        slice_ = read_slice(data, modality="CT")
+        facts.append((file.path, len(data) - slice_.stored.nbytes, slice_.stored.shape, slice_.rescale))
+    return facts
+
+
+def sizes(files: Sequence[File]) -> dict[str, float]:
+    """PNG bytes against cv2.imwrite's of the same array, after checking that two readers give the array back."""
+    ratios = {}
+    for kind, size in (*WAYS, (ImageKind.windows, 256), (ImageKind.hu, 512)):
+        ours = theirs = 0
+        for file in files:
+            slice_ = read_slice(Path(file.path).read_bytes(), modality="CT")
+            image = render(slice_.stored, slice_.rescale, kind=kind, size=size)
+            bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            png = encode_png(image)
+            assert np.array_equal(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), bgr)
+            with tempfile.SpooledTemporaryFile() as stream:
+                stream.write(png)
+                assert np.array_equal(np.asarray(Image.open(stream)).astype(image.dtype), image)
+            ours += len(png)
+            theirs += len(cv2.imencode(".png", bgr)[1])
+        ratios[f"{kind} {size} bytes/cv2"] = ours / theirs
+    return ratios
+
+
+def scaling(files: Sequence[File], count: int, folder: Path, repeats: int) -> dict[str, float]:
+    """Seconds of prepare_folder with one and two workers on `count` files, copies with ids of their own."""
+    dicom = folder / "many"
+    dicom.mkdir()
+    for number in range(count):
+        data = Path(files[number % len(files)].path).read_bytes()
+        image_id = read_slice(data, modality="CT").header.image_id.encode()
+        new = f"N{number}".encode().ljust(len(image_id), b"0")[: len(image_id)]
+        (dicom / f"{number:06d}.dcm").write_bytes(data.replace(image_id, new))
+    listed = find_files(dicom)
+    request = Request(task=ICH, image=ImageKind.hu, size=256, hash_ids=True, salt="")
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for repeat in range(repeats):
+        for workers, taken in seconds.items():
+            began = time.perf_counter()
+            convert = functools.partial(convert_local, workers=workers)
+            made = prepare_folder(
+                folder / f"{repeat}-{workers}", request, listed, None, max_rejected=0.0, convert=convert
+            )
+            taken.append(time.perf_counter() - began)
+            assert len(made.index) == count
+    one, two = (statistics.median(taken) for taken in seconds.values())
+    return {"one worker files/s": count / one, "two workers files/s": count / two, "two workers/one": one / two}
+
+
+def run_way(way: str, files: Sequence[File], out: Path) -> float:
+    """CPU microseconds a file, after a first pass that fills caches and tables."""
+    name, _, what = way.partition(" ")
+    if name == "seed":
+        act = functools.partial(seed_way, [file.path for file in files], out)
+    else:
+        keep_freed_memory()  # as prepare does
+        kind, size = {f"{kind} {size}": (kind, size) for kind, size in WAYS}[what]
+        act = functools.partial(our_way, files, out, kind, size)
+        if name == "limit":
+            act = functools.partial(limit_way, known(files), out, kind, size)
+    act()
+    began = time.process_time()
+    act()
+    return (time.process_time() - began) / len(files) * 1e6
+
+
+def measured(dicom: Path, repeats: int, out: Path) -> dict[str, float]:
+    """Medians over repeats; every measurement is a process of its own, and the ways take turns."""
+    ways = ["seed", *(f"{name} {kind} {size}" for kind, size in WAYS for name in ("ours", "limit"))]
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way in ways:
+            command = [sys.executable, __file__, "--dicom", str(dicom), "--way", way, "--out", str(out)]
+            taken[way].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    median = {way: statistics.median(values) for way, values in taken.items()}
+    figures = {f"{way}, us a file": value for way, value in median.items()}
+    for kind, size in WAYS:
+        figures[f"seed/ours {kind} {size}"] = median["seed"] / median[f"ours {kind} {size}"]
+        figures[f"ours/limit {kind} {size}"] = median[f"ours {kind} {size}"] / median[f"limit {kind} {size}"]
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dicom", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--scaling", type=int, default=2000, help="files for the comparison of workers; 0 leaves it out"
+    )
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.way:
+        print(run_way(words.way, usable(find_files(words.dicom)), words.out))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder, dicom = Path(name), words.dicom
+        if dicom is None:
+            dicom = folder / "phantom" / "stage_2_train"
+            write_cohort(folder / "phantom", patients=4, seed=0, size=512, slices_per_series=12, quirks=Quirks())
+        (folder / "out").mkdir()
+        files = usable(find_files(dicom))
+        figures = measured(dicom, words.repeats, folder / "out") | sizes(files)
+        if words.scaling:
+            figures |= scaling(files, words.scaling, folder, min(3, words.repeats))
+    print(f"{len(files)} files of {words.dicom or 'synthetic slices, 512 px'}, {words.repeats} repeats, medians")
+    for figure, value in figures.items():
+        print(f"{figure:<28} {value:10.2f}")
+    print(json.dumps({figure: round(value, 3) for figure, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
