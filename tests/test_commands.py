@@ -131,14 +131,17 @@ def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
         (["data.size=large"], "data.size: Value 'large' of type 'str' could not be converted to Integer"),
         (["data.size=8"], "data.size: expected 16 or more, got 8"),
         (["model=resnet"], "model: expected one of efficientnet_b0"),
-        (["data.dicom=absent", "data.labels=labels.csv"], "data.dicom: expected a folder of DICOM files, got absent"),
+        (
+            ["data.dicom=absent", "data.labels=labels.csv"],
+            "data.dicom: expected a folder, a zip archive or a CSV or Parquet list of files, got absent",
+        ),
         (["data.dicom=dicom", "data.labels=absent.csv"], "data.labels: expected a CSV of labels at absent.csv"),
-        (["data.dicom=dicom"], "data.labels: expected a path, got nothing"),
+        (["data.dicom=dicom"], "data.labels: expected a table of labels, got nothing"),
         (
             ["data.dicom=dicom", "data.labels=labels.csv", "data.name=demo"],
             "data.name: expected a name for your data, got demo",
         ),
-        (["data.labels=labels.csv"], "data.dicom: expected a path, got nothing"),
+        (["data.labels=labels.csv"], "data.dicom: expected a folder, archive or list, got nothing"),
         (["rounds=1=2"], "rounds=1=2: expected key=value words"),
     ],
 )
@@ -150,22 +153,46 @@ def test_prepare_refuses_in_one_sentence(run: Run, dicom: Path, tmp_path: Path, 
     assert left_behind(tmp_path) == []
 
 
-def test_labels_without_images_and_images_without_labels(run: Run, dicom: Path, tmp_path: Path) -> None:
+def test_a_few_slices_and_the_whole_label_table_are_enough_to_begin(run: Run, dicom: Path, tmp_path: Path) -> None:
     for patient in range(3):
         (dicom / f"ID_{patient:02d}1.dcm").unlink()
-    code, err = run(prepare, "data.dicom=dicom", "data.labels=labels.csv", "data.name=mine")
-    assert code == 2
-    assert (
-        "data.dicom: expected images for the labels in labels.csv, but 3 of 48 have no file below dicom (first: ID_001)"
-        in err
-    )
-    lines = (tmp_path / "labels.csv").read_text().splitlines()
-    (tmp_path / "few.csv").write_text("\n".join(lines[:61]) + "\n")
-    code, err = run(prepare, "data.dicom=dicom", "data.labels=few.csv", "data.name=mine")
-    assert code == 2
-    assert "data.labels: expected labels for the images below dicom" in err
-    assert "data.max_unmatched" in err
-    assert left_behind(tmp_path) == []
+    (dicom / "stray.txt").write_text("not an image")
+    words = ["data.dicom=dicom", "data.labels=labels.csv", "data.name=mine"]
+    code, err = run(prepare, *words, "data.max_rejected=0.01")
+    assert (code, err.startswith("error: data.max_rejected: expected at most 0.01 of the files")) == (2, True)
+    assert "got 1 of 46 (1 not_dicom); see prepared/mine.part/rejected.csv" in err
+    assert run(prepare, *words) == (0, "")
+    facts = json.loads((tmp_path / "prepared" / "mine" / "prepare.json").read_text())
+    assert (facts["slices"], facts["labels_without_image"], facts["rejected"]) == (45, 3, {"not_dicom": 1})
+
+
+def test_rsnas_layout_is_prepared_with_its_test_set(run: Run, dicom: Path, tmp_path: Path) -> None:
+    (tmp_path / "rsna").mkdir()
+    dicom.rename(tmp_path / "rsna" / "stage_2_train")
+    (tmp_path / "labels.csv").rename(tmp_path / "rsna" / "stage_2_train.csv")
+    write_tiny(tmp_path / "rsna" / "stage_2_test" / "ID_t.dcm", "ID_t")
+    assert run(prepare, "data.dicom=rsna", "data.name=mine") == (0, "")
+    assert len(pd.read_parquet(tmp_path / "prepared" / "mine" / "index.parquet")) == 48
+    assert pd.read_parquet(tmp_path / "prepared" / "mine-test" / "index.parquet")["image_id"].tolist() == ["ID_t"]
+    assert run(partition, "data.name=mine")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_killed_preparation_leaves_no_worker_and_is_finished(dicom: Path, tmp_path: Path) -> None:
+    """The command itself with its worker processes, killed once its journal has begun."""
+    words = [sys.executable, "-m", "fl_rsna.prepare", "data.dicom=dicom", "data.labels=labels.csv", "prepare.workers=2"]
+    with subprocess.Popen([*words, "data.name=killed"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
+        part = tmp_path / "prepared" / "killed.part"
+        while running.poll() is None and not list(part.glob("images/*.png")):
+            pass
+        running.kill()
+        running.communicate()  # ends when no worker holds the pipe any more
+    assert not (tmp_path / "prepared" / "killed").exists()
+    for name in ("killed", "whole"):
+        subprocess.run([*words, f"data.name={name}"], cwd=tmp_path, check=True, capture_output=True)
+    folders = [tmp_path / "prepared" / name for name in ("killed", "whole")]
+    killed, whole = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.p*") if p.is_file()} for f in folders)
+    assert killed == whole
 
 
 def test_partition_refuses_what_the_data_cannot_give(run: Run, dicom: Path, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """What a user sees while a command works: a live display in a terminal, plain lines elsewhere."""
 
+import datetime
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -10,19 +13,39 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.imaging.rejections import MEANING, Reason
+
+LINE_S = 10.0
 
 console = Console(highlight=False)
 if not console.is_terminal:
     console = Console(highlight=False, width=140)  # a log file has no width to fit
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When a piece of work began, with how much already done, and when a line last said how far it is."""
+
+    began: float
+    first: int
+    said: float
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 class Display:
@@ -33,12 +56,14 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._progress.start()
         self._tasks: dict[str, TaskID] = {}
+        self._pace: dict[str, _Pace] = {}
         self._rounds = 0
         return self
 
@@ -48,12 +73,22 @@ class Display:
         self._progress.stop()
 
     def step(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of a named piece of work."""
+        """`done` of `total` of a named piece of work; a log that is no terminal gets a line every LINE_S seconds."""
+        now = time.monotonic()
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
+            self._tasks[what] = self._progress.add_task(what, total=total, completed=done)
+            self._pace[what] = _Pace(began=now, first=done, said=now)
+            if 0 < done < total:
+                self._say(f"{what}: going on after {done} of {total}")
+        pace = self._pace[what]
+        rate = (done - pace.first) / max(now - pace.began, 1e-9)
         self._progress.update(self._tasks[what], completed=done, total=total)
         if done == total:
-            self._say(f"{what}: {total} done")
+            self._say(f"{what}: {total} done" + (f", {rate:,.0f} a second" if done > pace.first else ""))
+        elif not console.is_terminal and now - pace.said >= LINE_S and rate:
+            pace.said = now
+            left = datetime.timedelta(seconds=round((total - done) / rate))
+            self._say(f"{what}: {done} of {total} ({done / total:.0%}), {rate:,.0f} a second, {left} left")
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Show one event of a run."""
@@ -92,12 +127,12 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
     console.print(
         f"prepared {facts['slices']} slices of {facts['patients']} patients in {prepared.folder}", soft_wrap=True
     )
-    console.print(
-        "positive slices: " + ", ".join(f"{label} {count}" for label, count in facts["positives"].items()),
-        soft_wrap=True,
-    )
+    positives = ", ".join(f"{label} {count}" for label, count in facts["positives"].items())
+    console.print(f"positive slices: {positives}" if positives else "without labels: to be scored only", soft_wrap=True)
     for reason, count in facts["rejected"].items():
-        console.print(f"rejected: {count} {reason} (see {prepared.folder / 'rejected.csv'})", soft_wrap=True)
+        console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
+    if facts["rejected"]:
+        console.print(f"every rejected file: {prepared.folder / 'rejected.csv'}", soft_wrap=True)
     if facts["labels_without_image"]:
         console.print(f"labels without an image: {facts['labels_without_image']}")
 

@@ -1,7 +1,9 @@
 """A folder is prepared whole or not at all, once, from one request."""
 
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ import pytest
 from dicom_files import write_tiny
 from tiny import CHEST
 
+from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.cohort.index import Prepared, hash_id, read_prepared
-from fl_rsna.cohort.prepared import prepare_folder
+from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.workers import Converter, convert_here, convert_local
 from fl_rsna.task import ICH, Task
 
 SLICES = 6  # that `sources` writes: ID_0 .. ID_5, two patients, one series each
@@ -35,9 +40,29 @@ def sources(folder: Path, labelled: int = SLICES, task: Task = ICH) -> tuple[Pat
     return folder / "dicom", folder / "labels.csv"
 
 
-def prepare(folder: Path, dicom: Path, labels: Path, task: Task = ICH, **changes: object) -> Prepared:
-    settings = {"image": ImageKind.hu, "size": 4, "hash_ids": True, "salt": "s", "max_unmatched": 0.2, "workers": 2}
-    return prepare_folder(folder, dicom=dicom, labels=labels, task=task, **{**settings, **changes})  # type: ignore[arg-type]
+def prepare(
+    folder: Path,
+    dicom: Path,
+    labels: Path | None,
+    task: Task = ICH,
+    *,
+    max_rejected: float = 1.0,
+    convert: Converter = convert_here,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **changes: object,
+) -> Prepared:
+    settings = {"image": ImageKind.hu, "size": 4, "hash_ids": True, "salt": "s"}
+    request = Request(task=task, **{**settings, **changes})  # type: ignore[arg-type]
+    inputs = find_inputs(dicom, labels, task, unlabelled=labels is None, test_set=False)
+    return prepare_folder(
+        folder,
+        request,
+        inputs.files,
+        inputs.labels,
+        max_rejected=max_rejected,
+        convert=convert,
+        on_progress=on_progress,
+    )
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -113,7 +138,8 @@ def test_the_salt_decides_the_hashes_and_is_not_written_down(tmp_path: Path) -> 
 
 def test_any_number_of_workers_prepares_the_same(tmp_path: Path) -> None:
     dicom, labels = sources(tmp_path)
-    one, three = (prepare(tmp_path / f"w{workers}", dicom, labels, workers=workers) for workers in (1, 3))
+    three = prepare(tmp_path / "w3", dicom, labels, convert=functools.partial(convert_local, workers=3))
+    one = prepare(tmp_path / "w1", dicom, labels)
     assert {name: content for name, (content, _) in contents(one.folder).items()} == {
         name: content for name, (content, _) in contents(three.folder).items()
     }
@@ -123,7 +149,7 @@ def test_the_same_request_finds_the_folder_and_touches_nothing(tmp_path: Path) -
     dicom, labels = sources(tmp_path)
     first = prepare(tmp_path / "new", dicom, labels)
     before = contents(first.folder)
-    again = prepare(tmp_path / "new", dicom, labels, workers=1, on_progress=lambda done, total: pytest.fail("worked"))
+    again = prepare(tmp_path / "new", dicom, labels, on_progress=lambda done, total: pytest.fail("worked"))
     assert contents(first.folder) == before
     assert again.index_sha256 == first.index_sha256
     pd.testing.assert_frame_equal(again.index, first.index)
@@ -132,11 +158,10 @@ def test_the_same_request_finds_the_folder_and_touches_nothing(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"size": 8}, "data.size"),
-        ({"image": ImageKind.windows}, "data.image"),
-        ({"hash_ids": False}, "data.hash_ids"),
-        ({"salt": "t"}, "data.salt"),
-        ({"max_unmatched": 0.3}, "data.max_unmatched"),
+        ({"size": 8}, "size"),
+        ({"image": ImageKind.windows}, "image"),
+        ({"hash_ids": False}, "hash_ids"),
+        ({"salt": "t"}, "salt_sha256"),
     ],
 )
 def test_another_request_for_the_same_folder_is_refused(tmp_path: Path, changes: dict[str, object], key: str) -> None:
@@ -161,59 +186,63 @@ def test_prepared_data_of_another_task_is_refused(tmp_path: Path) -> None:
         read_prepared(tmp_path / "new", CHEST)
 
 
-def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+def test_changed_files_and_labels_are_another_request(tmp_path: Path) -> None:
     dicom, labels = sources(tmp_path)
-
-    def interrupt(done: int, total: int) -> None:
-        assert total == SLICES
-        if done == 3:
-            raise KeyboardInterrupt
-
-    (tmp_path / "prepared").mkdir()
-    with pytest.raises(KeyboardInterrupt):
-        prepare(tmp_path / "prepared" / "new", dicom, labels, on_progress=interrupt, workers=3)
-    assert list((tmp_path / "prepared").iterdir()) == []
-
-
-def test_what_a_killed_preparation_left_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / "prepared" / "new.part" / "images").mkdir(parents=True)
-    (tmp_path / "prepared" / "new.part" / "images" / "old.png").write_text("old")
-    prepared = prepare(tmp_path / "prepared" / "new", *sources(tmp_path))
-    assert [path.name for path in (tmp_path / "prepared").iterdir()] == ["new"]
-    assert not (prepared.folder / "images" / "old.png").exists()
+    prepare(tmp_path / "new", dicom, labels)
+    text = labels.read_text()
+    labels.write_text(text.replace("ID_2,0", "ID_2,1").replace("ID_2,1,0,0,0,0,0", "ID_2,1,1,0,0,0,0"))
+    assert "(labels_sha256 differ)" in refusal(tmp_path / "new", dicom, labels)
+    labels.write_text(text)
+    write_tiny(dicom / "another", "ID_another")
+    assert "(files, files_sha256 differ)" in refusal(tmp_path / "new", dicom, labels)
+    (dicom / "another").unlink()
+    (tmp_path / "dicom").rename(tmp_path / "moved")
+    prepare(tmp_path / "new", tmp_path / "moved", labels)  # the same files, elsewhere
 
 
-def test_progress_counts_every_file_once(tmp_path: Path) -> None:
+def test_progress_counts_files(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     prepare(tmp_path / "new", *sources(tmp_path), on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(n, SLICES) for n in range(1, SLICES + 1)]
+    assert seen == [(0, SLICES), (SLICES, SLICES)]
 
 
-def test_images_without_labels_are_tolerated_up_to_the_share(tmp_path: Path) -> None:
+def test_images_without_labels_are_named_and_labels_without_images_counted(tmp_path: Path) -> None:
     dicom, labels = sources(tmp_path, labelled=5)  # one of six has none
-    message = refusal(tmp_path / "new", dicom, labels, max_unmatched=0.16)
-    assert message.startswith("data.labels: ")
-    assert "1 of 6 have no row" in message
-    assert "(first: ID_5); give the full table or raise data.max_unmatched=0.16" in message
-    prepared = prepare(tmp_path / "new", dicom, labels, max_unmatched=0.17)
+    prepared = prepare(tmp_path / "fewer", dicom, labels)
     assert set(prepared.index["image_id"]) == {f"ID_{n}" for n in range(5)}
     assert not (prepared.folder / "images" / "ID_5.png").exists()
+    assert json.loads((prepared.folder / "prepare.json").read_text())["rejected"] == {"no_label": 1}
+    dicom, labels = sources(tmp_path, labelled=8)  # two of eight labels have none
+    more = prepare(tmp_path / "more", dicom, labels)
+    assert json.loads((more.folder / "prepare.json").read_text())["labels_without_image"] == 2
 
 
-def test_labels_without_images_are_tolerated_up_to_the_share(tmp_path: Path) -> None:
-    dicom, labels = sources(tmp_path, labelled=8)  # two of eight have none
-    message = refusal(tmp_path / "new", dicom, labels, max_unmatched=0.24)
-    assert message.startswith("data.dicom: ")
-    assert "2 of 8 have no file" in message
-    assert "(first: ID_6); give the whole folder or raise data.max_unmatched=0.24" in message
-    prepared = prepare(tmp_path / "new", dicom, labels, max_unmatched=0.25)
-    assert json.loads((prepared.folder / "prepare.json").read_text())["labels_without_image"] == 2
+def test_too_many_rejected_files_are_refused_and_nothing_is_converted_twice(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path, labelled=4)
+    with pytest.raises(ValueError, match=r"^data\.max_rejected: expected at most 0\.3 .* got 2 of 6 \(2 no_label\)"):
+        prepare(tmp_path / "new", dicom, labels, max_rejected=0.3)
+    assert not (tmp_path / "new").exists()
+    assert len(pd.read_csv(tmp_path / "new.part" / "rejected.csv")) == 2
+    done: list[int] = []
+    prepared = prepare(
+        tmp_path / "new", dicom, labels, max_rejected=0.34, on_progress=lambda now, total: done.append(now)
+    )
+    assert (len(prepared.index), done) == (4, [SLICES])
+    assert not (tmp_path / "new.part").exists()
 
 
-def test_labels_of_other_images_are_refused_whatever_the_tolerance(tmp_path: Path) -> None:
+def test_labels_of_other_images_are_refused_with_the_counts(tmp_path: Path) -> None:
     dicom, labels = sources(tmp_path)
     labels.write_text(labels.read_text().replace("ID_", "OTHER_"))
-    assert "6 of 6 have no row" in refusal(tmp_path / "new", dicom, labels, max_unmatched=1.0)
+    assert "got none in 6 files (6 no_label; the first: 00/x: no_label" in refusal(tmp_path / "new", dicom, labels)
+
+
+def test_without_labels_every_slice_is_prepared_and_no_column_promises_any(tmp_path: Path) -> None:
+    dicom, _ = sources(tmp_path)
+    prepared = prepare(tmp_path / "new", dicom, None)
+    assert (prepared.labels, list(prepared.index.columns)) == ((), list(COLUMNS))
+    facts = json.loads((prepared.folder / "prepare.json").read_text())
+    assert (facts["labels"], facts["positives"], facts["labels_without_image"], facts["slices"]) == ([], {}, 0, SLICES)
 
 
 def test_inputs_that_are_not_there_are_refused(tmp_path: Path) -> None:
@@ -223,10 +252,12 @@ def test_inputs_that_are_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "junk" / "a.txt").write_text("no DICOM")
     (tmp_path / "junk" / "b.dcm").write_bytes(b"")
     new = tmp_path / "new"
-    assert "which is no folder" in refusal(new, tmp_path / "nowhere", labels)
-    assert "which is no folder" in refusal(new, labels, labels)
+    assert "which does not exist" in refusal(new, tmp_path / "nowhere", labels)
+    assert "expected a column path or file or filename" in refusal(new, labels, labels)
     assert "found no file at all" in refusal(new, tmp_path / "empty", labels)
-    assert "got none (1 empty_file, 1 not_dicom)" in refusal(new, tmp_path / "junk", labels)
+    assert "got none in 2 files (1 empty_file, 1 not_dicom; the first: a.txt: not_dicom " in refusal(
+        new, tmp_path / "junk", labels
+    )
     assert refusal(new, dicom, tmp_path / "nowhere.csv").startswith("data.labels: ")
 
 
@@ -244,7 +275,7 @@ def test_every_file_that_is_no_slice_is_a_row(tmp_path: Path) -> None:
         "05/x": ("no_label", "ID_5", ""),
         "again/x": ("duplicate_id", "ID_0", "SOPInstanceUID"),
         "empty.dcm": ("empty_file", "", ""),
-        "gone": ("bad_header", "", ""),
+        "gone": ("unreadable", "", ""),
         "notes.txt": ("not_dicom", "", ""),
         "scout": ("localizer", "", "ImageType"),
     }
@@ -256,7 +287,7 @@ def test_every_file_that_is_no_slice_is_a_row(tmp_path: Path) -> None:
 def test_a_broken_file_named_after_its_image_is_not_a_missing_image(tmp_path: Path) -> None:
     dicom, labels = sources(tmp_path, labelled=7)
     (dicom / "ID_6.dcm").write_bytes(b"")
-    prepared = prepare(tmp_path / "new", dicom, labels, max_unmatched=0.0)
+    prepared = prepare(tmp_path / "new", dicom, labels)
     assert json.loads((prepared.folder / "prepare.json").read_text())["labels_without_image"] == 0
 
 

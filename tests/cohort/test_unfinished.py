@@ -1,0 +1,150 @@
+"""A preparation that was killed is finished by the same request, to the same bytes; two at once are not possible."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import write_tiny
+
+from fl_rsna.cohort.unfinished import unfinished
+
+FILES = 250  # eight chunks
+PREPARE = """
+import signal, sys, time
+from pathlib import Path
+from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.prepared import Request, prepare_folder
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.workers import convert_here
+from fl_rsna.task import ICH
+folder, dicom, seconds = sys.argv[1:]
+files = find_inputs(Path(dicom), None, ICH, unlabelled=True, test_set=False).files
+request = Request(task=ICH, image=ImageKind.hu, size=32, hash_ids=True, salt="")
+began = []
+def start_clock(done, total):
+    if not began:  # the clock's signal ends the process like SIGKILL: nothing is tidied up
+        began.append(time.perf_counter())
+        signal.setitimer(signal.ITIMER_REAL, float(seconds))
+prepare_folder(
+    Path(folder), request, files, None, max_rejected=1.0, convert=convert_here, on_progress=start_clock
+)
+print(time.perf_counter() - began[0] if began else 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of which some are broken, some repeat an id, and the rest are slices of five patients."""
+    folder = tmp_path_factory.mktemp("dicom")
+    for n in range(FILES):
+        hu = np.random.default_rng(n).normal(30, 20, (32, 32)).astype(np.int16)
+        path = write_tiny(folder / f"{n:03d}.dcm", f"ID_{n % 230}", f"P{n % 5}", f"S{n % 5}", float(n), hu=hu)
+        if n % 13 == 0:
+            path.write_bytes(path.read_bytes()[:-100])
+    return folder
+
+
+def prepare(folder: Path, dicom: Path, end_after_s: float = 0.0) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", PREPARE, str(folder), str(dicom), str(end_after_s)]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_killed_anywhere_and_repeated_it_ends_with_the_same_bytes(dicom: Path, tmp_path: Path) -> None:
+    seconds = float(prepare(tmp_path / "whole", dicom).stdout)
+    rng, left = random.Random(0), set()
+    for _ in range(12):
+        if (tmp_path / "killed").exists():
+            break
+        done = prepare(tmp_path / "killed", dicom, end_after_s=rng.uniform(0.05, 0.4) * seconds)
+        assert done.returncode in (0, -signal.SIGALRM), done.stderr
+        journal = tmp_path / "killed.part" / "journal.jsonl"
+        left.add(len(journal.read_text().splitlines()) if journal.exists() else None)
+    assert len(left) > 1, "the process was killed at one point only"
+    assert prepare(tmp_path / "killed", dicom).returncode == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+def test_what_is_done_is_not_done_again(dicom: Path, tmp_path: Path) -> None:
+    with unfinished(tmp_path / "new", {"size": 4}) as building:
+        (building.images / "a.png").write_bytes(b"1234")
+        building.append([{"image_id": "a", "png_bytes": 4, "reason": ""}, {"image_id": "", "reason": "empty_file"}])
+    with unfinished(tmp_path / "new", {"size": 4}) as building:
+        assert (building.done, building.ids) == (2, {"a"})
+
+
+@pytest.mark.parametrize("harm", ["half a line", "no line", "short PNG", "no PNG"])
+def test_only_what_is_whole_counts_as_done(tmp_path: Path, harm: str) -> None:
+    part = tmp_path / "new.part"
+    with unfinished(tmp_path / "new", {}) as building:
+        for name in "ab":
+            (building.images / f"{name}.png").write_bytes(b"1234")
+            building.append([{"image_id": name, "png_bytes": 4, "reason": ""}])
+    journal = part / "journal.jsonl"
+    match harm:
+        case "half a line":
+            journal.write_bytes(journal.read_bytes()[:-3])
+        case "no line":
+            journal.write_bytes(journal.read_bytes()[:-1] + b"\0\0\n")
+        case "short PNG":
+            (part / "images" / "b.png").write_bytes(b"12")
+        case "no PNG":
+            (part / "images" / "b.png").unlink()
+    with unfinished(tmp_path / "new", {}) as building:
+        assert (building.done, building.ids) == (1, {"a"})
+        building.append([{"image_id": "", "reason": "empty_file"}])
+    assert len(journal.read_text().splitlines()) == 2
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from fl_rsna.cohort.unfinished import unfinished\n"
+        "try:\n  with unfinished(Path(sys.argv[1]), {}): pass\nexcept ValueError as error: print(error)"
+    )
+    with unfinished(tmp_path / "new", {}):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "new")], capture_output=True, text=True)
+        assert done.stdout.startswith(f"data.name: another process is preparing {tmp_path / 'new'}")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "new")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_another_request_does_not_take_what_was_begun(tmp_path: Path) -> None:
+    with unfinished(tmp_path / "new", {"size": 4, "salt": "s"}) as building:
+        building.append([{"image_id": "", "reason": "empty_file"}])
+    another = r"unfinished preparation of another request \(size differ\)"
+    with pytest.raises(ValueError, match=another), unfinished(tmp_path / "new", {"size": 8, "salt": "s"}):
+        pass
+    assert (tmp_path / "new.part" / "journal.jsonl").exists()
+
+
+def test_nothing_begun_is_nothing_left(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path / "new", {"size": 4}):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(dicom: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the disk: the journal reaches it after some files."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))\n" + PREPARE
+    words = [sys.executable, "-c", code, str(tmp_path / "new"), str(dicom), "0"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ValueError: data.name: cannot write ")
+    assert os.strerror(errno.EFBIG) in last
+    assert "run the same command again: what is done is kept" in last
+    assert prepare(tmp_path / "whole", dicom).returncode == 0
+    images = {path.name: path.read_bytes() for path in (tmp_path / "new.part" / "images").iterdir()}
+    assert images
+    assert images.items() <= {p.name: p.read_bytes() for p in (tmp_path / "whole" / "images").iterdir()}.items()
+    assert prepare(tmp_path / "new", dicom).returncode == 0
+    assert contents(tmp_path / "new") == contents(tmp_path / "whole")
