@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
 
 from fl_rsna.task import LabelKind, Task
@@ -33,28 +34,34 @@ def read_labels(path: Path, task: Task, content: bytes | None = None) -> pd.Data
 
 
 def _from_long(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
-    parts = raw["ID"].str.rpartition("_")
-    rows = pd.DataFrame({"image_id": parts[0], "label": parts[2], "value": raw["Label"].str.strip()}).drop_duplicates()
-    unknown = sorted(set(rows["label"]) - set(task.labels))
-    if unknown:
+    """Rows `<image>_<label>` into a table; exact repeats are dropped, contradictions refused."""
+    names, values = raw["ID"], pd.to_numeric(raw["Label"], errors="coerce").to_numpy()
+    label_of = np.full(len(raw), -1)
+    image = names.copy()
+    for label in sorted(task.labels, key=len):  # a longer label that ends like a shorter one comes later and wins
+        ends = names.str.endswith(f"_{label}").to_numpy()
+        label_of[ends] = task.labels.index(label)
+        image[ends] = names[ends].str.slice(stop=-len(label) - 1)
+    if (unknown := names[label_of < 0]).size:
         raise ValueError(
-            f"data.labels: expected the labels {', '.join(task.labels)} of task {task.name}, got {unknown[0]!r} in {path}; "
-            "give the task's own table or another data.task"
+            f"data.labels: expected the labels {', '.join(task.labels)} of task {task.name}, "
+            f"got {unknown.iloc[0].rpartition('_')[2]!r} in {path}; give the task's own table or another data.task"
         )
-    twice = rows[rows.duplicated(["image_id", "label"], keep=False)]
-    if len(twice):
-        first = twice.iloc[0]
+    if (bad := ~np.isin(values, (0, 1))).any():
         raise ValueError(
-            f"data.labels: {path} contradicts itself on {first.image_id}_{first.label}; keep one row of it"
+            f"data.labels: expected 0 or 1, got {raw['Label'][bad].iloc[0]!r} for {names[bad].iloc[0]} in {path}; correct it"
         )
-    wide = rows.pivot(index="image_id", columns="label", values="value").reindex(columns=list(task.labels))
-    missing = wide.index[wide.isna().any(axis=1)]
-    if len(missing):
+    codes, ids = pd.factorize(image, sort=True)
+    table = np.full((len(ids), len(task.labels)), -1, np.int8)
+    table[codes, label_of] = values
+    if (contradicted := table[codes, label_of] != values).any():
+        raise ValueError(f"data.labels: {path} contradicts itself on {names[contradicted].iloc[0]}; keep one row of it")
+    if (missing := ids[np.flatnonzero((table < 0).any(axis=1))]).size:
         raise ValueError(
             f"data.labels: expected {len(task.labels)} rows an image, got fewer for {len(missing)} images in {path} "
             f"(first: {missing[0]}); give the whole table"
         )
-    return _as_integers(wide, path)
+    return pd.DataFrame(table, index=pd.Index(ids, name="image_id"), columns=list(task.labels))
 
 
 def _from_wide(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:

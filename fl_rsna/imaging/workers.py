@@ -4,10 +4,12 @@ A file on which a decoder crashes or hangs ends its worker, not the preparation:
 fresh processes until the one that ends them is known.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -80,11 +82,15 @@ def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -
 
     started = not ray.is_initialized()
     if started:
-        ray.init(
-            num_cpus=workers or None if "RAY_ADDRESS" not in os.environ else None,
-            log_to_driver=False,
-            include_dashboard=False,
-        )
+        here = "RAY_ADDRESS" not in os.environ
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about accelerators, which nothing here uses
+            ray.init(
+                num_cpus=workers or None if here else None,
+                log_to_driver=False,
+                include_dashboard=False if here else None,
+                logging_level=logging.ERROR,
+            )
     remote = ray.remote(max_retries=1, max_calls=0)(_guarded)
     ahead = CHUNKS_AHEAD * (workers or int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     queue, waiting = iter(chunks), deque[tuple[Chunk, Any]]()
