@@ -7,13 +7,15 @@ a process of its own, and the ways take turns. `seed` reads the headers once, th
 boolean masks, shifts and stretches it to the slice's own range, and writes with cv2.imwrite. `limit` reads the bytes,
 looks stored values up in one table, deflates the PNG and writes it: no parsing, no checks, no facts. Ours is everything
 `prepare` does for a file. Then two worker processes against one, by the clock, on --scaling files with ids of their own:
-true on an idle machine only. The last line is one JSON object with the same figures.
+true on an idle machine only; and the peak memory of `prepare` for a quarter of those files and for all of them. The last
+line is one JSON object with the same figures.
 """
 
 import argparse
 import contextlib
 import functools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -128,7 +130,7 @@ def scaling(files: Sequence[File], count: int, folder: Path, repeats: int) -> di
     for number in range(count):
         data = Path(files[number % len(files)].path).read_bytes()
         image_id = read_slice(data, modality="CT").header.image_id.encode()
-        new = f"N{number}".encode().ljust(len(image_id), b"0")[: len(image_id)]
+        new = f"{number:0{len(image_id)}d}".encode()
         (dicom / f"{number:06d}.dcm").write_bytes(data.replace(image_id, new))
     listed = find_files(dicom)
     request = Request(task=ICH, image=ImageKind.hu, size=256, hash_ids=True, salt="")
@@ -143,7 +145,34 @@ def scaling(files: Sequence[File], count: int, folder: Path, repeats: int) -> di
             taken.append(time.perf_counter() - began)
             assert len(made.index) == count
     one, two = (statistics.median(taken) for taken in seconds.values())
-    return {"one worker files/s": count / one, "two workers files/s": count / two, "two workers/one": one / two}
+    (folder / "few").mkdir()
+    for file in listed[: count // 4]:
+        os.link(file.path, folder / "few" / file.name)
+    return {
+        "one worker, files/s": count / one,
+        "two workers, files/s": count / two,
+        "two workers/one": one / two,
+        f"peak MB, {count // 4} files": peak_mb(folder / "few", folder),
+        f"peak MB, {count} files": peak_mb(dicom, folder),
+    }
+
+
+def peak_mb(dicom: Path, folder: Path) -> float:
+    """Largest resident memory of any process of the command."""
+    words = [
+        sys.executable,
+        "-m",
+        "fl_rsna.prepare",
+        f"data.dicom={dicom}",
+        "data.unlabelled=true",
+        "prepare.workers=1",
+    ]
+    running = subprocess.Popen(
+        [*words, f"data.name={dicom.name}", f"paths.prepared={folder / 'prepared'}"], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(running.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss / 1024
 
 
 def run_way(way: str, files: Sequence[File], out: Path) -> float:
