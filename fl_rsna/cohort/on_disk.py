@@ -1,0 +1,192 @@
+"""A cohort folder as it lies on disk now, as Slices, and where it no longer is what cohort.json says.
+
+Pixels are compared by `png_sha256` of index.csv. Where a site has no such column the files' bytes are hashed in the
+same way (the first 16 hexadecimal digits of SHA-256): equal pixels give equal bytes as long as one version of prepare wrote
+them. With `pixels` every file is decoded instead and its pixels hashed, so that images another program has written
+again are recognised and constant images known for certain; a file whose bytes differ from its `png_sha256` is named.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from fl_rsna.cohort.index import read_facts
+from fl_rsna.cohort.places import SPREAD, Kind, Slices, apart_from_blank, as_ids, constant_images
+
+NEEDED = ("image_id", "split", "patient_id")
+SHA256 = "png_sha256"
+IDS = {
+    Kind.patient: "patient_id",
+    Kind.study: "study_id",
+    Kind.series: "series_id",
+    Kind.image: "image_id",
+    Kind.pixels: SHA256,
+}
+
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing at one site that is not as recorded."""
+
+    site: str
+    what: str
+    expected: int
+    found: int
+    first: str | None = None  # the first image concerned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDisk:
+    """A cohort folder as found."""
+
+    slices: Slices
+    group: str | None  # what was dealt, where cohort.json says
+    leaky: bool
+    pixels_by: str  # how pixels were compared
+    differences: tuple[Difference, ...]
+
+
+def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk:
+    """Read every site that cohort.json names; raises ValueError when the folder or one of its sites cannot be read."""
+    facts = read_facts(
+        folder / "cohort.json",
+        f"cohort: expected a folder that partition made, with cohort.json, got {folder}; give site_data/<cohort>",
+    )
+    if not isinstance(facts.get("sites"), dict) or not isinstance(facts.get("labels"), list):
+        raise ValueError(
+            f"cohort: expected sites and labels in {folder / 'cohort.json'}, got none; deal the cohort again"
+        )
+    labels, differences, hashed, tables = facts["labels"], _strangers(folder, facts["sites"]), [], []
+    for done, (site, counted) in enumerate(facts["sites"].items(), 1):
+        table = _site_table(folder / site, labels)
+        differences += _counts(site, counted, table, labels) + _files(site, folder / site, table)
+        if pixels or SHA256 not in table:
+            table, found = _with_hashes(site, folder / site, table, pixels)
+            differences += found
+            hashed.append(site)
+        tables.append(table.assign(site=site))
+        on_progress("reading sites", done, len(facts["sites"]))
+    rows = pd.concat(tables, ignore_index=True)
+    ids = pd.DataFrame({kind: rows[name] for kind, name in IDS.items() if name in rows})
+    return OnDisk(
+        slices=Slices(
+            places=rows[["site", "split"]],
+            ids=apart_from_blank(ids, rows["constant"] if pixels else constant_images(rows)),
+            labels=rows[labels],
+            site="site",
+            part="split",
+        ),
+        group=facts.get("group"),
+        leaky=bool(facts.get("leaky")),
+        pixels_by=_pixels_by(pixels, hashed, len(tables)),
+        differences=tuple(differences),
+    )
+
+
+def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
+    """index.csv, as far as an audit needs it: ids as text, labels as numbers."""
+    path, wanted = folder / "index.csv", {"split", *IDS.values(), *SPREAD, *labels}
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in wanted)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cohort: expected {path}, which cohort.json names, got {str(error).splitlines()[0]}; bring the site's folder back"
+        ) from None
+    if missing := [name for name in (*NEEDED, *labels) if name not in table]:
+        raise ValueError(f"cohort: expected columns {', '.join(missing)} in {path}, got none; deal the cohort again")
+    for name in map(str, table):
+        table[name] = pd.to_numeric(table[name], errors="coerce") if name in labels else as_ids(table[name])
+    return table
+
+
+def _strangers(folder: Path, sites: Mapping[str, Any]) -> list[Difference]:
+    found = sorted(path.parent.name for path in folder.glob("*/index.csv") if path.parent.name not in sites)
+    return [Difference(site=site, what="site that cohort.json does not name", expected=0, found=1) for site in found]
+
+
+def _counts(site: str, counted: Mapping[str, Any], table: pd.DataFrame, labels: Sequence[str]) -> list[Difference]:
+    """Where the sizes and positives of a site's parts are not those of cohort.json."""
+    differences = []
+    parts = {str(part): rows for part, rows in table.groupby("split")}
+    for part in sorted({*counted, *parts}):
+        recorded, rows = counted.get(part, {}), parts.get(part, table[:0])
+        positives = recorded.get("positives", {})
+        pairs = {
+            "patients": (recorded.get("patients", 0), rows[IDS[Kind.patient]].nunique()),
+            "slices": (recorded.get("slices", 0), len(rows)),
+            **{f"slices with {label}": (positives.get(label, 0), int(rows[label].sum())) for label in labels},
+        }
+        differences += [
+            Difference(site=site, what=f"{part} {what}", expected=expected, found=found)
+            for what, (expected, found) in pairs.items()
+            if expected != found
+        ]
+    return differences
+
+
+def _files(site: str, folder: Path, table: pd.DataFrame) -> list[Difference]:
+    """Images that index.csv names twice, or that are not there, or that it does not name."""
+    names = table["image_id"].dropna() + ".png"
+    here = set(os.listdir(folder / "images")) if (folder / "images").is_dir() else set()
+    findings = {
+        "image ids named twice": set(names[names.duplicated()]),
+        "images missing": set(names) - here,
+        "images that index.csv does not name": here - set(names),
+    }
+    return [_images(site, what, found) for what, found in findings.items() if found]
+
+
+def _images(site: str, what: str, names: Collection[str]) -> Difference:
+    return Difference(site=site, what=what, expected=0, found=len(names), first=min(names))
+
+
+def _with_hashes(site: str, folder: Path, table: pd.DataFrame, decode: bool) -> tuple[pd.DataFrame, list[Difference]]:
+    """The table with `png_sha256` as the files have it now and, decoded, `constant`; and files that are not as recorded."""
+    names = table["image_id"].fillna("") + ".png"
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        looks = list(threads.map(lambda name: _look(folder / "images" / name, decode), names))
+    seen = pd.DataFrame(looks, columns=["bytes", "pixels", "constant"], index=table.index)
+    changed = (
+        seen["bytes"].ne(table[SHA256]) & seen["bytes"].notna() & table[SHA256].notna() if SHA256 in table else None
+    )
+    findings = {
+        "images that are not those of png_sha256": names[changed] if changed is not None else names[:0],
+        "unreadable images": names[seen["bytes"].notna() & seen["pixels"].isna()],
+    }
+    differences = [_images(site, what, list(found)) for what, found in findings.items() if len(found)]
+    return table.assign(**{SHA256: seen["pixels"], "constant": seen["constant"].astype(bool)}), differences
+
+
+def _look(path: Path, decode: bool) -> tuple[str | None, str | None, bool]:
+    """Hash of a file's bytes, hash of its pixels (or again of its bytes), whether it is constant; None where it has none."""
+    try:
+        content = path.read_bytes()
+    except OSError:  # counted among the missing
+        return None, None, False
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    if not decode:
+        return digest, digest, False
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    if image is None:
+        return digest, None, False
+    pixels = hashlib.sha256(f"{image.dtype} {image.shape} ".encode() + image.tobytes()).hexdigest()[:16]
+    return digest, pixels, bool((image == image[0, 0]).all())
+
+
+def _pixels_by(decoded: bool, hashed: Sequence[str], num_sites: int) -> str:
+    if decoded:
+        return "decoded images"
+    if not hashed:
+        return f"{SHA256} of index.csv"
+    where = "" if len(hashed) == num_sites else f" of {', '.join(hashed)}, {SHA256} of the others"
+    return f"the bytes of the images{where}"
