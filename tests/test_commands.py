@@ -13,6 +13,7 @@ import pytest
 from dicom_files import write_tiny
 from tiny import tiny_config
 
+from fl_rsna.audit import audit
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import run_command
 from fl_rsna.config import Config
@@ -287,6 +288,24 @@ def test_help_and_printing_the_configuration(run: Run) -> None:
 def test_report_of_no_run_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "fl_rsna.report", str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr.startswith("error: expected a run folder")) == (2, True)
+
+
+def test_audit_of_a_cohort_exits_1_once_a_patient_is_at_two_sites(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    assert run(partition, "data.name=mine", "partition.num_sites=2", "partition.name=two")[0] == 0
+    assert audit(["cohort=site_data/two", "out=clean.json", "strict=true"]) == 0
+    verdict = {"code": 0, "sentence": "CLEAN: none of 16 patients in more than one of 5 places"}
+    assert json.loads((tmp_path / "clean.json").read_text())["verdict"] == verdict
+    sites = [tmp_path / "site_data" / "two" / f"site-{number}" / "index.csv" for number in (1, 2)]
+    sites[1].write_text(sites[1].read_text() + sites[0].read_text().splitlines()[1] + "\n")
+    command = [sys.executable, "-m", "fl_rsna.audit", "cohort=site_data/two"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-1].startswith("LEAK: 1 of 16 patients in more than one of 5 places; ")
+    done = subprocess.run([*command, "sites=2", "out=refused.json"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("error: sites: no such word; expected key=value with one of cohort,")
+    assert not (tmp_path / "refused.json").exists()
 
 
 def test_start_run_writes_config_first(cohort: Cohort, tmp_path: Path) -> None:

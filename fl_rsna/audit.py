@@ -1,0 +1,151 @@
+"""python -m fl_rsna.audit: who is in two places, and how unlike the sites are.
+
+    python -m fl_rsna.audit cohort=site_data/<cohort>
+    python -m fl_rsna.audit table=<csv, csv.gz or parquet, one row a slice>
+
+cohort  a folder made by partition; pixels=true decodes every image and compares what it shows
+table   anybody's split; columns are found by their usual names or said:
+        patient= site= split= study= series= image= pixels_column=<column> labels=[<column>,<column>]
+both    out=<file>.json writes everything, with the ids of all shared patients
+        strict=true counts every doubt (pixels under two patient ids, missing ids, changed files) as a leak
+
+Exit codes: 0 no patient is in two places, 1 one is, 2 the request cannot be met (one sentence on stderr).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fl_rsna.cohort.audit import find_shared, judge
+from fl_rsna.cohort.heterogeneity import heterogeneity, prevalence
+from fl_rsna.cohort.on_disk import Difference, read_on_disk
+from fl_rsna.cohort.places import Slices
+from fl_rsna.cohort.published import SPELLINGS, read_published
+from fl_rsna.command import ending
+from fl_rsna.reporting.console import Display
+from fl_rsna.reporting.findings import Audit, say_audit
+from fl_rsna.runs import write_whole
+
+COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")
+ONLY_FOR = {"pixels": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}
+WORDS = ("cohort", "table", *ONLY_FOR, "strict", "out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command line asks for; one of cohort and table is there."""
+
+    cohort: Path | None
+    table: Path | None
+    columns: dict[str, str]  # role of a column of the table -> its name
+    labels: list[str] | None
+    pixels: bool
+    strict: bool
+    out: Path | None
+
+
+def audit(words: Sequence[str]) -> int:
+    """Audit what the words ask for, print and write it; returns the exit code."""
+    request = request_of(words)
+    found = audit_table(request, request.table) if request.table else audit_cohort(request, request.cohort)
+    if request.out is not None:
+        write_whole(request.out, (json.dumps(asdict(found), indent=2, allow_nan=False) + "\n").encode())
+    say_audit(found)
+    return found.verdict.code
+
+
+def audit_cohort(request: Request, folder: Path | None) -> Audit:
+    assert folder is not None, "request_of sees to it"
+    with Display() as display:
+        cohort = read_on_disk(folder, pixels=request.pixels, on_progress=display.step)
+    asked = f"partition.group={cohort.group}" if cohort.group else "cohort.json"
+    read = {"pixels": f"compared by {cohort.pixels_by}"} | (
+        {"leaky": f"on purpose, by {asked}"} if cohort.leaky else {}
+    )
+    return examine(folder, cohort.slices, read, cohort.differences, asked if cohort.leaky else None, request.strict)
+
+
+def audit_table(request: Request, path: Path) -> Audit:
+    table = read_published(path, request.columns, request.labels)
+    read = {role: ", ".join(columns) for role, columns in table.columns.items() if columns}
+    return examine(path, table.slices, read, (), None, request.strict)
+
+
+def examine(
+    path: Path,
+    slices: Slices,
+    read: dict[str, str],
+    differences: tuple[Difference, ...],
+    leaky: str | None,
+    strict: bool,
+) -> Audit:
+    """Everything an audit tells about slices, whatever they were read from."""
+    sharing, columns = find_shared(slices), [str(name) for name in slices.places]
+    choices = {"/".join(by): by for by in ([slices.site or columns[0]], columns)}
+    return Audit(
+        of=str(path),
+        read=read,
+        sharing=sharing,
+        prevalence={name: prevalence(slices, by) for name, by in choices.items()},
+        heterogeneity=heterogeneity(slices),
+        differences=differences,
+        verdict=judge(sharing, differences=len(differences), leaky=leaky, strict=strict),
+    )
+
+
+def request_of(words: Sequence[str]) -> Request:
+    """The words as a request; raises ValueError naming the word that is unknown, repeated, empty or out of place."""
+    said: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in WORDS:
+            raise ValueError(f"{key}: no such word; expected key=value with one of {', '.join(WORDS)}")
+        if not value or key in said:
+            raise ValueError(f"{key}: expected {key}=<value>, once, got {word!r}")
+        said[key] = value
+    if ("cohort" in said) == ("table" in said):
+        raise ValueError("cohort: expected cohort=<folder> or table=<file>, one of them; see --help")
+    for key in said:
+        if ONLY_FOR.get(key, key) not in said:
+            raise ValueError(f"{key}: expected only with {ONLY_FOR[key]}=, got it without; leave it out")
+    return Request(
+        cohort=Path(said["cohort"]) if "cohort" in said else None,
+        table=Path(said["table"]) if "table" in said else None,
+        columns={key.removesuffix("_column"): said[key] for key in COLUMNS if key in said},
+        labels=[name.strip() for name in said["labels"].strip("[]").split(",")] if "labels" in said else None,
+        pixels=_flag(said, "pixels"),
+        strict=_flag(said, "strict"),
+        out=_out(said.get("out")),
+    )
+
+
+def _flag(said: dict[str, str], key: str) -> bool:
+    value = said.get(key, "false")
+    if value.lower() not in ("true", "false"):
+        raise ValueError(f"{key}: expected true or false, got {value!r}")
+    return value.lower() == "true"
+
+
+def _out(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name)
+    if path.suffix != ".json" or path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"out: expected <file>.json in a folder that exists, got {name}")
+    return path
+
+
+if __name__ == "__main__":
+    usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m fl_rsna.audit",
+        description=__doc__,
+        epilog=f"usual names of columns, in any case, with or without punctuation:\n{usual}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value")
+    words = parser.parse_args().words
+    sys.exit(ending(lambda: audit(words)))
