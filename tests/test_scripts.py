@@ -45,3 +45,9 @@ def test_bench_federation() -> None:
 @pytest.mark.slow
 def test_phantom_difficulty() -> None:
     assert last_line("phantom_difficulty.py", "--patients", "30")
+
+
+def test_bench_leak() -> None:
+    figures = last_line("bench_leak.py", "--patients", "60", "--seeds", "2")
+    assert [row["split"] for row in figures["rows"]] == ["by slice", "by series", "by patient", "10 shards of series"]  # type: ignore[attr-defined]
+    assert figures["rows"][2]["test slices"] == [0.0, 0.0, 0.0]  # type: ignore[index]
