@@ -4,9 +4,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.cohort.partitioners import Group, PartitionKind
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import TaskName
 
@@ -119,10 +120,16 @@ class DemoConfig:
 class PartitionConfig:
     kind: PartitionKind = PartitionKind.iid
     name: str | None = None  # folder under paths.sites; default: data.name, kind, sites and a hash of the settings
-    num_sites: int = 4
-    alpha: float = 0.5  # of Dirichlet; small is uneven
-    test: float = 0.2  # share of patients in the test site
+    num_sites: int = 4  # scanner and origin: at most; explicit: as many as the file names
+    alpha: float = 0.5  # dirichlet: small is uneven
+    sigma: float = 1.0  # quantity: of the log-normal of site sizes; 0 is even
+    lacking: int = 1  # specialist: labels that none of a site's patients has
+    assignment: str | None = None  # explicit: CSV with the columns patient and site; site test-site is the test site
+    test: Any = 0.2  # share of the patients, name of a dealt site, list of patients, or path of a file of patients
+    folds: int | None = None  # deal the patients into folds first; fold number `fold` is the test site
+    fold: int = 0
     validation: float = 0.2  # share of a site's patients
+    group: Group = Group.patient  # what is dealt as one piece; series and slice leak, to reproduce published splits
     seed: int = 0
     allow_missing_labels: bool = False  # go on although a label has no positive patient at all
 
@@ -181,6 +188,9 @@ class RunConfig:
     name: str | None = None  # folder under paths.runs; default: date and time
 
 
+FILES = "files_sha256"  # the place of file hashes among the settings of a cohort
+
+
 @dataclass(kw_only=True, slots=True)
 class Config:
     data: DataConfig = field(default_factory=DataConfig)
@@ -202,14 +212,19 @@ def cohort_name(config: Config) -> str:
     part = config.partition
     if part.name is not None:
         return part.name
-    settings = {key: value for key, value in partition_settings(config).items() if key != "name"}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{config.data.name}-{part.kind}-{part.num_sites}-{digest}"
+    settings = partition_settings(config)
+    what = {key: value for key, value in settings.items() if key not in ("name", FILES)} | settings[FILES]
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
+    count = "" if part.kind is PartitionKind.explicit else f"{part.num_sites}-"
+    return f"{config.data.name}-{part.kind}-{count}{digest}"
 
 
 def partition_settings(config: Config) -> dict[str, Any]:
-    """What cohort.json records of the configuration."""
-    plain = {
-        key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(config.partition).items()
+    """What cohort.json records of the configuration; a file counts by its content's hash, wherever it lies."""
+    part = config.partition
+    plain = {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(part).items()}
+    files = {
+        key: path for key in ("assignment", "test") if isinstance(path := plain[key], str) and Path(path).is_file()
     }
-    return {"data": config.data.name, **plain}
+    digests = {key: hashlib.sha256(Path(path).read_bytes()).hexdigest() for key, path in files.items()}
+    return {"data": config.data.name, **plain, FILES: digests}

@@ -5,20 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.config import Config, ModelName, Norm, Trainable
+from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.config import Config, ModelName, Norm, PartitionConfig, Trainable
 
 Rule = Callable[[float], bool]
 
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
     ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "engine.workers", "engine.gpus_per_worker", "prepare.workers")),
-    ("0 or more", lambda value: value >= 0, ("train.weight_decay", "train.rotate_deg", "train.hu_shift")),
-    ("1 or more", lambda value: value >= 1, ("rounds", "partition.num_sites", "train.local_epochs")),
+    ("0 or more", lambda value: value >= 0, ("partition.fold", "train.weight_decay", "train.rotate_deg", "train.hu_shift")),
+    ("1 or more", lambda value: value >= 1, ("rounds", "partition.num_sites", "partition.lacking", "train.local_epochs")),
     ("1 or more", lambda value: value >= 1, ("demo.patients", "demo.slices_per_series")),
     ("2 or more", lambda value: value >= 2, ("train.batch_size",)),
     ("16 or more", lambda value: value >= 16, ("data.size", "model.image_size", "demo.size")),
     ("more than 0", lambda value: value > 0, ("partition.alpha", "train.learning_rate", "strategy.timeout_s")),
     ("more than 0, up to 1", lambda value: 0 < value <= 1, ("strategy.fraction",)),
     ("0 to 1", lambda value: 0 <= value <= 1, ("data.max_rejected", "strategy.quorum", "train.zoom", "train.shift")),
+    ("0 to 10", lambda value: 0 <= value <= 10, ("partition.sigma",)),
     ("0 to less than 1", lambda value: 0 <= value < 1, ("model.dropout",)),
     ("between 0 and 1", lambda value: 0 < value < 1, ("partition.test", "partition.validation")),
 )  # fmt: skip
@@ -30,13 +32,48 @@ def check(config: Config) -> None:
     for expected, rule, keys in RANGES:
         for key in keys:
             value = _value(config, key)
-            if not rule(value):
+            if key == "partition.test" and isinstance(value, str | list):
+                _check_test(value)
+            elif isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{key}: expected {expected}, got {value}")
+            elif not rule(value):
                 raise ValueError(f"{key}: expected {expected}, got {value:g}")
     for key in FOLDER_NAMES:
         name = _value(config, key)
         if name is not None and (not name or name != Path(name).name or name in (".", "..")):
             raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
+    _check_partition(config.partition)
     _check_contradictions(config)
+
+
+def _check_test(value: str | list[Any]) -> None:
+    """Refuse a list whose ids are not as they were typed: 1e5 and true are no ids unless quoted."""
+    if not value:
+        raise ValueError("partition.test: expected a share, a site, a list of patients or a file of them, got nothing")
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, bool) or not isinstance(item, str | int):
+            raise ValueError(
+                f"partition.test: expected ids, got {item}, which is none; quote it: partition.test=[\"'...'\"]"
+            )
+
+
+def _check_partition(part: PartitionConfig) -> None:
+    if part.assignment is not None and part.kind is not PartitionKind.explicit:
+        raise ValueError(
+            f"partition.assignment: expected nothing with {part.kind} sites, got {part.assignment}; say partition=explicit"
+        )
+    if part.folds is None:
+        if part.fold != 0:
+            raise ValueError(f"partition.fold: expected partition.folds beside it, got fold {part.fold} of nothing")
+        return
+    if part.folds < 2:
+        raise ValueError(f"partition.folds: expected 2 or more, got {part.folds}")
+    if part.fold >= part.folds:
+        raise ValueError(f"partition.fold: expected 0 to {part.folds - 1} of {part.folds} folds, got {part.fold}")
+    if part.test != PartitionConfig().test:
+        raise ValueError(
+            f"partition.test: expected nothing beside partition.folds, whose fold is the test site, got {part.test}; leave one out"
+        )
 
 
 def _check_contradictions(config: Config) -> None:

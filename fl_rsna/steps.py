@@ -3,17 +3,18 @@
 import functools
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
+from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
-from fl_rsna.cohort.partitioners import PartitionKind, rarest_labels
+from fl_rsna.cohort.partitioners import Group, PartitionKind, group_column, rarest_labels
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
-from fl_rsna.cohort.split import split_patients
-from fl_rsna.config import Config, PartitionConfig, PrepareEngine, cohort_name, partition_settings
+from fl_rsna.cohort.split import TEST_SITE, split_patients
+from fl_rsna.config import FILES, Config, PartitionConfig, PrepareEngine, cohort_name, partition_settings
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
 from fl_rsna.task import Task, named_task
@@ -104,22 +105,58 @@ def partition_step(config: Config) -> Cohort:
     """Deal the patients of the prepared data to sites; the same request finds the cohort it made before."""
     task, part = named_task(config.data.task), config.partition
     prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
+    _check_labelled(prepared, task)
     folder = Path(config.paths.sites) / cohort_name(config)
     if folder.exists():
         return _existing_cohort(folder, config, prepared)
     if not part.allow_missing_labels:
         _check_positives(prepared, task)
+    assignment, test = _who_is_where(config, prepared, task)
     sites = split_patients(
         prepared.index,
         task,
         kind=part.kind,
         num_sites=part.num_sites,
         alpha=part.alpha,
-        test=part.test,
+        sigma=part.sigma,
+        lacking=part.lacking,
+        assignment=assignment,
+        test=test,
+        folds=part.folds,
+        fold=part.fold,
         validation=part.validation,
+        group=part.group,
         seed=part.seed,
     )
-    return write_cohort(folder, prepared, sites, task, partition_settings(config))
+    return write_cohort(folder, prepared, sites, task, partition_settings(config), part.group)
+
+
+def _who_is_where(
+    config: Config, prepared: Prepared, task: Task
+) -> tuple[dict[str, str] | None, float | str | Sequence[str]]:
+    """The site of everyone by partition.assignment, and partition.test as a share, a site's name or the ids it lists."""
+    part, test = config.partition, config.partition.test
+    ids = frozenset(prepared.index[group_column(part.group, task)].unique())
+    known = Known(ids=ids, group=part.group, salt=config.data.salt if config.data.hash_ids else None)
+    if isinstance(test, list) or (isinstance(test, str) and Path(test).is_file()):
+        test = read_listed(test, known)
+    if part.kind is not PartitionKind.explicit:
+        return None, test
+    if part.assignment is None:
+        raise ValueError(
+            f"partition.assignment: expected a CSV with the columns {part.group},site for explicit sites, got nothing"
+        )
+    assignment = read_assignment(Path(part.assignment), known)
+    held_out = [id_ for id_, site in assignment.items() if site == TEST_SITE]
+    if not held_out:
+        return assignment, test
+    if part.test != PartitionConfig().test or part.folds is not None:
+        key = "test" if part.folds is None else "folds"
+        raise ValueError(
+            f"partition.{key}: expected nothing beside the {TEST_SITE} of {part.assignment}, "
+            f"got {getattr(part, key)}; leave one of them out"
+        )
+    return {id_: site for id_, site in assignment.items() if site != TEST_SITE}, held_out
 
 
 def adopt_cohort(config: Config) -> None:
@@ -131,7 +168,8 @@ def adopt_cohort(config: Config) -> None:
     named, sites = config.partition.name, Path(config.paths.sites)
     if named is None and (config.data.name == DEMO or (sites / cohort_name(config)).exists()):
         return
-    found = [read_cohort(path.parent) for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
+    paths = [path.parent for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
+    found = [read_cohort(path) for path in paths if path.suffix != ".part"]
     dealt = [cohort for cohort in found if named or cohort.facts["settings"].get("data") == config.data.name]
     if len(dealt) > 1:
         names = ", ".join(cohort.name for cohort in dealt)
@@ -139,8 +177,10 @@ def adopt_cohort(config: Config) -> None:
             f"partition.name: expected one cohort of {config.data.name} to take, got {names}; choose one with partition.name="
         )
     for cohort in dealt:
-        settings = {key: value for key, value in cohort.facts["settings"].items() if key != "data"}
-        config.partition = PartitionConfig(**{**settings, "kind": PartitionKind(settings["kind"]), "name": cohort.name})
+        known = {field.name for field in fields(PartitionConfig)}
+        settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
+        choices = {"kind": PartitionKind(settings["kind"]), "group": Group(settings.get("group", Group.patient))}
+        config.partition = PartitionConfig(**{**settings, **choices, "name": cohort.name})
 
 
 def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
@@ -166,16 +206,29 @@ def _existing_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort
         raise ValueError(
             f"partition.name: {folder} was dealt from other data than {prepared.folder}; delete it to deal again"
         )
-    settings = partition_settings(config)
-    changed = sorted(
-        key for key, value in settings.items() if key != "name" and cohort.facts["settings"].get(key) != value
-    )
+    asked, dealt = partition_settings(config), {**partition_settings(Config()), **cohort.facts["settings"]}
+
+    def same(key: str) -> bool:
+        """By content where both are files; a setting younger than the cohort had its default."""
+        both_files = key in asked[FILES] and key in dealt[FILES]
+        return bool(asked[FILES][key] == dealt[FILES][key] if both_files else asked[key] == dealt[key])
+
+    changed = sorted(key for key in asked if key not in ("name", FILES) and not same(key))
     if changed:
         raise ValueError(
             f"partition.name: {folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
             "choose another partition.name or delete it"
         )
     return cohort
+
+
+def _check_labelled(prepared: Prepared, task: Task) -> None:
+    missing = [label for label in task.labels if label not in prepared.index]
+    if missing:
+        raise ValueError(
+            f"data.name: expected labelled data to deal to sites, got {prepared.folder} without {', '.join(missing)}; "
+            "prepare it with data.labels"
+        )
 
 
 def _check_positives(prepared: Prepared, task: Task) -> None:

@@ -1,10 +1,14 @@
-"""Patients to sites. Every function takes patients in sorted order and a generator, and returns a permutation of them."""
+"""Patients to sites. Every function takes patients in sorted order and a generator, and returns a permutation of them.
+
+What is dealt is a group of slices that stay together: a patient, unless another `Group` is asked for by name.
+"""
 
 from collections.abc import Sequence
 from enum import StrEnum
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fl_rsna.task import Task
 
@@ -17,19 +21,52 @@ class PartitionKind(StrEnum):
 
     iid = "iid"
     dirichlet = "dirichlet"
+    quantity = "quantity"
+    specialist = "specialist"
+    scanner = "scanner"
+    origin = "origin"
+    explicit = "explicit"
+    shards = "shards"
+
+
+class Group(StrEnum):
+    """What is dealt as one piece. Anything below a patient lets one patient be in two places: for reproduction only."""
+
+    patient = "patient"
+    series = "series"
+    slice = "slice"
+
+    @property
+    def plural(self) -> str:
+        return "series" if self is Group.series else f"{self}s"
+
+
+def group_column(group: Group, task: Task) -> str:
+    """The index column whose values are dealt."""
+    match group:
+        case Group.patient:
+            return task.group_key
+        case Group.series:
+            return "series_id"
+        case Group.slice:
+            return "image_id"
+
+
+def findings(index: pd.DataFrame, task: Task, group: Group = Group.patient) -> pd.DataFrame:
+    """0 or 1 for each patient (rows, sorted) and each specific label of the task (columns)."""
+    return index.groupby(group_column(group, task), sort=True)[list(task.specific_labels)].max()
 
 
 def rarest_labels(index: pd.DataFrame, task: Task) -> pd.Series:
-    """The rarest positive label of each patient, NO_FINDING without any; indexed by patient in sorted order.
+    """The rarest positive label of each patient, NO_FINDING without any; indexed by patient in sorted order."""
+    return rarest_finding(findings(index, task))
 
-    Rarest is by number of patients; ties go to the label that comes first in the task.
-    """
-    specific = list(task.specific_labels)
-    by_patient = index.groupby(task.group_key, sort=True)[specific].max()
-    rarity = by_patient.sum().sort_values(kind="stable").index
-    rarest = pd.Series(NO_FINDING, index=by_patient.index)
-    for label in reversed(list(rarity)):
-        rarest[by_patient[label] == 1] = label
+
+def rarest_finding(found: pd.DataFrame) -> pd.Series:
+    """The same of a table of findings. Rarest is by number of patients; ties go to the label that comes first."""
+    rarest = pd.Series(NO_FINDING, index=found.index)
+    for label in reversed(list(found.sum().sort_values(kind="stable").index)):
+        rarest[found[label] == 1] = label
     return rarest
 
 
@@ -61,11 +98,37 @@ def deal_dirichlet(
     )
 
 
+def deal_quantity(
+    rarest: pd.Series, num_sites: int, sigma: float, minimum: int, rng: np.random.Generator
+) -> list[list[str]]:
+    """Sites of uneven size and even labels: sizes are as exp(sigma * z), z standard normal, above the `minimum`.
+
+    Each site takes its patients at equal distances from the patients in order of their rarest label.
+    """
+    order = [patient for group in _shuffled_groups(rarest, rng) for patient in group]
+    drawn = rng.standard_normal(num_sites)
+    weights = np.exp(sigma * (drawn - drawn.max()))
+    sizes = minimum + _whole_shares(weights, len(order) - minimum * num_sites)
+    turns = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+    taker = np.repeat(np.arange(num_sites), sizes)[np.argsort(turns, kind="stable")]
+    patients = np.array(order, dtype=object)
+    return [sorted(patients[taker == site]) for site in range(num_sites)]
+
+
+def deal_shards(rarest: pd.Series, num_sites: int) -> list[list[str]]:
+    """Contiguous cuts of the sorted patients, unshuffled."""
+    return [list(part) for part in np.array_split(np.array(rarest.index, dtype=object), num_sites)]
+
+
 def take_stratified(rarest: pd.Series, share: float, rng: np.random.Generator) -> tuple[list[str], list[str]]:
     """Split patients into (taken, left): round(share * n), at least one, spread over the rarest-label groups."""
+    return take_count(rarest, min(max(1, round(share * len(rarest))), len(rarest) - 1), rng)
+
+
+def take_count(rarest: pd.Series, count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Split patients into (taken, left): `count` of them, spread over the rarest-label groups."""
     order = [patient for group in _shuffled_groups(rarest, rng) for patient in group]
-    count = min(max(1, round(share * len(order))), len(order) - 1)
-    picked = set(np.floor((np.arange(count) + 0.5) * len(order) / count).astype(int)) if count else set()
+    picked = set(np.floor((np.arange(count) + 0.5) * len(order) / count).astype(int)) if count > 0 else set()
     taken = [patient for position, patient in enumerate(order) if position in picked]
     return sorted(taken), sorted(set(order) - set(taken))
 
@@ -76,3 +139,11 @@ def _shuffled_groups(rarest: pd.Series, rng: np.random.Generator) -> Sequence[li
         list(rng.permutation(sorted(group.index)))
         for _, group in sorted(rarest.groupby(rarest), key=lambda pair: str(pair[0]))
     ]
+
+
+def _whole_shares(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    """`total` in whole numbers proportional to `weights`, by largest remainder."""
+    exact = weights / weights.sum() * total
+    whole: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
+    return whole

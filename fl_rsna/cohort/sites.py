@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.csv import write_csv
 
+from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import Prepared, read_facts, table_sha256
-from fl_rsna.cohort.split import TEST_SITE, SitePatients, overlaps
+from fl_rsna.cohort.partitioners import Group, group_column
+from fl_rsna.cohort.split import PARTS, TEST_SITE, SitePatients, overlaps, shared
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import Task
@@ -36,7 +42,12 @@ class Cohort:
 
 
 def write_cohort(
-    folder: Path, prepared: Prepared, sites: list[SitePatients], task: Task, settings: dict[str, Any]
+    folder: Path,
+    prepared: Prepared,
+    sites: list[SitePatients],
+    task: Task,
+    settings: dict[str, Any],
+    group: Group = Group.patient,
 ) -> Cohort:
     """Write every site's index.csv and images (hard links where the file system allows) and, last, cohort.json.
 
@@ -46,10 +57,13 @@ def write_cohort(
         raise ValueError(
             f"partition.name: expected a new cohort folder, got the existing {folder}; delete it or choose another name"
         )
-    shared = overlaps(sites)
-    assert not shared, f"patients in two places: {shared}"
-    tables = {site.name: _site_table(prepared.index, site, task) for site in sites}
-    what = {"task": task.name, "labels": list(task.labels), "image": prepared.image.value, "size": prepared.size}
+    in_two = overlaps(sites)
+    assert not in_two, f"{group.plural} in two places: {in_two}"
+    tables = _site_tables(prepared.index, sites, group_column(group, task))
+    what = {
+        "task": task.name, "labels": list(task.labels), "image": prepared.image.value, "size": prepared.size,
+        "group": group.value, "leaky": group is not Group.patient,
+    }  # fmt: skip
     everyone = pd.concat([table.assign(site=name) for name, table in tables.items()])
     sha256 = hashlib.sha256((json.dumps(what) + table_sha256(everyone)).encode()).hexdigest()
     cohort_facts = {
@@ -58,7 +72,8 @@ def write_cohort(
         "prepared": {"folder": prepared.folder.name, "index_sha256": prepared.index_sha256},
         "settings": settings,
         "sites": {name: counts(table, task) for name, table in tables.items()},
-        "disjoint": {"by": task.group_key, "shared_patients": shared, "patients": sum(len(site.all) for site in sites)},
+        **_peculiarities(sites),
+        "disjoint": _disjoint(everyone, task, group),
         "sha256": sha256,
     }
     with built_whole(folder) as building:
@@ -101,18 +116,52 @@ def counts(table: pd.DataFrame, task: Task) -> dict[str, Any]:
     }
 
 
-def _site_table(index: pd.DataFrame, site: SitePatients, task: Task) -> pd.DataFrame:
-    part_of = {patient: part for part in ("train", "validation", "test") for patient in getattr(site, part)}
-    table = index[index[task.group_key].isin(list(part_of))].copy()
-    table.insert(1, "split", table[task.group_key].map(part_of))
-    return table.sort_values("image_id").reset_index(drop=True)
+def _peculiarities(sites: list[SitePatients]) -> dict[str, Any]:
+    """What makes natural sites, what specialists lack, and how many patients none of them takes; only what there is."""
+    made_of = {site.name: list(site.made_of) for site in sites if site.made_of}
+    lacks = {site.name: list(site.lacks) for site in sites if site.lacks}
+    unplaced = sum(len(site.unplaced) for site in sites)
+    said = {"made_of": made_of, "lacks": lacks, "moved_to_test_site": unplaced}
+    return {key: value for key, value in said.items() if value}
+
+
+def _disjoint(everyone: pd.DataFrame, task: Task, group: Group) -> dict[str, Any]:
+    """By what places were dealt, and how many patients any two of them share all the same."""
+    by = {"by": group_column(group, task)}
+    patients = everyone[task.group_key]
+    if group is Group.patient:
+        return {**by, "shared_patients": {}, "patients": patients.nunique()}
+    places = everyone["site"] + "/" + everyone["split"]
+    pairs = shared({str(place): ids for place, ids in patients.groupby(places)})
+    several = places.groupby(patients).nunique() > 1
+    return {
+        **by, "leaky": True, "shared_patients": pairs, "patients_in_two_places": int(several.sum()), "patients": len(several),
+    }  # fmt: skip
+
+
+def _site_tables(index: pd.DataFrame, sites: list[SitePatients], key: str) -> dict[str, pd.DataFrame]:
+    """The rows of each site, sorted by image, with the part each belongs to as the column `split`."""
+    members = [getattr(site, part) for site in sites for part in PARTS]
+    place_of = {id_: place for place, ids in enumerate(members) for id_ in ids}
+    codes, ids = pd.factorize(index[key])
+    places = np.array([place_of.get(id_, -1) for id_ in ids], dtype=np.int64)[codes]
+    order = pc.sort_indices(pa.array(index["image_id"], pa.large_string())).to_numpy()
+    order = order[np.argsort(places[order] // len(PARTS), kind="stable")]
+    everyone, places = index.iloc[order], places[order]
+    everyone.insert(1, "split", np.array(PARTS, dtype=object)[places % len(PARTS)])
+    ends = np.searchsorted(places // len(PARTS), np.arange(len(sites) + 1))
+    return {
+        site.name: everyone.iloc[start:end].reset_index(drop=True)
+        for site, start, end in zip(sites, ends, ends[1:], strict=False)
+    }
 
 
 def _write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:
     (folder / "images").mkdir(parents=True)
-    table.to_csv(folder / "index.csv", index=False)
-    for image_id in table["image_id"]:
-        source, target = images / f"{image_id}.png", folder / "images" / f"{image_id}.png"
+    write_csv(pa.Table.from_pandas(table, preserve_index=False), folder / "index.csv")  # floats to the last bit
+    here, there = os.fspath(images), os.fspath(folder / "images")
+    for image_id in table["image_id"].tolist():
+        source, target = f"{here}/{image_id}.png", f"{there}/{image_id}.png"
         try:
             os.link(source, target)
         except FileNotFoundError:
@@ -121,9 +170,3 @@ def _write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:
             ) from None
         except OSError:  # another file system, or one without hard links
             shutil.copyfile(source, target)
-
-
-def site_number(name: str) -> tuple[int, str]:
-    """Sort key of site names: site-2 comes before site-10."""
-    suffix = name.rpartition("-")[2]
-    return (int(suffix) if suffix.isdigit() else 0, name)

@@ -6,19 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 
 @contextmanager
 def built_whole(folder: Path) -> Iterator[Path]:
-    """A folder to build in; it gets its name only when the body succeeds and is removed when it does not."""
-    building = folder.with_name(folder.name + ".part")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        os.replace(building, folder)
-    except BaseException:
+    """A folder to build in; it gets its name only when the body succeeds and is removed when it does not.
+
+    Raises ValueError when another process is building it or has just done so.
+    """
+    with _sole_maker(folder):
+        if folder.exists():
+            raise ValueError(f"{folder}: another process finished it just now; run the same command again to use it")
+        building = folder.with_name(folder.name + ".part")
         shutil.rmtree(building, ignore_errors=True)
-        raise
+        building.mkdir()
+        try:
+            yield building
+            os.replace(building, folder)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -26,3 +34,22 @@ def write_whole(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
     os.replace(part, path)
+
+
+@contextmanager
+def _sole_maker(folder: Path) -> Iterator[None]:
+    """Hold `<folder>.lock`, which the system frees when a process dies and which is deleted at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(folder.name + ".lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{folder}: another process is making it at this moment; wait for it or choose another name"
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held, so that nobody else's is deleted
+        lock.release()

@@ -70,7 +70,7 @@ def roll_call(message: Message, folder: Path) -> Message:
             "task": data.task,
             "counts": json.dumps(counts(data.index, task)),
             "controls": json.dumps(tables),
-            "patients": sorted({hash_id(str(patient), told.salt) for patient in data.index[task.group_key]}),
+            "patients": sorted({hash_id(str(patient), told.salt) for patient in data.index[told.group_key]}),
         }
     )
     return Message(RecordDict({SITE: answer}), reply_to=message)

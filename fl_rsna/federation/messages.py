@@ -44,6 +44,7 @@ class Instructions:
     learning_rate: float
     layout_sha256: str
     salt: str  # of the hashes that let the server see shared patients; new in every run
+    group_key: str = "patient_id"  # the index column they are of; another one in a cohort that was asked to leak
 
 
 def flatten(model: nn.Module) -> FlatModel:

@@ -11,8 +11,8 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import hash_id
-from fl_rsna.cohort.sites import site_number
 from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
 from fl_rsna.learning.controls import Control
 

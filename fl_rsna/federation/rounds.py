@@ -105,13 +105,14 @@ def _call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> S
         learning_rate=config.train.learning_rate,
         layout_sha256=layout_sha256(network),
         salt=secrets.token_hex(16),
+        group_key=cohort.facts["disjoint"]["by"],
     )
     held_out = open_site(cohort.site_folder(TEST_SITE), image_size=config.model.image_size)
     sites = call_roll(grid, told, expected=len(cohort.sites), timeout_s=config.strategy.timeout_s)
-    strangers = hashed_patients(held_out.index[task.group_key], told.salt)
+    strangers = hashed_patients(held_out.index[told.group_key], told.salt)
     check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
     held = {**{site.name: site.counts for site in sites}, TEST_SITE: counts(held_out.index, task)}
-    run.event("roll_call", sites=held, rounds=config.rounds)
+    run.event("roll_call", sites=held, rounds=config.rounds, leaky=cohort.facts.get("leaky", False))
     test = HeldOut(held_out, task, config.model, config.train)
     return Setting(grid=grid, config=config, cohort=cohort, sites=sites, told=told, test=test, run=run, network=network)
 
@@ -241,6 +242,7 @@ def _finish(setting: Setting, progress: Progress, start: float) -> None:
         "strategy": setting.config.strategy.name.value,
         "engine": setting.config.engine.name.value,
         "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
+        "leaky": setting.cohort.facts.get("leaky", False),
         "wall_s": time.perf_counter() - start,
         "bytes_down": progress.bytes_down,
         "bytes_up": progress.bytes_up,

@@ -147,6 +147,13 @@ def say_cohort(cohort: Cohort) -> None:
             positives = [str(counted["positives"][label]) for label in cohort.labels]
             table.add_row(site, part, str(counted["patients"]), str(counted["slices"]), *positives)
     console.print(table)
+    if cohort.facts.get("leaky"):
+        proof = cohort.facts["disjoint"]
+        console.print(
+            f"[red]warning: split by {cohort.facts['group']}: {proof['patients_in_two_places']} of {proof['patients']} patients are in "
+            "two places or more, so scores will be too high; partition.group=patient does not leak[/red]",
+            soft_wrap=True,
+        )
 
 
 def _round_line(row: Mapping[str, Any], rounds: int) -> str:

@@ -21,6 +21,7 @@ class RunRecord:
     sites: pd.DataFrame
     cohort: dict[str, Any]  # site -> part -> patients, slices, positives a label
     failures: list[dict[str, Any]]
+    leaky: bool  # one patient may be in two places, as was asked for by name
 
     @property
     def headline(self) -> str:
@@ -61,6 +62,7 @@ def read_run(folder: Path) -> RunRecord:
         if sites.exists()
         else pd.DataFrame(columns=["round", "phase", "site", "seconds", "bytes_down", "bytes_up"]),
         cohort=roll["sites"],
+        leaky=roll.get("leaky", False),
         failures=[event for event in events if event["event"] == "site_failed"],
     )
 

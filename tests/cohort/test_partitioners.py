@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 from tiny import CHEST
 
-from fl_rsna.cohort.partitioners import NO_FINDING, deal_dirichlet, deal_iid, rarest_labels, take_stratified
+from fl_rsna.cohort.partitioners import (
+    NO_FINDING,
+    deal_dirichlet,
+    deal_iid,
+    deal_quantity,
+    deal_shards,
+    rarest_labels,
+    take_stratified,
+)
 from fl_rsna.task import ICH
 
 SEEDS = range(20)
@@ -37,6 +45,8 @@ def test_dealing_is_a_permutation(seed: int, num_sites: int) -> None:
     for sites in (
         deal_iid(MIXED, num_sites, np.random.default_rng(seed)),
         deal_dirichlet(MIXED, num_sites, 1.0, 2, np.random.default_rng(seed)),
+        deal_quantity(MIXED, num_sites, 1.0, 2, np.random.default_rng(seed)),
+        deal_shards(MIXED, num_sites),
     ):
         assert len(sites) == num_sites
         assert sorted(patient for site in sites for patient in site) == list(MIXED.index)
@@ -70,6 +80,40 @@ def test_small_alpha_is_more_skewed_than_large_alpha_than_none() -> None:
     assert by_alpha[-1] < 0.3  # 1/4 is even
     even = np.mean([skew(deal_iid(rarest, 4, np.random.default_rng(seed)), rarest) for seed in SEEDS])
     assert even == 0.25
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 10.0])
+def test_quantity_leaves_every_site_its_minimum_whatever_sigma(seed: int, sigma: float) -> None:
+    sizes = [len(site) for site in deal_quantity(MIXED, 5, sigma, 3, np.random.default_rng(seed))]
+    assert min(sizes) >= 3
+    assert sum(sizes) == len(MIXED)
+    if sigma == 0.0:
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_larger_sigma_gives_sizes_further_apart() -> None:
+    rarest = groups(none=400, subdural=200)
+    spread = [
+        np.mean([np.std([len(site) for site in deal_quantity(rarest, 8, sigma, 1, np.random.default_rng(seed))]) for seed in SEEDS])
+        for sigma in (0.0, 0.3, 1.0, 2.0)
+    ]  # fmt: skip
+    assert spread == sorted(spread)
+    assert spread[0] < 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_quantity_gives_every_site_like_labels(seed: int) -> None:
+    rarest = groups(none=300, subdural=200, epidural=100)
+    table = share_by_site(deal_quantity(rarest, 4, 1.0, 2, np.random.default_rng(seed)), rarest)
+    fair = np.outer(table.sum(axis=1), table.sum(axis=0)) / len(rarest)
+    assert np.abs(table - fair).to_numpy().max() <= 3
+
+
+def test_shards_are_contiguous_cuts_of_the_sorted_patients() -> None:
+    assert deal_shards(groups(b=2, a=3), 2) == [["a-00", "a-01", "a-02"], ["b-00", "b-01"]]
+    sizes = [len(site) for site in deal_shards(MIXED, 7)]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_draw_that_cannot_be_is_refused_with_what_to_change() -> None:

@@ -1,0 +1,139 @@
+"""Who is where by a file or a list: ids of the index, or the original ones that prepare hashed."""
+
+import csv
+import itertools
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.cohort.index import hash_id
+from fl_rsna.cohort.partitioners import Group
+from fl_rsna.cohort.split import TEST_SITE
+
+ID_COLUMNS = {  # headers that name what is dealt
+    Group.patient: ("patient", "patient_id", "PatientID"),
+    Group.series: ("series", "series_id", "SeriesInstanceUID"),
+    Group.slice: ("slice", "image_id", "SOPInstanceUID"),
+}
+SITE_COLUMN = "site"
+NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # of a site; also a folder's name
+TAKEN = "cohort.json"  # lies beside the sites' folders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The ids that are dealt; with a `salt`, original ids are found by their hash."""
+
+    ids: frozenset[str]
+    group: Group
+    salt: str | None
+
+    def find(self, given: str) -> str | None:
+        """The index's id for one as given, with or without blanks around it; None for a stranger."""
+        forms = (given, given.strip())
+        hashed = () if self.salt is None else (hash_id(form, str(self.salt)) for form in forms)
+        return next((form for form in itertools.chain(forms, hashed) if form in self.ids), None)
+
+
+def read_assignment(path: Path, known: Known) -> dict[str, str]:
+    """Site of every known id, from a CSV with the columns patient (or series, slice) and site.
+
+    Raises ValueError for rows that contradict each other, ids missing on either side, and names no folder can have.
+    """
+    key = "partition.assignment"
+    header, *rows = _rows(path, key) or [[]]
+    columns = [name.strip() for name in header]
+    who = next((columns.index(name) for name in ID_COLUMNS[known.group] if name in columns), None)
+    if who is None or SITE_COLUMN not in columns:
+        raise ValueError(
+            f"{key}: expected a CSV with the columns {known.group},{SITE_COLUMN} at {path}, got {', '.join(columns[:8]) or 'nothing'}"
+        )
+    where, sites, strangers = columns.index(SITE_COLUMN), dict[str, str](), dict[str, None]()
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(
+                f"{key}: expected {len(columns)} cells a row, got {len(row)} in {path}: {','.join(row)[:80]}"
+            )
+        found, site = known.find(row[who]), row[where].strip()
+        if found is None:
+            strangers[row[who]] = None
+        elif sites.setdefault(found, site) != site:
+            raise ValueError(f"{key}: {path} puts {row[who]} both in {sites[found]} and in {site}; keep one row of it")
+    _refuse_strangers(key, path, list(strangers), known, missing=sorted(known.ids - sites.keys()))
+    _check_names(key, path, sites)
+    return sites
+
+
+def read_listed(given: str | Sequence[Any], known: Known) -> list[str]:
+    """The ids of partition.test: a list, or a file with one a row and perhaps a header; sorted, each once."""
+    key = "partition.test"
+    if isinstance(given, str):
+        listed, source = _column(Path(given), known.group, key), given
+    else:
+        listed, source = [str(item) for item in given], "the list"
+    found = {item: known.find(item) for item in listed}
+    _refuse_strangers(key, source, [item for item, id_ in found.items() if id_ is None], known, missing=[])
+    if not found:
+        raise ValueError(f"{key}: expected one or more {known.group.plural} in {source}, got none")
+    return sorted({id_ for id_ in found.values() if id_ is not None})
+
+
+def _column(path: Path, group: Group, key: str) -> list[str]:
+    rows = _rows(path, key)
+    header = [name.strip() for name in rows[0]] if rows else []
+    named = next((header.index(name) for name in ID_COLUMNS[group] if name in header), None)
+    width = 1 if named is None else len(header)
+    wrong = next((row for row in rows if len(row) != width), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{key}: expected one {group} a row or a column {group} in {path}, got {len(wrong)} cells: {','.join(wrong)[:80]}"
+        )
+    return [row[0] for row in rows] if named is None else [row[named] for row in rows[1:]]
+
+
+def _rows(path: Path, key: str) -> list[list[str]]:
+    """The rows of a CSV that are not blank."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{key}: expected a CSV in UTF-8 at {path}, got {type(error).__name__}: {error}") from None
+
+
+def _refuse_strangers(key: str, source: object, strangers: Sequence[str], known: Known, missing: Sequence[str]) -> None:
+    wrong = []
+    if strangers:
+        wrong.append(f"{len(strangers)} of {source} are not in the data (first: {strangers[0]})")
+    if missing:
+        wrong.append(f"{len(missing)} of the data are not in {source} (first: {missing[0]})")
+    if wrong:
+        hint = (
+            ""
+            if known.salt is None or not strangers
+            else ", or give the data.salt of prepare if these are original ids"
+        )
+        raise ValueError(
+            f"{key}: expected {known.group.plural} of the data, which holds {len(known.ids)}, but {' and '.join(wrong)}; correct it{hint}"
+        )
+
+
+def _check_names(key: str, path: Path, sites: Mapping[str, str]) -> None:
+    """Refuse names that are no plain folder names, or the same folder where case does not count."""
+    names = sorted(set(sites.values()))
+    wrong = next((name for name in names if not NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{key}: expected site names of up to 60 letters, digits, blanks, dots, - and _, got {wrong!r} in {path}; rename it"
+        )
+    if names == [TEST_SITE]:
+        raise ValueError(f"{key}: expected a site besides {TEST_SITE}, got none in {path}")
+    seen = {TAKEN: TAKEN} if TEST_SITE in names else {TAKEN: TAKEN, TEST_SITE: TEST_SITE}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other is not name:
+            raise ValueError(
+                f"{key}: expected site names apart in more than case, got {name!r} beside {other!r} in {path}; rename one"
+            )
