@@ -24,10 +24,10 @@ from fl_rsna.cohort.heterogeneity import heterogeneity, prevalence
 from fl_rsna.cohort.on_disk import Difference, read_on_disk
 from fl_rsna.cohort.places import Slices
 from fl_rsna.cohort.published import SPELLINGS, read_published
+from fl_rsna.cohort.whole import write_whole
 from fl_rsna.command import ending
 from fl_rsna.reporting.console import Display
 from fl_rsna.reporting.findings import Audit, say_audit
-from fl_rsna.runs import write_whole
 
 COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")
 ONLY_FOR = {"pixels": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}

@@ -38,7 +38,7 @@ def write_tiny(
         "PhotometricInterpretation": "MONOCHROME2",
         "BitsAllocated": 16,
         "BitsStored": 16,
-        "HighBit": 15,
+        "HighBit": max(0, int(str(tags.get("BitsStored", 16))) - 1),
         "PixelRepresentation": int(pixels.dtype == np.int16),
         "RescaleSlope": 1,
         "RescaleIntercept": 0,

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 
 from fl_rsna.cohort.index import Prepared
-from fl_rsna.cohort.prepared import prepare_folder
+from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.dicom import Slice, read_slice
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.store import ImageKind, read_png
 from fl_rsna.imaging.windows import to_hu16
+from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -26,10 +28,10 @@ LOSSY = ("JPEG2000Transfer", "JPEGLSLossy", "JPEGProcess1Transfer", "JPEGProcess
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return prepare_folder(
-        tmp_path_factory.mktemp("rsna") / "rsna", dicom=RSNA / "stage_2_train", labels=RSNA / "stage_2_train.csv", task=ICH,
-        image=ImageKind.hu, size=64, hash_ids=False, salt="", max_unmatched=0.05, workers=2,
-    )  # fmt: skip
+    request = Request(task=ICH, image=ImageKind.hu, size=64, hash_ids=False, salt="")
+    inputs = find_inputs(RSNA, None, ICH, unlabelled=False, test_set=False)
+    folder = tmp_path_factory.mktemp("rsna") / "rsna"
+    return prepare_folder(folder, request, inputs.files, inputs.labels, max_rejected=0.05, convert=convert_here)
 
 
 @needs_rsna

@@ -159,11 +159,15 @@ def _read_plain(data: bytes) -> tuple[Tags, Tags, int]:
     found: dict[int, Any] = {
         element.tag: element for element in data_element_generator(stream, implicit, True, _is_pixel_data)
     }
-    tags = Tags(found.get, lambda tag: found[tag].value.decode("ascii"))
+    tags = Tags(found.get, _unusual)
     at = stream.tell() + (8 if implicit else 12)
     if int.from_bytes(data[at - 4 : at], "little") != len(data) - at or tags.integer("BitsAllocated") != 16:
         raise ValueError("the pixels are not plain")
-    return tags, Tags(meta.get, lambda tag: meta[tag].value.decode("ascii")), at
+    return tags, Tags(meta.get, _unusual), at
+
+
+def _unusual(tag: int) -> None:
+    raise ValueError(f"tag {tag:08x} is not plain text or a plain integer")
 
 
 def _is_past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -259,10 +263,12 @@ def _decoded(ds: Dataset, header: Header) -> NDArray[np.generic]:
     """Pixels as pydicom and its plugins decode them."""
     if "PixelData" not in ds:
         raise Rejected(Reason.no_pixels, "PixelData", "missing")
-    if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
-        _check_length(len(ds.PixelData), header, ds.BitsAllocated // 8)
     try:
+        if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            _check_length(len(ds.PixelData), header, ds.BitsAllocated // 8)
         pixels = ds.pixel_array
+    except Rejected:
+        raise
     except Exception as error:  # each decoder plugin raises its own kinds
         raise Rejected(Reason.undecodable, "PixelData", _one_line(error)) from None
     if pixels.shape != (header.rows, header.columns):

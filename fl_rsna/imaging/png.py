@@ -30,7 +30,8 @@ def encode_png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
         lines[:, 0] = NONE
         lines[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, bits, RGB if image.ndim == 3 else GREY, 0, 0, 0)
-    body = isal_zlib.compress(lines, LEVEL)
+    deflate = isal_zlib.compressobj(LEVEL)  # isal_zlib.compress gives other bytes from process to process
+    body = deflate.compress(lines) + deflate.flush()
     return b"".join((SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", body), *_chunk(b"IEND", b"")))
 
 

@@ -35,7 +35,7 @@ def statistics(plane: NDArray[np.uint16], stored: NDArray[np.integer], rescale: 
     """`plane` [H, W] is HU clipped to [HU_MIN, HU_MAX] plus HU_OFFSET, `stored` [H, W] what it was made from."""
     count = plane.size
     least, greatest = (int(value) - HU_OFFSET for value in cv2.minMaxLoc(plane)[:2])
-    total, squares = cv2.norm(plane, cv2.NORM_L1), cv2.norm(plane, cv2.NORM_L2SQR)  # exact: integers below 2^53
+    total, squares = round(cv2.norm(plane, cv2.NORM_L1)), round(cv2.norm(plane, cv2.NORM_L2SQR))
     brain = cv2.inRange(plane, np.array(BRAIN_HU[0] + HU_OFFSET), np.array(BRAIN_HU[1] + HU_OFFSET))
     brain_count = cv2.countNonZero(brain)
     brain_total = cv2.norm(plane, cv2.NORM_L1, brain)
@@ -44,7 +44,7 @@ def statistics(plane: NDArray[np.uint16], stored: NDArray[np.integer], rescale: 
         hu_min=least,
         hu_max=greatest,
         hu_mean=total / count - HU_OFFSET,
-        hu_std=max(0.0, squares / count - (total / count) ** 2) ** 0.5,
+        hu_std=max(0, count * squares - total * total) ** 0.5 / count,
         brain_share=brain_count / count,
         brain_hu_mean=brain_total / brain_count - HU_OFFSET if brain_count else 0.0,
         brain_range_hu=_in_brain_window(greatest) - _in_brain_window(least),

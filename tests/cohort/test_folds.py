@@ -19,7 +19,7 @@ MIXED = rarest(none=23, subdural=11, epidural=4, subarachnoid=1)
 def test_folds_are_a_partition_even_in_every_label(seed: int, folds: int) -> None:
     dealt = greedy_folds(MIXED, folds, seed)
     assert len(dealt) == folds
-    assert sorted(sum(dealt, [])) == list(MIXED.index)
+    assert sorted(patient for fold in dealt for patient in fold) == list(MIXED.index)
     counts = pd.DataFrame([MIXED[fold].value_counts() for fold in dealt]).fillna(0)
     assert (counts.max() - counts.min()).max() <= 1
     assert min(map(len, dealt)) >= 1

@@ -1,120 +1,113 @@
-"""Many files: results in the order of the paths, the first of duplicates, the same bytes for any number of workers."""
+"""Many files: one result each in their order, the same bytes whoever converts, and facts of the unresized slice."""
 
-from collections.abc import Callable, Sequence
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dicom_files import write_tiny
 
-from fl_rsna.imaging.convert import Converted, Refused, convert_files
-from fl_rsna.imaging.dicom import Reason
+from fl_rsna.imaging.convert import Conversion, Converted, Refused
+from fl_rsna.imaging.files import File, find_files
+from fl_rsna.imaging.rejections import MEANING, Reason
 from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.workers import Converter, chunks_from, convert_here, convert_local, convert_on_ray
 
 
-def converted(
-    paths: Sequence[Path],
-    images: Path,
-    *,
-    kind: ImageKind = ImageKind.hu,
-    workers: int = 1,
-    wanted: Callable[[str], bool] = lambda image_id: True,
-) -> list[Converted | Refused]:
-    images.mkdir()
-    return list(convert_files(paths, images, modality="CT", kind=kind, size=4, workers=workers, wanted=wanted))
+def converted(files: list[File], incoming: Path, convert: Converter = convert_here) -> list[Converted | Refused]:
+    incoming.mkdir()
+    work = Conversion(incoming=incoming, modality="CT", kind=ImageKind.hu, size=4)
+    return [result for chunk in convert(work, chunks_from(files, 0)) for result in chunk]
 
 
-def many(folder: Path) -> list[Path]:
-    """100 files, more than three batches of one worker: every tenth is no DICOM, every seventh repeats id ID_0."""
-    paths = []
-    for n in range(100):
-        path = folder / f"{n:03d}.dcm"
-        write_tiny(path, "ID_0" if n % 7 == 0 else f"ID_{n}", z=n, hu=np.full((6, 5), n, np.int16))
+def many(folder: Path) -> list[File]:
+    """70 files, more than two chunks: every tenth is no DICOM."""
+    for n in range(70):
+        path = write_tiny(folder / f"{n:03d}.dcm", f"ID_{n}", z=n, hu=np.full((6, 5), n, np.int16))
         if n % 10 == 3:
             path.write_bytes(b"no DICOM")
-        paths.append(path)
-    return paths
+    return find_files(folder)
 
 
-def test_results_come_in_the_order_of_the_paths(tmp_path: Path) -> None:
-    paths = many(tmp_path / "dicom")[::-1]
-    assert [result.path for result in converted(paths, tmp_path / "images", workers=3)] == paths
-
-
-def test_one_worker_and_three_write_the_same(tmp_path: Path) -> None:
-    paths = many(tmp_path / "dicom")
-    one = converted(paths, tmp_path / "one", workers=1)
-    three = converted(paths, tmp_path / "three", workers=3)
-    assert one == three
-    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "three")]
-    assert files[0] == files[1]
-    assert sorted(files[0]) == sorted(f"{result.image_id}.png" for result in one if isinstance(result, Converted))
-
-
-def test_of_files_with_one_id_the_first_is_kept(tmp_path: Path) -> None:
-    paths = [
-        write_tiny(tmp_path / name / "a.dcm", "ID_same", hu=np.full((4, 4), hu, np.int16))
-        for name, hu in [("z", 10), ("a", 20), ("m", 30)]
+def outcome(results: list[Converted | Refused], incoming: Path) -> list[tuple[object, ...]]:
+    """What does not depend on who converted: facts and bytes of each slice, or the row of its rejection."""
+    return [
+        (result.header, result.statistics, result.png_sha256, (incoming / result.written).read_bytes())
+        if isinstance(result, Converted)
+        else (result,)
+        for result in results
     ]
-    first, second, third = converted(paths, tmp_path / "images")
-    assert isinstance(first, Converted)
-    assert isinstance(second, Refused)
-    assert (second.reason, second.tag, second.detail) == (Reason.duplicate_id, "SOPInstanceUID", "ID_same")
-    assert isinstance(third, Refused)
-    assert third.reason is Reason.duplicate_id
-    assert (read_png(tmp_path / "images" / "ID_same.png") == 10 + 1024).all()
 
 
-def test_an_unreadable_file_does_not_use_up_its_id(tmp_path: Path) -> None:
-    broken, whole = write_tiny(tmp_path / "a.dcm", "ID_same"), write_tiny(tmp_path / "b.dcm", "ID_same")
-    broken.write_bytes(broken.read_bytes()[:-2])
-    first, second = converted([broken, whole], tmp_path / "images")
-    assert isinstance(first, Refused)
-    assert first.reason is Reason.truncated_pixels
-    assert isinstance(second, Converted)
-
-
-def test_an_image_nobody_wants_is_named_and_not_written(tmp_path: Path) -> None:
-    paths = [write_tiny(tmp_path / f"{name}.dcm", name) for name in ("ID_a", "ID_b")]
-    kept, refused = converted(paths, tmp_path / "images", wanted=lambda image_id: image_id == "ID_a")
-    assert isinstance(kept, Converted)
-    assert isinstance(refused, Refused)
-    assert (refused.reason, refused.image_id) == (Reason.no_label, "ID_b")
-    assert [path.name for path in (tmp_path / "images").iterdir()] == ["ID_a.png"]
+@pytest.mark.parametrize(
+    "convert",
+    [
+        functools.partial(convert_local, workers=2),
+        pytest.param(functools.partial(convert_on_ray, workers=2), marks=pytest.mark.slow),
+    ],
+    ids=["local", "ray"],
+)
+def test_whoever_converts_the_results_are_the_same(tmp_path: Path, convert: Converter) -> None:
+    files = many(tmp_path / "dicom")
+    here = outcome(converted(files, tmp_path / "here"), tmp_path / "here")
+    there = outcome(converted(files, tmp_path / "there", convert), tmp_path / "there")
+    assert here == there
+    assert [row[0].path for row in here if isinstance(row[0], Refused)] == [f"{n:03d}.dcm" for n in range(3, 70, 10)]
 
 
 def test_statistics_are_of_the_clipped_slice_before_resizing(tmp_path: Path) -> None:
     hu = np.array([[-3000, -1024, 0, 80], [40, 81, -1, 3071]], np.int16)  # three of eight in 0..80
-    (facts,) = converted([write_tiny(tmp_path / "a.dcm", hu=hu, PixelSpacing=[0.4, 0.6])], tmp_path / "images")
-    assert isinstance(facts, Converted)
+    write_tiny(tmp_path / "dicom" / "a.dcm", hu=hu, PixelSpacing=[0.4, 0.6])
+    (result,) = converted(find_files(tmp_path / "dicom"), tmp_path / "images")
+    assert isinstance(result, Converted)
     clipped = np.array([-1024, -1024, 0, 80, 40, 81, -1, 3071])
-    assert (facts.rows, facts.columns, facts.row_spacing_mm, facts.column_spacing_mm) == (2, 4, 0.4, 0.6)
+    facts = result.statistics
+    assert (result.header.rows, result.header.columns) == (2, 4)
+    assert (facts.hu_min, facts.hu_max, facts.padding_hu, facts.brain_range_hu) == (-1024, 3071, -3000, 80)
     assert facts.hu_mean == pytest.approx(clipped.mean())
     assert facts.hu_std == pytest.approx(clipped.std())
-    assert facts.brain_share == 3 / 8
-    assert facts.brain_hu_mean == 40
+    assert (facts.brain_share, facts.brain_hu_mean) == (3 / 8, 40)
 
 
-def test_a_slice_of_air_has_no_brain(tmp_path: Path) -> None:
-    path = write_tiny(tmp_path / "a.dcm", hu=np.full((3, 3), -1000, np.int16))
-    (facts,) = converted([path], tmp_path / "images")
-    assert isinstance(facts, Converted)
-    assert (facts.hu_mean, facts.hu_std, facts.brain_share, facts.brain_hu_mean) == (-1000, 0, 0, 0)
+def test_a_slice_of_air_has_no_brain_and_no_head(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "dicom" / "a.dcm", hu=np.full((3, 3), -1000, np.int16))
+    (result,) = converted(find_files(tmp_path / "dicom"), tmp_path / "images")
+    assert isinstance(result, Converted)
+    facts = result.statistics
+    assert (facts.brain_share, facts.brain_hu_mean, facts.brain_range_hu, facts.hu_std) == (0, 0, 0, 0)
+    assert (facts.crop_top, facts.crop_left, facts.crop_bottom, facts.crop_right) == (0, 0, 3, 3)
 
 
-def test_statistics_do_not_depend_on_what_is_written(tmp_path: Path) -> None:
-    paths = [write_tiny(tmp_path / "a.dcm", hu=np.arange(36, dtype=np.int16).reshape(6, 6))]
-    assert converted(paths, tmp_path / "hu") == converted(paths, tmp_path / "windows", kind=ImageKind.windows)
-    assert read_png(tmp_path / "hu" / "ID_1.png").shape == (4, 4)
-    assert read_png(tmp_path / "windows" / "ID_1.png").shape == (4, 4, 3)
+def test_the_head_is_boxed_and_the_table_is_not(tmp_path: Path) -> None:
+    hu = np.full((64, 64), -1000, np.int16)
+    hu[10:40, 20:50], hu[60, :] = 40, 100
+    write_tiny(tmp_path / "dicom" / "a.dcm", hu=hu)
+    (result,) = converted(find_files(tmp_path / "dicom"), tmp_path / "images")
+    assert isinstance(result, Converted)
+    facts = result.statistics
+    assert (facts.crop_top, facts.crop_left, facts.crop_bottom, facts.crop_right) == (10, 20, 40, 50)
 
 
-def test_closing_early_ends_the_work(tmp_path: Path) -> None:
-    paths = many(tmp_path / "dicom")
-    (tmp_path / "images").mkdir()
-    results = convert_files(
-        paths, tmp_path / "images", modality="CT", kind=ImageKind.hu, size=4, workers=1, wanted=lambda image_id: True
-    )
-    next(results)
-    results.close()
-    assert len(list((tmp_path / "images").iterdir())) <= 32  # of one batch
+@pytest.mark.parametrize("rescale", [(1.0, -1024.0), (1.0, 0.0), (0.5, -1000.0), (2.0, -3000.5)])
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_every_stored_value_is_exact_in_the_png(tmp_path: Path, rescale: tuple[float, float], kind: type) -> None:
+    stored = np.arange(65536, dtype=np.uint16).view(kind).reshape(256, 256)
+    write_tiny(tmp_path / "dicom" / "a.dcm", hu=stored, RescaleSlope=rescale[0], RescaleIntercept=rescale[1])
+    (tmp_path / "out").mkdir()
+    work = Conversion(incoming=tmp_path / "out", modality="CT", kind=ImageKind.hu, size=256)
+    ((result,),) = convert_here(work, chunks_from(find_files(tmp_path / "dicom"), 0))
+    assert isinstance(result, Converted)
+    expected = np.rint(np.clip(stored.astype(np.float64) * rescale[0] + rescale[1], -1024, 3071)) + 1024
+    np.testing.assert_array_equal(read_png(tmp_path / "out" / result.written), expected)
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    (tmp_path / "dicom").mkdir()
+    (tmp_path / "dicom" / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "dicom" / "loop").symlink_to(tmp_path / "dicom" / "loop")
+    results = converted(find_files(tmp_path / "dicom"), tmp_path / "images")
+    assert [result.reason for result in results if isinstance(result, Refused)] == [Reason.unreadable] * 2
+
+
+def test_every_reason_says_what_it_means() -> None:
+    assert set(MEANING) == set(Reason)

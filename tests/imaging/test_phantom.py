@@ -97,8 +97,8 @@ def test_file_names_do_not_sort_by_anatomy(cohort: Path) -> None:
     by_patient: dict[str, list[float]] = {}
     for path in sorted((cohort / "stage_2_train").iterdir()):
         found = read_slice(path.read_bytes(), modality="CT")
-        assert found.position_mm is not None
-        by_patient.setdefault(found.patient_id, []).append(found.position_mm)
+        assert found.header.position_mm is not None
+        by_patient.setdefault(found.header.patient_id, []).append(found.header.position_mm)
     assert len(by_patient) == PATIENTS
     assert any(heights != sorted(heights) for heights in by_patient.values())
 
@@ -108,7 +108,7 @@ def test_what_is_read_back_is_what_was_rendered(tmp_path: Path, wrapped: bool) -
     small_cohort(tmp_path, patients=1, quirks=Quirks(wrapped_12_bit=wrapped))
     found = sorted(
         (read_slice(path.read_bytes(), modality="CT") for path in (tmp_path / "stage_2_train").iterdir()),
-        key=lambda item: item.position_mm or 0,
+        key=lambda item: item.header.position_mm or 0,
     )
     if wrapped:
         assert all(item.rescale.wrapped_12_bit and item.stored.max() > 3000 for item in found)
