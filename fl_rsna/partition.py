@@ -2,12 +2,16 @@
 
 from fl_rsna.command import run_command
 from fl_rsna.config import Config
-from fl_rsna.reporting.console import say_cohort
+from fl_rsna.reporting.console import console, say_cohort
+from fl_rsna.reporting.pages import write_partition_page
 from fl_rsna.steps import partition_step
+from fl_rsna.task import named_task
 
 
 def partition(config: Config) -> None:
-    say_cohort(partition_step(config))
+    cohort = partition_step(config)
+    say_cohort(cohort)
+    console.print(f"page: {write_partition_page(cohort, named_task(config.data.task))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

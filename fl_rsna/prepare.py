@@ -3,8 +3,10 @@
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.command import run_command
 from fl_rsna.config import Config
-from fl_rsna.reporting.console import Display, say_prepared
+from fl_rsna.reporting.console import Display, console, say_prepared
+from fl_rsna.reporting.pages import write_prepare_page
 from fl_rsna.steps import DEMO, prepare_step
+from fl_rsna.task import named_task
 
 
 def prepare(config: Config) -> None:
@@ -14,6 +16,7 @@ def prepare(config: Config) -> None:
         made = prepare_step(config, display.step)
     for prepared in made:
         say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))
+        console.print(f"page: {write_prepare_page(prepared, named_task(config.data.task))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

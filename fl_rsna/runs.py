@@ -30,7 +30,7 @@ VERSIONS_OF = (
     "efficientnet-pytorch",
 )
 
-COHORT_PICTURE = "cohort.png"
+COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 

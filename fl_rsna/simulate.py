@@ -18,12 +18,11 @@ from fl_rsna.federation.strategies import BelowQuorum
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.console import Display, console
-from fl_rsna.reporting.figures import cohort_picture, save_picture
+from fl_rsna.reporting.pages import cohort_view
 from fl_rsna.reporting.report import write_report
 from fl_rsna.reporting.tables import interval, read_run
-from fl_rsna.runs import COHORT_PICTURE, RunFolder, default_run_name, start_run
+from fl_rsna.runs import COHORT_VIEW, RunFolder, default_run_name, start_run
 from fl_rsna.steps import adopt_cohort, cohort_for_run
-from fl_rsna.task import named_task
 
 
 def simulate(config: Config) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def simulate(config: Config) -> dict[str, Any]:
             if not (folder / "rounds.csv").exists():  # refused at the roll call, before anything was trained
                 shutil.rmtree(folder)
             raise
-        save_picture(cohort_picture(cohort, named_task(config.data.task).headline), folder / COHORT_PICTURE)
+        run.write_json(COHORT_VIEW, cohort_view(cohort))
     return _say_result(folder, write_report(folder))
 
 

@@ -86,12 +86,36 @@ def test_prepare_partition_simulate(run: Run, dicom: Path, tmp_path: Path) -> No
     words = ["data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2", *SMALL]
     assert run(simulate, *words, "run.name=first") == (0, "")
     names = {path.name for path in (tmp_path / "runs" / "first").iterdir()}
-    assert {"report.html", "model.safetensors", "summary.json", "cohort.png"} <= names
+    assert {"report.html", "model.safetensors", "summary.json", "cohort_view.json"} <= names
     (tmp_path / "runs" / "first" / "report.html").unlink()
     done = subprocess.run([sys.executable, "-m", "fl_rsna.report", "runs/first"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "report: runs/first/report.html\n")
     assert (tmp_path / "runs" / "first" / "report.html").exists()
     assert "patient 3" not in (tmp_path / "prepared" / "mine" / "index.parquet").read_bytes().decode("latin1")
+
+
+def test_prepare_and_partition_leave_a_page_each(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    page = tmp_path / "prepared" / "mine" / "prepare.html"
+    first = page.read_bytes()
+    page.unlink()
+    prepared(run)
+    assert page.read_bytes() == first
+    assert run(partition, "data.name=mine", "partition.num_sites=2") == (0, "")
+    [page] = tmp_path.glob("site_data/*/partition.html")
+    assert "test-site" in page.read_text()
+
+
+def test_a_page_that_cannot_be_written_loses_no_data(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    folder = tmp_path / "prepared" / "mine"
+    (folder / "prepare.html").unlink()
+    (folder / "prepare.html").mkdir()
+    before = {path.name for path in folder.iterdir()}
+    code, err = run(prepare, "data.dicom=dicom", "data.labels=labels.csv", "data.name=mine")
+    assert (code, err.startswith("error: cannot read or write "), err.count("\n")) == (2, True, 1)
+    assert {path.name for path in folder.iterdir()} == before
+    assert run(partition, "data.name=mine", "partition.num_sites=2") == (0, "")
 
 
 def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: Path, tmp_path: Path) -> None:

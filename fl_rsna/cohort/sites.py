@@ -69,7 +69,11 @@ def write_cohort(
     cohort_facts = {
         "name": folder.name,
         **what,
-        "prepared": {"folder": prepared.folder.name, "index_sha256": prepared.index_sha256},
+        "prepared": {
+            "folder": prepared.folder.name,
+            "index_sha256": prepared.index_sha256,
+            **_rejected(prepared.folder),
+        },
         "settings": settings,
         "sites": {name: counts(table, task) for name, table in tables.items()},
         **_peculiarities(sites),
@@ -154,6 +158,12 @@ def _site_tables(index: pd.DataFrame, sites: list[SitePatients], key: str) -> di
         site.name: everyone.iloc[start:end].reset_index(drop=True)
         for site, start, end in zip(sites, ends, ends[1:], strict=False)
     }
+
+
+def _rejected(folder: Path) -> dict[str, Any]:
+    """Counts of the files that gave no slice, by reason, where prepare.json states them."""
+    facts = folder / "prepare.json"
+    return {"rejected": read_facts(facts, f"expected {facts}").get("rejected", {})} if facts.exists() else {}
 
 
 def _write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:

@@ -1,8 +1,8 @@
-"""Figures of a report: curves by round, and a few windowed slices a site."""
+"""Figures of the pages, as inline SVG: curves by round, and how much sites differ."""
 
-import base64
 import io
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 
@@ -13,12 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.imaging.store import ImageKind, read_png
-from fl_rsna.imaging.windows import HU_OFFSET, window
 from fl_rsna.reporting.tables import RunRecord
 
 PALETTE = (
@@ -29,9 +26,9 @@ PALETTE = (
     "#E69F00",
     "#56B4E9",
     "#000000",
-)  # Okabe and Ito: colour-blind safe
-PICTURE_WINDOW = (40.0, 80.0)  # brain
-PICTURES_A_SITE = 8
+)  # Okabe and Ito: colour-blind safe; black becomes the page's own ink
+FEW_SITES = 16  # whose shares are written into their cells
+FULL_COLOUR = 2.0  # doublings at which a cell has its full colour
 
 
 def curves(run: RunRecord) -> Figure:
@@ -55,57 +52,43 @@ def curves(run: RunRecord) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7, ncols=2)
+            axes.legend(fontsize=7, ncols=2, frameon=False)
     return figure
 
 
-def cohort_picture(cohort: Cohort, headline: str) -> Figure:
-    """A row a site: slices with and without findings, in the brain window, titled with their labels."""
-    names = [*cohort.sites, TEST_SITE]
-    figure, grid = plt.subplots(
-        len(names),
-        PICTURES_A_SITE,
-        figsize=(1.45 * PICTURES_A_SITE, 1.75 * len(names)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for row, name in zip(grid, names, strict=True):
-        index = pd.read_csv(cohort.site_folder(name) / "index.csv", dtype={"image_id": str})
-        chosen = _examples(index, headline, list(cohort.labels))
-        for axes in row:
-            axes.axis("off")
-        for axes, (_, slice_) in zip(row, chosen.iterrows(), strict=False):
-            image = read_png(cohort.site_folder(name) / "images" / f"{slice_.image_id}.png")
-            axes.imshow(_displayed(image, cohort.image), cmap="gray", vmin=0, vmax=255)
-            found = [
-                label for label in cohort.labels if slice_[label] and (label != headline or len(cohort.labels) == 1)
-            ]
-            axes.set_title(
-                ", ".join(found) or f"no {headline}" if found else "none",
-                fontsize=6,
-                color="#B00020" if found else "0.3",
-            )
-        row[0].text(-0.12, 0.5, name, transform=row[0].transAxes, rotation=90, va="center", ha="right", fontsize=9)
+def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> Figure:
+    """The share of each site's slices with each label, coloured by how far it is from the whole cohort's.
+
+    `sites` holds counts by site and part, as cohort.json and the roll call state them.
+    """
+    shares, whole = _shares(sites, labels)
+    few = len(sites) <= FEW_SITES
+    figure, axes = plt.subplots(figsize=(10, 0.5 + 0.36 * len(labels)), layout="constrained")
+    for (row, column), share in np.ndenumerate(shares):
+        face = _difference(float(share), float(whole[row]))
+        axes.add_patch(Rectangle((column, row), 0.96 if few else 1.0, 0.92, facecolor=face))
+        if few:
+            text = f"{share:.1%}" if share else "–"
+            axes.text(column + 0.48, row + 0.48, text, ha="center", va="center", fontsize=8)
+    step = 1 if few else -(-len(sites) // 10)
+    named = [*range(0, len(sites) - 1 - step // 2, step), len(sites) - 1]
+    axes.set_xticks([place + 0.48 for place in named], [list(sites)[place] for place in named])
+    rows = [f"{label}  {share:.1%}" for label, share in zip(labels, whole, strict=True)]
+    axes.set_yticks([row + 0.48 for row in range(len(labels))], rows)
+    axes.set(xlim=(0, len(sites)), ylim=(len(labels), 0))
+    axes.tick_params(length=0, labelsize=8)
+    axes.spines[:].set_visible(False)
     return figure
-
-
-def save_picture(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def as_svg(figure: Figure) -> str:
-    """The figure as inline SVG, with the XML prologue cut and the same bytes every time."""
+    """The figure as inline SVG: no XML prologue, no ground, black as the page's ink, and the same bytes every time."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fl_rsna"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "fl_rsna", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     plt.close(figure)
-    text = buffer.getvalue()
+    text = buffer.getvalue().replace("#000000", "currentColor")
     return text[text.index("<svg") :]
-
-
-def as_data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _line(
@@ -117,24 +100,20 @@ def _line(
         )
 
 
-def _examples(index: pd.DataFrame, headline: str, labels: list[str]) -> pd.DataFrame:
-    """Up to PICTURES_A_SITE slices: a middle one of each label, then slices of other patients without findings."""
-    specific = [label for label in labels if label != headline] or labels
-    picked = [_middle(index[index[label] == 1].sort_values(["patient_id", "rank"])) for label in specific]
-    normal = index[index[labels].max(axis=1) == 0].drop_duplicates("patient_id")
-    normal = normal[(normal["relative_position"] > 0.25) & (normal["relative_position"] < 0.8)]
-    return pd.concat([*picked, normal]).drop_duplicates("image_id").head(PICTURES_A_SITE)
+def _shares(
+    sites: Mapping[str, Mapping[str, Any]], labels: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each label (rows) in each site (columns), and of each label in all of them."""
+    parts = [list(by_part.values()) for by_part in sites.values()]
+    slices = np.array([sum(part["slices"] for part in of_site) for of_site in parts])
+    found = np.array([[sum(part["positives"][label] for part in of_site) for of_site in parts] for label in labels])
+    return found / np.maximum(slices, 1), found.sum(axis=1) / max(1, slices.sum())
 
 
-def _middle(rows: pd.DataFrame) -> pd.DataFrame:
-    """The middle one of the first patient's slices, as a one-row table; none of none."""
-    first = rows[rows["patient_id"] == rows["patient_id"].iloc[0]] if len(rows) else rows
-    return first.iloc[len(first) // 2 :][:1]
-
-
-def _displayed(image: NDArray[np.generic], kind: ImageKind) -> NDArray[np.uint8]:
-    match kind:
-        case ImageKind.hu:
-            return window(image.astype(np.float64) - HU_OFFSET, *PICTURE_WINDOW)
-        case ImageKind.windows:
-            return image[..., 0].astype(np.uint8)
+def _difference(share: float, whole: float) -> tuple[float, float, float, float]:
+    """Orange for more than the whole, blue for less, the stronger the further; grey where there is nothing."""
+    if share == 0:
+        return (0.5, 0.5, 0.5, 0.12)
+    doublings = np.clip(np.log2(share / whole) / FULL_COLOUR, -1, 1)
+    red, green, blue = matplotlib.colors.to_rgb(PALETTE[1] if doublings > 0 else PALETTE[0])
+    return (red, green, blue, 0.75 * abs(float(doublings)))

@@ -1,36 +1,30 @@
 """One offline HTML page about one run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fl_rsna.cohort.whole import write_whole
-from fl_rsna.reporting.figures import as_data_uri, as_svg, curves
-from fl_rsna.reporting.tables import RunRecord, interval, megabytes, read_run
-from fl_rsna.runs import COHORT_PICTURE
+from fl_rsna.reporting.figures import as_svg, curves, heterogeneity
+from fl_rsna.reporting.pages import rendered
+from fl_rsna.reporting.tables import RunRecord, read_run
+from fl_rsna.runs import COHORT_VIEW
 
 
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a run folder, finished or not, and return its path; raises ValueError without a run."""
     run = read_run(folder)
-    environment = Environment(
-        loader=PackageLoader("fl_rsna.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"interval": interval, "megabytes": megabytes}
-    picture = folder / COHORT_PICTURE
-    page = environment.get_template("report.html.j2").render(
+    view = folder / COHORT_VIEW
+    page = rendered(
+        "report.html.j2",
         run=run,
         curves=as_svg(curves(run)),
-        cohort_picture=as_data_uri(picture) if picture.exists() else None,
+        heterogeneity=as_svg(heterogeneity(run.cohort, run.labels)) if run.cohort else None,
+        view=json.loads(view.read_text()) if view.exists() else None,
         cost=_cost(run),
     )
     path = folder / "report.html"
-    write_whole(path, page.encode())
+    write_whole(path, page)
     return path
 
 

@@ -12,10 +12,10 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.reporting.figures import cohort_picture, save_picture
+from fl_rsna.reporting.pages import cohort_view
 from fl_rsna.reporting.report import write_report
 from fl_rsna.reporting.tables import interval, read_run
-from fl_rsna.runs import COHORT_PICTURE, start_run
+from fl_rsna.runs import COHORT_VIEW, RunFolder, start_run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def finished(cohort: Cohort, tmp_path: Path) -> Path:
         lambda context: (config, cohort, start_run(tmp_path / "run", config, cohort.sha256, "cpu", ()))
     )
     run_local(server, functools.partial(app_for_cohort, cohort.folder), num_sites=3, workers=0)
-    save_picture(cohort_picture(cohort, "any"), tmp_path / "run" / COHORT_PICTURE)
+    RunFolder(tmp_path / "run").write_json(COHORT_VIEW, cohort_view(cohort))
     return tmp_path / "run"
 
 
@@ -49,6 +49,18 @@ def test_page_asks_for_nothing_from_outside(finished: Path) -> None:
     assert "<script" not in page
     assert "@import" not in page
     assert len(page) < 2_000_000
+
+
+def test_page_shows_what_the_sites_see(finished: Path) -> None:
+    page = write_report(finished).read_text()
+    view = json.loads((finished / COHORT_VIEW).read_text())
+    uris = [cell["uri"] for row in view["matrix"] for cell in row["cells"] if cell["uri"]]
+    assert len(uris) >= 4  # at least one of each site
+    assert all(uri in page for uri in uris)
+    (finished / COHORT_VIEW).unlink()  # the sites of a real federation show nothing
+    page = write_report(finished).read_text()
+    assert "data:image" not in page
+    assert "site-3" in page
 
 
 def test_same_run_same_page(finished: Path) -> None:

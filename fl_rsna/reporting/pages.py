@@ -1,0 +1,143 @@
+"""The pages of the steps before a run: one offline HTML file for prepared data, one for a cohort."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.index import Prepared, read_facts
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.cohort.whole import write_whole
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.reporting import census, sheets
+from fl_rsna.reporting.contact import NO_LABEL
+from fl_rsna.reporting.figures import as_svg, heterogeneity
+from fl_rsna.reporting.tables import interval, megabytes
+from fl_rsna.task import Task
+
+SITES_SHOWN = 12
+
+
+def write_prepare_page(prepared: Prepared, task: Task) -> Path:
+    """Write prepare.html into the prepared folder, labelled or not; the same folder gives the same bytes."""
+    folder, index, kind, labels = prepared.folder, prepared.index, prepared.image, prepared.labels
+    facts = read_facts(folder / "prepare.json", f"data.name: no prepared data at {folder}")
+    images, specific = folder / "images", [label for label in labels if label != task.union]
+    counted = census.positives(index, labels)
+    page = rendered(
+        "prepare.html.j2",
+        name=folder.name,
+        facts=facts,
+        stored=_stored(kind),
+        shown_as=_shown_as(kind),
+        hu=kind is ImageKind.hu,
+        positives=counted,
+        headline=next((row for row in counted if row["label"] == task.headline), None),
+        sheet=sheets.label_sheet(index, images, kind, labels, specific)
+        if labels
+        else sheets.height_sheet(index, images, kind),
+        windows=sheets.window_sheet(index, images, kind, specific),
+        noise=sheets.noise_sheet(index, images, kind),
+        boxes=sheets.box_sheet(index, images, kind),
+        fingerprints=census.fingerprints(index).to_dict("records"),
+        limit=census.FINGERPRINTS_SHOWN,
+        stored_as=census.stored_as(index),
+        measures=census.measures(index),
+        flags=census.flags(index),
+        rejects=census.reject_reasons(facts["rejected"]),
+        rejected=census.reject_rows(pd.read_csv(folder / "rejected.csv", dtype=str, keep_default_na=False)),
+    )
+    write_whole(folder / "prepare.html", page)
+    return folder / "prepare.html"
+
+
+def write_partition_page(cohort: Cohort, task: Task) -> Path:
+    """Write partition.html into a cohort's folder."""
+    facts: dict[str, Any] = {"leaky": False, "made_of": {}, "lacks": {}, **cohort.facts}
+    parts = [part for by_part in facts["sites"].values() for part in by_part.values()]
+    shares = [_share(facts["sites"][site], task.headline) for site in cohort.sites]
+    page = rendered(
+        "partition.html.j2",
+        facts=facts,
+        training_sites=cohort.sites,
+        slices=sum(part["slices"] for part in parts),
+        headline=task.headline,
+        least=min(shares),
+        most=max(shares),
+        heterogeneity=as_svg(heterogeneity(facts["sites"], list(cohort.labels))),
+        view=cohort_view(cohort),
+    )
+    write_whole(cohort.folder / "partition.html", page)
+    return cohort.folder / "partition.html"
+
+
+def cohort_view(cohort: Cohort) -> dict[str, Any]:
+    """What pages show of a cohort beside its counts, as plain values for JSON: slices by site and label, headers, rejects."""
+    shown = _spread_sites(cohort.sites)
+    matrix, headers = [], []
+    for site in (*cohort.sites, TEST_SITE):
+        folder = cohort.site_folder(site)
+        index = _read_site(folder / "index.csv", cohort.labels)
+        headers.append({"site": [site], **census.site_facts(index)})
+        if site in shown:
+            matrix.append(sheets.site_row(site, index, folder / "images", cohort.image, cohort.labels))
+    return {
+        "columns": [*cohort.labels, NO_LABEL],
+        "shown_as": _shown_as(cohort.image),
+        "matrix": matrix,
+        "hidden": len(headers) - len(matrix),
+        "census": headers,
+        "rejected": census.reject_reasons(cohort.facts["prepared"].get("rejected", {})),
+    }
+
+
+def rendered(template: str, **what: Any) -> bytes:
+    """A page from one of our templates; every value is escaped."""
+    environment = Environment(
+        loader=PackageLoader("fl_rsna.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"interval": interval, "megabytes": megabytes, "counted": sheets.counted}
+    return environment.get_template(template).render(**what).encode()
+
+
+def _spread_sites(sites: Sequence[str]) -> set[str]:
+    """The test site and so many training sites, at equal steps of their numbers, that SITES_SHOWN are shown."""
+    room = min(SITES_SHOWN - 1, len(sites))
+    return {TEST_SITE} | {sites[round(n * (len(sites) - 1) / max(1, room - 1))] for n in range(room)}
+
+
+def _read_site(path: Path, labels: Sequence[str]) -> pd.DataFrame:
+    """What the pages need of a site's index; names stay text, and empty ones are not missing."""
+    wanted = {*census.SITE_COLUMNS, *labels}
+    texts = {name: str for name in wanted if name in COLUMNS and COLUMNS[name].dtype == "str"}
+    table = pd.read_csv(path, usecols=lambda name: name in wanted, dtype=texts)
+    return table.fillna({name: "" for name in texts if name in table})
+
+
+def _share(parts: dict[str, Any], label: str) -> float:
+    slices = sum(part["slices"] for part in parts.values())
+    return float(sum(part["positives"][label] for part in parts.values()) / slices) if slices else 0.0
+
+
+def _stored(kind: ImageKind) -> str:
+    match kind:
+        case ImageKind.hu:
+            return "16-bit grey, HU + 1024"
+        case ImageKind.windows:
+            return "8-bit RGB: brain, subdural and soft tissue window"
+
+
+def _shown_as(kind: ImageKind) -> str:
+    match kind:
+        case ImageKind.hu:
+            return "Brain window, 0 to 80 HU"
+        case ImageKind.windows:
+            return "The stored colours: brain window in red, subdural in green, soft tissue in blue"
