@@ -20,8 +20,10 @@ def conf_folder() -> Path:
 
 
 def register_schema() -> None:
-    """Make the dataclasses the schema of conf/config.yaml."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    """Make the dataclasses the schema of conf/config.yaml; partition.noise may name any site."""
+    schema = OmegaConf.structured(Config)
+    OmegaConf.set_struct(schema.partition.noise, False)
+    ConfigStore.instance().store(name="schema", node=schema)
 
 
 def as_config(composed: DictConfig) -> Config:

@@ -132,6 +132,9 @@ class PartitionConfig:
     group: Group = Group.patient  # what is dealt as one piece; series and slice leak, to reproduce published splits
     seed: int = 0
     allow_missing_labels: bool = False  # go on although a label has no positive patient at all
+    noise: dict[str, Any] = field(
+        default_factory=dict
+    )  # site, or all -> labels, hu_shift, hu_noise, blur (cohort/noise.py)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -213,7 +216,8 @@ def cohort_name(config: Config) -> str:
     if part.name is not None:
         return part.name
     settings = partition_settings(config)
-    what = {key: value for key, value in settings.items() if key not in ("name", FILES)} | settings[FILES]
+    left_out = {"name", FILES} if part.noise else {"name", FILES, "noise"}  # without noise names are as they ever were
+    what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
     count = "" if part.kind is PartitionKind.explicit else f"{part.num_sites}-"
     return f"{config.data.name}-{part.kind}-{count}{digest}"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.cohort.noise import check_noise
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, ModelName, Norm, PartitionConfig, Trainable
 
@@ -43,6 +44,7 @@ def check(config: Config) -> None:
         if name is not None and (not name or name != Path(name).name or name in (".", "..")):
             raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
     _check_partition(config.partition)
+    check_noise(config.partition.noise)
     _check_contradictions(config)
 
 

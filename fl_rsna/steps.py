@@ -10,6 +10,7 @@ from pathlib import Path
 from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.noise import noise_of_sites
 from fl_rsna.cohort.partitioners import Group, PartitionKind, group_column, rarest_labels
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
@@ -128,7 +129,8 @@ def partition_step(config: Config) -> Cohort:
         group=part.group,
         seed=part.seed,
     )
-    return write_cohort(folder, prepared, sites, task, partition_settings(config), part.group)
+    noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
+    return write_cohort(folder, prepared, sites, task, partition_settings(config), part.group, noise)
 
 
 def _who_is_where(

@@ -335,3 +335,33 @@ def test_audit_of_a_cohort_exits_1_once_a_patient_is_at_two_sites(run: Run, dico
 def test_start_run_writes_config_first(cohort: Cohort, tmp_path: Path) -> None:
     start_run(tmp_path / "run", tiny_config(), cohort.sha256, "cpu", ())
     assert "image_size: 32" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_noisy_site_is_recorded_told_and_undone(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    words = ["data.name=mine", "partition.num_sites=2", "partition.noise={site-1: {labels: 0.5, hu_shift: 9, blur: 3}}"]
+    assert run(partition, *words) == (0, "")
+    (noisy,) = (tmp_path / "site_data").iterdir()
+    page = (noisy / "partition.html").read_text()
+    assert "<td>site-1</td><td>50% of training labels wrong, +9 HU, blur of 3 mm</td>" in page
+    assert run(simulate, "data.name=mine", *SMALL, "run.name=noisy") == (0, "")  # takes the cohort that was dealt
+    assert "50% of training labels wrong" in (tmp_path / "runs" / "noisy" / "report.html").read_text()
+    assert run(partition, *words[:2]) == (0, "")
+    (true,) = (path for path in (tmp_path / "site_data").iterdir() if path != noisy)
+    for site in ("site-1", "site-2", "test-site"):
+        assert (true / site / "index.csv").read_bytes() == (noisy / site / "index.csv").read_bytes()
+    assert "Noise" not in (true / "partition.html").read_text()
+
+
+def test_noise_that_cannot_be_is_refused_in_one_sentence(run: Run, dicom: Path, tmp_path: Path) -> None:
+    prepared(run)
+    refused = {
+        "partition.noise.site-7.labels=0.1": "partition.noise.site-7: no such site; expected all or one of site-1",
+        "partition.noise.site-1.fog=2": "partition.noise.site-1.fog: no such setting",
+        "partition.noise=0.2": "partition.noise: ",
+    }
+    for story in (partition, simulate):
+        for word, said in refused.items():
+            code, err = run(story, "data.name=mine", "partition.num_sites=2", word)
+            assert (code, err.startswith(f"error: {said}"), err.count("\n")) == (2, True, 1)
+    assert left_behind(tmp_path) == ["mine"]

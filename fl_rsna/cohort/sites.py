@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyarrow.csv import write_csv
 
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import Prepared, read_facts, table_sha256
+from fl_rsna.cohort.noise import SiteNoise, check_pixel_size
 from fl_rsna.cohort.partitioners import Group, group_column
 from fl_rsna.cohort.split import PARTS, TEST_SITE, SitePatients, overlaps, shared
 from fl_rsna.cohort.whole import built_whole
@@ -48,9 +50,11 @@ def write_cohort(
     task: Task,
     settings: dict[str, Any],
     group: Group = Group.patient,
+    noise: Mapping[str, SiteNoise] | None = None,
 ) -> Cohort:
     """Write every site's index.csv and images (hard links where the file system allows) and, last, cohort.json.
 
+    `noise` of sites is recorded, and changes the cohort's hash but neither tables nor images.
     All or nothing: the folder appears under its name only when complete. Raises ValueError when it exists.
     """
     if folder.exists():
@@ -60,15 +64,19 @@ def write_cohort(
     in_two = overlaps(sites)
     assert not in_two, f"{group.plural} in two places: {in_two}"
     tables = _site_tables(prepared.index, sites, group_column(group, task))
+    check_pixel_size(noise or {}, tables)
+    recorded = {name: asdict(settings) for name, settings in (noise or {}).items()}
+    noisy = {"noise": recorded} if recorded else {}
     what = {
         "task": task.name, "labels": list(task.labels), "image": prepared.image.value, "size": prepared.size,
         "group": group.value, "leaky": group is not Group.patient,
     }  # fmt: skip
     everyone = pd.concat([table.assign(site=name) for name, table in tables.items()])
-    sha256 = hashlib.sha256((json.dumps(what) + table_sha256(everyone)).encode()).hexdigest()
+    sha256 = hashlib.sha256((json.dumps(what | noisy) + table_sha256(everyone)).encode()).hexdigest()
     cohort_facts = {
         "name": folder.name,
         **what,
+        **noisy,
         "prepared": {
             "folder": prepared.folder.name,
             "index_sha256": prepared.index_sha256,
@@ -84,6 +92,7 @@ def write_cohort(
         for name, table in tables.items():
             _write_site(building / name, table, prepared.folder / "images")
             site_facts = {"site": name, "cohort": folder.name, "cohort_sha256": sha256, **what}
+            site_facts |= {"noise": recorded[name]} if name in recorded else {}
             (building / name / "site.json").write_text(json.dumps(site_facts, indent=2) + "\n")
         (building / "cohort.json").write_text(json.dumps(cohort_facts, indent=2) + "\n")
     return read_cohort(folder)

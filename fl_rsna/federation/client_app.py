@@ -55,7 +55,10 @@ def make_client_app(locate: Callable[[Context], Path]) -> ClientApp:
 
 
 def roll_call(message: Message, folder: Path) -> Message:
-    """Who this site is, what it holds, and hashes of its patients under the run's salt. No identifier leaves it."""
+    """Who this site is, what it holds, and hashes of its patients under the run's salt. No identifier leaves it.
+
+    A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
+    """
     told = read_instructions(message)
     data = open_site(folder, image_size=told.model.image_size)
     task = named_task(TaskName(told.task))

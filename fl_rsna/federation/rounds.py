@@ -112,7 +112,8 @@ def _call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> S
     strangers = hashed_patients(held_out.index[told.group_key], told.salt)
     check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
     held = {**{site.name: site.counts for site in sites}, TEST_SITE: counts(held_out.index, task)}
-    run.event("roll_call", sites=held, rounds=config.rounds, leaky=cohort.facts.get("leaky", False))
+    known = {"leaky": cohort.facts.get("leaky", False), "noise": cohort.facts.get("noise", {})}
+    run.event("roll_call", sites=held, rounds=config.rounds, **known)
     test = HeldOut(held_out, task, config.model, config.train)
     return Setting(grid=grid, config=config, cohort=cohort, sites=sites, told=told, test=test, run=run, network=network)
 

@@ -3,16 +3,20 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fl_rsna.imaging.store import ImageKind, fit_square, read_png
+from fl_rsna.cohort.noise import PIXEL_SIZE, read_noise
+from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
+from fl_rsna.learning.noisy import Scan, believed, scan_of
+from fl_rsna.task import TaskName, named_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +24,8 @@ class SiteData:
     """One site's packed slices, in the order of its index.
 
     `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024) or uint8 [N, S, S, 3]. `labels` is float32
-    [N, L] in the task's order, `split` holds train, validation or test.
+    [N, L] in the task's order, `split` holds train, validation or test. Of a noisy site this is what it sees and
+    believes: its scanner's pixels, and in `labels` and `index` its training labels with the wrong ones among them.
     """
 
     name: str
@@ -57,12 +62,14 @@ def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> Si
         raise ValueError(
             f"expected slices at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
         )
-    key = hashlib.sha256(raw_index + f"{image_size} {facts['image']} {facts['cohort_sha256']}".encode()).hexdigest()[
-        :16
-    ]
+    noise = read_noise(facts)
+    if noise.labels:
+        index = believed(index, noise, facts["site"], named_task(TaskName(facts["task"])))
+    of = f"{image_size} {facts['image']} {facts['cohort_sha256']}{noise if noise.of_scanner else ''}"
+    key = hashlib.sha256(raw_index + of.encode()).hexdigest()[:16]
     packed = (cache or folder / "packed") / f"{image_size}-{key}.npy"
     if not packed.exists():
-        _pack([folder / "images" / f"{image_id}.png" for image_id in index["image_id"]], image_size, packed)
+        _pack(folder / "images", index, scan_of(noise, facts["site"]), image_size, packed)
     return SiteData(
         name=facts["site"],
         cohort_sha256=facts["cohort_sha256"],
@@ -93,14 +100,20 @@ def gather(images: NDArray[np.generic], rows: NDArray[np.intp], device: torch.de
     return torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float()
 
 
-def _pack(paths: list[Path], image_size: int, target: Path) -> None:
+def _pack(images: Path, index: pd.DataFrame, scan: Scan, image_size: int, target: Path) -> None:
+    """Every image of the index as the site sees it, at `image_size`, in one array file."""
+
+    def seen(row: Mapping[Any, Any]) -> Image:
+        return fit_square(scan(read_png(images / f"{row['image_id']}.png"), row), image_size)
+
+    rows = index[["image_id", *(name for name in PIXEL_SIZE if name in index)]].to_dict("records")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    first = fit_square(read_png(paths[0]), image_size)
-    array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(paths), *first.shape))
+    first = seen(rows[0])
+    array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(rows), *first.shape))
     try:
-        for row, path in enumerate(paths):
-            array[row] = fit_square(read_png(path), image_size)
+        for place, row in enumerate(rows):
+            array[place] = seen(row)
         array.flush()
         os.replace(part, target)
     finally:

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.noise import said
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.imaging.rejections import MEANING, Reason
 
@@ -147,6 +148,8 @@ def say_cohort(cohort: Cohort) -> None:
             positives = [str(counted["positives"][label]) for label in cohort.labels]
             table.add_row(site, part, str(counted["patients"]), str(counted["slices"]), *positives)
     console.print(table)
+    for site, noise in cohort.facts.get("noise", {}).items():
+        console.print(f"noise at {site}: {said(noise)}; its files stay true", soft_wrap=True)
     if cohort.facts.get("leaky"):
         proof = cohort.facts["disjoint"]
         console.print(

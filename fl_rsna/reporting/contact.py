@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
 from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU, window
+from fl_rsna.learning.noisy import Scan, unchanged
 from fl_rsna.learning.seeds import derive_seed
 
 TILE = 160  # pixels a side
@@ -81,9 +82,9 @@ def evenly(index: pd.DataFrame, values: NDArray[np.float64], count: int) -> list
     return list(order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))])
 
 
-def draw(images: Path, row: Mapping[str, Any], view: View, *, boxed: bool = False) -> str:
-    """The slice of an index row as a JPEG data URI, TILE pixels a side; `boxed` draws the head's box on it."""
-    image = read_png(images / f"{row['image_id']}.png")
+def draw(images: Path, row: Mapping[str, Any], view: View, *, boxed: bool = False, scan: Scan = unchanged) -> str:
+    """The slice of an index row, as `scan` shows it, as a JPEG data URI, TILE pixels a side; `boxed` draws the head's box on it."""
+    image = scan(read_png(images / f"{row['image_id']}.png"), row)
     tile = seen_as(image, view)
     return as_uri(with_box(tile, row) if boxed else tile)
 

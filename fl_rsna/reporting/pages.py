@@ -9,10 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.cohort.index import Prepared, read_facts
+from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise, said
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.noisy import scan_of
 from fl_rsna.reporting import census, sheets
 from fl_rsna.reporting.contact import NO_LABEL
 from fl_rsna.reporting.figures import as_svg, heterogeneity
@@ -57,7 +59,7 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
 
 def write_partition_page(cohort: Cohort, task: Task) -> Path:
     """Write partition.html into a cohort's folder."""
-    facts: dict[str, Any] = {"leaky": False, "made_of": {}, "lacks": {}, **cohort.facts}
+    facts: dict[str, Any] = {"leaky": False, "made_of": {}, "lacks": {}, "noise": {}, **cohort.facts}
     parts = [part for by_part in facts["sites"].values() for part in by_part.values()]
     shares = [_share(facts["sites"][site], task.headline) for site in cohort.sites]
     page = rendered(
@@ -84,7 +86,8 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
         index = _read_site(folder / "index.csv", cohort.labels)
         headers.append({"site": [site], **census.site_facts(index)})
         if site in shown:
-            matrix.append(sheets.site_row(site, index, folder / "images", cohort.image, cohort.labels))
+            scan = scan_of(SiteNoise(**cohort.facts.get("noise", {}).get(site, {})), site)
+            matrix.append(sheets.site_row(site, index, folder / "images", cohort.image, cohort.labels, scan))
     return {
         "columns": [*cohort.labels, NO_LABEL],
         "shown_as": _shown_as(cohort.image),
@@ -104,7 +107,7 @@ def rendered(template: str, **what: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": interval, "megabytes": megabytes, "counted": sheets.counted}
+    environment.filters |= {"interval": interval, "megabytes": megabytes, "counted": sheets.counted, "noise": said}
     return environment.get_template(template).render(**what).encode()
 
 
@@ -116,7 +119,7 @@ def _spread_sites(sites: Sequence[str]) -> set[str]:
 
 def _read_site(path: Path, labels: Sequence[str]) -> pd.DataFrame:
     """What the pages need of a site's index; names stay text, and empty ones are not missing."""
-    wanted = {*census.SITE_COLUMNS, *labels}
+    wanted = {*census.SITE_COLUMNS, *PIXEL_SIZE, *labels}
     texts = {name: str for name in wanted if name in COLUMNS and COLUMNS[name].dtype == "str"}
     table = pd.read_csv(path, usecols=lambda name: name in wanted, dtype=texts)
     return table.fillna({name: "" for name in texts if name in table})

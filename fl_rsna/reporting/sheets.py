@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.noisy import Scan, unchanged
 from fl_rsna.reporting.contact import NO_LABEL, VIEWS_HU, Row, Tile, View, described, draw, evenly, spread, views
 
 TILES_A_ROW = 8
@@ -71,11 +72,13 @@ def box_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
     return [Row(name="head box", note="smallest to largest", tiles=tuple(tiles))]
 
 
-def site_row(name: str, index: pd.DataFrame, images: Path, kind: ImageKind, labels: Sequence[str]) -> dict[str, Any]:
-    """One slice of a site for each label and for none, with how many it has: a row of the matrix sites x labels."""
+def site_row(
+    name: str, index: pd.DataFrame, images: Path, kind: ImageKind, labels: Sequence[str], scan: Scan = unchanged
+) -> dict[str, Any]:
+    """One slice of a site, as its scanner shows it, for each label and for none, with how many it has: a row of a matrix."""
     cells = []
     for label, where in _with_each(index, labels):
-        tiles = _tiles(index, spread(index, where, 1, f"{name} {label}"), images, views(kind)[0], ())
+        tiles = _tiles(index, spread(index, where, 1, f"{name} {label}"), images, views(kind)[0], (), scan=scan)
         cells.append({"uri": tiles[0].uri if tiles else None, "label": label, "slices": int(where.sum())})
     return {"site": name, "slices": len(index), "cells": cells}
 
@@ -98,11 +101,12 @@ def _tiles(
     labels: Sequence[str],
     *,
     captioned: bool = True,
+    scan: Scan = unchanged,
 ) -> tuple[Tile, ...]:
     tiles = []
     for row in (_row(index, place) for place in places):
         found = tuple(label for label in labels if row[label] == 1)
-        uri = draw(images, row, view)
+        uri = draw(images, row, view, scan=scan)
         tiles.append(Tile(image_id=row["image_id"], uri=uri, caption=described(row) if captioned else "", labels=found))
     return tuple(tiles)
 

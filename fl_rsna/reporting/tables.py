@@ -22,6 +22,7 @@ class RunRecord:
     cohort: dict[str, Any]  # site -> part -> patients, slices, positives a label
     failures: list[dict[str, Any]]
     leaky: bool  # one patient may be in two places, as was asked for by name
+    noise: dict[str, dict[str, float]]  # site -> what partition.noise made wrong there
 
     @property
     def headline(self) -> str:
@@ -63,6 +64,7 @@ def read_run(folder: Path) -> RunRecord:
         else pd.DataFrame(columns=["round", "phase", "site", "seconds", "bytes_down", "bytes_up"]),
         cohort=roll["sites"],
         leaky=roll.get("leaky", False),
+        noise=roll.get("noise", {}),
         failures=[event for event in events if event["event"] == "site_failed"],
     )
 

@@ -1,0 +1,123 @@
+"""A site made worse on purpose: some of its training labels are wrong, and its scanner drifts, is noisy or blurs.
+
+These are settings of a site, recorded beside its data in site.json and applied when the site opens it
+(learning/noisy.py). index.csv and the images stay true: a cohort without the setting is the same cohort without noise.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.windows import HU_MAX, HU_MIN
+
+KEY = "partition.noise"
+ALL = "all"  # every training site; what a site's own entry says counts before it
+PIXEL_SIZE = ("column_spacing_mm", "row_spacing_mm", "rows", "columns")  # columns of an index that tell it
+WIDEST = HU_MAX - HU_MIN
+
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "labels": ("0 to 1, a share of training slices", lambda value: 0 <= value <= 1),
+    "hu_shift": (f"-{WIDEST} to {WIDEST} HU", lambda value: abs(value) <= WIDEST),
+    "hu_noise": (f"0 to {WIDEST} HU", lambda value: 0 <= value <= WIDEST),
+    "blur": ("0 or more mm", lambda value: 0 <= value < math.inf),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteNoise:
+    """What is wrong at one site; nothing by default. `seed` is the cohort's.
+
+    `labels` is the share of training slices whose label row is wrong. The others are its scanner's, in all parts of the
+    site, at the prepared resolution: `hu_shift` HU added (calibration drift), `hu_noise` SD in HU of white Gaussian
+    noise, `blur` SD in mm of a Gaussian point spread function.
+    """
+
+    labels: float = 0.0
+    hu_shift: float = 0.0
+    hu_noise: float = 0.0
+    blur: float = 0.0
+    seed: int = 0
+
+    @property
+    def of_scanner(self) -> bool:
+        """Whether the site sees other pixels than its images hold."""
+        return any((self.hu_shift, self.hu_noise, self.blur))
+
+    @property
+    def any(self) -> bool:
+        return self.of_scanner or self.labels > 0
+
+
+def check_noise(asked: Mapping[str, Any], key: str = KEY) -> None:
+    """Refuse what no site can be set to; raises ValueError with the setting's path. Sites are checked once dealt."""
+    for site, settings in asked.items():
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"{key}.{site}: expected settings such as {{labels: 0.2}}, got {settings!r}")
+        for name, value in settings.items():
+            if name not in RANGES:
+                raise ValueError(f"{key}.{site}.{name}: no such setting; expected one of {', '.join(RANGES)}")
+            expected, rule = RANGES[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not rule(value):
+                raise ValueError(f"{key}.{site}.{name}: expected {expected}, got {value}")
+    if asked.get(TEST_SITE, {}).get("labels"):
+        raise ValueError(
+            f"{key}.{TEST_SITE}.labels: expected true labels where models are scored, "
+            f"got {asked[TEST_SITE]['labels']}; leave it out"
+        )
+
+
+def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageKind, seed: int) -> dict[str, SiteNoise]:
+    """The noise of every one of `sites` that has any; raises ValueError for an unknown site and for 8-bit images."""
+    check_noise(asked)
+    unknown = [site for site in asked if site not in (*sites, ALL)]
+    if unknown:
+        known = ", ".join(sites[:10]) + (", ..." if len(sites) > 10 else "")
+        raise ValueError(f"{KEY}.{unknown[0]}: no such site; expected {ALL} or one of {known}")
+    found = {}
+    for site in sites:
+        said = {**(asked.get(ALL, {}) if site != TEST_SITE else {}), **asked.get(site, {})}
+        noise = SiteNoise(**{name: float(value) for name, value in said.items()}, seed=seed)
+        if noise.of_scanner and image is not ImageKind.hu:
+            raise ValueError(
+                f"{KEY}.{site}: expected labels alone with {image} images, which hold no HU to shift, got "
+                f"{', '.join(name for name in said if name != 'labels')}; prepare the data with data.image=hu"
+            )
+        if noise.any:
+            found[site] = noise
+    return found
+
+
+def check_pixel_size(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse to blur, in mm, slices whose pixels have no known size; raises ValueError."""
+    for site, settings in noise.items():
+        table = tables[site]
+        known = table[list(PIXEL_SIZE)].gt(0).all(axis=1) if {*PIXEL_SIZE} <= set(table) else table["image_id"].isna()
+        if settings.blur and not known.all():
+            raise ValueError(
+                f"{KEY}.{site}.blur: expected the pixel spacing of every slice, which blur in mm needs, but "
+                f"{int((~known).sum())} of {len(table)} have none; leave it out"
+            )
+
+
+def read_noise(facts: Mapping[str, Any]) -> SiteNoise:
+    """The noise that site.json records; none without a record. Raises ValueError for one that cannot be."""
+    recorded = facts.get("noise", {})
+    check_noise({facts["site"]: {name: value for name, value in recorded.items() if name != "seed"}}, "site.json noise")
+    return SiteNoise(**recorded)
+
+
+def said(noise: Mapping[str, float]) -> str:
+    """A record of noise in words: `20% of training labels wrong, +15 HU, noise 10 HU, blur 1 mm`."""
+    words = {
+        "labels": "{:.3g}% of training labels wrong",
+        "hu_shift": "{:+g} HU",
+        "hu_noise": "noise of {:g} HU",
+        "blur": "blur of {:g} mm",
+    }
+    shown = {**noise, "labels": 100 * noise.get("labels", 0)}
+    return ", ".join(text.format(shown[name]) for name, text in words.items() if shown.get(name))
