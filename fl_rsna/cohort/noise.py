@@ -6,7 +6,7 @@ These are settings of a site, recorded beside its data in site.json and applied 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -92,8 +92,8 @@ def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageK
     return found
 
 
-def check_pixel_size(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFrame]) -> None:
-    """Refuse to blur, in mm, slices whose pixels have no known size; raises ValueError."""
+def noise_record(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    """What cohort.json says of each noisy site; raises ValueError for blur, in mm, of slices whose pixels have no known size."""
     for site, settings in noise.items():
         table = tables[site]
         known = table[list(PIXEL_SIZE)].gt(0).all(axis=1) if {*PIXEL_SIZE} <= set(table) else table["image_id"].isna()
@@ -102,6 +102,7 @@ def check_pixel_size(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.Dat
                 f"{KEY}.{site}.blur: expected the pixel spacing of every slice, which blur in mm needs, but "
                 f"{int((~known).sum())} of {len(table)} have none; leave it out"
             )
+    return {site: asdict(settings) for site, settings in noise.items()}
 
 
 def read_noise(facts: Mapping[str, Any]) -> SiteNoise:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pyarrow.csv import write_csv
 
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import Prepared, read_facts, table_sha256
-from fl_rsna.cohort.noise import SiteNoise, check_pixel_size
+from fl_rsna.cohort.noise import SiteNoise, noise_record
 from fl_rsna.cohort.partitioners import Group, group_column
 from fl_rsna.cohort.split import PARTS, TEST_SITE, SitePatients, overlaps, shared
 from fl_rsna.cohort.whole import built_whole
@@ -64,8 +64,7 @@ def write_cohort(
     in_two = overlaps(sites)
     assert not in_two, f"{group.plural} in two places: {in_two}"
     tables = _site_tables(prepared.index, sites, group_column(group, task))
-    check_pixel_size(noise or {}, tables)
-    recorded = {name: asdict(settings) for name, settings in (noise or {}).items()}
+    recorded = noise_record(noise or {}, tables)
     noisy = {"noise": recorded} if recorded else {}
     what = {
         "task": task.name, "labels": list(task.labels), "image": prepared.image.value, "size": prepared.size,

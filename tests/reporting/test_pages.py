@@ -169,6 +169,20 @@ def test_a_leaky_cohort_is_called_one(own_cohort: Cohort) -> None:
     assert "no: 1 pair of parts share patients" in page
 
 
+def test_a_noisy_site_is_shown_as_its_scanner_sees_and_said_to_be(own_cohort: Cohort) -> None:
+    brighter = changed(own_cohort, noise={"site-2": {"hu_shift": 25.0}})
+    true, noisy = (cohort_view(cohort)["matrix"] for cohort in (own_cohort, brighter))
+    for before, after in zip(true, noisy, strict=True):
+        if before["site"] != "site-2":
+            assert after == before
+            continue
+        for one, other in zip(before["cells"], after["cells"], strict=True):
+            assert one["slices"] == other["slices"]
+            assert one["uri"] is None or np.mean(pixels_of(other["uri"])) > np.mean(pixels_of(one["uri"])) + 20
+    page = write_partition_page(brighter, ICH).read_text()
+    assert "<td>site-2</td><td>+25 HU</td>" in page
+
+
 def test_what_prepare_rejected_is_told_again(own_cohort: Cohort) -> None:
     prepared = {**own_cohort.facts["prepared"], "rejected": {"no_label": 3}}
     page = write_partition_page(changed(own_cohort, prepared=prepared), ICH).read_text()
