@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.cohort.partitioners import Group, PartitionKind
+from fl_rsna.cohort.s0 import Layout
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import TaskName
 
@@ -131,6 +132,7 @@ class PartitionConfig:
     validation: float = 0.2  # share of a site's patients
     group: Group = Group.patient  # what is dealt as one piece; series and slice leak, to reproduce published splits
     seed: int = 0
+    layout: Layout = Layout.standard  # s0 adds the tables and folders of the RSNA preprocessing S0; cohort/s0.py
     allow_missing_labels: bool = False  # go on although a label has no positive patient at all
     noise: dict[str, Any] = field(
         default_factory=dict

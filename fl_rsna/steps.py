@@ -13,6 +13,7 @@ from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.noise import noise_of_sites
 from fl_rsna.cohort.partitioners import Group, PartitionKind, group_column, rarest_labels
 from fl_rsna.cohort.prepared import Request, prepare_folder
+from fl_rsna.cohort.s0 import Layout, read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import TEST_SITE, split_patients
 from fl_rsna.config import FILES, Config, PartitionConfig, PrepareEngine, cohort_name, partition_settings
@@ -21,6 +22,7 @@ from fl_rsna.imaging.workers import Converter, convert_here, convert_local, conv
 from fl_rsna.task import Task, named_task
 
 DEMO = "demo"
+TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
 
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
@@ -43,7 +45,7 @@ def prepare_step(config: Config, on_progress: Progress) -> list[Prepared]:
         test_set=data.test_set,
     )
     request = Request(task=task, image=data.image, size=data.size, hash_ids=data.hash_ids, salt=data.salt)
-    sets = [(data.name, inputs.files, inputs.labels), (f"{data.name}-test", inputs.test_files, None)]
+    sets = [(data.name, inputs.files, inputs.labels), (TEST_SET.format(data.name), inputs.test_files, None)]
     return [
         prepare_folder(
             Path(config.paths.prepared) / name,
@@ -130,7 +132,10 @@ def partition_step(config: Config) -> Cohort:
         seed=part.seed,
     )
     noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
-    return write_cohort(folder, prepared, sites, task, partition_settings(config), part.group, noise)
+    beside = Path(config.paths.prepared) / TEST_SET.format(config.data.name)
+    unlabelled = read_unlabelled(beside, task) if part.layout is Layout.s0 else None
+    settings = partition_settings(config)
+    return write_cohort(folder, prepared, sites, task, settings, part.group, noise, part.layout, unlabelled)
 
 
 def _who_is_where(
@@ -181,7 +186,11 @@ def adopt_cohort(config: Config) -> None:
     for cohort in dealt:
         known = {field.name for field in fields(PartitionConfig)}
         settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
-        choices = {"kind": PartitionKind(settings["kind"]), "group": Group(settings.get("group", Group.patient))}
+        choices = {
+            "kind": PartitionKind(settings["kind"]),
+            "group": Group(settings.get("group", Group.patient)),
+            "layout": Layout(settings.get("layout", Layout.standard)),
+        }
         config.partition = PartitionConfig(**{**settings, **choices, "name": cohort.name})
 
 

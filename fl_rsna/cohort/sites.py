@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,9 @@ from pyarrow.csv import write_csv
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import Prepared, read_facts, table_sha256
 from fl_rsna.cohort.noise import SiteNoise, noise_record
+from fl_rsna.cohort.links import link_images
 from fl_rsna.cohort.partitioners import Group, group_column
+from fl_rsna.cohort.s0 import Layout, check_names, write_s0
 from fl_rsna.cohort.split import PARTS, TEST_SITE, SitePatients, overlaps, shared
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.imaging.store import ImageKind
@@ -51,16 +51,21 @@ def write_cohort(
     settings: dict[str, Any],
     group: Group = Group.patient,
     noise: Mapping[str, SiteNoise] | None = None,
+    layout: Layout = Layout.standard,
+    unlabelled: pd.DataFrame | None = None,
 ) -> Cohort:
     """Write every site's index.csv and images (hard links where the file system allows) and, last, cohort.json.
 
-    `noise` of sites is recorded, and changes the cohort's hash but neither tables nor images.
-    All or nothing: the folder appears under its name only when complete. Raises ValueError when it exists.
+    All or nothing: the folder appears under its name only when complete. `noise` of sites is recorded, and changes the
+    cohort's hash but neither tables nor images. `unlabelled` is the index of slices without labels that the layout s0
+    lists. Raises ValueError when the folder exists.
     """
     if folder.exists():
         raise ValueError(
             f"partition.name: expected a new cohort folder, got the existing {folder}; delete it or choose another name"
         )
+    if layout is Layout.s0:
+        check_names(site.name for site in sites)
     in_two = overlaps(sites)
     assert not in_two, f"{group.plural} in two places: {in_two}"
     tables = _site_tables(prepared.index, sites, group_column(group, task))
@@ -93,6 +98,8 @@ def write_cohort(
             site_facts = {"site": name, "cohort": folder.name, "cohort_sha256": sha256, **what}
             site_facts |= {"noise": recorded[name]} if name in recorded else {}
             (building / name / "site.json").write_text(json.dumps(site_facts, indent=2) + "\n")
+        if layout is Layout.s0:
+            write_s0(building, tables, prepared.index, unlabelled, task.labels)
         (building / "cohort.json").write_text(json.dumps(cohort_facts, indent=2) + "\n")
     return read_cohort(folder)
 
@@ -175,16 +182,5 @@ def _rejected(folder: Path) -> dict[str, Any]:
 
 
 def _write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:
-    (folder / "images").mkdir(parents=True)
+    link_images(table["image_id"], images, folder / "images")
     write_csv(pa.Table.from_pandas(table, preserve_index=False), folder / "index.csv")  # floats to the last bit
-    here, there = os.fspath(images), os.fspath(folder / "images")
-    for image_id in table["image_id"].tolist():
-        source, target = f"{here}/{image_id}.png", f"{there}/{image_id}.png"
-        try:
-            os.link(source, target)
-        except FileNotFoundError:
-            raise ValueError(
-                f"expected {source}, which index.parquet names, got no such file; prepare the data again"
-            ) from None
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(source, target)

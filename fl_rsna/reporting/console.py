@@ -25,6 +25,7 @@ from rich.text import Text
 
 from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.noise import said
+from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA, Layout
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.imaging.rejections import MEANING, Reason
 
@@ -150,6 +151,8 @@ def say_cohort(cohort: Cohort) -> None:
     console.print(table)
     for site, noise in cohort.facts.get("noise", {}).items():
         console.print(f"noise at {site}: {said(noise)}; its files stay true", soft_wrap=True)
+    if cohort.facts["settings"].get("layout") == Layout.s0:
+        console.print(_s0_line(cohort), soft_wrap=True)
     if cohort.facts.get("leaky"):
         proof = cohort.facts["disjoint"]
         console.print(
@@ -157,6 +160,13 @@ def say_cohort(cohort: Cohort) -> None:
             "two places or more, so scores will be too high; partition.group=patient does not leak[/red]",
             soft_wrap=True,
         )
+
+
+def _s0_line(cohort: Cohort) -> str:
+    there, data = (cohort.folder / TEST_METADATA).exists(), cohort.facts["prepared"]["folder"]
+    held = [TRAIN, TRAIN_METADATA, *[TEST_METADATA] * there, "a table a site", f"{IMAGES}/"]
+    without = "" if there else f"; no {TEST_METADATA}, for {data}-test was not prepared as a set without labels"
+    return f"layout s0: {', '.join(held)}{without}"
 
 
 def _round_line(row: Mapping[str, Any], rounds: int) -> str:
