@@ -20,7 +20,7 @@ ID_COLUMNS = {  # headers that name what is dealt
 }
 SITE_COLUMN = "site"
 NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # of a site; also a folder's name
-TAKEN = "cohort.json"  # lies beside the sites' folders
+TAKEN = ("cohort.json", "partition.html")  # lie beside the sites' folders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +130,12 @@ def _check_names(key: str, path: Path, sites: Mapping[str, str]) -> None:
         )
     if names == [TEST_SITE]:
         raise ValueError(f"{key}: expected a site besides {TEST_SITE}, got none in {path}")
-    seen = {TAKEN: TAKEN} if TEST_SITE in names else {TAKEN: TAKEN, TEST_SITE: TEST_SITE}
+    seen = {name: name for name in (TAKEN if TEST_SITE in names else (*TAKEN, TEST_SITE))}
     for name in names:
-        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
-        if other is not name:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        if folded in seen:
             raise ValueError(
-                f"{key}: expected site names apart in more than case, got {name!r} beside {other!r} in {path}; rename one"
+                f"{key}: expected site names apart in more than case, from each other and from what else a cohort holds, "
+                f"got {name!r} beside {seen[folded]!r} in {path}; rename it"
             )
+        seen[folded] = name

@@ -91,7 +91,7 @@ def check_enough(patients: int, num_sites: int, group: Group) -> None:
     if patients < needed:
         raise ValueError(
             f"partition.num_sites: expected at least {needed} {group.plural} for {num_sites} sites beside the test site "
-            f"({MIN_PATIENTS} a site), got {patients}; lower partition.num_sites"
+            f"({MIN_PATIENTS} a site), got {patients}; lower partition.num_sites or hold out fewer"
         )
 
 

@@ -23,6 +23,10 @@ def held_out_patients(
 ) -> list[str]:
     """Who is set aside before the rest is dealt; nobody when a whole site is left out afterwards."""
     if folds is not None:
+        if folds > len(rarest):
+            raise ValueError(
+                f"partition.folds: expected at most {len(rarest)}, one for each of the {group.plural}, got {folds}; lower it"
+            )
         return greedy_folds(rarest, folds, seed)[fold]
     if isinstance(test, str):
         return []

@@ -47,6 +47,23 @@ def test_the_order_of_rows_does_not_matter(kind: PartitionKind) -> None:
         assert split(shuffled, kind=kind, seed=5) == expected
 
 
+@pytest.mark.parametrize("kind", [PartitionKind.scanner, PartitionKind.origin, PartitionKind.explicit])
+@pytest.mark.parametrize("test", [0.2, "site-2"])
+def test_nor_does_it_where_sites_are_there_already(kind: PartitionKind, test: float | str) -> None:
+    index = tiny_index(patients=25, slices=3)
+    number = index["patient_id"].str[1:].astype(int)
+    words = (number * 7 % 25 % 4 + (index["rank"] == 1)).astype(str)  # not the same on all slices of a patient
+    index = index.assign(origin=words, fingerprint=words)
+    patients = sorted(set(index["patient_id"]))
+    assignment = {patient: f"site-{n % 3 + 1}" for n, patient in enumerate(patients)}
+    expected = split(index, kind=kind, test=test, assignment=assignment)
+    assert placed(expected) == patients
+    for seed in range(5):
+        shuffled = index.sample(frac=1, random_state=np.random.default_rng(seed)).reset_index(drop=True)
+        turned = dict(reversed(assignment.items()))
+        assert split(shuffled, kind=kind, test=test, assignment=turned) == expected
+
+
 def test_the_seed_decides() -> None:
     index = tiny_index(patients=25, slices=3)
     assert split(index, seed=1) == split(index, seed=1)
