@@ -218,7 +218,9 @@ def cohort_name(config: Config) -> str:
     if part.name is not None:
         return part.name
     settings = partition_settings(config)
-    left_out = {"name", FILES} if part.noise else {"name", FILES, "noise"}  # without noise names are as they ever were
+    left_out = {"name", FILES, "layout"} | (
+        {"noise"} if not part.noise else set()
+    )  # the name tells data apart, and older names stay
     what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
     count = "" if part.kind is PartitionKind.explicit else f"{part.num_sites}-"

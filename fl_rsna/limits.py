@@ -80,7 +80,11 @@ def _check_partition(part: PartitionConfig) -> None:
 
 
 def _check_contradictions(config: Config) -> None:
-    model = config.model
+    data, model = config.data, config.model
+    if data.unlabelled and data.labels is not None:
+        raise ValueError(
+            f"data.labels: expected nothing with data.unlabelled=true, got {data.labels}; leave one of them out"
+        )
     if model.pretrained and model.name is not ModelName.efficientnet_lite0:
         raise ValueError(
             f"model.pretrained: expected false for {model.name}, whose ImageNet weights would need a download; "

@@ -13,10 +13,9 @@ def prepare(config: Config) -> None:
     if config.data.dicom is not None and config.data.name == DEMO:
         raise ValueError(f"data.name: expected a name for your data, got {DEMO}, which stands for the synthetic cohort")
     with Display() as display:
-        made = prepare_step(config, display.step)
-    for prepared in made:
-        say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))
-        console.print(f"page: {write_prepare_page(prepared, named_task(config.data.task))}", soft_wrap=True)
+        for prepared in prepare_step(config, display.step):
+            say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))
+            console.print(f"page: {write_prepare_page(prepared, named_task(config.data.task))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

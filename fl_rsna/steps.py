@@ -3,7 +3,7 @@
 import functools
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -27,10 +27,10 @@ TEST_SET = "{}-test"  # the name of the set without labels that lies beside data
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
-def prepare_step(config: Config, on_progress: Progress) -> list[Prepared]:
-    """Prepare what data.dicom and data.labels name, and RSNA's stage_2_test beside it as a set without labels.
+def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
+    """Prepare what data.dicom and data.labels name, then RSNA's stage_2_test beside it as a set without labels.
 
-    Raises ValueError when the request cannot be met.
+    Each set is there when it is given; raises ValueError when the request for the next one cannot be met.
     """
     data, task = config.data, named_task(config.data.task)
     if data.dicom is None:
@@ -46,19 +46,17 @@ def prepare_step(config: Config, on_progress: Progress) -> list[Prepared]:
     )
     request = Request(task=task, image=data.image, size=data.size, hash_ids=data.hash_ids, salt=data.salt)
     sets = [(data.name, inputs.files, inputs.labels), (TEST_SET.format(data.name), inputs.test_files, None)]
-    return [
-        prepare_folder(
-            Path(config.paths.prepared) / name,
-            request,
-            files,
-            labels,
-            max_rejected=data.max_rejected,
-            convert=_converter(config),
-            on_progress=functools.partial(on_progress, f"preparing {name}"),
-        )
-        for name, files, labels in sets
-        if files
-    ]
+    for name, files, labels in sets:
+        if files:
+            yield prepare_folder(
+                Path(config.paths.prepared) / name,
+                request,
+                files,
+                labels,
+                max_rejected=data.max_rejected,
+                convert=_converter(config),
+                on_progress=functools.partial(on_progress, f"preparing {name}"),
+            )
 
 
 def _converter(config: Config) -> Converter:

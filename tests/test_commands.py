@@ -202,6 +202,19 @@ def test_rsnas_layout_is_prepared_with_its_test_set(run: Run, dicom: Path, tmp_p
     assert run(partition, "data.name=mine")[0] == 0
 
 
+def test_a_test_set_without_a_slice_does_not_hide_the_set_that_was_prepared(
+    run: Run, dicom: Path, tmp_path: Path
+) -> None:
+    dicom.rename(tmp_path / "stage_2_train")
+    (tmp_path / "stage_2_test").mkdir()
+    (tmp_path / "stage_2_test" / "notes.txt").write_text("no DICOM")
+    code, err = run(prepare, "data.dicom=stage_2_train", "data.labels=labels.csv", "data.name=mine")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: data.dicom: expected at least one usable slice for mine-test, got none in 1 files")
+    assert [path.name for path in (tmp_path / "prepared").iterdir()] == ["mine"]
+    assert (tmp_path / "prepared" / "mine" / "prepare.html").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_no_worker_and_is_finished(dicom: Path, tmp_path: Path) -> None:
     """The command itself with its worker processes, killed once its journal has begun."""

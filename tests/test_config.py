@@ -40,6 +40,7 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
     [
         ("rounds=0", "rounds"),
         ("partition.alpha=0", "partition.alpha"),
+        ("data.unlabelled=true data.labels=labels.csv", "data.labels"),
         ("partition.test=1", "partition.test"),
         ("strategy.quorum=1.5", "strategy.quorum"),
         ("train.learning_rate=-1", "train.learning_rate"),

@@ -15,8 +15,8 @@ from pyarrow.csv import write_csv
 
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import Prepared, read_facts, table_sha256
-from fl_rsna.cohort.noise import SiteNoise, noise_record
 from fl_rsna.cohort.links import link_images
+from fl_rsna.cohort.noise import SiteNoise, noise_record
 from fl_rsna.cohort.partitioners import Group, group_column
 from fl_rsna.cohort.s0 import Layout, check_names, write_s0
 from fl_rsna.cohort.split import PARTS, TEST_SITE, SitePatients, overlaps, shared

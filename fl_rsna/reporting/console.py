@@ -28,6 +28,7 @@ from fl_rsna.cohort.noise import said
 from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA, Layout
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.imaging.rejections import MEANING, Reason
+from fl_rsna.reporting.sheets import counted
 
 LINE_S = 10.0
 
@@ -127,7 +128,8 @@ class Display:
 def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
     """What prepare made, and what it rejected and why."""
     console.print(
-        f"prepared {facts['slices']} slices of {facts['patients']} patients in {prepared.folder}", soft_wrap=True
+        f"prepared {counted(facts['slices'], 'slice')} of {counted(facts['patients'], 'patient')} in {prepared.folder}",
+        soft_wrap=True,
     )
     positives = ", ".join(f"{label} {count}" for label, count in facts["positives"].items())
     console.print(f"positive slices: {positives}" if positives else "without labels: to be scored only", soft_wrap=True)
@@ -145,9 +147,9 @@ def say_cohort(cohort: Cohort) -> None:
     for name in ("site", "part", "patients", "slices", *cohort.labels):
         table.add_column(name, justify="left" if name in ("site", "part") else "right")
     for site, parts in cohort.facts["sites"].items():
-        for part, counted in parts.items():
-            positives = [str(counted["positives"][label]) for label in cohort.labels]
-            table.add_row(site, part, str(counted["patients"]), str(counted["slices"]), *positives)
+        for part, held in parts.items():
+            positives = [str(held["positives"][label]) for label in cohort.labels]
+            table.add_row(site, part, str(held["patients"]), str(held["slices"]), *positives)
     console.print(table)
     for site, noise in cohort.facts.get("noise", {}).items():
         console.print(f"noise at {site}: {said(noise)}; its files stay true", soft_wrap=True)

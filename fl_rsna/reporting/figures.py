@@ -1,6 +1,7 @@
 """Figures of the pages, as inline SVG: curves by round, and how much sites differ."""
 
 import io
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ PALETTE = (
     "#000000",
 )  # Okabe and Ito: colour-blind safe; black becomes the page's own ink
 FEW_SITES = 16  # whose shares are written into their cells
+ROOM, LEAST_ROOM = 110, 9  # characters below all columns together, and below one
 FULL_COLOUR = 2.0  # doublings at which a cell has its full colour
 
 
@@ -72,7 +74,8 @@ def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> 
             axes.text(column + 0.48, row + 0.48, text, ha="center", va="center", fontsize=8)
     step = 1 if few else -(-len(sites) // 10)
     named = [*range(0, len(sites) - 1 - step // 2, step), len(sites) - 1]
-    axes.set_xticks([place + 0.48 for place in named], [list(sites)[place] for place in named])
+    room = max(LEAST_ROOM, ROOM // len(named))
+    axes.set_xticks([place + 0.48 for place in named], [textwrap.fill(list(sites)[place], room) for place in named])
     rows = [f"{label}  {share:.1%}" for label, share in zip(labels, whole, strict=True)]
     axes.set_yticks([row + 0.48 for row in range(len(labels))], rows)
     axes.set(xlim=(0, len(sites)), ylim=(len(labels), 0))

@@ -1,6 +1,6 @@
 """The pages of the steps before a run: one offline HTML file for prepared data, one for a cohort."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.cohort.index import Prepared, read_facts
 from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise, said
+from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
@@ -22,6 +23,11 @@ from fl_rsna.reporting.tables import interval, megabytes
 from fl_rsna.task import Task
 
 SITES_SHOWN = 12
+ONLY_OF = {  # settings that mean something to one kind of partition
+    "alpha": PartitionKind.dirichlet,
+    "sigma": PartitionKind.quantity,
+    "lacking": PartitionKind.specialist,
+}
 
 
 def write_prepare_page(prepared: Prepared, task: Task) -> Path:
@@ -65,6 +71,8 @@ def write_partition_page(cohort: Cohort, task: Task) -> Path:
     page = rendered(
         "partition.html.j2",
         facts=facts,
+        made_of={site: [_spoken(value) for value in values] for site, values in facts["made_of"].items()},
+        settings=_settings_that_count(facts["settings"]),
         training_sites=cohort.sites,
         slices=sum(part["slices"] for part in parts),
         headline=task.headline,
@@ -109,6 +117,27 @@ def rendered(template: str, **what: Any) -> bytes:
     )
     environment.filters |= {"interval": interval, "megabytes": megabytes, "counted": sheets.counted, "noise": said}
     return environment.get_template(template).render(**what).encode()
+
+
+def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decided who is where, as it is typed; hashes of files each on a line of their own."""
+    kind, folds = settings.get("kind"), settings.get("folds")
+    idle = {name for name, of in ONLY_OF.items() if of != kind} | {"test" if folds else "fold"}
+    idle |= {"num_sites"} if kind == PartitionKind.explicit else set()
+    shown: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name == "noise":
+            continue  # it has a table of its own
+        if isinstance(value, dict):
+            shown |= {f"{file} {name.removeprefix('files_')}": digest for file, digest in value.items()}
+        elif value is not None and name not in idle:
+            shown[name] = str(value).lower() if isinstance(value, bool) else value
+    return shown
+
+
+def _spoken(value: str) -> str:
+    """What makes a natural site, a header fingerprint in its words: `not stated · 12u-1024 · none · 36/80`."""
+    return " · ".join(word or "not stated" for word in value.split("|"))
 
 
 def _spread_sites(sites: Sequence[str]) -> set[str]:

@@ -183,6 +183,22 @@ def test_a_noisy_site_is_shown_as_its_scanner_sees_and_said_to_be(own_cohort: Co
     assert "<td>site-2</td><td>+25 HU</td>" in page
 
 
+def test_only_settings_that_decided_are_told(own_cohort: Cohort) -> None:
+    settings = {"kind": "dirichlet", "name": None, "alpha": 0.3, "sigma": 1.0, "folds": 5, "fold": 2, "test": 0.2}
+    files = {"layout": "s0", "allow_missing_labels": True, "files_sha256": {"assignment": "abcd"}}
+    page = write_partition_page(changed(own_cohort, settings=settings | files), ICH).read_text()
+    told = dict(re.findall(r"<td>([\w ]+)</td><td><code>(.*?)</code>", page))
+    decided = {"kind": "dirichlet", "alpha": "0.3", "folds": "5", "fold": "2", "layout": "s0"}
+    decided |= {"allow_missing_labels": "true", "assignment sha256": "abcd"}
+    assert {name: value for name, value in told.items() if "sha256" not in name or name in decided} == decided
+
+
+def test_natural_sites_are_told_in_words(own_cohort: Cohort) -> None:
+    made_of = {"site-1": ["|12u-1024|none|40/80", "GE Optima|16s+0|deep|"]}
+    page = write_partition_page(changed(own_cohort, made_of=made_of), ICH).read_text()
+    assert "<div>not stated · 12u-1024 · none · 40/80</div><div>GE Optima · 16s+0 · deep · not stated</div>" in page
+
+
 def test_what_prepare_rejected_is_told_again(own_cohort: Cohort) -> None:
     prepared = {**own_cohort.facts["prepared"], "rejected": {"no_label": 3}}
     page = write_partition_page(changed(own_cohort, prepared=prepared), ICH).read_text()
