@@ -4,7 +4,7 @@ An index with every declared column is made up around real labels (or drawn ones
 hard links to a few tiny PNGs, and `python -m fl_rsna.partition` runs in a fresh process, several times. Printed: median
 seconds and peak memory of that process, beside the goals.
 
-    python scripts/bench_partition.py [--labels <wide csv>] [--rows 752803] [--sites 100] [--partition iid] [--repeats 3]
+    python scripts/bench_partition.py [--labels <wide csv>] [--rows 752803] [--sites 100] [--partition iid] [--layout standard] [--repeats 3]
 """
 
 import argparse
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the process that measures stays small: its memory would cou
     import pandas as pd
 
 GOAL_S, GOAL_GB = 60.0, 3.0
-ROWS_A_PICTURE = 20_000  # ext4 allows 65,000 links to a file: one here, one at a site
+ROWS_A_PICTURE = 20_000  # ext4 allows 65,000 links to a file: one here, one at a site, one more with --layout s0
 PREVALENCE = {
     "epidural": 0.0042,
     "intraparenchymal": 0.048,
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=752_803)
     parser.add_argument("--sites", type=int, default=100)
     parser.add_argument("--partition", default="iid", help="iid, dirichlet, quantity, ...")
+    parser.add_argument("--layout", default="standard", help="standard or s0")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to work; its file system is what is measured")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
@@ -61,7 +62,8 @@ def partition_once(folder: Path, words: argparse.Namespace) -> tuple[float, floa
     """Seconds and peak GB of one `python -m fl_rsna.partition`; its sites are deleted again."""
     command = [
         sys.executable, "-m", "fl_rsna.partition", "data.name=bench", f"partition={words.partition}", f"partition.num_sites={words.sites}",
-        f"paths.prepared={folder / 'prepared'}", f"paths.sites={folder / 'sites'}", "partition.allow_missing_labels=true",
+        f"partition.layout={words.layout}", "partition.allow_missing_labels=true",
+        f"paths.prepared={folder / 'prepared'}", f"paths.sites={folder / 'sites'}",
     ]  # fmt: skip
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -173,12 +175,14 @@ def labels_of(rows: int, path: Path | None, rng: "np.random.Generator") -> "pd.D
 def report(words: argparse.Namespace, seconds: tuple[float, ...], gigabytes: tuple[float, ...]) -> None:
     median, peak = statistics.median(seconds), max(gigabytes)
     spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-    print(f"{words.rows} slices to {words.sites} {words.partition} sites, {words.repeats} repeats, fresh processes")
+    print(
+        f"{words.rows} slices to {words.sites} {words.partition} sites, layout {words.layout}, {words.repeats} repeats, fresh processes"
+    )
     print(f"{'':<22}{'measured':>12}{'goal':>8}{'share of goal':>16}")
     print(f"{'seconds, median':<22}{median:>12.1f}{GOAL_S:>8.0f}{median / GOAL_S:>16.2f}   ({spread})")
     print(f"{'peak memory, GB':<22}{peak:>12.2f}{GOAL_GB:>8.0f}{peak / GOAL_GB:>16.2f}")
     figures = {
-        "rows": words.rows, "sites": words.sites, "partition": words.partition, "repeats": words.repeats,
+        "rows": words.rows, "sites": words.sites, "partition": words.partition, "layout": words.layout, "repeats": words.repeats,
         "labels": words.labels.name if words.labels else "drawn", "seconds": median, "all_seconds": list(seconds), "peak_gb": peak,
         "ratio": {"seconds": median / GOAL_S, "peak_gb": peak / GOAL_GB},
     }  # fmt: skip

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow.csv import write_csv
 
 from fl_rsna.cohort.index import read_prepared
@@ -118,10 +119,9 @@ def read_unlabelled(folder: Path, task: Task) -> pd.DataFrame | None:
 
 
 def _joined(pairs: pd.DataFrame) -> np.ndarray:
-    """Two numbers as DICOM writes them, `0.488281\\0.488281`; empty where one is missing. Few differ, so made once each."""
-    code, kinds = pd.factorize(pd.MultiIndex.from_frame(pairs))
-    texts = ["" if row != row or column != column else f"{float(row)!r}\\{float(column)!r}" for row, column in kinds]
-    return np.array(texts, dtype=object)[code]
+    """Two numbers as DICOM writes them, `0.488281\\0.488281`; empty where one is missing."""
+    texts = [pa.array(pairs[name], pa.float64(), from_pandas=True).cast(pa.string()) for name in pairs]
+    return np.asarray(pc.fill_null(pc.binary_join_element_wise(*texts, "\\"), ""), dtype=object)
 
 
 def _folded(name: str) -> str:
