@@ -218,9 +218,11 @@ def cohort_name(config: Config) -> str:
     if part.name is not None:
         return part.name
     settings = partition_settings(config)
-    left_out = {"name", FILES, "layout"} | (
-        {"noise"} if not part.noise else set()
-    )  # the name tells data apart, and older names stay
+    plain = (
+        PartitionConfig()
+    )  # settings younger than the first cohorts count where they are used, so that old names stay
+    younger = {key for key in ("noise", "layout") if getattr(part, key) == getattr(plain, key)}
+    left_out = {"name", FILES, *younger}
     what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
     count = "" if part.kind is PartitionKind.explicit else f"{part.num_sites}-"

@@ -24,6 +24,8 @@ from fl_rsna.cohort.whole import built_whole
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import Task
 
+WHAT = ("task", "labels", "image", "size", "group")  # of a cohort, repeated in every site.json
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
@@ -69,16 +71,38 @@ def write_cohort(
     in_two = overlaps(sites)
     assert not in_two, f"{group.plural} in two places: {in_two}"
     tables = _site_tables(prepared.index, sites, group_column(group, task))
-    recorded = noise_record(noise or {}, tables)
-    noisy = {"noise": recorded} if recorded else {}
-    what = {
-        "task": task.name, "labels": list(task.labels), "image": prepared.image.value, "size": prepared.size,
-        "group": group.value, "leaky": group is not Group.patient,
-    }  # fmt: skip
-    everyone = pd.concat([table.assign(site=name) for name, table in tables.items()])
-    sha256 = hashlib.sha256((json.dumps(what | noisy) + table_sha256(everyone)).encode()).hexdigest()
-    cohort_facts = {
-        "name": folder.name,
+    facts = _cohort_facts(
+        folder.name, prepared, sites, tables, task, settings, group, noise_record(noise or {}, tables)
+    )
+    with built_whole(folder) as building:
+        for name, table in tables.items():
+            _write_site(building / name, table, prepared.folder / "images")
+            (building / name / "site.json").write_text(json.dumps(_site_facts(name, facts), indent=2) + "\n")
+        if layout is Layout.s0:
+            write_s0(building, tables, prepared.index, unlabelled, task.labels)
+        (building / "cohort.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return read_cohort(folder)
+
+
+def _cohort_facts(
+    name: str,
+    prepared: Prepared,
+    sites: list[SitePatients],
+    tables: dict[str, pd.DataFrame],
+    task: Task,
+    settings: dict[str, Any],
+    group: Group,
+    noise: dict[str, Any],
+) -> dict[str, Any]:
+    """What cohort.json holds."""
+    noisy = {"noise": noise} if noise else {}
+    what = dict(
+        zip(WHAT, (task.name, list(task.labels), prepared.image.value, prepared.size, group.value), strict=True)
+    )
+    what["leaky"] = group is not Group.patient
+    everyone = pd.concat([table.assign(site=site) for site, table in tables.items()])
+    return {
+        "name": name,
         **what,
         **noisy,
         "prepared": {
@@ -87,21 +111,23 @@ def write_cohort(
             **_rejected(prepared.folder),
         },
         "settings": settings,
-        "sites": {name: counts(table, task) for name, table in tables.items()},
+        "sites": {site: counts(table, task) for site, table in tables.items()},
         **_peculiarities(sites),
         "disjoint": _disjoint(everyone, task, group),
-        "sha256": sha256,
+        "sha256": hashlib.sha256((json.dumps(what | noisy) + table_sha256(everyone)).encode()).hexdigest(),
     }
-    with built_whole(folder) as building:
-        for name, table in tables.items():
-            _write_site(building / name, table, prepared.folder / "images")
-            site_facts = {"site": name, "cohort": folder.name, "cohort_sha256": sha256, **what}
-            site_facts |= {"noise": recorded[name]} if name in recorded else {}
-            (building / name / "site.json").write_text(json.dumps(site_facts, indent=2) + "\n")
-        if layout is Layout.s0:
-            write_s0(building, tables, prepared.index, unlabelled, task.labels)
-        (building / "cohort.json").write_text(json.dumps(cohort_facts, indent=2) + "\n")
-    return read_cohort(folder)
+
+
+def _site_facts(site: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a site's site.json holds of its cohort's facts."""
+    noise = facts.get("noise", {})
+    return {
+        "site": site,
+        "cohort": facts["name"],
+        "cohort_sha256": facts["sha256"],
+        **{key: facts[key] for key in (*WHAT, "leaky")},
+        **({"noise": noise[site]} if site in noise else {}),
+    }
 
 
 def read_cohort(folder: Path) -> Cohort:
