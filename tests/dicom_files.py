@@ -1,13 +1,21 @@
-"""Tiny DICOM files for tests: CT slices of a few pixels, one tag changed at a time."""
+"""Tiny DICOM files for tests: CT slices of a few pixels, one tag, one transfer syntax or one byte changed at a time."""
 
-from collections.abc import Sequence
+import io
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from fl_rsna.imaging.dicom import write_slice
 
+HARD = Path(__file__).parents[1].parent / "shared" / "data" / "hard_dicom"  # real files, where a checkout has them
+PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files"  # those in pydicom's wheel
+LONG_VRS = ("OB", "OW", "OF", "SQ", "UN", "UT")  # with four bytes of length in explicit VR
 AXIAL = [1, 0, 0, 0, 1, 0]  # ImageOrientationPatient of an untilted slice: rows to the left, columns to the back
 
 
@@ -18,7 +26,7 @@ def write_tiny(
     series: str = "SE1",
     z: float = 0.0,
     *,
-    hu: NDArray[np.int16] | None = None,
+    hu: NDArray[np.integer] | None = None,
     without: Sequence[str] = (),
     sop_class: str | None = None,
     **tags: object,
@@ -47,4 +55,51 @@ def write_tiny(
     kept = {keyword: value for keyword, value in every.items() if keyword not in without}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_slice(path, pixels, kept, **({"sop_class": sop_class} if sop_class else {}))
+    return path
+
+
+def rewritten(data: bytes, syntax: str, change: Callable[[Dataset], object] = lambda ds: None) -> bytes:
+    """The same file in another transfer syntax, written by pydicom after `change`."""
+    ds = pydicom.dcmread(io.BytesIO(data))
+    change(ds)
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    if UID(syntax).is_encapsulated:
+        ds.compress(syntax, generate_instance_uid=False)
+    elif not little:
+        ds.PixelData = np.frombuffer(ds.PixelData, np.uint16).byteswap().tobytes()
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
+    stream = io.BytesIO()
+    pydicom.dcmwrite(stream, ds, implicit_vr=implicit, little_endian=little, force_encoding=True)
+    return stream.getvalue()
+
+
+def element(tag: int, vr: str, value: bytes, length: int | None = None) -> bytes:
+    """An element in explicit VR little endian; `length` is what it states, if not the truth."""
+    stated = len(value) if length is None else length
+    size = struct.pack("<HI", 0, stated) if vr in LONG_VRS else struct.pack("<H", stated)
+    return struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode() + size + value
+
+
+def position_of(data: bytes, tag: int) -> int:
+    """Where an element of an explicit VR little endian file of `write_tiny` begins."""
+    return data.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF), 132)
+
+
+def inserted(data: bytes, tag: int, new: bytes) -> bytes:
+    """`new` put before the element `tag`."""
+    at = position_of(data, tag)
+    return data[:at] + new + data[at:]
+
+
+def replaced(data: bytes, tag: int, new: bytes) -> bytes:
+    """`new` in the place of a short element `tag` (not one with a long VR)."""
+    at = position_of(data, tag)
+    length = struct.unpack("<H", data[at + 6 : at + 8])[0]
+    return data[:at] + new + data[at + 8 + length :]
+
+
+def write_slow(path: Path) -> Path:
+    """A valid slice that takes most of a second of processor time to decode: noise as JPEG 2000."""
+    noise = np.random.default_rng(0).integers(-30000, 30000, (2048, 2048)).astype(np.int16)
+    path.write_bytes(rewritten(write_tiny(path, "ID_slow", hu=noise).read_bytes(), JPEG2000Lossless))
     return path

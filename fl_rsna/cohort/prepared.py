@@ -18,8 +18,8 @@ from fl_rsna.cohort.columns import COLUMNS, IDS
 from fl_rsna.cohort.index import Prepared, build_index, hash_id, read_facts, read_prepared, table_sha256
 from fl_rsna.cohort.unfinished import Row, Unfinished, unfinished
 from fl_rsna.imaging.convert import Conversion, Converted, Refused
-from fl_rsna.imaging.dicom import Header
 from fl_rsna.imaging.files import File
+from fl_rsna.imaging.header import Header
 from fl_rsna.imaging.rejections import Reason
 from fl_rsna.imaging.statistics import Statistics
 from fl_rsna.imaging.store import ImageKind

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_rsna.imaging.dicom import Header, read_slice
+from fl_rsna.imaging.dicom import read_slice
 from fl_rsna.imaging.files import File, read_file
+from fl_rsna.imaging.header import Header
 from fl_rsna.imaging.png import encode_png
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.statistics import Statistics, statistics

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+LONGEST = 200  # characters of a detail: a damaged header can hold a book
+
 
 class Reason(StrEnum):
     """The value stands in `rejected.csv`; MEANING says what it means."""
@@ -35,7 +37,7 @@ class Reason(StrEnum):
 MEANING = {
     Reason.unreadable: "the file, link or zip member cannot be opened or is damaged on disk",
     Reason.empty_file: "no byte in it",
-    Reason.too_large: "more than 64 million pixels or 1 GB: no single slice",
+    Reason.too_large: "more than 8192 pixels a side, 1 GB, or 4 GB of memory to read it: no single slice",
     Reason.not_dicom: "no DICM at byte 128: no DICOM file, or one without its preamble",
     Reason.no_meta_header: "no file meta information with a TransferSyntaxUID, so its pixels cannot be known",
     Reason.bad_header: "the header is damaged",
@@ -61,8 +63,9 @@ MEANING = {
 
 
 class Rejected(Exception):
-    """A file that cannot become a slice: the reason, the tag that decided, and what it held."""
+    """A file that cannot become a slice: the reason, the tag that decided, and what it held, on one short line."""
 
     def __init__(self, reason: Reason, tag: str, detail: str) -> None:
-        super().__init__(f"{reason}: {tag} {detail}".strip())
-        self.reason, self.tag, self.detail = reason, tag, detail
+        line = "".join(mark if mark.isprintable() else "?" for mark in " ".join(detail.split())[:LONGEST])
+        super().__init__(f"{reason}: {tag} {line}".strip())
+        self.reason, self.tag, self.detail = reason, tag, line

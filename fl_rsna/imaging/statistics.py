@@ -35,7 +35,7 @@ def statistics(plane: NDArray[np.uint16], stored: NDArray[np.integer], rescale: 
     """`plane` [H, W] is HU clipped to [HU_MIN, HU_MAX] plus HU_OFFSET, `stored` [H, W] what it was made from."""
     count = plane.size
     least, greatest = (int(value) - HU_OFFSET for value in cv2.minMaxLoc(plane)[:2])
-    total, squares = round(cv2.norm(plane, cv2.NORM_L1)), round(cv2.norm(plane, cv2.NORM_L2SQR))
+    total, squares = round(cv2.norm(plane, cv2.NORM_L1)), round(cv2.norm(plane, cv2.NORM_L2SQR))  # exact below 2^53
     brain = cv2.inRange(plane, np.array(BRAIN_HU[0] + HU_OFFSET), np.array(BRAIN_HU[1] + HU_OFFSET))
     brain_count = cv2.countNonZero(brain)
     brain_total = cv2.norm(plane, cv2.NORM_L1, brain)
@@ -78,5 +78,10 @@ def head_box(plane: NDArray[np.uint16]) -> tuple[int, int, int, int]:
 
 def _padding(stored: NDArray[np.integer], rescale: Rescale) -> float | None:
     """Least HU before clipping, where it is below HU_MIN."""
-    least = min(rescale.hounsfield(np.array(cv2.minMaxLoc(stored)[:2]).astype(stored.dtype)))
-    return float(least) if least < HU_MIN else None
+    ends = np.array(cv2.minMaxLoc(stored)[:2]).astype(stored.dtype)
+    low = -(1 << rescale.bits_stored - 1) if rescale.signed else 0
+    inside = low <= ends[0] and ends[1] < low + (1 << rescale.bits_stored)
+    if rescale.wrapped_12_bit or not inside:  # HU do not follow the order of the stored values
+        ends = stored
+    least = float(rescale.hounsfield(ends).min())
+    return least if least < HU_MIN else None

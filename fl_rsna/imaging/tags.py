@@ -4,7 +4,7 @@ Converting an element the general way costs ten times what reading it costs, and
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 TAGS = {  # keyword -> tag (DICOM PS3.6)
@@ -42,7 +42,8 @@ TAGS = {  # keyword -> tag (DICOM PS3.6)
     "ModalityLUTSequence": 0x00283000,
 }
 TEXT_VRS = frozenset({None, "AE", "AS", "CS", "DA", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
-INTEGER_VRS = frozenset({None, "US", "SS", "UL", "SL"})
+SIZES = {None: 2, "US": 2, "SS": 2, "UL": 4, "SL": 4}  # bytes of a single integer; implicit VR has none but US here
+ESCAPE = b"\x1b"  # other alphabets written with ASCII bytes (ISO 2022)
 
 
 class Tags:
@@ -63,10 +64,10 @@ class Tags:
         element = self._find(TAGS[keyword])
         if element is None or not element.value:
             return ""
-        if isinstance(element.value, bytes) and element.VR in TEXT_VRS and element.value.isascii():
-            return element.value.decode("ascii").strip(" \0")
-        value = self._convert(TAGS[keyword])
-        return "\\".join(map(str, value)) if isinstance(value, list) else str(value).strip(" \0")
+        value = element.value
+        if isinstance(value, bytes) and element.VR in TEXT_VRS and value.isascii() and ESCAPE not in value:
+            return value.decode("ascii").strip(" \0")
+        return _joined(self._convert(TAGS[keyword])).strip(" \0")
 
     def parts(self, keyword: str) -> list[str]:
         text = self.text(keyword)
@@ -74,8 +75,9 @@ class Tags:
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """The first `count` values as finite floats, or None when any is missing or malformed."""
+        parts = self.parts(keyword)
         try:
-            values = tuple(map(float, self.parts(keyword)))
+            values = tuple(map(float, parts))
         except ValueError:
             return None
         return values[:count] if len(values) >= count and all(map(math.isfinite, values)) else None
@@ -85,13 +87,22 @@ class Tags:
         return None if values is None else values[0]
 
     def integer(self, keyword: str) -> int | None:
-        """The first value of a binary integer, or of a text that holds one; None when missing or malformed."""
+        """A binary integer, or the first of several or of a text; None when missing or malformed."""
         element = self._find(TAGS[keyword])
         if element is None or not element.value:
             return None
-        if isinstance(element.value, bytes) and element.VR in INTEGER_VRS:
-            size = 4 if element.VR in ("UL", "SL") else 2
+        value = element.value
+        if isinstance(value, bytes) and len(value) == SIZES.get(element.VR):
             signed = element.VR in ("SS", "SL")
-            return int.from_bytes(element.value[:size], "little" if element.is_little_endian else "big", signed=signed)
+            return int.from_bytes(value, "little" if element.is_little_endian else "big", signed=signed)
         number = self.number(keyword)
-        return None if number is None else int(number)
+        return int(number) if number is not None and number.is_integer() else None
+
+
+def _joined(value: Any) -> str:
+    """A converted value as text that any file format can hold."""
+    if isinstance(value, bytes):  # a value representation that is no text
+        return value.decode("latin-1")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "\\".join(map(_joined, value))
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")

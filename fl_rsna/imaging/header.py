@@ -1,0 +1,170 @@
+"""What one slice's tags state, or the tag that rules the file out. Nothing here is guessed from pixels.
+
+Attribute names follow DICOM PS3.3: C.7.6.2 Image Plane, C.7.6.3 Image Pixel, C.11.1 Modality LUT.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from fl_rsna.imaging.rejections import Reason, Rejected
+from fl_rsna.imaging.tags import Tags
+from fl_rsna.imaging.windows import Rescale
+
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+WRAP_ABOVE_INTERCEPT = -100  # 12-bit unsigned files with an intercept above this store negative HU modulo 4096
+MAX_SIDE = 8192  # pixels; slices are padded to a square
+LONGEST_ID, LONGEST_NAME = 1024, 256  # characters; the standard allows 64
+FARTHEST_MM = 1e6  # a position beyond this is a damaged number
+
+STORAGE = "1.2.840.10008.5.1.4.1.1."  # standard storage classes begin with this
+CT_STORAGE = tuple(STORAGE + tail for tail in ("2", "2.1", "2.2"))  # CT, enhanced CT, legacy converted enhanced CT
+SECONDARY_CAPTURE = STORAGE + "7"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What one slice's tags state; names and units are those of the index (cohort/columns.py)."""
+
+    image_id: str
+    patient_id: str
+    study_id: str
+    series_id: str
+    origin: str
+    position_mm: float | None
+    tilt_deg: float | None
+    orientation: str
+    row_spacing_mm: float | None
+    column_spacing_mm: float | None
+    thickness_mm: float | None
+    rows: int
+    columns: int
+    bits_stored: int
+    signed: bool
+    slope: float
+    intercept: float
+    wrapped_12_bit: bool
+    window_center: float | None
+    window_width: float | None
+    scanner: str
+    transfer_syntax: str
+
+
+def check_kind(tags: Tags, meta: Tags, modality: str) -> None:
+    """Raise `Rejected` for what is no single axial image of `modality`."""
+    found = tags.text("Modality")
+    if found != modality:
+        raise Rejected(Reason.wrong_modality, "Modality", found or "missing")
+    sop_class = tags.text("SOPClassUID") or meta.text("MediaStorageSOPClassUID")
+    if sop_class.startswith(SECONDARY_CAPTURE):
+        raise Rejected(Reason.secondary_capture, "SOPClassUID", sop_class)
+    if modality == "CT" and sop_class.startswith(STORAGE) and sop_class not in CT_STORAGE:
+        raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
+    image_type = [part.upper() for part in tags.parts("ImageType")]
+    if "LOCALIZER" in image_type:
+        raise Rejected(Reason.localizer, "ImageType", "\\".join(image_type))
+    frames = tags.text("NumberOfFrames")
+    if frames and tags.number("NumberOfFrames") != 1:
+        raise Rejected(Reason.multi_frame, "NumberOfFrames", frames)
+    if tags.text("BurnedInAnnotation").upper() == "YES":
+        raise Rejected(Reason.burned_in_text, "BurnedInAnnotation", "YES")
+
+
+def check_grey(tags: Tags) -> None:
+    """Raise `Rejected` for pixels in colour. Which end is white (MONOCHROME1) is nothing that HU depend on."""
+    photometric = tags.text("PhotometricInterpretation")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Rejected(Reason.not_grey, "PhotometricInterpretation", photometric or "missing")
+    if tags.integer("SamplesPerPixel") not in (None, 1):
+        raise Rejected(Reason.not_grey, "SamplesPerPixel", str(tags.integer("SamplesPerPixel")))
+
+
+def read_rescale(tags: Tags) -> Rescale:
+    """How the stored values become HU. Checks the pixel module's numbers, too: without them no value means anything."""
+    bits, signed = _bits(tags)
+    unit = tags.text("RescaleType").upper()
+    if unit not in ("", "HU", "US"):  # US: unspecified
+        raise Rejected(Reason.not_hounsfield, "RescaleType", unit)
+    slope, intercept = tags.number("RescaleSlope"), tags.number("RescaleIntercept")
+    if not slope or intercept is None or not math.isfinite(slope * 65536 + abs(intercept)):
+        found = f"{tags.text('RescaleSlope') or 'missing'}, {tags.text('RescaleIntercept') or 'missing'}"
+        tag = "ModalityLUTSequence" if "ModalityLUTSequence" in tags else "RescaleSlope"
+        raise Rejected(Reason.no_rescale, tag, f"slope and intercept: {found}")
+    wrapped = bits == 12 and not signed and intercept > WRAP_ABOVE_INTERCEPT
+    return Rescale(bits_stored=bits, signed=signed, slope=slope, intercept=intercept, wrapped_12_bit=wrapped)
+
+
+def _bits(tags: Tags) -> tuple[int, bool]:
+    allocated, bits, high = (tags.integer(keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit"))
+    if allocated not in (8, 16) or not bits or not 0 < bits <= allocated or high not in (None, bits - 1):
+        detail = f"BitsAllocated {allocated}, BitsStored {bits}, HighBit {high}; expected 8 or 16 with BitsStored = HighBit + 1"
+        raise Rejected(Reason.bad_bits, "BitsStored" if allocated in (8, 16) else "BitsAllocated", detail)
+    sign = tags.integer("PixelRepresentation")
+    if sign not in (0, 1):
+        found = "missing" if sign is None else sign
+        raise Rejected(Reason.bad_bits, "PixelRepresentation", f"{found}; expected 0 or 1")
+    return bits, sign == 1
+
+
+def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
+    """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient."""
+    rows, columns = tags.integer("Rows") or 0, tags.integer("Columns") or 0
+    if rows < 1 or columns < 1:
+        raise Rejected(Reason.bad_bits, "Rows" if rows < 1 else "Columns", f"{rows} rows and {columns} columns")
+    if max(rows, columns) > MAX_SIDE:
+        raise Rejected(Reason.too_large, "Rows", f"{rows} x {columns} pixels")
+    image_id, patient_id = tags.text("SOPInstanceUID"), _id(tags, "PatientID").strip()
+    if not SAFE_ID.fullmatch(image_id):
+        raise Rejected(Reason.bad_id, "SOPInstanceUID", image_id or "missing")
+    if not patient_id:
+        raise Rejected(Reason.no_patient, "PatientID", "missing: patients are what splits must not share")
+    position_mm, tilt_deg, orientation = _place(tags)
+    spacing = tags.numbers("PixelSpacing", 2)
+    names = (tags.text(keyword) for keyword in ("Manufacturer", "ManufacturerModelName"))
+    return Header(
+        image_id=image_id,
+        patient_id=patient_id,
+        study_id=_id(tags, "StudyInstanceUID"),
+        series_id=_id(tags, "SeriesInstanceUID"),
+        origin=tags.text("InstitutionName")[:LONGEST_NAME],
+        position_mm=position_mm,
+        tilt_deg=tilt_deg,
+        orientation=orientation,
+        row_spacing_mm=spacing[0] if spacing else None,
+        column_spacing_mm=spacing[1] if spacing else None,
+        thickness_mm=tags.number("SliceThickness"),
+        rows=rows,
+        columns=columns,
+        bits_stored=rescale.bits_stored,
+        signed=rescale.signed,
+        slope=rescale.slope,
+        intercept=rescale.intercept,
+        wrapped_12_bit=rescale.wrapped_12_bit,
+        window_center=tags.number("WindowCenter"),
+        window_width=tags.number("WindowWidth"),
+        scanner=" ".join(filter(None, names))[:LONGEST_NAME],
+        transfer_syntax=syntax,
+    )
+
+
+def _id(tags: Tags, keyword: str) -> str:
+    """An identifier, whole: two of them cut short could become one."""
+    text = tags.text(keyword)
+    if len(text) > LONGEST_ID:
+        raise Rejected(Reason.bad_header, keyword, f"{len(text)} characters, expected at most {LONGEST_ID}")
+    return text
+
+
+def _place(tags: Tags) -> tuple[float | None, float | None, str]:
+    """Position along the slice normal in mm, gantry tilt in degrees and the six cosines, from the tags alone."""
+    position, orientation = tags.numbers("ImagePositionPatient", 3), tags.numbers("ImageOrientationPatient", 6)
+    if orientation is None or max(map(abs, orientation)) > 2:
+        return None, None, ""
+    cosines = "\\".join(f"{cosine + 0:.4f}" for cosine in orientation)
+    (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    length = math.hypot(*normal)
+    if position is None or max(map(abs, position)) > FARTHEST_MM or length < 0.5:
+        return None, None, cosines  # row and column must be orthogonal unit vectors; otherwise no plane
+    tilt_deg = math.degrees(math.acos(min(abs(normal[2]) / length, 1.0)))
+    return sum(n * p for n, p in zip(normal, position, strict=True)) / length, tilt_deg, cosines
