@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_rsna.imaging.dicom import read_slice
+import cv2
+
+from fl_rsna.imaging.dicom import Slice, read_slice
 from fl_rsna.imaging.files import File, read_file
 from fl_rsna.imaging.header import Header
 from fl_rsna.imaging.png import encode_png
@@ -26,6 +28,7 @@ class Conversion:
     modality: str
     kind: ImageKind
     size: int
+    file_cpu_s: float = FILE_CPU_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +58,25 @@ def convert_files(work: Conversion, first: int, files: Sequence[File]) -> list[C
     return [_convert(work, first + place, file) for place, file in enumerate(files)]
 
 
-def refused_as_crashed(file: File) -> Refused:
+def refused_as_crashed(work: Conversion, file: File) -> Refused:
     """The row of a file that ended the process that read it."""
-    detail = f"the process reading it ended, or took more than {FILE_CPU_S:g} s of processor time"
+    detail = f"the process reading it ended, or took more than {work.file_cpu_s:g} s of processor time"
     return Refused(path=file.name, image_id="", reason=Reason.crashed, tag="", detail=detail)
 
 
 def _convert(work: Conversion, number: int, file: File) -> Converted | Refused:
     try:
-        slice_ = read_slice(read_file(file), modality=work.modality)
+        return _written(work, number, read_slice(read_file(file), modality=work.modality))
     except Rejected as why:
         return Refused(path=file.name, image_id="", reason=why.reason, tag=why.tag, detail=why.detail)
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        detail = "needs more memory than a slice can"
+        return Refused(path=file.name, image_id="", reason=Reason.too_large, tag="", detail=detail)
+
+
+def _written(work: Conversion, number: int, slice_: Slice) -> Converted:
     plane = to_hu16(slice_.stored, slice_.rescale)
     png = encode_png(render(slice_.stored, slice_.rescale, kind=work.kind, size=work.size, plane=plane))
     written = f"{number}-{os.getpid()}.png"

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from fl_rsna.imaging.convert import FILE_CPU_S, Conversion, Converted, Refused, convert_files, refused_as_crashed
+from fl_rsna.imaging.convert import Conversion, Converted, Refused, convert_files, refused_as_crashed
 from fl_rsna.imaging.files import File
-from fl_rsna.memory import keep_freed_memory
+from fl_rsna.memory import keep_freed_memory, limit_memory
 
 CHUNK_FILES = 32
+FILE_MEMORY = 4 << 30  # bytes beyond what a worker has at its start: the largest slice takes a quarter of it
 CHUNKS_AHEAD = 3  # a worker: those it works on, has waiting, and whose results wait for their turn
 
 
@@ -61,19 +62,35 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
     try:
         while True:
             for chunk in islice(queue, CHUNKS_AHEAD * workers - len(waiting)):
-                waiting.append((chunk, pool.submit(_guarded, work, chunk)))
+                waiting.append((chunk, _submitted(pool, work, chunk)))
             if not waiting:
                 return
             chunk, future = waiting.popleft()
-            try:
+            if not isinstance(future.exception(), BrokenProcessPool):
                 yield future.result()
-            except BrokenProcessPool:
-                yield _one_by_one(work, chunk)
-                pool.shutdown(cancel_futures=True)
-                pool = _pool(workers)
-                waiting = deque((later, pool.submit(_guarded, work, later)) for later, _ in waiting)
+                continue
+            pool.shutdown(cancel_futures=True)
+            pool = _pool(workers)
+            yield _one_by_one(work, chunk)
+            waiting = deque(
+                (later, done if _is_good(done) else _submitted(pool, work, later)) for later, done in waiting
+            )
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> Future[Results]:
+    """The results to come; of a pool that another chunk has just broken, that failure."""
+    try:
+        return pool.submit(_guarded, work, chunk)
+    except BrokenProcessPool as error:
+        failed: Future[Results] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _is_good(future: Future[Results]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -> Generator[Results, None, None]:
@@ -118,9 +135,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin_work() -> None:
-    """A worker whose preparation was killed must not go on writing."""
-    keep_freed_memory()
+    """A worker whose preparation was killed must not go on writing; nor does the screen belong to decoders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what they say of a file stands in rejected.csv
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -132,11 +149,16 @@ def _end_with_parent() -> None:
 
 
 def _guarded(work: Conversion, chunk: Chunk) -> Results:
-    """Each file under a limit of processor time, whose end is the process's end: no Python code runs inside a decoder."""
+    """Each file under limits. Time's end is the process's end: no Python code runs inside a decoder.
+
+    Beyond the limit of memory allocations fail, which decoders report or die of.
+    """
+    keep_freed_memory()
+    limit_memory(FILE_MEMORY)
     results: Results = []
     try:
         for place, file in enumerate(chunk.files):
-            signal.setitimer(signal.ITIMER_PROF, FILE_CPU_S)
+            signal.setitimer(signal.ITIMER_PROF, work.file_cpu_s)
             results += convert_files(work, chunk.first + place, [file])
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -151,7 +173,8 @@ def _one_by_one(work: Conversion, chunk: Chunk) -> Results:
             try:
                 results += pool.submit(_guarded, work, Chunk(first=chunk.first + place, files=[file])).result()
             except BrokenProcessPool:
-                results.append(refused_as_crashed(file))
+                results.append(refused_as_crashed(work, file))
+                pool.shutdown()
                 pool = _pool(1)
     finally:
         pool.shutdown(cancel_futures=True)
