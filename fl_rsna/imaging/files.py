@@ -1,6 +1,7 @@
 """Where slices come from: a folder tree, a zip archive read in place, or a list of files."""
 
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,7 +32,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One input. `name` is relative to the input and stands in rejected.csv; `path` is the file or the archive."""
+    """One input. `name` is relative to the input and stands in rejected.csv.
+
+    `path` is the file or the archive, absolute: other processes and machines stand elsewhere.
+    """
 
     name: str
     path: str
@@ -43,14 +47,15 @@ class File:
 def find_files(dicom: Path) -> list[File]:
     """Every file of a folder tree, a zip archive or a list, sorted by name (a list keeps its order).
 
-    A list is a CSV or Parquet table with a column `path`, relative to the list, and perhaps `site`. Raises
-    ValueError when there is nothing to read.
+    What cannot be read, such as a pipe or a dangling link, is in it, too: nothing is left out in silence. A list is a
+    CSV or Parquet table with a column `path`, relative to the list, and perhaps `site`. Raises ValueError when there
+    is nothing to read.
     """
     if dicom.is_dir():
-        files = sorted(_below(dicom), key=lambda file: file.name)
+        files = sorted(_below(dicom.absolute()), key=lambda file: file.name)
     elif dicom.name.endswith(LISTS):
         files = _listed(dicom)
-    elif dicom.is_file() and zipfile.is_zipfile(dicom):
+    elif dicom.is_file() and (zipfile.is_zipfile(dicom) or dicom.suffix.lower() == ".zip"):
         files = sorted(_members(dicom), key=lambda file: file.name)
     else:
         raise ValueError(
@@ -67,51 +72,55 @@ def read_file(file: File) -> bytes:
     if file.size > MAX_BYTES:
         raise Rejected(Reason.too_large, "", f"{file.size} bytes")
     try:
-        if file.member is None:
-            with open(file.path, "rb", buffering=0) as stream:
-                return stream.read()
-        return _unpacked(file.path, file.member, file.size)
-    except (OSError, igzip_lib.IsalError) as error:  # type: ignore[misc]  # its stub forgets the base class
+        if file.member is not None:
+            return _unpacked(file.path, file.member, file.size)
+        if file.size <= 0 and not stat.S_ISREG(os.stat(file.path).st_mode):  # a pipe or device might never end
+            raise Rejected(Reason.unreadable, "", "not a regular file, or a folder that cannot be listed")
+        with open(file.path, "rb", buffering=0) as stream:
+            return stream.read()
+    except (OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]  # its stub forgets the base class
         raise Rejected(Reason.unreadable, "", getattr(error, "strerror", None) or str(error)) from None
-
-
-def read_member(archive: Path, name: str) -> bytes | None:
-    """A member by its exact name, or None."""
-    with zipfile.ZipFile(archive) as opened:
-        return opened.read(name) if name in opened.NameToInfo else None
 
 
 def _below(dicom: Path) -> Iterator[File]:
     walked: set[str] = set()
-    for root, folders, names in os.walk(dicom, followlinks=True):
+    unlistable: list[OSError] = []
+    for root, folders, names in os.walk(dicom, followlinks=True, onerror=unlistable.append):
         folders.sort()
         if os.path.realpath(root) in walked:  # a link back, or a second way to the same files
             folders.clear()
             continue
         walked.add(os.path.realpath(root))
-        for name in names:
-            path = os.path.join(root, name)
-            if os.path.isfile(path) or os.path.islink(path):  # a dangling link becomes a named row
-                yield File(os.path.relpath(path, dicom).replace(os.sep, "/"), path, _size(path))
+        for path in (os.path.join(root, name) for name in names):
+            yield File(_printable(os.path.relpath(path, dicom)), path, _size(path))
+    for error in unlistable:
+        yield File(_printable(os.path.relpath(error.filename, dicom)), error.filename, -1)
+
+
+def _printable(path: str) -> str:
+    """A path as text that a table can hold: names in another encoding than UTF-8 get escapes."""
+    return os.fsencode(path.replace(os.sep, "/")).decode("utf-8", "backslashreplace")
 
 
 def _size(path: str) -> int:
+    """Bytes; 0 for pipes and devices."""
     try:
-        return os.stat(path).st_size
-    except OSError:
+        found = os.stat(path)
+    except (OSError, ValueError):  # ValueError: no path at all, such as one with a zero byte
         return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _members(dicom: Path) -> Iterator[File]:
     try:
         with zipfile.ZipFile(dicom) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile raises many kinds on damaged archives
         raise ValueError(f"data.dicom: expected a whole zip archive, got {dicom}, which is damaged: {error}") from None
     for info in infos:
         encrypted = bool(info.flag_bits & 1)
         member = Member(info.header_offset, info.compress_size, info.compress_type, info.CRC, encrypted)
-        yield File(info.filename, str(dicom), info.file_size, member)
+        yield File(info.filename, str(dicom.absolute()), info.file_size, member)
 
 
 def _unpacked(path: str, member: Member, size: int) -> bytes:
@@ -120,6 +129,8 @@ def _unpacked(path: str, member: Member, size: int) -> bytes:
         kind = "encrypted" if member.encrypted else f"packed by method {member.method}"
         raise Rejected(Reason.unreadable, "", f"{kind}; pack it as stored or deflated, without a password")
     with open(path, "rb") as stream:
+        if not 0 <= member.offset <= member.offset + member.packed <= os.fstat(stream.fileno()).st_size:
+            raise Rejected(Reason.unreadable, "", "the zip member ends beyond the archive")
         stream.seek(member.offset)
         header = stream.read(LOCAL_HEADER)
         if header[:4] != b"PK\x03\x04":
@@ -141,7 +152,7 @@ def _listed(table: Path) -> list[File]:
             if table.suffix == ".parquet"
             else pd.read_csv(table, dtype=str, keep_default_na=False)
         )
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error) as error:
         raise ValueError(
             f"data.dicom: expected a list of files at {table}, got {type(error).__name__}: {error}"
         ) from None
@@ -150,7 +161,7 @@ def _listed(table: Path) -> list[File]:
         raise ValueError(
             f"data.dicom: expected a column {' or '.join(PATH_COLUMNS)} in {table}, got {', '.join(map(str, rows.columns[:8]))}"
         )
-    names = rows[column].astype(str)
-    sites = rows["site"].astype(str) if "site" in rows else [""] * len(rows)
-    paths = [os.path.join(table.parent, name) for name in names]
+    names = rows[column].fillna("").astype(str)
+    sites = rows["site"].fillna("").astype(str) if "site" in rows else [""] * len(rows)
+    paths = [os.path.join(table.parent.absolute(), name) for name in names]
     return [File(name, path, _size(path), None, site) for name, path, site in zip(names, paths, sites, strict=True)]

@@ -23,7 +23,7 @@ def encode_png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     lines = np.empty((height, 1 + width * image.itemsize * (3 if image.ndim == 3 else 1)), np.uint8)
     if bits == 16:
         lines[:, 0] = UP
-        big = image.byteswap().view(np.uint8)
+        big = np.ascontiguousarray(image).byteswap().view(np.uint8)
         lines[0, 1:] = big[0]
         np.subtract(big[1:], big[:-1], out=lines[1:, 1:])
     else:

@@ -1,0 +1,266 @@
+"""Every file of a folder, an archive or a list is in the list of inputs, and reads as its bytes or a named rejection."""
+
+import gzip
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fl_rsna.imaging import files
+from fl_rsna.imaging.files import File, find_files, read_file
+from fl_rsna.imaging.rejections import Reason, Rejected
+
+CONTENTS = {"a": b"A" * 1000, "b/c": bytes(range(256)) * 40, "b/d/e": b"", "ü z": b"two words"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, content in CONTENTS.items():
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "folder"
+
+
+def read(found: list[File]) -> dict[str, bytes | Reason]:
+    def content(file: File) -> bytes | Reason:
+        try:
+            return read_file(file)
+        except Rejected as why:
+            return why.reason if why.detail else b"a reason without a word"
+
+    return {file.name: content(file) for file in found}
+
+
+def zipped(path: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.mkdir("b")
+        for name, content in CONTENTS.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_folder_is_all_its_files_sorted_by_name(folder: Path) -> None:
+    assert read(find_files(folder)) == CONTENTS
+    assert [file.name for file in find_files(folder)] == sorted(CONTENTS)
+    assert [file.size for file in find_files(folder)] == [len(CONTENTS[name]) for name in sorted(CONTENTS)]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_archive_is_the_same_files_in_the_same_order(folder: Path, tmp_path: Path, method: int) -> None:
+    found = find_files(zipped(tmp_path / "all.zip", method))
+    assert read(found) == CONTENTS
+    assert [(file.name, file.size) for file in found] == [(file.name, file.size) for file in find_files(folder)]
+
+
+def test_a_list_keeps_its_order_and_what_it_names_twice(folder: Path) -> None:
+    names = ["b/c", "a", "b/c", "nowhere", "../folder/a", str(folder / "a")]
+    pd.DataFrame({"path": names, "site": list("nsnsns")}).to_csv(folder / "list.csv", index=False)
+    found = find_files(folder / "list.csv")
+    assert [(file.name, file.origin) for file in found] == list(zip(names, "nsnsns", strict=True))
+    a, c = CONTENTS["a"], CONTENTS["b/c"]
+    expected = {"b/c": c, "a": a, "nowhere": Reason.unreadable, "../folder/a": a, str(folder / "a"): a}
+    assert read(found) == expected
+
+
+@pytest.mark.parametrize("column", ["path", "file", "filename"])
+@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz", "list.parquet"])
+def test_a_list_may_be_any_table(folder: Path, name: str, column: str) -> None:
+    table = pd.DataFrame({"number": [1, 2], column: ["a", "ü z"]})
+    table.to_parquet(folder / name) if name.endswith("parquet") else table.to_csv(folder / name, index=False)
+    assert read(find_files(folder / name)) == {"a": CONTENTS["a"], "ü z": CONTENTS["ü z"]}
+
+
+def test_an_empty_cell_of_a_list_is_a_named_row(folder: Path) -> None:
+    pd.DataFrame({"path": ["a", None, "a\0b"], "site": [None, "n", "n"]}).to_parquet(folder / "list.parquet")
+    found = find_files(folder / "list.parquet")
+    assert read(found) == {"a": CONTENTS["a"], "": Reason.unreadable, "a\0b": Reason.unreadable}
+    assert [file.origin for file in found] == ["", "n", "n"]
+
+
+def as_folder(folder: Path) -> Path:
+    return folder
+
+
+def as_archive(folder: Path) -> Path:
+    return zipped(folder.with_name("all.zip"))
+
+
+def as_list(folder: Path) -> Path:
+    pd.DataFrame({"path": sorted(CONTENTS)}).to_csv(folder / "list.csv", index=False)
+    return folder / "list.csv"
+
+
+@pytest.mark.parametrize("source", [as_folder, as_archive, as_list])
+def test_a_relative_path_is_read_from_anywhere_and_names_stay_as_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, source: Callable[[Path], Path]
+) -> None:
+    """Workers on other machines stand elsewhere; what is written must not say where the files lay."""
+    dicom = source(folder)
+    (folder.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(folder.parent)
+    relative = find_files(dicom.relative_to(folder.parent))
+    absolute = find_files(dicom)
+    monkeypatch.chdir("elsewhere")
+    assert read(relative) == CONTENTS
+    assert [file.name for file in relative] == [file.name for file in absolute] == sorted(CONTENTS)
+
+
+def test_what_is_no_regular_file_is_a_row_and_nobody_waits_for_it(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "dangling").symlink_to(folder / "nowhere")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "device").symlink_to("/dev/zero")
+    found = read(find_files(folder))
+    assert found == {**CONTENTS, **dict.fromkeys(["pipe", "dangling", "loop", "device"], Reason.unreadable)}
+
+
+def test_links_to_folders_are_followed_once_and_to_files_each_time(folder: Path, tmp_path: Path) -> None:
+    (folder / "b" / "up").symlink_to(folder)
+    (folder / "again").symlink_to(folder / "b")
+    (folder / "same").symlink_to(folder / "a")
+    found = find_files(folder)
+    assert sorted(read(found).values()) == sorted([*CONTENTS.values(), CONTENTS["a"]])
+
+
+def test_a_name_in_another_encoding_is_read_and_can_be_written(folder: Path) -> None:
+    with open(os.path.join(os.fsencode(folder), b"M\xfcller\nx"), "wb") as stream:
+        stream.write(b"x")
+    (name,) = set(read(find_files(folder))) - set(CONTENTS)
+    assert name.encode() == b"M\\xfcller\nx"
+    assert read(find_files(folder))[name] == b"x"
+
+
+def test_a_file_that_is_gone_since_it_was_listed_is_a_row(folder: Path) -> None:
+    found = find_files(folder)
+    (folder / "a").unlink()
+    assert read(found) == {**CONTENTS, "a": Reason.unreadable}
+
+
+def test_a_file_too_large_is_not_even_opened(folder: Path) -> None:
+    with open(folder / "a", "r+b") as stream:
+        stream.truncate(files.MAX_BYTES + 1)  # no byte on the disk
+    assert read(find_files(folder)) == {**CONTENTS, "a": Reason.too_large}
+
+
+def edited(path: Path, at: int, value: bytes) -> None:
+    data = bytearray(path.read_bytes())
+    data[at : at + len(value)] = value
+    path.write_bytes(bytes(data))
+
+
+def directory_entry(path: Path, name: str) -> int:
+    """Where an archive's directory speaks of a member (APPNOTE 4.3.12)."""
+    data, end = path.read_bytes(), 46
+    at = data.index(b"PK\x01\x02")
+    while data[at + end : at + end + len(name.encode())] != name.encode():
+        at = data.index(b"PK\x01\x02", at + 1)
+    return at
+
+
+MEMBER_DAMAGE = {  # what is written at which place of the directory's entry of `a`
+    "encrypted": (8, struct.pack("<H", 1)),
+    "packed by LZMA": (10, struct.pack("<H", zipfile.ZIP_LZMA)),
+    "packed by Deflate64": (10, struct.pack("<H", 9)),
+    "packed by a number nobody knows": (10, struct.pack("<H", 12345)),
+    "another checksum": (16, b"\1\2\3\4"),
+    "shorter than packed": (20, struct.pack("<I", 3)),
+    "ends beyond the archive": (20, struct.pack("<I", 1 << 28)),
+    "shorter than it was": (24, struct.pack("<I", 999)),
+    "longer than it was": (24, struct.pack("<I", 1001)),
+    "far longer than it was": (24, struct.pack("<I", 1 << 29)),
+    "begins elsewhere": (42, struct.pack("<I", 7)),
+}
+
+
+@pytest.mark.parametrize("damage", list(MEMBER_DAMAGE))
+def test_a_damaged_member_is_a_row_and_the_others_are_read(tmp_path: Path, damage: str) -> None:
+    path = zipped(tmp_path / "all.zip")
+    offset, value = MEMBER_DAMAGE[damage]
+    edited(path, directory_entry(path, "a") + offset, value)
+    assert read(find_files(path)) == {**CONTENTS, "a": Reason.unreadable}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_one_bit_of_a_member_is_enough(tmp_path: Path, method: int) -> None:
+    path = zipped(tmp_path / "all.zip", method)
+    with zipfile.ZipFile(path) as archive:
+        at = archive.getinfo("b/c").header_offset + 30 + len("b/c") + 50
+    edited(path, at, bytes([path.read_bytes()[at] ^ 16]))
+    assert read(find_files(path)) == {**CONTENTS, "b/c": Reason.unreadable}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_packed_in_another_way_is_a_row_that_says_what_to_do(tmp_path: Path, method: int) -> None:
+    path = zipped(tmp_path / "all.zip", zipfile.ZIP_STORED)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("packed", b"x" * 1000, method)
+    found = {file.name: file for file in find_files(path)}
+    with pytest.raises(Rejected, match="pack it as stored or deflated") as caught:
+        read_file(found["packed"])
+    assert caught.value.reason is Reason.unreadable
+
+
+def test_an_archive_inside_an_archive_is_one_file(folder: Path, tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.writestr("deep/inner.zip", inner)
+        archive.writestr("one", b"1")
+    assert read(find_files(tmp_path / "outer.zip")) == {"deep/inner.zip": inner, "one": b"1"}
+
+
+def test_a_member_written_in_one_stream_is_read(tmp_path: Path) -> None:
+    """Then its own header does not know its length, and the directory does."""
+    with open(tmp_path / "all.zip", "wb") as plain, zipfile.ZipFile(plain, "w", zipfile.ZIP_DEFLATED) as archive:
+        plain.seekable = lambda: False  # type: ignore[method-assign]
+        with archive.open("a", "w", force_zip64=True) as member:
+            member.write(CONTENTS["a"])
+    assert read(find_files(tmp_path / "all.zip")) == {"a": CONTENTS["a"]}
+
+
+def test_one_name_twice_is_two_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a", b"2")
+    assert [read_file(file) for file in find_files(tmp_path / "all.zip")] == [b"1", b"2"]
+
+
+def refused(dicom: Path) -> str:
+    with pytest.raises(ValueError, match=r"^data\.dicom: expected ") as caught:
+        find_files(dicom)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_no_input_is_refused(folder: Path, tmp_path: Path) -> None:
+    assert "which does not exist" in refused(tmp_path / "nowhere")
+    assert "which is none of them" in refused(folder / "a")
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    assert "found no file at all" in refused(tmp_path / "empty")
+    whole = zipped(tmp_path / "all.zip").read_bytes()
+    for name, content in {"cut": whole[:-30], "half": whole[: len(whole) // 2], "text": b"none"}.items():
+        (tmp_path / f"{name}.zip").write_bytes(content)
+        assert "which is damaged" in refused(tmp_path / f"{name}.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.csv", b""),
+        ("list.csv", b"number\n1\n"),
+        ("list.csv", b'path\n"a\n'),
+        ("list.csv", "path\nü\n".encode("latin-1")),
+        ("list.csv.gz", b"path\na\n"),
+        ("list.csv.gz", gzip.compress(b"path\n" + b"a\n" * 999)[:-9]),
+        ("list.parquet", b"PAR1 none PAR1"),
+        ("list.csv", b"path\n"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert name in refused(tmp_path / name)
