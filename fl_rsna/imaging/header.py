@@ -75,8 +75,8 @@ def check_grey(tags: Tags) -> None:
     photometric = tags.text("PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Rejected(Reason.not_grey, "PhotometricInterpretation", photometric or "missing")
-    if tags.integer("SamplesPerPixel") not in (None, 1):
-        raise Rejected(Reason.not_grey, "SamplesPerPixel", str(tags.integer("SamplesPerPixel")))
+    if "SamplesPerPixel" in tags and tags.integer("SamplesPerPixel") != 1:
+        raise Rejected(Reason.not_grey, "SamplesPerPixel", tags.text("SamplesPerPixel") or "empty")
 
 
 def read_rescale(tags: Tags) -> Rescale:

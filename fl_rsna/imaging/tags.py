@@ -41,7 +41,10 @@ TAGS = {  # keyword -> tag (DICOM PS3.6)
     "RescaleType": 0x00281054,
     "ModalityLUTSequence": 0x00283000,
 }
-TEXT_VRS = frozenset({None, "AE", "AS", "CS", "DA", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
+TEXT_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
+INTEGERS = frozenset(
+    {"SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"}
+)
 SIZES = {None: 2, "US": 2, "SS": 2, "UL": 4, "SL": 4}  # bytes of a single integer; implicit VR has none but US here
 ESCAPE = b"\x1b"  # other alphabets written with ASCII bytes (ISO 2022)
 
@@ -65,7 +68,8 @@ class Tags:
         if element is None or not element.value:
             return ""
         value = element.value
-        if isinstance(value, bytes) and element.VR in TEXT_VRS and value.isascii() and ESCAPE not in value:
+        plain = element.VR in TEXT_VRS or (element.VR is None and keyword not in INTEGERS)
+        if plain and isinstance(value, bytes) and value.isascii() and ESCAPE not in value:
             return value.decode("ascii").strip(" \0")
         return _joined(self._convert(TAGS[keyword])).strip(" \0")
 
@@ -87,7 +91,7 @@ class Tags:
         return None if values is None else values[0]
 
     def integer(self, keyword: str) -> int | None:
-        """A binary integer, or the first of several or of a text; None when missing or malformed."""
+        """A binary integer, or a text that is one; None when missing, malformed or several."""
         element = self._find(TAGS[keyword])
         if element is None or not element.value:
             return None
@@ -95,7 +99,7 @@ class Tags:
         if isinstance(value, bytes) and len(value) == SIZES.get(element.VR):
             signed = element.VR in ("SS", "SL")
             return int.from_bytes(value, "little" if element.is_little_endian else "big", signed=signed)
-        number = self.number(keyword)
+        number = self.number(keyword) if len(self.parts(keyword)) == 1 else None
         return int(number) if number is not None and number.is_integer() else None
 
 

@@ -30,7 +30,7 @@ EXPLICIT_LITTLE = b"1.2.840.10008.1.2.1\0"  # the transfer syntax write_slice wr
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 SECONDARY_CAPTURE = STORAGE + "7"
 PIXELS, ROWS, COLUMNS, PATIENT, MODALITY = 0x7FE00010, 0x00280010, 0x00280011, 0x00100020, 0x00080060
-BITS_ALLOCATED, SLOPE, IMAGE_TYPE, IMAGE_ID = 0x00280100, 0x00281053, 0x00080008, 0x00080018
+SAMPLES, SLOPE, IMAGE_TYPE, IMAGE_ID = 0x00280002, 0x00281053, 0x00080008, 0x00080018
 PADDING = element(0xFFFCFFFC, "OB", bytes(16))  # data set trailing padding
 RAMP = np.arange(-2048, 2048, dtype=np.int16).reshape(64, 64)
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets
@@ -350,6 +350,19 @@ def test_a_number_that_is_none_is_no_number(tmp_path: Path, text: bytes) -> None
     assert rejection(replaced(whole, SLOPE, element(SLOPE, "DS", text))) == (Reason.no_rescale, "RescaleSlope")
 
 
+def test_an_integer_that_is_none_is_named(tmp_path: Path) -> None:
+    """Implicit VR says nothing of what a value is: text where pydicom reads numbers is no number."""
+    whole = tiny(tmp_path)
+    assert rejection(replaced(whole, SAMPLES, element(SAMPLES, "LO", b"\1\0"))) == (Reason.not_grey, "SamplesPerPixel")
+    assert rejection(replaced(whole, SAMPLES, element(SAMPLES, "US", b""))) == (Reason.not_grey, "SamplesPerPixel")
+    twice = element(ROWS, "US", struct.pack("<HH", 4, 3))
+    assert rejection(replaced(whole, ROWS, twice)) == (Reason.bad_bits, "Rows")
+    implicit = rewritten(whole, ImplicitVRLittleEndian)
+    sign, text = b"\x28\0\x03\x01", b"1\\0\\0 "
+    damaged = implicit.replace(sign + b"\2\0\0\0\1\0", sign + struct.pack("<I", len(text)) + text)
+    assert rejection(damaged) == (Reason.bad_bits, "PixelRepresentation")
+
+
 @pytest.mark.parametrize("tilt_deg", [-11.0, 0.0, 25.0])
 def test_position_is_measured_along_the_normal_of_a_tilted_slice(tmp_path: Path, tilt_deg: float) -> None:
     """Slices 5 mm apart along their normal, each with its corner slid inside its own plane, lie 5 mm apart."""
@@ -420,7 +433,6 @@ def same_slices(folder: Path) -> dict[str, bytes]:
         "Rows in four bytes": replaced(whole, ROWS, element(ROWS, "UL", struct.pack("<I", 64))),
         "Rows in unknown bytes": replaced(whole, ROWS, element(ROWS, "UN", struct.pack("<H", 64))),
         "Rows as text": replaced(whole, ROWS, element(ROWS, "IS", b"64")),
-        "Rows twice in one": replaced(whole, ROWS, element(ROWS, "US", struct.pack("<HH", 64, 3))),
         "command elements before the data set": inserted(whole, IMAGE_ID, struct.pack("<HHIH", 0, 0x0100, 2, 1)),
         "a group length": inserted(whole, IMAGE_ID, element(0x00080000, "UL", bytes(4))),
     }  # fmt: skip
