@@ -1,11 +1,20 @@
 """The scripts a README figure comes from run, and end with the JSON they promise; what they measure is not asserted."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_files import write_tiny
+
+from fl_rsna.cohort.prepared import Request, prepare_folder
+from fl_rsna.imaging.files import find_files
+from fl_rsna.imaging.store import ImageKind, read_png, write_png
+from fl_rsna.imaging.workers import convert_here
+from fl_rsna.task import ICH
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,3 +60,34 @@ def test_bench_leak() -> None:
     figures = last_line("bench_leak.py", "--patients", "60", "--seeds", "2")
     assert [row["split"] for row in figures["rows"]] == ["by slice", "by series", "by patient", "10 shards of series"]  # type: ignore[attr-defined]
     assert figures["rows"][2]["test slices"] == [0.0, 0.0, 0.0]  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_fuzz_prepare() -> None:
+    figures = last_line("fuzz_prepare.py", "--seconds", "0", "--files", "120", "--seed", "1")
+    assert figures["violations"] == 0
+    assert {"slice", "no_pixels", "truncated_pixels"} <= set(figures["outcomes"])  # type: ignore[call-overload]
+    assert sum(figures["outcomes"].values()) == figures["files"] >= 120  # type: ignore[attr-defined, operator]
+
+
+def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pixel, one PNG too many, one row too few: each is a violation that names its file."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    checked = importlib.import_module("fuzz_prepare").checked
+    for name in ("a", "b"):
+        write_tiny(tmp_path / "dicom" / name, f"ID_{name}", hu=np.full((256, 256), 30, np.int16))
+    (tmp_path / "dicom" / "c").write_bytes(b"no DICOM")
+    request = Request(task=ICH, image=ImageKind.hu, size=256, hash_ids=False, salt="")
+    out = tmp_path / "out"
+    prepare_folder(out, request, find_files(tmp_path / "dicom"), None, max_rejected=1, convert=convert_here)
+    outcomes = [("a", "slice", ""), ("b", "slice", ""), ("c", "not_dicom", "")]
+    assert sorted(checked(tmp_path / "dicom", out)) == outcomes
+    png = out / "images" / "ID_b.png"
+    image = read_png(png)
+    image[3, 4] += 1
+    write_png(png, image)
+    (out / "images" / "ID_d.png").write_bytes(png.read_bytes())
+    (out / "rejected.csv").write_text("path,image_id,reason,tag,detail\n")
+    wrong = {file: why for file, _, why in checked(tmp_path / "dicom", out) if why}
+    assert wrong.keys() == {"", "b", "c"}
+    assert wrong["b"] == "1 pixels differ"
