@@ -64,8 +64,8 @@ def source(data: bytes) -> Source | None:
     try:
         ds = pydicom.dcmread(io.BytesIO(data))
         image_id = str(ds.SOPInstanceUID).encode()
-        if ds.file_meta.TransferSyntaxUID == DEFLATED:  # positions are those before deflating
-            ds = pydicom.dcmread(io.BytesIO(data := inflated(data)))
+        shift = body_of(data) if ds.file_meta.TransferSyntaxUID == DEFLATED else 0  # pydicom counts from there
+        data = inflated(data) if shift else data
     except Exception:
         return None
     order: Literal["little", "big"] = "little" if ds.file_meta.TransferSyntaxUID.is_little_endian else "big"
@@ -73,18 +73,24 @@ def source(data: bytes) -> Source | None:
     elements = []
     for item in raw:
         tag = item.tag.group.to_bytes(2, order) + item.tag.elem.to_bytes(2, order)
-        elements.append((data.rfind(tag, 132, item.value_tell), item.value_tell))
+        value = item.value_tell + shift
+        elements.append((data.rfind(tag, 132, value), value))
     return Source(data, tuple((head, value) for head, value in elements if head >= 132), image_id)
 
 
+def body_of(data: bytes) -> int:
+    """Where the data set begins: the meta header's own length stands at its begin."""
+    return 144 + int.from_bytes(data[140:144], "little")
+
+
 def inflated(data: bytes) -> bytes:
-    start = 144 + int.from_bytes(data[140:144], "little")
+    start = body_of(data)
     return data[:start] + zlib.decompress(data[start:], -zlib.MAX_WBITS)
 
 
 def deflated(data: bytes) -> bytes:
     """Deflates what follows the meta header, if it still says so."""
-    start = 144 + int.from_bytes(data[140:144], "little")
+    start = body_of(data)
     if DEFLATED.encode() not in data[:start]:
         return data
     packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
