@@ -70,8 +70,8 @@ class Tags:
         value = element.value
         plain = element.VR in TEXT_VRS or (element.VR is None and keyword not in INTEGERS)
         if plain and isinstance(value, bytes) and value.isascii() and ESCAPE not in value:
-            return value.decode("ascii").strip(" \0")
-        return _joined(self._convert(TAGS[keyword])).strip(" \0")
+            return _unpadded(value.decode("ascii"))
+        return _unpadded(_joined(self._convert(TAGS[keyword])))
 
     def parts(self, keyword: str) -> list[str]:
         text = self.text(keyword)
@@ -83,6 +83,8 @@ class Tags:
         try:
             values = tuple(map(float, parts))
         except ValueError:
+            return None
+        if any("_" in part for part in parts):  # a number in Python, not in DICOM
             return None
         return values[:count] if len(values) >= count and all(map(math.isfinite, values)) else None
 
@@ -101,6 +103,11 @@ class Tags:
             return int.from_bytes(value, "little" if element.is_little_endian else "big", signed=signed)
         number = self.number(keyword) if len(self.parts(keyword)) == 1 else None
         return int(number) if number is not None and number.is_integer() else None
+
+
+def _unpadded(text: str) -> str:
+    """Zeros are padding at the end alone: before a number they are what is left of its sign and digits."""
+    return text.rstrip(" \0").lstrip(" ")
 
 
 def _joined(value: Any) -> str:

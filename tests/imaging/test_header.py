@@ -128,7 +128,7 @@ def test_a_shape_that_no_slice_has_is_named(tmp_path: Path, shape: tuple[int, in
     assert rejection(data) == (Reason.too_large, "Rows")
 
 
-@pytest.mark.parametrize("text", [b"['00036', '00036']", b"abc ", b"nan ", b"40\\x"])
+@pytest.mark.parametrize("text", [b"['00036', '00036']", b"abc ", b"nan ", b"40\\x", b"\0\0024 ", b"1_0 "])
 def test_a_number_that_is_none_is_no_number(tmp_path: Path, text: bytes) -> None:
     whole = tiny(tmp_path, hu=RAMP, WindowCenter=40, SliceThickness=5)
     for tag, name in ((0x00281050, "window_center"), (0x00180050, "thickness_mm")):
