@@ -135,6 +135,7 @@ def same_slices(folder: Path) -> dict[str, bytes]:
     body_of_implicit = implicit[implicit.index(b"\x08\x00\x18\x00", 132) :]
     return {
         "as it is": whole,
+        "a meta header that does not say its length": whole[:132] + whole[144:],
         "implicit": implicit,
         "deflated": rewritten(whole, DeflatedExplicitVRLittleEndian),
         "big endian": rewritten(whole, ExplicitVRBigEndian),

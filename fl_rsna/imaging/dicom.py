@@ -137,11 +137,11 @@ def _read_plain(data: bytes) -> tuple[Tags, Tags, PlainPixels]:
 
     A third of what the thorough reading costs. Raises `ValueError`, or whatever the parser does, for another file.
     """
-    _plain(data[132:136] == b"\2\0\0\0")  # the meta header's length comes first
     stream = io.BytesIO(data)
     stream.seek(132)
     meta: dict[int, Any] = {element.tag: element for element in data_element_generator(stream, False, True, _past_meta)}
-    _plain(meta[META_LENGTH].VR == "UL" and meta[META_LENGTH].length == 4)
+    first = meta[META_LENGTH] if META_LENGTH in meta else meta[min(meta)]  # decides how pydicom reads the others
+    _plain(first.VR in ("OB", "UI") or (first.VR == "UL" and first.length == 4))
     syntax, at = meta[TAGS["TransferSyntaxUID"]].value.decode().rstrip("\0"), stream.tell()
     implicit = IMPLICIT_VR[syntax]
     if syntax == DEFLATED:
@@ -172,7 +172,7 @@ def _not_plain(tag: int) -> Any:
 
 
 def _past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag.group != 2
+    return tag >> 16 != 2
 
 
 def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -46,6 +46,7 @@ INTEGERS = frozenset(
     {"SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"}
 )
 SIZES = {None: 2, "US": 2, "SS": 2, "UL": 4, "SL": 4}  # bytes of a single integer; implicit VR has none but US here
+PADDING = " \0"  # at the end; zeros before a number are what is left of its sign and digits
 ESCAPE = b"\x1b"  # other alphabets written with ASCII bytes (ISO 2022)
 
 
@@ -70,8 +71,8 @@ class Tags:
         value = element.value
         plain = element.VR in TEXT_VRS or (element.VR is None and keyword not in INTEGERS)
         if plain and isinstance(value, bytes) and value.isascii() and ESCAPE not in value:
-            return _unpadded(value.decode("ascii"))
-        return _unpadded(_joined(self._convert(TAGS[keyword])))
+            return value.decode("ascii").rstrip(PADDING).lstrip(" ")
+        return _joined(self._convert(TAGS[keyword])).rstrip(PADDING).lstrip(" ")
 
     def parts(self, keyword: str) -> list[str]:
         text = self.text(keyword)
@@ -79,12 +80,12 @@ class Tags:
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """The first `count` values as finite floats, or None when any is missing or malformed."""
-        parts = self.parts(keyword)
-        try:
-            values = tuple(map(float, parts))
-        except ValueError:
+        text = self.text(keyword)
+        if not text or "_" in text:  # a number in Python, not in DICOM
             return None
-        if any("_" in part for part in parts):  # a number in Python, not in DICOM
+        try:
+            values = tuple(map(float, text.split("\\")))
+        except ValueError:
             return None
         return values[:count] if len(values) >= count and all(map(math.isfinite, values)) else None
 
@@ -101,13 +102,8 @@ class Tags:
         if isinstance(value, bytes) and len(value) == SIZES.get(element.VR):
             signed = element.VR in ("SS", "SL")
             return int.from_bytes(value, "little" if element.is_little_endian else "big", signed=signed)
-        number = self.number(keyword) if len(self.parts(keyword)) == 1 else None
-        return int(number) if number is not None and number.is_integer() else None
-
-
-def _unpadded(text: str) -> str:
-    """Zeros are padding at the end alone: before a number they are what is left of its sign and digits."""
-    return text.rstrip(" \0").lstrip(" ")
+        values = self.numbers(keyword, 1) if "\\" not in self.text(keyword) else None
+        return int(values[0]) if values is not None and values[0].is_integer() else None
 
 
 def _joined(value: Any) -> str:

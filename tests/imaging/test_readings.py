@@ -62,7 +62,15 @@ def test_the_fast_reading_gives_what_the_thorough_one_gives_on_every_kind_of_fil
 
 
 @pytest.mark.parametrize(
-    "source", ["as it is", "implicit", "deflated", "run lengths", "a sequence of undefined length"]
+    "source",
+    [
+        "as it is",
+        "implicit",
+        "deflated",
+        "run lengths",
+        "a sequence of undefined length",
+        "a meta header that does not say its length",
+    ],
 )
 def test_any_damage_gives_a_slice_or_a_rejection_the_same_one_by_both_readings(tmp_path: Path, source: str) -> None:
     whole = np.frombuffer(same_slices(tmp_path)[source], np.uint8)
