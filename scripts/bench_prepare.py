@@ -1,6 +1,6 @@
 """What DICOM to PNG costs: the seed's way, ours, and the limit, on the same files in one run.
 
-    python scripts/bench_prepare.py [--dicom <folder>] [--repeats 5] [--scaling 2000]
+    python scripts/bench_prepare.py [--dicom <folder>] [--repeats 5] [--scaling 6000]
 
 Without --dicom it draws synthetic slices of 512 px. Figures are medians over repeats of CPU time a file; each is taken in
 a process of its own, and the ways take turns. `seed` reads the headers once, then computes each window in float64 with
@@ -213,7 +213,10 @@ def main() -> None:
     parser.add_argument("--dicom", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--scaling", type=int, default=2000, help="files for the comparison of workers; 0 leaves it out"
+        "--scaling",
+        type=int,
+        default=6000,
+        help="files for the comparison of workers, starting them included; 0 leaves it out",
     )
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
