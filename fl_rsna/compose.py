@@ -20,9 +20,10 @@ def conf_folder() -> Path:
 
 
 def register_schema() -> None:
-    """Make the dataclasses the schema of conf/config.yaml; partition.noise may name any site."""
+    """Make the dataclasses the schema of conf/config.yaml; settings by site may name any site."""
     schema = OmegaConf.structured(Config)
-    OmegaConf.set_struct(schema.partition.noise, False)
+    for by_site in (schema.partition.noise, schema.faults.sites, schema.network.speeds, schema.network.downtime):
+        OmegaConf.set_struct(by_site, False)
     ConfigStore.instance().store(name="schema", node=schema)
 
 

@@ -7,81 +7,27 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.choices import (
+    Averaging,
+    Baseline,
+    Device,
+    EngineName,
+    Keep,
+    ModelName,
+    Norm,
+    Optimizer,
+    Precision,
+    PrepareEngine,
+    Schedule,
+    Select,
+    StrategyName,
+    Trainable,
+    Weighting,
+)
 from fl_rsna.cohort.partitioners import Group, PartitionKind
 from fl_rsna.cohort.s0 import Layout
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import TaskName
-
-
-class ModelName(StrEnum):
-    """Network architectures; b0..b7 from efficientnet-pytorch, lite0 from efficientnet-lite-pytorch."""
-
-    efficientnet_b0 = "efficientnet_b0"
-    efficientnet_b1 = "efficientnet_b1"
-    efficientnet_b2 = "efficientnet_b2"
-    efficientnet_b3 = "efficientnet_b3"
-    efficientnet_b4 = "efficientnet_b4"
-    efficientnet_b5 = "efficientnet_b5"
-    efficientnet_b6 = "efficientnet_b6"
-    efficientnet_b7 = "efficientnet_b7"
-    efficientnet_lite0 = "efficientnet_lite0"
-
-
-class Norm(StrEnum):
-    """What federation does to BatchNorm's running statistics."""
-
-    average = "average"  # trained at the sites, averaged like weights
-    frozen = "frozen"  # kept as initialised; only scale and shift are trained
-    adapted = "adapted"  # round 1 re-estimates them on the sites' slices without training; frozen from then on
-
-
-class Trainable(StrEnum):
-    """Which weights a site trains."""
-
-    all = "all"
-    head = "head"  # the last linear layer on fixed features
-
-
-class StrategyName(StrEnum):
-    """Aggregation rules."""
-
-    fedavg = "fedavg"
-
-
-class EngineName(StrEnum):
-    """What runs the sites of a simulation."""
-
-    local = "local"
-    ray = "ray"
-
-
-class PrepareEngine(StrEnum):
-    """What converts files."""
-
-    local = "local"  # processes on this machine
-    ray = "ray"  # a Ray cluster whose machines share a file system
-
-
-class Device(StrEnum):
-    """Where sites train; auto takes CUDA when there is one."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Schedule(StrEnum):
-    """How the sites' learning rate goes from round to round."""
-
-    constant = "constant"
-    cosine = "cosine"  # from learning_rate down to nearly 0 in the last round
-
-
-class Select(StrEnum):
-    """Which round's global model is final."""
-
-    best = "best"  # lowest validation loss over the sites' own validation parts
-    last = "last"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -152,7 +98,10 @@ class ModelConfig:
 class TrainConfig:
     trainable: Trainable = Trainable.all
     local_epochs: int = 1
+    local_steps: int | None = None  # exactly so many instead of epochs
     batch_size: int = 16
+    optimizer: Optimizer = Optimizer.adamw
+    momentum: float = 0.0  # sgd
     learning_rate: float = 2e-3
     schedule: Schedule = Schedule.cosine
     weight_decay: float = 1e-4
@@ -164,14 +113,65 @@ class TrainConfig:
     device: Device = Device.auto
     amp: bool = True  # bf16 autocast, on CUDA only
     select: Select = Select.best
+    patience: int | None = None  # stop after so many rounds without a lower validation loss
 
 
 @dataclass(kw_only=True, slots=True)
 class StrategyConfig:
     name: StrategyName = StrategyName.fedavg
     fraction: float = 1.0  # of the sites, sampled each round
+    min_sites: int = 1  # sampled at least
+    weighting: Weighting = Weighting.examples
     quorum: float = 0.5  # share of the sampled sites that must reply, or the run stops
     timeout_s: float = 3600.0  # for one round's replies
+    max_update: float = 10.0  # an update larger than so many times the model's own norm is refused as exploded
+    averaging: Averaging = Averaging.none
+    ema_decay: float = 0.9
+    window: int = 3  # rounds
+    server_learning_rate: float = 1.0
+    server_schedule: Schedule = Schedule.constant
+    server_momentum: float = 0.9  # fedavgm
+    beta_1: float = 0.9  # fedadam, fedyogi
+    beta_2: float = 0.99  # fedadam, fedyogi
+    tau: float = 1e-3  # fedadagrad, fedadam, fedyogi: their adaptivity
+    trim: float = 0.2  # fedtrimmedavg: share cut off at each end
+    malicious: int = 1  # krum, multikrum, bulyan: sites at most that may send anything
+    chosen: int = 2  # multikrum: sites averaged
+    q: float = 0.1  # qfedavg: 0 is even-handed, more favours sites with a high loss
+    mu: float = 0.01  # fedprox, moon: weight of their term
+    temperature: float = 0.5  # moon
+    alpha: float = 0.01  # feddyn
+    personal: float = 0.1  # ditto: pull of a site's own model towards the global one
+    adjustment: float = 1.0  # fedavg_logit_adjusted: 0 is fedavg
+
+
+@dataclass(kw_only=True, slots=True)
+class FaultsConfig:
+    """Faults to simulate; what each does is in federation/faults.py."""
+
+    dropout: float = 0.0  # chance that a site is out of reach for a round
+    stragglers: float = 0.0  # chance that a site is slow in a round
+    slowdown: float = 10.0  # how many times as long a straggler's steps take
+    deadline_s: float | None = None  # virtual seconds after which a reply is too late
+    sites: dict[str, str] = field(default_factory=dict)  # e.g. {site-2: crash@3, site-1: nan@2-4}
+
+
+@dataclass(kw_only=True, slots=True)
+class NetworkConfig:
+    """In how many bytes models travel; and the links, machines and prices of virtual time, where nothing is slowed down."""
+
+    down_mbit: float = 100.0  # Mbit/s from the server to each site
+    up_mbit: float = 20.0
+    latency_s: float = 0.05  # one way
+    step_s: float = 0.2  # seconds a training step takes at a site of speed 1
+    speeds: dict[str, float] = field(default_factory=dict)  # e.g. {site-2: 0.5}
+    downtime: dict[str, float] = field(
+        default_factory=dict
+    )  # share of the time a site is out of reach, e.g. {site-2: 0.1}
+    precision_down: Precision = Precision.fp32  # of the model that goes to the sites
+    precision_up: Precision = Precision.fp32  # of what comes back
+    usd_per_gigabyte: float = 0.0  # of traffic, both ways
+    usd_per_hour: float = 0.0  # of one site's machine while a round lasts
 
 
 @dataclass(kw_only=True, slots=True)
@@ -191,6 +191,7 @@ class PathsConfig:
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
     name: str | None = None  # folder under paths.runs; default: date and time
+    keep: Keep = Keep.all
 
 
 FILES = "files_sha256"  # the place of file hashes among the settings of a cohort
@@ -205,11 +206,15 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     run: RunConfig = field(default_factory=RunConfig)
     rounds: int = 10
     seed: int = 0
+    baseline: Baseline = Baseline.none
+    resume: bool = False  # go on with run.name where it was killed
 
 
 def cohort_name(config: Config) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.choices import ModelName, Norm, Precision, Trainable
 from fl_rsna.cohort.noise import check_noise
 from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.config import Config, ModelName, Norm, PartitionConfig, Trainable
+from fl_rsna.config import Config, NetworkConfig, PartitionConfig
 
 Rule = Callable[[float], bool]
 
@@ -15,7 +16,18 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "engine.workers", "engine.gpus_per_worker", "prepare.workers")),
     ("0 or more", lambda value: value >= 0, ("partition.fold", "train.weight_decay", "train.rotate_deg", "train.hu_shift")),
     ("1 or more", lambda value: value >= 1, ("rounds", "partition.num_sites", "partition.lacking", "train.local_epochs")),
-    ("1 or more", lambda value: value >= 1, ("demo.patients", "demo.slices_per_series")),
+    ("1 or more", lambda value: value >= 1, ("demo.patients", "demo.slices_per_series", "strategy.min_sites", "strategy.window")),
+    ("1 or more", lambda value: value >= 1, ("strategy.chosen", "faults.slowdown")),
+    ("1 or more, or null", lambda value: value >= 1, ("train.local_steps", "train.patience")),
+    ("0 or more", lambda value: value >= 0, ("strategy.malicious", "strategy.q", "strategy.mu", "strategy.personal", "strategy.adjustment")),
+    ("0 or more", lambda value: value >= 0, ("network.latency_s", "network.step_s", "network.usd_per_gigabyte", "network.usd_per_hour")),
+    ("more than 0", lambda value: value > 0, ("strategy.server_learning_rate", "strategy.alpha", "strategy.temperature", "strategy.tau")),
+    ("more than 0", lambda value: value > 0, ("strategy.max_update", "network.down_mbit", "network.up_mbit")),
+    ("more than 0, or null", lambda value: value > 0, ("faults.deadline_s",)),
+    ("0 to less than 1", lambda value: 0 <= value < 1, ("train.momentum", "strategy.server_momentum", "strategy.beta_1", "strategy.beta_2")),
+    ("0 to less than 1", lambda value: 0 <= value < 1, ("strategy.ema_decay",)),
+    ("0 to less than 0.5", lambda value: 0 <= value < 0.5, ("strategy.trim",)),
+    ("0 to 1", lambda value: 0 <= value <= 1, ("faults.dropout", "faults.stragglers")),
     ("2 or more", lambda value: value >= 2, ("train.batch_size",)),
     ("16 or more", lambda value: value >= 16, ("data.size", "model.image_size", "demo.size")),
     ("more than 0, up to 1e6", lambda value: 0 < value <= 1e6, ("partition.alpha",)),
@@ -34,6 +46,8 @@ def check(config: Config) -> None:
     for expected, rule, keys in RANGES:
         for key in keys:
             value = _value(config, key)
+            if value is None and expected.endswith("or null"):
+                continue
             if key == "partition.test" and isinstance(value, str | list):
                 _check_test(value)
             elif isinstance(value, bool) or not isinstance(value, int | float):
@@ -46,7 +60,22 @@ def check(config: Config) -> None:
             raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
     _check_partition(config.partition)
     check_noise(config.partition.noise)
+    _check_network(config.network)
     _check_contradictions(config)
+
+
+def _check_network(network: NetworkConfig) -> None:
+    """Refuse sites of no speed or out of reach for good, and one-byte models, for which there is nothing to round against."""
+    for site, speed in network.speeds.items():
+        if not speed > 0:
+            raise ValueError(f"network.speeds: expected more than 0, got {speed:g} for {site}")
+    for site, share in network.downtime.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"network.downtime: expected 0 to less than 1, got {share:g} for {site}")
+    if network.precision_down is Precision.int8:
+        raise ValueError(
+            "network.precision_down: expected fp32, fp16 or bf16, got int8, which only changes can travel in; use precision_up"
+        )
 
 
 def _check_test(value: str | list[Any]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config
 
@@ -29,6 +31,8 @@ VERSIONS_OF = (
     "scikit-learn",
     "efficientnet-pytorch",
 )
+
+MAY_CHANGE = ("resume", "engine", "paths", "prepare", "train.device")  # of a run that goes on
 
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
 
@@ -45,6 +49,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
+
+    @property
+    def site_memory(self) -> Path:
+        """Where the sites of a simulation keep what they remember."""
+        return self.folder / "site_memory"
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl, on disk when this returns."""
@@ -66,25 +75,56 @@ class RunFolder:
                 writer.writeheader()
             writer.writerow(row)
 
+    def read_json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text())
+
+    def rewind(self, round_: int) -> None:
+        """Drop the rows of rounds after `round_`, which a killed run began and will play again."""
+        for table in ("rounds", "sites"):
+            path = self.folder / f"{table}.csv"
+            if not path.exists():
+                continue
+            with path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if None not in row.values() and int(row["round"]) <= round_]
+                names = reader.fieldnames or []
+            if not rows:
+                path.unlink()
+                continue
+            text = io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_whole(path, text.getvalue().encode())
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_whole(self.folder / name, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def start_run(
-    folder: Path, config: Config, cohort_sha256: str, device: str, listeners: tuple[Listener, ...]
+    folder: Path,
+    config: Config,
+    cohort: Cohort,
+    device: str,
+    listeners: tuple[Listener, ...],
 ) -> RunFolder:
-    """Make a new run folder with config.yaml and manifest.json; raises ValueError when it exists."""
+    """Make a new run folder with config.yaml and manifest.json, or, with `config.resume`, take up the one that is there.
+
+    Raises ValueError when it exists and is not to be resumed, and when it was begun with other settings or data.
+    """
+    run, plain = RunFolder(folder, listeners), json.loads(json.dumps(dataclasses.asdict(config)))
+    if config.resume and (folder / "manifest.json").exists():
+        _check_same(folder, plain, cohort.sha256)
+        (folder / "summary.json").unlink(missing_ok=True)  # of a run that failed and now goes on
+        return run
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=config.resume)
     except FileExistsError:
         raise ValueError(
-            f"run.name: expected a new run, got the existing {folder}; choose another run.name or delete it"
+            f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
         ) from None
-    run = RunFolder(folder, listeners)
-    run.checkpoints.mkdir()
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config))), sort_keys=False)
-    )
+    run.checkpoints.mkdir(exist_ok=config.resume)
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     run.write_json(
         "manifest.json",
         {
@@ -94,12 +134,45 @@ def start_run(
             "machine": f"{platform.system()} {platform.machine()}",
             "device": device,
             "git_commit": _git_commit(),
-            "cohort_sha256": cohort_sha256,
+            "cohort": str(cohort.folder),
+            "cohort_sha256": cohort.sha256,
             "seed": config.seed,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
     return run
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run in `folder` came to its end."""
+    summary = folder / "summary.json"
+    return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+
+
+def _check_same(folder: Path, asked: dict[str, Any], cohort_sha256: str) -> None:
+    """Refuse to go on with a run under other settings than it began with; where and how it runs may change."""
+    begun = yaml.safe_load((folder / "config.yaml").read_text())
+    changed = sorted(
+        f"{group}.{key}" if key else group
+        for group in asked
+        if group not in MAY_CHANGE
+        for key in (asked[group] if isinstance(asked[group], dict) else [""])
+        if f"{group}.{key}" not in MAY_CHANGE and _at(asked, group, key) != _at(begun, group, key)
+    )
+    if changed:
+        raise ValueError(
+            f"resume: {folder} was begun with other settings ({', '.join(changed)} differ); repeat its command with resume=true"
+        )
+    dealt = json.loads((folder / "manifest.json").read_text())["cohort_sha256"]
+    if dealt != cohort_sha256:
+        raise ValueError(
+            f"resume: {folder} was begun with cohort {dealt[:12]}, got {cohort_sha256[:12]}; give it the same data"
+        )
+
+
+def _at(settings: dict[str, Any], group: str, key: str) -> Any:
+    value = settings.get(group)
+    return value.get(key) if key and isinstance(value, dict) else value
 
 
 def default_run_name() -> str:

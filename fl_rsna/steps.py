@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from fl_rsna.choices import PrepareEngine
 from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
@@ -16,7 +17,7 @@ from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.s0 import Layout, read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import TEST_SITE, split_patients
-from fl_rsna.config import FILES, Config, PartitionConfig, PrepareEngine, cohort_name, partition_settings
+from fl_rsna.config import FILES, Config, PartitionConfig, cohort_name, partition_settings
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
 from fl_rsna.task import Task, named_task

@@ -29,11 +29,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fl_rsna.choices import ModelName
 from fl_rsna.cohort.index import Prepared, table_sha256
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort, write_cohort
 from fl_rsna.cohort.split import TEST_SITE, split_patients
-from fl_rsna.config import Config, ModelName
+from fl_rsna.config import Config
 from fl_rsna.imaging.store import ImageKind, write_png
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.metrics import auroc, log_loss
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--model", type=ModelName, default=ModelName.efficientnet_b0)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--first-step", choices=["bare", "local", "ray"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -67,11 +69,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         cohort = make_cohort(folder, words.sites, words.slices, words.size)
-        rounds: dict[str, list[float]] = {"bare loop": [], **{engine: [] for engine in ENGINES}}
-        starts: dict[str, list[float]] = {"bare": [], "local": [], "ray": []}
+        rounds: dict[str, list[float]] = {"bare loop": [], **{engine: [] for engine in words.engines}}
+        kinds = dict.fromkeys(["bare", *(engine.partition(",")[0] for engine in words.engines)])
+        starts: dict[str, list[float]] = {kind: [] for kind in kinds}
         for repeat in range(words.repeats):  # interleaved, so a noisy minute hits all alike
             rounds["bare loop"] += bare_rounds(config, cohort)[1:]
-            for engine in ENGINES:
+            for engine in words.engines:
                 rounds[engine] += engine_rounds(engine, config, cohort, folder / f"{engine}-{repeat}")[1:]
             for kind in starts:
                 starts[kind].append(time_to_first_step(kind, words, folder))
@@ -159,8 +162,8 @@ def run_engine(engine: str, config: Config, cohort: Cohort, folder: Path) -> Non
     from fl_rsna.federation.engines.ray import run_ray
     from fl_rsna.federation.server_app import make_server_app
 
-    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort.sha256, "cpu", ())))
-    client, workers = functools.partial(app_for_cohort, cohort.folder), int(engine[-1])
+    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", ())))
+    client, workers = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory"), int(engine[-1])
     if engine.startswith("ray"):
         run_ray(server, client, num_sites=len(cohort.sites), workers=workers, gpus_per_worker=0)
     else:

@@ -15,7 +15,7 @@ def built_whole(folder: Path) -> Iterator[Path]:
 
     Raises ValueError when another process is building it or has just done so.
     """
-    with _sole_maker(folder):
+    with sole_maker(folder):
         if folder.exists():
             raise ValueError(f"{folder}: another process finished it just now; run the same command again to use it")
         building = folder.with_name(folder.name + ".part")
@@ -40,8 +40,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _sole_maker(folder: Path) -> Iterator[None]:
-    """Hold `<folder>.lock`, which the system frees when a process dies and which is deleted at the end."""
+def sole_maker(folder: Path) -> Iterator[None]:
+    """Hold `<folder>.lock`, which the system frees when a process dies and which is deleted at the end.
+
+    Raises ValueError when another process holds it.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(folder.name + ".lock")
     lock = FileLock(path, timeout=0)

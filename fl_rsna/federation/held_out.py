@@ -8,9 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.federation.messages import FlatModel, unflatten
 from fl_rsna.learning.controls import Control, control_scores
 from fl_rsna.learning.dataset import SiteData
+from fl_rsna.learning.flat import FlatModel, unflatten
 from fl_rsna.learning.metrics import auroc, auroc_with_interval, average_precision, log_loss
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.seeds import derive_seed

@@ -4,32 +4,26 @@ Flower's records are made and taken apart here only. A message to a site holds `
 `config` (what to do); a reply holds `arrays` and `metrics`, or `failure` when the site raised.
 """
 
-import hashlib
 import json
 import traceback
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import EnumType
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
-from torch import nn
 
-from fl_rsna.config import ModelConfig, TrainConfig
+from fl_rsna.choices import Precision
+from fl_rsna.config import FaultsConfig, ModelConfig, StrategyConfig, TrainConfig
+from fl_rsna.federation.wire import decode, encode
+from fl_rsna.learning.flat import FlatModel
 
 T = TypeVar("T")
 
 ARRAYS, CONFIG, METRICS, FAILURE, SITE = "arrays", "config", "metrics", "failure", "site"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FlatModel:
-    """A model's state as two vectors: `floats` float32 [P] and `integers` int64 [Q], in state-dict order."""
-
-    floats: NDArray[np.float32]
-    integers: NDArray[np.int64]
+INTEGERS = "integers"
+SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,61 +33,31 @@ class Instructions:
     task: str
     model: ModelConfig
     train: TrainConfig
+    strategy: StrategyConfig
+    faults: FaultsConfig
+    precision_up: Precision
     seed: int
+    run_id: str  # what a site remembers belongs to one run
     round: int
     learning_rate: float
     layout_sha256: str
     salt: str  # of the hashes that let the server see shared patients; new in every run
     group_key: str = "patient_id"  # the index column they are of; another one in a cohort that was asked to leak
+    accepted: dict[str, int] = field(default_factory=dict)  # a site's last round that entered a model
+    prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
+    keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
 
 
-def flatten(model: nn.Module) -> FlatModel:
-    """Copy a model's state into two vectors."""
-    floats, integers = _split(model)
-    return FlatModel(
-        torch.cat([tensor.detach().reshape(-1).float().cpu() for tensor in floats]).numpy(),
-        torch.cat(
-            [tensor.reshape(-1).long().cpu() for tensor in integers] or [torch.zeros(0, dtype=torch.long)]
-        ).numpy(),
-    )
-
-
-@torch.no_grad()
-def unflatten(flat: FlatModel, model: nn.Module) -> None:
-    """Copy two vectors into a model's state; raises ValueError when their lengths do not fit it."""
-    vectors: tuple[NDArray[np.generic], NDArray[np.generic]] = (flat.floats, flat.integers)
-    for vector, tensors in zip(vectors, _split(model), strict=True):
-        expected = sum(tensor.numel() for tensor in tensors)
-        if vector.size != expected:
-            raise ValueError(
-                f"expected a model of {expected} values, got {vector.size}; the sites run another model configuration"
-            )
-        source, offset = torch.from_numpy(np.ascontiguousarray(vector)), 0
-        for tensor in tensors:
-            tensor.copy_(source[offset : offset + tensor.numel()].view(tensor.shape))
-            offset += tensor.numel()
-
-
-def layout_sha256(model: nn.Module) -> str:
-    """Hash of the names, types and shapes that give the vectors their meaning."""
-    layout = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in model.state_dict().items()]
-    return hashlib.sha256(json.dumps(layout).encode()).hexdigest()
-
-
-def model_sha256(flat: FlatModel, layout: str) -> str:
-    """Hash of a model: its layout's hash and its values, bit by bit."""
-    digest = hashlib.sha256(layout.encode())
-    digest.update(flat.floats.astype("<f4", copy=False).tobytes())
-    digest.update(flat.integers.astype("<i8", copy=False).tobytes())
-    return digest.hexdigest()
-
-
-def to_arrays(flat: FlatModel) -> ArrayRecord:
-    return ArrayRecord({"floats": Array(flat.floats), "integers": Array(flat.integers)})
+def to_arrays(
+    flat: FlatModel, second: NDArray[np.float32] | None = None, precision: Precision = Precision.fp32
+) -> ArrayRecord:
+    """A model, its floats in `precision`, and perhaps a second vector, always in float32."""
+    arrays = {**encode(flat.floats, precision), INTEGERS: Array(flat.integers)}
+    return ArrayRecord(arrays if second is None else {**arrays, SECOND: Array(second)})
 
 
 def from_arrays(arrays: ArrayRecord) -> FlatModel:
-    return FlatModel(arrays["floats"].numpy(), arrays["integers"].numpy())
+    return FlatModel(decode(arrays), arrays[INTEGERS].numpy())
 
 
 def instruct(instructions: Instructions) -> ConfigRecord:
@@ -101,15 +65,35 @@ def instruct(instructions: Instructions) -> ConfigRecord:
 
 
 def read_instructions(message: Message) -> Instructions:
-    told: dict[str, Any] = json.loads(str(message.content.config_records[CONFIG]["instructions"]))
-    told["model"], told["train"] = typed(ModelConfig, told["model"]), typed(TrainConfig, told["train"])
+    return parse_instructions(str(message.content.config_records[CONFIG]["instructions"]))
+
+
+def parse_instructions(text: str) -> Instructions:
+    """Instructions from their JSON."""
+    told: dict[str, Any] = json.loads(text)
+    for name, kind in (
+        ("model", ModelConfig),
+        ("train", TrainConfig),
+        ("strategy", StrategyConfig),
+        ("faults", FaultsConfig),
+    ):
+        told[name] = typed(kind, told[name])
+    told["precision_up"] = Precision(told["precision_up"])
+    told["prior"] = tuple(told["prior"])
     return Instructions(**told)
 
 
-def reply_with(message: Message, *, metrics: dict[str, float], model: FlatModel | None = None) -> Message:
+def reply_with(
+    message: Message,
+    *,
+    metrics: dict[str, float],
+    model: FlatModel | None = None,
+    second: NDArray[np.float32] | None = None,
+    precision: Precision = Precision.fp32,
+) -> Message:
     content = RecordDict({METRICS: MetricRecord(dict(metrics))})
     if model is not None:
-        content[ARRAYS] = to_arrays(model)
+        content[ARRAYS] = to_arrays(model, second, precision)
     return Message(content, reply_to=message)
 
 
@@ -139,14 +123,7 @@ def num_bytes(content: RecordDict) -> int:
 
 def typed(config: type[T], values: dict[str, Any]) -> T:
     """A configuration record from JSON, where choices came as plain strings."""
-    kinds = {field.name: field.type for field in fields(config)}  # type: ignore[arg-type]
+    kinds = {item.name: item.type for item in fields(config)}  # type: ignore[arg-type]
     return config(
         **{name: kind(value) if isinstance(kind := kinds[name], EnumType) else value for name, value in values.items()}
     )
-
-
-def _split(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    state = list(model.state_dict().values())
-    return [tensor for tensor in state if tensor.is_floating_point()], [
-        tensor for tensor in state if not tensor.is_floating_point()
-    ]

@@ -1,146 +1,122 @@
 """The story of a run: roll call, rounds of training and evaluation, and the final model with its scores."""
 
-import json
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from flwr.app import MessageType
 from flwr.serverapp import Grid
-from safetensors.torch import save
 
-from fl_rsna.cohort.sites import Cohort, counts
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.cohort.whole import write_whole
-from fl_rsna.config import Config, Select
-from fl_rsna.federation.held_out import HeldOut
-from fl_rsna.federation.messages import (
-    FlatModel,
-    Instructions,
-    flatten,
-    instruct,
-    layout_sha256,
-    model_sha256,
-    unflatten,
-)
-from fl_rsna.federation.rollcall import Site, call_roll, check_roll, hashed_patients, summed_controls
-from fl_rsna.federation.strategies import (
+from fl_rsna.choices import StrategyName
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import Config
+from fl_rsna.federation.ending import finish, write_of
+from fl_rsna.federation.faults import drops_out, slowdown
+from fl_rsna.federation.folded import Vector
+from fl_rsna.federation.messages import Instructions, instruct
+from fl_rsna.federation.network import site_seconds
+from fl_rsna.federation.progress import Progress, load_progress, save_progress
+from fl_rsna.federation.records import recorder, write_round, write_sent
+from fl_rsna.federation.replies import (
     BelowQuorum,
     SiteReply,
     address,
-    aggregate,
-    flower_strategy,
+    fold,
     read_evaluations,
     sample_sites,
     weighted_mean,
 )
-from fl_rsna.learning.dataset import open_site
-from fl_rsna.learning.model import Classifier, build_model
-from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.train import learning_rate_of
+from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.server_rules import CONTROL, next_floats
+from fl_rsna.federation.setting import Setting, call_sites
+from fl_rsna.federation.wire import decode, encode
+from fl_rsna.learning.flat import FlatModel, flatten
+from fl_rsna.learning.train import learning_rate_of, schedule_factor
 from fl_rsna.runs import RunFolder
-from fl_rsna.task import named_task
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What stays the same in every round."""
-
-    grid: Grid
-    config: Config
-    cohort: Cohort
-    sites: list[Site]
-    told: Instructions
-    test: HeldOut
-    run: RunFolder
-    network: Classifier  # for its names and shapes; models are flat vectors everywhere else
-
-
-@dataclass(slots=True)
-class Progress:
-    """What changes from round to round."""
-
-    model: FlatModel
-    best: FlatModel
-    best_round: int = 0
-    best_loss: float = float("inf")
-    bytes_down: int = 0
-    bytes_up: int = 0
-    failures: int = 0
+STATE = "state.safetensors"  # in checkpoints/: what a killed run goes on from
 
 
 def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
     """Train a global model over the sites behind `grid` and write the whole run folder.
 
-    Raises ValueError before round 1 when the roll call refuses; BelowQuorum when too few sites reply and
-    FloatingPointError when the model diverges: then summary.json says failed and there is no model file.
+    A run folder with a checkpoint goes on after the round it holds. Raises ValueError before round 1 when the roll call
+    refuses; BelowQuorum when too few sites reply and FloatingPointError when the model diverges: then summary.json says
+    failed, there is no model file, and the checkpoint of the last good round stays.
     """
-    start = time.perf_counter()
-    setting = _call_sites(grid, config, cohort, run)
-    initial = flatten(setting.network)
-    progress = Progress(model=initial, best=initial)
-    _write_round(setting, 0, {**setting.test.curve_point(initial), "seconds": time.perf_counter() - start})
+    setting = call_sites(grid, config, cohort, run)
+    progress = begin(setting)
     try:
-        for round_ in range(1, config.rounds + 1):
-            _play_round(setting, progress, round_)
+        play_rounds(setting, progress)
     except (BelowQuorum, FloatingPointError) as error:
         run.event("run_failed", reason=str(error))
         run.write_json("summary.json", {"status": "failed", "reason": str(error), "rounds": config.rounds})
         raise
-    _finish(setting, progress, start)
+    finish(setting, progress)
 
 
-def _call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Setting:
-    """Roll call and everything that must be right before a site trains."""
-    task = named_task(config.data.task)
-    network = build_model(config.model, task, cohort.image, seed=derive_seed(config.seed, "initial model"))
-    told = Instructions(
-        task=task.name,
-        model=config.model,
-        train=config.train,
-        seed=config.seed,
-        round=0,
-        learning_rate=config.train.learning_rate,
-        layout_sha256=layout_sha256(network),
-        salt=secrets.token_hex(16),
-        group_key=cohort.facts["disjoint"]["by"],
-    )
-    held_out = open_site(cohort.site_folder(TEST_SITE), image_size=config.model.image_size)
-    sites = call_roll(grid, told, expected=len(cohort.sites), timeout_s=config.strategy.timeout_s)
-    strangers = hashed_patients(held_out.index[told.group_key], told.salt)
-    check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
-    held = {**{site.name: site.counts for site in sites}, TEST_SITE: counts(held_out.index, task)}
-    known = {"leaky": cohort.facts.get("leaky", False), "noise": cohort.facts.get("noise", {})}
-    run.event("roll_call", sites=held, rounds=config.rounds, **known)
-    test = HeldOut(held_out, task, config.model, config.train)
-    return Setting(grid=grid, config=config, cohort=cohort, sites=sites, told=told, test=test, run=run, network=network)
+def begin(setting: Setting) -> Progress:
+    """The state to go on from: the folder's checkpoint, or round 0."""
+    path = setting.run.checkpoints / STATE
+    if path.exists():
+        progress = load_progress(path)
+        setting.run.rewind(progress.round)
+        setting.run.event("resumed", round=progress.round)
+        return progress
+    setting.run.rewind(-1)
+    start = time.perf_counter()
+    initial = flatten(setting.network)
+    progress = Progress(model=initial, shown=initial, best=initial, run_id=secrets.token_hex(8))
+    point = setting.test.curve_point(initial)
+    write_round(setting.run, setting.test.task, 0, {**point, "seconds": time.perf_counter() - start})
+    save_progress(path, progress)
+    return progress
+
+
+def play_rounds(setting: Setting, progress: Progress) -> None:
+    """All rounds that are left, until the last or until validation has not improved for train.patience rounds."""
+    start, before, patience = time.perf_counter(), progress.seconds, setting.config.train.patience
+    while progress.round < setting.config.rounds:
+        if patience is not None and progress.best_round and progress.round - progress.best_round >= patience:
+            setting.run.event("stopped_early", round=progress.round, best_round=progress.best_round)
+            return
+        _play_round(setting, progress, progress.round + 1)
+        progress.seconds = before + time.perf_counter() - start
+        save_progress(setting.run.checkpoints / STATE, progress)
 
 
 def _play_round(setting: Setting, progress: Progress, round_: int) -> None:
     start = time.perf_counter()
-    chosen = sample_sites(setting.sites, setting.config.strategy.fraction, setting.config.seed, round_)
+    config, task = setting.config, setting.test.task
+    chosen = sample_sites(setting.sites, config.strategy, config.seed, round_)
+    out = {site.name for site in setting.sites if drops_out(config.faults, config.seed, site.name, round_)}
     setting.run.event("round_start", round=round_, sites=[site.name for site in chosen])
-    rate = learning_rate_of(setting.config.train, round_, setting.config.rounds)
-    told = replace(setting.told, round=round_, learning_rate=rate)
-    trained = _train(setting, progress, told, chosen)
+    rate = learning_rate_of(config.train, round_, config.rounds)
+    told = replace(
+        setting.told, run_id=progress.run_id, round=round_, learning_rate=rate, accepted=dict(progress.accepted)
+    )
+    trained = _train(setting, progress, told, chosen, out)
+    progress.round = round_
+    progress.average(config.strategy)
     trained_at = time.perf_counter()
-    evaluated = _validate(setting, progress, told)
+    reachable = [site for site in setting.sites if site.name not in out]
+    evaluated = validate(setting, progress, replace(told, accepted=dict(progress.accepted)), reachable)
     validated_at = time.perf_counter()
-    _keep(setting, progress, round_, weighted_mean(evaluated, "loss"))
-    point = setting.test.curve_point(progress.model)
-    headline = setting.test.task.headline
+    _keep(setting, progress, weighted_mean(evaluated, "loss"))
+    point = setting.test.curve_point(progress.shown)
     replies = trained + evaluated
     row: dict[str, Any] = {
         "train_loss": weighted_mean(trained, "loss"),
         "validation_loss": weighted_mean(evaluated, "loss"),
-        f"validation_auroc_{headline}": weighted_mean(evaluated, f"auroc/{headline}"),
+        f"validation_auroc_{task.headline}": weighted_mean(evaluated, f"auroc/{task.headline}"),
         **point,
         "sites": len(chosen),
         "failed": sum(bool(reply.error) for reply in replies),
         "bytes_down": sum(reply.bytes_down for reply in replies),
         "bytes_up": sum(reply.bytes_up for reply in replies),
+        "virtual_s": max(reply.metrics.get("virtual_s", config.faults.deadline_s or 0.0) for reply in trained),
         "train_s": trained_at - start,
         "validation_s": validated_at - trained_at,
         "test_s": time.perf_counter() - validated_at,
@@ -149,120 +125,90 @@ def _play_round(setting: Setting, progress: Progress, round_: int) -> None:
     progress.bytes_down += row["bytes_down"]
     progress.bytes_up += row["bytes_up"]
     progress.failures += row["failed"]
-    _write_round(setting, round_, row)
+    progress.virtual_s += row["virtual_s"]
+    write_round(setting.run, task, round_, row)
 
 
-def _train(setting: Setting, progress: Progress, told: Instructions, chosen: list[Site]) -> list[SiteReply]:
-    """Send the global model to the chosen sites and replace it with the strategy's aggregate."""
-    messages, down = address(chosen, MessageType.TRAIN, progress.model, instruct(told), told.round)
-    progress.model, replies = aggregate(
-        flower_strategy(setting.config.strategy),
-        told.round,
-        progress.model,
+def _train(
+    setting: Setting, progress: Progress, told: Instructions, chosen: list[Site], out: set[str]
+) -> list[SiteReply]:
+    """Send the global model to the chosen sites and replace it with what the strategy makes of their replies."""
+    strategy, round_ = setting.config.strategy, told.round
+    second = _second(setting, progress)
+    precision = setting.config.network.precision_down
+    if told.keep_all:
+        as_sent = FlatModel(decode(encode(progress.model.floats, precision)), progress.model.integers)
+        write_sent(setting.run, as_sent, second, told)
+    asked = [site for site in chosen if site.name not in out]
+    messages, down = address(asked, MessageType.TRAIN, progress.model, instruct(told), round_, second, precision)
+    folded, integers, replies = fold(
         chosen,
-        setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s),
-        quorum=setting.config.strategy.quorum,
+        setting.grid.send_and_receive(messages, timeout=strategy.timeout_s),
+        progress.model,
+        strategy=strategy,
+        train=setting.config.train,
+        round_=round_,
         bytes_down=down,
-        on_reply=_recorder(setting.run, "train", told.round),
+        second_size=int(setting.trained.sum()) if strategy.name is StrategyName.scaffold else 0,
+        timed=lambda reply: _virtual_seconds(setting, reply, round_),
+        deadline_s=setting.config.faults.deadline_s,
+        absent=out,
+        on_reply=recorder(setting.run, "train", round_),
     )
+    floats, progress.memory = next_floats(
+        strategy,
+        strategy.server_learning_rate * schedule_factor(strategy.server_schedule, round_, setting.config.rounds),
+        round_,
+        progress.model.floats,
+        folded,
+        num_sites=len(setting.sites),
+        parameters=setting.parameters,
+        trained=setting.trained,
+        memory=progress.memory,
+    )
+    progress.model = replace(progress.model, floats=floats, integers=integers)
+    progress.accepted |= {reply.site: round_ for reply in replies if not reply.error}
     return replies
 
 
-def _validate(setting: Setting, progress: Progress, told: Instructions) -> list[SiteReply]:
-    """Score the global model on every site's own validation part."""
-    messages, down = address(setting.sites, MessageType.EVALUATE, progress.model, instruct(told), told.round)
-    replies = setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s)
-    return read_evaluations(
-        setting.sites, replies, bytes_down=down, on_reply=_recorder(setting.run, "validation", told.round)
+def _second(setting: Setting, progress: Progress) -> Vector | None:
+    """The server's control variate under SCAFFOLD, which travels beside the model."""
+    if setting.config.strategy.name is not StrategyName.scaffold:
+        return None
+    return progress.memory.get(CONTROL, np.zeros(int(setting.trained.sum()), np.float32))
+
+
+def _virtual_seconds(setting: Setting, reply: SiteReply, round_: int) -> float:
+    config = setting.config
+    return site_seconds(
+        config.network,
+        reply.site,
+        bytes_down=reply.bytes_down,
+        bytes_up=reply.bytes_up,
+        steps=reply.metrics.get("steps", 0.0),
+        slowdown=slowdown(config.faults, config.seed, reply.site, round_),
     )
 
 
-def _recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], None]:
-    """Write each site's part as it comes: an event, and a row of sites.csv."""
-
-    def record(reply: SiteReply) -> None:
-        if reply.error:
-            run.event(
-                "site_failed", round=round_, phase=phase, site=reply.site, error=reply.error, traceback=reply.traceback
-            )
-        else:
-            run.event("site_done", round=round_, phase=phase, site=reply.site, metrics=reply.metrics)
-        kept = {name: reply.metrics.get(name) for name in ("num-examples", "steps", "loss", "seconds")}
-        areas = {
-            name.replace("auroc/", "auroc_"): value
-            for name, value in reply.metrics.items()
-            if name.startswith("auroc/")
-        }
-        row = {
-            "round": round_,
-            "phase": phase,
-            "site": reply.site,
-            **kept,
-            "bytes_down": reply.bytes_down,
-            "bytes_up": reply.bytes_up,
-        }
-        run.append_row("sites", {**row, "error": reply.error, "aurocs": json.dumps(areas) if areas else ""})
-
-    return record
+def validate(setting: Setting, progress: Progress, told: Instructions, sites: list[Site]) -> list[SiteReply]:
+    """Score the model that is shown on the validation part of each of `sites`."""
+    messages, down = address(
+        sites,
+        MessageType.EVALUATE,
+        progress.shown,
+        instruct(told),
+        told.round,
+        None,
+        setting.config.network.precision_down,
+    )
+    replies = setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s)
+    return read_evaluations(sites, replies, bytes_down=down, on_reply=recorder(setting.run, "validation", told.round))
 
 
-def _keep(setting: Setting, progress: Progress, round_: int, validation_loss: float | None) -> None:
-    """Write the last and, when the sites' validation says so, the best checkpoint."""
+def _keep(setting: Setting, progress: Progress, validation_loss: float | None) -> None:
+    """Write the last and, when the sites' validation says so, the best model."""
+    facts = {"round": progress.round}
     if validation_loss is not None and validation_loss < progress.best_loss:
-        progress.best, progress.best_round, progress.best_loss = progress.model, round_, validation_loss
-        _save_model(setting, progress.best, "checkpoints/best.safetensors", {"round": round_})
-    _save_model(setting, progress.model, "checkpoints/last.safetensors", {"round": round_})
-
-
-def _write_round(setting: Setting, round_: int, row: dict[str, Any]) -> None:
-    headline = setting.test.task.headline
-    columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{headline}", "test_loss"]
-    columns += [f"test_auroc_{label}" for label in setting.test.task.labels]
-    columns += ["sites", "failed", "bytes_down", "bytes_up", "train_s", "validation_s", "test_s", "seconds"]
-    full = {name: row.get(name) for name in columns} | {"round": round_}
-    setting.run.append_row("rounds", full)
-    setting.run.event("round_end", headline=headline, **full)
-
-
-def _finish(setting: Setting, progress: Progress, start: float) -> None:
-    """Score the selected model with intervals, and write it, its predictions and summary.json."""
-    last = setting.config.train.select is Select.last or progress.best_round == 0
-    final, selected = (progress.model, setting.config.rounds) if last else (progress.best, progress.best_round)
-    found = setting.test.probabilities(final)
-    scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed)
-    setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
-    sha256 = model_sha256(final, setting.told.layout_sha256)
-    _save_model(setting, final, "model.safetensors", {"round": selected, "model_sha256": sha256})
-    summary = {
-        "status": "finished",
-        "model_sha256": sha256,
-        "rounds": setting.config.rounds,
-        "selected_round": selected,
-        "selected_by": "last round" if last else "validation loss",
-        "seed": setting.config.seed,
-        "strategy": setting.config.strategy.name.value,
-        "engine": setting.config.engine.name.value,
-        "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
-        "leaky": setting.cohort.facts.get("leaky", False),
-        "wall_s": time.perf_counter() - start,
-        "bytes_down": progress.bytes_down,
-        "bytes_up": progress.bytes_up,
-        "site_failures": progress.failures,
-        "test_site": scores,
-    }
-    setting.run.write_json("summary.json", summary)
-    setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])
-
-
-def _save_model(setting: Setting, model: FlatModel, name: str, facts: dict[str, Any]) -> None:
-    """Write a model as safetensors, with what is needed to build and read it in its metadata."""
-    unflatten(model, setting.network)
-    told = setting.told
-    metadata = {
-        "task": told.task,
-        "image": setting.cohort.image.value,
-        "model": json.dumps(asdict(told.model)),
-        "facts": json.dumps(facts),
-    }
-    tensors = {key: tensor.contiguous() for key, tensor in setting.network.state_dict().items()}
-    write_whole(setting.run.folder / name, save(tensors, metadata=metadata))
+        progress.best, progress.best_round, progress.best_loss = progress.shown, progress.round, validation_loss
+        write_of(setting, progress.best, "checkpoints/best.safetensors", facts)
+    write_of(setting, progress.shown, "checkpoints/last.safetensors", facts)

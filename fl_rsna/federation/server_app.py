@@ -14,15 +14,19 @@ from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.learning.train import choose_device
 from fl_rsna.runs import RunFolder, default_run_name, start_run
 
+Story = Callable[[Grid, Config, Cohort, RunFolder], None]
 
-def make_server_app(prepare: Callable[[Context], tuple[Config, Cohort, RunFolder]]) -> ServerApp:
-    """A ServerApp that gets its configuration, cohort and run folder from `prepare` when it starts."""
+
+def make_server_app(
+    prepare: Callable[[Context], tuple[Config, Cohort, RunFolder]], story: Story = run_rounds
+) -> ServerApp:
+    """A ServerApp that gets its configuration, cohort and run folder from `prepare` when it starts, then tells `story`."""
     app = ServerApp()
 
     @app.main()
     def _main(grid: Grid, context: Context) -> None:
         config, cohort, run = prepare(context)
-        run_rounds(grid, config, cohort, run)
+        story(grid, config, cohort, run)
 
     return app
 
@@ -37,7 +41,7 @@ def _from_run_config(context: Context) -> tuple[Config, Cohort, RunFolder]:
             )
     config, cohort = compose_config(shlex.split(asked["overrides"])), read_cohort(Path(asked["cohort"]))
     folder = Path(asked["runs"]) / (config.run.name or default_run_name())
-    return config, cohort, start_run(folder, config, cohort.sha256, str(choose_device(config.train.device)), ())
+    return config, cohort, start_run(folder, config, cohort, str(choose_device(config.train.device)), ())
 
 
 app = make_server_app(_from_run_config)

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,25 @@ from fl_rsna.cohort.noise import PIXEL_SIZE, read_noise
 from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
 from fl_rsna.learning.noisy import Scan, believed, scan_of
 from fl_rsna.task import TaskName, named_task
+
+POOLED = "pooled"  # the one site of a pooled cohort
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Several sites' packed slices, one after the other, without a copy of them."""
+
+    parts: tuple[NDArray[np.generic], ...]
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[np.generic]:
+        """The slices at these positions, in their order."""
+        first = self.parts[0]
+        found, start = np.empty((len(rows), *first.shape[1:]), first.dtype), 0
+        for part in self.parts:
+            here = (rows >= start) & (rows < start + len(part))
+            found[here] = part[rows[here] - start]
+            start += len(part)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +52,7 @@ class SiteData:
     task: str
     label_names: tuple[str, ...]
     image: ImageKind
-    images: NDArray[np.generic]
+    images: NDArray[np.generic] | Joined
     labels: NDArray[np.float32]
     index: pd.DataFrame
 
@@ -82,6 +101,19 @@ def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> Si
     )
 
 
+def open_pooled(folders: Sequence[Path], *, image_size: int) -> SiteData:
+    """Several sites of one cohort as one, `pooled`: every slice as its own site sees it, in its own part."""
+    sites = [open_site(folder, image_size=image_size) for folder in folders]
+    parts = tuple(part for site in sites if isinstance(part := site.images, np.ndarray))
+    return replace(
+        sites[0],
+        name=POOLED,
+        images=Joined(parts),
+        labels=np.concatenate([site.labels for site in sites]),
+        index=pd.concat([site.index for site in sites], ignore_index=True),
+    )
+
+
 def train_batches(rows: NDArray[np.intp], batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
     """One epoch of shuffled batches; sizes differ by at most one, so none is too small for BatchNorm.
 
@@ -92,9 +124,9 @@ def train_batches(rows: NDArray[np.intp], batch_size: int, rng: np.random.Genera
         yield np.sort(batch)
 
 
-def gather(images: NDArray[np.generic], rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:
+def gather(images: NDArray[np.generic] | Joined, rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:
     """Slices as float32 [B, C, S, S] of stored values (HU + 1024, or grey levels), where 0 is air."""
-    batch = np.take(images, rows, axis=0)
+    batch = images.take(rows) if isinstance(images, Joined) else np.take(images, rows, axis=0)
     if batch.dtype == np.uint16:  # stored values stay below 4096, so the bits mean the same as int16
         return torch.from_numpy(batch.view(np.int16)).to(device).float().unsqueeze(1)
     return torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float()

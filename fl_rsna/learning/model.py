@@ -6,7 +6,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from fl_rsna.config import ModelConfig, ModelName, Norm, Trainable
+from fl_rsna.choices import ModelName, Norm, Trainable
+from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU
 from fl_rsna.task import LabelKind, Task
@@ -16,6 +17,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # EfficientNet ships 0.01, made for epochs of 10,000 steps. A site takes some tens of steps a round; its statistics
 # would still be mostly ImageNet's when they are averaged, and a model that fits in training fails in evaluation.
 NORM_MOMENTUM = 0.1
+GROUPS = 32  # of GroupNorm
 PRIOR = 0.05  # of each label before anything is learned
 
 
@@ -59,6 +61,19 @@ class Classifier(nn.Module):
         channels = self.input_stage(images).contiguous(memory_format=torch.channels_last)
         return cast(torch.Tensor, self.backbone(channels))
 
+    def with_features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [B, labels] and the features [B, F] before dropout and the last layer."""
+        seen: list[torch.Tensor] = []
+        hook = self.backbone._dropout.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            return self(images), seen[0]
+        finally:
+            hook.remove()
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The features [B, F] before dropout and the last layer."""
+        return self.with_features(images)[1]
+
 
 def build_model(config: ModelConfig, task: Task, image: ImageKind, *, seed: int) -> Classifier:
     """A network with one logit a label; the same seed gives the same weights and leaves torch's own state alone."""
@@ -66,6 +81,8 @@ def build_model(config: ModelConfig, task: Task, image: ImageKind, *, seed: int)
         torch.manual_seed(seed)
         backbone = _backbone(config, len(task.labels))
         _start_head(backbone._fc, task.kind)
+    if config.norm is Norm.group:
+        _group_norm(backbone)
     for layer in norm_layers(backbone):
         layer.momentum = NORM_MOMENTUM
     return Classifier(image, backbone).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -74,8 +91,8 @@ def build_model(config: ModelConfig, task: Task, image: ImageKind, *, seed: int)
 def set_training(model: Classifier, norm: Norm, trainable: Trainable) -> None:
     """Training mode for the trainable part.
 
-    Unless norm is average, BatchNorm uses its stored statistics and learns scale and shift only. A head alone
-    trains on the features of a network in evaluation mode.
+    Frozen or adapted, BatchNorm uses its stored statistics and learns scale and shift only. A head alone trains on the
+    features of a network in evaluation mode.
     """
     model.requires_grad_(trainable is Trainable.all)
     match trainable:
@@ -85,7 +102,7 @@ def set_training(model: Classifier, norm: Norm, trainable: Trainable) -> None:
             model.backbone._dropout.train()
         case Trainable.all:
             model.train()
-            if norm is not Norm.average:
+            if norm in (Norm.frozen, Norm.adapted):
                 for layer in norm_layers(model):
                     layer.eval()
 
@@ -101,6 +118,36 @@ def _start_head(head: nn.Linear, kind: LabelKind) -> None:
 
 def norm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def personal_names(model: nn.Module, norm: Norm) -> list[str]:
+    """State that stays at its site: all of BatchNorm (FedBN, Li et al. 2021, arXiv:2102.07623) or its running statistics
+
+    (SiloBN, Andreux et al. 2020, arXiv:2008.07424); nothing in the other modes.
+    """
+    match norm:
+        case Norm.local:
+            kept: tuple[str, ...] = ("weight", "bias", "running_mean", "running_var")
+        case Norm.local_stats:
+            kept = ("running_mean", "running_var")
+        case _:
+            kept = ()
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [f"{layer}.{part}" for layer in layers for part in kept]
+
+
+def _group_norm(network: nn.Module) -> None:
+    """Replace BatchNorm by GroupNorm (Wu and He 2018, arXiv:1803.08494) with the same scale and shift.
+
+    32 groups, or the most of its divisors that divide the channels. It keeps no statistics, so nothing of a site's
+    scanner is averaged; ImageNet's weights, made for BatchNorm, fit it less well.
+    """
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                group = nn.GroupNorm(math.gcd(GROUPS, layer.num_features), layer.num_features, eps=layer.eps)
+                group.load_state_dict({"weight": layer.weight, "bias": layer.bias})
+                setattr(parent, name, group)
 
 
 def _backbone(config: ModelConfig, num_labels: int) -> Any:

@@ -1,17 +1,21 @@
 """Training and prediction at one site, with every random number drawn from one given seed."""
 
+import itertools
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_rsna.config import Device, Norm, Schedule, TrainConfig
+from fl_rsna.choices import Device, Norm, Optimizer, Schedule
+from fl_rsna.config import TrainConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import SiteData, gather, train_batches
+from fl_rsna.learning.local_rules import PLAIN, LocalRule, trained_parameters
 from fl_rsna.learning.loss import probabilities, task_loss
 from fl_rsna.learning.model import Classifier, norm_layers, set_training
 from fl_rsna.task import Task
@@ -38,12 +42,17 @@ def choose_device(device: Device) -> torch.device:
 
 
 def learning_rate_of(config: TrainConfig, round_: int, rounds: int) -> float:
-    """The learning rate of round 1..`rounds`; cosine is Loshchilov and Hutter 2017 (arXiv:1608.03983), one cycle, in rounds."""
-    match config.schedule:
+    """The sites' learning rate in round 1..`rounds`."""
+    return config.learning_rate * schedule_factor(config.schedule, round_, rounds)
+
+
+def schedule_factor(schedule: Schedule, round_: int, rounds: int) -> float:
+    """From 1 in round 1 to nearly 0; cosine is Loshchilov and Hutter 2017 (arXiv:1608.03983), one cycle, in rounds."""
+    match schedule:
         case Schedule.constant:
-            return config.learning_rate
+            return 1.0
         case Schedule.cosine:
-            return config.learning_rate * (1 + math.cos(math.pi * (round_ - 1) / rounds)) / 2
+            return (1 + math.cos(math.pi * (round_ - 1) / rounds)) / 2
 
 
 def train_locally(
@@ -56,39 +65,72 @@ def train_locally(
     learning_rate: float,
     seed: int,
     device: torch.device,
+    rule: LocalRule = PLAIN,
 ) -> LocalResult:
-    """Train `model` in place on the site's training part with a fresh AdamW for `config.local_epochs`.
+    """Train `model` in place on the site's training part with a fresh optimizer, for epochs or an exact number of steps.
 
-    Everything random follows from `seed`: order, augmentation and dropout. Raises ValueError when the site has
-    no training slice.
+    Everything random follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds. Raises
+    ValueError when the site has no training slice.
     """
     rows = data.rows("train")
     if len(rows) == 0:
         raise ValueError(f"expected training slices at site {data.name}, got none; partition again")
     order, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    model.to(device)
-    set_training(model, norm, config.trainable)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=config.weight_decay)
+    start_training(model, norm, config, device)
+    trained = trained_parameters(model)
+    optimizer = make_optimizer(trained, config, learning_rate)
     losses: list[torch.Tensor] = []
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for _ in range(config.local_epochs):
-            for batch in train_batches(rows, config.batch_size, order):
-                images = augment(
-                    gather(data.images, batch, device), config, hounsfield=data.image is ImageKind.hu, generator=draws
-                )
-                labels = torch.from_numpy(data.labels[batch]).to(device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
-                    logits = model(images)
-                loss = task_loss(logits, labels, task)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                losses.append(loss.detach())
+        for batch in _batches(rows, config, order):
+            images = augment(
+                gather(data.images, batch, device), config, hounsfield=data.image is ImageKind.hu, generator=draws
+            )
+            labels = torch.from_numpy(data.labels[batch]).to(device)
+            loss = _step_loss(model, images, labels, task, config, rule)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if rule.correct is not None:
+                rule.correct(trained)
+            optimizer.step()
+            losses.append(loss.detach())
     mean = float(torch.stack(losses).double().mean())
     return LocalResult(examples=len(rows), steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
+
+
+def start_training(model: Classifier, norm: Norm, config: TrainConfig, device: torch.device) -> None:
+    """Put the model where and as it trains, so that `trained_parameters` says what that is."""
+    set_training(model.to(device), norm, config.trainable)
+
+
+def make_optimizer(parameters: list[torch.nn.Parameter], config: TrainConfig, rate: float) -> torch.optim.Optimizer:
+    match config.optimizer:
+        case Optimizer.adamw:
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
+        case Optimizer.sgd:
+            return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _batches(rows: NDArray[np.intp], config: TrainConfig, order: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+    """Shuffled batches of `local_epochs` passes, or of as many passes as `local_steps` take."""
+    if config.local_steps is None:
+        passes = (train_batches(rows, config.batch_size, order) for _ in range(config.local_epochs))
+        return itertools.chain.from_iterable(passes)
+    endless = (train_batches(rows, config.batch_size, order) for _ in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(endless), config.local_steps)
+
+
+def _step_loss(
+    model: Classifier, images: torch.Tensor, labels: torch.Tensor, task: Task, config: TrainConfig, rule: LocalRule
+) -> torch.Tensor:
+    """The loss of one batch with what the rule adds to logits and loss."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.amp and images.device.type == "cuda"):
+        logits, features = model.with_features(images) if rule.penalty is not None else (model(images), images)
+    if rule.logit_shift is not None:
+        logits = logits.float() + rule.logit_shift.to(logits.device)
+    loss = task_loss(logits, labels, task)
+    return loss if rule.penalty is None else loss + rule.penalty(images, features.float())
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ class RunRecord:
     sites: pd.DataFrame
     cohort: dict[str, Any]  # site -> part -> patients, slices, positives a label
     failures: list[dict[str, Any]]
+    resumed: list[int]  # after which rounds a killed run went on
     leaky: bool  # one patient may be in two places, as was asked for by name
     noise: dict[str, dict[str, float]]  # site -> what partition.noise made wrong there
 
@@ -52,6 +53,8 @@ def read_run(folder: Path) -> RunRecord:
             )
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines() if line.endswith("}")]
     roll: dict[str, Any] = next((event for event in events if event["event"] == "roll_call"), {"sites": {}})
+    failed = [event for event in events if event["event"] == "site_failed"]  # a round played twice counts once
+    failures = {(event["round"], event["phase"], event["site"]): event for event in failed}
     sites = folder / "sites.csv"
     return RunRecord(
         folder=folder,
@@ -65,7 +68,8 @@ def read_run(folder: Path) -> RunRecord:
         cohort=roll["sites"],
         leaky=roll.get("leaky", False),
         noise=roll.get("noise", {}),
-        failures=[event for event in events if event["event"] == "site_failed"],
+        failures=list(failures.values()),
+        resumed=[event["round"] for event in events if event["event"] == "resumed"],
     )
 
 

@@ -8,12 +8,10 @@ import sys
 import pytest
 
 START = """
-import functools, os, sys
-from pathlib import Path
-from fl_rsna.federation.client_app import app_for_cohort
-from fl_rsna.federation.engines.local import _start_pool
+import os, sys
+from fl_rsna.federation.engines.local import start_pool
 
-pool = _start_pool(functools.partial(app_for_cohort, Path()), 1)
+pool = start_pool(1)
 print(pool.submit(os.getpid).result(), flush=True)
 sys.stdin.read()
 """

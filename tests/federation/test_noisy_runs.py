@@ -40,8 +40,13 @@ def run(cohort: Cohort, folder: Path, workers: int) -> dict[str, Any]:
     for packed in cohort.folder.glob("*/packed"):
         shutil.rmtree(packed)
     config = tiny_config(rounds=1)
-    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort.sha256, "cpu", ())))
-    run_local(server, functools.partial(app_for_cohort, cohort.folder), num_sites=len(cohort.sites), workers=workers)
+    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", ())))
+    run_local(
+        server,
+        functools.partial(app_for_cohort, cohort.folder, folder / "site_memory"),
+        num_sites=len(cohort.sites),
+        workers=workers,
+    )
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 

@@ -11,16 +11,17 @@ import torch
 from safetensors import safe_open
 from tiny import tiny_cohort, tiny_config
 
+from fl_rsna.choices import ModelName, Select
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config, ModelName, Select
+from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
-from fl_rsna.federation.messages import flatten
+from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.federation.strategies import BelowQuorum
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import open_site
+from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import train_locally
@@ -30,8 +31,8 @@ from fl_rsna.task import ICH
 
 def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False) -> dict:  # type: ignore[type-arg]
     """One run of `config` over `cohort`; its summary."""
-    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort.sha256, "cpu", ())))
-    client = functools.partial(app_for_cohort, cohort.folder)
+    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", ())))
+    client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
     if ray:
         run_ray(server, client, num_sites=len(cohort.sites), workers=2, gpus_per_worker=0)
     else:
@@ -73,6 +74,9 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
         "summary.json",
         "checkpoints/last.safetensors",
         "checkpoints/best.safetensors",
+        "checkpoints/state.safetensors",
+        "checkpoints/round-00001.safetensors",
+        "checkpoints/round-00002.safetensors",
     }
     summary = json.loads((undisturbed / "summary.json").read_text())
     rounds, sites = pd.read_csv(undisturbed / "rounds.csv"), pd.read_csv(undisturbed / "sites.csv")
@@ -148,7 +152,8 @@ def test_a_fraction_of_the_sites_takes_part(cohort: Cohort, tmp_path: Path) -> N
 def test_all_sites_failing_is_loud_and_leaves_no_model(cohort: Cohort, tmp_path: Path, workers: int) -> None:
     with pytest.raises(BelowQuorum, match="0 of 3 sites replied"):
         run(cohort, tmp_path / "run", tiny_config(train__learning_rate=1e30), workers=workers)
-    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    kept = {path.name for path in (tmp_path / "run").rglob("*.safetensors")}
+    assert kept == {"state.safetensors", "round-00001.safetensors"}  # to go on from, and what the sites were sent
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert [event["site"] for event in events if event["event"] == "site_failed"] == ["site-1", "site-2", "site-3"]
@@ -166,10 +171,10 @@ def test_one_site_breaking_after_the_roll_call_is_named_and_the_rest_go_on(own_c
         lambda context: (
             config,
             own_cohort,
-            start_run(tmp_path / "run", config, own_cohort.sha256, "cpu", (break_site,)),
+            start_run(tmp_path / "run", config, own_cohort, "cpu", (break_site,)),
         )
     )
-    run_local(server, functools.partial(app_for_cohort, own_cohort.folder), num_sites=3, workers=0)
+    run_local(server, functools.partial(app_for_cohort, own_cohort.folder, tmp_path / "memory"), num_sites=3, workers=0)
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     failed = [event for event in events if event["event"] == "site_failed"]
     assert {event["site"] for event in failed} == {"site-2"}

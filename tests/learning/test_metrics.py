@@ -6,7 +6,14 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 from tiny import CHEST
 
-from fl_rsna.learning.metrics import auroc, auroc_with_interval, average_precision, log_loss, weighted_auroc
+from fl_rsna.learning.metrics import (
+    auroc,
+    auroc_with_interval,
+    average_precision,
+    compare_aurocs,
+    log_loss,
+    weighted_auroc,
+)
 from fl_rsna.task import ICH
 
 
@@ -86,3 +93,24 @@ def test_interval_covers_the_truth_about_95_percent_of_the_time() -> None:
         estimate = auroc_with_interval(truth, scores, np.repeat(np.arange(40), 5), seed=trial, resamples=400)
         covered += estimate.low <= 0.7602 <= estimate.high  # type: ignore[operator]
     assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_a_model_beside_itself_differs_by_nothing_whoever_is_drawn() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = (rng.random(40) < 0.4).astype(np.float32), rng.random(40).astype(np.float32)
+    patients = np.repeat(np.arange(10), 4)
+    same = compare_aurocs(labels, scores, [scores, scores], patients, seed=0, resamples=200)
+    for found, value in ((same.difference, 0.0), (same.ratio, 1.0)):
+        assert (found.value, found.low, found.high) == pytest.approx((value, value, value))
+
+
+def test_paired_differences_are_narrower_than_those_of_two_intervals() -> None:
+    rng = np.random.default_rng(1)
+    labels = (rng.random(400) < 0.4).astype(np.float32)
+    good = (labels + rng.normal(0, 1, 400)).astype(np.float32)
+    nearly = (good + rng.normal(0, 0.1, 400)).astype(np.float32)
+    patients = np.repeat(np.arange(40), 10)
+    paired = compare_aurocs(labels, good, [nearly], patients, seed=0).difference
+    alone = auroc_with_interval(labels, good, patients, seed=0)
+    assert paired.value == pytest.approx(auroc(labels, good) - auroc(labels, nearly))  # type: ignore[operator]
+    assert paired.high - paired.low < (alone.high - alone.low) / 2  # type: ignore[operator]

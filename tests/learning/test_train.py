@@ -5,10 +5,11 @@ import pytest
 import torch
 from tiny import SIZE
 
+from fl_rsna.choices import Device, Norm, Schedule, Trainable
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Device, ModelConfig, Norm, Schedule, Trainable, TrainConfig
-from fl_rsna.federation.messages import flatten
+from fl_rsna.config import ModelConfig, TrainConfig
 from fl_rsna.learning.dataset import SiteData, gather, open_site
+from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.metrics import auroc
 from fl_rsna.learning.model import NORM_MOMENTUM, Classifier, build_model
 from fl_rsna.learning.train import adapt_norm, choose_device, learning_rate_of, predict, train_locally

@@ -21,10 +21,8 @@ from fl_rsna.runs import COHORT_VIEW, RunFolder, start_run
 @pytest.fixture
 def finished(cohort: Cohort, tmp_path: Path) -> Path:
     config = tiny_config(rounds=1)
-    server = make_server_app(
-        lambda context: (config, cohort, start_run(tmp_path / "run", config, cohort.sha256, "cpu", ()))
-    )
-    run_local(server, functools.partial(app_for_cohort, cohort.folder), num_sites=3, workers=0)
+    server = make_server_app(lambda context: (config, cohort, start_run(tmp_path / "run", config, cohort, "cpu", ())))
+    run_local(server, functools.partial(app_for_cohort, cohort.folder, tmp_path / "memory"), num_sites=3, workers=0)
     RunFolder(tmp_path / "run").write_json(COHORT_VIEW, cohort_view(cohort))
     return tmp_path / "run"
 

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -24,8 +25,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fl_rsna.loading import loading_context
+
 RUN_ID, TASK_ID, FIRST_NODE_ID = 1, 1, 1000
-PRELOAD = ["fl_rsna.federation.client_app", "torch._dynamo", "efficientnet_pytorch", "efficientnet_lite_pytorch"]
 
 AppFactory = Callable[[], ClientApp]
 
@@ -36,7 +38,7 @@ def run_local(server_app: ServerApp, client_app: AppFactory, *, num_sites: int, 
     `client_app` makes the ClientApp and must be picklable when there are workers.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)  # its account of a round is in the events already
-    _identify()
+    identify()
     grid = LocalGrid(client_app, num_sites, workers)
     try:
         server_app(grid, Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {}))
@@ -58,7 +60,9 @@ class LocalGrid(Grid):
         self._replies: dict[str, Message] = {}
         self._workers = workers
         self._app = client_app() if workers == 0 else None
-        self._pool = _start_pool(client_app, workers) if workers else None
+        self._factory = pickle.dumps(client_app) if workers else b""
+        self._pool = _pool_of(workers) if workers else None
+        self._unanswered = 0
 
     @property
     def run(self) -> Run:
@@ -91,8 +95,9 @@ class LocalGrid(Grid):
         return [self._replies.pop(message_id) for message_id in list(message_ids) if message_id in self._replies]
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        """Leave the workers to the next run of this process, unless one still works on what nobody waits for."""
+        if self._unanswered:
+            _pools.pop(self._workers).shutdown(wait=False, cancel_futures=True)
 
     def _inline(self, messages: list[Message]) -> Iterator[Message]:
         assert self._app is not None
@@ -109,11 +114,13 @@ class LocalGrid(Grid):
             while True:
                 for message in itertools.islice(queue, self._workers + 1 - len(pending)):
                     context = self._contexts[message.metadata.dst_node_id]
-                    pending[pool.submit(_work, shared.path(message.content), message.metadata, context)] = message
+                    work = pool.submit(_work, self._factory, shared.path(message.content), message.metadata, context)
+                    pending[work] = message
                 if not pending:
                     return
                 done, _ = wait(pending, None if end is None else max(0.0, end - time.monotonic()), FIRST_COMPLETED)
                 if not done:
+                    self._unanswered += len(pending)
                     return
                 for future in done:
                     yield self._finished(future, pending.pop(future))
@@ -148,7 +155,7 @@ class _SharedContents:
         return self._paths[id(content)]
 
 
-def _identify() -> None:
+def identify() -> None:
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, TASK_ID, SUPERLINK_NODE_ID
 
 
@@ -156,24 +163,37 @@ def _error(message: Message, error: Exception) -> Message:
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{type(error).__name__}: {error}"), reply_to=message)
 
 
-def _start_pool(client_app: AppFactory, workers: int) -> ProcessPoolExecutor:
+_pools: dict[int, ProcessPoolExecutor] = {}  # by number of workers: the jobs of a sweep share them and what they loaded
+
+
+def _pool_of(workers: int) -> ProcessPoolExecutor:
+    """Workers that are running, or new ones where there are none or one of them died."""
+    if workers not in _pools or _is_broken(_pools[workers]):
+        _pools[workers] = start_pool(workers)
+    return _pools[workers]
+
+
+def _is_broken(pool: ProcessPoolExecutor) -> bool:
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool:
+        return True
+    return False
+
+
+def start_pool(workers: int) -> ProcessPoolExecutor:
     """Workers forked from a server that has torch and the site's code loaded; one thread each."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when a process starts; set later, two workers fight over the cores
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return ProcessPoolExecutor(workers, context, _begin_work, (client_app,))
+    return ProcessPoolExecutor(workers, loading_context(), _begin_work)
 
 
 # in a worker process: what it keeps between messages
-_app: ClientApp | None = None
+_app: tuple[bytes, ClientApp] | None = None
 _content: tuple[Path, RecordDict] | None = None
 
 
-def _begin_work(client_app: AppFactory) -> None:
-    global _app
+def _begin_work() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _identify()
-    _app = client_app()
+    identify()
 
 
 def _end_with_parent() -> None:
@@ -184,10 +204,11 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(path: Path, metadata: object, context: Context) -> tuple[Message, Context]:
-    global _content
-    assert _app is not None
+def _work(factory: bytes, path: Path, metadata: object, context: Context) -> tuple[Message, Context]:
+    global _app, _content
+    if _app is None or _app[0] != factory:
+        _app = (factory, pickle.loads(factory)())
     if _content is None or _content[0] != path:
         with path.open("rb") as file:
             _content = (path, pickle.load(file))
-    return _app(Message(content=_content[1], metadata=metadata), context), context  # type: ignore[call-overload]
+    return _app[1](Message(content=_content[1], metadata=metadata), context), context  # type: ignore[call-overload]

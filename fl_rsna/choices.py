@@ -1,0 +1,141 @@
+"""What settings may say: every choice by its name, with what it means."""
+
+from enum import StrEnum
+
+
+class ModelName(StrEnum):
+    """Network architectures; b0..b7 from efficientnet-pytorch, lite0 from efficientnet-lite-pytorch."""
+
+    efficientnet_b0 = "efficientnet_b0"
+    efficientnet_b1 = "efficientnet_b1"
+    efficientnet_b2 = "efficientnet_b2"
+    efficientnet_b3 = "efficientnet_b3"
+    efficientnet_b4 = "efficientnet_b4"
+    efficientnet_b5 = "efficientnet_b5"
+    efficientnet_b6 = "efficientnet_b6"
+    efficientnet_b7 = "efficientnet_b7"
+    efficientnet_lite0 = "efficientnet_lite0"
+
+
+class Norm(StrEnum):
+    """What federation does to BatchNorm's running statistics."""
+
+    average = "average"  # trained at the sites, averaged like weights
+    local = "local"  # FedBN: each site keeps its own, with scale and shift; others get the sites' mean
+    local_stats = "local_stats"  # SiloBN: each site keeps its own statistics; others get the sites' mean
+    frozen = "frozen"  # kept as initialised; only scale and shift are trained
+    adapted = "adapted"  # round 1 re-estimates them on the sites' slices without training; frozen from then on
+    group = "group"  # GroupNorm instead: there are none
+
+
+class Trainable(StrEnum):
+    """Which weights a site trains."""
+
+    all = "all"
+    head = "head"  # the last linear layer on fixed features
+
+
+class StrategyName(StrEnum):
+    """Strategies; papers and equations are in federation/server_rules.py and learning/local_rules.py."""
+
+    fedavg = "fedavg"
+    fedavgm = "fedavgm"
+    fedadagrad = "fedadagrad"
+    fedadam = "fedadam"
+    fedyogi = "fedyogi"
+    fedmedian = "fedmedian"
+    fedtrimmedavg = "fedtrimmedavg"
+    krum = "krum"
+    multikrum = "multikrum"
+    bulyan = "bulyan"
+    qfedavg = "qfedavg"
+    fedprox = "fedprox"
+    scaffold = "scaffold"
+    fednova = "fednova"
+    feddyn = "feddyn"
+    moon = "moon"
+    ditto = "ditto"
+    fedavg_logit_adjusted = "fedavg_logit_adjusted"
+
+
+class Weighting(StrEnum):
+    """How much a site counts in a mean."""
+
+    examples = "examples"  # by its training slices
+    equal = "equal"
+
+
+class Averaging(StrEnum):
+    """Which mean over rounds is the model that is validated, tested and kept; sites always train from the last one."""
+
+    none = "none"
+    ema = "ema"  # exponential, by strategy.ema_decay
+    window = "window"  # of the last strategy.window rounds
+
+
+class Optimizer(StrEnum):
+    """What a site trains with; made anew in every round."""
+
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+class EngineName(StrEnum):
+    """What runs the sites of a simulation."""
+
+    local = "local"
+    ray = "ray"
+
+
+class PrepareEngine(StrEnum):
+    """What converts files."""
+
+    local = "local"  # processes on this machine
+    ray = "ray"  # a Ray cluster whose machines share a file system
+
+
+class Device(StrEnum):
+    """Where sites train; auto takes CUDA when there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Schedule(StrEnum):
+    """How a learning rate goes from round to round."""
+
+    constant = "constant"
+    cosine = "cosine"  # down to nearly 0 in the last round
+
+
+class Precision(StrEnum):
+    """How a value travels."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"  # up only: a scale a thousand values, and what is lost is added to the next round's change
+
+
+class Keep(StrEnum):
+    """Which rounds' models and site memories a run folder keeps."""
+
+    all = "all"  # any site's part in any round can be repeated: python -m fl_rsna.replay
+    last = "last"  # what going on after a kill needs
+
+
+class Baseline(StrEnum):
+    """What to compare a federation with."""
+
+    none = "none"  # the federation itself
+    central = "central"  # all sites' data pooled in one place: the ceiling
+    local = "local"  # each site alone
+    gap = "gap"  # all three, and the gap between them
+
+
+class Select(StrEnum):
+    """Which round's global model is final."""
+
+    best = "best"  # lowest validation loss over the sites' own validation parts
+    last = "last"

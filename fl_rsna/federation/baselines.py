@@ -1,0 +1,77 @@
+"""What a federation is compared with, by the same code: every site alone, and each of their models at every site."""
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from flwr.app import MessageType
+from flwr.serverapp import Grid
+
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import Config
+from fl_rsna.federation.ending import final_model, finish
+from fl_rsna.federation.messages import instruct
+from fl_rsna.federation.progress import Progress
+from fl_rsna.federation.replies import address, read_evaluations
+from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.rounds import begin, play_rounds
+from fl_rsna.federation.setting import Setting, announce, call_sites
+from fl_rsna.runs import RunFolder, is_finished
+
+ALONE = "alone"  # folder of the sites' own runs
+
+
+def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
+    """Train every site's own model as a federation of one, in alone/<site>/, and score each at every site.
+
+    summary.json holds the scores of all on the test site and `matrix`: model of -> at site -> metrics of its
+    validation part. A run that was killed goes on with the site it was at.
+    """
+    setting = call_sites(grid, config, cohort, run)
+    matrix, scores = {}, {}
+    for site in setting.sites:
+        alone = replace(setting, sites=[site], run=_folder(run, site))
+        if not (alone.run.folder / "events.jsonl").exists():
+            announce(alone)
+        progress = begin(alone)
+        if not is_finished(alone.run.folder):
+            play_rounds(alone, progress)
+            finish(alone, progress)
+        matrix[site.name] = _at_every_site(setting, alone, progress)
+        scores[site.name] = alone.run.read_json("summary.json")
+        run.event("site_alone_done", site=site.name)
+    first = next(iter(scores.values()))
+    kept = ("rounds", "seed", "task", "strategy", "engine", "leaky")
+    summary: dict[str, Any] = {
+        "status": "finished",
+        "baseline": config.baseline.value,
+        **{name: first[name] for name in kept},
+        "cohort": {"name": cohort.name, "sha256": cohort.sha256, "sites": len(setting.sites)},
+        "wall_s": sum(score["wall_s"] for score in scores.values()),
+        "alone": {
+            site: {name: score[name] for name in ("model_sha256", "test_site")} for site, score in scores.items()
+        },
+        "matrix": matrix,
+    }
+    run.write_json("summary.json", summary)
+    run.event("run_end", sites=len(scores), wall_s=summary["wall_s"])
+
+
+def _folder(run: RunFolder, site: Site) -> RunFolder:
+    """A run folder of its own for one site, with the settings of the whole."""
+    folder = run.folder / ALONE / site.name
+    alone = RunFolder(folder)
+    alone.checkpoints.mkdir(parents=True, exist_ok=True)
+    for name in ("config.yaml", "manifest.json"):
+        shutil.copyfile(run.folder / name, folder / name)
+    return alone
+
+
+def _at_every_site(setting: Setting, alone: Setting, progress: Progress) -> dict[str, dict[str, float]]:
+    """Metrics of one site's final model on the validation part of each."""
+    model, round_ = final_model(alone, progress)
+    told = replace(setting.told, run_id=progress.run_id, round=round_, accepted={})
+    messages, down = address(setting.sites, MessageType.EVALUATE, model, instruct(told), round_)
+    replies = setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s)
+    records = read_evaluations(setting.sites, replies, bytes_down=down, on_reply=lambda reply: None)
+    return {record.site: record.metrics for record in records}

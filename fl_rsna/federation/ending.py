@@ -1,0 +1,62 @@
+"""The end of a run: which round's model is final, its scores on the test site, and what all of it took."""
+
+from typing import Any
+
+from fl_rsna.choices import Select
+from fl_rsna.federation.network import money
+from fl_rsna.federation.progress import Progress
+from fl_rsna.federation.records import write_model
+from fl_rsna.federation.rollcall import summed_controls
+from fl_rsna.federation.setting import Setting
+from fl_rsna.learning.flat import FlatModel, model_sha256
+
+
+def final_model(setting: Setting, progress: Progress) -> tuple[FlatModel, int]:
+    """The model the run is for, and its round: the last, or the best by the sites' validation."""
+    return (progress.shown, progress.round) if _takes_last(setting, progress) else (progress.best, progress.best_round)
+
+
+def _takes_last(setting: Setting, progress: Progress) -> bool:
+    return setting.config.train.select is Select.last or progress.best_round == 0
+
+
+def finish(setting: Setting, progress: Progress) -> None:
+    """Score the selected model with intervals, and write it, its predictions and summary.json."""
+    final, selected = final_model(setting, progress)
+    found = setting.test.probabilities(final)
+    scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed)
+    setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
+    sha256 = model_sha256(final, setting.told.layout_sha256)
+    write_of(setting, final, "model.safetensors", {"round": selected, "model_sha256": sha256})
+    summary = {
+        "status": "finished",
+        "baseline": setting.config.baseline.value,
+        "model_sha256": sha256,
+        "rounds": progress.round,
+        "selected_round": selected,
+        "selected_by": "last round" if _takes_last(setting, progress) else "validation loss",
+        "seed": setting.config.seed,
+        "task": setting.told.task,
+        "strategy": setting.config.strategy.name.value,
+        "engine": setting.config.engine.name.value,
+        "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
+        "leaky": setting.cohort.facts.get("leaky", False),
+        "wall_s": progress.seconds,
+        "virtual_s": progress.virtual_s,
+        "usd": _cost(setting, progress),
+        "bytes_down": progress.bytes_down,
+        "bytes_up": progress.bytes_up,
+        "site_failures": progress.failures,
+        "test_site": scores,
+    }
+    setting.run.write_json("summary.json", summary)
+    setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])
+
+
+def _cost(setting: Setting, progress: Progress) -> float:
+    traffic = progress.bytes_down + progress.bytes_up
+    return money(setting.config.network, byte_count=traffic, seconds=progress.virtual_s, sites=len(setting.sites))
+
+
+def write_of(setting: Setting, flat: FlatModel, name: str, facts: dict[str, Any]) -> None:
+    write_model(setting.run, name, flat, setting.network, setting.told, setting.cohort.image, facts)

@@ -1,0 +1,96 @@
+"""Simulated faults: sites that drop out, straggle, crash or send what they should not. Seeded, the same in every engine."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from fl_rsna.config import FaultsConfig
+from fl_rsna.learning.flat import FlatModel
+from fl_rsna.learning.seeds import derive_seed
+
+
+class FaultKind(StrEnum):
+    """What a faulty site does when it should send its update d = y - x."""
+
+    crash = "crash"  # raises in the middle of its round
+    nan = "nan"  # sends a model with values that are no numbers
+    explode = "explode"  # sends x + 1e6 d
+    misshape = "misshape"  # sends a model of another size
+    flip = "flip"  # sends x - d: it climbs where the others descend
+    poison = "poison"  # sends x - 10 d: the same, loud enough to undo ten honest sites, too quiet to be refused
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A kind of fault and the rounds it strikes in, both included."""
+
+    kind: FaultKind
+    first: int
+    last: float
+
+
+class SiteCrashed(RuntimeError):
+    """What a site raises that was told to crash."""
+
+
+WORD = re.compile(r"(?P<kind>[a-z]+)(@(?P<first>\d+)(?P<range>-(?P<last>\d+)?)?)?")
+
+
+def parse_fault(word: str) -> Fault:
+    """`crash@3` strikes in round 3, `nan@2-4` in rounds 2 to 4, `nan@2-` from 2 on, `flip` always.
+
+    Raises ValueError for anything else.
+    """
+    found = WORD.fullmatch(word)
+    if found is None or found["kind"] not in list(FaultKind):
+        raise ValueError(
+            f"faults.sites: expected one of {', '.join(FaultKind)}, with rounds as in nan@2 or nan@2-4, got {word!r}"
+        )
+    kind, first = FaultKind(found["kind"]), int(found["first"] or 1)
+    if found["first"] is None or found["range"] == "-":
+        return Fault(kind, first, float("inf"))
+    return Fault(kind, first, int(found["last"] or first))
+
+
+def fault_of(faults: FaultsConfig, site: str, round_: int) -> FaultKind | None:
+    """What is wrong with a site in a round."""
+    if site not in faults.sites:
+        return None
+    fault = parse_fault(faults.sites[site])
+    return fault.kind if fault.first <= round_ <= fault.last else None
+
+
+def corrupted(kind: FaultKind, received: FlatModel, trained: FlatModel) -> FlatModel:
+    """What the site sends instead of what it trained."""
+    change = trained.floats - received.floats
+    match kind:
+        case FaultKind.crash:
+            raise SiteCrashed("told to crash by faults.sites")
+        case FaultKind.nan:
+            floats = trained.floats.copy()
+            floats[:: max(1, floats.size // 7)] = np.nan
+        case FaultKind.explode:
+            floats = received.floats + np.float32(1e6) * change
+        case FaultKind.misshape:
+            floats = trained.floats[:-1]
+        case FaultKind.flip:
+            floats = received.floats - change
+        case FaultKind.poison:
+            floats = received.floats - np.float32(10) * change
+    return FlatModel(floats, trained.integers)
+
+
+def drops_out(faults: FaultsConfig, seed: int, site: str, round_: int) -> bool:
+    """Whether a site is out of reach for a whole round."""
+    return _draw(seed, "dropout", site, round_) < faults.dropout
+
+
+def slowdown(faults: FaultsConfig, seed: int, site: str, round_: int) -> float:
+    """How many times as long as usual a site takes in a round."""
+    return faults.slowdown if _draw(seed, "straggler", site, round_) < faults.stragglers else 1.0
+
+
+def _draw(seed: int, purpose: str, site: str, round_: int) -> float:
+    return float(np.random.default_rng(derive_seed(seed, purpose, site, round_)).random())

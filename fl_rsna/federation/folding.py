@@ -1,0 +1,57 @@
+"""Running sums over the replies of a round."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.config import StrategyConfig, TrainConfig
+from fl_rsna.federation.folded import Folded, Update
+from fl_rsna.federation.server_rules import NEEDS_EVERY_UPDATE, fold_weight, site_weight, steps_as_counted
+from fl_rsna.learning.flat import FlatModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What a usable reply brought."""
+
+    model: FlatModel
+    second: NDArray[np.float32] | None
+
+
+class Sums:
+    """One float64 vector, whatever the number of sites, unless the strategy needs every update."""
+
+    def __init__(self, start: NDArray[np.float32], strategy: StrategyConfig, train: TrainConfig) -> None:
+        self._start, self._strategy, self._train = start, strategy, train
+        self._total = torch.zeros(start.size, dtype=torch.float64)
+        self._second: torch.Tensor | None = None
+        self._weight, self._examples, self._work = 0.0, 0.0, 0.0
+        self._updates: list[Update] = []
+        self.count, self.integers = 0, None  # type: tuple[int, NDArray[np.int64] | None]
+
+    def add(self, sent: Sent, metrics: dict[str, float]) -> None:
+        p = site_weight(self._strategy, metrics["num-examples"])
+        steps = steps_as_counted(self._train, metrics.get("steps", 1.0) or 1.0)
+        weight = fold_weight(self._strategy, p, steps)
+        self._total.add_(torch.from_numpy(sent.model.floats), alpha=weight)
+        self._weight, self._examples, self._work = self._weight + weight, self._examples + p, self._work + p * steps
+        self.count, self.integers = self.count + 1, sent.model.integers if self.integers is None else self.integers
+        if sent.second is not None:
+            second = torch.from_numpy(sent.second).double()
+            self._second = second if self._second is None else self._second.add_(second)
+        if self._strategy.name in NEEDS_EVERY_UPDATE:
+            change = sent.model.floats - self._start
+            self._updates.append(Update(change=change, examples=p, loss=metrics.get("loss", 0.0)))
+
+    def folded(self) -> Folded:
+        return Folded(
+            mean=(self._total / self._weight).float().numpy(),
+            weight=self._weight,
+            examples=self._examples,
+            work=self._work,
+            count=self.count,
+            second=None if self._second is None else (self._second / self.count).float().numpy(),
+            updates=tuple(self._updates),
+        )

@@ -1,0 +1,84 @@
+"""What changes from round to round, and the checkpoint from which a killed run goes on."""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from fl_rsna.choices import Averaging
+from fl_rsna.cohort.whole import write_whole
+from fl_rsna.config import StrategyConfig
+from fl_rsna.federation.folded import Memory, Vector
+from fl_rsna.learning.flat import FlatModel
+
+MODELS = ("model", "shown", "best")
+EMA, WINDOW = "ema", "window."
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """The state of a run after `round` rounds; all of it is in the checkpoint."""
+
+    model: FlatModel  # what sites train from
+    shown: FlatModel  # what is validated, tested and kept: `model`, or its mean over rounds
+    best: FlatModel  # the `shown` of the lowest validation loss
+    memory: Memory = field(default_factory=dict)  # the strategy's and the averaging's vectors
+    run_id: str
+    round: int = 0
+    best_round: int = 0
+    best_loss: float = float("inf")
+    accepted: dict[str, int] = field(default_factory=dict)  # a site's last round that entered a model
+    bytes_down: int = 0
+    bytes_up: int = 0
+    failures: int = 0
+    virtual_s: float = 0.0
+    seconds: float = 0.0
+
+    def average(self, config: StrategyConfig) -> None:
+        """Take the new `model` into the mean over rounds that is shown."""
+        floats, kept = self.model.floats, self.memory
+        match config.averaging:
+            case Averaging.none:
+                self.shown = self.model
+            case Averaging.ema:
+                before = kept.get(EMA, floats)
+                mean: Vector = before + np.float32(1 - config.ema_decay) * (floats - before)
+                kept[EMA], self.shown = mean, FlatModel(mean, self.model.integers)
+            case Averaging.window:
+                kept[f"{WINDOW}{self.round}"] = floats
+                kept.pop(f"{WINDOW}{self.round - config.window}", None)
+                window = np.stack([vector for name, vector in sorted(kept.items()) if name.startswith(WINDOW)])
+                self.shown = FlatModel(window.mean(0, np.float64).astype(np.float32), self.model.integers)
+
+
+def save_progress(path: Path, progress: Progress) -> None:
+    """Write the checkpoint; a reader finds the old one or the new one. A model that is two of MODELS is written once."""
+    vectors: dict[str, np.ndarray[Any, Any]] = {f"memory.{name}": value for name, value in progress.memory.items()}
+    stored: dict[str, str] = {}
+    for name in MODELS:
+        flat: FlatModel = getattr(progress, name)
+        stored[name] = next((other for other in stored if getattr(progress, other) is flat), name)
+        if stored[name] == name:
+            vectors |= {f"{name}.floats": flat.floats, f"{name}.integers": flat.integers}
+    facts = {"progress": json.dumps(_plain(progress)), "stored": json.dumps(stored)}
+    write_whole(path, save(vectors, metadata=facts))
+
+
+def load_progress(path: Path) -> Progress:
+    with safe_open(path, "numpy") as file:
+        vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        plain, stored = (json.loads(file.metadata()[name]) for name in ("progress", "stored"))
+    once = {name: FlatModel(vectors[f"{name}.floats"], vectors[f"{name}.integers"]) for name in set(stored.values())}
+    models: dict[str, Any] = {name: once[source] for name, source in stored.items()}
+    memory = {name.removeprefix("memory."): value for name, value in vectors.items() if name.startswith("memory.")}
+    return Progress(**models, memory=memory, **plain)
+
+
+def _plain(progress: Progress) -> dict[str, Any]:
+    return {
+        item.name: getattr(progress, item.name) for item in fields(progress) if item.name not in (*MODELS, "memory")
+    }

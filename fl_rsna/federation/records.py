@@ -1,0 +1,104 @@
+"""What a run writes down as it goes: a row a round and a site, models with what is needed to read them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save as save_vectors
+from safetensors.torch import save as save_tensors
+
+from fl_rsna.cohort.whole import write_whole
+from fl_rsna.federation.folded import Vector
+from fl_rsna.federation.messages import Instructions
+from fl_rsna.federation.replies import SiteReply
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.flat import FlatModel, unflatten
+from fl_rsna.learning.model import Classifier
+from fl_rsna.runs import RunFolder
+from fl_rsna.task import Task
+
+KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # of a site's metrics, in sites.csv
+
+
+def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], None]:
+    """Write each site's part as it comes: an event, and a row of sites.csv."""
+
+    def record(reply: SiteReply) -> None:
+        if reply.error:
+            run.event(
+                "site_failed", round=round_, phase=phase, site=reply.site, error=reply.error, traceback=reply.traceback
+            )
+        else:
+            update = {"update_sha256": reply.update_sha256} if reply.update_sha256 else {}
+            run.event("site_done", round=round_, phase=phase, site=reply.site, metrics=reply.metrics, **update)
+        areas = {name.replace("auroc/", "auroc_"): value for name, value in reply.metrics.items() if "auroc/" in name}
+        row = {
+            "round": round_,
+            "phase": phase,
+            "site": reply.site,
+            **{name: reply.metrics.get(name) for name in KEPT},
+            "bytes_down": reply.bytes_down,
+            "bytes_up": reply.bytes_up,
+        }
+        run.append_row("sites", {**row, "error": reply.error, "aurocs": json.dumps(areas) if areas else ""})
+
+    return record
+
+
+def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) -> None:
+    """One row of rounds.csv and its event."""
+    columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{task.headline}", "test_loss"]
+    columns += [f"test_auroc_{label}" for label in task.labels]
+    columns += [
+        "sites",
+        "failed",
+        "bytes_down",
+        "bytes_up",
+        "virtual_s",
+        "train_s",
+        "validation_s",
+        "test_s",
+        "seconds",
+    ]
+    full = {name: row.get(name) for name in columns} | {"round": round_}
+    run.append_row("rounds", full)
+    run.event("round_end", headline=task.headline, **full)
+
+
+def write_model(
+    run: RunFolder,
+    name: str,
+    flat: FlatModel,
+    network: Classifier,
+    told: Instructions,
+    image: ImageKind,
+    facts: dict[str, Any],
+) -> None:
+    """Write a model as safetensors, with what is needed to build and read it in its metadata."""
+    unflatten(flat, network)
+    metadata = {
+        "task": told.task,
+        "image": image.value,
+        "model": json.dumps(asdict(told.model)),
+        "facts": json.dumps(facts),
+    }
+    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    write_whole(run.folder / name, save_tensors(tensors, metadata=metadata))
+
+
+def write_sent(run: RunFolder, flat: FlatModel, second: Vector | None, told: Instructions) -> None:
+    """Keep what the sites were sent in a round, so that any site's part in it can be repeated."""
+    vectors: dict[str, Any] = {
+        "floats": flat.floats,
+        "integers": flat.integers,
+        **({} if second is None else {"second": second}),
+    }
+    metadata = {"instructions": json.dumps(asdict(told))}
+    write_whole(sent_path(run, told.round), save_vectors(vectors, metadata=metadata))
+
+
+def sent_path(run: RunFolder, round_: int) -> Path:
+    """Where what the sites were sent in a round is kept."""
+    return run.checkpoints / f"round-{round_:05d}.safetensors"

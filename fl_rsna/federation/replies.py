@@ -1,0 +1,240 @@
+"""A round among named sites: seeded sampling, replies folded in site order, bad ones named and kept out, a quorum kept."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from fl_rsna.choices import Precision
+from fl_rsna.config import StrategyConfig, TrainConfig
+from fl_rsna.federation.folded import Folded
+from fl_rsna.federation.folding import Sent, Sums
+from fl_rsna.federation.messages import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    SECOND,
+    describe,
+    failure_of,
+    from_arrays,
+    num_bytes,
+    to_arrays,
+)
+from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.server_rules import fewest_sites
+from fl_rsna.federation.wire import FLOATS
+from fl_rsna.learning.flat import FlatModel
+from fl_rsna.learning.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReply:
+    """One site's part in one phase of a round; `error` is empty when it succeeded."""
+
+    site: str
+    metrics: dict[str, float]
+    bytes_down: int
+    bytes_up: int
+    error: str = ""
+    traceback: str = ""
+    update_sha256: str = ""  # of what a site trained, so that a repetition can be compared
+
+
+class BelowQuorum(Exception):
+    """Too few sites replied for their mean to stand for the cohort."""
+
+
+def sample_sites(sites: list[Site], config: StrategyConfig, seed: int, round_: int) -> list[Site]:
+    """round(fraction * n) sites, at least `min_sites`, chosen by seed and round among the names; in the order given."""
+    count = sampled_count(len(sites), config)
+    chosen = np.random.default_rng(derive_seed(seed, "sample", round_)).choice(len(sites), count, replace=False)
+    return [sites[i] for i in sorted(chosen)]
+
+
+def sampled_count(sites: int, config: StrategyConfig) -> int:
+    """How many of so many sites take part in a round."""
+    return min(sites, max(1, config.min_sites, round(config.fraction * sites)))
+
+
+def address(
+    sites: list[Site],
+    kind: str,
+    model: FlatModel,
+    config: ConfigRecord,
+    round_: int,
+    second: NDArray[np.float32] | None = None,
+    precision: Precision = Precision.fp32,
+) -> tuple[list[Message], int]:
+    """One message a site, all sharing one content; and the bytes each carries."""
+    content = RecordDict({ARRAYS: to_arrays(model, second, precision), CONFIG: config})
+    return [Message(content, site.node_id, kind, group_id=str(round_)) for site in sites], num_bytes(content)
+
+
+def in_site_order(sites: list[Site], replies: Iterable[Message]) -> Iterator[tuple[Site, Message | None]]:
+    """Pair replies with sites, in the order of `sites`, holding back only those that came early; None for the silent."""
+    waiting: dict[int, Message] = {}
+    arriving = iter(replies)
+    for site in sites:
+        while site.node_id not in waiting:
+            reply = next(arriving, None)
+            if reply is None:
+                break
+            waiting[reply.metadata.src_node_id] = reply
+        yield site, waiting.pop(site.node_id, None)
+
+
+def fold(
+    sites: list[Site],
+    replies: Iterable[Message],
+    model: FlatModel,
+    *,
+    strategy: StrategyConfig,
+    train: TrainConfig,
+    round_: int,
+    bytes_down: int,
+    second_size: int = 0,
+    timed: Callable[[SiteReply], float] = lambda reply: 0.0,
+    deadline_s: float | None = None,
+    absent: AbstractSet[str] = frozenset(),
+    on_reply: Callable[[SiteReply], None],
+) -> tuple[Folded, NDArray[np.int64], list[SiteReply]]:
+    """Fold the replies to `model`, in site order, into a running mean; also integers and every site's record.
+
+    Memory is one float64 vector, whatever the number of sites, unless the strategy needs every update. Integer
+    buffers are no quantity to average: the first site's are kept. `second_size` is the length of the vector expected
+    beside each model, 0 for none; `timed` gives a reply's virtual seconds, of which more than `deadline_s` are too many;
+    `absent` sites were not asked. Raises BelowQuorum when fewer than strategy.quorum * len(sites) replies are usable.
+    """
+    sums, records = Sums(model.floats, strategy, train), list[SiteReply]()
+    for site, reply in in_site_order(sites, replies):
+        record, sent = _usable(site, reply, model, bytes_down, strategy.max_update, second_size)
+        if site.name in absent:
+            record = replace(record, error="dropped out (simulated)", bytes_down=0)
+        elif sent is not None:
+            record, sent = _in_time(record, timed(record), deadline_s, sent)
+        records.append(record)
+        on_reply(record)
+        if sent is not None:
+            sums.add(sent, record.metrics)
+    needed = max(fewest_sites(strategy), math.ceil(strategy.quorum * len(sites)))
+    if sums.count < needed or sums.integers is None:
+        failed = "; ".join(f"{record.site}: {record.error}" for record in records if record.error)
+        raise BelowQuorum(
+            f"round {round_}: {sums.count} of {len(sites)} sites replied, {needed} are needed by strategy.quorum and strategy.name ({failed})"
+        )
+    return sums.folded(), sums.integers, records
+
+
+def _in_time(record: SiteReply, seconds: float, deadline_s: float | None, sent: Sent) -> tuple[SiteReply, Sent | None]:
+    """A reply with its virtual seconds; one that came too late counts for nothing."""
+    if deadline_s is not None and seconds > deadline_s:
+        return replace(
+            record, metrics={}, error=f"too late: {seconds:.1f} virtual s, faults.deadline_s is {deadline_s:g}"
+        ), None
+    return replace(record, metrics={**record.metrics, "virtual_s": seconds}), sent
+
+
+def read_evaluations(
+    sites: list[Site], replies: Iterable[Message], *, bytes_down: int, on_reply: Callable[[SiteReply], None]
+) -> list[SiteReply]:
+    """Every site's validation metrics, or its failure, in site order."""
+    records = []
+    for site, reply in in_site_order(sites, replies):
+        error, text = ("no reply in time", "") if reply is None else failure_of(reply) or ("", "")
+        metrics = _metrics(reply) if reply is not None and not error else {}
+        records.append(
+            SiteReply(site=site.name, metrics=metrics, bytes_down=bytes_down, bytes_up=0, error=error, traceback=text)
+        )
+        on_reply(records[-1])
+    return records
+
+
+def weighted_mean(records: list[SiteReply], metric: str) -> float | None:
+    """A metric over the sites that have it, weighted by their examples."""
+    pairs = [(record.metrics[metric], record.metrics["num-examples"]) for record in records if metric in record.metrics]
+    weight = sum(examples for _, examples in pairs)
+    return sum(value * examples for value, examples in pairs) / weight if weight else None
+
+
+def _usable(
+    site: Site, reply: Message | None, model: FlatModel, bytes_down: int, max_update: float, second_size: int
+) -> tuple[SiteReply, Sent | None]:
+    """The record of a reply and what it brought, which is None when it must not enter the mean."""
+
+    def failed(error: str, text: str = "") -> tuple[SiteReply, None]:
+        return SiteReply(
+            site=site.name, metrics={}, bytes_down=bytes_down, bytes_up=0, error=error, traceback=text
+        ), None
+
+    if reply is None:
+        return failed("no reply in time")
+    failure = failure_of(reply)
+    if failure is not None:
+        return failed(*failure)
+    if ARRAYS not in reply.content.array_records or METRICS not in reply.content.metric_records:
+        return failed("expected a model and its metrics, got a reply without")
+    arrays, metrics = reply.content.array_records[ARRAYS], _metrics(reply)
+    try:
+        sent = Sent(model=_model_of(arrays, model), second=arrays[SECOND].numpy() if SECOND in arrays else None)
+    except (KeyError, TypeError, ValueError) as unreadable:
+        return failed(f"expected a model's vectors, got some that cannot be read ({describe(unreadable)})")
+    error = _fault_of(sent, metrics, model, max_update, second_size)
+    if error:
+        return failed(error)
+    record = SiteReply(
+        site=site.name,
+        metrics=metrics,
+        bytes_down=bytes_down,
+        bytes_up=num_bytes(reply.content),
+        update_sha256=update_sha256(arrays),
+    )
+    return record, sent
+
+
+def _model_of(arrays: ArrayRecord, model: FlatModel) -> FlatModel:
+    """The site's model: as sent in float32, or the sent one plus its change in less."""
+    found = from_arrays(arrays)
+    if arrays[FLOATS].dtype == "float32" or found.floats.shape != model.floats.shape:
+        return found
+    return FlatModel(model.floats + found.floats, found.integers)
+
+
+def update_sha256(arrays: ArrayRecord) -> str:
+    """Hash of all a site sent of what it trained, as it travelled."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].data)
+    return digest.hexdigest()
+
+
+def _fault_of(sent: Sent, metrics: dict[str, float], model: FlatModel, max_update: float, second_size: int) -> str:
+    """Why an update must not enter the mean; empty when it may."""
+    floats = sent.model.floats
+    if floats.shape != model.floats.shape or sent.model.integers.shape != model.integers.shape:
+        return f"expected an update of {model.floats.size} values, got {floats.size}"
+    if (0 if sent.second is None else sent.second.size) != second_size:
+        return f"expected {second_size} values beside the update, got {0 if sent.second is None else sent.second.size}"
+    for values in (floats, sent.second, np.array(list(metrics.values()))):
+        if values is not None and not np.isfinite(values).all():
+            return "the update holds values that are not finite"
+    if metrics.get("num-examples", 0) <= 0:
+        return f"expected a number of training slices above 0, got {metrics.get('num-examples', 'none')}"
+    norm = max(float(np.linalg.norm(model.floats)), 1.0)
+    with np.errstate(over="ignore"):  # too large for a float32 is too large
+        times = float(np.linalg.norm(floats - model.floats)) / norm
+    if times > max_update:
+        return f"the update exploded: it moves the model by {times:.3g} times its norm, strategy.max_update is {max_update:g}"
+    return ""
+
+
+def _metrics(reply: Message) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in reply.content.metric_records[METRICS].items()
+        if not isinstance(value, list)
+    }

@@ -1,0 +1,130 @@
+"""The server's half of every strategy: from what the sites sent to the next global model.
+
+Notation: x the global model a round started from, y_i what site i made of it, p_i its weight (training slices, or 1),
+d_i = y_i - x. Flower's strategies are called as they are (flower_rules.py); what Flower lacks is written out here.
+BatchNorm's running statistics are no parameters: whatever steps the server takes, they are the sites' weighted mean. A
+momentum or an adaptive step would make variances negative.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.choices import Optimizer, StrategyName, Weighting
+from fl_rsna.config import StrategyConfig, TrainConfig
+from fl_rsna.federation.flower_rules import flower_strategy, of_every_update, of_mean
+from fl_rsna.federation.folded import Folded, Memory, Vector
+
+ROBUST = (
+    StrategyName.fedmedian,
+    StrategyName.fedtrimmedavg,
+    StrategyName.krum,
+    StrategyName.multikrum,
+    StrategyName.bulyan,
+)
+NEEDS_EVERY_UPDATE = (*ROBUST, StrategyName.qfedavg)
+CONTROL, CORRECTION = "control", "correction"
+
+
+def fewest_sites(config: StrategyConfig) -> int:
+    """How many replies the strategy needs to mean what its paper proves."""
+    match config.name:
+        case StrategyName.krum:
+            return 2 * config.malicious + 3
+        case StrategyName.multikrum:
+            return max(2 * config.malicious + 3, config.chosen)
+        case StrategyName.bulyan:
+            return 4 * config.malicious + 3
+        case _:
+            return 1
+
+
+def steps_as_counted(train: TrainConfig, steps: float) -> float:
+    """FedNova's a_i for a site that took `steps`: their number, or under SGD with momentum the norm of its weights.
+
+    Wang et al. 2020 (arXiv:2007.07481), section 4.2: with momentum rho, (K - rho (1 - rho^K) / (1 - rho)) / (1 - rho).
+    """
+    rho = train.momentum if train.optimizer is Optimizer.sgd else 0.0
+    return float((steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho))
+
+
+def site_weight(config: StrategyConfig, examples: float) -> float:
+    """p_i of a site with so many training slices."""
+    return examples if config.weighting is Weighting.examples else 1.0
+
+
+def fold_weight(config: StrategyConfig, weight: float, counted_steps: float) -> float:
+    """What y_i counts in the mean: p_i, and for FedNova p_i / a_i."""
+    return weight / counted_steps if config.name is StrategyName.fednova else weight
+
+
+def next_floats(
+    config: StrategyConfig,
+    rate: float,
+    round_: int,
+    x: Vector,
+    folded: Folded,
+    *,
+    num_sites: int,
+    parameters: NDArray[np.bool_],
+    trained: NDArray[np.bool_],
+    memory: Memory,
+) -> tuple[Vector, Memory]:
+    """The next global model and what the server remembers of this round.
+
+    `rate` is the server's learning rate of the round; `parameters` and `trained` are bool [P], where parameters lie and
+    those that sites train.
+    """
+    assert folded.count >= fewest_sites(config)
+    if config.name in NEEDS_EVERY_UPDATE:
+        return x + of_every_update(flower_strategy(config, rate), round_, folded), memory
+    now, memory = _step(config, rate, round_, x, folded, num_sites, parameters, trained, memory)
+    return np.where(parameters, now, folded.mean), memory
+
+
+def _step(
+    config: StrategyConfig,
+    rate: float,
+    round_: int,
+    x: Vector,
+    folded: Folded,
+    num_sites: int,
+    parameters: NDArray[np.bool_],
+    trained: NDArray[np.bool_],
+    memory: Memory,
+) -> tuple[Vector, Memory]:
+    """Strategies that need the mean alone; values that are no parameters are of no account here."""
+    match config.name:
+        case StrategyName.scaffold:
+            assert folded.second is not None
+            control = memory.get(CONTROL, np.zeros_like(folded.second))
+            return x + rate * (folded.mean - x), {
+                CONTROL: control + np.float32(folded.count / num_sites) * folded.second
+            }
+        case StrategyName.fednova:
+            effective = folded.work / folded.examples  # steps, Wang et al. 2020, eq. 9
+            return x + np.float32(rate * effective * folded.weight / folded.examples) * (folded.mean - x), memory
+        case StrategyName.feddyn:
+            return _feddyn(config, x, folded, num_sites, trained, memory)
+        case StrategyName.fedavgm | StrategyName.fedadagrad | StrategyName.fedadam | StrategyName.fedyogi:
+            stepped, memory = of_mean(flower_strategy(config, rate), round_, x[parameters], folded, parameters, memory)
+            now = x.copy()
+            now[parameters] = stepped
+            return now, memory
+        case _:
+            mean, _ = of_mean(flower_strategy(config, rate), round_, x, folded, np.ones_like(parameters), memory)
+            return (mean if rate == 1 else x + np.float32(rate) * (mean - x)), memory
+
+
+def _feddyn(
+    config: StrategyConfig, x: Vector, folded: Folded, num_sites: int, trained: NDArray[np.bool_], memory: Memory
+) -> tuple[Vector, Memory]:
+    """Acar et al. 2021 (arXiv:2111.04263), alg. 1: h <- h - alpha / m sum d_i, then mean(y_i) - h / alpha.
+
+    m are all sites, the sum is over those that took part. Weights other than equal are not the paper's.
+    """
+    change = (folded.mean - x)[trained]
+    share = config.alpha * folded.count / num_sites
+    correction = memory.get(CORRECTION, np.zeros_like(change)) - np.float32(share) * change
+    now = folded.mean.copy()
+    now[trained] -= correction / np.float32(config.alpha)
+    return now, {CORRECTION: correction}

@@ -1,0 +1,117 @@
+"""What stays the same in every round of a run, and the checks before the first."""
+
+import secrets
+from dataclasses import dataclass, replace
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fl_rsna.choices import Keep
+from fl_rsna.cohort.sites import Cohort, counts
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import Config
+from fl_rsna.federation.faults import parse_fault
+from fl_rsna.federation.held_out import HeldOut
+from fl_rsna.federation.messages import Instructions
+from fl_rsna.federation.replies import sampled_count
+from fl_rsna.federation.rollcall import Site, call_roll, check_roll, hashed_patients
+from fl_rsna.federation.server_rules import fewest_sites
+from fl_rsna.learning.dataset import open_site
+from fl_rsna.learning.flat import layout_sha256, parameter_positions, positions
+from fl_rsna.learning.model import Classifier, build_model, set_training
+from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.site_round import positive_share
+from fl_rsna.runs import RunFolder
+from fl_rsna.task import Task, named_task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What stays the same in every round."""
+
+    grid: Grid
+    config: Config
+    cohort: Cohort
+    sites: list[Site]
+    told: Instructions
+    test: HeldOut
+    run: RunFolder
+    network: Classifier  # for its names and shapes; models are flat vectors everywhere else
+    parameters: NDArray[np.bool_]  # where parameters lie in a flat model
+    trained: NDArray[np.bool_]  # and those that sites train
+
+
+def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Setting:
+    """Roll call and everything that must be right before a site trains."""
+    task = named_task(config.data.task)
+    network = build_model(config.model, task, cohort.image, seed=derive_seed(config.seed, "initial model"))
+    told = Instructions(
+        task=task.name,
+        model=config.model,
+        train=config.train,
+        strategy=config.strategy,
+        faults=config.faults,
+        precision_up=config.network.precision_up,
+        seed=config.seed,
+        run_id="",
+        round=0,
+        learning_rate=config.train.learning_rate,
+        layout_sha256=layout_sha256(network),
+        salt=secrets.token_hex(16),
+        group_key=cohort.facts["disjoint"]["by"],
+        keep_all=config.run.keep is Keep.all,
+    )
+    held_out = open_site(cohort.site_folder(TEST_SITE), image_size=config.model.image_size)
+    sites = call_roll(grid, told, expected=len(cohort.sites), timeout_s=config.strategy.timeout_s)
+    strangers = hashed_patients(held_out.index[told.group_key], told.salt)
+    check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
+    check_enough(config, [site.name for site in sites])
+    parameters = parameter_positions(network)
+    set_training(network, config.model.norm, config.train.trainable)
+    trained = positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
+    setting = Setting(
+        grid=grid,
+        config=config,
+        cohort=cohort,
+        sites=sites,
+        told=replace(told, prior=prior_of(sites, task)),
+        test=HeldOut(held_out, task, config.model, config.train),
+        run=run,
+        network=network,
+        parameters=parameters,
+        trained=trained,
+    )
+    announce(setting)
+    return setting
+
+
+def announce(setting: Setting) -> None:
+    """Write down who takes part and what they hold."""
+    test = counts(setting.test.data.index, setting.test.task)
+    held = {**{site.name: site.counts for site in setting.sites}, TEST_SITE: test}
+    facts = setting.cohort.facts
+    known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
+    setting.run.event("roll_call", sites=held, rounds=setting.config.rounds, **known)
+
+
+def check_enough(config: Config, names: list[str]) -> None:
+    """Refuse a strategy that needs more sites a round than there are, and faults of sites that are not there."""
+    strategy = config.strategy
+    asked, needed = sampled_count(len(names), strategy), fewest_sites(strategy)
+    if asked < needed:
+        raise ValueError(
+            f"strategy.name: {strategy.name} with strategy.malicious={strategy.malicious} needs {needed} sites a round, "
+            f"got {asked}; lower strategy.malicious, raise strategy.fraction or take more sites"
+        )
+    for name, word in config.faults.sites.items():
+        parse_fault(word)
+        if name not in names:
+            raise ValueError(f"faults.sites: expected one of {', '.join(names)}, got {name}")
+
+
+def prior_of(sites: list[Site], task: Task) -> tuple[float, ...]:
+    """Share of positive training slices of all sites together, a label."""
+    parts = [site.counts["train"] for site in sites]
+    positives = np.array([sum(part["positives"][label] for part in parts) for label in task.labels], np.float64)
+    return tuple(positive_share(positives, sum(part["slices"] for part in parts)).tolist())

@@ -1,0 +1,201 @@
+"""What a site does with each kind of message: answers the roll call, trains the model it is sent, evaluates it."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from fl_rsna.choices import Norm, Precision
+from fl_rsna.cohort.index import hash_id
+from fl_rsna.cohort.sites import counts
+from fl_rsna.config import ModelConfig
+from fl_rsna.federation.faults import corrupted, fault_of
+from fl_rsna.federation.messages import (
+    ARRAYS,
+    SECOND,
+    SITE,
+    Instructions,
+    from_arrays,
+    read_instructions,
+    reply_with,
+    typed,
+)
+from fl_rsna.federation.site_state import Memory, recall, remember
+from fl_rsna.federation.wire import decode, encode
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.controls import Control, count_table
+from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
+from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, positions, unflatten
+from fl_rsna.learning.metrics import auroc, log_loss
+from fl_rsna.learning.model import Classifier, build_model, personal_names
+from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, train_site
+from fl_rsna.learning.train import EVALUATION_BATCH, adapt_norm, choose_device, predict
+from fl_rsna.task import Task, TaskName, named_task
+
+LOST = "lost"  # of the last change, by rounding
+NORM = "norm"  # a site's own BatchNorm values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a site's data lies, and where it keeps what it remembers of a run; several folders are pooled."""
+
+    folders: tuple[Path, ...]
+    memory: Path
+
+
+def roll_call(message: Message, place: Place) -> Message:
+    """Who this site is, what it holds, and hashes of its patients under the run's salt. No identifier leaves it.
+
+    A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
+    """
+    told = read_instructions(message)
+    data = _open(place.folders, told.model.image_size)
+    task = named_task(TaskName(told.task))
+    train = data.rows("train")
+    tables = {
+        control.value: count_table(data.index.iloc[train], data.labels[train], control).tolist() for control in Control
+    }
+    answer = ConfigRecord(
+        {
+            "name": data.name,
+            "cohort_sha256": data.cohort_sha256,
+            "task": data.task,
+            "counts": json.dumps(counts(data.index, task)),
+            "controls": json.dumps(tables),
+            "patients": sorted({hash_id(str(patient), told.salt) for patient in data.index[told.group_key]}),
+        }
+    )
+    return Message(RecordDict({SITE: answer}), reply_to=message)
+
+
+def train(message: Message, place: Place) -> Message:
+    """One round from the model in the message: local training, or the re-estimation that opens a run with adapted norm."""
+    told = read_instructions(message)
+    folder, device = place.memory / told.run_id, choose_device(told.train.device)
+    data = _data(place.folders, told.model.image_size)
+    accepted = told.accepted.get(data.name, 0)
+    memory = recall(folder, accepted)
+    task, model = _ready(message, data, told, memory)
+    received = flatten(model)
+    if told.model.norm is Norm.adapted and told.round == 1:
+        result = adapt_norm(model, data, batch_size=EVALUATION_BATCH, device=device)
+        part = SitePart(result=result, remembered={})
+    else:
+        part = train_site(model, _round(told, data, task, device, message), memory)
+    trained = flatten(model)
+    sent, lost = _coded(trained, received, told.precision_up, memory)
+    own = positions(model, personal_names(model, told.model.norm))
+    kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
+    remember(folder, told.round, kept, accepted=accepted, keep_all=told.keep_all)
+    result, kind = part.result, fault_of(told.faults, data.name, told.round)
+    counted = {"num-examples": result.examples, "steps": result.steps, "seconds": result.seconds}
+    loss = {} if result.loss is None else {"loss": result.loss}
+    if kind is not None:
+        sent = corrupted(kind, _start_of(sent, received, told.precision_up), sent)
+    return reply_with(message, metrics={**counted, **loss}, model=sent, second=part.second, precision=told.precision_up)
+
+
+def _coded(trained: FlatModel, received: FlatModel, precision: Precision, memory: Memory) -> tuple[FlatModel, Memory]:
+    """What travels of the trained model, and what of it the site must keep because it was lost on the way.
+
+    In float32 that is the model itself, else its change. Under int8 the loss is added to the next round's change: error
+    feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847).
+    """
+    if precision is Precision.fp32:
+        return trained, {}
+    change = trained.floats - received.floats
+    if precision is not Precision.int8:
+        return FlatModel(change, trained.integers), {}
+    change = change + memory.get(LOST, np.float32(0))
+    return FlatModel(change, trained.integers), {LOST: change - decode(encode(change, precision))}
+
+
+def _start_of(sent: FlatModel, received: FlatModel, precision: Precision) -> FlatModel:
+    """What `sent` is a change from: the received model, or nothing where the change itself is sent."""
+    return received if precision is Precision.fp32 else FlatModel(np.zeros_like(sent.floats), sent.integers)
+
+
+def evaluate(message: Message, place: Place) -> Message:
+    """Log loss and AUROC a label on the site's own validation part, of the model in the message with what is personal here.
+
+    Under Ditto the site's own model is scored, too, as `personal/...`.
+    """
+    told = read_instructions(message)
+    data = _data(place.folders, told.model.image_size)
+    memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0))
+    task, model = _ready(message, data, told, memory)
+    metrics = _scores(model, data, task, told)
+    if PERSONAL in memory:
+        unflatten(FlatModel(memory[PERSONAL], flatten(model).integers), model)
+        metrics |= {f"personal/{name}": value for name, value in _scores(model, data, task, told).items()}
+    return reply_with(message, metrics={"num-examples": len(data.rows("validation")), **metrics})
+
+
+def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -> dict[str, float]:
+    rows = data.rows("validation")
+    found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
+    areas = {label: auroc(data.labels[rows, i], found[:, i]) for i, label in enumerate(task.labels)}
+    known = {f"auroc/{label}": area for label, area in areas.items() if area is not None}
+    return {"loss": log_loss(data.labels[rows], found, task), **known}
+
+
+def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, message: Message) -> Round:
+    arrays = message.content.array_records[ARRAYS]
+    return Round(
+        data=data,
+        task=task,
+        norm=told.model.norm,
+        train=told.train,
+        strategy=told.strategy,
+        learning_rate=told.learning_rate,
+        seed=derive_seed(told.seed, "train", data.name, told.round),
+        device=device,
+        prior=told.prior,
+        control=arrays[SECOND].numpy() if SECOND in arrays else None,
+    )
+
+
+def _ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, Classifier]:
+    """The model in the message, with the layers that are the site's own put in."""
+    task = named_task(TaskName(told.task))
+    model = _model(json.dumps(asdict(told.model)), task, data.image)
+    if layout_sha256(model) != told.layout_sha256:
+        raise ValueError(
+            f"expected the server's model layout, got another at site {data.name}; run the same version everywhere"
+        )
+    flat = from_arrays(message.content.array_records[ARRAYS])
+    if NORM in memory:
+        floats = flat.floats.copy()
+        floats[positions(model, personal_names(model, told.model.norm))] = memory[NORM]
+        flat = FlatModel(floats, flat.integers)
+    unflatten(flat, model)
+    return task, model
+
+
+def _open(folders: tuple[Path, ...], image_size: int) -> SiteData:
+    if len(folders) == 1:
+        return open_site(folders[0], image_size=image_size)
+    return open_pooled(folders, image_size=image_size)
+
+
+def _data(folders: tuple[Path, ...], image_size: int) -> SiteData:
+    """As `_open`, kept between messages until a site's files change."""
+    files = [folder / name for folder in folders for name in ("site.json", "index.csv")]
+    return _kept(folders, image_size, tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files))
+
+
+@lru_cache(maxsize=64)
+def _kept(folders: tuple[Path, ...], image_size: int, changed: tuple[int, ...]) -> SiteData:
+    return _open(folders, image_size)
+
+
+@lru_cache(maxsize=1)
+def _model(config: str, task: Task, image: ImageKind) -> Classifier:
+    """Keyed by the configuration's JSON; seed 0, because its weights come with every message."""
+    return build_model(typed(ModelConfig, json.loads(config)), task, image, seed=0)

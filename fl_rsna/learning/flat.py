@@ -1,0 +1,81 @@
+"""A model as two vectors, and the places its parts have in them."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlatModel:
+    """A model's state as two vectors: `floats` float32 [P] and `integers` int64 [Q], in state-dict order."""
+
+    floats: NDArray[np.float32]
+    integers: NDArray[np.int64]
+
+
+def flatten(model: nn.Module) -> FlatModel:
+    """Copy a model's state into two vectors."""
+    floats, integers = _split(model)
+    return FlatModel(
+        torch.cat([tensor.detach().reshape(-1).float().cpu() for tensor in floats]).numpy(),
+        torch.cat(
+            [tensor.reshape(-1).long().cpu() for tensor in integers] or [torch.zeros(0, dtype=torch.long)]
+        ).numpy(),
+    )
+
+
+@torch.no_grad()
+def unflatten(flat: FlatModel, model: nn.Module) -> None:
+    """Copy two vectors into a model's state; raises ValueError when their lengths do not fit it."""
+    vectors: tuple[NDArray[np.generic], NDArray[np.generic]] = (flat.floats, flat.integers)
+    for vector, tensors in zip(vectors, _split(model), strict=True):
+        expected = sum(tensor.numel() for tensor in tensors)
+        if vector.size != expected:
+            raise ValueError(
+                f"expected a model of {expected} values, got {vector.size}; the sites run another model configuration"
+            )
+        source, offset = torch.from_numpy(np.ascontiguousarray(vector)), 0
+        for tensor in tensors:
+            tensor.copy_(source[offset : offset + tensor.numel()].view(tensor.shape))
+            offset += tensor.numel()
+
+
+def layout_sha256(model: nn.Module) -> str:
+    """Hash of the names, types and shapes that give the vectors their meaning."""
+    layout = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in model.state_dict().items()]
+    return hashlib.sha256(json.dumps(layout).encode()).hexdigest()
+
+
+def model_sha256(flat: FlatModel, layout: str) -> str:
+    """Hash of a model: its layout's hash and its values, bit by bit."""
+    digest = hashlib.sha256(layout.encode())
+    digest.update(flat.floats.astype("<f4", copy=False).tobytes())
+    digest.update(flat.integers.astype("<i8", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def positions(model: nn.Module, names: Iterable[str]) -> NDArray[np.bool_]:
+    """Where the float tensors of these names are: bool [P] over a flat model's `floats`."""
+    wanted, kept = set(names), list[NDArray[np.bool_]]()
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            kept.append(np.full(tensor.numel(), name in wanted))
+    return np.concatenate(kept)
+
+
+def parameter_positions(model: nn.Module) -> NDArray[np.bool_]:
+    """Where what an optimizer may change is; the rest are BatchNorm's running statistics."""
+    return positions(model, (name for name, _ in model.named_parameters()))
+
+
+def _split(model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    state = list(model.state_dict().values())
+    return [tensor for tensor in state if tensor.is_floating_point()], [
+        tensor for tensor in state if not tensor.is_floating_point()
+    ]

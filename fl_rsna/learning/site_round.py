@@ -1,0 +1,158 @@
+"""A site's part in one round of each strategy: local training under its rule, and what the site remembers of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.choices import Norm, StrategyName
+from fl_rsna.config import StrategyConfig, TrainConfig
+from fl_rsna.learning.dataset import SiteData
+from fl_rsna.learning.flat import FlatModel, flatten, unflatten
+from fl_rsna.learning.local_rules import (
+    PLAIN,
+    ControlVariates,
+    LocalRule,
+    contrastive,
+    dynamic,
+    frozen_copy,
+    prior_shift,
+    proximal,
+    trained_parameters,
+    vector_of,
+)
+from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.train import LocalResult, start_training, train_locally
+from fl_rsna.task import Task
+
+Vector = NDArray[np.float32]
+
+CONTROL, MEMORY, PREVIOUS, PERSONAL = "control", "memory", "previous", "personal"  # what a site may remember
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What is the same for everything a site trains in one round."""
+
+    data: SiteData
+    task: Task
+    norm: Norm
+    train: TrainConfig
+    strategy: StrategyConfig
+    learning_rate: float
+    seed: int
+    device: torch.device
+    prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
+    control: Vector | None = None  # the server's control variate, over trained parameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePart:
+    """What training gave besides the model, which is trained in place."""
+
+    result: LocalResult
+    remembered: dict[str, Vector]  # for the site's next round; never leaves it
+    second: Vector | None = None  # travels beside the model: SCAFFOLD's change of the control variate
+
+
+def train_site(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+    """Train `model` in place as the strategy wants, given what the site remembers of earlier rounds."""
+    start_training(model, round_.norm, round_.train, round_.device)
+    parameters, strategy = trained_parameters(model), round_.strategy
+    match strategy.name:
+        case StrategyName.fedprox:
+            return SitePart(result=_train(model, round_, proximal(parameters, strategy.mu)), remembered={})
+        case StrategyName.scaffold:
+            return _scaffold(model, round_, remembered)
+        case StrategyName.feddyn:
+            return _feddyn(model, round_, remembered)
+        case StrategyName.moon:
+            return _moon(model, round_, remembered)
+        case StrategyName.ditto:
+            return _ditto(model, round_, remembered)
+        case StrategyName.fedavg_logit_adjusted:
+            return SitePart(result=_train(model, round_, _adjusted(round_)), remembered={})
+        case _:
+            return SitePart(result=_train(model, round_, PLAIN), remembered={})
+
+
+def positive_share(positives: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
+    """Share of positive slices a label, with half a slice added to either side so that 0 and 1 stay finite in logits."""
+    return (positives + 0.5) / (slices + 1)
+
+
+def _train(model: Classifier, round_: Round, rule: LocalRule) -> LocalResult:
+    return train_locally(
+        model,
+        round_.data,
+        task=round_.task,
+        norm=round_.norm,
+        config=round_.train,
+        learning_rate=round_.learning_rate,
+        seed=round_.seed,
+        device=round_.device,
+        rule=rule,
+    )
+
+
+def _scaffold(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+    size = vector_of(trained_parameters(model)).numel()
+    own, server = (_given(vector, size, round_.device) for vector in (remembered.get(CONTROL), round_.control))
+    variates = ControlVariates(own, server)
+    result = _train(model, round_, LocalRule(correct=variates.correct))
+    renewed = variates.renewed()
+    return SitePart(result=result, remembered={CONTROL: _numpy(renewed)}, second=_numpy(renewed - own))
+
+
+def _feddyn(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+    parameters, alpha = trained_parameters(model), round_.strategy.alpha
+    start = vector_of(parameters)
+    memory = _given(remembered.get(MEMORY), start.numel(), round_.device)
+    result = _train(model, round_, dynamic(parameters, memory, alpha))
+    memory = memory - alpha * (vector_of(parameters) - start)
+    return SitePart(result=result, remembered={MEMORY: _numpy(memory)})
+
+
+def _moon(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+    """A site that takes part for the first time has no model of its own to stay away from, and trains plainly."""
+    rule, strategy = PLAIN, round_.strategy
+    if PREVIOUS in remembered:
+        received, previous = frozen_copy(model), frozen_copy(model)
+        unflatten(FlatModel(remembered[PREVIOUS], flatten(model).integers), previous)
+        rule = contrastive(received, previous, mu=strategy.mu, temperature=strategy.temperature)
+    result = _train(model, round_, rule)
+    return SitePart(result=result, remembered={PREVIOUS: flatten(model).floats})
+
+
+def _ditto(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+    """Ditto (Li et al. 2021, arXiv:2012.04221, alg. 1): plain training for the shared model, and beside it a personal
+
+    model v that stays at the site, trained on the loss plus personal/2 ||v - w_t||^2 with the same batches.
+    """
+    received = flatten(model)
+    centre = vector_of(trained_parameters(model))
+    result = _train(model, round_, PLAIN)
+    shared = flatten(model)
+    unflatten(FlatModel(remembered.get(PERSONAL, received.floats), received.integers), model)
+    start_training(model, round_.norm, round_.train, round_.device)
+    _train(model, round_, proximal(trained_parameters(model), round_.strategy.personal, centre))
+    personal = flatten(model).floats
+    unflatten(shared, model)
+    return SitePart(result=result, remembered={PERSONAL: personal})
+
+
+def _adjusted(round_: Round) -> LocalRule:
+    rows = round_.data.rows("train")
+    own = positive_share(round_.data.labels[rows].sum(0, dtype=np.float64), len(rows))
+    everyone = torch.tensor(round_.prior, dtype=torch.float64)
+    return prior_shift(torch.from_numpy(own), everyone, round_.strategy.adjustment)
+
+
+def _given(vector: Vector | None, size: int, device: torch.device) -> torch.Tensor:
+    """What was remembered or sent, or zeros before there was anything."""
+    return torch.zeros(size, device=device) if vector is None else torch.from_numpy(vector.copy()).to(device)
+
+
+def _numpy(vector: torch.Tensor) -> Vector:
+    return vector.cpu().numpy()

@@ -1,0 +1,61 @@
+"""From a configuration and a cohort to a run folder: the engine is chosen here, for every command that trains."""
+
+import functools
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from fl_rsna.choices import Baseline, EngineName
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.whole import sole_maker
+from fl_rsna.command import RunFailed
+from fl_rsna.config import Config
+from fl_rsna.federation.baselines import run_alone
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.replies import BelowQuorum
+from fl_rsna.federation.rounds import run_rounds
+from fl_rsna.federation.server_app import Story, make_server_app
+from fl_rsna.learning.dataset import POOLED
+from fl_rsna.learning.train import choose_device
+from fl_rsna.runs import Listener, RunFolder, is_finished, start_run
+
+
+def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> None:
+    """Run the federation, or the baseline `config.baseline`, into a run folder, new or resumed; a finished run stays as it is.
+
+    Raises RunFailed when it cannot finish, ValueError when it cannot begin.
+    """
+    with sole_maker(folder):
+        if config.resume and is_finished(folder):
+            return
+        run = start_run(folder, config, cohort, str(choose_device(config.train.device)), listeners)
+        story = run_alone if config.baseline is Baseline.local else run_rounds
+        try:
+            _run_engine(config, cohort, run, story)
+        except (BelowQuorum, FloatingPointError) as error:
+            raise RunFailed(f"{error}; see {folder / 'events.jsonl'}") from None
+        except ValueError:
+            if not (folder / "events.jsonl").exists():  # refused at the roll call, before anything was trained
+                shutil.rmtree(folder)
+            raise
+
+
+def _run_engine(config: Config, cohort: Cohort, run: RunFolder, story: Story) -> None:
+    pooled = config.baseline is Baseline.central
+    served = replace(cohort, sites=(POOLED,)) if pooled else cohort
+    server_app = make_server_app(lambda context: (config, served, run), story)
+    client_app = functools.partial(app_for_cohort, cohort.folder.resolve(), run.site_memory.resolve(), pooled=pooled)
+    match config.engine.name:
+        case EngineName.local:
+            run_local(server_app, client_app, num_sites=len(served.sites), workers=config.engine.workers)
+        case EngineName.ray:
+            from fl_rsna.federation.engines.ray import run_ray
+
+            run_ray(
+                server_app,
+                client_app,
+                num_sites=len(served.sites),
+                workers=max(1, config.engine.workers),
+                gpus_per_worker=config.engine.gpus_per_worker,
+            )

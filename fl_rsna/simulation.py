@@ -1,0 +1,93 @@
+"""The story of a simulation: a cohort, a federated run or a baseline over its sites, and the report."""
+
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.choices import Baseline
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.command import partition_asked
+from fl_rsna.config import Config
+from fl_rsna.gap import run_gap
+from fl_rsna.learning.process import settle_process
+from fl_rsna.learning.train import choose_device
+from fl_rsna.reporting.console import Display, console
+from fl_rsna.reporting.tables import interval, read_run
+from fl_rsna.runner import run_federation
+from fl_rsna.runs import COHORT_VIEW, RunFolder, default_run_name
+from fl_rsna.steps import adopt_cohort, cohort_for_run
+from fl_rsna.task import TaskName, named_task
+
+
+def simulate(config: Config) -> dict[str, Any]:
+    if config.resume and config.run.name is None:
+        raise ValueError("resume: expected the run.name of the run to go on with, got none; say run.name=<name>")
+    choose_device(config.train.device)
+    settle_process()
+    if not partition_asked(config):
+        adopt_cohort(config)
+    with Display() as display:
+        cohort = cohort_for_run(config, display.step)
+        folder = Path(config.paths.runs) / (config.run.name or default_run_name())
+        if config.baseline is Baseline.gap:
+            return _say_gap(folder, run_gap(config, cohort, folder, (display.event,)), cohort)
+        run_federation(config, cohort, folder, (display.event,))
+    if config.baseline is Baseline.local:
+        return _say_alone(folder)
+    return _say_result(folder, _report(folder, cohort))
+
+
+def _report(folder: Path, cohort: Cohort) -> Path:
+    from fl_rsna.reporting.pages import cohort_view  # these load matplotlib: not before the first round
+    from fl_rsna.reporting.report import write_report
+
+    RunFolder(folder).write_json(COHORT_VIEW, cohort_view(cohort))
+    return write_report(folder)
+
+
+def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
+    """Print what federating cost against pooling and gained over going alone."""
+    headline = named_task(TaskName(summary["task"])).headline
+    row = _say_result(folder / "federated", _report(folder / "federated", cohort))
+    for name, by_label in summary["gap"].items():
+        found = by_label[headline]
+        text = f"difference {interval(found['difference'])}, ratio {interval(found['ratio'])}"
+        console.print(f"federated against {name}, AUROC {headline}: {text}, paired over patients", soft_wrap=True)
+        row[f"federated / {name}"] = interval(found["ratio"])
+    _report(folder / "central", cohort)
+    console.print(f"all three: {folder}", soft_wrap=True)
+    return row
+
+
+def _say_alone(folder: Path) -> dict[str, Any]:
+    """Print how good each site's own model is on the test site."""
+    summary = RunFolder(folder).read_json("summary.json")
+    scores = {site: alone["test_site"]["slice"] for site, alone in summary["alone"].items()}
+    headline = named_task(TaskName(summary["task"])).headline
+    for site, score in scores.items():
+        console.print(f"{site} alone, test-site AUROC {headline}: {interval(score[headline]['auroc'])}", soft_wrap=True)
+    console.print(f"each model at every site: {folder / 'summary.json'}", soft_wrap=True)
+    return {
+        "run": str(folder),
+        **{f"{site} alone": interval(score[headline]["auroc"]) for site, score in scores.items()},
+    }
+
+
+def _say_result(folder: Path, report: Path) -> dict[str, Any]:
+    """Print the final numbers and, last, where the report is; return the row a sweep's table shows."""
+    run = read_run(folder)
+    assert run.summary is not None
+    scores = run.summary["test_site"]
+    for label, score in scores["slice"].items():
+        counted = f"{score['auroc']['positives']} of {scores['slices']} slices positive"
+        console.print(f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True)
+    for control, by_label in scores["controls"].items():
+        console.print(f"{control} alone, {run.headline}: {interval(by_label[run.headline]['auroc'])}", soft_wrap=True)
+    console.print(f"report: {report}", soft_wrap=True)
+    return {
+        "run": str(folder),
+        f"test AUROC {run.headline} [95%]": interval(scores["slice"][run.headline]["auroc"]),
+        "position alone": interval(scores["controls"]["position"][run.headline]["auroc"]),
+        "log loss": f"{scores['log_loss']:.3f}",
+        "seconds": f"{run.summary['wall_s']:.0f}",
+        "model_sha256": run.summary["model_sha256"][:12],
+    }

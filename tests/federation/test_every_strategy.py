@@ -1,0 +1,71 @@
+"""Every strategy and way with BatchNorm runs whole, and gives one model whatever the order replies come in."""
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from tiny import tiny_cohort, tiny_config
+
+from fl_rsna.choices import Averaging, Norm, Select, StrategyName
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import Config
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import LocalGrid, identify
+from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.runs import start_run
+
+
+class Backwards(LocalGrid):
+    """Replies come in the opposite order."""
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        yield from list(super().send_and_receive(messages, timeout=timeout))[::-1]
+
+
+def sha256(cohort: Cohort, folder: Path, config: Config, grid: type[LocalGrid] = LocalGrid) -> str:
+    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", ())))
+    client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
+    identify()
+    server(grid(client, len(cohort.sites), 0), Context(1, 1, {}, RecordDict(), {}))
+    return str(json.loads((folder / "summary.json").read_text())["model_sha256"])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Three sites with hardly a batch each."""
+    return tiny_cohort(tmp_path_factory.mktemp("small"), patients=9, slices=3)
+
+
+ALL_KINDS = (StrategyName.fedadam, StrategyName.bulyan, StrategyName.scaffold)  # means, every update, a second vector
+
+
+@pytest.mark.parametrize("name", list(StrategyName))
+def test_every_strategy_runs_and_gives_one_model_whatever_the_order(
+    small: Cohort, tmp_path: Path, name: StrategyName
+) -> None:
+    config = tiny_config(rounds=2, strategy__name=name, strategy__malicious=0, strategy__server_learning_rate=0.5)
+    ordered = sha256(small, tmp_path / "ordered", config)
+    if name in ALL_KINDS:
+        assert sha256(small, tmp_path / "backwards", config, Backwards) == ordered
+    assert json.loads((tmp_path / "ordered" / "summary.json").read_text())["site_failures"] == 0
+
+
+@pytest.mark.parametrize("norm", [norm for norm in Norm if norm is not Norm.average])
+def test_every_norm_runs(small: Cohort, tmp_path: Path, norm: Norm) -> None:
+    assert sha256(small, tmp_path / "run", tiny_config(rounds=1, model__norm=norm))
+
+
+def test_a_mean_over_rounds_is_what_is_tested_and_kept(small: Cohort, tmp_path: Path) -> None:
+    found = {
+        kind: sha256(
+            small,
+            tmp_path / kind,
+            tiny_config(rounds=2, train__select=Select.last, strategy__averaging=kind, strategy__window=1),
+        )
+        for kind in Averaging
+    }
+    assert found["none"] == found["window"]  # of one round
+    assert found["ema"] != found["none"]

@@ -1,0 +1,143 @@
+"""A run killed at any moment goes on and ends with the model of a run that was not; a site's round can be repeated."""
+
+import functools
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from tiny import tiny_config
+
+from fl_rsna.choices import Averaging, Keep, Norm, Precision, StrategyName, Weighting
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import Config
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.engines.ray import run_ray
+from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.loading import loading_context
+from fl_rsna.replay import recorded_sha256, replay
+from fl_rsna.runs import start_run
+
+
+def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False, die_at: int = -1) -> None:
+    """A run that kills its own process at its n-th event, if told to."""
+    count = 0
+
+    def listen(kind: str, fields: Mapping[str, Any]) -> None:
+        nonlocal count
+        if count == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", (listen,))))
+    client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
+    if ray:
+        run_ray(server, client, num_sites=len(cohort.sites), workers=1, gpus_per_worker=0)
+    else:
+        run_local(server, client, num_sites=len(cohort.sites), workers=workers)
+
+
+def killed(cohort: Cohort, folder: Path, config: Config, die_at: int, **engine: Any) -> None:
+    """The same in a process of its own, which must have died of SIGKILL."""
+    process = loading_context().Process(target=run, args=(cohort, folder, config), kwargs={"die_at": die_at, **engine})
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def sha256(folder: Path) -> str:
+    return str(json.loads((folder / "summary.json").read_text())["model_sha256"])
+
+
+# Everything that outlives a round: control variates at both ends, personal layers, a mean over rounds, a fraction.
+RICH = {
+    "strategy__name": StrategyName.scaffold,
+    "strategy__weighting": Weighting.equal,
+    "strategy__averaging": Averaging.ema,
+    "strategy__fraction": 0.67,
+    "model__norm": Norm.local,
+    "network__precision_down": Precision.bf16,
+    "network__precision_up": Precision.int8,
+    "rounds": 3,
+}
+EVENTS = 1 + 3 * (1 + 2 + 3 + 1)  # roll call; a round: start, two sites train, three validate, end
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run(cohort, folder, tiny_config(**RICH))
+    return folder
+
+
+@pytest.mark.parametrize("die_at", [1, 9, 13, 20])
+def test_killed_and_resumed_is_as_if_nothing_happened(
+    cohort: Cohort, tmp_path: Path, undisturbed: Path, die_at: int
+) -> None:
+    folder = tmp_path / "run"
+    killed(cohort, folder, tiny_config(**RICH), die_at)
+    run(cohort, folder, tiny_config(**RICH, resume=True))
+    assert sha256(folder) == sha256(undisturbed)
+    whole, again = (pd.read_csv(path / "rounds.csv") for path in (undisturbed, folder))
+    timeless = [name for name in whole.columns if not name.endswith("_s") and name != "seconds"]
+    pd.testing.assert_frame_equal(whole[timeless], again[timeless])
+    sites = [pd.read_csv(path / "sites.csv") for path in (undisturbed, folder)]
+    assert sites[0][["round", "phase", "site"]].equals(sites[1][["round", "phase", "site"]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [{"workers": 2}, {"ray": True}])
+def test_killed_in_other_engines_too(cohort: Cohort, tmp_path: Path, undisturbed: Path, engine: dict[str, Any]) -> None:
+    killed(cohort, tmp_path / "run", tiny_config(**RICH), 11, **engine)
+    run(cohort, tmp_path / "run", tiny_config(**RICH, resume=True), **engine)
+    assert sha256(tmp_path / "run") == sha256(undisturbed)
+
+
+def test_resuming_with_other_settings_names_them(cohort: Cohort, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    start_run(folder, tiny_config(), cohort, "cpu", ())
+    changed = tiny_config(seed=1, train__learning_rate=0.5, engine__workers=2, resume=True)
+    with pytest.raises(ValueError, match=r"other settings \(seed, train\.learning_rate differ\)"):
+        start_run(folder, changed, cohort, "cpu", ())
+    with pytest.raises(ValueError, match="expected a new run"):
+        start_run(folder, tiny_config(), cohort, "cpu", ())
+    start_run(folder, tiny_config(engine__workers=2, resume=True), cohort, "cpu", ())
+
+
+def test_resuming_what_was_never_begun_begins_it(cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()  # killed before a word was written
+    run(cohort, tmp_path / "run", tiny_config(rounds=1, resume=True))
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("site", "round_"), [("site-1", 1), ("site-2", 2), ("site-1", 3), ("site-3", 3)])
+def test_replay_repeats_a_site_s_round_bit_by_bit(
+    undisturbed: Path, site: str, round_: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        recorded = recorded_sha256(undisturbed, site, round_)
+    except ValueError:
+        pytest.skip("the site was not drawn in that round")
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+    replay([f"run={undisturbed}", f"site={site}", f"round={round_}"])
+    assert recorded in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+
+
+def test_replay_refuses_what_the_run_did_not_keep(cohort: Cohort, tmp_path: Path) -> None:
+    config = tiny_config(rounds=2, run__keep=Keep.last, model__norm=Norm.local)
+    run(cohort, tmp_path / "run", config)
+    assert not list((tmp_path / "run" / "checkpoints").glob("round-*"))
+    for words, said in [
+        ([f"run={tmp_path / 'run'}", "site=site-1", "round=2"], "run.keep=all"),
+        ([f"run={tmp_path / 'run'}", "site=site-9", "round=2"], "site-9 finished"),
+        ([f"run={tmp_path / 'none'}", "site=site-1", "round=2"], "expected a run folder"),
+        (["site=site-1"], "give all three"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            replay(words)
