@@ -2,6 +2,7 @@
 # make test       every test;  make check  style and types;  make clean  removes what the others made
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= 2
 export FLWR_TELEMETRY_ENABLED ?= 0
 
 .PHONY: simulate test check clean
@@ -10,7 +11,7 @@ simulate: .venv/run.stamp
 	$(BIN)/python -m fl_rsna.simulate
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

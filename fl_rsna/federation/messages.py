@@ -5,6 +5,7 @@ Flower's records are made and taken apart here only. A message to a site holds `
 """
 
 import json
+import re
 import traceback
 from dataclasses import asdict, dataclass, field, fields
 from enum import EnumType
@@ -22,6 +23,13 @@ from fl_rsna.learning.flat import FlatModel
 T = TypeVar("T")
 
 ARRAYS, CONFIG, METRICS, FAILURE, SITE = "arrays", "config", "metrics", "failure", "site"
+RECORDS: dict[str, type[Any]] = {
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "strategy": StrategyConfig,
+    "faults": FaultsConfig,
+}
+RUN_ID = re.compile(r"[0-9a-f]{0,64}")
 INTEGERS = "integers"
 SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
 
@@ -65,18 +73,13 @@ def instruct(instructions: Instructions) -> ConfigRecord:
 
 
 def read_instructions(message: Message) -> Instructions:
-    return parse_instructions(str(message.content.config_records[CONFIG]["instructions"]))
-
-
-def parse_instructions(text: str) -> Instructions:
-    """Instructions from their JSON."""
-    told: dict[str, Any] = json.loads(text)
-    for name, kind in (
-        ("model", ModelConfig),
-        ("train", TrainConfig),
-        ("strategy", StrategyConfig),
-        ("faults", FaultsConfig),
-    ):
+    """Raises ValueError for a run id that could name another folder: at the site it names one."""
+    told: dict[str, Any] = json.loads(str(message.content.config_records[CONFIG]["instructions"]))
+    if not RUN_ID.fullmatch(str(told["run_id"])):
+        raise ValueError(
+            f"expected a run id of hexadecimal digits, got {told['run_id']!r}; the server is not one of ours"
+        )
+    for name, kind in RECORDS.items():
         told[name] = typed(kind, told[name])
     told["precision_up"] = Precision(told["precision_up"])
     told["prior"] = tuple(told["prior"])

@@ -44,7 +44,7 @@ def test_instructions_come_back_as_they_were_sent() -> None:
         faults=FaultsConfig(sites={"site-1": "nan@2"}),
         precision_up=Precision.int8,
         seed=3,
-        run_id="r",
+        run_id="0af3",
         round=2,
         learning_rate=0.5,
         layout_sha256="x",
@@ -69,3 +69,11 @@ def test_failures_keep_their_sentence_and_their_traceback() -> None:
     assert failure[0] == "KeyError: 'lost'"
     assert "Traceback" in failure[1]
     assert failure_of(Message(RecordDict(), reply_to=message)) is None
+
+
+def test_a_run_id_that_is_a_path_is_refused() -> None:
+    message = Message(
+        RecordDict({CONFIG: ConfigRecord({"instructions": '{"run_id": "../elsewhere"}'})}), 5, MessageType.TRAIN
+    )
+    with pytest.raises(ValueError, match="expected a run id"):
+        read_instructions(message)

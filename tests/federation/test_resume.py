@@ -115,16 +115,15 @@ def test_resuming_what_was_never_begun_begins_it(cohort: Cohort, tmp_path: Path)
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(("site", "round_"), [("site-1", 1), ("site-2", 2), ("site-1", 3), ("site-3", 3)])
+@pytest.mark.parametrize("which", [0, 3, -1])
 def test_replay_repeats_a_site_s_round_bit_by_bit(
-    undisturbed: Path, site: str, round_: int, capsys: pytest.CaptureFixture[str]
+    undisturbed: Path, which: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        recorded = recorded_sha256(undisturbed, site, round_)
-    except ValueError:
-        pytest.skip("the site was not drawn in that round")
+    sites = pd.read_csv(undisturbed / "sites.csv")
+    trained = sites[sites["phase"] == "train"].iloc[which]
+    recorded = recorded_sha256(undisturbed, trained["site"], trained["round"])
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    replay([f"run={undisturbed}", f"site={site}", f"round={round_}"])
+    replay([f"run={undisturbed}", f"site={trained['site']}", f"round={trained['round']}"])
     assert recorded in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
