@@ -131,7 +131,7 @@ def partition_step(config: Config) -> Cohort:
         seed=part.seed,
     )
     noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
-    beside = Path(config.paths.prepared) / TEST_SET.format(config.data.name)
+    beside = prepared.folder.with_name(TEST_SET.format(config.data.name))
     unlabelled = read_unlabelled(beside, task) if part.layout is Layout.s0 else None
     settings = partition_settings(config)
     return write_cohort(folder, prepared, sites, task, settings, part.group, noise, part.layout, unlabelled)

@@ -33,7 +33,7 @@ from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, positions, 
 from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, build_model, personal_names
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, train_site
+from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, Vector, train_site
 from fl_rsna.learning.train import EVALUATION_BATCH, adapt_norm, choose_device, predict
 from fl_rsna.task import Task, TaskName, named_task
 
@@ -82,12 +82,12 @@ def train(message: Message, place: Place) -> Message:
     accepted = told.accepted.get(data.name, 0)
     memory = recall(folder, accepted)
     task, model = _ready(message, data, told, memory)
-    received = flatten(model)
+    received, control = flatten(model), _control_in(message)
     if told.model.norm is Norm.adapted and told.round == 1:
         result = adapt_norm(model, data, batch_size=EVALUATION_BATCH, device=device)
-        part = SitePart(result=result, remembered={})
+        part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
-        part = train_site(model, _round(told, data, task, device, message), memory)
+        part = train_site(model, _round(told, data, task, device, control), memory)
     trained = flatten(model)
     sent, lost = _coded(trained, received, told.precision_up, memory)
     own = positions(model, personal_names(model, told.model.norm))
@@ -145,8 +145,13 @@ def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -
     return {"loss": log_loss(data.labels[rows], found, task), **known}
 
 
-def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, message: Message) -> Round:
+def _control_in(message: Message) -> Vector | None:
+    """The server's control variate, which SCAFFOLD sends beside the model."""
     arrays = message.content.array_records[ARRAYS]
+    return arrays[SECOND].numpy() if SECOND in arrays else None
+
+
+def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None) -> Round:
     return Round(
         data=data,
         task=task,
@@ -157,7 +162,7 @@ def _round(told: Instructions, data: SiteData, task: Task, device: torch.device,
         seed=derive_seed(told.seed, "train", data.name, told.round),
         device=device,
         prior=told.prior,
-        control=arrays[SECOND].numpy() if SECOND in arrays else None,
+        control=control,
     )
 
 

@@ -58,6 +58,12 @@ def test_every_norm_runs(small: Cohort, tmp_path: Path, norm: Norm) -> None:
     assert sha256(small, tmp_path / "run", tiny_config(rounds=1, model__norm=norm))
 
 
+def test_scaffold_goes_with_a_first_round_that_only_adapts(small: Cohort, tmp_path: Path) -> None:
+    config = tiny_config(rounds=2, strategy__name=StrategyName.scaffold, model__norm=Norm.adapted)
+    assert sha256(small, tmp_path / "run", config)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["site_failures"] == 0
+
+
 def test_a_mean_over_rounds_is_what_is_tested_and_kept(small: Cohort, tmp_path: Path) -> None:
     found = {
         kind: sha256(
