@@ -41,6 +41,8 @@ VARIANTS = {
     "norm local_stats": ["model.norm=local_stats"],
     "rate / 3": ["train.learning_rate=1e-4"],
     "rate x 2": ["train.learning_rate=6e-4"],
+    "batch / 2": ["train.batch_size=8"],
+    "batch / 4": ["train.batch_size=4"],
     "sgd": ["train.optimizer=sgd", "train.momentum=0.9", "train.learning_rate=0.01"],
     "half the steps, twice the rounds": ["train.local_steps=5", "rounds=16"],
     "fedavgm": ["strategy=fedavgm"],

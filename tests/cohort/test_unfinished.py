@@ -16,25 +16,28 @@ from fl_rsna.cohort.unfinished import unfinished
 
 FILES = 250  # eight chunks
 PREPARE = """
-import signal, sys, time
+import os, signal, sys
 from pathlib import Path
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
-folder, dicom, seconds = sys.argv[1:]
+folder, dicom, last = sys.argv[1:]
+opened = 0
+def count(event, _):
+    global opened
+    if event == "open":
+        opened += 1
+        if opened == int(last):  # nothing is tidied up
+            os.kill(os.getpid(), signal.SIGKILL)
 files = find_inputs(Path(dicom), None, ICH, unlabelled=True, test_set=False).files
 request = Request(task=ICH, image=ImageKind.hu, size=32, hash_ids=True, salt="")
-began = []
-def start_clock(done, total):
-    if not began:  # the clock's signal ends the process like SIGKILL: nothing is tidied up
-        began.append(time.perf_counter())
-        signal.setitimer(signal.ITIMER_REAL, float(seconds))
+sys.addaudithook(count)
 prepare_folder(
-    Path(folder), request, files, None, max_rejected=1.0, convert=convert_here, on_progress=start_clock
+    Path(folder), request, files, None, max_rejected=1.0, convert=convert_here, on_progress=lambda done, total: None
 )
-print(time.perf_counter() - began[0] if began else 0)
+print(opened)
 """
 
 
@@ -50,8 +53,9 @@ def dicom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepare(folder: Path, dicom: Path, end_after_s: float = 0.0) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-c", PREPARE, str(folder), str(dicom), str(end_after_s)]
+def prepare(folder: Path, dicom: Path, files_opened: int = -1) -> subprocess.CompletedProcess[str]:
+    """A process that prepares, and is killed when it opens its `files_opened`-th file: no clock decides where that is."""
+    words = [sys.executable, "-c", PREPARE, str(folder), str(dicom), str(files_opened)]
     return subprocess.run(words, capture_output=True, text=True)
 
 
@@ -60,13 +64,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_killed_anywhere_and_repeated_it_ends_with_the_same_bytes(dicom: Path, tmp_path: Path) -> None:
-    seconds = float(prepare(tmp_path / "whole", dicom).stdout)
+    opened = int(prepare(tmp_path / "whole", dicom).stdout)
     rng, left = random.Random(0), set()
     for _ in range(12):
         if (tmp_path / "killed").exists():
             break
-        done = prepare(tmp_path / "killed", dicom, end_after_s=rng.uniform(0.05, 0.4) * seconds)
-        assert done.returncode in (0, -signal.SIGALRM), done.stderr
+        done = prepare(tmp_path / "killed", dicom, files_opened=rng.randrange(opened // 20, opened // 3))
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
         journal = tmp_path / "killed.part" / "journal.jsonl"
         left.add(len(journal.read_text().splitlines()) if journal.exists() else None)
     assert len(left) > 1, "the process was killed at one point only"
@@ -136,7 +140,7 @@ def test_nothing_begun_is_nothing_left(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_sentence_and_loses_nothing(dicom: Path, tmp_path: Path) -> None:
     """A limit on file sizes stands for the disk: the journal reaches it after some files."""
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))\n" + PREPARE
-    words = [sys.executable, "-c", code, str(tmp_path / "new"), str(dicom), "0"]
+    words = [sys.executable, "-c", code, str(tmp_path / "new"), str(dicom), "-1"]
     done = subprocess.run(words, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ValueError: data.name: cannot write ")
