@@ -36,6 +36,8 @@ MAY_CHANGE = ("resume", "engine", "paths", "prepare", "train.device")  # of a ru
 
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
 
+OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
+
 Listener = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -56,12 +58,13 @@ class RunFolder:
         return self.folder / "site_memory"
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Append one line to events.jsonl, on disk when this returns."""
+        """Append one line to events.jsonl: read by others when this returns, and on disk unless it is one of many sites'."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields})
         with (self.folder / "events.jsonl").open("a") as file:
             file.write(line + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            if kind not in OF_MANY:
+                os.fsync(file.fileno())
         for listener in self._listeners:
             listener(kind, fields)
 

@@ -5,10 +5,12 @@ from typing import Any
 from fl_rsna.choices import Select
 from fl_rsna.federation.network import money
 from fl_rsna.federation.progress import Progress
-from fl_rsna.federation.records import write_model
+from fl_rsna.federation.records import read_model, write_model
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.setting import Setting
 from fl_rsna.learning.flat import FlatModel, model_sha256
+
+BEST = "checkpoints/best.safetensors"
 
 
 def final_model(setting: Setting, progress: Progress) -> tuple[FlatModel, int]:
@@ -26,6 +28,7 @@ def finish(setting: Setting, progress: Progress) -> None:
     found = setting.test.probabilities(final)
     scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
+    write_last(setting, progress)
     sha256 = model_sha256(final, setting.told.layout_sha256)
     write_of(setting, final, "model.safetensors", {"round": selected, "model_sha256": sha256})
     summary = {
@@ -60,3 +63,19 @@ def _cost(setting: Setting, progress: Progress) -> float:
 
 def write_of(setting: Setting, flat: FlatModel, name: str, facts: dict[str, Any]) -> None:
     write_model(setting.run, name, flat, setting.network, setting.told, setting.cohort.image, facts)
+
+
+def write_best(setting: Setting, progress: Progress) -> None:
+    write_of(setting, progress.best, BEST, {"round": progress.best_round})
+
+
+def read_best(setting: Setting) -> FlatModel:
+    return read_model(setting.run.folder / BEST, setting.network)
+
+
+def write_last(setting: Setting, progress: Progress) -> None:
+    """Leave the models of the run's last and best rounds where people look for them."""
+    if progress.round:
+        write_of(setting, progress.shown, "checkpoints/last.safetensors", {"round": progress.round})
+    if progress.best_round:
+        write_best(setting, progress)

@@ -5,7 +5,7 @@ from round to round is taken out and put back, so that a killed run goes on.
 """
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     Bulyan,
     FedAdagrad,
@@ -27,6 +27,7 @@ from fl_rsna.choices import StrategyName
 from fl_rsna.config import StrategyConfig
 from fl_rsna.federation.folded import Folded, Memory, Vector
 from fl_rsna.federation.messages import ARRAYS, METRICS
+from fl_rsna.federation.wire import pack
 
 MOMENTUM, FIRST, SECOND = "momentum", "first_moment", "second_moment"
 
@@ -77,7 +78,7 @@ def of_mean(
 ) -> tuple[Vector, Memory]:
     """Hand Flower's strategy one reply that stands for all: their mean and their total weight, and its own memory."""
     if isinstance(strategy, FedAvgM):
-        strategy.current_arrays = ArrayRecord({"floats": Array(x)})
+        strategy.current_arrays = ArrayRecord({"floats": pack(x)})
         strategy.momentum_vector = [memory[MOMENTUM]] if MOMENTUM in memory else None
     if isinstance(strategy, FedOpt):
         strategy.current_arrays = {"floats": x}
@@ -103,14 +104,14 @@ def of_every_update(strategy: Strategy, round_: int, folded: Folded) -> Vector:
     the digits that the difference of two large squared norms loses.
     """
     if isinstance(strategy, QFedAvg):
-        strategy.current_arrays = ArrayRecord({"floats": Array(np.zeros_like(folded.mean))})
+        strategy.current_arrays = ArrayRecord({"floats": pack(np.zeros_like(folded.mean))})
     return _aggregated(
         strategy, round_, [_reply(update.change, update.examples, update.loss) for update in folded.updates]
     )
 
 
 def _reply(floats: Vector, examples: float, loss: float) -> Message:
-    content = RecordDict({ARRAYS: ArrayRecord({"floats": Array(floats)})})
+    content = RecordDict({ARRAYS: ArrayRecord({"floats": pack(floats)})})
     content[METRICS] = MetricRecord({"num-examples": examples, "loss": loss})
     return Message(content, reply_to=Message(RecordDict(), 1, MessageType.TRAIN))
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fl_rsna.config import StrategyConfig, TrainConfig
@@ -25,8 +24,8 @@ class Sums:
 
     def __init__(self, start: NDArray[np.float32], strategy: StrategyConfig, train: TrainConfig) -> None:
         self._start, self._strategy, self._train = start, strategy, train
-        self._total = torch.zeros(start.size, dtype=torch.float64)
-        self._second: torch.Tensor | None = None
+        self._total = np.zeros(start.size)
+        self._second: NDArray[np.float64] | None = None
         self._weight, self._examples, self._work = 0.0, 0.0, 0.0
         self._updates: list[Update] = []
         self.count, self.integers = 0, None  # type: tuple[int, NDArray[np.int64] | None]
@@ -35,23 +34,43 @@ class Sums:
         p = site_weight(self._strategy, metrics["num-examples"])
         steps = steps_as_counted(self._train, metrics.get("steps", 1.0) or 1.0)
         weight = fold_weight(self._strategy, p, steps)
-        self._total.add_(torch.from_numpy(sent.model.floats), alpha=weight)
+        add_scaled(self._total, sent.model.floats, weight)
         self._weight, self._examples, self._work = self._weight + weight, self._examples + p, self._work + p * steps
         self.count, self.integers = self.count + 1, sent.model.integers if self.integers is None else self.integers
         if sent.second is not None:
-            second = torch.from_numpy(sent.second).double()
-            self._second = second if self._second is None else self._second.add_(second)
+            self._second = np.zeros(sent.second.size) if self._second is None else self._second
+            add_scaled(self._second, sent.second, 1.0)
         if self._strategy.name in NEEDS_EVERY_UPDATE:
             change = sent.model.floats - self._start
             self._updates.append(Update(change=change, examples=p, loss=metrics.get("loss", 0.0)))
 
     def folded(self) -> Folded:
         return Folded(
-            mean=(self._total / self._weight).float().numpy(),
+            mean=divided(self._total, self._weight),
             weight=self._weight,
             examples=self._examples,
             work=self._work,
             count=self.count,
-            second=None if self._second is None else (self._second / self.count).float().numpy(),
+            second=None if self._second is None else divided(self._second, self.count),
             updates=tuple(self._updates),
         )
+
+
+PART = 65_536  # values at a time: what is worked on stays in the processor's cache
+
+
+def add_scaled(total: NDArray[np.float64], values: NDArray[np.float32], weight: float) -> None:
+    """total += weight * values, in float64."""
+    product = np.empty(PART)
+    for start in range(0, total.size, PART):
+        part = total[start : start + PART]
+        np.multiply(values[start : start + PART], weight, out=product[: part.size], dtype=np.float64)
+        part += product[: part.size]
+
+
+def divided(total: NDArray[np.float64], weight: float) -> NDArray[np.float32]:
+    """total / weight, rounded once."""
+    found = np.empty(total.size, np.float32)
+    for start in range(0, total.size, PART):
+        found[start : start + PART] = total[start : start + PART] / weight
+    return found

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
 from fl_rsna.config import FaultsConfig, ModelConfig, StrategyConfig, TrainConfig
-from fl_rsna.federation.wire import decode, encode
+from fl_rsna.federation.wire import decode, encode, pack, unpack
 from fl_rsna.learning.flat import FlatModel
 
 T = TypeVar("T")
@@ -60,12 +60,12 @@ def to_arrays(
     flat: FlatModel, second: NDArray[np.float32] | None = None, precision: Precision = Precision.fp32
 ) -> ArrayRecord:
     """A model, its floats in `precision`, and perhaps a second vector, always in float32."""
-    arrays = {**encode(flat.floats, precision), INTEGERS: Array(flat.integers)}
-    return ArrayRecord(arrays if second is None else {**arrays, SECOND: Array(second)})
+    arrays = {**encode(flat.floats, precision), INTEGERS: pack(flat.integers)}
+    return ArrayRecord(arrays if second is None else {**arrays, SECOND: pack(second)})
 
 
 def from_arrays(arrays: ArrayRecord) -> FlatModel:
-    return FlatModel(decode(arrays), arrays[INTEGERS].numpy())
+    return FlatModel(decode(arrays), unpack(arrays[INTEGERS]))
 
 
 def instruct(instructions: Instructions) -> ConfigRecord:
@@ -120,8 +120,19 @@ def describe(error: Exception) -> str:
 
 
 def num_bytes(content: RecordDict) -> int:
-    """Bytes of the arrays a message carries, as serialised."""
-    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    """Bytes of a message's content as Flower ships it: its arrays' data, and the objects around them as it writes them."""
+    data, around = 0, RecordDict()
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            data += sum(len(array.data) for array in record.values())
+            record = ArrayRecord({key: Array(a.dtype, a.shape, a.stype, b"") for key, a in record.items()})
+        around[name] = record
+    return data + _written(around)
+
+
+def _written(item: Any) -> int:
+    """Bytes of one of Flower's objects and of all it holds, each of which travels by itself."""
+    return len(item.deflate()) + sum(_written(child) for child in (item.children or {}).values())
 
 
 def typed(config: type[T], values: dict[str, Any]) -> T:

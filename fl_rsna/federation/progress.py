@@ -15,17 +15,17 @@ from fl_rsna.config import StrategyConfig
 from fl_rsna.federation.folded import Memory, Vector
 from fl_rsna.learning.flat import FlatModel
 
-MODELS = ("model", "shown", "best")
+MODELS = ("model", "shown")
 EMA, WINDOW = "ema", "window."
 
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """The state of a run after `round` rounds; all of it is in the checkpoint."""
+    """The state of a run after `round` rounds; all of it is in the checkpoint but a `best` of an earlier round."""
 
     model: FlatModel  # what sites train from
     shown: FlatModel  # what is validated, tested and kept: `model`, or its mean over rounds
-    best: FlatModel  # the `shown` of the lowest validation loss
+    best: FlatModel  # the `shown` of the lowest validation loss; has a file of its own once a later round was no better
     memory: Memory = field(default_factory=dict)  # the strategy's and the averaging's vectors
     run_id: str
     round: int = 0
@@ -69,16 +69,19 @@ def save_progress(path: Path, progress: Progress) -> None:
 
 
 def load_progress(path: Path) -> Progress:
+    """The state of a checkpoint; `best` is right when it is the last round's, else for the caller to find."""
     with safe_open(path, "numpy") as file:
         vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         plain, stored = (json.loads(file.metadata()[name]) for name in ("progress", "stored"))
     once = {name: FlatModel(vectors[f"{name}.floats"], vectors[f"{name}.integers"]) for name in set(stored.values())}
     models: dict[str, Any] = {name: once[source] for name, source in stored.items()}
     memory = {name.removeprefix("memory."): value for name, value in vectors.items() if name.startswith("memory.")}
-    return Progress(**models, memory=memory, **plain)
+    return Progress(**models, best=models["shown"], memory=memory, **plain)
 
 
 def _plain(progress: Progress) -> dict[str, Any]:
     return {
-        item.name: getattr(progress, item.name) for item in fields(progress) if item.name not in (*MODELS, "memory")
+        item.name: getattr(progress, item.name)
+        for item in fields(progress)
+        if item.name not in (*MODELS, "best", "memory")
     }

@@ -1,24 +1,26 @@
 """What a run writes down as it goes: a row a round and a site, models with what is needed to read them."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save as save_vectors
+from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save as save_tensors
 
+from fl_rsna.choices import Precision
 from fl_rsna.cohort.whole import write_whole
-from fl_rsna.federation.folded import Vector
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import SiteReply
 from fl_rsna.imaging.store import ImageKind
-from fl_rsna.learning.flat import FlatModel, unflatten
+from fl_rsna.learning.flat import FlatModel, flatten, unflatten
 from fl_rsna.learning.model import Classifier
 from fl_rsna.runs import RunFolder
 from fl_rsna.task import Task
 
+STATE = "state.safetensors"  # in checkpoints/: what a killed run goes on from
 KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # of a site's metrics, in sites.csv
 
 
@@ -88,17 +90,28 @@ def write_model(
     write_whole(run.folder / name, save_tensors(tensors, metadata=metadata))
 
 
-def write_sent(run: RunFolder, flat: FlatModel, second: Vector | None, told: Instructions) -> None:
-    """Keep what the sites were sent in a round, so that any site's part in it can be repeated."""
-    vectors: dict[str, Any] = {
-        "floats": flat.floats,
-        "integers": flat.integers,
-        **({} if second is None else {"second": second}),
-    }
-    metadata = {"instructions": json.dumps(asdict(told))}
-    write_whole(sent_path(run, told.round), save_vectors(vectors, metadata=metadata))
+def read_model(path: Path, network: Classifier) -> FlatModel:
+    """The model `write_model` wrote."""
+    network.load_state_dict(load_tensors(path))
+    return flatten(network)
 
 
-def sent_path(run: RunFolder, round_: int) -> Path:
-    """Where what the sites were sent in a round is kept."""
-    return run.checkpoints / f"round-{round_:05d}.safetensors"
+def keep_round(run: RunFolder, told: Instructions, precision: Precision, second_size: int) -> None:
+    """Keep what a round began with, so that any site's part in it can be repeated: the checkpoint, under one more name.
+
+    Beside it the instructions, the precision the model travelled in, and the length of SCAFFOLD's vector beside it.
+    """
+    state, sent = round_paths(run, told.round)
+    said = {"instructions": asdict(told), "precision": precision.value, "second_size": second_size}
+    write_whole(sent, json.dumps(said).encode())
+    state.unlink(missing_ok=True)
+    try:
+        os.link(run.checkpoints / STATE, state)
+    except OSError:  # a file system without hard links
+        write_whole(state, (run.checkpoints / STATE).read_bytes())
+
+
+def round_paths(run: RunFolder, round_: int) -> tuple[Path, Path]:
+    """Where the checkpoint before a round and what was said in it are kept."""
+    name = run.checkpoints / f"round-{round_:05d}"
+    return name.with_suffix(".safetensors"), name.with_suffix(".json")

@@ -1,33 +1,31 @@
 """A round among named sites: seeded sampling, replies folded in site order, bad ones named and kept out, a quorum kept."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
 from fl_rsna.config import StrategyConfig, TrainConfig
+from fl_rsna.federation.checking import Expected, distance, fault_of, read_sent, update_sha256
 from fl_rsna.federation.folded import Folded
 from fl_rsna.federation.folding import Sent, Sums
 from fl_rsna.federation.messages import (
     ARRAYS,
     CONFIG,
     METRICS,
-    SECOND,
     describe,
     failure_of,
-    from_arrays,
     num_bytes,
     to_arrays,
 )
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.server_rules import fewest_sites
-from fl_rsna.federation.wire import FLOATS
 from fl_rsna.learning.flat import FlatModel
 from fl_rsna.learning.seeds import derive_seed
 
@@ -111,16 +109,21 @@ def fold(
     `absent` sites were not asked. Raises BelowQuorum when fewer than strategy.quorum * len(sites) replies are usable.
     """
     sums, records = Sums(model.floats, strategy, train), list[SiteReply]()
-    for site, reply in in_site_order(sites, replies):
-        record, sent = _usable(site, reply, model, bytes_down, strategy.max_update, second_size)
-        if site.name in absent:
-            record = replace(record, error="dropped out (simulated)", bytes_down=0)
-        elif sent is not None:
-            record, sent = _in_time(record, timed(record), deadline_s, sent)
-        records.append(record)
-        on_reply(record)
-        if sent is not None:
-            sums.add(sent, record.metrics)
+    norm = distance(model.floats, np.zeros_like(model.floats))
+    expected = Expected(model=model, norm=norm, max_update=strategy.max_update, second_size=second_size)
+    with ThreadPoolExecutor(1) as beside:
+        for site, reply in in_site_order(sites, replies):
+            hashed = beside.submit(update_sha256, reply)
+            record, sent = _usable(site, reply, expected, bytes_down)
+            if site.name in absent:
+                record = replace(record, error="dropped out (simulated)", bytes_down=0)
+            elif sent is not None:
+                record, sent = _in_time(record, timed(record), deadline_s, sent)
+            if sent is not None:
+                sums.add(sent, record.metrics)
+                record = replace(record, update_sha256=hashed.result())
+            records.append(record)
+            on_reply(record)
     needed = max(fewest_sites(strategy), math.ceil(strategy.quorum * len(sites)))
     if sums.count < needed or sums.integers is None:
         failed = "; ".join(f"{record.site}: {record.error}" for record in records if record.error)
@@ -146,9 +149,9 @@ def read_evaluations(
     records = []
     for site, reply in in_site_order(sites, replies):
         error, text = ("no reply in time", "") if reply is None else failure_of(reply) or ("", "")
-        metrics = _metrics(reply) if reply is not None and not error else {}
+        metrics, up = (_metrics(reply), num_bytes(reply.content)) if reply is not None and not error else ({}, 0)
         records.append(
-            SiteReply(site=site.name, metrics=metrics, bytes_down=bytes_down, bytes_up=0, error=error, traceback=text)
+            SiteReply(site=site.name, metrics=metrics, bytes_down=bytes_down, bytes_up=up, error=error, traceback=text)
         )
         on_reply(records[-1])
     return records
@@ -161,9 +164,7 @@ def weighted_mean(records: list[SiteReply], metric: str) -> float | None:
     return sum(value * examples for value, examples in pairs) / weight if weight else None
 
 
-def _usable(
-    site: Site, reply: Message | None, model: FlatModel, bytes_down: int, max_update: float, second_size: int
-) -> tuple[SiteReply, Sent | None]:
+def _usable(site: Site, reply: Message | None, expected: Expected, bytes_down: int) -> tuple[SiteReply, Sent | None]:
     """The record of a reply and what it brought, which is None when it must not enter the mean."""
 
     def failed(error: str, text: str = "") -> tuple[SiteReply, None]:
@@ -180,56 +181,13 @@ def _usable(
         return failed("expected a model and its metrics, got a reply without")
     arrays, metrics = reply.content.array_records[ARRAYS], _metrics(reply)
     try:
-        sent = Sent(model=_model_of(arrays, model), second=arrays[SECOND].numpy() if SECOND in arrays else None)
+        sent = read_sent(arrays, expected.model)
     except (KeyError, TypeError, ValueError) as unreadable:
         return failed(f"expected a model's vectors, got some that cannot be read ({describe(unreadable)})")
-    error = _fault_of(sent, metrics, model, max_update, second_size)
+    error = fault_of(sent, metrics, expected)
     if error:
         return failed(error)
-    record = SiteReply(
-        site=site.name,
-        metrics=metrics,
-        bytes_down=bytes_down,
-        bytes_up=num_bytes(reply.content),
-        update_sha256=update_sha256(arrays),
-    )
-    return record, sent
-
-
-def _model_of(arrays: ArrayRecord, model: FlatModel) -> FlatModel:
-    """The site's model: as sent in float32, or the sent one plus its change in less."""
-    found = from_arrays(arrays)
-    if arrays[FLOATS].dtype == "float32" or found.floats.shape != model.floats.shape:
-        return found
-    return FlatModel(model.floats + found.floats, found.integers)
-
-
-def update_sha256(arrays: ArrayRecord) -> str:
-    """Hash of all a site sent of what it trained, as it travelled."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].data)
-    return digest.hexdigest()
-
-
-def _fault_of(sent: Sent, metrics: dict[str, float], model: FlatModel, max_update: float, second_size: int) -> str:
-    """Why an update must not enter the mean; empty when it may."""
-    floats = sent.model.floats
-    if floats.shape != model.floats.shape or sent.model.integers.shape != model.integers.shape:
-        return f"expected an update of {model.floats.size} values, got {floats.size}"
-    if (0 if sent.second is None else sent.second.size) != second_size:
-        return f"expected {second_size} values beside the update, got {0 if sent.second is None else sent.second.size}"
-    for values in (floats, sent.second, np.array(list(metrics.values()))):
-        if values is not None and not np.isfinite(values).all():
-            return "the update holds values that are not finite"
-    if metrics.get("num-examples", 0) <= 0:
-        return f"expected a number of training slices above 0, got {metrics.get('num-examples', 'none')}"
-    norm = max(float(np.linalg.norm(model.floats)), 1.0)
-    with np.errstate(over="ignore"):  # too large for a float32 is too large
-        times = float(np.linalg.norm(floats - model.floats)) / norm
-    if times > max_update:
-        return f"the update exploded: it moves the model by {times:.3g} times its norm, strategy.max_update is {max_update:g}"
-    return ""
+    return SiteReply(site=site.name, metrics=metrics, bytes_down=bytes_down, bytes_up=num_bytes(reply.content)), sent
 
 
 def _metrics(reply: Message) -> dict[str, float]:

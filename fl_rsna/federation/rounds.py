@@ -5,20 +5,18 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from fl_rsna.choices import StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.federation.ending import finish, write_of
+from fl_rsna.federation.ending import finish, read_best, write_best, write_last
 from fl_rsna.federation.faults import drops_out, slowdown
-from fl_rsna.federation.folded import Vector
 from fl_rsna.federation.messages import Instructions, instruct
 from fl_rsna.federation.network import site_seconds
 from fl_rsna.federation.progress import Progress, load_progress, save_progress
-from fl_rsna.federation.records import recorder, write_round, write_sent
+from fl_rsna.federation.records import STATE, keep_round, recorder, write_round
 from fl_rsna.federation.replies import (
     BelowQuorum,
     SiteReply,
@@ -29,14 +27,11 @@ from fl_rsna.federation.replies import (
     weighted_mean,
 )
 from fl_rsna.federation.rollcall import Site
-from fl_rsna.federation.server_rules import CONTROL, next_floats
+from fl_rsna.federation.server_rules import next_floats, second_vector
 from fl_rsna.federation.setting import Setting, call_sites
-from fl_rsna.federation.wire import decode, encode
-from fl_rsna.learning.flat import FlatModel, flatten
+from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.train import learning_rate_of, schedule_factor
 from fl_rsna.runs import RunFolder
-
-STATE = "state.safetensors"  # in checkpoints/: what a killed run goes on from
 
 
 def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
@@ -51,6 +46,7 @@ def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> No
     try:
         play_rounds(setting, progress)
     except (BelowQuorum, FloatingPointError) as error:
+        write_last(setting, progress)
         run.event("run_failed", reason=str(error))
         run.write_json("summary.json", {"status": "failed", "reason": str(error), "rounds": config.rounds})
         raise
@@ -62,6 +58,8 @@ def begin(setting: Setting) -> Progress:
     path = setting.run.checkpoints / STATE
     if path.exists():
         progress = load_progress(path)
+        if 0 < progress.best_round < progress.round:
+            progress.best = read_best(setting)
         setting.run.rewind(progress.round)
         setting.run.event("resumed", round=progress.round)
         return progress
@@ -134,11 +132,11 @@ def _train(
 ) -> list[SiteReply]:
     """Send the global model to the chosen sites and replace it with what the strategy makes of their replies."""
     strategy, round_ = setting.config.strategy, told.round
-    second = _second(setting, progress)
+    second_size = int(setting.trained.sum()) if strategy.name is StrategyName.scaffold else 0
     precision = setting.config.network.precision_down
     if told.keep_all:
-        as_sent = FlatModel(decode(encode(progress.model.floats, precision)), progress.model.integers)
-        write_sent(setting.run, as_sent, second, told)
+        keep_round(setting.run, told, precision, second_size)
+    second = second_vector(progress.memory, second_size)
     asked = [site for site in chosen if site.name not in out]
     messages, down = address(asked, MessageType.TRAIN, progress.model, instruct(told), round_, second, precision)
     folded, integers, replies = fold(
@@ -149,7 +147,7 @@ def _train(
         train=setting.config.train,
         round_=round_,
         bytes_down=down,
-        second_size=int(setting.trained.sum()) if strategy.name is StrategyName.scaffold else 0,
+        second_size=second_size,
         timed=lambda reply: _virtual_seconds(setting, reply, round_),
         deadline_s=setting.config.faults.deadline_s,
         absent=out,
@@ -169,13 +167,6 @@ def _train(
     progress.model = replace(progress.model, floats=floats, integers=integers)
     progress.accepted |= {reply.site: round_ for reply in replies if not reply.error}
     return replies
-
-
-def _second(setting: Setting, progress: Progress) -> Vector | None:
-    """The server's control variate under SCAFFOLD, which travels beside the model."""
-    if setting.config.strategy.name is not StrategyName.scaffold:
-        return None
-    return progress.memory.get(CONTROL, np.zeros(int(setting.trained.sum()), np.float32))
 
 
 def _virtual_seconds(setting: Setting, reply: SiteReply, round_: int) -> float:
@@ -206,9 +197,12 @@ def validate(setting: Setting, progress: Progress, told: Instructions, sites: li
 
 
 def _keep(setting: Setting, progress: Progress, validation_loss: float | None) -> None:
-    """Write the last and, when the sites' validation says so, the best model."""
-    facts = {"round": progress.round}
+    """Take the round's model for the best when the sites' validation says so.
+
+    The best model gets its own file when a later round is no better: until then it is in the checkpoint. That comes
+    before the later round's checkpoint, so a run killed in between finds the file or does not need it.
+    """
     if validation_loss is not None and validation_loss < progress.best_loss:
         progress.best, progress.best_round, progress.best_loss = progress.shown, progress.round, validation_loss
-        write_of(setting, progress.best, "checkpoints/best.safetensors", facts)
-    write_of(setting, progress.shown, "checkpoints/last.safetensors", facts)
+    elif 0 < progress.best_round == progress.round - 1:
+        write_best(setting, progress)

@@ -128,3 +128,8 @@ def _feddyn(
     now = folded.mean.copy()
     now[trained] -= correction / np.float32(config.alpha)
     return now, {CORRECTION: correction}
+
+
+def second_vector(memory: Memory, size: int) -> Vector | None:
+    """What travels beside the model: SCAFFOLD's control variate of the server, zeros before there was a round."""
+    return memory.get(CONTROL, np.zeros(size, np.float32)) if size else None

@@ -25,7 +25,7 @@ from fl_rsna.federation.messages import (
     typed,
 )
 from fl_rsna.federation.site_state import Memory, recall, remember
-from fl_rsna.federation.wire import decode, encode
+from fl_rsna.federation.wire import decode, encode, unpack
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.controls import Control, count_table
 from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
@@ -148,7 +148,7 @@ def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -
 def _control_in(message: Message) -> Vector | None:
     """The server's control variate, which SCAFFOLD sends beside the model."""
     arrays = message.content.array_records[ARRAYS]
-    return arrays[SECOND].numpy() if SECOND in arrays else None
+    return unpack(arrays[SECOND]) if SECOND in arrays else None
 
 
 def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None) -> Round:

@@ -40,9 +40,9 @@ def unflatten(flat: FlatModel, model: nn.Module) -> None:
             raise ValueError(
                 f"expected a model of {expected} values, got {vector.size}; the sites run another model configuration"
             )
-        source, offset = torch.from_numpy(np.ascontiguousarray(vector)), 0
-        for tensor in tensors:
-            tensor.copy_(source[offset : offset + tensor.numel()].view(tensor.shape))
+        offset = 0
+        for tensor in tensors:  # a copy of each part: what came in a message cannot be written to
+            tensor.copy_(torch.tensor(vector[offset : offset + tensor.numel()]).view(tensor.shape))
             offset += tensor.numel()
 
 

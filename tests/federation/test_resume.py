@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,25 @@ from fl_rsna.replay import recorded_sha256, replay
 from fl_rsna.runs import start_run
 
 
-def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False, die_at: int = -1) -> None:
-    """A run that kills its own process at its n-th event, if told to."""
-    count = 0
+def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False, die_at: str = "") -> None:
+    """A run that kills its own process at its n-th event or when it opens its n-th file, if told so: `event 3`, `file 7`."""
+    what, _, number = die_at.partition(" ")
+    counts = {"event": 0, "file": 0}
+
+    def count(kind: str) -> None:
+        counts[kind] += 1
+        if kind == what and counts[kind] == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def listen(kind: str, fields: Mapping[str, Any]) -> None:
-        nonlocal count
-        if count == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
+        count("event")
+
+    def audit(name: str, words: tuple[Any, ...]) -> None:
+        if name == "open" and str(words[0]).startswith(str(folder)):
+            count("file")
+
+    if what == "file":
+        sys.addaudithook(audit)
 
     server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", (listen,))))
     client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
@@ -42,7 +53,7 @@ def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: 
         run_local(server, client, num_sites=len(cohort.sites), workers=workers)
 
 
-def killed(cohort: Cohort, folder: Path, config: Config, die_at: int, **engine: Any) -> None:
+def killed(cohort: Cohort, folder: Path, config: Config, die_at: str, **engine: Any) -> None:
     """The same in a process of its own, which must have died of SIGKILL."""
     process = loading_context().Process(target=run, args=(cohort, folder, config), kwargs={"die_at": die_at, **engine})
     process.start()
@@ -75,9 +86,9 @@ def undisturbed(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("die_at", [1, 9, 13, 20])
+@pytest.mark.parametrize("die_at", [*(f"event {n}" for n in (2, 10, 14, 21)), *(f"file {n}" for n in range(5, 65, 10))])
 def test_killed_and_resumed_is_as_if_nothing_happened(
-    cohort: Cohort, tmp_path: Path, undisturbed: Path, die_at: int
+    cohort: Cohort, tmp_path: Path, undisturbed: Path, die_at: str
 ) -> None:
     folder = tmp_path / "run"
     killed(cohort, folder, tiny_config(**RICH), die_at)
@@ -93,7 +104,7 @@ def test_killed_and_resumed_is_as_if_nothing_happened(
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [{"workers": 2}, {"ray": True}])
 def test_killed_in_other_engines_too(cohort: Cohort, tmp_path: Path, undisturbed: Path, engine: dict[str, Any]) -> None:
-    killed(cohort, tmp_path / "run", tiny_config(**RICH), 11, **engine)
+    killed(cohort, tmp_path / "run", tiny_config(**RICH), "event 12", **engine)
     run(cohort, tmp_path / "run", tiny_config(**RICH, resume=True), **engine)
     assert sha256(tmp_path / "run") == sha256(undisturbed)
 

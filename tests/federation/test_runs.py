@@ -77,6 +77,8 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
         "checkpoints/state.safetensors",
         "checkpoints/round-00001.safetensors",
         "checkpoints/round-00002.safetensors",
+        "checkpoints/round-00001.json",
+        "checkpoints/round-00002.json",
     }
     summary = json.loads((undisturbed / "summary.json").read_text())
     rounds, sites = pd.read_csv(undisturbed / "rounds.csv"), pd.read_csv(undisturbed / "sites.csv")
