@@ -1,13 +1,15 @@
 """Every server rule against numbers worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_rsna.choices import Optimizer, StrategyName, Weighting
 from fl_rsna.config import StrategyConfig, TrainConfig
-from fl_rsna.federation.flower_rules import MOMENTUM
-from fl_rsna.federation.folded import Folded
+from fl_rsna.federation.flower_rules import MOMENTUM, flower_strategy, of_every_update
+from fl_rsna.federation.folded import Folded, Update
 from fl_rsna.federation.folding import Sent, Sums
 from fl_rsna.federation.server_rules import CORRECTION, fewest_sites, next_floats, steps_as_counted
 from fl_rsna.learning.flat import FlatModel
@@ -49,6 +51,13 @@ def test_fedavg_and_its_relatives_are_the_weighted_mean() -> None:
     for name in (StrategyName.fedavg, StrategyName.fedprox, StrategyName.moon, StrategyName.ditto):
         np.testing.assert_allclose(step(name)[0], MEAN)
     np.testing.assert_allclose(step(StrategyName.fedavg, weighting=Weighting.equal)[0], [3, 1, 30])
+
+
+def test_fedavg_is_flower_s() -> None:
+    config = StrategyConfig()
+    updates = tuple(Update(change=np.array(y, np.float32), examples=n, loss=0.0) for y, n, _, _ in SITES)
+    theirs = of_every_update(flower_strategy(config, 1.0), 1, replace(folded(config), updates=updates))
+    np.testing.assert_allclose(step(config.name)[0], theirs, rtol=1e-7)
 
 
 def test_server_rate_scales_the_change_of_parameters_only() -> None:
