@@ -14,6 +14,7 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import LocalGrid, identify
+from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.runs import start_run
 
@@ -25,11 +26,14 @@ class Backwards(LocalGrid):
         yield from list(super().send_and_receive(messages, timeout=timeout))[::-1]
 
 
-def sha256(cohort: Cohort, folder: Path, config: Config, grid: type[LocalGrid] = LocalGrid) -> str:
+def sha256(cohort: Cohort, folder: Path, config: Config, grid: type[LocalGrid] = LocalGrid, workers: int = 0) -> str:
     server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", ())))
     client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
     identify()
-    server(grid(client, len(cohort.sites), 0), Context(1, 1, {}, RecordDict(), {}))
+    if workers < 0:
+        run_ray(server, client, num_sites=len(cohort.sites), workers=-workers, gpus_per_worker=0)
+    else:
+        server(grid(client, len(cohort.sites), workers), Context(1, 1, {}, RecordDict(), {}))
     return str(json.loads((folder / "summary.json").read_text())["model_sha256"])
 
 
@@ -39,18 +43,26 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return tiny_cohort(tmp_path_factory.mktemp("small"), patients=9, slices=3)
 
 
-ALL_KINDS = (StrategyName.fedadam, StrategyName.bulyan, StrategyName.scaffold)  # means, every update, a second vector
+def config_of(name: StrategyName) -> Config:
+    return tiny_config(rounds=2, strategy__name=name, strategy__malicious=0, strategy__server_learning_rate=0.5)
 
 
 @pytest.mark.parametrize("name", list(StrategyName))
-def test_every_strategy_runs_and_gives_one_model_whatever_the_order(
+def test_every_strategy_gives_one_model_whatever_the_order_and_the_workers(
     small: Cohort, tmp_path: Path, name: StrategyName
 ) -> None:
-    config = tiny_config(rounds=2, strategy__name=name, strategy__malicious=0, strategy__server_learning_rate=0.5)
-    ordered = sha256(small, tmp_path / "ordered", config)
-    if name in ALL_KINDS:
-        assert sha256(small, tmp_path / "backwards", config, Backwards) == ordered
+    ordered = sha256(small, tmp_path / "ordered", config_of(name))
+    assert sha256(small, tmp_path / "backwards", config_of(name), Backwards) == ordered
+    for workers in (1, 2):
+        assert sha256(small, tmp_path / f"{workers}", config_of(name), workers=workers) == ordered
     assert json.loads((tmp_path / "ordered" / "summary.json").read_text())["site_failures"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [StrategyName.bulyan, StrategyName.scaffold])  # every update, a second vector
+def test_on_ray_it_is_the_same_model(small: Cohort, tmp_path: Path, name: StrategyName) -> None:
+    here = sha256(small, tmp_path / "here", config_of(name))
+    assert sha256(small, tmp_path / "ray", config_of(name), workers=-2) == here
 
 
 @pytest.mark.parametrize("norm", [norm for norm in Norm if norm is not Norm.average])
