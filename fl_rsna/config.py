@@ -177,7 +177,7 @@ class NetworkConfig:
 @dataclass(kw_only=True, slots=True)
 class EngineConfig:
     name: EngineName = EngineName.local
-    workers: int = 2  # processes; 0 runs every site in this one
+    workers: int | None = None  # processes; 0 runs every site in this one (local); null is one a CUDA device, else two
     gpus_per_worker: float = 0.0  # ray only
 
 

@@ -13,7 +13,9 @@ from fl_rsna.config import Config, NetworkConfig, PartitionConfig
 Rule = Callable[[float], bool]
 
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
-    ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "engine.workers", "engine.gpus_per_worker", "prepare.workers")),
+    ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "prepare.workers")),
+    ("0 or more, or null", lambda value: value >= 0, ("engine.workers",)),
+    ("0 or more", lambda value: value >= 0, ("engine.gpus_per_worker",)),
     ("0 or more", lambda value: value >= 0, ("partition.fold", "train.weight_decay", "train.rotate_deg", "train.hu_shift")),
     ("1 or more", lambda value: value >= 1, ("rounds", "partition.num_sites", "partition.lacking", "train.local_epochs")),
     ("1 or more", lambda value: value >= 1, ("demo.patients", "demo.slices_per_series", "strategy.min_sites", "strategy.window")),

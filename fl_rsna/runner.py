@@ -5,6 +5,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from fl_rsna.choices import Baseline, EngineName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import sole_maker
@@ -13,6 +15,8 @@ from fl_rsna.config import Config
 from fl_rsna.federation.baselines import run_alone
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.engines.workers import workers_for
+from fl_rsna.federation.messages import phase_of
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.federation.server_app import Story, make_server_app
@@ -46,9 +50,19 @@ def _run_engine(config: Config, cohort: Cohort, run: RunFolder, story: Story) ->
     served = replace(cohort, sites=(POOLED,)) if pooled else cohort
     server_app = make_server_app(lambda context: (config, served, run), story)
     client_app = functools.partial(app_for_cohort, cohort.folder.resolve(), run.site_memory.resolve(), pooled=pooled)
+    devices = torch.cuda.device_count() if choose_device(config.train.device).type == "cuda" else 0
+    workers = workers_for(config.engine.workers, devices)
     match config.engine.name:
         case EngineName.local:
-            run_local(server_app, client_app, num_sites=len(served.sites), workers=config.engine.workers)
+            run_local(
+                server_app,
+                client_app,
+                num_sites=len(served.sites),
+                workers=workers,
+                on_death=lambda position, message, how: run.event(
+                    "worker_died", **phase_of(message), site=served.sites[position], how=how
+                ),
+            )
         case EngineName.ray:
             from fl_rsna.federation.engines.ray import run_ray
 
@@ -56,6 +70,6 @@ def _run_engine(config: Config, cohort: Cohort, run: RunFolder, story: Story) ->
                 server_app,
                 client_app,
                 num_sites=len(served.sites),
-                workers=max(1, config.engine.workers),
+                workers=max(1, workers),
                 gpus_per_worker=config.engine.gpus_per_worker,
             )

@@ -12,7 +12,7 @@ from enum import EnumType
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
@@ -113,6 +113,13 @@ def failure_of(message: Message) -> tuple[str, str] | None:
         return reason.splitlines()[0], reason
     failure = message.content.config_records.get(FAILURE)
     return (str(failure["error"]), str(failure["traceback"])) if failure is not None else None
+
+
+def phase_of(message: Message) -> dict[str, Any]:
+    """The round and phase a message to a site belongs to, as the run's events name them; the roll call has no round."""
+    group, kind = message.metadata.group_id, message.metadata.message_type
+    phase = {MessageType.QUERY: "roll call", MessageType.EVALUATE: "validation"}.get(kind, kind)
+    return {"round": int(group) if group else 0, "phase": phase}
 
 
 def describe(error: Exception) -> str:

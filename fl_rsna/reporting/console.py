@@ -109,6 +109,8 @@ class Display:
                     place = f"round {fields['round']}: {fields['site']} failed in {fields['phase']}"
                     console.print(f"[red]{place}: {escape(fields['error'])}[/red]", soft_wrap=True)
                 self._progress.advance(self._phase(fields["phase"], fields["round"], self._sites))
+            case "worker_died":
+                self._say(f"round {fields['round']}: a worker died under {fields['site']} ({fields['how']})")
             case "round_end":
                 self._say(_round_line(fields, self._rounds))
                 self._progress.update(self._whole, completed=fields["round"], visible=True)

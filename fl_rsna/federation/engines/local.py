@@ -4,19 +4,15 @@ Everything private of Flower that an in-process Grid needs is named in this file
 TaskIdentity of whoever makes messages, a message's `_message_id`, and Run.create_empty.
 """
 
-import itertools
 import logging
-import multiprocessing
-import os
 import pickle
-import tempfile
-import threading
 import time
 import uuid
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -25,31 +21,49 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fl_rsna.loading import loading_context
+from fl_rsna.federation.engines.shared import SharedContents, forget_killed
+from fl_rsna.federation.engines.workers import Worker, WorkerDied, hire
 
 RUN_ID, TASK_ID, FIRST_NODE_ID = 1, 1, 1000
+ATTEMPTS = 2  # of one site in one phase, where the system kills its worker
 
 AppFactory = Callable[[], ClientApp]
+OnDeath = Callable[[int, Message, str], None]  # the node's partition-id, what it was asked, how its worker ended
 
 
-def run_local(server_app: ServerApp, client_app: AppFactory, *, num_sites: int, workers: int) -> None:
+def unheard(position: int, message: Message, how: str) -> None:
+    """For those who need not know."""
+
+
+def run_local(
+    server_app: ServerApp,
+    client_app: AppFactory,
+    *,
+    num_sites: int,
+    workers: int,
+    on_death: OnDeath = unheard,
+) -> None:
     """Run a ServerApp against `num_sites` nodes; `workers` processes, or none for everything in this one.
 
-    `client_app` makes the ClientApp and must be picklable when there are workers.
+    `client_app` makes the ClientApp and must be picklable when there are workers. `on_death` hears of every worker that
+    died under a site; the site is asked once more.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)  # its account of a round is in the events already
     identify()
-    grid = LocalGrid(client_app, num_sites, workers)
-    try:
-        server_app(grid, Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {}))
-    finally:
-        grid.close()
+    grid = LocalGrid(client_app, num_sites, workers, on_death)
+    server_app(grid, Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {}))
 
 
 class LocalGrid(Grid):
     """Nodes 1000, 1001, ... with `partition-id` 0, 1, ...; replies are yielded as they come."""
 
-    def __init__(self, client_app: AppFactory, num_sites: int, workers: int) -> None:
+    def __init__(
+        self,
+        client_app: AppFactory,
+        num_sites: int,
+        workers: int,
+        on_death: OnDeath = unheard,
+    ) -> None:
         self._run = Run.create_empty(RUN_ID)
         self._contexts = {
             FIRST_NODE_ID + i: Context(
@@ -58,11 +72,11 @@ class LocalGrid(Grid):
             for i in range(num_sites)
         }
         self._replies: dict[str, Message] = {}
-        self._workers = workers
+        self._workers, self._on_death = workers, on_death
         self._app = client_app() if workers == 0 else None
         self._factory = pickle.dumps(client_app) if workers else b""
-        self._pool = _pool_of(workers) if workers else None
-        self._unanswered = 0
+        forget_killed()
+        hire(workers)  # they start while the server gets ready
 
     @property
     def run(self) -> Run:
@@ -84,7 +98,7 @@ class LocalGrid(Grid):
         messages = list(messages)
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
-        return self._inline(messages) if self._pool is None else self._pooled(messages, self._pool, timeout)
+        return self._inline(messages) if self._app is not None else self._pooled(messages, timeout)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         replies = list(self.send_and_receive(messages))
@@ -94,96 +108,77 @@ class LocalGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return [self._replies.pop(message_id) for message_id in list(message_ids) if message_id in self._replies]
 
-    def close(self) -> None:
-        """Leave the workers to the next run of this process, unless one still works on what nobody waits for."""
-        if self._unanswered:
-            _pools.pop(self._workers).shutdown(wait=False, cancel_futures=True)
-
     def _inline(self, messages: list[Message]) -> Iterator[Message]:
         assert self._app is not None
         for message in messages:
             try:
                 yield self._app(message, self._contexts[message.metadata.dst_node_id])
             except Exception as error:
-                yield _error(message, error)
+                yield _error(message, f"{type(error).__name__}: {error}")
 
-    def _pooled(self, messages: list[Message], pool: ProcessPoolExecutor, timeout: float | None) -> Iterator[Message]:
+    def _pooled(self, messages: list[Message], timeout: float | None) -> Iterator[Message]:
+        """One message a worker at a time. A worker that still works at the end does so for nobody, and is ended."""
         end = None if timeout is None else time.monotonic() + timeout
-        queue, pending = iter(messages), dict[Future[tuple[Message, Context]], Message]()
-        with _SharedContents() as shared:
-            while True:
-                for message in itertools.islice(queue, self._workers + 1 - len(pending)):
-                    context = self._contexts[message.metadata.dst_node_id]
-                    work = pool.submit(_work, self._factory, shared.path(message.content), message.metadata, context)
-                    pending[work] = message
-                if not pending:
-                    return
-                done, _ = wait(pending, None if end is None else max(0.0, end - time.monotonic()), FIRST_COMPLETED)
-                if not done:
-                    self._unanswered += len(pending)
-                    return
-                for future in done:
-                    yield self._finished(future, pending.pop(future))
-
-    def _finished(self, future: Future[tuple[Message, Context]], message: Message) -> Message:
+        queue, idle, replies = deque(messages), deque(hire(self._workers)), list[Message]()
+        working, deaths = dict[Any, tuple[Worker, Message]](), Counter[int]()
         try:
-            reply, self._contexts[message.metadata.dst_node_id] = future.result()
-        except Exception as error:
-            return _error(message, error)
+            with SharedContents() as shared:
+                while True:
+                    while idle and queue:  # before replies are folded, so that nobody waits for that
+                        worker, message = idle.popleft(), queue.popleft()
+                        worker.send(_work, self._factory, shared.path(message.content), *self._whereabouts(message))
+                        working[worker.pipe] = worker, message
+                    yield from replies
+                    replies.clear()
+                    if not working:
+                        return
+                    ready = wait(working, None if end is None else max(0.0, end - time.monotonic()))
+                    if not ready:
+                        return
+                    for pipe in ready:
+                        worker, message = working.pop(pipe)
+                        reply = self._received(worker, message, deaths)
+                        replies.extend([reply] if reply else [])
+                        queue.extendleft([] if reply else [message])
+                        idle.append(worker)
+        finally:
+            for pipe, (worker, _) in working.items():
+                if worker.pipe is pipe:  # nobody has hired it anew
+                    worker.end()
+
+    def _whereabouts(self, message: Message) -> tuple[object, Context]:
+        return message.metadata, self._contexts[message.metadata.dst_node_id]
+
+    def _received(self, worker: Worker, message: Message, deaths: Counter[int]) -> Message | None:
+        """The worker's reply; None where it died and another will be asked, an error where that one died, too."""
+        node = message.metadata.dst_node_id
+        try:
+            answer = worker.receive()
+        except WorkerDied as death:
+            worker.restart()
+            self._on_death(node - FIRST_NODE_ID, message, str(death))
+            deaths[node] += 1
+            return _error(message, _died_again(death)) if deaths[node] == ATTEMPTS else None
+        if isinstance(answer, str):
+            return _error(message, answer)
+        reply: Message
+        reply, self._contexts[node] = answer
         return reply
-
-
-class _SharedContents:
-    """Message contents written once to shared memory, however many sites they go to; gone at the end of the phase."""
-
-    def __enter__(self) -> "_SharedContents":
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="fl_rsna-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
-        )
-        self._paths: dict[int, Path] = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
-
-    def path(self, content: RecordDict) -> Path:
-        if id(content) not in self._paths:
-            path = Path(self._folder.name) / str(len(self._paths))
-            with path.open("wb") as file:
-                pickle.dump(content, file, protocol=5)
-            self._paths[id(content)] = path
-        return self._paths[id(content)]
 
 
 def identify() -> None:
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, TASK_ID, SUPERLINK_NODE_ID
 
 
-def _error(message: Message, error: Exception) -> Message:
-    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{type(error).__name__}: {error}"), reply_to=message)
+def _died_again(death: WorkerDied) -> str:
+    return (
+        f"the worker that ran this site died twice ({death}); "
+        "lower engine.workers, train.batch_size or model.image_size, or give the machine more memory"
+    )
 
 
-_pools: dict[int, ProcessPoolExecutor] = {}  # by number of workers: the jobs of a sweep share them and what they loaded
-
-
-def _pool_of(workers: int) -> ProcessPoolExecutor:
-    """Workers that are running, or new ones where there are none or one of them died."""
-    if workers not in _pools or _is_broken(_pools[workers]):
-        _pools[workers] = start_pool(workers)
-    return _pools[workers]
-
-
-def _is_broken(pool: ProcessPoolExecutor) -> bool:
-    try:
-        pool.submit(int).result()
-    except BrokenProcessPool:
-        return True
-    return False
-
-
-def start_pool(workers: int) -> ProcessPoolExecutor:
-    """Workers forked from a server that has torch and the site's code loaded; one thread each."""
-    return ProcessPoolExecutor(workers, loading_context(), _begin_work)
+def _error(message: Message, reason: str) -> Message:
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
 # in a worker process: what it keeps between messages
@@ -191,24 +186,16 @@ _app: tuple[bytes, ClientApp] | None = None
 _content: tuple[Path, RecordDict] | None = None
 
 
-def _begin_work() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    identify()
-
-
-def _end_with_parent() -> None:
-    """A worker whose run was killed must not stay behind with its memory."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _work(factory: bytes, path: Path, metadata: object, context: Context) -> tuple[Message, Context]:
+def _work(factory: bytes, path: Path, metadata: object, context: Context) -> tuple[Message, Context] | str:
+    """The site's reply and its context, or what was raised on the way to it."""
     global _app, _content
-    if _app is None or _app[0] != factory:
-        _app = (factory, pickle.loads(factory)())
-    if _content is None or _content[0] != path:
-        with path.open("rb") as file:
-            _content = (path, pickle.load(file))
-    return _app[1](Message(content=_content[1], metadata=metadata), context), context  # type: ignore[call-overload]
+    try:
+        identify()
+        if _app is None or _app[0] != factory:
+            _app = (factory, pickle.loads(factory)())
+        if _content is None or _content[0] != path:
+            with path.open("rb") as file:
+                _content = (path, pickle.load(file))
+        return _app[1](Message(content=_content[1], metadata=metadata), context), context  # type: ignore[call-overload]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,63 @@
+"""Contents of messages in shared memory: written once, however many sites they go to, and gone when the phase ends."""
+
+import fcntl
+import os
+import pickle
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+MEMORY = Path("/dev/shm")
+PREFIX, UNOWNED = "fl_rsna_shared-", "fl_rsna_new-"
+
+
+def memory_folder() -> Path:
+    """Where shared memory is a folder, that folder; else the one for temporary files."""
+    return MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+
+class SharedContents:
+    """A folder of pickles, locked as long as its process lives."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._home = folder or memory_folder()
+
+    def __enter__(self) -> "SharedContents":
+        made = Path(tempfile.mkdtemp(prefix=UNOWNED, dir=self._home))
+        self._lock = os.open(made, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._folder = made.rename(
+            made.with_name(made.name.replace(UNOWNED, PREFIX))
+        )  # locked before others look at it
+        self._paths: dict[int, Path] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
+
+    def path(self, content: Any) -> Path:
+        """The file that holds a content, which must live as long as this."""
+        if id(content) not in self._paths:
+            path = self._folder / str(len(self._paths))
+            with path.open("wb") as file:
+                pickle.dump(content, file, protocol=5)
+            self._paths[id(content)] = path
+        return self._paths[id(content)]
+
+
+def forget_killed(folder: Path | None = None) -> None:
+    """Delete what runs of this user left in shared memory when they were killed; nobody holds its lock."""
+    for left in (folder or memory_folder()).glob(f"{PREFIX}*"):
+        try:
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue  # somebody else's, or gone by now
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+        except BlockingIOError:
+            pass  # a run that lives
+        finally:
+            os.close(lock)
