@@ -178,7 +178,8 @@ class NetworkConfig:
 class EngineConfig:
     name: EngineName = EngineName.local
     workers: int | None = None  # processes; 0 runs every site in this one (local); null is one a CUDA device, else two
-    gpus_per_worker: float = 0.0  # ray only
+    gpus_per_worker: float | None = None  # ray: 0.5 puts two on a GPU; null shares all GPUs out evenly
+    address: str | None = None  # ray: of a running cluster, host:port or auto, whose every node sees cohort and run
 
 
 @dataclass(kw_only=True, slots=True)

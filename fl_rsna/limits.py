@@ -1,21 +1,22 @@
 """What values settings may have: one table of ranges, and the contradictions no range can state."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import ModelName, Norm, Precision, Trainable
+from fl_rsna.choices import EngineName, ModelName, Norm, Precision, Trainable
 from fl_rsna.cohort.noise import check_noise
 from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.config import Config, NetworkConfig, PartitionConfig
+from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig
 
 Rule = Callable[[float], bool]
 
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
     ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "prepare.workers")),
     ("0 or more, or null", lambda value: value >= 0, ("engine.workers",)),
-    ("0 or more", lambda value: value >= 0, ("engine.gpus_per_worker",)),
+    ("0 to 1, or null", lambda value: 0 <= value <= 1, ("engine.gpus_per_worker",)),
     ("0 or more", lambda value: value >= 0, ("partition.fold", "train.weight_decay", "train.rotate_deg", "train.hu_shift")),
     ("1 or more", lambda value: value >= 1, ("rounds", "partition.num_sites", "partition.lacking", "train.local_epochs")),
     ("1 or more", lambda value: value >= 1, ("demo.patients", "demo.slices_per_series", "strategy.min_sites", "strategy.window")),
@@ -63,6 +64,7 @@ def check(config: Config) -> None:
     _check_partition(config.partition)
     check_noise(config.partition.noise)
     _check_network(config.network)
+    _check_engine(config.engine)
     _check_contradictions(config)
 
 
@@ -107,6 +109,25 @@ def _check_partition(part: PartitionConfig) -> None:
     if part.test != PartitionConfig().test:
         raise ValueError(
             f"partition.test: expected nothing beside partition.folds, whose fold is the test site, got {part.test}; leave one out"
+        )
+
+
+def _check_engine(engine: EngineConfig) -> None:
+    """Refuse an address nobody can answer at, and a number of workers where the cluster decides it."""
+    if engine.address is None:
+        return
+    if engine.name is not EngineName.ray:
+        raise ValueError(
+            f"engine.address: expected nothing with engine={engine.name}, got {engine.address}; say engine=ray"
+        )
+    if engine.address != "auto" and not re.fullmatch(r"[^:/\s]+:\d+", engine.address):
+        raise ValueError(
+            f"engine.address: expected host:port of a Ray cluster's head or auto, got {engine.address!r}; ray status shows it"
+        )
+    if engine.workers is not None:
+        raise ValueError(
+            f"engine.workers: expected nothing beside engine.address, whose cluster has one worker a CPU, or as many as "
+            f"engine.gpus_per_worker allows, got {engine.workers}; leave it out"
         )
 
 

@@ -5,6 +5,8 @@ import os
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when Flower is imported
+
 PRELOAD = ["fl_rsna.federation.client_app", "torch._dynamo", "efficientnet_pytorch", "efficientnet_lite_pytorch"]
 
 

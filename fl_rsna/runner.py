@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fl_rsna.choices import Baseline, EngineName
+from fl_rsna.choices import Baseline, Device, EngineName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import sole_maker
 from fl_rsna.command import RunFailed
@@ -71,5 +71,6 @@ def _run_engine(config: Config, cohort: Cohort, run: RunFolder, story: Story) ->
                 client_app,
                 num_sites=len(served.sites),
                 workers=max(1, workers),
-                gpus_per_worker=config.engine.gpus_per_worker,
+                gpus_per_worker=0.0 if config.train.device is Device.cpu else config.engine.gpus_per_worker,
+                address=config.engine.address,
             )

@@ -1,36 +1,123 @@
-"""The ray engine: Flower's simulation runtime, for several GPUs or a Ray cluster. Imported only when asked for."""
+"""The ray engine: Flower's simulation runtime, for several GPUs or a Ray cluster. Imported only when asked for.
+
+An actor that the system kills is started again and asked again, once a message, as a worker of the local engine is.
+"""
 
 import logging
+import math
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # what the head of a Ray cluster answers, and nothing else does
+ANSWER_S = 10
+NOBODY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
+
 
 def run_ray(
-    server_app: ServerApp, client_app: Callable[[], ClientApp], *, num_sites: int, workers: int, gpus_per_worker: float
+    server_app: ServerApp,
+    client_app: Callable[[], ClientApp],
+    *,
+    num_sites: int,
+    workers: int,
+    gpus_per_worker: float | None,
+    address: str | None = None,
 ) -> None:
-    """Run a ServerApp against `num_sites` nodes on `workers` Ray actors of one CPU each."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["OMP_NUM_THREADS"] = "1"
+    """Run a ServerApp against `num_sites` nodes on Ray actors of one CPU each, and of an even share of the GPUs unless told.
+
+    There are `workers` of them on this machine; on the cluster at `address`, which keeps running, as many as fit. Raises
+    ValueError when there is no such cluster or nothing fits.
+    """
     from flwr.simulation import run_simulation
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # run_simulation is deprecated in favour of `flwr run`, which needs a SuperLink
-        run_simulation(
-            server_app=server_app,
-            client_app=client_app(),
-            num_supernodes=num_sites,
-            backend_config={
-                "init_args": {
-                    "num_cpus": workers,
-                    "include_dashboard": False,
-                    "log_to_driver": False,
-                    "logging_level": logging.ERROR,
+    with _cluster(workers, address) as nodes:
+        share = gpu_share(workers, nodes, alone=address is None) if gpus_per_worker is None else gpus_per_worker
+        check_room(nodes, share)
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # run_simulation is deprecated in favour of `flwr run`, which needs a SuperLink
+            run_simulation(
+                server_app=server_app,
+                client_app=client_app(),
+                num_supernodes=num_sites,
+                backend_config={
+                    "client_resources": {"num_cpus": 1, "num_gpus": share, "max_restarts": -1, "max_task_retries": 1}
                 },
-                "client_resources": {"num_cpus": 1, "num_gpus": gpus_per_worker},
-            },
+            )
+
+
+Resources = dict[str, float]  # of a node, in Ray's names: CPU, GPU
+
+
+def gpu_share(workers: int, nodes: list[Resources], *, alone: bool) -> float:
+    """GPUs of one worker: none where there are none, a whole one in a cluster, and here what `workers` can have alike."""
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if gpus == 0:
+        return 0.0
+    return 1 / math.ceil(workers / gpus) if alone else 1.0
+
+
+def check_room(nodes: list[Resources], share: float) -> None:
+    """Refuse to begin where no node can hold a single worker."""
+    if not any(node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= share for node in nodes):
+        held = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ValueError(
+            f"engine.gpus_per_worker: expected a node with 1 CPU and {share:g} GPUs, got nodes with {held or 'nothing'}; "
+            "lower it or add nodes"
         )
+
+
+@contextmanager
+def _cluster(workers: int, address: str | None) -> Iterator[list[Resources]]:
+    """What the nodes of the cluster at `address` have, or of a new one here; joined, and left or ended at the end."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import ray
+
+    place: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    if address is not None:
+        check_alive(address)
+        place = {"address": address}
+    code = [folder or os.getcwd() for folder in [*sys.path, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]]
+    variables = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(code)),
+        "OMP_NUM_THREADS": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(**place, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, SystemExit) as error:  # SystemExit: Ray's way to say it timed out
+            if address is None:
+                raise
+            reason = str(error).split(". ")[0]
+            raise ValueError(f"engine.address: expected a running Ray cluster at {address}, got: {reason}") from None
+    try:
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
+
+
+def check_alive(address: str) -> None:
+    """Refuse an address at which no head of a Ray cluster answers: Ray itself tries for minutes and ends the process."""
+    if address == "auto" or os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    try:
+        with grpc.insecure_channel(address) as channel:
+            channel.unary_unary(ALIVE)(b"", timeout=ANSWER_S)
+    except grpc.RpcError as error:
+        if error.code() in NOBODY:
+            raise ValueError(
+                f"engine.address: expected the head of a Ray cluster at {address}, got no answer; "
+                "start one with ray start --head, or leave engine.address out"
+            ) from None
