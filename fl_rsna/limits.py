@@ -120,7 +120,7 @@ def _check_engine(engine: EngineConfig) -> None:
         raise ValueError(
             f"engine.address: expected nothing with engine={engine.name}, got {engine.address}; say engine=ray"
         )
-    if engine.address != "auto" and not re.fullmatch(r"[^:/\s]+:\d+", engine.address):
+    if engine.address != "auto" and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:/\s]+):\d+", engine.address):
         raise ValueError(
             f"engine.address: expected host:port of a Ray cluster's head or auto, got {engine.address!r}; ray status shows it"
         )

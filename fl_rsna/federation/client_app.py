@@ -50,6 +50,10 @@ def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> Clien
     """
 
     def locate(context: Context) -> Place:
+        if not memory.parent.is_dir():
+            raise ValueError(
+                f"paths.runs: expected the run's folder {memory.parent} at every node, got none here; use one they all see"
+            )
         if pooled:
             return Place(folders=tuple(cohort / name for name in read_cohort(cohort).sites), memory=memory / POOLED)
         folder = _site_of(cohort, int(context.node_config["partition-id"]))

@@ -100,7 +100,7 @@ def _cluster(workers: int, address: str | None) -> Iterator[list[Resources]]:
         except (ConnectionError, RuntimeError, SystemExit) as error:  # SystemExit: Ray's way to say it timed out
             if address is None:
                 raise
-            reason = str(error).split(". ")[0]
+            reason = " ".join(str(error).split()).split(". ")[0]
             raise ValueError(f"engine.address: expected a running Ray cluster at {address}, got: {reason}") from None
     try:
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

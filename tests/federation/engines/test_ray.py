@@ -127,12 +127,15 @@ def test_an_actor_that_is_killed_is_started_and_asked_again(
 
 
 @pytest.mark.slow
-def test_a_node_that_cannot_see_the_cohort_says_so(cohort: Cohort, tmp_path: Path, address: str) -> None:
-    client = functools.partial(app_for_cohort, tmp_path / "elsewhere", tmp_path / "site_memory")
-    with pytest.raises(ValueError, match=r"roll call: node \d+ cannot take part: .*no cohort at .*elsewhere"):
+@pytest.mark.parametrize("unseen", ["cohort", "run"])
+def test_a_node_that_cannot_see_the_folders_says_so(cohort: Cohort, tmp_path: Path, address: str, unseen: str) -> None:
+    place = tmp_path / "elsewhere"
+    folders = (place, tmp_path / "run" / "memory") if unseen == "cohort" else (cohort.folder, place / "memory")
+    server = _server(cohort, tmp_path / "run", tiny_config())
+    with pytest.raises(ValueError, match=r"roll call: node \d+ cannot take part: .*elsewhere"):
         run_ray(
-            _server(cohort, tmp_path / "run", tiny_config()),
-            client,
+            server,
+            functools.partial(app_for_cohort, *folders),
             num_sites=3,
             workers=2,
             gpus_per_worker=0,
