@@ -37,8 +37,8 @@ def read_sent(arrays: ArrayRecord, model: FlatModel) -> Sent:
 def update_sha256(reply: Message | None) -> str:
     """Hash of all a site sent of what it trained, as it travelled; empty where it sent nothing."""
     digest = hashlib.sha256()
-    arrays = reply.content.array_records.get(ARRAYS) if reply is not None and reply.has_content() else None
-    if arrays is None:
+    arrays = reply.content.get(ARRAYS) if reply is not None and reply.has_content() else None
+    if not isinstance(arrays, ArrayRecord):
         return ""
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())

@@ -1,6 +1,7 @@
 """The ClientApp of every engine: finds its site and lets it act; what a site raises becomes a reply that names it."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -74,10 +75,17 @@ def _located_by_node(context: Context) -> Place:
 
 
 def _site_of(cohort: Path, position: int) -> Path:
-    names = read_cohort(cohort).sites
+    facts = cohort / "cohort.json"
+    names = _sites_of(cohort, facts.stat().st_mtime_ns if facts.exists() else 0)
     if position >= len(names):
         raise ValueError(f"expected at most {len(names)} nodes, one a site of {cohort}, got node {position + 1}")
     return cohort / names[position]
+
+
+@lru_cache(maxsize=4)
+def _sites_of(cohort: Path, changed: int) -> tuple[str, ...]:
+    """Read once, not for every message: cohort.json grows with its sites, and a round would with their square."""
+    return read_cohort(cohort).sites
 
 
 app = make_client_app(_located_by_node)

@@ -74,7 +74,7 @@ def instruct(instructions: Instructions) -> ConfigRecord:
 
 def read_instructions(message: Message) -> Instructions:
     """Raises ValueError for a run id that could name another folder: at the site it names one."""
-    told: dict[str, Any] = json.loads(str(message.content.config_records[CONFIG]["instructions"]))
+    told: dict[str, Any] = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)["instructions"]))
     if not RUN_ID.fullmatch(str(told["run_id"])):
         raise ValueError(
             f"expected a run id of hexadecimal digits, got {told['run_id']!r}; the server is not one of ours"
@@ -111,8 +111,8 @@ def failure_of(message: Message) -> tuple[str, str] | None:
     if message.has_error():
         reason = message.error.reason or "no reason given"
         return reason.splitlines()[0], reason
-    failure = message.content.config_records.get(FAILURE)
-    return (str(failure["error"]), str(failure["traceback"])) if failure is not None else None
+    failure = message.content.get(FAILURE)
+    return (str(failure["error"]), str(failure["traceback"])) if isinstance(failure, ConfigRecord) else None
 
 
 def phase_of(message: Message) -> dict[str, Any]:
@@ -124,6 +124,18 @@ def phase_of(message: Message) -> dict[str, Any]:
 
 def describe(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def record_in(content: RecordDict, name: str, kind: type[T]) -> T:
+    """The record of that name; raises KeyError when there is none of that kind.
+
+    Flower's views (`content.array_records` and the like) hold the content in a reference cycle: a model that was read
+    through one stays in memory until the garbage collector happens to run, and a round's replies pile up.
+    """
+    record = content[name]
+    if not isinstance(record, kind):
+        raise KeyError(name)
+    return record
 
 
 def num_bytes(content: RecordDict) -> int:

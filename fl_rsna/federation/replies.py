@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
@@ -22,6 +22,7 @@ from fl_rsna.federation.messages import (
     describe,
     failure_of,
     num_bytes,
+    record_in,
     to_arrays,
 )
 from fl_rsna.federation.rollcall import Site
@@ -177,9 +178,10 @@ def _usable(site: Site, reply: Message | None, expected: Expected, bytes_down: i
     failure = failure_of(reply)
     if failure is not None:
         return failed(*failure)
-    if ARRAYS not in reply.content.array_records or METRICS not in reply.content.metric_records:
+    try:
+        arrays, metrics = record_in(reply.content, ARRAYS, ArrayRecord), _metrics(reply)
+    except KeyError:
         return failed("expected a model and its metrics, got a reply without")
-    arrays, metrics = reply.content.array_records[ARRAYS], _metrics(reply)
     try:
         sent = read_sent(arrays, expected.model)
     except (KeyError, TypeError, ValueError) as unreadable:
@@ -193,6 +195,6 @@ def _usable(site: Site, reply: Message | None, expected: Expected, bytes_down: i
 def _metrics(reply: Message) -> dict[str, float]:
     return {
         name: float(value)
-        for name, value in reply.content.metric_records[METRICS].items()
+        for name, value in record_in(reply.content, METRICS, MetricRecord).items()
         if not isinstance(value, list)
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fl_rsna.choices import Norm, Precision
 from fl_rsna.cohort.index import hash_id
@@ -21,6 +21,7 @@ from fl_rsna.federation.messages import (
     Instructions,
     from_arrays,
     read_instructions,
+    record_in,
     reply_with,
     typed,
 )
@@ -147,7 +148,7 @@ def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -
 
 def _control_in(message: Message) -> Vector | None:
     """The server's control variate, which SCAFFOLD sends beside the model."""
-    arrays = message.content.array_records[ARRAYS]
+    arrays = record_in(message.content, ARRAYS, ArrayRecord)
     return unpack(arrays[SECOND]) if SECOND in arrays else None
 
 
@@ -174,7 +175,7 @@ def _ready(message: Message, data: SiteData, told: Instructions, memory: Memory)
         raise ValueError(
             f"expected the server's model layout, got another at site {data.name}; run the same version everywhere"
         )
-    flat = from_arrays(message.content.array_records[ARRAYS])
+    flat = from_arrays(record_in(message.content, ARRAYS, ArrayRecord))
     if NORM in memory:
         floats = flat.floats.copy()
         floats[positions(model, personal_names(model, told.model.norm))] = memory[NORM]

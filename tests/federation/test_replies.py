@@ -1,6 +1,8 @@
 """Aggregation equals numpy, follows site order and not arrival, and keeps bad updates out."""
 
-from collections.abc import Iterator
+import gc
+import weakref
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -49,7 +51,9 @@ def replies() -> list[Message]:
     ]
 
 
-def folded(messages: list[Message], sites: list[Site] = SITES, **words) -> tuple[Folded, np.ndarray, list[SiteReply]]:  # type: ignore[no-untyped-def, type-arg]
+def folded(
+    messages: Iterable[Message], sites: list[Site] = SITES, **words
+) -> tuple[Folded, np.ndarray, list[SiteReply]]:  # type: ignore[no-untyped-def, type-arg]
     strategy = StrategyConfig(
         max_update=100, quorum=words.pop("quorum", 0.5), name=words.pop("name", StrategyName.fedavg)
     )
@@ -182,3 +186,25 @@ def test_sampling_follows_seed_and_round_and_nothing_else() -> None:
     assert len(sample_sites(SITES, StrategyConfig(fraction=0.01), 0, 1)) == 1
     assert len(sample_sites(SITES, StrategyConfig(fraction=0.01, min_sites=2), 0, 1)) == 2
     assert len(sample_sites(SITES, StrategyConfig(fraction=0.01, min_sites=9), 0, 1)) == 3
+
+
+def test_a_folded_reply_is_gone() -> None:
+    """At once, not when the garbage collector happens to run: until then the models of a round would pile up."""
+    sites, contents = [site(number) for number in range(1, 7)], list[weakref.ref[RecordDict]]()
+
+    def arriving() -> Iterator[Message]:
+        for of in sites:
+            message = reply(of, [0.1, 1, 2, 3], 10)
+            contents.append(weakref.ref(message.content))
+            yield message
+            del message
+            alive.append(sum(content() is not None for content in contents))
+
+    alive: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        folded(arriving(), sites)
+    finally:
+        gc.enable()
+    assert max(alive) <= 2, alive
