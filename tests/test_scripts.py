@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dicom_files import write_tiny
 
 from fl_rsna.cohort.prepared import Request, prepare_folder
@@ -29,28 +30,62 @@ def last_line(script: str, *words: str) -> dict[str, object]:
     return figures
 
 
+TINY = [
+    "--sites",
+    "2",
+    "--slices",
+    "8",
+    "--rounds",
+    "2",
+    "--repeats",
+    "1",
+    "--size",
+    "32",
+    "--model",
+    "efficientnet_lite0",
+]
+
+
 @pytest.mark.slow
 def test_bench_federation() -> None:
-    words = [
-        "--sites",
-        "2",
-        "--slices",
-        "8",
-        "--rounds",
-        "2",
-        "--repeats",
-        "1",
-        "--size",
-        "32",
-        "--model",
-        "efficientnet_lite0",
-        "--engines",
-        "local, workers=2",
-    ]
-    figures = last_line("bench_federation.py", *words)
+    """Ours and Flower's own runtime take the steps of the bare loop; pfl is left out in one line, or does the same."""
+    figures = last_line("bench_federation.py", *TINY, "--engines", "local, workers=2")
     assert figures["ratio"]["bare loop"] == 1.0  # type: ignore[index]
-    assert set(figures["round_s"]) == {"bare loop", "local, workers=2"}  # type: ignore[call-overload]
-    assert set(figures["first_step_s"]) == {"bare", "local"}  # type: ignore[call-overload]
+    flower = "Flower on Ray, as its examples do it"
+    assert {"bare loop", "local, workers=2", flower} <= set(figures["round_s"])  # type: ignore[call-overload]
+    assert {*figures["steps"].values()} == {2}  # type: ignore[attr-defined]
+    assert {"bare", "local", flower} <= set(figures["first_step_s"])  # type: ignore[call-overload]
+    assert set(figures["second_job_s"]) == {"local"}  # type: ignore[call-overload]
+
+
+@pytest.mark.slow
+def test_bench_federation_with_nothing_to_train() -> None:
+    words = ["--empty", "2", "--rounds", "3", "--repeats", "1", "--no-flower", "--engines", "local, workers=0"]
+    figures = last_line("bench_federation.py", *words)
+    written, round_s = (figures[name]["local, workers=0"]["2"] for name in ("writing_s", "round_s"))  # type: ignore[index]
+    assert 0 < written < round_s
+
+
+@pytest.mark.slow
+def test_bench_scale() -> None:
+    words = ["--sites", "2", "4", "--workers", "0", "--rounds", "2", "--large", "--fold", "2"]
+    figures = last_line("bench_scale.py", *words)
+    assert [run["sites"] for run in figures["runs"]] == [2, 4]  # type: ignore[attr-defined]
+    assert figures["runs"][0]["memory_ratio"] == figures["runs"][0]["site_ratio"] == 1.0  # type: ignore[index]
+    assert [row["rule"] for row in figures["folds"]] == ["ours", "flower"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_bench_gpu_can_be_rehearsed_without_one() -> None:
+    figures = last_line("bench_gpu.py", "--cpu", "--workers", "1", "--model", "efficientnet_lite0")
+    assert figures["rehearsal"] is True
+    assert figures["workers"]["1"]["ratio"] > 0  # type: ignore[index]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
+def test_bench_gpu_wants_one() -> None:
+    done = subprocess.run([sys.executable, "scripts/bench_gpu.py"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
 
 
 @pytest.mark.slow
