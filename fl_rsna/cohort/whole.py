@@ -31,9 +31,16 @@ def built_whole(folder: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old one or the new one, never a part, and none is left behind."""
+    with written_whole(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which takes `path`'s place when the body succeeds."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from fl_rsna.choices import Averaging
-from fl_rsna.cohort.whole import write_whole
+from fl_rsna.cohort.whole import written_whole
 from fl_rsna.config import StrategyConfig
 from fl_rsna.federation.folded import Memory, Vector
 from fl_rsna.learning.flat import FlatModel
@@ -65,7 +65,8 @@ def save_progress(path: Path, progress: Progress) -> None:
         if stored[name] == name:
             vectors |= {f"{name}.floats": flat.floats, f"{name}.integers": flat.integers}
     facts = {"progress": json.dumps(_plain(progress)), "stored": json.dumps(stored)}
-    write_whole(path, save(vectors, metadata=facts))
+    with written_whole(path) as part:
+        save_file(vectors, part, metadata=facts)
 
 
 def load_progress(path: Path) -> Progress:

@@ -53,13 +53,12 @@ def test_every_strategy_gives_one_model_whatever_the_order_and_the_workers(
 ) -> None:
     ordered = sha256(small, tmp_path / "ordered", config_of(name))
     assert sha256(small, tmp_path / "backwards", config_of(name), Backwards) == ordered
-    for workers in (1, 2):
-        assert sha256(small, tmp_path / f"{workers}", config_of(name), workers=workers) == ordered
+    assert sha256(small, tmp_path / "workers", config_of(name), workers=2) == ordered
     assert json.loads((tmp_path / "ordered" / "summary.json").read_text())["site_failures"] == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [StrategyName.bulyan, StrategyName.scaffold])  # every update, a second vector
+@pytest.mark.parametrize("name", [StrategyName.bulyan])  # every update; a second vector: test_resume
 def test_on_ray_it_is_the_same_model(small: Cohort, tmp_path: Path, name: StrategyName) -> None:
     here = sha256(small, tmp_path / "here", config_of(name))
     assert sha256(small, tmp_path / "ray", config_of(name), workers=-2) == here
