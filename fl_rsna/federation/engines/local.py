@@ -21,7 +21,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fl_rsna.federation.engines.shared import SharedContents, forget_killed
+from fl_rsna.federation.engines.shared import SharedContents, forget_killed, leave, take
 from fl_rsna.federation.engines.workers import Worker, WorkerDied, hire
 
 RUN_ID, TASK_ID, FIRST_NODE_ID = 1, 1, 1000
@@ -126,7 +126,8 @@ class LocalGrid(Grid):
                 while True:
                     while idle and queue:  # before replies are folded, so that nobody waits for that
                         worker, message = idle.popleft(), queue.popleft()
-                        worker.send(_work, self._factory, shared.path(message.content), *self._whereabouts(message))
+                        paths = shared.path(message.content), shared.answer(worker.position)
+                        worker.send(_work, self._factory, *paths, *self._whereabouts(message))
                         working[worker.pipe] = worker, message
                     yield from replies
                     replies.clear()
@@ -137,7 +138,7 @@ class LocalGrid(Grid):
                         return
                     for pipe in ready:
                         worker, message = working.pop(pipe)
-                        reply = self._received(worker, message, deaths)
+                        reply = self._received(worker, message, shared.answer(worker.position), deaths)
                         replies.extend([reply] if reply else [])
                         queue.extendleft([] if reply else [message])
                         idle.append(worker)
@@ -149,20 +150,20 @@ class LocalGrid(Grid):
     def _whereabouts(self, message: Message) -> tuple[object, Context]:
         return message.metadata, self._contexts[message.metadata.dst_node_id]
 
-    def _received(self, worker: Worker, message: Message, deaths: Counter[int]) -> Message | None:
+    def _received(self, worker: Worker, message: Message, answer: Path, deaths: Counter[int]) -> Message | None:
         """The worker's reply; None where it died and another will be asked, an error where that one died, too."""
         node = message.metadata.dst_node_id
         try:
-            answer = worker.receive()
+            error = worker.receive()
         except WorkerDied as death:
             worker.restart()
             self._on_death(node - FIRST_NODE_ID, message, str(death))
             deaths[node] += 1
             return _error(message, _died_again(death)) if deaths[node] == ATTEMPTS else None
-        if isinstance(answer, str):
-            return _error(message, answer)
+        if error is not None:
+            return _error(message, error)
         reply: Message
-        reply, self._contexts[node] = answer
+        reply, self._contexts[node] = take(answer)
         return reply
 
 
@@ -186,16 +187,17 @@ _app: tuple[bytes, ClientApp] | None = None
 _content: tuple[Path, RecordDict] | None = None
 
 
-def _work(factory: bytes, path: Path, metadata: object, context: Context) -> tuple[Message, Context] | str:
-    """The site's reply and its context, or what was raised on the way to it."""
+def _work(factory: bytes, path: Path, answer: Path, metadata: object, context: Context) -> str | None:
+    """Leave the site's reply and its context in `answer`, or say what was raised on the way to it."""
     global _app, _content
     try:
         identify()
         if _app is None or _app[0] != factory:
             _app = (factory, pickle.loads(factory)())
         if _content is None or _content[0] != path:
-            with path.open("rb") as file:
-                _content = (path, pickle.load(file))
-        return _app[1](Message(content=_content[1], metadata=metadata), context), context  # type: ignore[call-overload]
+            _content = (path, take(path))
+        reply = _app[1](Message(content=_content[1], metadata=metadata), context)  # type: ignore[call-overload]
+        leave((reply, context), answer)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
+    return None

@@ -9,12 +9,26 @@ from pathlib import Path
 from typing import Any
 
 MEMORY = Path("/dev/shm")
+ROOM = 1_000_000_000  # bytes
 PREFIX, UNOWNED = "fl_rsna_shared-", "fl_rsna_new-"
 
 
 def memory_folder() -> Path:
-    """Where shared memory is a folder, that folder; else the one for temporary files."""
-    return MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    """Where shared memory is a folder with room, that folder (a container's has 64 MB); else the one for temporary files."""
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM
+    return MEMORY if roomy else Path(tempfile.gettempdir())
+
+
+def leave(item: Any, path: Path) -> None:
+    """Pickle an item over what is there, so that no memory has to be asked for anew."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        pickle.dump(item, file, protocol=5)
+
+
+def take(path: Path) -> Any:
+    """What was left last."""
+    with path.open("rb") as file:
+        return pickle.load(file)
 
 
 class SharedContents:
@@ -40,11 +54,13 @@ class SharedContents:
     def path(self, content: Any) -> Path:
         """The file that holds a content, which must live as long as this."""
         if id(content) not in self._paths:
-            path = self._folder / str(len(self._paths))
-            with path.open("wb") as file:
-                pickle.dump(content, file, protocol=5)
-            self._paths[id(content)] = path
+            self._paths[id(content)] = self._folder / str(len(self._paths))
+            leave(content, self._paths[id(content)])
         return self._paths[id(content)]
+
+    def answer(self, worker: int) -> Path:
+        """Where a worker leaves its answers, one after the other."""
+        return self._folder / f"answer-{worker}"
 
 
 def forget_killed(folder: Path | None = None) -> None:
