@@ -91,6 +91,7 @@ class ModelConfig:
     pretrained: bool = True  # ImageNet weights; packaged for efficientnet_lite0 only
     image_size: int = 96  # pixels a side the network sees
     norm: Norm = Norm.average
+    norm_momentum: float = 0.1  # weight of a batch in BatchNorm's running statistics
     dropout: float = 0.2
 
 

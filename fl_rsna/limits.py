@@ -39,6 +39,7 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("0 to 1", lambda value: 0 <= value <= 1, ("data.max_rejected", "strategy.quorum", "train.zoom", "train.shift")),
     ("0 to 10", lambda value: 0 <= value <= 10, ("partition.sigma",)),
     ("0 to less than 1", lambda value: 0 <= value < 1, ("model.dropout",)),
+    ("more than 0, at most 1", lambda value: 0 < value <= 1, ("model.norm_momentum",)),
     ("between 0 and 1", lambda value: 0 < value < 1, ("partition.test", "partition.validation")),
 )  # fmt: skip
 FOLDER_NAMES = ("data.name", "partition.name", "run.name")

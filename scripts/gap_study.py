@@ -35,6 +35,8 @@ GAP = {
     "fedavg": [],
     "central, norm frozen": ["baseline=central", "model.norm=frozen"],
     "norm frozen": ["model.norm=frozen"],
+    "norm momentum 0.01": ["model.norm_momentum=0.01"],
+    "central, norm momentum 0.01": ["baseline=central", "model.norm_momentum=0.01"],
     "norm adapted": ["model.norm=adapted"],
     "norm group": ["model.norm=group"],
     "norm local": ["model.norm=local"],

@@ -13,10 +13,6 @@ from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU
 from fl_rsna.task import LabelKind, Task
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# EfficientNet ships 0.01, made for epochs of 10,000 steps. A site takes some tens of steps a round; its statistics
-# would still be mostly ImageNet's when they are averaged, and a model that fits in training fails in evaluation.
-NORM_MOMENTUM = 0.1
 GROUPS = 32  # of GroupNorm
 PRIOR = 0.05  # of each label before anything is learned
 
@@ -83,8 +79,10 @@ def build_model(config: ModelConfig, task: Task, image: ImageKind, *, seed: int)
         _start_head(backbone._fc, task.kind)
     if config.norm is Norm.group:
         _group_norm(backbone)
-    for layer in norm_layers(backbone):
-        layer.momentum = NORM_MOMENTUM
+    for layer in norm_layers(
+        backbone
+    ):  # EfficientNet's own 0.01 is for epochs of 10,000 steps, a site's round has tens
+        layer.momentum = config.norm_momentum
     return Classifier(image, backbone).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

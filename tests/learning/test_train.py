@@ -11,7 +11,7 @@ from fl_rsna.config import ModelConfig, TrainConfig
 from fl_rsna.learning.dataset import SiteData, gather, open_site
 from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.metrics import auroc
-from fl_rsna.learning.model import NORM_MOMENTUM, Classifier, build_model
+from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.train import adapt_norm, choose_device, learning_rate_of, predict, train_locally
 from fl_rsna.task import ICH
 
@@ -104,7 +104,7 @@ def test_adapted_norm_holds_the_sites_own_statistics(cohort: Cohort) -> None:
     with torch.no_grad():
         stem = model.backbone._conv_stem(model.input_stage(gather(data.images, rows, CPU)))
     torch.testing.assert_close(model.backbone._bn0.running_mean, stem.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
-    assert model.backbone._bn0.momentum == NORM_MOMENTUM
+    assert model.backbone._bn0.momentum == ModelConfig().norm_momentum
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
