@@ -29,10 +29,12 @@ from fl_rsna.cohort.s0 import Layout
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import TaskName
 
+DEMO = "demo"  # the data that is made when none is given
+
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    name: str = "demo"  # folder under paths.prepared
+    name: str = DEMO  # folder under paths.prepared
     dicom: str | None = None  # folder searched recursively, Kaggle's zip, or a CSV or Parquet list with a column `path`
     labels: str | None = None  # CSV, Kaggle's long form or wide; default: stage_2_train.csv beside or inside data.dicom
     task: TaskName = TaskName.ich

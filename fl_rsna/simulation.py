@@ -7,6 +7,7 @@ from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import partition_asked
 from fl_rsna.config import Config
+from fl_rsna.existing import adopt_cohort
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
@@ -14,7 +15,7 @@ from fl_rsna.reporting.console import Display, console
 from fl_rsna.reporting.tables import interval, read_run
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import COHORT_VIEW, RunFolder, default_run_name
-from fl_rsna.steps import adopt_cohort, cohort_for_run
+from fl_rsna.steps import cohort_for_run
 from fl_rsna.task import TaskName, named_task
 
 

@@ -4,7 +4,7 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from fl_rsna.choices import PrepareEngine
@@ -12,17 +12,17 @@ from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.noise import noise_of_sites
-from fl_rsna.cohort.partitioners import Group, PartitionKind, group_column, rarest_labels
+from fl_rsna.cohort.partitioners import PartitionKind, group_column, rarest_labels
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.s0 import Layout, read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import TEST_SITE, split_patients
-from fl_rsna.config import FILES, Config, PartitionConfig, cohort_name, partition_settings
+from fl_rsna.config import DEMO, Config, PartitionConfig, cohort_name, partition_settings
+from fl_rsna.existing import existing_cohort
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
 from fl_rsna.task import Task, named_task
 
-DEMO = "demo"
 TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
 
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -110,7 +110,7 @@ def partition_step(config: Config) -> Cohort:
     _check_labelled(prepared, task)
     folder = Path(config.paths.sites) / cohort_name(config)
     if folder.exists():
-        return _existing_cohort(folder, config, prepared)
+        return existing_cohort(folder, config, prepared)
     if not part.allow_missing_labels:
         _check_positives(prepared, task)
     assignment, test = _who_is_where(config, prepared, task)
@@ -165,34 +165,6 @@ def _who_is_where(
     return {id_: site for id_, site in assignment.items() if site != TEST_SITE}, held_out
 
 
-def adopt_cohort(config: Config) -> None:
-    """With no word about how to deal, take partition.name or the one cohort dealt from data.name, with its settings.
-
-    `partition` with settings, then `simulate data.name=<name>`, must not deal another cohort in silence. Raises
-    ValueError when there are several to choose from.
-    """
-    named, sites = config.partition.name, Path(config.paths.sites)
-    if named is None and (config.data.name == DEMO or (sites / cohort_name(config)).exists()):
-        return
-    paths = [path.parent for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
-    found = [read_cohort(path) for path in paths if path.suffix != ".part"]
-    dealt = [cohort for cohort in found if named or cohort.facts["settings"].get("data") == config.data.name]
-    if len(dealt) > 1:
-        names = ", ".join(cohort.name for cohort in dealt)
-        raise ValueError(
-            f"partition.name: expected one cohort of {config.data.name} to take, got {names}; choose one with partition.name="
-        )
-    for cohort in dealt:
-        known = {field.name for field in fields(PartitionConfig)}
-        settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
-        choices = {
-            "kind": PartitionKind(settings["kind"]),
-            "group": Group(settings.get("group", Group.patient)),
-            "layout": Layout(settings.get("layout", Layout.standard)),
-        }
-        config.partition = PartitionConfig(**{**settings, **choices, "name": cohort.name})
-
-
 def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
     """The cohort a run asks for: as it lies on disk, or dealt now; demo data is made first when there is none."""
     task = named_task(config.data.task)
@@ -206,28 +178,6 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
     if cohort.task != task.name or cohort.labels != task.labels:
         raise ValueError(
             f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {folder}; partition again"
-        )
-    return cohort
-
-
-def _existing_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
-    cohort = read_cohort(folder)
-    if cohort.facts["prepared"]["index_sha256"] != prepared.index_sha256:
-        raise ValueError(
-            f"partition.name: {folder} was dealt from other data than {prepared.folder}; delete it to deal again"
-        )
-    asked, dealt = partition_settings(config), {**partition_settings(Config()), **cohort.facts["settings"]}
-
-    def same(key: str) -> bool:
-        """By content where both are files; a setting younger than the cohort had its default."""
-        both_files = key in asked[FILES] and key in dealt[FILES]
-        return bool(asked[FILES][key] == dealt[FILES][key] if both_files else asked[key] == dealt[key])
-
-    changed = sorted(key for key in asked if key not in ("name", FILES) and not same(key))
-    if changed:
-        raise ValueError(
-            f"partition.name: {folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
-            "choose another partition.name or delete it"
         )
     return cohort
 

@@ -14,8 +14,9 @@ from fl_rsna.audit import audit
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.command import run_command
 from fl_rsna.config import Config
+from fl_rsna.existing import adopt_cohort
 from fl_rsna.simulation import simulate
-from fl_rsna.steps import adopt_cohort, partition_step
+from fl_rsna.steps import partition_step
 from fl_rsna.task import ICH
 
 Deal = Callable[..., tuple[int, str]]
