@@ -27,7 +27,7 @@ from fl_rsna.federation.replies import (
     weighted_mean,
 )
 from fl_rsna.federation.rollcall import Site
-from fl_rsna.federation.server_rules import next_floats, second_vector
+from fl_rsna.federation.server_rules import Step, next_floats, second_vector
 from fl_rsna.federation.setting import Setting, call_sites
 from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.train import learning_rate_of, schedule_factor
@@ -153,17 +153,18 @@ def _train(
         absent=out,
         on_reply=recorder(setting.run, "train", round_),
     )
-    floats, progress.memory = next_floats(
-        strategy,
-        strategy.server_learning_rate * schedule_factor(strategy.server_schedule, round_, setting.config.rounds),
-        round_,
-        progress.model.floats,
-        folded,
+    factor = schedule_factor(strategy.server_schedule, round_, setting.config.rounds)
+    step = Step(
+        strategy=strategy,
+        rate=strategy.server_learning_rate * factor,
+        round=round_,
+        x=progress.model.floats,
+        folded=folded,
         num_sites=len(setting.sites),
         parameters=setting.parameters,
         trained=setting.trained,
-        memory=progress.memory,
     )
+    floats, progress.memory = next_floats(step, progress.memory)
     progress.model = replace(progress.model, floats=floats, integers=integers)
     progress.accepted |= {reply.site: round_ for reply in replies if not reply.error}
     return replies

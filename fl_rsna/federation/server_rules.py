@@ -6,6 +6,8 @@ BatchNorm's running statistics are no parameters: whatever steps the server take
 momentum or an adaptive step would make variances negative.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,75 +59,65 @@ def fold_weight(config: StrategyConfig, weight: float, counted_steps: float) -> 
     return weight / counted_steps if config.name is StrategyName.fednova else weight
 
 
-def next_floats(
-    config: StrategyConfig,
-    rate: float,
-    round_: int,
-    x: Vector,
-    folded: Folded,
-    *,
-    num_sites: int,
-    parameters: NDArray[np.bool_],
-    trained: NDArray[np.bool_],
-    memory: Memory,
-) -> tuple[Vector, Memory]:
-    """The next global model and what the server remembers of this round.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a rule has to go on when it makes the next model."""
 
-    `rate` is the server's learning rate of the round; `parameters` and `trained` are bool [P], where parameters lie and
-    those that sites train.
-    """
-    assert folded.count >= fewest_sites(config)
-    if config.name in NEEDS_EVERY_UPDATE:
-        return x + of_every_update(flower_strategy(config, rate), round_, folded), memory
-    now, memory = _step(config, rate, round_, x, folded, num_sites, parameters, trained, memory)
-    return np.where(parameters, now, folded.mean), memory
+    strategy: StrategyConfig
+    rate: float  # the server's learning rate of the round
+    round: int
+    x: Vector
+    folded: Folded
+    num_sites: int  # in all
+    parameters: NDArray[np.bool_]  # [P], where parameters lie
+    trained: NDArray[np.bool_]  # [P], and those that sites train
 
 
-def _step(
-    config: StrategyConfig,
-    rate: float,
-    round_: int,
-    x: Vector,
-    folded: Folded,
-    num_sites: int,
-    parameters: NDArray[np.bool_],
-    trained: NDArray[np.bool_],
-    memory: Memory,
-) -> tuple[Vector, Memory]:
+def next_floats(step: Step, memory: Memory) -> tuple[Vector, Memory]:
+    """The next global model and what the server remembers of this round."""
+    strategy, folded = step.strategy, step.folded
+    assert folded.count >= fewest_sites(strategy)
+    if strategy.name in NEEDS_EVERY_UPDATE:
+        return step.x + of_every_update(flower_strategy(strategy, step.rate), step.round, folded), memory
+    now, memory = _by_mean(step, memory)
+    return np.where(step.parameters, now, folded.mean), memory
+
+
+def _by_mean(step: Step, memory: Memory) -> tuple[Vector, Memory]:
     """Strategies that need the mean alone; values that are no parameters are of no account here."""
-    match config.name:
+    x, folded, rate = step.x, step.folded, step.rate
+    match step.strategy.name:
         case StrategyName.scaffold:
             assert folded.second is not None
             control = memory.get(CONTROL, np.zeros_like(folded.second))
-            return x + rate * (folded.mean - x), {
-                CONTROL: control + np.float32(folded.count / num_sites) * folded.second
-            }
+            share = np.float32(folded.count / step.num_sites)
+            return x + rate * (folded.mean - x), {CONTROL: control + share * folded.second}
         case StrategyName.fednova:
             effective = folded.work / folded.examples  # steps, Wang et al. 2020, eq. 9
             return x + np.float32(rate * effective * folded.weight / folded.examples) * (folded.mean - x), memory
         case StrategyName.feddyn:
-            return _feddyn(config, x, folded, num_sites, trained, memory)
+            return _feddyn(step, memory)
         case StrategyName.fedavgm | StrategyName.fedadagrad | StrategyName.fedadam | StrategyName.fedyogi:
-            stepped, memory = of_mean(flower_strategy(config, rate), round_, x[parameters], folded, parameters, memory)
-            now = x.copy()
-            now[parameters] = stepped
+            rule, now = flower_strategy(step.strategy, rate), x.copy()
+            now[step.parameters], memory = of_mean(
+                rule, step.round, x[step.parameters], folded, step.parameters, memory
+            )
             return now, memory
         case _:  # FedAvg: what Flower's makes of one reply that stands for all is that reply
             return (folded.mean if rate == 1 else x + np.float32(rate) * (folded.mean - x)), memory
 
 
-def _feddyn(
-    config: StrategyConfig, x: Vector, folded: Folded, num_sites: int, trained: NDArray[np.bool_], memory: Memory
-) -> tuple[Vector, Memory]:
+def _feddyn(step: Step, memory: Memory) -> tuple[Vector, Memory]:
     """Acar et al. 2021 (arXiv:2111.04263), alg. 1: h <- h - alpha / m sum d_i, then mean(y_i) - h / alpha.
 
     m are all sites, the sum is over those that took part. Weights other than equal are not the paper's.
     """
-    change = (folded.mean - x)[trained]
-    share = config.alpha * folded.count / num_sites
-    correction = memory.get(CORRECTION, np.zeros_like(change)) - np.float32(share) * change
+    alpha, folded = step.strategy.alpha, step.folded
+    change = (folded.mean - step.x)[step.trained]
+    share = np.float32(alpha * folded.count / step.num_sites)
+    correction = memory.get(CORRECTION, np.zeros_like(change)) - share * change
     now = folded.mean.copy()
-    now[trained] -= correction / np.float32(config.alpha)
+    now[step.trained] -= correction / np.float32(alpha)
     return now, {CORRECTION: correction}
 
 

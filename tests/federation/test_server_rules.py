@@ -11,7 +11,7 @@ from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.federation.flower_rules import MOMENTUM, flower_strategy, of_every_update
 from fl_rsna.federation.folded import Folded, Update
 from fl_rsna.federation.folding import Sent, Sums
-from fl_rsna.federation.server_rules import CORRECTION, fewest_sites, next_floats, steps_as_counted
+from fl_rsna.federation.server_rules import CORRECTION, Step, fewest_sites, next_floats, steps_as_counted
 from fl_rsna.learning.flat import FlatModel
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
@@ -36,10 +36,11 @@ def step(name: StrategyName, *, rate: float = 1.0, rounds: int = 1, sites=SITES,
     """The model after `rounds` rounds in which the sites always send the same, and the server's memory."""
     config, now, memory = StrategyConfig(name=name, **words), X, {}
     for round_ in range(1, rounds + 1):
-        now, memory = next_floats(
-            config, rate, round_, now, folded(config, sites, train, second),
-            num_sites=4, parameters=PARAMETERS, trained=PARAMETERS, memory=memory,
+        asked = Step(
+            strategy=config, rate=rate, round=round_, x=now, folded=folded(config, sites, train, second),
+            num_sites=4, parameters=PARAMETERS, trained=PARAMETERS,
         )  # fmt: skip
+        now, memory = next_floats(asked, memory)
     assert now.dtype == np.float32
     return now, memory
 
