@@ -1,17 +1,21 @@
 # make simulate   from nothing to a federated result and its report
-# make test       every test;  make check  style and types;  make clean  removes what the others made
+# make test       the tests;  make slow  those that start Ray, clusters and benchmarks
+# make check      style and types;  make clean  removes what the others made
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 export FLWR_TELEMETRY_ENABLED ?= 0
 
-.PHONY: simulate test check clean
+.PHONY: simulate test slow check clean
 
 simulate: .venv/run.stamp
 	$(BIN)/python -m fl_rsna.simulate
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+slow: .venv/dev.stamp
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m slow
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check
