@@ -94,6 +94,9 @@ class ModelConfig:
     image_size: int = 96  # pixels a side the network sees
     norm: Norm = Norm.average
     norm_momentum: float = 0.1  # weight of a batch in BatchNorm's running statistics
+    recalibrate: bool = (
+        True  # with norm=average: BatchNorm's statistics are estimated anew for the final model, at every site
+    )
     dropout: float = 0.2
 
 
@@ -227,9 +230,7 @@ def cohort_name(config: Config) -> str:
     if part.name is not None:
         return part.name
     settings = partition_settings(config)
-    plain = (
-        PartitionConfig()
-    )  # settings younger than the first cohorts count where they are used, so that old names stay
+    plain = PartitionConfig()  # settings younger than the first cohorts count where they are used: old names stay
     younger = {key for key in ("noise", "layout") if getattr(part, key) == getattr(plain, key)}
     left_out = {"name", FILES, *younger}
     what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]

@@ -35,6 +35,9 @@ GAP = {
     "fedavg": [],
     "central, norm frozen": ["baseline=central", "model.norm=frozen"],
     "norm frozen": ["model.norm=frozen"],
+    "recalibrated": ["model.recalibrate=true"],
+    "central, recalibrated": ["baseline=central", "model.recalibrate=true"],
+    "norm momentum 0.01, recalibrated": ["model.norm_momentum=0.01", "model.recalibrate=true"],
     "norm momentum 0.01": ["model.norm_momentum=0.01"],
     "central, norm momentum 0.01": ["baseline=central", "model.norm_momentum=0.01"],
     "norm adapted": ["model.norm=adapted"],
@@ -86,7 +89,7 @@ def run(words: argparse.Namespace, split: str, name: str, seed: int) -> None:
     """One variant, now or earlier."""
     config = compose_config(
         [
-            f"experiment={words.data}", *SPLITS[split], *VARIANTS[name], f"seed={seed}", f"partition.seed={seed}",
+            f"experiment={words.data}", "model.recalibrate=false", *SPLITS[split], *VARIANTS[name], f"seed={seed}", f"partition.seed={seed}",
             "partition.allow_missing_labels=true", "resume=true", "run.keep=last", *words.words,
         ]
     )  # fmt: skip

@@ -85,9 +85,9 @@ def tiny_cohort(
 
 
 def tiny_config(**changes: object) -> Config:
-    """Two rounds of the default network at 32 px in this process."""
+    """Two rounds of the default network at 32 px in this process, the final model as its round left it."""
     config = Config(rounds=2)
-    config.model.image_size, config.model.name = SIZE, ModelName.efficientnet_lite0
+    config.model.image_size, config.model.name, config.model.recalibrate = SIZE, ModelName.efficientnet_lite0, False
     config.engine.name, config.engine.workers, config.train.batch_size = EngineName.local, 0, 8
     for path, value in changes.items():
         group, _, key = path.rpartition("__")

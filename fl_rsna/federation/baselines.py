@@ -12,6 +12,7 @@ from fl_rsna.config import Config
 from fl_rsna.federation.ending import final_model, finish
 from fl_rsna.federation.messages import instruct
 from fl_rsna.federation.progress import Progress
+from fl_rsna.federation.records import read_model
 from fl_rsna.federation.replies import address, read_evaluations
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.rounds import begin, play_rounds
@@ -69,7 +70,7 @@ def _folder(run: RunFolder, site: Site) -> RunFolder:
 
 def _at_every_site(setting: Setting, alone: Setting, progress: Progress) -> dict[str, dict[str, float]]:
     """Metrics of one site's final model on the validation part of each."""
-    model, round_ = final_model(alone, progress)
+    model, round_ = read_model(alone.run.folder / "model.safetensors", alone.network), final_model(alone, progress)[1]
     told = replace(setting.told, run_id=progress.run_id, round=round_, accepted={})
     messages, down = address(setting.sites, MessageType.EVALUATE, model, instruct(told), round_)
     replies = setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s)

@@ -5,6 +5,7 @@ from typing import Any
 from fl_rsna.choices import Select
 from fl_rsna.federation.network import money
 from fl_rsna.federation.progress import Progress
+from fl_rsna.federation.recalibration import is_recalibrated, recalibrated
 from fl_rsna.federation.records import read_model, write_model
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.setting import Setting
@@ -23,12 +24,14 @@ def _takes_last(setting: Setting, progress: Progress) -> bool:
 
 
 def finish(setting: Setting, progress: Progress) -> None:
-    """Score the selected model with intervals, and write it, its predictions and summary.json."""
+    """Score the selected model with intervals, and write it, its predictions and summary.json. Raises BelowQuorum."""
     final, selected = final_model(setting, progress)
+    write_last(setting, progress)
+    if is_recalibrated(setting):
+        final = recalibrated(setting, progress, final)
     found = setting.test.probabilities(final)
     scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
-    write_last(setting, progress)
     sha256 = model_sha256(final, setting.told.layout_sha256)
     write_of(setting, final, "model.safetensors", {"round": selected, "model_sha256": sha256})
     summary = {
@@ -37,6 +40,7 @@ def finish(setting: Setting, progress: Progress) -> None:
         "model_sha256": sha256,
         "rounds": progress.round,
         "selected_round": selected,
+        "recalibrated": is_recalibrated(setting),
         "selected_by": "last round" if _takes_last(setting, progress) else "validation loss",
         "seed": setting.config.seed,
         "task": setting.told.task,

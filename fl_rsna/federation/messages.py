@@ -53,6 +53,7 @@ class Instructions:
     group_key: str = "patient_id"  # the index column they are of; another one in a cohort that was asked to leak
     accepted: dict[str, int] = field(default_factory=dict)  # a site's last round that entered a model
     prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
+    estimate: bool = False  # BatchNorm's statistics anew, instead of training
     keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import MessageType
 from flwr.serverapp import Grid
 
-from fl_rsna.choices import StrategyName
+from fl_rsna.choices import Norm, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.ending import finish, read_best, write_best, write_last
@@ -45,12 +45,12 @@ def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> No
     progress = begin(setting)
     try:
         play_rounds(setting, progress)
+        finish(setting, progress)
     except (BelowQuorum, FloatingPointError) as error:
         write_last(setting, progress)
         run.event("run_failed", reason=str(error))
         run.write_json("summary.json", {"status": "failed", "reason": str(error), "rounds": config.rounds})
         raise
-    finish(setting, progress)
 
 
 def begin(setting: Setting) -> Progress:
@@ -93,7 +93,12 @@ def _play_round(setting: Setting, progress: Progress, round_: int) -> None:
     setting.run.event("round_start", round=round_, sites=[site.name for site in chosen])
     rate = learning_rate_of(config.train, round_, config.rounds)
     told = replace(
-        setting.told, run_id=progress.run_id, round=round_, learning_rate=rate, accepted=dict(progress.accepted)
+        setting.told,
+        run_id=progress.run_id,
+        round=round_,
+        learning_rate=rate,
+        accepted=dict(progress.accepted),
+        estimate=config.model.norm is Norm.adapted and round_ == 1,
     )
     trained = _train(setting, progress, told, chosen, out)
     progress.round = round_

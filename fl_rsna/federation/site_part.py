@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fl_rsna.choices import Norm, Precision
+from fl_rsna.choices import Precision
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
@@ -35,7 +35,7 @@ from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, build_model, personal_names
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, Vector, train_site
-from fl_rsna.learning.train import EVALUATION_BATCH, adapt_norm, choose_device, predict
+from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, estimate_norm, predict
 from fl_rsna.task import Task, TaskName, named_task
 
 LOST = "lost"  # of the last change, by rounding
@@ -76,7 +76,7 @@ def roll_call(message: Message, place: Place) -> Message:
 
 
 def train(message: Message, place: Place) -> Message:
-    """One round from the model in the message: local training, or the re-estimation that opens a run with adapted norm."""
+    """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
     told = read_instructions(message)
     folder, device = place.memory / told.run_id, choose_device(told.train.device)
     data = _data(place.folders, told.model.image_size)
@@ -84,8 +84,8 @@ def train(message: Message, place: Place) -> Message:
     memory = recall(folder, accepted)
     task, model = _ready(message, data, told, memory)
     received, control = flatten(model), _control_in(message)
-    if told.model.norm is Norm.adapted and told.round == 1:
-        result = adapt_norm(model, data, batch_size=EVALUATION_BATCH, device=device)
+    if told.estimate:
+        result = estimate_norm(model, data, batch_size=EVALUATION_BATCH, device=device)
         part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
         part = train_site(model, _round(told, data, task, device, control), memory)

@@ -134,12 +134,13 @@ def _step_loss(
 
 
 @torch.no_grad()
-def adapt_norm(model: Classifier, data: SiteData, *, batch_size: int, device: torch.device) -> LocalResult:
+def estimate_norm(model: Classifier, data: SiteData, *, batch_size: int, device: torch.device) -> LocalResult:
     """Replace BatchNorm's running statistics, in place, by their mean over one pass of the site's training part.
 
-    No weight changes and no label is used: adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779).
+    No weight changes and no label is used: adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779). Slices are
+    shuffled, since neighbours of one series are alike and a batch of them has too little variance.
     """
-    start, rows = time.perf_counter(), data.rows("train")
+    start, rows = time.perf_counter(), np.random.default_rng(0).permutation(data.rows("train"))
     model.to(device).eval()
     layers = norm_layers(model)
     momenta = [layer.momentum for layer in layers]

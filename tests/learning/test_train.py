@@ -12,7 +12,7 @@ from fl_rsna.learning.dataset import SiteData, gather, open_site
 from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.metrics import auroc
 from fl_rsna.learning.model import Classifier, build_model
-from fl_rsna.learning.train import adapt_norm, choose_device, learning_rate_of, predict, train_locally
+from fl_rsna.learning.train import choose_device, estimate_norm, learning_rate_of, predict, train_locally
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_adapted_norm_holds_the_sites_own_statistics(cohort: Cohort) -> None:
     data = open_site(cohort.site_folder("site-1"), image_size=SIZE)
     model, rows = fresh(data), data.rows("train")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    result = adapt_norm(model, data, batch_size=len(rows), device=CPU)
+    result = estimate_norm(model, data, batch_size=len(rows), device=CPU)
     assert (result.examples, result.steps, result.loss) == (len(rows), 0, None)
     changed = {
         name.rpartition(".")[2] for name, value in model.state_dict().items() if not torch.equal(value, before[name])
