@@ -33,6 +33,7 @@ from fl_rsna.reporting.sheets import counted
 LINE_S = 10.0
 
 console = Console(highlight=False)
+DONE = {"train": "trained", "validation": "evaluated", "recalibration": "recalibrated"}
 if not console.is_terminal:
     console = Console(highlight=False, width=140)  # a log file has no width to fit
 
@@ -116,7 +117,7 @@ class Display:
                 self._progress.update(self._whole, completed=fields["round"], visible=True)
 
     def _phase(self, phase: str, round_: int, total: int) -> TaskID:
-        name = f"round {round_}: sites {'trained' if phase == 'train' else 'evaluated'}"
+        name = f"round {round_}: sites {DONE.get(phase, phase)}"
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total)
         return self._tasks[name]

@@ -37,7 +37,7 @@ def _cost(run: RunRecord) -> list[dict[str, Any]]:
             {
                 "site": site,
                 "rounds": int(trained["loss"].notna().sum()),
-                "failed": int(part["loss"].isna().sum()),
+                "failed": int(part["error"].notna().sum()),
                 "train_s": float(trained["seconds"].sum()),
                 "bytes_down": int(part["bytes_down"].sum()),
                 "bytes_up": int(part["bytes_up"].sum()),

@@ -20,7 +20,7 @@ from fl_rsna.runs import COHORT_VIEW, RunFolder, start_run
 
 @pytest.fixture
 def finished(cohort: Cohort, tmp_path: Path) -> Path:
-    config = tiny_config(rounds=1)
+    config = tiny_config(rounds=1, model__recalibrate=True)
     server = make_server_app(lambda context: (config, cohort, start_run(tmp_path / "run", config, cohort, "cpu", ())))
     run_local(server, functools.partial(app_for_cohort, cohort.folder, tmp_path / "memory"), num_sites=3, workers=0)
     RunFolder(tmp_path / "run").write_json(COHORT_VIEW, cohort_view(cohort))
@@ -37,7 +37,7 @@ def test_page_states_the_runs_own_numbers(finished: Path) -> None:
     assert summary["model_sha256"] in page
     for site in ("site-1", "site-2", "site-3"):
         assert page.count(f"<td><span>{site}</span></td>") == 2  # its train and validation counts
-        assert page.count(f"<td>{site}</td>") == 1  # its cost
+        assert page.count(f"<td>{site}</td><td>1</td><td>0</td>") == 1  # its cost: a round, no failure
     assert page.count("<td><span>test-site</span></td>") == 1
     assert "not finished" not in page
 
