@@ -127,6 +127,7 @@ def draw(found: Found, against: str, path: Path) -> None:
                 axis.plot([ratio.low, ratio.high], [at, at], color="#b0b7c3", linewidth=1.2, zorder=1)
                 axis.plot(ratio.value, at, "o", color="#4477aa", markersize=4, zorder=2)
             axis.plot(mean, y, "D", color="#cc3311", markersize=7, zorder=3)
+        axis.set_ylim(-0.6, max(8, len(shown)) - 0.4)
         axis.axvline(1, color="black", linewidth=1)
         axis.axvline(GOALS[split], color="black", linewidth=1, linestyle=":")
         axis.set_yticks(range(len(shown)), [f"{name} ({len(pairs)})" for _, name, pairs in shown])
