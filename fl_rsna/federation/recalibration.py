@@ -32,6 +32,8 @@ def recalibrated(setting: Setting, progress: Progress, model: FlatModel) -> Flat
     """`model` with the statistics that every site's training slices have under it, weighed as in training.
 
     A robust strategy takes them as it takes updates; no parameter changes. Counts bytes and failures. Raises BelowQuorum.
+
+    It is written down as the round after the last, which a run that was killed at it plays again.
     """
     config, round_ = setting.config, progress.round + 1
     robust = config.strategy.name in ROBUST
@@ -48,7 +50,7 @@ def recalibrated(setting: Setting, progress: Progress, model: FlatModel) -> Flat
         train=config.train,
         round_=round_,
         bytes_down=down,
-        on_reply=recorder(setting.run, PHASE, progress.round),
+        on_reply=recorder(setting.run, PHASE, round_),
     )
     step = Step(
         strategy=strategy, rate=1.0, round=round_, x=model.floats, folded=folded, num_sites=len(setting.sites),

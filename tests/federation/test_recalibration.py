@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,17 @@ def test_it_is_counted_and_written_down(whole: Path) -> None:
     assert summary["recalibrated"]
     assert sites["phase"].tolist() == ["train"] * 3 + ["validation"] * 3 + ["recalibration"] * 3
     assert summary["bytes_up"] == sites["bytes_up"].sum()
+
+
+def test_killed_at_it_and_resumed_it_is_written_down_once(cohort: Cohort, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "summary.json").unlink()  # what the run leaves when it is killed before its last word
+    run(cohort, folder, resume=True)
+    tables = [pd.read_csv(path / "sites.csv")[["round", "phase", "site"]] for path in (whole, folder)]
+    pd.testing.assert_frame_equal(*tables)
+    hashes = [json.loads((path / "summary.json").read_text())["model_sha256"] for path in (whole, folder)]
+    assert hashes[0] == hashes[1]
 
 
 def test_workers_and_a_narrow_wire_change_nothing(cohort: Cohort, whole: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Contents of messages in shared memory: written once, however many sites they go to, and gone when the phase ends."""
 
+import contextlib
 import fcntl
 import os
 import pickle
@@ -71,9 +72,8 @@ def forget_killed(folder: Path | None = None) -> None:
         except OSError:
             continue  # somebody else's, or gone by now
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
-        except BlockingIOError:
-            pass  # a run that lives
+            with contextlib.suppress(BlockingIOError):  # a run that lives holds it
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
         finally:
             os.close(lock)
