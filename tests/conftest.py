@@ -24,3 +24,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 def own_cohort(tmp_path: Path) -> Cohort:
     """A tiny cohort a test may break."""
     return tiny_cohort(tmp_path / "own")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names a test by how many bytes it is given, not by the bytes: every worker must come to the same name."""
+    return f"{len(val)}_bytes" if isinstance(val, bytes) else None
