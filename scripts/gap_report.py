@@ -4,6 +4,7 @@ import json
 import re
 import statistics
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from fl_rsna.learning.metrics import Estimate, compare_aurocs
 from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.reporting.tables import interval
 
 Found = dict[str, dict[str, dict[int, Path]]]  # split, variant, seed
 COLUMNS = ("variant", "seeds", "AUROC by seed", "mean", "ratio by seed [95% over patients]", "mean ratio", "GB")
@@ -61,7 +63,7 @@ def lines(variants: dict[str, dict[int, Path]], against: str) -> list[list[str]]
         [
             name, ", ".join(map(str, pairs)), ", ".join(f"{area:.3f}" for area, _ in pairs.values()),
             f"{statistics.mean(area for area, _ in pairs.values()):.3f}",
-            ", ".join(f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for _, e in pairs.values()), f"{mean_ratio(pairs):.3f}", f"{sent:.2f}",
+            ", ".join(interval(asdict(e)) for _, e in pairs.values()), f"{mean_ratio(pairs):.3f}", f"{sent:.2f}",
         ]
         for name, pairs, sent in rows(variants, against)
     ]  # fmt: skip

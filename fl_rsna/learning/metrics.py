@@ -6,68 +6,73 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.learning.bootstrap import RESAMPLES, Estimate, draw_patients, estimate, support
+from fl_rsna.learning.ranking import Ranking, rank, weighted_auroc
 from fl_rsna.task import LabelKind, Task
 
+__all__ = [
+    "CLIP",
+    "RESAMPLES",
+    "Comparison",
+    "Estimate",
+    "auroc",
+    "auroc_with_interval",
+    "average_precision",
+    "compare_aurocs",
+    "label_losses",
+    "log_loss",
+    "slice_losses",
+    "weighted_auroc",
+]
+
 CLIP = 1e-6  # probabilities are kept this far from 0 and 1 in the log loss
-RESAMPLES = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A metric with its 95% interval and what it rests on; None where the data cannot define it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    positives: int
-    negatives: int
-
-
-def log_loss(labels: NDArray[np.float32], probabilities: NDArray[np.float32], task: Task) -> float:
-    """Mean log loss of [N, L]: weighted over labels (sum w * loss / sum w), or of the true class."""
+def label_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Log loss of each label by itself, of [N] or [N, L]."""
     clipped = np.clip(probabilities.astype(np.float64), CLIP, 1 - CLIP)
+    return -np.log(np.where(labels > 0, clipped, 1 - clipped))
+
+
+def slice_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
+    """Log loss of each row [N]: weighted over labels (sum w * loss / sum w), or of the true class."""
     if task.kind is LabelKind.multi_class:
-        return float(-np.log(clipped[labels == 1]).mean())
-    by_label = -(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)).mean(0)
-    return float(np.average(by_label, weights=task.label_weights))
+        return -np.log(np.clip(probabilities[labels > 0].astype(np.float64), CLIP, 1 - CLIP))
+    return np.average(label_losses(labels, probabilities), axis=1, weights=task.label_weights)
 
 
-def auroc(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
+def log_loss(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> float:
+    """Mean log loss of [N, L]: weighted over labels, or of the true class."""
+    return float(slice_losses(labels, probabilities, task).mean())
+
+
+def auroc(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | None:
     """Area under the ROC curve of one label [N], ties counted half; None with one class only."""
-    value = weighted_auroc(labels, scores, np.ones((1, len(labels))))[0]
+    value = _ranked_alone(labels, scores).auroc[0]
     return None if np.isnan(value) else float(value)
 
 
-def average_precision(labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float | None:
+def average_precision(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | None:
     """Average precision of one label [N]; None without a positive."""
-    from sklearn.metrics import average_precision_score  # 0.8 s to import, and needed at the end of a run only
+    value = _ranked_alone(labels, scores).average_precision[0]
+    return None if np.isnan(value) else float(value)
 
-    return float(average_precision_score(labels, scores)) if labels.any() else None
+
+def _ranked_alone(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> Ranking:
+    return rank(labels, scores, draw_patients(np.zeros(len(labels)), seed=0, resamples=0))
 
 
 def auroc_with_interval(
     labels: NDArray[np.float32],
-    scores: NDArray[np.float32],
+    scores: NDArray[np.floating],
     patients: NDArray[np.generic],
     *,
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """AUROC of one label with a 95% percentile interval from resampling whole patients.
-
-    Resamples that hold one class only are left out; with fewer than half of them left there is no interval.
-    """
-    names, member = np.unique(patients, return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    values = weighted_auroc(labels, scores, draws[:, member].astype(np.float64))
-    values = values[~np.isnan(values)]
-    low, high = (
-        (float(q) for q in np.quantile(values, [0.025, 0.975])) if len(values) >= resamples / 2 else (None, None)
-    )
-    positives = int(labels.sum())
-    return Estimate(
-        value=auroc(labels, scores), low=low, high=high, positives=positives, negatives=len(labels) - positives
-    )
+    """AUROC of one label with a 95% interval from resampling whole patients; see `bootstrap` for when there is none."""
+    drawn = draw_patients(patients, seed=seed, resamples=resamples)
+    return estimate(rank(labels, scores, drawn).auroc, support(drawn, labels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,44 +85,17 @@ class Comparison:
 
 def compare_aurocs(
     labels: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    references: Sequence[NDArray[np.float32]],
+    scores: NDArray[np.floating],
+    references: Sequence[NDArray[np.floating]],
     patients: NDArray[np.generic],
     *,
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Comparison:
     """AUROC of `scores` against the mean AUROC of `references`, paired: every resample draws the same patients for all."""
-    names, member = np.unique(patients, return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    weights = np.concatenate([np.ones((1, len(labels))), draws[:, member]]).astype(np.float64)
-    ours = weighted_auroc(labels, scores, weights)
-    theirs = np.mean([weighted_auroc(labels, other, weights) for other in references], axis=0)
-    positives = int(labels.sum())
-
-    def estimate(values: NDArray[np.float64]) -> Estimate:
-        drawn = values[1:][np.isfinite(values[1:])]
-        enough = len(drawn) >= resamples / 2
-        low, high = (float(q) for q in np.quantile(drawn, [0.025, 0.975])) if enough else (None, None)
-        value = float(values[0]) if np.isfinite(values[0]) else None
-        return Estimate(value=value, low=low, high=high, positives=positives, negatives=len(labels) - positives)
-
+    drawn = draw_patients(patients, seed=seed, resamples=resamples)
+    found = support(drawn, labels)
+    ours = rank(labels, scores, drawn).auroc
+    theirs = np.mean([rank(labels, other, drawn).auroc for other in references], axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Comparison(difference=estimate(ours - theirs), ratio=estimate(ours / theirs))
-
-
-def weighted_auroc(
-    labels: NDArray[np.float32], scores: NDArray[np.float32], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """AUROC under each row of example weights [R, N]; NaN where a row has weight on one class only.
-
-    The Mann-Whitney form: the weight share of (positive, negative) pairs ranked right, ties half.
-    """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # first of each group of equal scores
-    positive = np.add.reduceat(weights[:, order] * labels[order], starts, axis=1)
-    negative = np.add.reduceat(weights[:, order] * (1 - labels[order]), starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    pairs = positive.sum(1) * negative.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, (positive * below).sum(1) / pairs, np.nan)
+        return Comparison(difference=estimate(ours - theirs, found), ratio=estimate(ours / theirs, found))

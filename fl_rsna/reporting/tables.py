@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from fl_rsna.learning.bootstrap import MIN_PATIENTS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -74,12 +76,21 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def interval(estimate: dict[str, Any]) -> str:
-    """An estimate as text, e.g. `0.912 [0.871, 0.945]`, or why there is none."""
+    """An estimate as text, e.g. `0.912 [0.871, 0.945]`, or why it or its interval is missing."""
     if estimate["value"] is None:
-        return "undefined: " + ("no positives" if estimate["positives"] == 0 else "no negatives")
+        if 0 in (estimate["positives"], estimate["negatives"]):
+            return "undefined: " + ("no positives" if estimate["positives"] == 0 else "no negatives")
+        return "undefined: no slice to divide by"
     if estimate["low"] is None:
-        return f"{estimate['value']:.3f} [no interval: too few positives]"
+        return f"{estimate['value']:.3f} [no interval: {_too_few(estimate)}]"
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _too_few(estimate: dict[str, Any]) -> str:
+    count = estimate.get("positive_patients")  # runs of before it was counted lack it
+    if count is None or count >= MIN_PATIENTS:
+        return "too few patients"
+    return f"{count} positive patient{'' if count == 1 else 's'}"
 
 
 def megabytes(count: float) -> str:

@@ -1,0 +1,63 @@
+"""From slices to exams: a series is one exam, positive when any of its slices is."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Aggregate(StrEnum):
+    """How an exam's probability is made of its slices'."""
+
+    max = (
+        "max"  # the surest slice speaks: assumes slices see one and the same bleed, so more slices are no more evidence
+    )
+    noisy_or = (
+        "noisy_or"  # 1 - prod(1 - p): assumes slices err independently; neighbours do not, so it comes out too sure
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exams:
+    """E exams of N slices: which exam each slice is of [N], and the exams' labels [E, L] and patients [E]."""
+
+    member: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    patients: NDArray[np.generic]
+
+
+def group_exams(labels: NDArray[np.float32], patients: NDArray[np.generic], series: NDArray[np.generic]) -> Exams:
+    """Exams of slices [N, L] by their series; one series name used by two patients is two exams."""
+    patient_names, patient_of = np.unique(patients, return_inverse=True)
+    series_names, series_of = np.unique(series, return_inverse=True)
+    keys, member = np.unique(patient_of * len(series_names) + series_of, return_inverse=True)
+    order, starts = _grouped(member)
+    return Exams(
+        member=member,
+        labels=np.maximum.reduceat(labels[order], starts, axis=0),
+        patients=patient_names[keys // len(series_names)],
+    )
+
+
+def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggregate: Aggregate) -> NDArray[np.float64]:
+    """Probabilities [E, L] of exams from those of their slices [N, L].
+
+    The max assumes that an exam is as suspicious as its worst slice, whatever their number. The noisy-or is the
+    probability that at least one slice is positive if slices were independent, summed as log(1 - p), so that many
+    small ones are not lost; it grows with the number of slices.
+    """
+    order, starts = _grouped(exams.member)
+    by_exam = probabilities.astype(np.float64)[order]
+    match aggregate:
+        case Aggregate.max:
+            return np.maximum.reduceat(by_exam, starts, axis=0)
+        case Aggregate.noisy_or:
+            with np.errstate(divide="ignore"):  # a slice that is certain makes its exam certain
+                return -np.expm1(np.add.reduceat(np.log1p(-by_exam), starts, axis=0))
+
+
+def _grouped(member: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Slices in the order of their exams, and where each exam starts."""
+    order = np.argsort(member, kind="stable")
+    return order, np.flatnonzero(np.r_[True, np.diff(member[order]) > 0])

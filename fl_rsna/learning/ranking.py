@@ -1,0 +1,73 @@
+"""AUROC and average precision of one label under many weightings of patients at once.
+
+Only the order of scores between positives matters, so negatives are first counted by the pair of positive scores they
+lie between: one sparse matrix [intervals, patients] a label, which every draw of patients multiplies.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from fl_rsna.learning.bootstrap import Drawn, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """AUROC and average precision by draw [1 + R]; NaN where a draw leaves one class without weight."""
+
+    auroc: Floats
+    average_precision: Floats
+
+
+def rank(labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Drawn) -> Ranking:
+    """Rank rows [N] by score, higher is more positive; memory grows with N, not with N times the draws."""
+    columns = drawn.weights.shape[1]
+    area, precision = np.full(columns, np.nan), np.full(columns, np.nan)
+    if labels.any():
+        positive, negative = _counts(labels, scores, drawn)
+        for part, weights in drawn.chunks():
+            area[part], precision[part] = _ranked(positive @ weights, negative @ weights)
+    return Ranking(auroc=area, average_precision=precision)
+
+
+def _counts(labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Drawn) -> tuple[csr_array, csr_array]:
+    """Positives at each of G distinct positive scores [G, P], and negatives [2G + 1, P]: below score g in row 2g, level with it in 2g + 1."""
+    is_positive = labels > 0
+    levels, at = np.unique(scores[is_positive], return_inverse=True)
+    others = scores[~is_positive]
+    below = np.searchsorted(levels, others)
+    tied = levels[np.minimum(below, len(levels) - 1)] == others
+    rows = 2 * below + tied
+    return (
+        _table(at, drawn.member[is_positive], (len(levels), drawn.patients)),
+        _table(rows, drawn.member[~is_positive], (2 * len(levels) + 1, drawn.patients)),
+    )
+
+
+def _table(rows: NDArray[np.int64], patients: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
+    return csr_array((np.ones(len(rows)), (rows, patients)), shape=shape)  # sums what falls on one place
+
+
+def _ranked(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
+    """AUROC (Mann-Whitney, ties half) and average precision (step-wise, no interpolation) of weighted counts [G, C], [2G + 1, C]."""
+    np.cumsum(negative, axis=0, out=negative)
+    under, up_to, negatives = negative[0:-1:2], negative[1::2], negative[-1]
+    positives = positive.sum(0)
+    caught = positives - np.cumsum(positive, axis=0) + positive  # positives at or above each level
+    flagged = caught + negatives - under
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = np.einsum("gc,gc->c", positive, under + up_to) / (2 * positives * negatives)
+        share = np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
+        precision = np.einsum("gc,gc->c", positive, share) / positives
+    return area, precision
+
+
+def weighted_auroc(
+    labels: NDArray[np.float32], scores: NDArray[np.float32], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """AUROC under each row of weights [R, N] of rows; NaN where a row has weight on one class only."""
+    rows = np.arange(len(labels))
+    positive, negative = _counts(labels, scores, Drawn(member=rows, weights=np.ones((len(rows), 1), np.int16)))
+    return _ranked(positive @ weights.T, negative @ weights.T)[0] if labels.any() else np.full(len(weights), np.nan)

@@ -1,0 +1,121 @@
+"""Everything a reader may ask of one model on one set of patients, slice by slice and exam by exam."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.learning.bootstrap import RESAMPLES, Drawn, by_patient, draw_patients, estimate, support, totals
+from fl_rsna.learning.calibration import Calibration, calibration
+from fl_rsna.learning.confusion import at_threshold
+from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.metrics import slice_losses
+from fl_rsna.learning.operating import OperatingPoints, Thresholds, calibrate
+from fl_rsna.learning.ranking import rank
+from fl_rsna.task import Task
+
+Labels = NDArray[np.float32]
+Probabilities = NDArray[np.floating]
+
+
+def scorecard(
+    labels: Labels,
+    probabilities: Probabilities,
+    patients: NDArray[np.generic],
+    series: NDArray[np.generic] | None,
+    *,
+    task: Task,
+    settings: OperatingPoints | None,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Plain values for every label [N, L] at slice level and, with series [N], at exam level, all over the same draws of patients.
+
+    Thresholds and temperatures come from `settings` and are applied as they are; without it there are none. Exams
+    after calibration are made of calibrated slices. Classes are scored one against the rest.
+    """
+    drawn = draw_patients(patients, seed=seed, resamples=resamples)
+    after = _calibrated(probabilities, task, settings)
+    temperatures = settings.temperatures if settings else {}
+    thresholds = settings.slice if settings else {}
+    found: dict[str, Any] = {
+        "slices": len(labels),
+        "patients": drawn.patients,
+        "exams": 0,
+        "resamples": resamples,
+        "log_loss": _log_loss(labels, probabilities, task, drawn),
+        "slice": _cards(labels, probabilities, after, drawn, task, thresholds, temperatures),
+        "exam": {},
+    }
+    if series is not None:
+        exams = group_exams(labels, patients, series)
+        of_exams = drawn.of_rows(exams.patients)
+        found["exams"] = len(exams.labels)
+        for aggregate in Aggregate:
+            before, then = (exam_probabilities(rows, exams, aggregate) for rows in (probabilities, after))
+            thresholds = settings.exam[aggregate.value] if settings else {}
+            found["exam"][aggregate.value] = _cards(
+                exams.labels, before, then, of_exams, task, thresholds, temperatures
+            )
+    return found
+
+
+def _calibrated(probabilities: Probabilities, task: Task, settings: OperatingPoints | None) -> NDArray[np.float64]:
+    """Probabilities at each label's temperature; those without one as they are."""
+    chosen = settings.temperatures if settings else {}
+    return calibrate(probabilities, np.array([chosen.get(label) or 1.0 for label in task.labels]), task.kind)
+
+
+def _log_loss(labels: Labels, probabilities: Probabilities, task: Task, drawn: Drawn) -> dict[str, Any]:
+    """Counted by the headline label; its interval is withheld with it, or, for classes, with too few patients."""
+    loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, probabilities, task), np.ones(len(labels))))
+    return asdict(estimate(loss / rows, support(drawn, labels[:, task.labels.index(task.headline)])))
+
+
+def _cards(
+    labels: Labels,
+    before: Probabilities,
+    after: NDArray[np.float64],
+    drawn: Drawn,
+    task: Task,
+    thresholds: Thresholds,
+    temperatures: dict[str, float | None],
+) -> dict[str, Any]:
+    return {
+        label: _card(labels[:, i], before[:, i], after[:, i], drawn, thresholds.get(label, {}), temperatures.get(label))
+        for i, label in enumerate(task.labels)
+    }
+
+
+def _card(
+    labels: Labels,
+    before: Probabilities,
+    after: NDArray[np.float64],
+    drawn: Drawn,
+    thresholds: dict[str, float | None],
+    temperature: float | None,
+) -> dict[str, Any]:
+    """All of one label; what can have no interval is not resampled."""
+    rests_on = support(drawn, labels)
+    drawn = drawn if rests_on.enough else drawn.point_only()
+    ranked = rank(labels, before, drawn)
+    as_is = calibration(labels, before, drawn, rests_on)
+    scaled = calibration(labels, after, drawn, rests_on) if temperature else None
+    return {
+        "auroc": asdict(estimate(ranked.auroc, rests_on)),
+        "average_precision": asdict(estimate(ranked.average_precision, rests_on)),
+        "log_loss": asdict(as_is.log_loss),
+        "brier": asdict(as_is.brier),
+        "ece": asdict(as_is.ece),
+        "points": {
+            point: None if threshold is None else at_threshold(labels, before, threshold, drawn, rests_on)
+            for point, threshold in thresholds.items()
+        },
+        "calibration": {"before": _curve(as_is), "after": _curve(scaled) if scaled else None},
+        "temperature": temperature,
+    }
+
+
+def _curve(found: Calibration) -> dict[str, Any]:
+    return {"ece": asdict(found.ece), "brier": asdict(found.brier), "bins": found.bins}

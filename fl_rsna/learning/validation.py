@@ -1,0 +1,47 @@
+"""What a site says of its validation part so that all sites together choose: sums, of which none is of one slice."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.operating import (
+    OperatingPoints,
+    choose_points,
+    choose_temperature,
+    loss_by_temperature,
+    score_counts,
+)
+from fl_rsna.task import Task
+
+SLICE, LOSS = "slice", "loss_by_temperature"
+
+
+def site_sums(
+    labels: NDArray[np.float32],
+    probabilities: NDArray[np.floating],
+    patients: NDArray[np.generic],
+    series: NDArray[np.generic],
+    task: Task,
+) -> dict[str, NDArray[np.generic]]:
+    """Score counts of slices [N, L] and of exams by aggregate, and losses by temperature; those of sites add, key by key."""
+    exams = group_exams(labels, patients, series)
+    of_exams = {
+        how.value: score_counts(exams.labels, exam_probabilities(probabilities, exams, how)) for how in Aggregate
+    }
+    return {
+        SLICE: score_counts(labels, probabilities),
+        **of_exams,
+        LOSS: loss_by_temperature(labels, probabilities, task),
+    }
+
+
+def choose(sums: Mapping[str, NDArray[np.generic]], task: Task) -> OperatingPoints:
+    """Thresholds and temperatures from the added sums of all sites."""
+    counts = {name: sums[name].astype(np.int64) for name in (SLICE, *Aggregate)}
+    return OperatingPoints(
+        slice=choose_points(counts[SLICE], task.labels),
+        exam={how.value: choose_points(counts[how], task.labels) for how in Aggregate},
+        temperatures=choose_temperature(sums[LOSS].astype(np.float64), task.labels, counts[SLICE]),
+    )

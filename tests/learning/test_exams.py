@@ -1,0 +1,29 @@
+"""An exam is positive when any slice is, and its probability does not depend on the order of slices."""
+
+import numpy as np
+
+from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+
+PATIENTS = np.array(["a", "b", "a", "a", "b"])
+SERIES = np.array(["s1", "s1", "s1", "s2", "s1"])  # two patients use the name s1
+LABELS = np.array([[0, 0], [0, 1], [1, 0], [0, 0], [0, 0]], np.float32)
+FOUND = np.array([[0.5, 0.1], [0.2, 0.9], [0.5, 0.2], [0.3, 0.0], [0.4, 0.0]], np.float32)
+
+
+def test_exams_by_hand() -> None:
+    exams = group_exams(LABELS, PATIENTS, SERIES)
+    assert exams.patients.tolist() == ["a", "a", "b"]
+    np.testing.assert_array_equal(exams.labels, [[1, 0], [0, 0], [0, 1]])
+    np.testing.assert_allclose(exam_probabilities(FOUND, exams, Aggregate.max), [[0.5, 0.2], [0.3, 0], [0.4, 0.9]])
+    np.testing.assert_allclose(
+        exam_probabilities(FOUND, exams, Aggregate.noisy_or), [[0.75, 0.28], [0.3, 0], [0.52, 0.9]], rtol=1e-6
+    )
+
+
+def test_noisy_or_is_at_least_the_max_and_keeps_small_probabilities() -> None:
+    one = group_exams(np.zeros((1000, 1), np.float32), np.zeros(1000), np.zeros(1000))
+    tiny = np.full((1000, 1), 1e-12)
+    np.testing.assert_allclose(exam_probabilities(tiny, one, Aggregate.noisy_or), [[1e-9]], rtol=1e-6)
+    assert exam_probabilities(tiny, one, Aggregate.max)[0, 0] == 1e-12
+    certain = np.r_[tiny[:-1], [[1.0]]]
+    assert exam_probabilities(certain, one, Aggregate.noisy_or)[0, 0] == 1.0

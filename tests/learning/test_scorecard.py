@@ -1,0 +1,130 @@
+"""The scorecard is plain JSON, agrees with its parts, and says what it cannot say."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import CHEST
+
+from fl_rsna.learning.calibration import BINS
+from fl_rsna.learning.curves import pr_points, roc_points
+from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.metrics import auroc, average_precision, log_loss
+from fl_rsna.learning.operating import OperatingPoints
+from fl_rsna.learning.scorecard import scorecard
+from fl_rsna.learning.validation import choose, site_sums
+from fl_rsna.task import ICH, Task
+
+PATIENTS, SERIES, EACH = 24, 2, 6
+
+
+def scored(task: Task = ICH) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, probabilities, patients and series; a label each by patient in turn, the last label never."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(PATIENTS), SERIES * EACH)
+    series = np.repeat(np.arange(PATIENTS * SERIES), EACH)
+    labels = np.zeros((len(patients), len(task.labels)), np.float32)
+    kind = patients % (len(task.labels) - 1)
+    labels[np.arange(len(patients)), kind] = task is CHEST or np.tile([0, 1], len(patients) // 2)
+    logits = 2 * labels + rng.normal(0, 1, labels.shape)
+    found = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) if task is CHEST else 1 / (1 + np.exp(1 - logits))
+    return labels, found.astype(np.float32), patients, series
+
+
+def chosen(task: Task = ICH) -> OperatingPoints:
+    return choose(site_sums(*scored(task), task), task)
+
+
+def card(task: Task = ICH, settings: OperatingPoints | None = None, with_series: bool = True) -> dict[str, Any]:
+    labels, found, patients, series = scored(task)
+    return scorecard(
+        labels, found, patients, series if with_series else None, task=task, settings=settings, seed=3, resamples=100
+    )
+
+
+def test_a_scorecard_is_plain_json_and_the_same_again() -> None:
+    found = card(settings=chosen())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found == card(settings=chosen())
+    assert (found["slices"], found["patients"], found["exams"]) == (288, 24, 48)
+    assert set(found["exam"]) == {"max", "noisy_or"}
+
+
+def test_values_are_those_of_the_single_metrics() -> None:
+    labels, probabilities, patients, series = scored()
+    found, exams = card(), group_exams(labels, patients, series)
+    assert found["log_loss"]["value"] == pytest.approx(log_loss(labels, probabilities, ICH))
+    for i, label in enumerate(ICH.labels):
+        assert found["slice"][label]["auroc"]["value"] == pytest.approx(auroc(labels[:, i], probabilities[:, i]))
+        for how in Aggregate:
+            of_exams = exam_probabilities(probabilities, exams, how)[:, i]
+            expected = average_precision(exams.labels[:, i], of_exams)
+            assert found["exam"][how.value][label]["average_precision"]["value"] == pytest.approx(expected)
+
+
+def test_a_label_that_never_was_has_numbers_only_where_they_mean_something() -> None:
+    never = card(settings=chosen())["slice"][ICH.labels[-1]]
+    assert never["auroc"]["positives"] == never["auroc"]["positive_patients"] == 0
+    assert never["auroc"]["value"] is never["average_precision"]["value"] is never["brier"]["low"] is None
+    assert never["brier"]["value"] > 0
+    assert never["points"] == {"sensitivity_95": None, "specificity_90": None, "youden": None}
+    assert never["temperature"] is never["calibration"]["after"] is None
+
+
+def test_points_and_temperatures_are_applied_as_they_come() -> None:
+    settings = chosen()
+    found = card(settings=settings)
+    for label in ICH.labels[:-1]:
+        shown = found["slice"][label]
+        assert {name: point["threshold"] for name, point in shown["points"].items()} == settings.slice[label]
+        assert shown["points"]["sensitivity_95"]["sensitivity"]["value"] >= 0.95
+        assert shown["points"]["specificity_90"]["specificity"]["value"] >= 0.90
+        point = shown["points"]["youden"]
+        assert point["tp"] + point["fp"] + point["tn"] + point["fn"] == 288
+        assert point["sensitivity"]["value"] + point["false_negative_rate"]["value"] == pytest.approx(1)
+        exam = found["exam"]["max"][label]["points"]["youden"]
+        assert exam["threshold"] == settings.exam["max"][label]["youden"]
+        assert shown["temperature"] == settings.temperatures[label]
+
+
+def test_without_settings_or_series_nothing_is_made_up() -> None:
+    found = card(with_series=False)
+    assert (found["exams"], found["exam"]) == (0, {})
+    assert found["slice"]["any"]["points"] == {}
+    assert found["slice"]["any"]["calibration"]["after"] is None
+
+
+def test_the_curve_holds_every_slice_once() -> None:
+    curve = card()["slice"]["any"]["calibration"]["before"]["bins"]
+    assert len(curve) == BINS
+    assert sum(part["count"] for part in curve) == 288
+    for part in curve:
+        if part["count"]:
+            assert part["low"] <= part["mean"] <= part["high"]
+        else:
+            assert part["mean"] is part["share"] is part["share_low"] is None
+
+
+def test_classes_are_scored_one_against_the_rest() -> None:
+    labels, probabilities, *_ = scored(CHEST)
+    found = card(CHEST, chosen(CHEST))
+    assert found["log_loss"]["value"] == pytest.approx(log_loss(labels, probabilities, CHEST))
+    assert found["log_loss"]["low"] < found["log_loss"]["value"] < found["log_loss"]["high"]
+    for i, label in enumerate(CHEST.labels):
+        assert found["slice"][label]["auroc"]["value"] == pytest.approx(auroc(labels[:, i], probabilities[:, i]))
+    assert found["slice"]["typical"]["calibration"]["after"]["brier"]["value"] > 0
+
+
+def test_curve_points_run_from_corner_to_corner_and_hold_the_area() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random(3000) < 0.3).astype(np.float32)
+    scores = (labels + rng.normal(0, 1, 3000)).astype(np.float32)
+    roc, pr = roc_points(labels, scores), pr_points(labels, scores)
+    assert len(roc["fpr"]) <= 200
+    assert (roc["fpr"][0], roc["tpr"][0], roc["fpr"][-1], roc["tpr"][-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(auroc(labels, scores), abs=0.002)
+    assert len(pr["recall"]) <= 200
+    assert (pr["recall"][0], pr["recall"][-1]) == (0, 1)
+    assert np.trapezoid(pr["precision"], pr["recall"]) == pytest.approx(average_precision(labels, scores), abs=0.01)
+    assert roc_points(labels * 0, scores) == {"fpr": [], "tpr": []}
+    assert pr_points(labels * 0, scores) == {"recall": [], "precision": []}
