@@ -6,21 +6,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.federation.baselines import ALONE
+from fl_rsna.federation.baselines import ALONE, matrix_entry
+from fl_rsna.federation.site_scoring import final_predictions
 from fl_rsna.learning.metrics import compare_aurocs
+from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import Listener, RunFolder
 from fl_rsna.task import Task, named_task
 
 PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}
+GLOBAL = "federated"  # the row of the global model in the matrix of models and sites
 
 
 def run_gap(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> dict[str, Any]:
@@ -38,30 +39,52 @@ def run_gap(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Liste
     found = {name: [_predictions(path) for path in _model_folders(folder / name)] for name in PARTS}
     federated = json.loads((folder / "federated" / "summary.json").read_text())
     against = {name: _gap(found["federated"][0], found[name], task, config.seed) for name in ("central", "local")}
-    summary = {**federated, "baseline": Baseline.gap.value, "gap": against}
+    local = json.loads((folder / "local" / "summary.json").read_text())
+    matrix = {**local["matrix"], GLOBAL: {site: matrix_entry(card) for site, card in federated["sites"].items()}}
+    joining = _joining(folder, federated, local, task, config.seed)
+    summary = {**federated, "baseline": Baseline.gap.value, "gap": against, "matrix": matrix, "joining": joining}
     RunFolder(folder).write_json("summary.json", summary)
     return summary
 
 
+def _joining(
+    folder: Path, federated: dict[str, Any], local: dict[str, Any], task: Task, seed: int
+) -> dict[str, dict[str, Any]]:
+    """What each site gains or loses by joining: the global model against its own, paired over its own validation patients.
+
+    Read from what the simulated sites remember; between real machines each would compare by itself.
+    """
+
+    def remembered(part: str, site: str, run_id: str) -> Path:
+        return final_predictions(RunFolder(folder / part).site_memory / site, run_id)
+
+    found = {}
+    for site, alone in local["alone"].items():
+        paths = [
+            remembered("federated", site, federated.get("run_id", "")),
+            remembered("local", site, alone.get("run_id", "")),
+        ]
+        if all(path.exists() for path in paths):
+            ours, own = (pd.read_parquet(path) for path in paths)
+            found[site] = _gap(ours, [own], task, derive_seed(seed, "joining", site))
+    return found
+
+
 def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) -> dict[str, Any]:
-    """By label: AUROC federated minus and over the reference's, which is the mean over several models' AUROC."""
+    """By label: AUROC of the first minus and over the reference's, which is the mean over several models' AUROC."""
     patients = ours[task.group_key].to_numpy()
     return {
         label: asdict(
             compare_aurocs(
-                ours[f"label_{label}"].to_numpy(np.float32),
-                _column(ours, label),
-                [_column(table, label) for table in theirs],
+                labels_in(ours, [label])[:, 0],
+                probabilities_in(ours, [label])[:, 0],
+                [probabilities_in(table, [label])[:, 0] for table in theirs],
                 patients,
                 seed=derive_seed(seed, "bootstrap", label),
             )
         )
         for label in task.labels
     }
-
-
-def _column(table: pd.DataFrame, label: str) -> NDArray[np.float32]:
-    return table[f"probability_{label}"].to_numpy(np.float32)
 
 
 def _model_folders(part: Path) -> list[Path]:

@@ -4,18 +4,16 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.federation.ending import final_model, finish
-from fl_rsna.federation.messages import instruct
+from fl_rsna.federation.ending import finish
 from fl_rsna.federation.progress import Progress
 from fl_rsna.federation.records import read_model
-from fl_rsna.federation.replies import address, read_evaluations
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.rounds import begin, play_rounds
+from fl_rsna.federation.scoring import ask_sites
 from fl_rsna.federation.setting import Setting, announce, call_sites
 from fl_rsna.runs import RunFolder, is_finished
 
@@ -50,7 +48,8 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
         "cohort": {"name": cohort.name, "sha256": cohort.sha256, "sites": len(setting.sites)},
         "wall_s": sum(score["wall_s"] for score in scores.values()),
         "alone": {
-            site: {name: score[name] for name in ("model_sha256", "test_site")} for site, score in scores.items()
+            site: {name: score[name] for name in ("run_id", "model_sha256", "test_site", "operating_points")}
+            for site, score in scores.items()
         },
         "matrix": matrix,
     }
@@ -68,11 +67,15 @@ def _folder(run: RunFolder, site: Site) -> RunFolder:
     return alone
 
 
-def _at_every_site(setting: Setting, alone: Setting, progress: Progress) -> dict[str, dict[str, float]]:
-    """Metrics of one site's final model on the validation part of each."""
-    model, round_ = read_model(alone.run.folder / "model.safetensors", alone.network), final_model(alone, progress)[1]
-    told = replace(setting.told, run_id=progress.run_id, round=round_, accepted={})
-    messages, down = address(setting.sites, MessageType.EVALUATE, model, instruct(told), round_)
-    replies = setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s)
-    records = read_evaluations(setting.sites, replies, bytes_down=down, on_reply=lambda reply: None)
-    return {record.site: record.metrics for record in records}
+def _at_every_site(setting: Setting, alone: Setting, progress: Progress) -> dict[str, dict[str, Any]]:
+    """Loss, AUROCs and their intervals of one site's final model on the validation part of each, as far as they answered."""
+    model = read_model(alone.run.folder / "model.safetensors", alone.network)
+    found = ask_sites(setting, progress, model, lambda phase: lambda reply: None)
+    return {site: matrix_entry(card) for site, card in found.cards.items()}
+
+
+def matrix_entry(card: dict[str, Any]) -> dict[str, Any]:
+    """What a matrix of models and sites shows of a scorecard."""
+    areas = {label: of_label["auroc"] for label, of_label in card["slice"].items()}
+    known = {f"auroc/{label}": area["value"] for label, area in areas.items() if area["value"] is not None}
+    return {"loss": card["log_loss"]["value"], **known, "auroc": areas}

@@ -8,10 +8,9 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl_rsna.cohort.sites import read_cohort
-from fl_rsna.federation.messages import (
-    reply_failure,
-)
+from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, reply_failure
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
+from fl_rsna.federation.site_scoring import count, score
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.process import settle_process
 
@@ -31,6 +30,14 @@ def make_client_app(locate: Callable[[Context], Place]) -> ClientApp:
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
         return _answer(message, lambda: evaluate(message, locate(context)))
+
+    @app.evaluate(action_of(COUNTS))
+    def _counts(message: Message, context: Context) -> Message:
+        return _answer(message, lambda: count(message, locate(context)))
+
+    @app.evaluate(action_of(SCORECARD))
+    def _scorecard(message: Message, context: Context) -> Message:
+        return _answer(message, lambda: score(message, locate(context)))
 
     return app
 

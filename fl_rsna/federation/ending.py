@@ -8,6 +8,7 @@ from fl_rsna.federation.progress import Progress
 from fl_rsna.federation.recalibration import is_recalibrated, recalibrated
 from fl_rsna.federation.records import read_model, write_model
 from fl_rsna.federation.rollcall import summed_controls
+from fl_rsna.federation.scoring import score_at_sites
 from fl_rsna.federation.setting import Setting
 from fl_rsna.learning.flat import FlatModel, model_sha256
 
@@ -24,19 +25,21 @@ def _takes_last(setting: Setting, progress: Progress) -> bool:
 
 
 def finish(setting: Setting, progress: Progress) -> None:
-    """Score the selected model with intervals, and write it, its predictions and summary.json. Raises BelowQuorum."""
+    """Score the selected model at the sites and on the test site; write it, its predictions and summary.json. Raises BelowQuorum."""
     final, selected = final_model(setting, progress)
     write_last(setting, progress)
     if is_recalibrated(setting):
         final = recalibrated(setting, progress, final)
+    at_sites = score_at_sites(setting, progress, final)
     found = setting.test.probabilities(final)
-    scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed)
+    scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed, at_sites.points)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
     sha256 = model_sha256(final, setting.told.layout_sha256)
     write_of(setting, final, "model.safetensors", {"round": selected, "model_sha256": sha256})
     summary = {
         "status": "finished",
         "baseline": setting.config.baseline.value,
+        "run_id": progress.run_id,
         "model_sha256": sha256,
         "rounds": progress.round,
         "selected_round": selected,
@@ -55,6 +58,7 @@ def finish(setting: Setting, progress: Progress) -> None:
         "bytes_up": progress.bytes_up,
         "site_failures": progress.failures,
         "test_site": scores,
+        **at_sites.as_facts(),
     }
     setting.run.write_json("summary.json", summary)
     setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])

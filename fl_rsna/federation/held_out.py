@@ -7,12 +7,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import ModelConfig, TrainConfig
 from fl_rsna.learning.controls import Control, control_scores
 from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.flat import FlatModel, unflatten
-from fl_rsna.learning.metrics import auroc, auroc_with_interval, average_precision, log_loss
+from fl_rsna.learning.metrics import auroc, auroc_with_interval, log_loss
 from fl_rsna.learning.model import build_model
+from fl_rsna.learning.operating import OperatingPoints
+from fl_rsna.learning.predictions import prediction_table
+from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, predict
 from fl_rsna.task import Task
@@ -46,40 +50,35 @@ class HeldOut:
         return {"test_loss": log_loss(self._labels, found, self.task), **areas}
 
     def scores(
-        self, found: NDArray[np.float32], controls: dict[Control, NDArray[np.int64]], seed: int
+        self,
+        found: NDArray[np.float32],
+        controls: dict[Control, NDArray[np.int64]],
+        seed: int,
+        points: OperatingPoints | None,
     ) -> dict[str, Any]:
-        """Final numbers: AUROC with patient-bootstrap intervals and average precision a label, and the controls' AUROC."""
+        """The scorecard at operating points that were chosen elsewhere, and the controls' AUROC over the same draws of patients."""
         table = self.data.index.iloc[self._rows]
-        patients = table[self.task.group_key].to_numpy()
-        control_found = {control: control_scores(counted, table, control) for control, counted in controls.items()}
+        patients, drawn = table[self.task.group_key].to_numpy(), derive_seed(seed, "bootstrap", TEST_SITE)
+        card = scorecard(
+            self._labels, found, patients, table["series_id"].to_numpy(), task=self.task, settings=points, seed=drawn
+        )
 
         def area(scores: NDArray[np.float32], label: int) -> dict[str, Any]:
-            drawn = derive_seed(
-                seed, "bootstrap", self.task.labels[label]
-            )  # one draw of patients for model and controls
             return asdict(auroc_with_interval(self._labels[:, label], scores[:, label], patients, seed=drawn))
 
         return {
-            "slices": len(table),
-            "patients": len(np.unique(patients)),
-            "log_loss": log_loss(self._labels, found, self.task),
-            "slice": {
-                label: {
-                    "auroc": area(found, i),
-                    "average_precision": average_precision(self._labels[:, i], found[:, i]),
-                }
-                for i, label in enumerate(self.task.labels)
-            },
+            **card,
+            "log_loss": card["log_loss"]["value"],
+            "log_loss_interval": card["log_loss"],
             "controls": {
-                control.value: {label: {"auroc": area(scores, i)} for i, label in enumerate(self.task.labels)}
-                for control, scores in control_found.items()
+                control.value: {
+                    label: {"auroc": area(control_scores(counted, table, control), i)}
+                    for i, label in enumerate(self.task.labels)
+                }
+                for control, counted in controls.items()
             },
         }
 
     def predictions(self, found: NDArray[np.float32]) -> pd.DataFrame:
-        """One row a test slice: ids, labels as `label_<name>`, probabilities as `probability_<name>`."""
-        table = self.data.index.iloc[self._rows][
-            ["image_id", "patient_id", "study_id", "series_id", "rank"]
-        ].reset_index(drop=True)
-        labels = {f"label_{name}": self._labels[:, i].astype(np.int8) for i, name in enumerate(self.task.labels)}
-        return table.assign(**labels, **{f"probability_{name}": found[:, i] for i, name in enumerate(self.task.labels)})
+        """One row a test slice, as learning/predictions.py writes them."""
+        return prediction_table(self.data, self._rows, found, self.task)

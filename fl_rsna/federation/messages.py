@@ -22,13 +22,14 @@ from fl_rsna.learning.flat import FlatModel
 
 T = TypeVar("T")
 
-ARRAYS, CONFIG, METRICS, FAILURE, SITE = "arrays", "config", "metrics", "failure", "site"
+ARRAYS, CONFIG, METRICS, FAILURE, SITE, SCORE = "arrays", "config", "metrics", "failure", "site", "score"
 RECORDS: dict[str, type[Any]] = {
     "model": ModelConfig,
     "train": TrainConfig,
     "strategy": StrategyConfig,
     "faults": FaultsConfig,
 }
+COUNTS, SCORECARD = f"{MessageType.EVALUATE}.counts", f"{MessageType.EVALUATE}.scorecard"  # of the final model
 RUN_ID = re.compile(r"[0-9a-f]{0,64}")
 INTEGERS = "integers"
 SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
@@ -119,8 +120,18 @@ def failure_of(message: Message) -> tuple[str, str] | None:
 def phase_of(message: Message) -> dict[str, Any]:
     """The round and phase a message to a site belongs to, as the run's events name them; the roll call has no round."""
     group, kind = message.metadata.group_id, message.metadata.message_type
-    phase = {MessageType.QUERY: "roll call", MessageType.EVALUATE: "validation"}.get(kind, kind)
+    phase = {
+        MessageType.QUERY: "roll call",
+        MessageType.EVALUATE: "validation",
+        COUNTS: "operating points",
+        SCORECARD: "scorecard",
+    }.get(kind, kind)
     return {"round": int(group) if group else 0, "phase": phase}
+
+
+def action_of(kind: str) -> str:
+    """What a ClientApp registers for messages of this kind: Flower writes `<category>.<action>`."""
+    return kind.partition(".")[2]
 
 
 def describe(error: Exception) -> str:

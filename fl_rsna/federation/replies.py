@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -29,6 +30,8 @@ from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.learning.flat import FlatModel
 from fl_rsna.learning.seeds import derive_seed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,19 +146,38 @@ def _in_time(record: SiteReply, seconds: float, deadline_s: float | None, sent: 
     return replace(record, metrics={**record.metrics, "virtual_s": seconds}), sent
 
 
+def hear(
+    sites: list[Site],
+    replies: Iterable[Message],
+    read: Callable[[Message], T],
+    *,
+    bytes_down: int,
+    on_reply: Callable[[SiteReply], None],
+) -> list[tuple[SiteReply, T | None]]:
+    """Every site's metrics and what `read` finds in its reply, in site order; None beside the failure of one that has no such reply."""
+    heard: list[tuple[SiteReply, T | None]] = []
+    for site, reply in in_site_order(sites, replies):
+        found, metrics, up = None, dict[str, float](), 0
+        error, text = ("no reply in time", "") if reply is None else failure_of(reply) or ("", "")
+        if reply is not None and not error:
+            try:
+                found, metrics, up = read(reply), _metrics(reply), num_bytes(reply.content)
+            except (KeyError, ValueError) as unreadable:
+                error = f"expected the reply of this phase, got another ({describe(unreadable)})"
+        record = SiteReply(
+            site=site.name, metrics=metrics, bytes_down=bytes_down, bytes_up=up, error=error, traceback=text
+        )
+        heard.append((record, found))
+        on_reply(record)
+    return heard
+
+
 def read_evaluations(
     sites: list[Site], replies: Iterable[Message], *, bytes_down: int, on_reply: Callable[[SiteReply], None]
 ) -> list[SiteReply]:
     """Every site's validation metrics, or its failure, in site order."""
-    records = []
-    for site, reply in in_site_order(sites, replies):
-        error, text = ("no reply in time", "") if reply is None else failure_of(reply) or ("", "")
-        metrics, up = (_metrics(reply), num_bytes(reply.content)) if reply is not None and not error else ({}, 0)
-        records.append(
-            SiteReply(site=site.name, metrics=metrics, bytes_down=bytes_down, bytes_up=up, error=error, traceback=text)
-        )
-        on_reply(records[-1])
-    return records
+    heard = hear(sites, replies, lambda reply: None, bytes_down=bytes_down, on_reply=on_reply)
+    return [record for record, _ in heard]
 
 
 def weighted_mean(records: list[SiteReply], metric: str) -> float | None:

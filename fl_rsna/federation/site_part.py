@@ -79,10 +79,10 @@ def train(message: Message, place: Place) -> Message:
     """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
     told = read_instructions(message)
     folder, device = place.memory / told.run_id, choose_device(told.train.device)
-    data = _data(place.folders, told.model.image_size)
+    data = open_data(place.folders, told.model.image_size)
     accepted = told.accepted.get(data.name, 0)
     memory = recall(folder, accepted)
-    task, model = _ready(message, data, told, memory)
+    task, model = ready(message, data, told, memory)
     received, control = flatten(model), _control_in(message)
     if told.estimate:
         result = estimate_norm(model, data, batch_size=EVALUATION_BATCH, device=device)
@@ -128,9 +128,9 @@ def evaluate(message: Message, place: Place) -> Message:
     Under Ditto the site's own model is scored, too, as `personal/...`.
     """
     told = read_instructions(message)
-    data = _data(place.folders, told.model.image_size)
+    data = open_data(place.folders, told.model.image_size)
     memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0))
-    task, model = _ready(message, data, told, memory)
+    task, model = ready(message, data, told, memory)
     metrics = _scores(model, data, task, told)
     if PERSONAL in memory:
         unflatten(FlatModel(memory[PERSONAL], flatten(model).integers), model)
@@ -167,7 +167,7 @@ def _round(told: Instructions, data: SiteData, task: Task, device: torch.device,
     )
 
 
-def _ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, Classifier]:
+def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, Classifier]:
     """The model in the message, with the layers that are the site's own put in."""
     task = named_task(TaskName(told.task))
     model = _model(json.dumps(asdict(told.model)), task, data.image)
@@ -190,7 +190,7 @@ def _open(folders: tuple[Path, ...], image_size: int) -> SiteData:
     return open_pooled(folders, image_size=image_size)
 
 
-def _data(folders: tuple[Path, ...], image_size: int) -> SiteData:
+def open_data(folders: tuple[Path, ...], image_size: int) -> SiteData:
     """As `_open`, kept between messages until a site's files change."""
     files = [folder / name for folder in folders for name in ("site.json", "index.csv")]
     return _kept(folders, image_size, tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files))

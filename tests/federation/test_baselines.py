@@ -79,6 +79,27 @@ def test_gaps_are_those_of_the_predictions(gap: Path) -> None:
     assert found["gap"]["local"]["any"]["difference"]["value"] == pytest.approx(parts["federated"] - mean)
 
 
+def test_the_matrix_has_the_global_model_and_intervals(gap: Path, cohort: Cohort) -> None:
+    summary = read(gap / "summary.json")
+    assert list(summary["matrix"]) == [*cohort.sites, "federated"]
+    for site in cohort.sites:
+        card = read(gap / "federated" / "summary.json")["sites"][site]
+        assert summary["matrix"]["federated"][site]["auroc"]["any"] == card["slice"]["any"]["auroc"]
+
+
+def test_what_a_site_gains_by_joining_is_paired_over_its_own_patients(gap: Path, cohort: Cohort) -> None:
+    summary = read(gap / "summary.json")
+    assert list(summary["joining"]) == list(cohort.sites)
+    for site, by_label in summary["joining"].items():
+        joined, alone = (summary["matrix"][model][site]["auroc"]["any"] for model in ("federated", site))
+        difference = by_label["any"]["difference"]
+        assert difference["positives"] == joined["positives"] == alone["positives"]
+        if joined["value"] is None:
+            assert difference["value"] is None
+        else:
+            assert difference["value"] == pytest.approx(joined["value"] - alone["value"])
+
+
 def test_a_gap_that_was_cut_short_goes_on(gap: Path, cohort: Cohort) -> None:
     before = {path: path.stat().st_mtime_ns for path in gap.rglob("*.safetensors")}
     summary, gone = read(gap / "summary.json"), gap / "local" / "alone" / "site-2"

@@ -62,7 +62,10 @@ def test_statistics_are_the_sites_weighted_mean_under_the_last_model(cohort: Coh
 def test_it_is_counted_and_written_down(whole: Path) -> None:
     summary, sites = json.loads((whole / "summary.json").read_text()), pd.read_csv(whole / "sites.csv")
     assert summary["recalibrated"]
-    assert sites["phase"].tolist() == ["train"] * 3 + ["validation"] * 3 + ["recalibration"] * 3
+    assert (
+        sites["phase"].tolist()
+        == ["train"] * 3 + ["validation"] * 3 + ["recalibration"] * 3 + ["operating points"] * 3 + ["scorecard"] * 3
+    )
     assert summary["bytes_up"] == sites["bytes_up"].sum()
 
 

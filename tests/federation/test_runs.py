@@ -67,7 +67,14 @@ def test_another_seed_gives_another_model(cohort: Cohort, tmp_path: Path, undist
 
 
 def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path) -> None:
-    names = {path.relative_to(undisturbed).as_posix() for path in undisturbed.rglob("*") if path.is_file()}
+    found = {path.relative_to(undisturbed) for path in undisturbed.rglob("*") if path.is_file()}
+    remembered = {
+        path for path in found if path.parts[0] == "site_memory"
+    }  # of site-1, -2 and -3: in runs' own folders
+    assert sorted((path.parts[1], path.name) for path in remembered) == [
+        (name, "final.parquet") for name in cohort.sites
+    ]
+    names = {path.as_posix() for path in found - remembered}
     expected = {"config.yaml", "manifest.json", "events.jsonl", "rounds.csv", "sites.csv", "predictions.parquet"}
     assert names == expected | {
         "model.safetensors",
@@ -83,9 +90,10 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
     summary = json.loads((undisturbed / "summary.json").read_text())
     rounds, sites = pd.read_csv(undisturbed / "rounds.csv"), pd.read_csv(undisturbed / "sites.csv")
     assert rounds["round"].tolist() == [0, 1, 2]
-    assert len(sites) == 2 * 2 * 3  # rounds, phases, sites
-    assert rounds["bytes_down"].sum() == sites["bytes_down"].sum() == summary["bytes_down"]
-    assert rounds["bytes_up"].sum() == sites["bytes_up"].sum() == summary["bytes_up"]
+    assert len(sites) == 2 * 2 * 3 + 2 * 3  # rounds, phases, sites; operating points and scorecards
+    for way in ("bytes_down", "bytes_up"):
+        assert rounds[way].sum() == sites.loc[sites["round"] <= 2, way].sum()
+        assert sites[way].sum() == summary[way]
     predictions = pd.read_parquet(undisturbed / "predictions.parquet")
     area = summary["test_site"]["slice"]["any"]["auroc"]
     assert area["positives"] == predictions["label_any"].sum()
@@ -96,7 +104,7 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
     events = [json.loads(line)["event"] for line in (undisturbed / "events.jsonl").read_text().splitlines()]
     assert events[0] == "roll_call"
     assert events[-1] == "run_end"
-    assert events.count("site_done") == 12
+    assert events.count("site_done") == 18
 
 
 def test_saved_model_carries_its_config_and_loads(undisturbed: Path) -> None:
@@ -181,7 +189,9 @@ def test_one_site_breaking_after_the_roll_call_is_named_and_the_rest_go_on(own_c
     failed = [event for event in events if event["event"] == "site_failed"]
     assert {event["site"] for event in failed} == {"site-2"}
     assert all("Traceback" in event["traceback"] for event in failed)
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["site_failures"] == len(failed) == 4
+    assert (
+        json.loads((tmp_path / "run" / "summary.json").read_text())["site_failures"] == len(failed) == 5
+    )  # two rounds of two phases, and the counts at the end
 
 
 @pytest.mark.parametrize("workers", [0, 1])

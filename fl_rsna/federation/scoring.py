@@ -1,0 +1,139 @@
+"""How good the final model is at the sites: operating points chosen from sums of their counts, and a scorecard of each.
+
+Both are asked of every site, whatever its part in the rounds. A site that fails here is a named event and has no scorecard;
+the operating points then rest on the others. No choice sees the test site.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from fl_rsna.federation.messages import CONFIG, COUNTS, SCORE, SCORECARD, Instructions, instruct, num_bytes, record_in
+from fl_rsna.federation.progress import Progress
+from fl_rsna.federation.records import recorder
+from fl_rsna.federation.replies import SiteReply, address, hear
+from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.setting import Setting
+from fl_rsna.federation.site_scoring import LOSSES, POINTS, SLICES
+from fl_rsna.federation.wire import unpack
+from fl_rsna.learning.exams import Aggregate
+from fl_rsna.learning.flat import FlatModel
+from fl_rsna.learning.operating import (
+    BINS,
+    TEMPERATURES,
+    OperatingPoints,
+    choose_points,
+    choose_temperature,
+)
+from fl_rsna.task import LabelKind, Task
+
+Sums = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtSites:
+    """What the sites' validation parts say of a model; no points when no site answered."""
+
+    points: OperatingPoints | None
+    asked: int
+    counted: int  # sites whose counts the points rest on
+    cards: dict[str, dict[str, Any]]  # scorecard by site
+    replies: list[SiteReply]
+
+    def as_facts(self) -> dict[str, Any]:
+        """For summary.json."""
+        if self.points is None:
+            return {"operating_points": None, "sites": {}}
+        rests_on = f"validation parts of {self.counted} of {self.asked} sites"
+        return {"operating_points": {"chosen_on": rests_on, **self.points.to_json()}, "sites": self.cards}
+
+
+def score_at_sites(setting: Setting, progress: Progress, model: FlatModel) -> AtSites:
+    """Ask every site about the run's final model, write its part down, and count bytes and failures.
+
+    Written down as the round after the last, which a run that was killed at it plays again.
+    """
+    found = ask_sites(setting, progress, model, lambda phase: recorder(setting.run, phase, progress.round + 1))
+    progress.bytes_down += sum(reply.bytes_down for reply in found.replies)
+    progress.bytes_up += sum(reply.bytes_up for reply in found.replies)
+    progress.failures += sum(bool(reply.error) for reply in found.replies)
+    return found
+
+
+def ask_sites(
+    setting: Setting, progress: Progress, model: FlatModel, record: Callable[[str], Callable[[SiteReply], None]]
+) -> AtSites:
+    """Ask every site for its counts under `model`, choose, and ask those that counted for their scorecards.
+
+    `record` gives, for the name of a phase, what is done with each site's reply.
+    """
+    round_, task, timeout_s = progress.round + 1, setting.test.task, setting.config.strategy.timeout_s
+    told = replace(setting.told, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
+    messages, down = address(setting.sites, COUNTS, model, instruct(told), round_)
+    arriving = setting.grid.send_and_receive(messages, timeout=timeout_s)
+    heard = hear(
+        setting.sites,
+        arriving,
+        lambda reply: read_sums(reply, task),
+        bytes_down=down,
+        on_reply=record("operating points"),
+    )
+    replies, sums = [reply for reply, _ in heard], [found for _, found in heard if found is not None]
+    if not sums:
+        return AtSites(points=None, asked=len(heard), counted=0, cards={}, replies=replies)
+    points, counted = (
+        choose(sums, task),
+        [site for site, (_, found) in zip(setting.sites, heard, strict=True) if found is not None],
+    )
+    messages, down = _with_points(counted, told, points)
+    arriving = setting.grid.send_and_receive(messages, timeout=timeout_s)
+    scored = hear(counted, arriving, _read_card, bytes_down=down, on_reply=record("scorecard"))
+    cards = {reply.site: card for reply, card in scored if card is not None}
+    return AtSites(
+        points=points, asked=len(heard), counted=len(counted), cards=cards, replies=replies + [reply for reply, _ in scored]
+    )  # fmt: skip
+
+
+def choose(counted: list[Sums], task: Task) -> OperatingPoints:
+    """Thresholds and temperatures from the sites' sums, which is all they see."""
+    total = {name: np.sum([sums[name] for sums in counted], axis=0) for name in counted[0]}
+    return OperatingPoints(
+        slice=choose_points(total[SLICES], task.labels),
+        exam={kind.value: choose_points(total[kind.value], task.labels) for kind in Aggregate},
+        temperatures=choose_temperature(total[LOSSES], task.labels, total[SLICES]),
+    )
+
+
+def shapes_of(task: Task) -> dict[str, tuple[int, ...]]:
+    """What a site's sums look like."""
+    counts, losses = (len(task.labels), 2, BINS), 1 if task.kind is LabelKind.multi_class else len(task.labels)
+    return {SLICES: counts, **{kind.value: counts for kind in Aggregate}, LOSSES: (losses, len(TEMPERATURES))}
+
+
+def _with_points(sites: list[Site], told: Instructions, points: OperatingPoints) -> tuple[list[Message], int]:
+    """One message a site, without a model: it remembers what the last one said."""
+    asked = instruct(told)
+    asked[POINTS] = json.dumps(points.to_json())
+    content = RecordDict({CONFIG: asked})
+    return [Message(content, site.node_id, SCORECARD, group_id=str(told.round)) for site in sites], num_bytes(content)
+
+
+def read_sums(reply: Message, task: Task) -> Sums:
+    """Raises KeyError or ValueError when the reply holds none of the shapes of this task, or what cannot be counted."""
+    arrays, sums = record_in(reply.content, SCORE, ArrayRecord), Sums()
+    for name, shape in shapes_of(task).items():
+        values = unpack(arrays[name])
+        if values.size != np.prod(shape) or not np.isfinite(values).all() or values.min() < 0:
+            raise ValueError(f"{name}: expected {shape} numbers of at least 0, got {values.size} others")
+        sums[name] = values.reshape(shape)
+    return sums
+
+
+def _read_card(reply: Message) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads(str(record_in(reply.content, SCORE, ConfigRecord)["scorecard"]))
+    return card

@@ -1,0 +1,85 @@
+"""What a site does when the final model is there: counts for the operating points, then a scorecard of its own.
+
+The probabilities of its validation slices stay at the site, beside what else it remembers of the run. What leaves it are
+counts by probability, sums of losses, and at last the scorecard: metrics whose intervals are drawn from its own patients.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.whole import written_whole
+from fl_rsna.federation.messages import CONFIG, METRICS, SCORE, Instructions, read_instructions, record_in
+from fl_rsna.federation.site_part import Place, open_data, ready
+from fl_rsna.federation.site_state import recall
+from fl_rsna.federation.wire import pack
+from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.operating import OperatingPoints, loss_by_temperature, score_counts
+from fl_rsna.learning.predictions import labels_in, prediction_table, probabilities_in
+from fl_rsna.learning.scorecard import scorecard
+from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, predict
+from fl_rsna.task import Task, TaskName, named_task
+
+POINTS = "operating_points"
+SLICES, LOSSES = "slice", "losses"
+
+
+def count(message: Message, place: Place) -> Message:
+    """Score the final model, with what is personal here, on the validation part; remember that, and reply with counts of it."""
+    told = read_instructions(message)
+    data = open_data(place.folders, told.model.image_size)
+    task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
+    rows = data.rows("validation")
+    found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
+    table = prediction_table(data, rows, found, task)
+    path = final_predictions(place.memory, told.run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part:
+        table.to_parquet(part, index=False)
+    sums = {name: pack(array.reshape(-1)) for name, array in sums_of(table, task).items()}
+    content = RecordDict({SCORE: ArrayRecord(sums), METRICS: MetricRecord({"num-examples": len(table)})})
+    return Message(content, reply_to=message)
+
+
+def score(message: Message, place: Place) -> Message:
+    """The scorecard of what `count` remembered, at the operating points in the message."""
+    told = read_instructions(message)
+    points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
+    table = pd.read_parquet(final_predictions(place.memory, told.run_id))
+    name = open_data(place.folders, told.model.image_size).name
+    card = score_table(table, told, OperatingPoints.from_json(points), name)
+    content = RecordDict({SCORE: ConfigRecord({"scorecard": json.dumps(card)})})
+    content[METRICS] = MetricRecord({"num-examples": len(table)})
+    return Message(content, reply_to=message)
+
+
+def final_predictions(memory: Path, run_id: str) -> Path:
+    """Where a site keeps what the final model says of its validation slices."""
+    return memory / run_id / "final.parquet"
+
+
+def sums_of(table: pd.DataFrame, task: Task) -> dict[str, NDArray[np.generic]]:
+    """Counts of slices and exams by label, class and bin, and losses by temperature: what adds up over sites."""
+    labels, found = labels_in(table, task.labels), probabilities_in(table, task.labels)
+    exams = group_exams(labels, table["patient_id"].to_numpy(), table["series_id"].to_numpy())
+    of_exams = {kind.value: score_counts(exams.labels, exam_probabilities(found, exams, kind)) for kind in Aggregate}
+    return {SLICES: score_counts(labels, found), **of_exams, LOSSES: loss_by_temperature(labels, found, task)}
+
+
+def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints, site: str) -> dict[str, object]:
+    """Plain values, with intervals over the site's patients."""
+    task = named_task(TaskName(told.task))
+    return scorecard(
+        labels_in(table, task.labels),
+        probabilities_in(table, task.labels),
+        table[task.group_key].to_numpy(),
+        table["series_id"].to_numpy(),
+        task=task,
+        settings=points,
+        seed=derive_seed(told.seed, "bootstrap", site),
+    )
