@@ -43,7 +43,7 @@ from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.federation.engines.local import identify
 from fl_rsna.federation.messages import ARRAYS, METRICS, to_arrays
-from fl_rsna.federation.replies import fold
+from fl_rsna.federation.replies import Asked, fold
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import FlatModel, flatten
@@ -151,9 +151,8 @@ def fold_replies(rule: str, replies: int) -> dict[str, float]:
 def fold_ours(flat: FlatModel, count: int, replies: Iterator[Message]) -> np.ndarray:
     of = {"cohort_sha256": "", "task": "", "counts": {}, "controls": {}, "patients": frozenset()}
     sites = [Site(name=f"site-{number}", node_id=number, **of) for number in range(1, count + 1)]
-    folded, _, _ = fold(
-        sites, replies, flat, strategy=StrategyConfig(), train=TrainConfig(), round_=1, bytes_down=0, on_reply=lambda reply: None,
-    )  # fmt: skip
+    asked = Asked(sites=sites, model=flat, strategy=StrategyConfig(), train=TrainConfig(), round=1, bytes_down=0)
+    folded, _, _ = fold(asked, replies, lambda reply: None)
     return folded.mean
 
 

@@ -14,7 +14,7 @@ from fl_rsna.choices import Norm, Precision, StrategyName, Trainable
 from fl_rsna.federation.messages import instruct
 from fl_rsna.federation.progress import Progress
 from fl_rsna.federation.records import recorder
-from fl_rsna.federation.replies import address, fold
+from fl_rsna.federation.replies import Asked, address, fold
 from fl_rsna.federation.server_rules import ROBUST, Step, next_floats
 from fl_rsna.federation.setting import Setting
 from fl_rsna.learning.flat import FlatModel
@@ -42,16 +42,11 @@ def recalibrated(setting: Setting, progress: Progress, model: FlatModel) -> Flat
         setting.told, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted), estimate=True, precision_up=Precision.fp32
     )  # fmt: skip
     messages, down = address(setting.sites, MessageType.TRAIN, model, instruct(told), round_)
-    folded, _, replies = fold(
-        setting.sites,
-        setting.grid.send_and_receive(messages, timeout=strategy.timeout_s),
-        model,
-        strategy=strategy,
-        train=config.train,
-        round_=round_,
-        bytes_down=down,
-        on_reply=recorder(setting.run, PHASE, round_),
+    asked = Asked(
+        sites=setting.sites, model=model, strategy=strategy, train=config.train, round=round_, bytes_down=down
     )
+    arriving = setting.grid.send_and_receive(messages, timeout=strategy.timeout_s)
+    folded, _, replies = fold(asked, arriving, recorder(setting.run, PHASE, round_))
     step = Step(
         strategy=strategy, rate=1.0, round=round_, x=model.floats, folded=folded, num_sites=len(setting.sites),
         parameters=setting.parameters, trained=setting.trained,

@@ -90,49 +90,53 @@ def in_site_order(sites: list[Site], replies: Iterable[Message]) -> Iterator[tup
         yield site, waiting.pop(site.node_id, None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a round asked for, and of whom."""
+
+    sites: list[Site]
+    model: FlatModel  # what they were sent
+    strategy: StrategyConfig
+    train: TrainConfig
+    round: int
+    bytes_down: int  # of one message
+    second_size: int = 0  # length of the vector expected beside each model
+    timed: Callable[[SiteReply], float] = lambda reply: 0.0  # virtual seconds of a reply
+    deadline_s: float | None = None  # above which it comes too late
+    absent: AbstractSet[str] = frozenset()  # of `sites`: out of reach, not asked
+
+
 def fold(
-    sites: list[Site],
-    replies: Iterable[Message],
-    model: FlatModel,
-    *,
-    strategy: StrategyConfig,
-    train: TrainConfig,
-    round_: int,
-    bytes_down: int,
-    second_size: int = 0,
-    timed: Callable[[SiteReply], float] = lambda reply: 0.0,
-    deadline_s: float | None = None,
-    absent: AbstractSet[str] = frozenset(),
-    on_reply: Callable[[SiteReply], None],
+    asked: Asked, replies: Iterable[Message], on_reply: Callable[[SiteReply], None]
 ) -> tuple[Folded, NDArray[np.int64], list[SiteReply]]:
-    """Fold the replies to `model`, in site order, into a running mean; also integers and every site's record.
+    """Fold the replies, in site order, into a running mean; also integers and every site's record.
 
     Memory is one float64 vector, whatever the number of sites, unless the strategy needs every update. Integer
-    buffers are no quantity to average: the first site's are kept. `second_size` is the length of the vector expected
-    beside each model, 0 for none; `timed` gives a reply's virtual seconds, of which more than `deadline_s` are too many;
-    `absent` sites were not asked. Raises BelowQuorum when fewer than strategy.quorum * len(sites) replies are usable.
+    buffers are no quantity to average: the first site's are kept. Raises BelowQuorum when fewer than
+    strategy.quorum * len(sites) replies are usable.
     """
-    sums, records = Sums(model.floats, strategy, train), list[SiteReply]()
+    model, strategy = asked.model, asked.strategy
+    sums, records = Sums(model.floats, strategy, asked.train), list[SiteReply]()
     norm = distance(model.floats, np.zeros_like(model.floats))
-    expected = Expected(model=model, norm=norm, max_update=strategy.max_update, second_size=second_size)
+    expected = Expected(model=model, norm=norm, max_update=strategy.max_update, second_size=asked.second_size)
     with ThreadPoolExecutor(1) as beside:
-        for site, reply in in_site_order(sites, replies):
+        for site, reply in in_site_order(asked.sites, replies):
             hashed = beside.submit(update_sha256, reply)
-            record, sent = _usable(site, reply, expected, bytes_down)
-            if site.name in absent:
+            record, sent = _usable(site, reply, expected, asked.bytes_down)
+            if site.name in asked.absent:
                 record = replace(record, error="dropped out (simulated)", bytes_down=0)
             elif sent is not None:
-                record, sent = _in_time(record, timed(record), deadline_s, sent)
+                record, sent = _in_time(record, asked.timed(record), asked.deadline_s, sent)
             if sent is not None:
                 sums.add(sent, record.metrics)
                 record = replace(record, update_sha256=hashed.result())
             records.append(record)
             on_reply(record)
-    needed = max(fewest_sites(strategy), math.ceil(strategy.quorum * len(sites)))
+    needed = max(fewest_sites(strategy), math.ceil(strategy.quorum * len(asked.sites)))
     if sums.count < needed or sums.integers is None:
         failed = "; ".join(f"{record.site}: {record.error}" for record in records if record.error)
         raise BelowQuorum(
-            f"round {round_}: {sums.count} of {len(sites)} sites replied, {needed} are needed by strategy.quorum and strategy.name ({failed})"
+            f"round {asked.round}: {sums.count} of {len(asked.sites)} sites replied, {needed} needed by strategy.quorum and strategy.name ({failed})"
         )
     return sums.folded(), sums.integers, records
 

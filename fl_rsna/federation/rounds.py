@@ -18,6 +18,7 @@ from fl_rsna.federation.network import site_seconds
 from fl_rsna.federation.progress import Progress, load_progress, save_progress
 from fl_rsna.federation.records import STATE, keep_round, recorder, write_round
 from fl_rsna.federation.replies import (
+    Asked,
     BelowQuorum,
     SiteReply,
     address,
@@ -144,20 +145,20 @@ def _train(
     second = second_vector(progress.memory, second_size)
     asked = [site for site in chosen if site.name not in out]
     messages, down = address(asked, MessageType.TRAIN, progress.model, instruct(told), round_, second, precision)
-    folded, integers, replies = fold(
-        chosen,
-        setting.grid.send_and_receive(messages, timeout=strategy.timeout_s),
-        progress.model,
+    expected = Asked(
+        sites=chosen,
+        model=progress.model,
         strategy=strategy,
         train=setting.config.train,
-        round_=round_,
+        round=round_,
         bytes_down=down,
         second_size=second_size,
         timed=lambda reply: _virtual_seconds(setting, reply, round_),
         deadline_s=setting.config.faults.deadline_s,
         absent=out,
-        on_reply=recorder(setting.run, "train", round_),
     )
+    arriving = setting.grid.send_and_receive(messages, timeout=strategy.timeout_s)
+    folded, integers, replies = fold(expected, arriving, recorder(setting.run, "train", round_))
     factor = schedule_factor(strategy.server_schedule, round_, setting.config.rounds)
     step = Step(
         strategy=strategy,

@@ -13,7 +13,7 @@ from fl_rsna.choices import StrategyName
 from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.federation.folded import Folded
 from fl_rsna.federation.messages import ARRAYS, METRICS, reply_failure, to_arrays
-from fl_rsna.federation.replies import BelowQuorum, SiteReply, fold, in_site_order, sample_sites, weighted_mean
+from fl_rsna.federation.replies import Asked, BelowQuorum, SiteReply, fold, in_site_order, sample_sites, weighted_mean
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.learning.flat import FlatModel
 
@@ -57,9 +57,8 @@ def folded(
     strategy = StrategyConfig(
         max_update=100, quorum=words.pop("quorum", 0.5), name=words.pop("name", StrategyName.fedavg)
     )
-    return fold(
-        sites, messages, ZERO, strategy=strategy, train=TrainConfig(), round_=1, bytes_down=1, on_reply=lambda _: None, **words
-    )  # fmt: skip
+    asked = Asked(sites=sites, model=ZERO, strategy=strategy, train=TrainConfig(), round=1, bytes_down=1, **words)
+    return fold(asked, messages, lambda _: None)
 
 
 def test_the_mean_is_weighted_by_training_slices() -> None:
@@ -149,13 +148,13 @@ def test_late_and_absent_sites_are_named_and_left_out() -> None:
 
 def test_below_quorum_stops_and_names_who_failed() -> None:
     with pytest.raises(
-        BelowQuorum, match=r"1 of 3 sites replied, 2 are needed by strategy\.quorum.*site-2: no reply in time"
+        BelowQuorum, match=r"1 of 3 sites replied, 2 needed by strategy\.quorum.*site-2: no reply in time"
     ):
         folded(replies()[:1])
     assert folded(replies()[:1], quorum=0.3)[0].count == 1
     with pytest.raises(BelowQuorum):
         folded([], quorum=0)
-    with pytest.raises(BelowQuorum, match="5 are needed"):
+    with pytest.raises(BelowQuorum, match="5 needed"):
         folded(replies(), name=StrategyName.krum)
 
 
