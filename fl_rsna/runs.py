@@ -35,6 +35,8 @@ VERSIONS_OF = (
 MAY_CHANGE = ("resume", "engine", "paths", "prepare", "train.device")  # of a run that goes on
 
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
+EXPLANATIONS = "explanations.json"  # slices of the test site with what the model looked at, for the report
+MODEL = "model.safetensors"  # the final one
 
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
 

@@ -38,10 +38,12 @@ def simulate(config: Config) -> dict[str, Any]:
 
 
 def _report(folder: Path, cohort: Cohort) -> Path:
+    from fl_rsna.reporting.explained import explain
     from fl_rsna.reporting.pages import cohort_view  # these load matplotlib: not before the first round
     from fl_rsna.reporting.report import write_report
 
     RunFolder(folder).write_json(COHORT_VIEW, cohort_view(cohort))
+    explain(folder)
     return write_report(folder)
 
 

@@ -89,9 +89,9 @@ def draw(images: Path, row: Mapping[str, Any], view: View, *, boxed: bool = Fals
     return as_uri(with_box(tile, row) if boxed else tile)
 
 
-def seen_as(image: Image, view: View) -> NDArray[np.uint8]:
-    """Stored uint16 [H, W] or uint8 [H, W, 3] -> uint8 [TILE, TILE] grey, or [TILE, TILE, 3] for the stored view."""
-    small = fit_square(image, TILE)
+def seen_as(image: Image, view: View, side: int = TILE) -> NDArray[np.uint8]:
+    """Stored uint16 [H, W] or uint8 [H, W, 3] -> uint8 [side, side] grey, or [side, side, 3] for the stored view."""
+    small = fit_square(image, side)
     if small.ndim == 2:
         return window(small.astype(np.float64) - HU_OFFSET, *VIEWS_HU[view])
     chosen = small if view is View.stored else small[..., CHANNELS.index(view)]

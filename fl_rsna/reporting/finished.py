@@ -1,0 +1,115 @@
+"""A finished run with what it was scored on: its model, the test site's slices and the predictions about them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from fl_rsna.choices import Device, ModelName, Norm
+from fl_rsna.cohort.sites import read_cohort
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import DEMO, ModelConfig
+from fl_rsna.imaging.store import Image, ImageKind, read_png
+from fl_rsna.learning.dataset import SiteData, gather, open_site
+from fl_rsna.learning.gradcam import CELLS, heat
+from fl_rsna.learning.model import Classifier, build_model
+from fl_rsna.learning.train import choose_device
+from fl_rsna.reporting.picked import EVEN
+from fl_rsna.runs import MODEL
+from fl_rsna.task import Task, TaskName, named_task
+
+PREDICTIONS = "predictions.parquet"
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """`table` has a row a test slice, as in predictions.parquet; `demo` are the phantom's settings if it drew the data."""
+
+    task: Task
+    network: Classifier
+    data: SiteData
+    table: pd.DataFrame
+    thresholds: dict[str, float]
+    threshold_from: str
+    images: Path
+    side: int  # pixels of the stored images
+    demo: dict[str, int] | None
+
+    def heat(self, rows: list[int], label: str, size: int, cells: int = CELLS) -> NDArray[np.float32]:
+        """Heat of one label on these rows of `table`, [len(rows), size, size]."""
+        device, number = choose_device(Device.auto), self.task.labels.index(label)
+        places = pd.Index(self.data.index["image_id"]).get_indexer(self.table["image_id"].iloc[rows])
+        batches = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
+        network = self.network.to(device)
+        parts = [
+            heat(network, gather(self.data.images, batch, device), number, size=size, cells=cells) for batch in batches
+        ]
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, size, size), np.float32)
+
+    def brain_share(self) -> NDArray[np.float64]:
+        """Share of each row's slice that is brain; all alike where the index does not tell."""
+        index = self.data.index.set_index("image_id").loc[self.table["image_id"]]
+        return index["brain_share"].to_numpy(np.float64) if "brain_share" in index else np.ones(len(index))
+
+    def image(self, image_id: str) -> Image:
+        return read_png(self.images / f"{image_id}.png")
+
+
+def read_finished(folder: Path) -> Finished:
+    """Raises ValueError when the run is not finished, or its cohort is no longer where it was."""
+    needed = ["config.yaml", "manifest.json", "summary.json", MODEL, PREDICTIONS]
+    if missing := [name for name in needed if not (folder / name).exists()]:
+        raise ValueError(f"expected a finished run with {missing[0]}, found none in {folder}; let the run finish")
+    manifest, summary = (json.loads((folder / name).read_text()) for name in ("manifest.json", "summary.json"))
+    cohort = read_cohort(Path(manifest["cohort"]))
+    if cohort.sha256 != manifest["cohort_sha256"]:
+        raise ValueError(
+            f"expected the cohort of {folder}, got another one in {cohort.folder}; deal the run's own again"
+        )
+    network, task, image_size = _network(folder / MODEL)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    thresholds, threshold_from = _thresholds(summary, task)
+    return Finished(
+        task=task,
+        network=network,
+        data=open_site(cohort.site_folder(TEST_SITE), image_size=image_size),
+        table=pd.read_parquet(folder / PREDICTIONS),
+        thresholds=thresholds,
+        threshold_from=threshold_from,
+        images=cohort.site_folder(TEST_SITE) / "images",
+        side=cohort.size,
+        demo=config["demo"] if config["data"]["name"] == DEMO else None,
+    )
+
+
+def _network(path: Path) -> tuple[Classifier, Task, int]:
+    """The model of a run, its task, and the size of its images."""
+    with safe_open(path, "pt") as file:
+        said = file.metadata()
+    values = json.loads(said["model"])
+    choices = {"name": ModelName(values["name"]), "norm": Norm(values["norm"]), "pretrained": False}
+    config, task = ModelConfig(**{**values, **choices}), named_task(TaskName(said["task"]))
+    network = build_model(config, task, ImageKind(said["image"]), seed=0)
+    network.load_state_dict(load_file(path))
+    return network, task, config.image_size
+
+
+def _thresholds(summary: dict[str, Any], task: Task) -> tuple[dict[str, float], str]:
+    """Of each label, the one at Youden's index where the run chose it, and in words where they are from."""
+    points = summary.get("operating_points", {})
+    chosen = {label: (points.get("slice", {}).get(label) or {}).get("youden") for label in task.labels}
+    thresholds = {label: EVEN if value is None else float(value) for label, value in chosen.items()}
+    lacking = [label for label, value in chosen.items() if value is None]
+    if len(lacking) == len(chosen):
+        return thresholds, f"{EVEN}: the run chose no operating points"
+    said = f"Youden's index, chosen on {points.get('chosen_on', 'validation parts of the sites')}"
+    return thresholds, said + (f"; {EVEN} for {', '.join(lacking)}" if lacking else "")
