@@ -46,7 +46,7 @@ def measure(folder: Path) -> None:
         table.add_row(
             row["map"], row["label"], str(row["slices"]), str(row["patients"]), *(_text(row[c]) for c in COLUMNS)
         )
-    Console(width=160).print(table)
+    Console(width=180).print(table)
     print(json.dumps({"run": str(folder), "threshold_from": run.threshold_from, "rows": found}))
 
 

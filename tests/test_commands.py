@@ -86,7 +86,7 @@ def test_prepare_partition_simulate(run: Run, dicom: Path, tmp_path: Path) -> No
     words = ["data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2", *SMALL]
     assert run(simulate, *words, "run.name=first") == (0, "")
     names = {path.name for path in (tmp_path / "runs" / "first").iterdir()}
-    assert {"report.html", "model.safetensors", "summary.json", "cohort_view.json"} <= names
+    assert {"report.html", "model.safetensors", "summary.json", "cohort_view.json", "explanations.json"} <= names
     (tmp_path / "runs" / "first" / "report.html").unlink()
     done = subprocess.run([sys.executable, "-m", "fl_rsna.report", "runs/first"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "report: runs/first/report.html\n")

@@ -23,7 +23,7 @@ from fl_rsna.learning.gradcam import CELLS, heat
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.picked import EVEN
-from fl_rsna.runs import MODEL
+from fl_rsna.runs import MODEL, is_finished
 from fl_rsna.task import Task, TaskName, named_task
 
 PREDICTIONS = "predictions.parquet"
@@ -67,8 +67,10 @@ class Finished:
 def read_finished(folder: Path) -> Finished:
     """Raises ValueError when the run is not finished, or its cohort is no longer where it was."""
     needed = ["config.yaml", "manifest.json", "summary.json", MODEL, PREDICTIONS]
-    if missing := [name for name in needed if not (folder / name).exists()]:
-        raise ValueError(f"expected a finished run with {missing[0]}, found none in {folder}; let the run finish")
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing or not is_finished(folder):
+        what = f"no {missing[0]}" if missing else "one that failed"
+        raise ValueError(f"expected a finished run in {folder}, found {what}; let it finish with resume=true")
     manifest, summary = (json.loads((folder / name).read_text()) for name in ("manifest.json", "summary.json"))
     cohort = read_cohort(Path(manifest["cohort"]))
     if cohort.sha256 != manifest["cohort_sha256"]:
