@@ -48,6 +48,7 @@ class Finished:
         """Heat of one label on these rows of `table`, [len(rows), size, size]."""
         device, number = choose_device(Device.auto), self.task.labels.index(label)
         places = pd.Index(self.data.index["image_id"]).get_indexer(self.table["image_id"].iloc[rows])
+        assert (places >= 0).all(), "the run was scored on this cohort, by its hash"
         batches = [places[start : start + BATCH] for start in range(0, len(places), BATCH)]
         network = self.network.to(device)
         parts = [
@@ -89,8 +90,14 @@ def read_finished(folder: Path) -> Finished:
         threshold_from=threshold_from,
         images=cohort.site_folder(TEST_SITE) / "images",
         side=cohort.size,
-        demo=config["demo"] if config["data"]["name"] == DEMO else None,
+        demo=_demo(config),
     )
+
+
+def _demo(config: dict[str, Any]) -> dict[str, int] | None:
+    """What the phantom was asked for, if the run's data are its and all of it is stated."""
+    stated = {name: config.get("demo", {}).get(name) for name in ("patients", "seed", "size", "slices_per_series")}
+    return None if config["data"]["name"] != DEMO or None in stated.values() else stated
 
 
 def _network(path: Path) -> tuple[Classifier, Task, int]:
@@ -107,7 +114,7 @@ def _network(path: Path) -> tuple[Classifier, Task, int]:
 
 def _thresholds(summary: dict[str, Any], task: Task) -> tuple[dict[str, float], str]:
     """Of each label, the one at Youden's index where the run chose it, and in words where they are from."""
-    points = summary.get("operating_points", {})
+    points = summary.get("operating_points") or {}
     chosen = {label: (points.get("slice", {}).get(label) or {}).get("youden") for label in task.labels}
     thresholds = {label: EVEN if value is None else float(value) for label, value in chosen.items()}
     lacking = [label for label, value in chosen.items() if value is None]
