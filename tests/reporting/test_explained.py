@@ -1,6 +1,7 @@
 """explanations.json shows slices of the test site as the run predicted them, and knows a phantom's blood."""
 
 import base64
+import itertools
 import json
 import shutil
 import subprocess
@@ -15,8 +16,12 @@ import pytest
 import yaml
 from tiny import tiny_config
 
+from fl_rsna.imaging.store import read_png
 from fl_rsna.report import report
+from fl_rsna.reporting.contact import View, as_uri, seen_as
 from fl_rsna.reporting.explained import SIDE, explain, write_explanations
+from fl_rsna.reporting.finished import read_finished
+from fl_rsna.reporting.overlay import heat_uri
 from fl_rsna.reporting.picked import Kind
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import EXPLANATIONS
@@ -92,7 +97,9 @@ def test_entries_say_what_the_run_predicted(run: Path) -> None:
         right = (facts[f"probability_{entry['label']}"] >= threshold) == entry["labels"][entry["label"]]
         assert entry["kind"].startswith("true" if right else "false")
         assert entry["window"] == ("subdural" if entry["label"] in ("epidural", "subdural") else "brain")
-    assert {entry["kind"] for entry in content["entries"] if entry["label"] == "any"} == {kind.value for kind in Kind}
+    kinds = {entry["kind"] for entry in content["entries"] if entry["label"] == "any"}
+    assert kinds <= {kind.value for kind in Kind}
+    assert {kind.split()[1] for kind in kinds} == {"positive", "negative"}
 
 
 def test_pictures_and_overlays_fit(run: Path) -> None:
@@ -102,6 +109,22 @@ def test_pictures_and_overlays_fit(run: Path) -> None:
         assert pixels(entry["picture"]).shape == (SIDE, SIDE)
         assert pixels(entry["heat"]).shape == (SIDE, SIDE, 4)
         assert (entry["lesion"] is None) == (entry["labels"][entry["label"]] == 0)
+
+
+def test_heat_is_of_the_slice_it_stands_beside(run: Path) -> None:
+    """In whatever order the predictions are written, and alone as among others."""
+    table = pd.read_parquet(run / "predictions.parquet")
+    table.iloc[np.random.default_rng(0).permutation(len(table))].to_parquet(run / "predictions.parquet", index=False)
+    content, finished = explained(chosen(run, 0.0)), read_finished(run)
+    heats = []
+    for entry in content["entries"]:
+        row = finished.table["image_id"].tolist().index(entry["image_id"])
+        alone = pixels(heat_uri(finished.heat([row], entry["label"], SIDE)[0]))[..., 3].astype(float)
+        heats.append(pixels(entry["heat"])[..., 3].astype(float))
+        assert np.abs(alone - heats[-1]).mean() < 1
+        stored = read_png(finished.images / f"{entry['image_id']}.png")
+        assert entry["picture"] == as_uri(seen_as(stored, View(entry["window"]), SIDE))
+    assert min(np.abs(one - other).mean() for one, other in itertools.pairwise(heats)) > 1
 
 
 def test_without_operating_points_it_is_a_half_and_says_so(run: Path) -> None:
