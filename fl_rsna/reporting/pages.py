@@ -9,7 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.cohort.index import Prepared, read_facts
-from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise, said
+from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise
+from fl_rsna.cohort.noise import said as noise_said
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.split import TEST_SITE
@@ -17,6 +18,7 @@ from fl_rsna.cohort.whole import write_whole
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.noisy import scan_of
 from fl_rsna.reporting import census, sheets
+from fl_rsna.reporting.cells import said
 from fl_rsna.reporting.contact import NO_LABEL
 from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.tables import interval, megabytes
@@ -115,7 +117,13 @@ def rendered(template: str, **what: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": interval, "megabytes": megabytes, "counted": sheets.counted, "noise": said}
+    environment.filters |= {
+        "interval": interval,
+        "megabytes": megabytes,
+        "counted": sheets.counted,
+        "noise": noise_said,
+        "said": said,
+    }
     return environment.get_template(template).render(**what).encode()
 
 

@@ -1,46 +1,69 @@
-"""One offline HTML page about one run."""
+"""The report of one run: report.html for eyes, report.json for programs, paper.md and paper.tex for a manuscript."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from fl_rsna.cohort.whole import write_whole
-from fl_rsna.reporting.figures import as_svg, curves, heterogeneity
+from fl_rsna.reporting.content import content
+from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.pages import rendered
+from fl_rsna.reporting.paper import as_markdown, as_tex, paper_tables
 from fl_rsna.reporting.tables import RunRecord, read_run
 from fl_rsna.runs import COHORT_VIEW
 
+EXPLANATIONS = "explanations.json"  # slices with the model's heat over them, where somebody asked for them
+
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run folder, finished or not, and return its path; raises ValueError without a run."""
+    """Write the report into a run folder, finished or not, and return the page's path; raises ValueError without a run."""
     run = read_run(folder)
-    view = folder / COHORT_VIEW
-    page = rendered(
-        "report.html.j2",
-        run=run,
-        curves=as_svg(curves(run)),
-        heterogeneity=as_svg(heterogeneity(run.cohort, run.labels)) if run.cohort else None,
-        view=json.loads(view.read_text()) if view.exists() else None,
-        cost=_cost(run),
-    )
+    found = content(run)
+    write_json(folder / "report.json", found)
+    tables = paper_tables(run)
+    write_whole(folder / "paper.md", as_markdown(found["name"], tables).encode())
+    write_whole(folder / "paper.tex", as_tex(found["name"], tables).encode())
     path = folder / "report.html"
-    write_whole(path, page)
+    write_whole(path, _page(run, found))
     return path
 
 
-def _cost(run: RunRecord) -> list[dict[str, Any]]:
-    """One row a site: how often it took part, what it computed and what travelled."""
-    rows = []
-    for site, part in run.sites.groupby("site", sort=False):
-        trained = part[part["phase"] == "train"]
-        rows.append(
-            {
-                "site": site,
-                "rounds": int(trained["loss"].notna().sum()),
-                "failed": int(part["error"].notna().sum()),
-                "train_s": float(trained["seconds"].sum()),
-                "bytes_down": int(part["bytes_down"].sum()),
-                "bytes_up": int(part["bytes_up"].sum()),
-            }
-        )
-    return rows
+def write_json(path: Path, found: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def _page(run: RunRecord, found: dict[str, Any]) -> bytes:
+    view, explained = run.folder / COHORT_VIEW, run.folder / EXPLANATIONS
+    return rendered(
+        "report.html.j2",
+        page=found,
+        heterogeneity=as_svg(heterogeneity(run.cohort, run.labels)) if run.cohort else None,
+        view=json.loads(view.read_text()) if view.exists() else None,
+        explanations=json.loads(explained.read_text()) if explained.exists() else [],
+        **interactive(found),
+    )
+
+
+def interactive(found: dict[str, Any]) -> dict[str, Markup]:
+    """What the page draws its plots from: every plot's traces and layout as JSON, and Plotly itself, where there are any."""
+    from plotly.offline import get_plotlyjs
+
+    plots = {plot["name"]: {key: plot[key] for key in ("data", "layout", "chosen")} for plot in _plots_in(found)}
+    text = json.dumps(plots, separators=(",", ":")).replace("<", "\\u003c")
+    return {"plots": Markup(text), "plotly": Markup(get_plotlyjs()) if plots else Markup()}
+
+
+def _plots_in(found: Any) -> Iterator[dict[str, Any]]:
+    """Every plot, wherever in the content it is."""
+    match found:
+        case {"plots": list(plots), **rest}:
+            yield from plots
+            yield from _plots_in(list(rest.values()))
+        case dict():
+            yield from _plots_in(list(found.values()))
+        case list():
+            for part in found:
+                yield from _plots_in(part)

@@ -1,5 +1,7 @@
-"""A run folder read back as tables and as text."""
+"""A run folder read back, whatever state it was left in, and its estimates as text."""
 
+import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,10 @@ import pandas as pd
 import yaml
 
 from fl_rsna.learning.bootstrap import MIN_PATIENTS
+from fl_rsna.task import TaskName, named_task
+
+SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
+EVENT = '{"time"'  # how each line of events.jsonl begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,16 +32,8 @@ class RunRecord:
     resumed: list[int]  # after which rounds a killed run went on
     leaky: bool  # one patient may be in two places, as was asked for by name
     noise: dict[str, dict[str, float]]  # site -> what partition.noise made wrong there
-
-    @property
-    def headline(self) -> str:
-        """The label whose AUROC is quoted first."""
-        column = next(name for name in self.rounds.columns if name.startswith("validation_auroc_"))
-        return column.removeprefix("validation_auroc_")
-
-    @property
-    def labels(self) -> list[str]:
-        return [name.removeprefix("test_auroc_") for name in self.rounds.columns if name.startswith("test_auroc_")]
+    labels: list[str]
+    headline: str  # the label whose AUROC is quoted first
 
     @property
     def training_sites(self) -> int:
@@ -45,45 +43,53 @@ class RunRecord:
     def finished(self) -> bool:
         return self.summary is not None and self.summary["status"] == "finished"
 
+    @property
+    def test_site(self) -> dict[str, Any] | None:
+        """The final model's scores on the test site; None while there are none, and where every site trained alone."""
+        return self.summary.get("test_site") if self.summary is not None else None
+
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder, finished or not; raises ValueError when it holds no run."""
-    for name in ("config.yaml", "manifest.json", "rounds.csv"):
-        if not (folder / name).exists():
-            raise ValueError(
-                f"expected a run folder with {name}, found none in {folder}; give runs/<name> of a run that began training"
-            )
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines() if line.endswith("}")]
+    """Read a run folder, finished, failed or killed at any moment; raises ValueError when it holds no run."""
+    if not (folder / "config.yaml").exists():
+        raise ValueError(f"expected a run folder with config.yaml, found none in {folder}; give runs/<name>")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    events = _events(folder / "events.jsonl")
     roll: dict[str, Any] = next((event for event in events if event["event"] == "roll_call"), {"sites": {}})
     failed = [event for event in events if event["event"] == "site_failed"]  # a round played twice counts once
     failures = {(event["round"], event["phase"], event["site"]): event for event in failed}
-    sites = folder / "sites.csv"
+    rounds = _rows(folder / "rounds.csv")
+    labels, headline = _labels(rounds, roll, config)
     return RunRecord(
         folder=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text()),
-        manifest=json.loads((folder / "manifest.json").read_text()),
-        summary=json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").exists() else None,
-        rounds=pd.read_csv(folder / "rounds.csv"),
-        sites=pd.read_csv(sites)
-        if sites.exists()
-        else pd.DataFrame(columns=["round", "phase", "site", "seconds", "bytes_down", "bytes_up"]),
+        config=config,
+        manifest=_json(folder / "manifest.json") or {},
+        summary=_json(folder / "summary.json"),
+        rounds=rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, headline)])]),
+        sites=_sites(folder / "sites.csv"),
         cohort=roll["sites"],
         leaky=roll.get("leaky", False),
         noise=roll.get("noise", {}),
         failures=list(failures.values()),
         resumed=[event["round"] for event in events if event["event"] == "resumed"],
+        labels=labels,
+        headline=headline,
     )
 
 
 def interval(estimate: dict[str, Any]) -> str:
     """An estimate as text, e.g. `0.912 [0.871, 0.945]`, or why it or its interval is missing."""
     if estimate["value"] is None:
-        if 0 in (estimate["positives"], estimate["negatives"]):
-            return "undefined: " + ("no positives" if estimate["positives"] == 0 else "no negatives")
-        return "undefined: no slice to divide by"
+        return "undefined: " + why_undefined(estimate)
     if estimate["low"] is None:
         return f"{estimate['value']:.3f} [no interval: {_too_few(estimate)}]"
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def why_undefined(estimate: dict[str, Any]) -> str:
+    if 0 in (estimate["positives"], estimate["negatives"]):
+        return "no positives" if estimate["positives"] == 0 else "no negatives"
+    return "no slice to divide by"
 
 
 def _too_few(estimate: dict[str, Any]) -> str:
@@ -95,3 +101,55 @@ def _too_few(estimate: dict[str, Any]) -> str:
 
 def megabytes(count: float) -> str:
     return f"{count / 1e6:,.1f} MB"
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """The whole events; of a line that a kill cut and a resumed run continued, the part after the cut."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            found.append(json.loads(line[max(0, line.rfind(EVENT)) :]))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    """The whole rows of a table; a row that was cut while it was written is left out."""
+    if not path.exists():
+        return pd.DataFrame(columns=["round"])
+    text = path.read_text(errors="replace")
+    rows = list(csv.reader(io.StringIO(text)))
+    if not text.endswith("\n"):
+        rows = rows[:-1]
+    whole = io.StringIO()
+    csv.writer(whole).writerows(row for row in rows if len(row) == len(rows[0]))
+    return pd.read_csv(io.StringIO(whole.getvalue())) if rows else pd.DataFrame(columns=["round"])
+
+
+def _sites(path: Path) -> pd.DataFrame:
+    table = _rows(path)
+    return table.reindex(columns=[*dict.fromkeys([*table.columns, *SITE_COLUMNS])])
+
+
+def _labels(rounds: pd.DataFrame, roll: dict[str, Any], config: dict[str, Any]) -> tuple[list[str], str]:
+    """The labels and the headline: as rounds.csv has them, else as the roll call counted them, else the task's."""
+    tested = [name.removeprefix("test_auroc_") for name in rounds.columns if name.startswith("test_auroc_")]
+    quoted = [name for name in rounds.columns if name.startswith("validation_auroc_")]
+    if tested and quoted:
+        return tested, quoted[0].removeprefix("validation_auroc_")
+    task = named_task(TaskName(config["data"]["task"]))
+    counted = [list(part["positives"]) for parts in roll["sites"].values() for part in parts.values()]
+    labels = counted[0] if counted else list(task.labels)
+    return labels, task.headline if task.headline in labels else labels[0]
+
+
+def _round_columns(labels: list[str], headline: str) -> list[str]:
+    areas = [f"validation_auroc_{headline}", *(f"test_auroc_{label}" for label in labels)]
+    return ["round", "train_loss", "validation_loss", "test_loss", *areas, "seconds", "bytes_down", "bytes_up"]

@@ -1,0 +1,103 @@
+"""A plot as the page draws it: Plotly's traces and layout as plain values, with colours by the page's own names.
+
+Strings that begin with `--` are the page's CSS colours, which follow light, dark and print; a trace whose meta names a
+choice is drawn only while that choice is chosen. Behind every plot is a table.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fl_rsna.reporting.cells import Table
+
+COLOURS = [f"--c{number}" for number in range(7)]
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
+Trace = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """`choices`: what a list above the plot offers; `chosen`: which of it is drawn first, "" for none."""
+
+    name: str
+    title: str
+    data: list[Trace]
+    layout: dict[str, Any]
+    table: Table
+    note: str = ""
+    choices: Sequence[str] = ()
+    choice_name: str = ""
+    chosen: str = ""
+    wide: bool = field(default=False)
+
+
+def line(
+    x: Iterable[Any], y: Iterable[Any], name: str, style: int, *, width: float = 1.8, markers: bool = True, **more: Any
+) -> Trace:
+    """A line with the colour, dash and marker of its number."""
+    look = {"color": COLOURS[style % 7], "dash": DASHES[style % 7], "width": width}
+    marker = {"color": COLOURS[style % 7], "symbol": MARKERS[style % 7], "size": 5}
+    mode = {"mode": "lines+markers", "marker": marker} if markers else {"mode": "lines"}
+    return {"type": "scatter", "x": list(x), "y": plain(y), "name": name, "line": look, **mode, **more}
+
+
+def points(x: Iterable[Any], estimates: Sequence[Any], name: str, style: int, **more: Any) -> Trace:
+    """Markers with the interval of each estimate, where it has one; numbers have none."""
+    found = [cell if isinstance(cell, dict) else {"value": cell, "low": None, "high": None} for cell in estimates]
+    bars = {
+        "type": "data",
+        "symmetric": False,
+        "array": [_reach(cell["high"], cell["value"]) for cell in found],
+        "arrayminus": [_reach(cell["value"], cell["low"]) for cell in found],
+        "color": COLOURS[style % 7],
+        "thickness": 1.2,
+        "width": 0,
+    }
+    marker = {"color": COLOURS[style % 7], "symbol": MARKERS[style % 7], "size": 8}
+    values = [cell["value"] for cell in found]
+    return {
+        "type": "scatter", "mode": "markers", "x": list(x), "y": values, "name": name, "error_y": bars, "marker": marker, **more
+    }  # fmt: skip
+
+
+def diagonal() -> Trace:
+    """What a guess reaches, from corner to corner."""
+    look = {"color": "--line", "width": 1.2}
+    return {
+        "type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "line": look, "hoverinfo": "skip", "showlegend": False
+    }  # fmt: skip
+
+
+def axes(x: str, y: str, **more: Any) -> dict[str, Any]:
+    """A layout with named axes; `more` of xaxis and yaxis is added to them."""
+    xaxis = {"title": {"text": x}, **more.pop("xaxis", {})}
+    yaxis = {"title": {"text": y}, **more.pop("yaxis", {})}
+    return {"xaxis": xaxis, "yaxis": yaxis, **more}
+
+
+SHARE = {"range": [-0.02, 1.02], "dtick": 0.2}
+SQUARE = {"range": [-0.02, 1.02], "dtick": 0.2}
+TICKS = 10  # of an axis of rounds
+
+
+def by_rounds(rounds: Sequence[int]) -> dict[str, Any]:
+    """An axis of whole rounds."""
+    return {"tickformat": "d", "rangemode": "tozero", "tick0": 0, "dtick": max(1, math.ceil(max(rounds) / TICKS))}
+
+
+def area_axis(data: Iterable[Trace]) -> dict[str, Any]:
+    """An axis of AUROCs: from what guessing reaches, or the lowest value there is, to 1."""
+    values = [value for trace in data for value in trace["y"] if value is not None]
+    low = min([0.5, *values])
+    return {"range": [math.floor(low * 10) / 10 - 0.01, 1.01], "dtick": 0.1, "tickformat": ".1f"}
+
+
+def plain(values: Iterable[Any]) -> list[Any]:
+    """Numbers of a column as JSON has them: None for what is not there."""
+    return [None if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
+
+
+def _reach(high: float | None, low: float | None) -> float:
+    return 0.0 if high is None or low is None else high - low

@@ -1,0 +1,74 @@
+"""Where a run comes from: its data, versions, settings, and the command that repeats it."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.reporting.cells import Table, columns
+from fl_rsna.reporting.tables import RunRecord
+
+
+def provenance(run: RunRecord) -> dict[str, Any]:
+    """What identifies the run, as it wrote it down; None where it did not."""
+    manifest, summary = run.manifest, run.summary or {}
+    engine = run.config["engine"]
+    workers = "" if engine["workers"] is None else f", workers={engine['workers']}"
+    return {
+        "about": _about(run),
+        "model_sha256": summary.get("model_sha256"),
+        "cohort": manifest.get("cohort"),
+        "cohort_sha256": manifest.get("cohort_sha256"),
+        "command": repeating(manifest["command"]) if manifest.get("command") else None,
+        "started": manifest.get("started"),
+        "resumed_after": run.resumed,
+        "device": f"{manifest.get('device', 'not stated')}, {engine['name']}{workers}",
+        "machine": manifest.get("machine"),
+        "commit": manifest.get("git_commit"),
+        "versions": {**manifest.get("versions", {}), "python": manifest.get("python")},
+    }
+
+
+def repeating(command: list[str]) -> str:
+    """A recorded command line as one can type it; a file of ours becomes `python -m fl_rsna.<name>`."""
+    program, words = Path(command[0]), command[1:]
+    start = f"python -m fl_rsna.{program.stem}" if program.suffix == ".py" else program.name
+    return " ".join([start, *(shlex.quote(word) for word in words)])
+
+
+def settings_table(config: Mapping[str, Any]) -> Table:
+    """Every setting, one a row."""
+    rows: list[list[Any]] = [[name, _written(value)] for name, value in flat(config).items()]
+    return Table(title="Settings", columns=columns(setting="text", value="exact"), rows=rows)
+
+
+def flat(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Settings by their full names; an empty group is one setting."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{path}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return found
+
+
+def _written(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)
+
+
+def _about(run: RunRecord) -> str:
+    config = run.config
+    parts = [
+        f"{config['strategy']['name']}, BatchNorm {config['model']['norm']}",
+        f"{config['model']['name']} at {config['model']['image_size']} px",
+        f"{run.training_sites} sites",
+        f"{config['partition']['kind']} partition of {config['data']['name']}",
+        f"seed {config['seed']}",
+        "research use, not for diagnosis",
+    ]
+    return " · ".join(parts)

@@ -1,0 +1,166 @@
+"""Plots of what changed from round to round: loss, AUROC, each site's AUROC, and what the rounds took."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fl_rsna.reporting.cells import Column, Kind, Table, columns
+from fl_rsna.reporting.plots import Plot, Trace, area_axis, axes, by_rounds, line, plain
+from fl_rsna.reporting.tables import RunRecord
+
+FEW_SITES = 6  # that get a line of their own with a name in the legend
+LOSSES = (("train_loss", "training"), ("validation_loss", "validation, all sites"), ("test_loss", "test site"))
+
+
+def round_plots(run: RunRecord) -> list[Plot]:
+    """The plots of a run that has at least one round."""
+    if run.rounds.empty:
+        return []
+    plots = [loss_by_round(run), auroc_by_round(run), sites_by_round(run)]
+    return [plot for plot in plots if plot is not None]
+
+
+def loss_by_round(run: RunRecord) -> Plot:
+    rounds = run.rounds["round"].tolist()
+    data = [line(rounds, _column(run, column), name, i) for i, (column, name) in enumerate(LOSSES)]
+    return Plot(
+        name="loss",
+        title="Log loss by round",
+        data=[trace for trace in data if _any(trace)],
+        layout=axes("round", "log loss", xaxis=by_rounds(rounds), yaxis={"rangemode": "tozero"}, hovermode="x unified"),
+        table=_rounds_table("Log loss", run, [(name, column) for column, name in LOSSES]),
+    )
+
+
+def auroc_by_round(run: RunRecord) -> Plot:
+    rounds = run.rounds["round"].tolist()
+    data = [
+        line(rounds, _column(run, f"test_auroc_{label}"), label, i, width=2.8 if label == run.headline else 1.3)
+        for i, label in enumerate(run.labels)
+    ]
+    quoted = f"validation_auroc_{run.headline}"
+    data.append(line(rounds, _column(run, quoted), f"{run.headline}, validation", 6))
+    names = [*((label, f"test_auroc_{label}") for label in run.labels), (f"{run.headline}, validation", quoted)]
+    return Plot(
+        name="auroc",
+        title="AUROC on the test site by round",
+        data=[trace for trace in data if _any(trace)],
+        layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
+        table=_rounds_table("AUROC", run, names),
+        note="Round 0 is the untrained start. The test site is scored for this curve and never for a choice.",
+    )
+
+
+def sites_by_round(run: RunRecord) -> Plot | None:
+    """Each site's AUROC of the headline label on its validation part: all faint, with their median; one at a time chosen by name."""
+    by_site = _site_areas(run)
+    if not by_site:
+        return None
+    rounds = sorted({round_ for areas in by_site.values() for round_ in areas})
+    rows = [[round_, *(areas.get(round_) for areas in by_site.values())] for round_ in rounds]
+    if len(by_site) <= FEW_SITES:
+        data = [line(areas, areas.values(), site, i) for i, (site, areas) in enumerate(by_site.items())]
+    else:
+        data = _many_sites(by_site, rounds)
+    heads = [Column(name="round", kind=Kind.number), *(Column(name=site) for site in by_site)]
+    many = len(by_site) > FEW_SITES
+    return Plot(
+        name="sites_by_round",
+        title=f"AUROC {run.headline} on each site's validation part by round",
+        data=data,
+        layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
+        table=Table(title="AUROC by site", columns=heads, rows=rows),
+        note="A site whose validation part lacks positives or negatives has no AUROC and is not drawn.",
+        choices=["", *by_site] if many else (),
+        choice_name="Follow a site" if many else "",
+        wide=True,
+    )
+
+
+def cost_plots(run: RunRecord) -> list[Plot]:
+    """Seconds of each round by phase, and AUROC against what had travelled by then."""
+    rounds = run.rounds[run.rounds["round"] > 0]
+    if rounds.empty:
+        return []
+    x = rounds["round"].tolist()
+    phases = [(name, f"{name}_s") for name in ("train", "validation", "test") if f"{name}_s" in rounds]
+    bars: list[Trace] = [
+        {"type": "bar", "x": x, "y": plain(rounds[column]), "name": name, "marker": {"color": f"--c{i}"}}
+        for i, (name, column) in enumerate(phases)
+    ]
+    heads = [Column(name="round", kind=Kind.number)]
+    heads += [Column(name=name, kind=Kind.seconds) for name in (*(name for name, _ in phases), "whole round")]
+    seconds = Plot(
+        name="seconds",
+        title="Seconds of each round",
+        data=bars,
+        layout=axes("round", "seconds", xaxis=by_rounds(x), barmode="stack", hovermode="x unified"),
+        table=Table(title="Seconds", columns=heads, rows=_rows(x, *(rounds[c] for _, c in phases), rounds["seconds"])),
+    )
+    moved = (rounds["bytes_down"].fillna(0) + rounds["bytes_up"].fillna(0)).cumsum()
+    areas = rounds[f"test_auroc_{run.headline}"]
+    against = line(moved / 1e6, areas, run.headline, 0, text=[f"round {n}" for n in x], showlegend=False)
+    traffic = Plot(
+        name="traffic",
+        title=f"AUROC {run.headline} against traffic",
+        data=[against],
+        layout=axes("MB to and from all sites", "AUROC", yaxis=area_axis([against]), xaxis={"rangemode": "tozero"}),
+        table=Table(
+            title="Traffic",
+            columns=columns(round="number", traffic_so_far="megabytes", AUROC="score"),
+            rows=_rows(x, moved, areas),
+        ),
+    )
+    return [seconds, traffic] if moved.max() > 0 else [seconds]
+
+
+def _many_sites(by_site: dict[str, dict[int, float]], rounds: list[int]) -> list[Trace]:
+    """One faint trace for all, their median, and for each site a hidden line that the list above the plot shows."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    names: list[str | None] = []
+    for site, areas in by_site.items():
+        x += [*areas, None]
+        y += [*areas.values(), None]
+        names += [*[site] * len(areas), None]
+    middle = [float(np.median([a[n] for a in by_site.values() if n in a])) for n in rounds]
+    faint = {"color": "--soft", "width": 0.8}
+    every: Trace = {
+        "type": "scatter", "mode": "lines", "x": x, "y": y, "text": names, "name": "each site", "line": faint, "opacity": 0.35,
+        "hovertemplate": "%{text}: %{y:.3f}<extra></extra>",
+    }  # fmt: skip
+    one = [line(a, a.values(), site, 1, width=2.6, meta={"choice": site}) for site, a in by_site.items()]
+    return [every, line(rounds, middle, "median of the sites", 0, width=2.8), *one]
+
+
+def _site_areas(run: RunRecord) -> dict[str, dict[int, float]]:
+    """AUROC of the headline label: site -> round -> value, where it is defined."""
+    told = run.sites[(run.sites["phase"] == "validation") & run.sites["aurocs"].notna()]
+    found: dict[str, dict[int, float]] = {}
+    for site, round_, text in zip(told["site"], told["round"], told["aurocs"], strict=True):
+        area = json.loads(text).get(f"auroc_{run.headline}")
+        if area is not None:
+            found.setdefault(str(site), {})[int(round_)] = area
+    return found
+
+
+def _rounds_table(title: str, run: RunRecord, names: list[tuple[str, str]]) -> Table:
+    heads = [Column(name="round", kind=Kind.number), *(Column(name=name) for name, _ in names)]
+    return Table(
+        title=title, columns=heads, rows=_rows(run.rounds["round"], *(run.rounds[column] for _, column in names))
+    )
+
+
+def _rows(*found: Iterable[Any]) -> list[list[Any]]:
+    lists = [plain(values) for values in found]
+    return [[int(row[0]), *row[1:]] for row in zip(*lists, strict=True)]
+
+
+def _column(run: RunRecord, name: str) -> Iterable[Any]:
+    return list(run.rounds[name])
+
+
+def _any(trace: Trace) -> bool:
+    return any(value is not None for value in trace["y"])

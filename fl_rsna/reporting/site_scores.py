@@ -1,0 +1,173 @@
+"""For whom a model is good: its scores by site, the worst of them, every model at every site, and who gains by joining."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
+from fl_rsna.reporting.scores import POINTS, SCORES, SHORT_POINTS
+from fl_rsna.reporting.tables import RunRecord
+
+GLOBAL = "this run"  # its row in the cross-site matrix
+FEDERATED, LOCAL = "federated", "local"  # folders of a gap experiment
+
+
+def by_site(run: RunRecord) -> dict[str, dict[str, Any]]:
+    """Each site's CARD of the headline label on its validation part; empty when the run has none."""
+    sites = (run.summary or {}).get("sites", {})
+    return {site: card["slice"][run.headline] for site, card in sites.items() if run.headline in card.get("slice", {})}
+
+
+def sites_table(run: RunRecord) -> Table:
+    sites = (run.summary or {}).get("sites", {})
+    heads = columns(
+        site="text", positive="number", AUROC="score", average_precision="score", log_loss="score", Brier="score"
+    )
+    heads += columns(ECE="score", patients="number", slices="number", patients_positive="number")
+    rows = [
+        [
+            site,
+            card["auroc"]["positives"],
+            *(card.get(name) for name in SCORES),
+            sites[site].get("patients"),
+            sites[site].get("slices"),
+            card["auroc"].get("positive_patients"),
+        ]
+        for site, card in by_site(run).items()
+    ]
+    return without_empty(
+        Table(title=f"Final model on each site's validation part, {run.headline}", columns=heads, rows=rows)
+    )
+
+
+def last_round_table(run: RunRecord) -> Table | None:
+    """What a run without scorecards by site knows of its sites: the last round's validation, without intervals."""
+    told = run.sites[(run.sites["phase"] == "validation") & run.sites["aurocs"].notna()]
+    if told.empty:
+        return None
+    last = told[told["round"] == told["round"].max()]
+    rows = [
+        [str(row.site), *(json.loads(str(row.aurocs)).get(f"auroc_{label}") for label in run.labels), _number(row.loss)]
+        for row in last.itertuples()
+    ]
+    heads = [Column(name="site", kind=Kind.text), *(Column(name=f"AUROC {label}") for label in run.labels)]
+    title = f"Validation parts in round {int(told['round'].max())}"
+    return Table(title=title, columns=[*heads, Column(name="log loss")], rows=rows)
+
+
+def labels_by_site_table(run: RunRecord) -> Table:
+    """AUROC of every label at every site."""
+    sites = (run.summary or {}).get("sites", {})
+    heads = [Column(name="site", kind=Kind.text), *(Column(name=label) for label in run.labels)]
+    rows = [
+        [site, *(card["slice"].get(label, {}).get("auroc") for label in run.labels)] for site, card in sites.items()
+    ]
+    return Table(title="AUROC of every label by site", columns=heads, rows=rows)
+
+
+def points_by_site_table(run: RunRecord) -> Table:
+    """What the common thresholds give at each site, for the headline label."""
+    heads = [Column(name="site", kind=Kind.text)]
+    heads += [
+        Column(name=f"{rate}, {name}") for name in SHORT_POINTS.values() for rate in ("sensitivity", "specificity")
+    ]
+    rows = [
+        [
+            site,
+            *(
+                (card.get("points", {}).get(point) or {}).get(r)
+                for point in POINTS
+                for r in ("sensitivity", "specificity")
+            ),
+        ]
+        for site, card in by_site(run).items()
+    ]
+    title = f"Sensitivity and specificity by site, {run.headline}"
+    return without_empty(Table(title=title, columns=heads, rows=rows))
+
+
+def spread(areas: Mapping[str, float]) -> dict[str, Any] | None:
+    """The worst and the best site, and how far sites are apart; None without two sites whose AUROC is defined."""
+    if len(areas) < 2:
+        return None
+    worst, best = min(areas, key=lambda site: areas[site]), max(areas, key=lambda site: areas[site])
+    values = list(areas.values())
+    return {
+        "sites": len(values),
+        "worst": worst,
+        "least": areas[worst],
+        "median": statistics.median(values),
+        "best": best,
+        "most": areas[best],
+        "deviation": statistics.stdev(values),
+    }
+
+
+def defined_areas(run: RunRecord) -> dict[str, float]:
+    """Each site's AUROC of the headline label where it is defined: the final model's, else the last round's."""
+    if cards := by_site(run):
+        return {site: card["auroc"]["value"] for site, card in cards.items() if card["auroc"]["value"] is not None}
+    table = last_round_table(run)
+    place = 1 + run.labels.index(run.headline)
+    return {row[0]: row[place] for row in table.rows if row[place] is not None} if table else {}
+
+
+def gap_beside(run: RunRecord) -> dict[str, Any] | None:
+    """The gaps of the experiment whose federated run this is: reference -> label -> difference and ratio."""
+    if run.summary is not None and "gap" in run.summary:
+        return dict(run.summary["gap"])
+    above = _summary(run.folder.absolute().parent)
+    return dict(above["gap"]) if "gap" in above and run.folder.name == FEDERATED else None
+
+
+def local_beside(run: RunRecord) -> dict[str, Any]:
+    """The summary of the sites alone: this run's own, or that of the same experiment; empty where there is none."""
+    if run.config["baseline"] == LOCAL:
+        return run.summary or {}
+    return _summary(run.folder.absolute().parent / LOCAL) if gap_beside(run) else {}
+
+
+def cross_site(run: RunRecord) -> dict[str, dict[str, float | None]]:
+    """AUROC of the headline label, model of -> at site: each site's own model, and this run's at the sites it was scored at."""
+    matrix = local_beside(run).get("matrix", {})
+    found = {
+        model: {site: scores.get(f"auroc/{run.headline}") for site, scores in at_sites.items()}
+        for model, at_sites in matrix.items()
+    }
+    areas = defined_areas(run)
+    return found | ({GLOBAL: {site: areas.get(site) for site in next(iter(found.values()))}} if found and areas else {})
+
+
+def matrix_table(matrix: Mapping[str, Mapping[str, float | None]]) -> Table:
+    sites = list(next(iter(matrix.values())))
+    heads = [Column(name="model of", kind=Kind.text), *(Column(name=f"at {site}") for site in sites)]
+    rows = [[model, *(at.get(site) for site in sites)] for model, at in matrix.items()]
+    return Table(title="Every model at every site", columns=heads, rows=rows)
+
+
+def joining_table(run: RunRecord) -> Table | None:
+    """What each site gains by joining: AUROC of this run's model minus its own model's, on its validation part."""
+    matrix = cross_site(run)
+    if GLOBAL not in matrix:
+        return None
+    paired = (gap_beside(run) or {}).get("sites", {})
+    rows: list[list[Any]] = []
+    for site, own in ((site, matrix[site].get(site)) for site in matrix if site != GLOBAL):
+        joined = matrix[GLOBAL].get(site)
+        plain = joined - own if joined is not None and own is not None else None
+        rows.append([site, own, joined, paired.get(site, {}).get(run.headline, {}).get("difference", plain)])
+    heads = columns(site="text", own_model="score", this_run="score", gain="signed")
+    return Table(title="Who gains by joining", columns=heads, rows=rows)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    path = folder / "summary.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return None if math.isnan(number) else number
