@@ -34,6 +34,8 @@ VERSIONS_OF = (
 
 MAY_CHANGE = ("resume", "engine", "paths", "prepare", "train.device")  # of a run that goes on
 
+SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
+
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
 EXPLANATIONS = "explanations.json"  # slices of the test site with what the model looked at, for the report
 MODEL = "model.safetensors"  # the final one

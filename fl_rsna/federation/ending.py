@@ -11,8 +11,10 @@ from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import score_at_sites
 from fl_rsna.federation.setting import Setting
 from fl_rsna.learning.flat import FlatModel, model_sha256
+from fl_rsna.runs import SCORECARDS
 
 BEST = "checkpoints/best.safetensors"
+TEST = "test_site"
 
 
 def final_model(setting: Setting, progress: Progress) -> tuple[FlatModel, int]:
@@ -36,6 +38,7 @@ def finish(setting: Setting, progress: Progress) -> None:
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
     sha256 = model_sha256(final, setting.told.layout_sha256)
     write_of(setting, final, "model.safetensors", {"round": selected, "model_sha256": sha256})
+    setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     summary = {
         "status": "finished",
         "baseline": setting.config.baseline.value,
@@ -57,11 +60,22 @@ def finish(setting: Setting, progress: Progress) -> None:
         "bytes_down": progress.bytes_down,
         "bytes_up": progress.bytes_up,
         "site_failures": progress.failures,
-        "test_site": scores,
-        **at_sites.as_facts(),
+        TEST: in_brief(scores),
+        "operating_points": at_sites.chosen(),
+        "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
     }
     setting.run.write_json("summary.json", summary)
     setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])
+
+
+def in_brief(card: dict[str, Any]) -> dict[str, Any]:
+    """A scorecard's counts and what ranks slices and exams; the whole of it is in scorecards.json."""
+
+    def ranked(by_label: dict[str, Any]) -> dict[str, Any]:
+        return {label: {name: of[name] for name in ("auroc", "average_precision")} for label, of in by_label.items()}
+
+    exams = {kind: ranked(by_label) for kind, by_label in card["exam"].items()}
+    return {**card, "slice": ranked(card["slice"]), "exam": exams}
 
 
 def _cost(setting: Setting, progress: Progress) -> float:

@@ -45,12 +45,10 @@ class AtSites:
     cards: dict[str, dict[str, Any]]  # scorecard by site
     replies: list[SiteReply]
 
-    def as_facts(self) -> dict[str, Any]:
-        """For summary.json."""
-        if self.points is None:
-            return {"operating_points": None, "sites": {}}
+    def chosen(self) -> dict[str, Any] | None:
+        """The operating points and what they rest on, for summary.json."""
         rests_on = f"validation parts of {self.counted} of {self.asked} sites"
-        return {"operating_points": {"chosen_on": rests_on, **self.points.to_json()}, "sites": self.cards}
+        return None if self.points is None else {"chosen_on": rests_on, **self.points.to_json()}
 
 
 def score_at_sites(setting: Setting, progress: Progress, model: FlatModel) -> AtSites:

@@ -13,9 +13,7 @@ from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.pages import rendered
 from fl_rsna.reporting.paper import as_markdown, as_tex, paper_tables
 from fl_rsna.reporting.tables import RunRecord, read_run
-from fl_rsna.runs import COHORT_VIEW
-
-EXPLANATIONS = "explanations.json"  # slices with the model's heat over them, where somebody asked for them
+from fl_rsna.runs import COHORT_VIEW, EXPLANATIONS
 
 
 def write_report(folder: Path) -> Path:
@@ -42,7 +40,7 @@ def _page(run: RunRecord, found: dict[str, Any]) -> bytes:
         page=found,
         heterogeneity=as_svg(heterogeneity(run.cohort, run.labels)) if run.cohort else None,
         view=json.loads(view.read_text()) if view.exists() else None,
-        explanations=json.loads(explained.read_text()) if explained.exists() else [],
+        explanations=json.loads(explained.read_text()) if explained.exists() else None,
         **interactive(found),
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from fl_rsna.learning.bootstrap import MIN_PATIENTS
+from fl_rsna.runs import SCORECARDS
 from fl_rsna.task import TaskName, named_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
@@ -64,7 +65,7 @@ def read_run(folder: Path) -> RunRecord:
         folder=folder,
         config=config,
         manifest=_json(folder / "manifest.json") or {},
-        summary=_json(folder / "summary.json"),
+        summary=_summary(folder),
         rounds=rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, headline)])]),
         sites=_sites(folder / "sites.csv"),
         cohort=roll["sites"],
@@ -75,6 +76,12 @@ def read_run(folder: Path) -> RunRecord:
         labels=labels,
         headline=headline,
     )
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    """summary.json, with whole scorecards in place of those in brief."""
+    summary, cards = _json(folder / "summary.json"), _json(folder / SCORECARDS)
+    return {**summary, **cards} if summary and cards and summary["status"] == "finished" else summary
 
 
 def interval(estimate: dict[str, Any]) -> str:

@@ -79,6 +79,7 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
     assert names == expected | {
         "model.safetensors",
         "summary.json",
+        "scorecards.json",
         "checkpoints/last.safetensors",
         "checkpoints/best.safetensors",
         "checkpoints/state.safetensors",
