@@ -13,26 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
-MIN_PATIENTS = 5  # with a positive slice, and with a negative one: below, resampling them cannot show the doubt
-TAILS = (0.025, 0.975)
 CHUNK = 64  # columns of weights that are worked on at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A metric with its 95% interval and what it rests on.
-
-    `value` is None where the data cannot define it. `low` and `high` are None where resampling patients cannot show
-    the doubt: fewer than MIN_PATIENTS patients with a positive slice (when one patient holds all positives, every
-    resample shows that patient or nothing), or with a negative one.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    positives: int
-    negatives: int
-    positive_patients: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,50 +63,3 @@ def totals(drawn: Drawn, sums: Floats) -> Floats:
     for part, weights in drawn.chunks():
         found[:, part] = sums.T @ weights
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Support:
-    """What a label's metrics rest on."""
-
-    positives: int
-    negatives: int
-    positive_patients: int
-    negative_patients: int
-
-    @property
-    def enough(self) -> bool:
-        return min(self.positive_patients, self.negative_patients) >= MIN_PATIENTS
-
-
-def support(drawn: Drawn, labels: NDArray[np.float32]) -> Support:
-    """Rows and patients with label [N] 1, and with 0."""
-    positive, negative = by_patient(drawn, labels, 1 - labels).T
-    return Support(
-        positives=int(positive.sum()),
-        negatives=int(negative.sum()),
-        positive_patients=int((positive > 0).sum()),
-        negative_patients=int((negative > 0).sum()),
-    )
-
-
-def estimate(values: Floats, found: Support) -> Estimate:
-    """A metric from its values [1 + R]: as it is, and as resampled (NaN where a resample leaves it undefined)."""
-    low, high = interval(values[1:]) if found.enough else (None, None)
-    return Estimate(
-        value=float(values[0]) if np.isfinite(values[0]) else None,
-        low=low,
-        high=high,
-        positives=found.positives,
-        negatives=found.negatives,
-        positive_patients=found.positive_patients,
-    )
-
-
-def interval(resampled: Floats) -> tuple[float, float] | tuple[None, None]:
-    """95% of resampled values [R]; none where fewer than half of the resamples are defined."""
-    kept = resampled[np.isfinite(resampled)]
-    if len(kept) == 0 or len(kept) < len(resampled) / 2:
-        return None, None
-    low, high = np.quantile(kept, TAILS)
-    return float(low), float(high)

@@ -6,17 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.learning.bootstrap import (
-    MIN_PATIENTS,
-    Drawn,
-    Estimate,
-    Floats,
-    Support,
-    by_patient,
-    estimate,
-    interval,
-    totals,
-)
+from fl_rsna.learning.bootstrap import Drawn, Floats, by_patient, totals
+from fl_rsna.learning.intervals import Estimate, Scale, Support, estimate, interval, patients
 from fl_rsna.learning.metrics import label_losses
 
 BINS = 15  # of equal width on [0, 1]
@@ -47,9 +38,9 @@ def calibration(
         totals(drawn, _by_patient_and_bin(drawn, bins, column)) for column in (np.ones(len(found)), found, labels)
     )
     return Calibration(
-        log_loss=estimate(loss / rows, rests_on),
-        brier=estimate(square / rows, rests_on),
-        ece=estimate(np.abs(positives - means).sum(0) / rows, rests_on),
+        log_loss=estimate(loss / rows, rests_on, rests_on.patients, Scale.positive),
+        brier=estimate(square / rows, rests_on, rests_on.patients),
+        ece=estimate(np.abs(positives - means).sum(0) / rows, rests_on, rests_on.patients),
         bins=_curve(drawn, bins, counts, means, positives),
     )
 
@@ -63,12 +54,9 @@ def _curve(
     drawn: Drawn, bins: NDArray[np.int64], counts: Floats, means: Floats, positives: Floats
 ) -> list[dict[str, Any]]:
     """The bins, each with the 95% interval of its share of positives; none with slices of fewer than MIN_PATIENTS patients."""
-    patients = [len(np.unique(drawn.member[bins == i])) for i in range(BINS)]
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = positives / counts
-    bands = [
-        interval(share[1:]) if n >= MIN_PATIENTS else (None, None) for share, n in zip(shares, patients, strict=True)
-    ]
+    bands = [interval(share, patients(drawn, bins == i)) for i, share in enumerate(shares)]
     return [
         {
             "low": i / BINS,

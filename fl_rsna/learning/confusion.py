@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.learning.bootstrap import Drawn, Floats, Support, by_patient, estimate, totals
+from fl_rsna.learning.bootstrap import Drawn, Floats, by_patient, totals
+from fl_rsna.learning.intervals import Support, estimate, patients
 
 
 def called(probabilities: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
@@ -27,7 +28,10 @@ def at_threshold(
         drawn,
         by_patient(drawn, positive & flagged, ~positive & flagged, ~positive & ~flagged, positive & ~flagged),
     )
-    shown = {name: asdict(estimate(values, rests_on)) for name, values in ratios(tp, fp, tn, fn).items()}
+    shown = {
+        name: asdict(estimate(values, rests_on, patients(drawn, _shared(name, positive, flagged))))
+        for name, values in ratios(tp, fp, tn, fn).items()
+    }
     counts = {"tp": int(tp[0]), "fp": int(fp[0]), "tn": int(tn[0]), "fn": int(fn[0])}
     return {"threshold": threshold, **counts, **shown}
 
@@ -43,3 +47,18 @@ def ratios(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
             "f1": 2 * tp / (2 * tp + fp + fn),
             "false_negative_rate": fn / (tp + fn),
         }
+
+
+def _shared(name: str, positive: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The rows [N] a ratio is a share of."""
+    match name:
+        case "specificity":
+            return ~positive
+        case "ppv":
+            return flagged
+        case "npv":
+            return ~flagged
+        case "f1":
+            return positive | flagged
+        case _:
+            return positive

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.learning.bootstrap import RESAMPLES, Estimate, draw_patients, estimate, support
+from fl_rsna.learning.bootstrap import RESAMPLES, draw_patients
+from fl_rsna.learning.intervals import Estimate, Scale, estimate, support
 from fl_rsna.learning.ranking import Ranking, rank, weighted_auroc
 from fl_rsna.task import LabelKind, Task
 
@@ -70,9 +71,10 @@ def auroc_with_interval(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """AUROC of one label with a 95% interval from resampling whole patients; see `bootstrap` for when there is none."""
+    """AUROC of one label with a 95% interval from resampling whole patients; see `intervals` for when there is none."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
-    return estimate(rank(labels, scores, drawn).auroc, support(drawn, labels))
+    found = support(drawn, labels)
+    return estimate(rank(labels, scores, drawn).auroc, found, found.fewest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,4 +100,7 @@ def compare_aurocs(
     ours = rank(labels, scores, drawn).auroc
     theirs = np.mean([rank(labels, other, drawn).auroc for other in references], axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Comparison(difference=estimate(ours - theirs, found), ratio=estimate(ours / theirs, found))
+        return Comparison(
+            difference=estimate(ours - theirs, found, found.fewest, Scale.difference),
+            ratio=estimate(ours / theirs, found, found.fewest, Scale.positive),
+        )

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.learning.bootstrap import RESAMPLES, Drawn, by_patient, draw_patients, estimate, support, totals
+from fl_rsna.learning.bootstrap import RESAMPLES, Drawn, Floats, by_patient, draw_patients, totals
 from fl_rsna.learning.calibration import Calibration, calibration
 from fl_rsna.learning.confusion import at_threshold
 from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.intervals import Estimate, Scale, Support, estimate, support
 from fl_rsna.learning.metrics import slice_losses
 from fl_rsna.learning.operating import OperatingPoints, Thresholds, calibrate
 from fl_rsna.learning.ranking import rank
@@ -68,9 +69,10 @@ def _calibrated(probabilities: Probabilities, task: Task, settings: OperatingPoi
 
 
 def _log_loss(labels: Labels, probabilities: Probabilities, task: Task, drawn: Drawn) -> dict[str, Any]:
-    """Counted by the headline label; its interval is withheld with it, or, for classes, with too few patients."""
+    """Counted by the headline label; its interval is withheld with the label's."""
     loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, probabilities, task), np.ones(len(labels))))
-    return asdict(estimate(loss / rows, support(drawn, labels[:, task.labels.index(task.headline)])))
+    rests_on = support(drawn, labels[:, task.labels.index(task.headline)])
+    return asdict(estimate(loss / rows, rests_on, rests_on.patients, Scale.positive))
 
 
 def _cards(
@@ -103,8 +105,8 @@ def _card(
     as_is = calibration(labels, before, drawn, rests_on)
     scaled = calibration(labels, after, drawn, rests_on) if temperature else None
     return {
-        "auroc": asdict(estimate(ranked.auroc, rests_on)),
-        "average_precision": asdict(estimate(ranked.average_precision, rests_on)),
+        "auroc": asdict(estimate(ranked.auroc, rests_on, rests_on.fewest)),
+        "average_precision": asdict(_average_precision(ranked.average_precision, rests_on)),
         "log_loss": asdict(as_is.log_loss),
         "brier": asdict(as_is.brier),
         "ece": asdict(as_is.ece),
@@ -115,6 +117,11 @@ def _card(
         "calibration": {"before": _curve(as_is), "after": _curve(scaled) if scaled else None},
         "temperature": temperature,
     }
+
+
+def _average_precision(values: Floats, rests_on: Support) -> Estimate:
+    """Every patient's slices stand in its precisions; a perfect one says no more than its rarer kind of patients does."""
+    return estimate(values, rests_on, rests_on.fewest if values[0] == 1 else rests_on.patients)
 
 
 def _curve(found: Calibration) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from fl_rsna.learning.bootstrap import MIN_PATIENTS
+from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.runs import SCORECARDS
 from fl_rsna.task import TaskName, named_task
 

@@ -12,8 +12,8 @@ from tiny import SIZE, tiny_cohort, tiny_config
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.gap import run_gap
-from fl_rsna.learning.bootstrap import MIN_PATIENTS
 from fl_rsna.learning.dataset import Joined, open_pooled, open_site
+from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.runner import run_federation
 
 

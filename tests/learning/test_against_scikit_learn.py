@@ -7,9 +7,10 @@ import pytest
 import sklearn
 from sklearn import metrics as reference
 
-from fl_rsna.learning.bootstrap import Drawn, draw_patients, support
+from fl_rsna.learning.bootstrap import Drawn, draw_patients
 from fl_rsna.learning.calibration import BINS, calibration
 from fl_rsna.learning.confusion import at_threshold, called, ratios
+from fl_rsna.learning.intervals import support
 from fl_rsna.learning.metrics import auroc, average_precision, label_losses
 from fl_rsna.learning.ranking import rank
 

@@ -1,11 +1,11 @@
-"""Patients are drawn whole, the same seed draws the same, and too few patients give no interval."""
+"""Patients are drawn whole, the same seed draws the same, and a draw is worth the slices it repeats."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fl_rsna.learning.bootstrap import MIN_PATIENTS, by_patient, draw_patients, estimate, support, totals
+from fl_rsna.learning.bootstrap import by_patient, draw_patients, totals
 from fl_rsna.learning.metrics import auroc_with_interval
 from fl_rsna.learning.ranking import rank
 
@@ -65,36 +65,3 @@ def test_more_draws_than_are_worked_on_at_once_are_all_used() -> None:
     drawn = draw_patients(patients, seed=0, resamples=150)
     alone = [rank(labels, scores, replace(drawn, weights=drawn.weights[:, [i]])).auroc[0] for i in range(151)]
     np.testing.assert_allclose(rank(labels, scores, drawn).auroc, alone, atol=1e-12)
-
-
-@pytest.mark.parametrize("holders", [1, MIN_PATIENTS - 1, MIN_PATIENTS])
-@pytest.mark.parametrize("rare", [0, 1])
-def test_an_interval_needs_enough_patients_of_either_kind(holders: int, rare: int) -> None:
-    _, scores, patients = slices()
-    labels = np.full(len(scores), 1 - rare, np.float32)
-    labels[np.isin(patients, NAMES[:holders])] = rare
-    found = auroc_with_interval(labels, scores, patients, seed=0)
-    assert found.value is not None
-    assert (found.low is not None) == (found.high is not None) == (holders == MIN_PATIENTS)
-    assert found.positive_patients == (holders if rare else 12 - holders)
-
-
-def test_one_patient_has_no_interval() -> None:
-    labels, scores, patients = slices(1)
-    found = auroc_with_interval(labels, scores, patients, seed=0)
-    assert found.value is not None
-    assert (found.low, found.high, found.positive_patients) == (None, None, 1)
-
-
-def test_a_label_without_positives_says_so() -> None:
-    _, scores, patients = slices()
-    found = auroc_with_interval(np.zeros(60, np.float32), scores, patients, seed=0)
-    assert (found.value, found.low, found.positives, found.negatives, found.positive_patients) == (None, None, 0, 60, 0)
-
-
-def test_mostly_undefined_resamples_give_no_interval() -> None:
-    labels, _, patients = slices()
-    rests_on = support(draw_patients(patients, seed=0, resamples=0), labels)
-    half = np.r_[0.5, np.linspace(0, 1, 50), np.full(50, np.nan)]
-    assert estimate(half, rests_on).low is not None
-    assert estimate(np.r_[half, np.nan], rests_on).low is None

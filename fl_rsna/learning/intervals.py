@@ -1,0 +1,126 @@
+"""From resampled values to an estimate with a 95% interval, or to the honest lack of one.
+
+The interval is theta -+ t * se on a scale without bounds: se is the standard deviation over the resamples, t has as many
+degrees of freedom as patients carry the metric, less one. Plain percentiles of the resamples are too narrow for few
+patients and lean to the wrong side near 1 (Hesterberg 2015); `scripts/interval_coverage.py` has both beside each other.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from fl_rsna.learning.bootstrap import Drawn, Floats
+
+MIN_PATIENTS = 5  # with a positive slice, and with a negative one: below, resampling them cannot show the doubt
+TAIL = 0.025
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A metric with its 95% interval and what it rests on.
+
+    `value` is None where the data cannot define it. `low` and `high` are None where resampling patients cannot show
+    the doubt: fewer than MIN_PATIENTS patients with a positive slice (when one patient holds all positives, every
+    resample shows that patient or nothing), or with a negative one.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    positives: int
+    negatives: int
+    positive_patients: int
+
+
+class Scale(StrEnum):
+    """Where a metric lives, and so on which scale its interval is even on both sides."""
+
+    share = "share"  # 0 to 1: logit
+    positive = "positive"  # above 0, as a loss or a ratio: logarithm
+    difference = "difference"  # either side of 0: as it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """What a label's metrics rest on: rows, and the patients who have such a row."""
+
+    positives: int
+    negatives: int
+    patients: int
+    positive_patients: int
+    negative_patients: int
+
+    @property
+    def fewest(self) -> int:
+        """Patients of the rarer kind."""
+        return min(self.positive_patients, self.negative_patients)
+
+    @property
+    def enough(self) -> bool:
+        return self.fewest >= MIN_PATIENTS
+
+
+def patients(drawn: Drawn, rows: NDArray[np.bool_]) -> int:
+    """How many patients have such a row, of [N]."""
+    return int(np.count_nonzero(np.bincount(drawn.member[rows], minlength=drawn.patients)))
+
+
+def support(drawn: Drawn, labels: NDArray[np.float32]) -> Support:
+    """Rows and patients with label [N] 1, and with 0."""
+    positive = labels > 0
+    return Support(
+        positives=int(positive.sum()),
+        negatives=int((~positive).sum()),
+        patients=drawn.patients,
+        positive_patients=patients(drawn, positive),
+        negative_patients=patients(drawn, ~positive),
+    )
+
+
+def estimate(values: Floats, found: Support, carriers: int, scale: Scale = Scale.share) -> Estimate:
+    """A metric from its values [1 + R]: as it is, and as resampled (NaN where a resample leaves it undefined).
+
+    `carriers` are the patients whose rows the metric is a mean of: for a sensitivity those with a positive, for an AUROC
+    the rarer kind, for a loss all.
+    """
+    low, high = interval(values, carriers, scale) if found.enough else (None, None)
+    return Estimate(
+        value=float(values[0]) if np.isfinite(values[0]) else None,
+        low=low,
+        high=high,
+        positives=found.positives,
+        negatives=found.negatives,
+        positive_patients=found.positive_patients,
+    )
+
+
+def interval(values: Floats, carriers: int, scale: Scale = Scale.share) -> tuple[float, float] | tuple[None, None]:
+    """95% interval of values [1 + R]; none where the value, or more than half of the resamples, is undefined.
+
+    A share of exactly 0 or 1 never varies in a resample. Its interval is that of 0 or all of `carriers` trials (Clopper
+    and Pearson 1934), which takes each patient for one trial.
+    """
+    value, resampled = float(values[0]), values[1:][np.isfinite(values[1:])]
+    if not np.isfinite(value) or len(resampled) < max(1, (len(values) - 1) / 2) or carriers < MIN_PATIENTS:
+        return None, None
+    reach = float(student.ppf(1 - TAIL, carriers - 1) * resampled.std())
+    match scale:
+        case Scale.share:
+            return _share(value, reach, carriers)
+        case Scale.positive:
+            spread = float(np.exp(reach / value)) if value > 0 else np.inf
+            return (value / spread, value * spread) if np.isfinite(spread) else (None, None)
+        case Scale.difference:
+            return value - reach, value + reach
+
+
+def _share(value: float, reach: float, carriers: int) -> tuple[float, float]:
+    if value in (0.0, 1.0):
+        edge = float(TAIL ** (1 / carriers))
+        return (edge, 1.0) if value else (0.0, 1 - edge)
+    odds, spread = value / (1 - value), float(np.exp(min(reach / (value * (1 - value)), 700)))
+    low, high = odds / spread, odds * spread
+    return low / (1 + low), high / (1 + high) if np.isfinite(high) else 1.0
