@@ -111,6 +111,8 @@ def percentiles(
     if not resamples:
         return {}
     drawn = rank(labels, scores, draw_patients(member, seed=seed, resamples=resamples)).auroc[1:]
+    if np.isnan(drawn).all():
+        return {"low": None, "high": None}
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return {"low": float(low), "high": float(high)}
 

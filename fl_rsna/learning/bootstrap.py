@@ -49,7 +49,9 @@ def draw_patients(patients: NDArray[np.generic], *, seed: int, resamples: int = 
     names, member = np.unique(patients, return_inverse=True)
     count = len(names)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return Drawn(member=member, weights=np.vstack([np.ones((1, count)), draws]).astype(np.int16).T.copy())
+    weights = np.ones((count, 1 + resamples), np.int16)
+    weights[:, 1:] = draws.T
+    return Drawn(member=member, weights=weights)
 
 
 def by_patient(drawn: Drawn, *columns: NDArray[np.generic]) -> Floats:

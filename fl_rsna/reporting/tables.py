@@ -96,7 +96,7 @@ def interval(estimate: dict[str, Any]) -> str:
 def why_undefined(estimate: dict[str, Any]) -> str:
     if 0 in (estimate["positives"], estimate["negatives"]):
         return "no positives" if estimate["positives"] == 0 else "no negatives"
-    return "no slice to divide by"
+    return "nothing to divide by"
 
 
 def _too_few(estimate: dict[str, Any]) -> str:
