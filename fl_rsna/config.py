@@ -1,10 +1,6 @@
 """Every setting, once: its name, type and default. The files under conf/ only choose values."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from fl_rsna.choices import (
@@ -189,6 +185,18 @@ class EngineConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class TrackingConfig:
+    """Where a run's numbers go besides its own files. No picture, no id and no path of a file ever does."""
+
+    tensorboard: bool = True  # event files in runs/<name>/tensorboard
+    mlflow: bool = False
+    mlflow_uri: str | None = None  # of a server or a database all runs share; default: a database in the run's folder
+    wandb: bool = False  # Weights & Biases, offline: into the run's folder
+    wandb_online: bool = False  # send it to the service one is logged in to
+    project: str = "fl_rsna"  # name of the experiment, the project and the registered model
+
+
+@dataclass(kw_only=True, slots=True)
 class PathsConfig:
     prepared: str = "prepared"
     sites: str = "site_data"
@@ -199,9 +207,6 @@ class PathsConfig:
 class RunConfig:
     name: str | None = None  # folder under paths.runs; default: date and time
     keep: Keep = Keep.all
-
-
-FILES = "files_sha256"  # the place of file hashes among the settings of a cohort
 
 
 @dataclass(kw_only=True, slots=True)
@@ -216,35 +221,10 @@ class Config:
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     run: RunConfig = field(default_factory=RunConfig)
     rounds: int = 10
     seed: int = 0
     baseline: Baseline = Baseline.none
     resume: bool = False  # go on with run.name where it was killed
-
-
-def cohort_name(config: Config) -> str:
-    """The cohort's folder: partition.name, or a name that changes with every setting that changes the partition."""
-    part = config.partition
-    if part.name is not None:
-        return part.name
-    settings = partition_settings(config)
-    plain = PartitionConfig()  # settings younger than the first cohorts count where they are used: old names stay
-    younger = {key for key in ("noise", "layout") if getattr(part, key) == getattr(plain, key)}
-    left_out = {"name", FILES, *younger}
-    what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
-    count = "" if part.kind is PartitionKind.explicit else f"{part.num_sites}-"
-    return f"{config.data.name}-{part.kind}-{count}{digest}"
-
-
-def partition_settings(config: Config) -> dict[str, Any]:
-    """What cohort.json records of the configuration; a file counts by its content's hash, wherever it lies."""
-    part = config.partition
-    plain = {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(part).items()}
-    files = {
-        key: path for key in ("assignment", "test") if isinstance(path := plain[key], str) and Path(path).is_file()
-    }
-    digests = {key: hashlib.sha256(Path(path).read_bytes()).hexdigest() for key, path in files.items()}
-    return {"data": config.data.name, **plain, FILES: digests}

@@ -7,7 +7,8 @@ from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.partitioners import Group, PartitionKind
 from fl_rsna.cohort.s0 import Layout
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.config import DEMO, FILES, Config, PartitionConfig, cohort_name, partition_settings
+from fl_rsna.cohort_name import FILES, cohort_name, partition_settings
+from fl_rsna.config import DEMO, Config, PartitionConfig
 
 
 def adopt_cohort(config: Config) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from fl_rsna.choices import EngineName, ModelName, Norm, Precision, Trainable
 from fl_rsna.cohort.noise import check_noise
 from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig
+from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig
 
 Rule = Callable[[float], bool]
 
@@ -66,6 +66,7 @@ def check(config: Config) -> None:
     check_noise(config.partition.noise)
     _check_network(config.network)
     _check_engine(config.engine)
+    _check_tracking(config.tracking)
     _check_contradictions(config)
 
 
@@ -129,6 +130,20 @@ def _check_engine(engine: EngineConfig) -> None:
         raise ValueError(
             f"engine.workers: expected nothing beside engine.address, whose cluster has one worker a CPU, or as many as "
             f"engine.gpus_per_worker allows, got {engine.workers}; leave it out"
+        )
+
+
+def _check_tracking(tracking: TrackingConfig) -> None:
+    """Refuse an address nobody uses and a name that services cannot take."""
+    if tracking.mlflow_uri is not None and not tracking.mlflow:
+        raise ValueError(
+            f"tracking.mlflow_uri: expected nothing without MLflow, got {tracking.mlflow_uri}; say tracking=mlflow"
+        )
+    if tracking.wandb_online and not tracking.wandb:
+        raise ValueError("tracking.wandb_online: expected false without Weights & Biases, got true; say tracking=wandb")
+    if not re.fullmatch(r"[\w.-]{1,128}", tracking.project, re.ASCII):
+        raise ValueError(
+            f"tracking.project: expected letters, digits, dots, dashes and underscores, got {tracking.project!r}"
         )
 
 

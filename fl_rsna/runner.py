@@ -16,12 +16,14 @@ from fl_rsna.federation.baselines import run_alone
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.workers import workers_for
+from fl_rsna.federation.heartbeat import no_old_beats
 from fl_rsna.federation.messages import phase_of
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.federation.server_app import Story, make_server_app
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.train import choose_device
+from fl_rsna.reporting.trackers import check_packages, tracked
 from fl_rsna.runs import Listener, RunFolder, is_finished, start_run
 
 
@@ -30,13 +32,15 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
 
     Raises RunFailed when it cannot finish, ValueError when it cannot begin.
     """
+    check_packages(config.tracking)
     with sole_maker(folder):
         if config.resume and is_finished(folder):
             return
         run = start_run(folder, config, cohort, str(choose_device(config.train.device)), listeners)
         story = run_alone if config.baseline is Baseline.local else run_rounds
         try:
-            _run_engine(config, cohort, run, story)
+            with no_old_beats(folder), tracked(run, config):
+                _run_engine(config, cohort, run, story)
         except (BelowQuorum, FloatingPointError) as error:
             raise RunFailed(f"{error}; see {folder / 'events.jsonl'}") from None
         except ValueError:

@@ -32,7 +32,7 @@ VERSIONS_OF = (
     "efficientnet-pytorch",
 )
 
-MAY_CHANGE = ("resume", "engine", "paths", "prepare", "train.device")  # of a run that goes on
+MAY_CHANGE = ("resume", "engine", "paths", "prepare", "tracking", "train.device")  # of a run that goes on
 
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
 
@@ -51,6 +51,10 @@ class RunFolder:
     def __init__(self, folder: Path, listeners: tuple[Listener, ...] = ()) -> None:
         self.folder = folder
         self._listeners = listeners
+
+    def listen(self, listener: Listener) -> None:
+        """Give every later event to one more listener."""
+        self._listeners = (*self._listeners, listener)
 
     @property
     def checkpoints(self) -> Path:

@@ -17,7 +17,8 @@ from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.s0 import Layout, read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import TEST_SITE, split_patients
-from fl_rsna.config import DEMO, Config, PartitionConfig, cohort_name, partition_settings
+from fl_rsna.cohort_name import cohort_name, partition_settings
+from fl_rsna.config import DEMO, Config, PartitionConfig
 from fl_rsna.existing import existing_cohort
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray

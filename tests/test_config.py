@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
+from fl_rsna.cohort_name import cohort_name
 from fl_rsna.compose import compose_config, conf_folder
-from fl_rsna.config import Config, cohort_name
+from fl_rsna.config import Config
 from fl_rsna.limits import FOLDER_NAMES, RANGES, check
 
 CHOICES = sorted((path.parent.name, path.stem) for path in conf_folder().glob("*/*.yaml"))

@@ -10,7 +10,8 @@ from fl_rsna.cohort.index import Prepared, table_sha256
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort, write_cohort
 from fl_rsna.cohort.split import split_patients
-from fl_rsna.config import Config, partition_settings
+from fl_rsna.cohort_name import partition_settings
+from fl_rsna.config import Config
 from fl_rsna.imaging.store import ImageKind, write_png
 from fl_rsna.task import ICH, LabelKind, Rendering, Task
 

@@ -8,6 +8,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl_rsna.cohort.sites import read_cohort
+from fl_rsna.federation.heartbeat import FOLDER
 from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, reply_failure
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
 from fl_rsna.federation.site_scoring import count, score
@@ -54,7 +55,7 @@ def _answer(message: Message, act: Callable[[], Message]) -> Message:
 def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> ClientApp:
     """The ClientApp of a simulation: the node with partition-id i is the i-th site of a cohort folder.
 
-    What its sites remember goes to `memory`/<site>/. With `pooled` the one node holds all sites' data.
+    What its sites remember goes to `memory`/<site>/, how far they are to heartbeat/ beside it. With `pooled` the one node holds all sites' data.
     """
 
     def locate(context: Context) -> Place:
@@ -62,10 +63,12 @@ def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> Clien
             raise ValueError(
                 f"paths.runs: expected the run's folder {memory.parent} at every node, got none here; use one they all see"
             )
+        heartbeat = memory.parent / FOLDER
         if pooled:
-            return Place(folders=tuple(cohort / name for name in read_cohort(cohort).sites), memory=memory / POOLED)
+            folders = tuple(cohort / name for name in read_cohort(cohort).sites)
+            return Place(folders=folders, memory=memory / POOLED, heartbeat=heartbeat)
         folder = _site_of(cohort, int(context.node_config["partition-id"]))
-        return Place(folders=(folder,), memory=memory / folder.name)
+        return Place(folders=(folder,), memory=memory / folder.name, heartbeat=heartbeat)
 
     return make_client_app(locate)
 

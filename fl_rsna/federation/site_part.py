@@ -1,7 +1,7 @@
 """What a site does with each kind of message: answers the roll call, trains the model it is sent, evaluates it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.faults import corrupted, fault_of
+from fl_rsna.federation.heartbeat import beating
 from fl_rsna.federation.messages import (
     ARRAYS,
     SECOND,
@@ -44,10 +45,14 @@ NORM = "norm"  # a site's own BatchNorm values
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a site's data lies, and where it keeps what it remembers of a run; several folders are pooled."""
+    """Where a site's data lies, and where it keeps what it remembers of a run; several folders are pooled.
+
+    `heartbeat` is a folder in which it may say how far it is.
+    """
 
     folders: tuple[Path, ...]
     memory: Path
+    heartbeat: Path | None = None
 
 
 def roll_call(message: Message, place: Place) -> Message:
@@ -88,7 +93,9 @@ def train(message: Message, place: Place) -> Message:
         result = estimate_norm(model, data, batch_size=EVALUATION_BATCH, device=device)
         part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
-        part = train_site(model, _round(told, data, task, device, control), memory)
+        with beating(place.heartbeat, data.name, told.round) as on_batch:
+            round_ = replace(_round(told, data, task, device, control), on_batch=on_batch)
+            part = train_site(model, round_, memory)
     trained = flatten(model)
     sent, lost = _coded(trained, received, told.precision_up, memory)
     own = positions(model, personal_names(model, told.model.norm))

@@ -119,9 +119,13 @@ def train_batches(rows: NDArray[np.intp], batch_size: int, rng: np.random.Genera
 
     Rows inside a batch are sorted: neighbours in the file are read together.
     """
-    batches = max(1, round(len(rows) / batch_size))
-    for batch in np.array_split(rng.permutation(rows), batches):
+    for batch in np.array_split(rng.permutation(rows), count_batches(len(rows), batch_size)):
         yield np.sort(batch)
+
+
+def count_batches(slices: int, batch_size: int) -> int:
+    """Batches in one epoch."""
+    return max(1, round(slices / batch_size))
 
 
 def gather(images: NDArray[np.generic] | Joined, rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:

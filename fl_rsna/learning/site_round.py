@@ -1,6 +1,6 @@
 """A site's part in one round of each strategy: local training under its rule, and what the site remembers of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from fl_rsna.learning.local_rules import (
     vector_of,
 )
 from fl_rsna.learning.model import Classifier
-from fl_rsna.learning.train import LocalResult, start_training, train_locally
+from fl_rsna.learning.train import LocalResult, OnBatch, start_training, train_locally, unwatched
 from fl_rsna.task import Task
 
 Vector = NDArray[np.float32]
@@ -45,6 +45,7 @@ class Round:
     device: torch.device
     prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
     control: Vector | None = None  # the server's control variate, over trained parameters
+    on_batch: OnBatch = unwatched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ def _train(model: Classifier, round_: Round, rule: LocalRule) -> LocalResult:
         seed=round_.seed,
         device=round_.device,
         rule=rule,
+        on_batch=round_.on_batch,
     )
 
 
@@ -132,11 +134,12 @@ def _ditto(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> S
     """
     received = flatten(model)
     centre = vector_of(trained_parameters(model))
-    result = _train(model, round_, PLAIN)
+    result = _train(model, replace(round_, on_batch=lambda done, of: round_.on_batch(done, 2 * of)), PLAIN)
     shared = flatten(model)
     unflatten(FlatModel(remembered.get(PERSONAL, received.floats), received.integers), model)
     start_training(model, round_.norm, round_.train, round_.device)
-    _train(model, round_, proximal(trained_parameters(model), round_.strategy.personal, centre))
+    again = replace(round_, on_batch=lambda done, of: round_.on_batch(of + done, 2 * of))
+    _train(model, again, proximal(trained_parameters(model), round_.strategy.personal, centre))
     personal = flatten(model).floats
     unflatten(shared, model)
     return SitePart(result=result, remembered={PERSONAL: personal})

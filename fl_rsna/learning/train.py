@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,19 @@ from fl_rsna.choices import Device, Norm, Optimizer, Schedule
 from fl_rsna.config import TrainConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
-from fl_rsna.learning.dataset import SiteData, gather, train_batches
+from fl_rsna.learning.dataset import SiteData, count_batches, gather, train_batches
 from fl_rsna.learning.local_rules import PLAIN, LocalRule, trained_parameters
 from fl_rsna.learning.loss import probabilities, task_loss
 from fl_rsna.learning.model import Classifier, norm_layers, set_training
 from fl_rsna.task import Task
 
 EVALUATION_BATCH = 64  # slices at once where no gradient is taken
+
+OnBatch = Callable[[int, int], None]  # batches done, of how many
+
+
+def unwatched(done: int, batches: int) -> None:
+    """For those whom nobody watches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +72,12 @@ def train_locally(
     seed: int,
     device: torch.device,
     rule: LocalRule = PLAIN,
+    on_batch: OnBatch = unwatched,
 ) -> LocalResult:
     """Train `model` in place on the site's training part with a fresh optimizer, for epochs or an exact number of steps.
 
-    Everything random follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds. Raises
-    ValueError when the site has no training slice.
+    Everything random follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds; `on_batch`
+    hears of every batch and changes nothing. Raises ValueError when the site has no training slice.
     """
     rows = data.rows("train")
     if len(rows) == 0:
@@ -80,6 +87,7 @@ def train_locally(
     trained = trained_parameters(model)
     optimizer = make_optimizer(trained, config, learning_rate)
     losses: list[torch.Tensor] = []
+    batches = config.local_steps or config.local_epochs * count_batches(len(rows), config.batch_size)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -95,6 +103,7 @@ def train_locally(
                 rule.correct(trained)
             optimizer.step()
             losses.append(loss.detach())
+            on_batch(len(losses), batches)
     mean = float(torch.stack(losses).double().mean())
     return LocalResult(examples=len(rows), steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
 

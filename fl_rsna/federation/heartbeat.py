@@ -1,0 +1,81 @@
+"""How far sites are in their batches: a tiny file a site, which displays read when they like.
+
+Two counts and nothing else are in it. Nobody waits for it, no result depends on it, and it is gone when the site is done.
+Sites of a simulation write it, into the run's folder; deployed sites do not.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FOLDER = "heartbeat"
+EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A site has done `batch` of its `batches` in a round."""
+
+    round: int
+    batch: int
+    batches: int
+
+
+@contextlib.contextmanager
+def beating(folder: Path | None, site: str, round_: int) -> Iterator[Callable[[int, int], None]]:
+    """What to call after every batch: it writes at most every EVERY_S seconds, and never raises for a disk.
+
+    Without a folder nobody listens.
+    """
+    if folder is None:
+        yield lambda batch, batches: None
+        return
+    path, last = folder / site, float("-inf")
+
+    def on_batch(batch: int, batches: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY_S:
+            last = now
+            _write(path, Beat(round=round_, batch=batch, batches=batches))
+
+    try:
+        yield on_batch
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _write(path: Path, beat: Beat) -> None:
+    """Without waiting for the disk: it tells what is going on, and nobody goes on from it."""
+    part = path.with_name(f".{path.name}.part")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        part.write_text(json.dumps(asdict(beat)))
+        os.replace(part, path)
+
+
+def read_beats(run: Path) -> dict[str, Beat]:
+    """By site, what those that train at this moment last wrote into a run's folder; nothing where none do."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for path in (run / FOLDER).iterdir():
+            with contextlib.suppress(OSError, ValueError, TypeError):  # gone by now, or not ours
+                if not path.name.startswith("."):
+                    found[path.name] = Beat(**json.loads(path.read_bytes()))
+    return found
+
+
+@contextlib.contextmanager
+def no_old_beats(run: Path) -> Iterator[None]:
+    """Without the folder before and after: what a killed run left there is about nothing."""
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(run / FOLDER, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""What a run is at, how long it may still take, and whether it seems to have stopped."""
+
+from fl_rsna.reporting.live import State, Status
+
+RECENT = 5  # rounds by which the rest is estimated
+PATIENCE_S, FIRST_PATIENCE_S = 120.0, 600.0  # without an event, before a run may have stalled; before round 1 is over
+PATIENCE = 3  # times the longest silence so far
+
+
+def phase_of(state: State) -> str:
+    """What the run is at, in a few words."""
+    match state.status:
+        case Status.waiting:
+            return "waiting for the run to begin"
+        case Status.finished:
+            return "finished"
+        case Status.failed:
+            return f"failed: {state.end.get('reason', 'no reason given')}"
+    if not state.curve and not state.open:
+        return (
+            f"sites on their own: {len(state.alone)} of {len(state.sites)} done" if state.alone else "scoring the start"
+        )
+    if not state.open:
+        over = bool(state.curve) and state.curve[-1]["round"] >= state.rounds
+        recalibrated = state.answered.get("recalibration", 0)
+        if recalibrated or over:
+            at = f": {recalibrated} of {len(state.sites)} sites recalibrated" if recalibrated else ""
+            return f"the final model{at}"
+        return "between rounds"
+    trained, validated = state.answered.get("train", 0), state.answered.get("validation", 0)
+    if trained < len(state.asked):
+        return f"training: {trained} of {len(state.asked)} sites done"
+    return f"validation: {validated} of {len(state.sites)} sites done" if validated < len(state.sites) else "scoring"
+
+
+def seconds_left(state: State, silent_s: float) -> tuple[float, float] | None:
+    """At least and at most how long the rest takes if it goes as the last rounds went; None before round 1 is over.
+
+    `silent_s` is how long ago the last event was. The final model and its scores come on top.
+    """
+    took = [row["seconds"] for row in state.curve if row["round"] > 0 and row["seconds"] is not None][-RECENT:]
+    left = state.rounds - (state.round - 1 if state.open else state.round)
+    if not took or left <= 0 or state.status is not Status.running:
+        return None
+    gone = (state.last or 0.0) - (state.round_began or 0.0) + silent_s if state.open else 0.0
+    others = left - 1 if state.open else left
+    fewest, most = min(took), max(took)
+    here = (max(0.0, fewest - gone), max(0.0, most - gone)) if state.open else (0.0, 0.0)
+    return fewest * others + here[0], most * others + here[1]
+
+
+def is_stalled(state: State, silent_s: float) -> bool:
+    """Whether a running run has been silent for much longer than ever before: killed, perhaps, or its machine is off."""
+    least = PATIENCE_S if any(row["round"] > 0 for row in state.curve) else FIRST_PATIENCE_S
+    return state.status is Status.running and silent_s > max(least, PATIENCE * state.silence)

@@ -1,0 +1,68 @@
+"""An event of a run as one line for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DONE = {"train": "trained", "validation": "validated", "recalibration": "recalibrated"}
+
+
+def sentence(event: Mapping[str, Any]) -> str:
+    """What an event says; of one that lacks what its kind has, its name alone."""
+    try:
+        return _sentence(event)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return str(event["event"])
+
+
+def _sentence(event: Mapping[str, Any]) -> str:
+    match event["event"]:
+        case "roll_call":
+            here = [parts["train"]["slices"] for parts in event["sites"].values() if "train" in parts]
+            return f"roll call: {len(here)} sites, {sum(here)} training slices"
+        case "resumed":
+            return f"resumed after round {event['round']}"
+        case "round_start":
+            return f"round {event['round']}: {len(event['sites'])} sites train"
+        case "site_done":
+            return _site_line(event)
+        case "site_failed":
+            return f"round {event['round']}: {event['site']} failed in {event['phase']}: {event['error']}"
+        case "worker_died":
+            return f"round {event['round']}: a worker died under {event['site']} ({event['how']})"
+        case "round_end":
+            return round_line(event, None)
+        case "stopped_early":
+            return f"stopped early after round {event['round']}: none was better than round {event['best_round']}"
+        case "site_alone_done":
+            return f"{event['site']} alone: its own model is done"
+        case "tracker_failed":
+            return f"tracking with {event['tracker']} ended, the run goes on: {event['error']}"
+        case "run_failed":
+            return f"the run failed: {event['reason']}"
+        case "run_end":
+            return f"the run is finished, {event['wall_s']:.0f} s in all rounds"
+        case other:
+            return str(other)
+
+
+def _site_line(event: Mapping[str, Any]) -> str:
+    metrics = event["metrics"]
+    parts = [f"round {event['round']}: {event['site']} {DONE.get(event['phase'], event['phase'])}"]
+    if "loss" in metrics:
+        parts.append(f"loss {metrics['loss']:.3f}")
+    if "seconds" in metrics:
+        parts.append(f"{metrics['seconds']:.1f} s")
+    return ", ".join(parts)
+
+
+def round_line(row: Mapping[str, Any], rounds: int | None) -> str:
+    """A row of rounds.csv with its headline label, of `rounds`."""
+    headline = row["headline"]
+    test = row[f"test_auroc_{headline}"]
+    parts = [f"round {row['round']}" + ("" if rounds is None else f"/{rounds}")]
+    if row["train_loss"] is not None:
+        validation = row["validation_loss"]
+        parts.append(f"train loss {row['train_loss']:.3f}")
+        parts.append(f"validation loss {validation:.3f}" if validation is not None else "validation failed")
+    parts.append(f"test AUROC {headline} {test:.3f}" if test is not None else f"test AUROC {headline} undefined")
+    return ", ".join([*parts, f"{row['seconds']:.1f} s"])

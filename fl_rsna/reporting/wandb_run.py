@@ -1,0 +1,68 @@
+"""Weights & Biases: settings, numbers by round, final numbers with intervals, and the model as an artifact with its hash.
+
+Offline by default: everything lies in wandb/ of the run's folder, and `wandb sync` sends it if one wants to.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from fl_rsna.config import Config
+from fl_rsna.reporting.points import Values, settings
+
+FOLDER = "wandb"
+SEPARATE = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_CONFIG_DIR": "config"}
+
+
+class WandbRun:
+    """One run in Weights & Biases. Offline it is written anew when it goes on; online rounds it has are not sent twice."""
+
+    def __init__(self, run: Path, config: Config, key: str) -> None:
+        online, home = config.tracking.wandb_online, (run / FOLDER).resolve()
+        if not online:
+            shutil.rmtree(home, ignore_errors=True)  # what it held that counts is given again
+        home.mkdir(exist_ok=True)
+        os.environ.update({name: str(home / folder) for name, folder in SEPARATE.items()})
+        os.environ["WANDB_ERROR_REPORTING"] = "false"
+        import wandb
+
+        quiet = wandb.Settings(
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            disable_job_creation=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
+        )
+        self._artifact = wandb.Artifact
+        self._run = wandb.init(
+            project=config.tracking.project,
+            name=run.name,
+            id=key,
+            config=settings(config),
+            dir=str(run.resolve()),
+            mode="online" if online else "offline",
+            resume="allow" if online else None,
+            settings=quiet,
+        )
+        self._run.define_metric("*", step_metric="round")
+        self._last = int(self._run.summary.get("round", -1)) if online else -1  # type: ignore[no-untyped-call]
+
+    def log(self, round_: int, values: Values, time_s: float) -> None:
+        if round_ > self._last:
+            self._run.log({"round": round_, **values})
+
+    def finish(self, round_: int, values: Values, model: Path, sha256: str | None) -> None:
+        """Final numbers into the run's summary; the model as an artifact."""
+        self._run.summary.update(values)
+        if sha256 is None or not model.exists():
+            return
+        artifact = self._artifact(f"model-{self._run.id}", "model", metadata={"sha256": sha256})
+        artifact.add_file(str(model))
+        self._run.log_artifact(artifact)
+
+    def close(self, status: str) -> None:
+        self._run.finish(exit_code=0 if status == "finished" else 1)
