@@ -26,7 +26,7 @@ from fl_rsna.cohort.places import Slices
 from fl_rsna.cohort.published import SPELLINGS, read_published
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.command import ending
-from fl_rsna.reporting.console import Display
+from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.findings import Audit, say_audit
 
 COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")

@@ -3,7 +3,8 @@
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.command import run_command
 from fl_rsna.config import DEMO, Config
-from fl_rsna.reporting.console import Display, console, say_prepared
+from fl_rsna.reporting.console import console, say_prepared
+from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.pages import write_prepare_page
 from fl_rsna.steps import prepare_step
 from fl_rsna.task import named_task

@@ -11,8 +11,10 @@ from fl_rsna.existing import adopt_cohort
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
-from fl_rsna.reporting.console import Display, console
+from fl_rsna.reporting.console import console
+from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.tables import interval, read_run
+from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import COHORT_VIEW, RunFolder, default_run_name
 from fl_rsna.steps import cohort_for_run
@@ -22,6 +24,7 @@ from fl_rsna.task import TaskName, named_task
 def simulate(config: Config) -> dict[str, Any]:
     if config.resume and config.run.name is None:
         raise ValueError("resume: expected the run.name of the run to go on with, got none; say run.name=<name>")
+    check_packages(config.tracking)
     choose_device(config.train.device)
     settle_process()
     if not partition_asked(config):
@@ -29,6 +32,7 @@ def simulate(config: Config) -> dict[str, Any]:
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
         folder = Path(config.paths.runs) / (config.run.name or default_run_name())
+        display.run = folder
         if config.baseline is Baseline.gap:
             return _say_gap(folder, run_gap(config, cohort, folder, (display.event,)), cohort)
         run_federation(config, cohort, folder, (display.event,))

@@ -53,3 +53,21 @@ def is_stalled(state: State, silent_s: float) -> bool:
     """Whether a running run has been silent for much longer than ever before: killed, perhaps, or its machine is off."""
     least = PATIENCE_S if any(row["round"] > 0 for row in state.curve) else FIRST_PATIENCE_S
     return state.status is Status.running and silent_s > max(least, PATIENCE * state.silence)
+
+
+def left_words(state: State, silent_s: float) -> str:
+    """How long the rest may take, as far as the last rounds tell."""
+    if state.status is not Status.running:
+        return state.status.value
+    left = seconds_left(state, silent_s)
+    if left is None:
+        return "time left after round 1" if not any(row["round"] for row in state.curve) else "nearly done"
+    low, high = (clock(value) for value in left)
+    return f"about {high} left" if low == high or left[1] - left[0] < 0.1 * left[1] else f"{low} to {high} left"
+
+
+def clock(seconds: float) -> str:
+    """0:42, 12:05, 1:05:10."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,130 @@
+"""What a user sees while a command works: a live display in a terminal, plain lines elsewhere."""
+
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from fl_rsna.federation.heartbeat import FOLDER, Beat, read_beats
+from fl_rsna.reporting.console import console
+from fl_rsna.reporting.live import State, Status, fold
+from fl_rsna.reporting.rounds_view import rounds_view
+from fl_rsna.reporting.sentences import round_line, sentence
+
+LINE_S = 10.0
+REFRESH_HZ = 4
+LINES = {"roll_call": "", "resumed": "", "worker_died": "yellow", "stopped_early": "", "site_failed": "red"}
+LINES |= {"tracker_failed": "yellow", "site_alone_done": ""}  # events that get a line, and its colour
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When a piece of work began, with how much already done, and when a line last said how far it is."""
+
+    began: float
+    first: int
+    said: float
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+class Display:
+    """A progress display; `step` follows counted steps, `event` the events of a run whose folder is `run`.
+
+    It only looks on: what it shows comes from events and heartbeats, and nothing waits for it.
+    """
+
+    def __init__(self, console: Console = console, run: Path | None = None) -> None:
+        self._console, self.run = console, run
+        self._state, self._heard = State(), time.time()
+        self._pace: dict[str, _Pace] = {}
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Display":
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=self._console)
+        self._live = Live(
+            get_renderable=self.view, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
+        )
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` of a named piece of work; a log that is no terminal gets a line every LINE_S seconds."""
+        now = time.monotonic()
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, completed=done)
+            self._pace[what] = _Pace(began=now, first=done, said=now)
+            if 0 < done < total:
+                self._say(f"{what}: going on after {done} of {total}")
+        pace = self._pace[what]
+        rate = (done - pace.first) / max(now - pace.began, 1e-9)
+        self._progress.update(self._tasks[what], completed=done, total=total, visible=done < total)
+        if done == total:
+            self._say(f"{what}: {total} done" + (f", {rate:,.0f} a second" if done > pace.first else ""))
+        elif not self._console.is_terminal and now - pace.said >= LINE_S and rate:
+            pace.said = now
+            left = datetime.timedelta(seconds=round((total - done) / rate))
+            self._say(f"{what}: {done} of {total} ({done / total:.0%}), {rate:,.0f} a second, {left} left")
+
+    def event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Show one event of a run."""
+        now = datetime.datetime.now(datetime.UTC)
+        happened = {**fields, "event": kind, "time": now.isoformat(timespec="milliseconds")}
+        self._state, self._heard = fold(self._state, [happened]), time.time()
+        if kind == "round_end":
+            self._say(round_line(happened, self._state.rounds))
+        elif kind in LINES:
+            self._say(sentence(happened), LINES[kind])
+
+    def view(self) -> RenderableType:
+        """What stands under the lines at this moment."""
+        if self._state.status is not Status.running:
+            return self._progress.get_renderable()
+        return Group(
+            self._progress.get_renderable(), rounds_view(self._state, self._beats(), time.time() - self._heard)
+        )
+
+    def _beats(self) -> dict[str, Beat]:
+        """Of the run, or of that of its parts which runs."""
+        if self.run is None:
+            return {}
+        folders = [self.run, *(path.parent for path in self.run.glob(f"*/{FOLDER}"))]
+        return {site: beat for folder in folders for site, beat in read_beats(folder).items()}
+
+    def _say(self, line: str, style: str = "") -> None:
+        self._console.print(Text(line, style), soft_wrap=True)

@@ -1,0 +1,59 @@
+"""python -m fl_rsna.watch runs/<name>: a live page of a run, on this machine only, from its events.jsonl alone.
+
+It also watches a run on another machine whose disk is mounted here, one that has not begun, and one that is over. From a machine
+without a screen: ssh -L 8017:127.0.0.1:8017 <machine>, and open the page on your own.
+"""
+
+import argparse
+import signal
+import sys
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+from fl_rsna.command import ending
+from fl_rsna.reporting.live_server import LOOPBACK, make_server
+from fl_rsna.reporting.watcher import Watcher
+
+PORT = 8017
+TRIES = 20  # ports from PORT on, where none is asked for
+
+
+def watch(run: Path, host: str, port: int | None) -> None:
+    """Serve until Ctrl-C. Raises ValueError for what cannot be watched or served."""
+    if host not in LOOPBACK:
+        raise ValueError(
+            f"--host: expected 127.0.0.1 or localhost, got {host}; from elsewhere use ssh -L {PORT}:127.0.0.1:{PORT} <machine>"
+        )
+    if run.is_file() or not run.resolve().parent.is_dir():
+        raise ValueError(f"expected runs/<name>, the folder of a run or the name of one that is to come, got {run}")
+    server = _listening(Watcher(run), port)
+    waits = "" if run.exists() else ", which has not begun"
+    print(f"watching {run}{waits}: http://127.0.0.1:{server.server_address[1]}/   (Ctrl-C ends it)", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        server.server_close()
+
+
+def _listening(watcher: Watcher, port: int | None) -> ThreadingHTTPServer:
+    """On the port that is asked for, else on the first free one."""
+    ports = [port] if port is not None else [*range(PORT, PORT + TRIES), 0]
+    for candidate in ports:
+        try:
+            return make_server(watcher, candidate)
+        except (OSError, OverflowError):
+            continue
+    raise ValueError(f"--port: expected a free port of this machine, got {port}; leave it out to have one chosen")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m fl_rsna.watch", description="Serve the live page of a run.")
+    parser.add_argument("run", type=Path, metavar="runs/<name>")
+    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; nothing else is served")
+    parser.add_argument("--port", type=int, default=None, help=f"default: {PORT}, or the next that is free")
+    words = parser.parse_args()
+    ending(lambda: watch(words.run, words.host, words.port))
+    sys.exit(0)
