@@ -37,7 +37,7 @@ class WandbRun:
             x_disable_machine_info=True,
             x_save_requirements=False,
         )
-        self._artifact = wandb.Artifact
+        self._artifact, self._teardown = wandb.Artifact, wandb.teardown
         self._run = wandb.init(
             project=config.tracking.project,
             name=run.name,
@@ -65,4 +65,6 @@ class WandbRun:
         self._run.log_artifact(artifact)
 
     def close(self, status: str) -> None:
+        """Waits for its helper process, which has the last word on the file."""
         self._run.finish(exit_code=0 if status == "finished" else 1)
+        self._teardown()

@@ -1,0 +1,48 @@
+"""The watch command: what it refuses in one sentence, and how it ends."""
+
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fl_rsna.reporting.live_server import make_server
+from fl_rsna.reporting.watcher import Watcher
+from fl_rsna.watch import watch
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_other_machines_are_not_served(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ValueError, match=r"--host: expected 127\.0\.0\.1"):
+        watch(tmp_path, host, 0)
+
+
+def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for run in (tmp_path / "file", tmp_path / "no" / "such" / "folder"):
+        with pytest.raises(ValueError, match="expected runs/<name>"):
+            watch(run, "127.0.0.1", 0)
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with make_server(Watcher(tmp_path), 0) as taken, pytest.raises(ValueError, match="--port: expected a free port"):
+        watch(tmp_path, "127.0.0.1", taken.server_address[1])
+    with pytest.raises(ValueError, match="--port: expected a free port"):
+        watch(tmp_path, "127.0.0.1", 65536)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signals) -> None:
+    command = [sys.executable, "-m", "fl_rsna.watch", str(tmp_path / "to-come"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert "which has not begun" in said
+        url = next(word for word in said.split() if word.startswith("http://127.0.0.1:"))
+        with urllib.request.urlopen(url) as answer:
+            assert b"waiting for the run to begin" in answer.read()
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
