@@ -1,4 +1,4 @@
-"""python -m fl_rsna.watch runs/<name>: a live page of a run, on this machine only, from its events.jsonl alone.
+"""python -m fl_rsna.watch runs/<name>: a live page of a run, on this machine only, from its events.jsonl.
 
 It also watches a run on another machine whose disk is mounted here, one that has not begun, and one that is over. From a machine
 without a screen: ssh -L 8017:127.0.0.1:8017 <machine>, and open the page on your own.
@@ -24,7 +24,7 @@ def watch(run: Path, host: str, port: int | None) -> None:
         raise ValueError(
             f"--host: expected 127.0.0.1 or localhost, got {host}; from elsewhere use ssh -L {PORT}:127.0.0.1:{PORT} <machine>"
         )
-    if run.is_file() or not run.resolve().parent.is_dir():
+    if run.is_file() or not run.resolve().parent.parent.is_dir():  # runs/ itself may come with the first run
         raise ValueError(f"expected runs/<name>, the folder of a run or the name of one that is to come, got {run}")
     server = _listening(Watcher(run), port)
     waits = "" if run.exists() else ", which has not begun"

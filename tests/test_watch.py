@@ -21,7 +21,7 @@ def test_other_machines_are_not_served(tmp_path: Path, host: str) -> None:
 
 def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for run in (tmp_path / "file", tmp_path / "no" / "such" / "folder"):
+    for run in (tmp_path / "file", tmp_path / "no" / "such" / "run"):
         with pytest.raises(ValueError, match="expected runs/<name>"):
             watch(run, "127.0.0.1", 0)
 

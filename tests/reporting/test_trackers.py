@@ -13,11 +13,13 @@ from logs import resumed_run, whole_run, write_log
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_config
 
+from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.reporting import trackers
 from fl_rsna.reporting.event_files import EventFile
 from fl_rsna.reporting.points import Values, final_points, flat_settings, points, settings
 from fl_rsna.reporting.trackers import Feed, TrackerName, check_packages, open_tracker, run_key, tracked
+from fl_rsna.runner import run_federation
 from fl_rsna.runs import MAY_CHANGE, RunFolder
 
 SUMMARY = {
@@ -279,3 +281,16 @@ def test_sites_alone_come_under_their_names(tmp_path: Path) -> None:
 
 def test_tracking_may_change_when_a_run_goes_on() -> None:
     assert "tracking" in MAY_CHANGE
+
+
+def test_tracking_changes_no_model(cohort: Cohort, tmp_path: Path) -> None:
+    found = {}
+    for tensorboard in (True, False):
+        folder = tmp_path / f"{tensorboard}"
+        config = tiny_config(rounds=1, tracking__tensorboard=tensorboard)
+        run_federation(config, cohort, folder, ())
+        found[tensorboard] = json.loads((folder / "summary.json").read_text())["model_sha256"]
+        assert (folder / "tensorboard").exists() is tensorboard
+        assert not (folder / "heartbeat").exists()
+    assert found[True] == found[False]
+    assert [step for step, _ in scalars(tmp_path / "True")["loss/test"]] == [0, 1]
