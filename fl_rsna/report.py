@@ -1,27 +1,55 @@
-"""python -m fl_rsna.report runs/<name>: write the page of a run, finished or not."""
+"""python -m fl_rsna.report runs/<name> ...: write the report of each run, and of several how they compare."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fl_rsna.command import ending
+from fl_rsna.reporting.comparison import write_comparison
 from fl_rsna.reporting.console import console
+from fl_rsna.reporting.found_runs import common_folder, find_runs
 from fl_rsna.reporting.report import write_report
 from fl_rsna.runs import EXPLANATIONS, MODEL
 
+ABOUT = """Write report.html, report.json, paper.md and paper.tex into run folders, finished or not.
+With two runs or more also compare.html and compare.json: side by side, with paired differences in AUROC and curves
+over every setting that differs among them; runs that differ in seeds only are one point's repeats."""
+HOW = """a path may be
+  runs/<name>         a run
+  runs                a folder of runs: all of them
+  runs/<gap>          an experiment=gap: its federated, central and local run
+  multirun/<date>     a --multirun: the runs of its jobs, found from here or from the folder it was started in
 
-def report(folders: list[Path]) -> None:
+  python -m fl_rsna.report runs/a runs/b
+  python -m fl_rsna.simulate -m partition.num_sites=2,4,8 seed=0,1,2 && python -m fl_rsna.report multirun/<date>
+The first run named is the one others are compared with."""
+
+
+def report(paths: Sequence[Path], out: Path | None) -> None:
+    folders = list({folder.absolute(): folder for path in paths for folder in find_runs(path)}.values())
+    if out is not None and len(folders) < 2:
+        raise ValueError(f"--out: expected two runs or more to compare, got one in {folders[0]}; leave --out away")
     for folder in folders:
         if (folder / MODEL).exists() and not (folder / EXPLANATIONS).exists():
             from fl_rsna.reporting.explained import explain  # loads torch: not for a page alone
 
             explain(folder)
         console.print(f"report: {write_report(folder)}", soft_wrap=True)
+    if len(folders) > 1:
+        beside = paths[0] if len(paths) == 1 else common_folder(folders)
+        console.print(f"compare: {write_comparison(folders, out or beside / 'compare.html')}", soft_wrap=True)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m fl_rsna.report", description="Write report.html into run folders.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="runs/<name>")
+    parser = argparse.ArgumentParser(
+        prog="python -m fl_rsna.report",
+        description=ABOUT,
+        epilog=HOW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="PATH", help="a run, or a folder that stands for several")
+    parser.add_argument("--out", type=Path, help="where compare.html goes; default: the folder that holds all the runs")
     words = parser.parse_args()
-    ending(lambda: report(words.runs))
+    ending(lambda: report(words.runs, words.out))
     sys.exit(0)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fl_rsna.reporting.cells import Kind, said
-from fl_rsna.reporting.site_scores import by_site, defined_areas, gap_beside, spread
+from fl_rsna.reporting.site_scores import by_site, defined_areas, spread
 from fl_rsna.reporting.tables import RunRecord
 
 Headline = dict[str, Any]  # name, text, note, and the estimate or number the text states
@@ -31,7 +31,7 @@ def headlines(run: RunRecord) -> list[Headline]:
 
 
 def _gaps(run: RunRecord) -> dict[str, Any]:
-    return {name: found for name, found in (gap_beside(run) or {}).items() if name in ("central", "local")}
+    return {name: found for name, found in run.gap.items() if name in ("central", "local")}
 
 
 def _gap(name: str, difference: dict[str, Any]) -> Headline:

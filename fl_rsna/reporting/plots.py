@@ -5,8 +5,9 @@ choice is drawn only while that choice is chosen. Behind every plot is a table.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fl_rsna.reporting.cells import Table
@@ -14,6 +15,8 @@ from fl_rsna.reporting.cells import Table
 COLOURS = [f"--c{number}" for number in range(7)]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
+FEW = 6  # lines that all have a name in the legend
+NAMED, LONG = 16, 12  # names below a plot, and characters of one
 Trace = dict[str, Any]
 
 
@@ -30,7 +33,7 @@ class Plot:
     choices: Sequence[str] = ()
     choice_name: str = ""
     chosen: str = ""
-    wide: bool = field(default=False)
+    wide: bool = False
 
 
 def line(
@@ -41,6 +44,27 @@ def line(
     marker = {"color": COLOURS[style % 7], "symbol": MARKERS[style % 7], "size": 5}
     mode = {"mode": "lines+markers", "marker": marker} if markers else {"mode": "lines"}
     return {"type": "scatter", "x": list(x), "y": plain(y), "name": name, "line": look, **mode, **more}
+
+
+def lines(by_name: Mapping[str, Mapping[int, float]], rounds: Sequence[int], of: str) -> list[Trace]:
+    """A line a name; of more than FEW one faint trace for all, their median, and each one's own, drawn when it is chosen."""
+    if len(by_name) <= FEW:
+        return [line(found, found.values(), name, i) for i, (name, found) in enumerate(by_name.items())]
+    x: list[int | None] = []
+    y: list[float | None] = []
+    names: list[str | None] = []
+    for name, found in by_name.items():
+        x += [*found, None]
+        y += [*found.values(), None]
+        names += [*[name] * len(found), None]
+    middle = [statistics.median(f[n] for f in by_name.values() if n in f) for n in rounds]
+    faint = {"color": "--soft", "width": 0.8}
+    every: Trace = {
+        "type": "scatter", "mode": "lines", "x": x, "y": y, "text": names, "name": f"each {of}", "line": faint, "opacity": 0.35,
+        "hovertemplate": "%{text}: %{y:.3f}<extra></extra>",
+    }  # fmt: skip
+    one = [line(f, f.values(), name, 1, width=2.6, meta={"choice": name}) for name, f in by_name.items()]
+    return [every, line(rounds, middle, f"median of the {of}s", 0, width=2.8), *one]
 
 
 def points(x: Iterable[Any], estimates: Sequence[Any], name: str, style: int, **more: Any) -> Trace:
@@ -89,14 +113,26 @@ def by_rounds(rounds: Sequence[int]) -> dict[str, Any]:
 
 def area_axis(data: Iterable[Trace]) -> dict[str, Any]:
     """An axis of AUROCs: from what guessing reaches, or the lowest value there is, to 1."""
-    values = [value for trace in data for value in trace["y"] if value is not None]
-    low = min([0.5, *values])
+    low = min([0.5, *(value for trace in data for value in _lowest(trace))])
     return {"range": [math.floor(low * 10) / 10 - 0.01, 1.01], "dtick": 0.1, "tickformat": ".1f"}
+
+
+def named_axis(names: Sequence[str]) -> dict[str, Any]:
+    """An axis of names: their ends, where they are long; none at all where there are too many to read."""
+    shown = [name if len(name) <= LONG else f"…{name[-LONG:]}" for name in names]
+    few = {"tickvals": list(names), "ticktext": shown}
+    return {"type": "category", "showgrid": False, **(few if len(names) <= NAMED else {"showticklabels": False})}
 
 
 def plain(values: Iterable[Any]) -> list[Any]:
     """Numbers of a column as JSON has them: None for what is not there."""
     return [None if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
+
+
+def _lowest(trace: Trace) -> list[float]:
+    """The values of a trace, at the lower ends of their intervals where it has such."""
+    below = trace.get("error_y", {}).get("arrayminus", [0.0] * len(trace["y"]))
+    return [value - less for value, less in zip(trace["y"], below, strict=True) if value is not None]
 
 
 def _reach(high: float | None, low: float | None) -> float:

@@ -4,13 +4,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
-from fl_rsna.reporting.plots import Plot, Trace, area_axis, axes, by_rounds, line, plain
+from fl_rsna.reporting.plots import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
 from fl_rsna.reporting.tables import RunRecord
 
-FEW_SITES = 6  # that get a line of their own with a name in the legend
 LOSSES = (("train_loss", "training"), ("validation_loss", "validation, all sites"), ("test_loss", "test site"))
 
 
@@ -60,12 +57,9 @@ def sites_by_round(run: RunRecord) -> Plot | None:
         return None
     rounds = sorted({round_ for areas in by_site.values() for round_ in areas})
     rows = [[round_, *(areas.get(round_) for areas in by_site.values())] for round_ in rounds]
-    if len(by_site) <= FEW_SITES:
-        data = [line(areas, areas.values(), site, i) for i, (site, areas) in enumerate(by_site.items())]
-    else:
-        data = _many_sites(by_site, rounds)
+    data = lines(by_site, rounds, "site")
     heads = [Column(name="round", kind=Kind.number), *(Column(name=site) for site in by_site)]
-    many = len(by_site) > FEW_SITES
+    many = len(by_site) > FEW
     return Plot(
         name="sites_by_round",
         title=f"AUROC {run.headline} on each site's validation part by round",
@@ -114,25 +108,6 @@ def cost_plots(run: RunRecord) -> list[Plot]:
         ),
     )
     return [seconds, traffic] if moved.max() > 0 else [seconds]
-
-
-def _many_sites(by_site: dict[str, dict[int, float]], rounds: list[int]) -> list[Trace]:
-    """One faint trace for all, their median, and for each site a hidden line that the list above the plot shows."""
-    x: list[int | None] = []
-    y: list[float | None] = []
-    names: list[str | None] = []
-    for site, areas in by_site.items():
-        x += [*areas, None]
-        y += [*areas.values(), None]
-        names += [*[site] * len(areas), None]
-    middle = [float(np.median([a[n] for a in by_site.values() if n in a])) for n in rounds]
-    faint = {"color": "--soft", "width": 0.8}
-    every: Trace = {
-        "type": "scatter", "mode": "lines", "x": x, "y": y, "text": names, "name": "each site", "line": faint, "opacity": 0.35,
-        "hovertemplate": "%{text}: %{y:.3f}<extra></extra>",
-    }  # fmt: skip
-    one = [line(a, a.values(), site, 1, width=2.6, meta={"choice": site}) for site, a in by_site.items()]
-    return [every, line(rounds, middle, "median of the sites", 0, width=2.8), *one]
 
 
 def _site_areas(run: RunRecord) -> dict[str, dict[int, float]]:

@@ -9,12 +9,11 @@ import pandas as pd
 
 from fl_rsna.learning.curves import pr_points, roc_points
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
-from fl_rsna.reporting.plots import SHARE, SQUARE, Plot, Trace, area_axis, axes, diagonal, line, points
+from fl_rsna.reporting.plots import SHARE, SQUARE, Plot, Trace, area_axis, axes, diagonal, line, named_axis, points
 from fl_rsna.reporting.scores import POINTS, SHORT_POINTS, Cards, is_calibrated
 from fl_rsna.reporting.site_scores import by_site, cross_site, joining_table, matrix_table
 from fl_rsna.reporting.tables import RunRecord
 
-NAMED_SITES = 16  # whose names stand below a plot
 NUMBERED_SITES = 10  # whose AUROCs stand in the cells of the matrix
 
 
@@ -136,7 +135,7 @@ def sites_plot(run: RunRecord) -> Plot | None:
         name="sites",
         title=f"AUROC {run.headline} by site",
         data=data,
-        layout=axes("sites, from the worst to the best", "AUROC", yaxis=area_axis(data), xaxis=site_axis(len(order))),
+        layout=axes("sites, from the worst to the best", "AUROC", yaxis=area_axis(data), xaxis=named_axis(order)),
         table=Table(
             title="By site", columns=heads, rows=[[site, cards[site]["positives"], cards[site]] for site in order]
         ),
@@ -167,8 +166,8 @@ def matrix_plot(run: RunRecord) -> Plot | None:
         layout=axes(
             "at site",
             "model of",
-            xaxis=site_axis(len(sites)),
-            yaxis={**site_axis(len(matrix)), "autorange": "reversed"},
+            xaxis=named_axis(sites),
+            yaxis={**named_axis(list(matrix)), "autorange": "reversed"},
             **size,
         ),
         table=table,
@@ -193,14 +192,7 @@ def joining_plot(run: RunRecord) -> Plot | None:
         name="joining",
         title=f"AUROC {run.headline}: this run's model minus the site's own",
         data=[points(order, [gains[site] for site in order], "gain", 0, showlegend=False)],
-        layout=axes(
-            "sites, from the most lost to the most gained", "difference", yaxis=zero, xaxis=site_axis(len(order))
-        ),
+        layout=axes("sites, from the most lost to the most gained", "difference", yaxis=zero, xaxis=named_axis(order)),
         table=table,
         wide=True,
     )
-
-
-def site_axis(count: int) -> dict[str, Any]:
-    """An axis of sites: their names while there is room for them."""
-    return {"type": "category", "showticklabels": count <= NAMED_SITES, "showgrid": False}

@@ -4,7 +4,6 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
@@ -12,7 +11,6 @@ from fl_rsna.reporting.scores import POINTS, SCORES, SHORT_POINTS
 from fl_rsna.reporting.tables import RunRecord
 
 GLOBAL = "this run"  # its row in the cross-site matrix
-FEDERATED, LOCAL = "federated", "local"  # folders of a gap experiment
 
 
 def by_site(run: RunRecord) -> dict[str, dict[str, Any]]:
@@ -115,24 +113,9 @@ def defined_areas(run: RunRecord) -> dict[str, float]:
     return {row[0]: row[place] for row in table.rows if row[place] is not None} if table else {}
 
 
-def gap_beside(run: RunRecord) -> dict[str, Any] | None:
-    """The gaps of the experiment whose federated run this is: reference -> label -> difference and ratio."""
-    if run.summary is not None and "gap" in run.summary:
-        return dict(run.summary["gap"])
-    above = _summary(run.folder.absolute().parent)
-    return dict(above["gap"]) if "gap" in above and run.folder.name == FEDERATED else None
-
-
-def local_beside(run: RunRecord) -> dict[str, Any]:
-    """The summary of the sites alone: this run's own, or that of the same experiment; empty where there is none."""
-    if run.config["baseline"] == LOCAL:
-        return run.summary or {}
-    return _summary(run.folder.absolute().parent / LOCAL) if gap_beside(run) else {}
-
-
 def cross_site(run: RunRecord) -> dict[str, dict[str, float | None]]:
     """AUROC of the headline label, model of -> at site: each site's own model, and this run's at the sites it was scored at."""
-    matrix = local_beside(run).get("matrix", {})
+    matrix = run.alone.get("matrix", {})
     found = {
         model: {site: scores.get(f"auroc/{run.headline}") for site, scores in at_sites.items()}
         for model, at_sites in matrix.items()
@@ -153,7 +136,7 @@ def joining_table(run: RunRecord) -> Table | None:
     matrix = cross_site(run)
     if GLOBAL not in matrix:
         return None
-    paired = (gap_beside(run) or {}).get("sites", {})
+    paired = run.gap.get("sites", {})
     rows: list[list[Any]] = []
     for site, own in ((site, matrix[site].get(site)) for site in matrix if site != GLOBAL):
         joined = matrix[GLOBAL].get(site)
@@ -161,11 +144,6 @@ def joining_table(run: RunRecord) -> Table | None:
         rows.append([site, own, joined, paired.get(site, {}).get(run.headline, {}).get("difference", plain)])
     heads = columns(site="text", own_model="score", this_run="score", gain="signed")
     return Table(title="Who gains by joining", columns=heads, rows=rows)
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _number(value: Any) -> float | None:

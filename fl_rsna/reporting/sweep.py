@@ -1,5 +1,6 @@
-"""The table at the end of a --multirun: one row a job."""
+"""The end of a --multirun: a table with one row a job, and the page that compares their runs."""
 
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -30,3 +31,14 @@ class SweepTable(Callback):
         for overrides, result in self._rows:
             table.add_row(overrides, *(str(value) for value in result.values()))
         console.print(table)
+        _compare(Path(config.hydra.sweep.dir))
+
+
+def _compare(sweep: Path) -> None:
+    """Leave the comparison of the sweep's runs in its folder, where at least two came to something."""
+    from fl_rsna.reporting.comparison import write_comparison  # these load matplotlib: not before the first round
+    from fl_rsna.reporting.found_runs import find_runs
+
+    folders = find_runs(sweep)
+    if len(folders) > 1:
+        console.print(f"compare: {write_comparison(folders, sweep / 'compare.html')}", soft_wrap=True)

@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from fl_rsna.choices import Baseline
 from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.runs import SCORECARDS
 from fl_rsna.task import TaskName, named_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
+FEDERATED, LOCAL = "federated", "local"  # folders of an experiment=gap
 EVENT = '{"time"'  # how each line of events.jsonl begins
 
 
@@ -35,6 +37,8 @@ class RunRecord:
     noise: dict[str, dict[str, float]]  # site -> what partition.noise made wrong there
     labels: list[str]
     headline: str  # the label whose AUROC is quoted first
+    gap: dict[str, Any]  # of an experiment=gap, its federated run: reference -> label -> difference and ratio
+    alone: dict[str, Any]  # the summary of the sites alone: of this run, or of the same experiment; else empty
 
     @property
     def training_sites(self) -> int:
@@ -61,11 +65,13 @@ def read_run(folder: Path) -> RunRecord:
     failures = {(event["round"], event["phase"], event["site"]): event for event in failed}
     rounds = _rows(folder / "rounds.csv")
     labels, headline = _labels(rounds, roll, config)
+    summary = _summary(folder)
+    gap, alone = _beside(folder.absolute(), config, summary or {})
     return RunRecord(
         folder=folder,
         config=config,
         manifest=_json(folder / "manifest.json") or {},
-        summary=_summary(folder),
+        summary=summary,
         rounds=rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, headline)])]),
         sites=_sites(folder / "sites.csv"),
         cohort=roll["sites"],
@@ -75,6 +81,8 @@ def read_run(folder: Path) -> RunRecord:
         resumed=[event["round"] for event in events if event["event"] == "resumed"],
         labels=labels,
         headline=headline,
+        gap=gap,
+        alone=alone,
     )
 
 
@@ -112,6 +120,15 @@ def megabytes(count: float) -> str:
 
 def _json(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+def _beside(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The gaps and the sites alone, as the experiment that this run is the federated part of wrote them one folder up."""
+    if config["baseline"] == Baseline.local:
+        return {}, summary
+    above = (_json(folder.parent / "summary.json") or {}) if folder.name == FEDERATED else {}
+    gap = summary.get("gap") or above.get("gap") or {}
+    return gap, (_json(folder.parent / LOCAL / "summary.json") or {}) if gap else {}
 
 
 def _events(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,176 @@
+"""Runs side by side: their scores, paired differences, the gap to pooling and the gain over going alone, and sweeps."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.cohort.whole import write_whole
+from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
+from fl_rsna.reporting.found_runs import common_folder
+from fl_rsna.reporting.pages import rendered
+from fl_rsna.reporting.paired import Scored, baseline_of, difference, scored
+from fl_rsna.reporting.plots import Plot, area_axis, axes, by_rounds, lines, named_axis, points
+from fl_rsna.reporting.report import interactive, write_json
+from fl_rsna.reporting.site_scores import defined_areas, spread
+from fl_rsna.reporting.swept import curves_over, differing
+from fl_rsna.reporting.tables import RunRecord, read_run
+
+Runs = Mapping[str, RunRecord]  # by the name each has on the page
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write `out` and the same as JSON beside it; raises ValueError for runs that cannot stand side by side."""
+    found = compared(named_runs(folders))
+    write_json(out.with_suffix(".json"), found)
+    write_whole(out, rendered("compare.html.j2", page=found, **interactive(found)))
+    return out
+
+
+def named_runs(folders: Sequence[Path]) -> dict[str, RunRecord]:
+    """The runs by their paths below the folder that holds all of them."""
+    above = common_folder(folders)
+    return {os.path.relpath(folder.absolute(), above): read_run(folder) for folder in folders}
+
+
+def compared(runs: Runs) -> dict[str, Any]:
+    """What the page of several runs says, as plain values."""
+    first = next(iter(runs.values()))
+    odd = next(
+        (name for name, run in runs.items() if (run.labels, run.headline) != (first.labels, first.headline)), None
+    )
+    if odd is not None:
+        raise ValueError(
+            f"expected runs that learned the same labels, got others in {runs[odd].folder}; compare it on its own"
+        )
+    found = {name: one for name, run in runs.items() if (one := scored(run))}
+    label, settings = first.headline, differing([run.config for run in runs.values()])
+    shown = [
+        scores_plot(found, label),
+        rounds_plot(runs, label),
+        *curves_over(settings, _scores(runs, found), list(runs)),
+    ]
+    content = {
+        "runs": list(runs),
+        "headline": label,
+        "unfinished": [name for name, run in runs.items() if not run.finished],
+        "table": asdict(runs_table(runs, found, settings)),
+        "differences": asdict(table) if (table := differences_table(found, label)) else None,
+        "unpaired": _unpaired(found, label),
+        "by_label": [
+            asdict(table) for other in first.labels if other != label and (table := differences_table(found, other))
+        ],
+        "labels": asdict(labels_table(found, first.labels)),
+        "plots": [asdict(plot) for plot in shown if plot is not None],
+    }
+    return dict(json.loads(json.dumps(content, allow_nan=False)))
+
+
+def runs_table(runs: Runs, found: Mapping[str, Scored], settings: Mapping[str, list[Any]]) -> Table:
+    """One row a run: how it differs from the others, and its scores."""
+    scores, names = _scores(runs, found), list(settings)
+    heads = [
+        Column(name="run", kind=Kind.text),
+        Column(name="state", kind=Kind.text),
+        *(Column(name=score) for score in scores),
+    ]
+    heads += [*columns(seconds="seconds", traffic="megabytes"), *(Column(name=name, kind=Kind.text) for name in names)]
+    rows = []
+    for i, (name, run) in enumerate(runs.items()):
+        summary = run.summary or {}
+        moved = summary["bytes_down"] + summary["bytes_up"] if "bytes_up" in summary else None
+        values = ["null" if settings[setting][i] is None else str(settings[setting][i]) for setting in names]
+        state = summary.get("status", "unfinished")
+        rows.append([name, state, *(of[i] for of in scores.values()), summary.get("wall_s"), moved, *values])
+    return without_empty(Table(title="Runs", columns=heads, rows=rows))
+
+
+def differences_table(found: Mapping[str, Scored], label: str) -> Table | None:
+    """AUROC of every run minus that of the first one, of the pooled run and of the sites alone, where such are among them."""
+    if len(found) < 2:
+        return None
+    first, everyone = next(iter(found)), list(found.values())
+    rows = []
+    for name, one in found.items():
+        against = [None if name == first or found[first].baseline != "none" else found[first]]
+        against += [
+            baseline_of(one, everyone, kind) if one.baseline == "none" else None for kind in ("central", "local")
+        ]
+        rows.append([name, one.auroc(label), *(difference(one, other, label) if other else None for other in against)])
+    heads = columns(run="text", AUROC="score")
+    heads += [
+        Column(name=f"minus {first}", kind=Kind.signed),
+        *columns(gap_to_pooled="signed", gain_over_alone="signed"),
+    ]
+    return without_empty(Table(title=f"AUROC {label}", columns=heads, rows=rows))
+
+
+def labels_table(found: Mapping[str, Scored], labels: Sequence[str]) -> Table:
+    rows = [[name, *(one.auroc(label) for label in labels)] for name, one in found.items()]
+    heads = [Column(name="run", kind=Kind.text), *(Column(name=label) for label in labels)]
+    return Table(title="AUROC of every label", columns=heads, rows=rows)
+
+
+def scores_plot(found: Mapping[str, Scored], label: str) -> Plot | None:
+    if not found:
+        return None
+    areas = [one.auroc(label) for one in found.values()]
+    data = [points(found, areas, "test site", 0, showlegend=False)]
+    return Plot(
+        name="scores",
+        title=f"Test-site AUROC {label}",
+        data=data,
+        layout=axes("", "AUROC", xaxis=named_axis(list(found)), yaxis=area_axis(data)),
+        table=Table(
+            title="AUROC",
+            columns=columns(run="text", AUROC="score"),
+            rows=[[*row] for row in zip(found, areas, strict=True)],
+        ),
+    )
+
+
+def rounds_plot(runs: Runs, label: str) -> Plot | None:
+    """Test-site AUROC by round of every run."""
+    by_run: dict[str, dict[int, float]] = {}
+    for name, run in runs.items():
+        told = run.rounds.dropna(subset=[f"test_auroc_{label}"])
+        if len(told):
+            by_run[name] = dict(zip(told["round"].astype(int), told[f"test_auroc_{label}"].astype(float), strict=True))
+    if not by_run:
+        return None
+    rounds = sorted({round_ for areas in by_run.values() for round_ in areas})
+    data = lines(by_run, rounds, "run")
+    heads = [Column(name="round", kind=Kind.number), *(Column(name=name) for name in by_run)]
+    crowd = any("meta" in trace for trace in data)
+    return Plot(
+        name="rounds",
+        title=f"Test-site AUROC {label} by round",
+        data=data,
+        layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
+        table=Table(
+            title="By round", columns=heads, rows=[[n, *(areas.get(n) for areas in by_run.values())] for n in rounds]
+        ),
+        choices=["", *by_run] if crowd else (),
+        choice_name="Follow a run" if crowd else "",
+    )
+
+
+def _scores(runs: Runs, found: Mapping[str, Scored]) -> dict[str, list[Any]]:
+    """What runs are judged by: name -> a value or an estimate of every run."""
+    label = next(iter(runs.values())).headline
+    worst = {name: spread(defined_areas(run)) for name, run in runs.items() if name in found}
+    loss = {name: one.run.test_site["log_loss"] for name, one in found.items() if one.run.test_site is not None}
+    scores: dict[str, list[Any]] = {
+        f"AUROC {label}": [found[name].auroc(label) if name in found else None for name in runs],
+        "log loss": [loss.get(name) for name in runs],
+        f"AUROC {label}, worst site": [areas["least"] if (areas := worst.get(name)) else None for name in runs],
+    }
+    return {name: values for name, values in scores.items() if any(value is not None for value in values)}
+
+
+def _unpaired(found: Mapping[str, Scored], label: str) -> list[str]:
+    """Runs whose test slices are not the first one's."""
+    first, *others = found.items() if found else [("", None)]
+    return [name for name, one in others if one and first[1] and not difference(one, first[1], label)["paired"]]
