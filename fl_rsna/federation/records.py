@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save as save_tensors
 
 from fl_rsna.choices import Precision
 from fl_rsna.cohort.whole import write_whole
@@ -17,6 +16,7 @@ from fl_rsna.federation.replies import SiteReply
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import FlatModel, flatten, unflatten
 from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.saved import write_saved
 from fl_rsna.runs import RunFolder
 from fl_rsna.task import Task
 
@@ -80,14 +80,7 @@ def write_model(
 ) -> None:
     """Write a model as safetensors, with what is needed to build and read it in its metadata."""
     unflatten(flat, network)
-    metadata = {
-        "task": told.task,
-        "image": image.value,
-        "model": json.dumps(asdict(told.model)),
-        "facts": json.dumps(facts),
-    }
-    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    write_whole(run.folder / name, save_tensors(tensors, metadata=metadata))
+    write_saved(run.folder / name, network, task=told.task, image=image, config=told.model, facts=facts)
 
 
 def read_model(path: Path, network: Classifier) -> FlatModel:

@@ -1,0 +1,94 @@
+"""Models as files: weights with everything needed to build and read them, so that the file alone is enough."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+
+from fl_rsna.choices import ModelName, Norm
+from fl_rsna.cohort.whole import write_whole
+from fl_rsna.config import ModelConfig
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.flat import flatten, layout_sha256, model_sha256
+from fl_rsna.learning.model import Classifier, build_model
+from fl_rsna.task import Task, TaskName, named_task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedModel:
+    """A model as read from its file, in evaluation mode on the CPU."""
+
+    path: Path
+    network: Classifier
+    task: Task
+    image: ImageKind
+    config: ModelConfig
+    facts: dict[str, Any]  # what the run said of it: its round, its hash
+    sha256: str  # of the weights as they are in the file, comparable with a run's model_sha256
+
+
+def write_saved(
+    path: Path, network: Classifier, *, task: str, image: ImageKind, config: ModelConfig, facts: Mapping[str, Any]
+) -> None:
+    """Write a model as safetensors with task, image kind, configuration and facts in its metadata."""
+    metadata = {
+        "task": task,
+        "image": image.value,
+        "model": json.dumps(asdict(config)),
+        "facts": json.dumps(dict(facts)),
+    }
+    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    write_whole(path, save_tensors(tensors, metadata=metadata))
+
+
+def read_saved(path: Path) -> SavedModel:
+    """The model in a file that `write_saved` wrote.
+
+    Raises ValueError when it is missing or damaged, belongs to another version, or is not the model it says it is.
+    """
+    metadata, tensors = _read(path)
+    try:
+        task, image = named_task(TaskName(metadata["task"])), ImageKind(metadata["image"])
+        config, facts = _config(json.loads(metadata["model"])), json.loads(metadata["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"model: expected a model file of fl_rsna with task, image and model in its metadata, got {path} "
+            f"({type(error).__name__}: {error}); give the model.safetensors of a run"
+        ) from None
+    network = build_model(replace(config, pretrained=False), task, image, seed=0)  # the file's weights take their place
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise ValueError(f"model: {path} does not hold the weights of the network it names: {detail}") from None
+    network.eval()
+    sha256 = model_sha256(flatten(network), layout_sha256(network))
+    if facts.get("model_sha256", sha256) != sha256:
+        raise ValueError(
+            f"model: the weights in {path} are not those it was written with: their hash is {sha256[:12]}, "
+            f"not {facts['model_sha256'][:12]}; copy the file again"
+        )
+    return SavedModel(path=path, network=network, task=task, image=image, config=config, facts=facts, sha256=sha256)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ValueError(f"model: no model at {path}; give a run folder or its model.safetensors") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"model: expected a .safetensors file, got {path}: {error}; copy it again") from None
+
+
+def _config(said: dict[str, Any]) -> ModelConfig:
+    """The network's settings; one that this version does not know is refused, a younger one has its default."""
+    unknown = sorted(set(said) - {field.name for field in fields(ModelConfig)})
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)} of a newer version")
+    return ModelConfig(**{**said, "name": ModelName(said["name"]), "norm": Norm(said["norm"])})
