@@ -24,15 +24,20 @@ class Inputs:
     test_files: list[File]
 
 
-def find_inputs(dicom: Path, labels: Path | None, task: Task, *, unlabelled: bool, test_set: bool) -> Inputs:
-    """List the files and read the labels; raises ValueError when either is missing or contradictory."""
+def find_inputs(
+    dicom: Path, labels: Path | None, task: Task, *, unlabelled: bool, test_set: bool, if_any: bool = False
+) -> Inputs:
+    """List the files and read the labels; raises ValueError when either is missing or contradictory.
+
+    With `if_any` labels are read where there are some, and nobody has to say that there are none.
+    """
     if dicom.is_dir():
         root = dicom if (dicom / TRAIN).is_dir() else dicom.parent if dicom.name == TRAIN else None
         files = find_files(dicom if root is None else root / TRAIN)
         has_test = test_set and root is not None and (root / TEST).is_dir() and any((root / TEST).iterdir())
         test_files = find_files(root / TEST) if root is not None and has_test else []
         found = root / LABELS if root is not None and (root / LABELS).is_file() else None
-        table = None if unlabelled else _labels(labels or found, task)
+        table = None if unlabelled else _labels(labels or found, task, if_any)
         return Inputs(files=files, labels=table, test_files=test_files)
     everything = find_files(dicom)
     files = _inside(everything, TRAIN) or everything
@@ -41,7 +46,9 @@ def find_inputs(dicom: Path, labels: Path | None, task: Task, *, unlabelled: boo
         inside = next((file for file in everything if PurePosixPath(file.name).name == LABELS and file.member), None)
         packed = inside is not None and labels is None
         table = (
-            read_labels(dicom / inside.name, task, read_file(inside)) if inside and packed else _labels(labels, task)
+            read_labels(dicom / inside.name, task, read_file(inside))
+            if inside and packed
+            else _labels(labels, task, if_any)
         )
     return Inputs(files=files, labels=table, test_files=_inside(everything, TEST) if test_set else [])
 
@@ -51,7 +58,9 @@ def _inside(files: list[File], folder: str) -> list[File]:
     return [file for file in files if file.member and folder in PurePosixPath(file.name).parts[:-1]]
 
 
-def _labels(path: Path | None, task: Task) -> pd.DataFrame:
+def _labels(path: Path | None, task: Task, if_any: bool) -> pd.DataFrame | None:
+    if path is None and if_any:
+        return None
     if path is None:
         raise ValueError(
             "data.labels: expected a table of labels, got nothing; give data.labels=<csv>, or data.unlabelled=true for "

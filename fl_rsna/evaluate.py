@@ -1,0 +1,48 @@
+"""python -m fl_rsna.evaluate: what a saved model says about slices, one by one and exam by exam.
+
+    python -m fl_rsna.evaluate model=runs/<name> data.dicom=<folder, zip or CSV list>
+    python -m fl_rsna.evaluate model=runs/<name> data.name=<prepared set>
+    python -m fl_rsna.evaluate model=<file>.safetensors site=site_data/<cohort>/<site>
+
+model   a run's folder, or a model file, which is enough by itself; with its run beside it the thresholds and
+        temperatures that the run chose are applied unchanged
+data    data.dicom prepares every slice as the model's own were, labelled or not, and forgets that afterwards, or
+        with data.name= keeps it; data.labels=<csv>, data.test_set=true, data.size=, data.hash_ids=, data.salt=,
+        data.max_rejected=, prepare.workers= as in prepare
+site    a site of any cohort; part=test, validation, train or all, by default test where there is one
+out     the new folder, by default evaluations/<date-time>: predictions.parquet and .csv, exams.csv, submission.csv
+        (Kaggle's long form), rejected.csv, evaluation.json and, where labels are known, scorecard.json
+
+Also train.device=, paths.prepared=, seed= (of the bootstrap). Research use, not for diagnosis.
+Exit codes: 0 done, 1 the model cannot score, 2 the request cannot be met (one sentence on stderr).
+"""
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
+
+from fl_rsna.command import ending
+from fl_rsna.evaluate_words import EvaluateConfig
+from fl_rsna.evaluation import evaluate
+from fl_rsna.reporting.console import Display
+from fl_rsna.reporting.evaluated import say_evaluation
+from fl_rsna.words import read_words
+
+
+def main(words: list[str]) -> None:
+    asked = read_words(EvaluateConfig, words, "evaluate")
+    with Display() as display:
+        out = evaluate(asked, display.step)
+    say_evaluation(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m fl_rsna.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value")
+    said = parser.parse_args().words
+    ending(lambda: main(said))
+    sys.exit(0)

@@ -1,0 +1,74 @@
+"""Every word of evaluate, its type and its default; and the words that do not go together."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fl_rsna.choices import Device
+from fl_rsna.config import PathsConfig, PrepareConfig
+from fl_rsna.imaging.store import ImageKind
+
+
+class Part(StrEnum):
+    """Which slices of a site."""
+
+    test = "test"
+    validation = "validation"
+    train = "train"
+    all = "all"
+
+
+@dataclass(kw_only=True, slots=True)
+class ScansConfig:
+    """The words data.*; as those of prepare, but size and image follow the model."""
+
+    dicom: str | None = None  # folder searched recursively, zip, or a CSV or Parquet list with a column `path`
+    name: str | None = None  # prepared set under paths.prepared: with data.dicom made and kept, without it taken
+    labels: str | None = None  # CSV; default: stage_2_train.csv beside or inside data.dicom, if there is one
+    test_set: bool = False  # of RSNA's layout score stage_2_test instead of stage_2_train
+    size: int | None = None
+    image: ImageKind | None = None
+    hash_ids: bool = True
+    salt: str = ""
+    max_rejected: float = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
+class WhereConfig:
+    device: Device = Device.auto
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """Every word of evaluate."""
+
+    model: str | None = None  # run folder or .safetensors file
+    site: str | None = None  # folder of a site of any cohort
+    part: Part | None = None  # of that site; default: test if it has one, else validation
+    out: str | None = None  # new folder; default: evaluations/<date-time>
+    seed: int = 0  # of the bootstrap
+    data: ScansConfig = field(default_factory=ScansConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    train: WhereConfig = field(default_factory=WhereConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+def check_words(asked: EvaluateConfig) -> None:
+    """Refuse words that say nothing to score, two things, or something about the thing not scored."""
+    data, plain = asked.data, ScansConfig()
+    given = [
+        name for name, value in (("site", asked.site), ("data.dicom", data.dicom), ("data.name", data.name)) if value
+    ]
+    if not given or (asked.site and len(given) > 1):
+        raise ValueError(
+            f"data.dicom: expected one of data.dicom=<folder, zip or list>, data.name=<prepared set> and site=<folder>, "
+            f"got {' and '.join(given) or 'nothing'}; say what to score"
+        )
+    if asked.part is not None and not asked.site:
+        raise ValueError(f"part: expected only with site=, got {asked.part.value} without; leave it out")
+    keys = {"site": ScansConfig.__slots__, "data.name": ("test_set", "size", "hash_ids", "salt", "max_rejected")}
+    of = "site" if asked.site else "data.name" if not data.dicom else None
+    for key in keys.get(str(of), ()):
+        if getattr(data, key) != getattr(plain, key):
+            raise ValueError(f"data.{key}: expected nothing with {of}=, whose slices are as they are; leave it out")
+    if not 0 <= data.max_rejected <= 1 or (data.size is not None and data.size < 16) or asked.prepare.workers < 0:
+        raise ValueError("data: expected max_rejected of 0 to 1, size of 16 or more, prepare.workers of 0 or more")

@@ -1,0 +1,181 @@
+"""The story of evaluate: a saved model, slices to score, and a folder of what it says about them."""
+
+import shutil
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fl_rsna.cohort.whole import built_whole
+from fl_rsna.command import RunFailed
+from fl_rsna.evaluate_words import EvaluateConfig, check_words
+from fl_rsna.learning.operating import OperatingPoints, calibrate
+from fl_rsna.learning.process import settle_process
+from fl_rsna.learning.scorecard import scorecard
+from fl_rsna.learning.scoring import exam_table
+from fl_rsna.learning.train import choose_device
+from fl_rsna.reporting.submission import left_out, submission
+from fl_rsna.runs import default_run_name
+from fl_rsna.scans import Progress, Scored, score
+from fl_rsna.task import Task
+from fl_rsna.trained import Trained, as_json, roles, trained_model
+
+IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
+
+
+def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
+    """Score what the words name with the model they name, into a new folder, whole or not at all.
+
+    predictions.parquet and .csv: a row a slice; exams.csv: a row a series; submission.csv: Kaggle's format;
+    rejected.csv: files that gave no slice; scorecard.json: only with labels; evaluation.json: what was done.
+    Raises ValueError for a request that cannot be met, RunFailed for a model that diverged.
+    """
+    check_words(asked)
+    device = choose_device(asked.train.device)
+    settle_process()
+    trained = trained_model(asked.model)
+    out = Path(asked.out) if asked.out else Path("evaluations") / default_run_name()
+    if out.exists():
+        raise ValueError(f"out: expected a new folder, got the existing {out}; choose another or delete it")
+    with built_whole(out) as building:
+        try:
+            scored = score(asked, trained, device, building, progress)
+        except FloatingPointError as error:
+            raise RunFailed(str(error)) from None
+        shutil.rmtree(building / "prepared", ignore_errors=True)
+        _write(building, scored, trained, asked.seed)
+    return out
+
+
+def _write(folder: Path, scored: Scored, trained: Trained, seed: int) -> None:
+    """Every file of an evaluation."""
+    task, settings = trained.saved.task, operating_points(trained)
+    table = predictions(scored, task, settings)
+    table.to_parquet(folder / "predictions.parquet", index=False)
+    table.to_csv(folder / "predictions.csv", index=False)
+    exam_table(scored.index, scored.found, scored.labels, task.labels).to_csv(folder / "exams.csv", index=False)
+    rows, guessed = kaggle(scored, task, settings)
+    rows.to_csv(folder / "submission.csv", index=False, float_format="%.9g")
+    scored.rejected.to_csv(folder / "rejected.csv", index=False)
+    known = known_rows(scored)
+    if len(known):
+        (folder / "scorecard.json").write_bytes(as_json(card(scored, known, task, settings, seed)))
+    (folder / "evaluation.json").write_bytes(as_json(record(scored, trained, settings, len(known), guessed)))
+
+
+def operating_points(trained: Trained) -> OperatingPoints | None:
+    """Thresholds and temperatures that the run chose on its sites' validation parts; None without them."""
+    chosen = trained.summary.get("operating_points")
+    return OperatingPoints.from_json(chosen) if chosen else None
+
+
+def known_rows(scored: Scored) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Positions of the slices whose labels are known."""
+    return np.flatnonzero([] if scored.labels is None else ~np.isnan(scored.labels).any(axis=1))
+
+
+def card(
+    scored: Scored, known: np.ndarray[Any, np.dtype[np.intp]], task: Task, settings: OperatingPoints | None, seed: int
+) -> dict[str, Any]:
+    """The scorecard of the slices with labels, at thresholds and temperatures that were chosen elsewhere."""
+    assert scored.labels is not None
+    of = scored.index.iloc[known]
+    patients, series = of[task.group_key].to_numpy(str), of["series_id"].to_numpy(str)
+    return scorecard(
+        scored.labels[known], scored.found[known], patients, series, task=task, settings=settings, seed=seed
+    )
+
+
+def predictions(scored: Scored, task: Task, settings: OperatingPoints | None) -> pd.DataFrame:
+    """A row a slice: ids, label_<name> where known, probability_<name>; with the run's settings also calibrated_<name>
+
+    and, for the headline label, whether it is positive at each operating point.
+    """
+    columns: dict[str, Any] = {}
+    if scored.labels is not None:
+        known = pd.DataFrame(scored.labels).astype("Int8")
+        columns |= {f"label_{label}": known[i].to_numpy() for i, label in enumerate(task.labels)}
+    columns |= {f"probability_{label}": scored.found[:, i] for i, label in enumerate(task.labels)}
+    if settings is not None:
+        after = calibrated(scored, task, settings)
+        columns |= {f"calibrated_{label}": after[:, i] for i, label in enumerate(task.labels)}
+        headline = scored.found[:, task.labels.index(task.headline)]
+        for point, threshold in settings.slice.get(task.headline, {}).items():
+            if threshold is not None:
+                columns[f"{task.headline}_at_{point}"] = headline >= threshold
+    ids = scored.index[[name for name in IDS if name in scored.index]].reset_index(drop=True)
+    return pd.concat([ids, pd.DataFrame(columns)], axis=1)
+
+
+def calibrated(scored: Scored, task: Task, settings: OperatingPoints) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Probabilities [N, L] at each label's temperature; those without one as they are."""
+    temperatures = np.array([settings.temperatures.get(label) or 1.0 for label in task.labels])
+    return calibrate(scored.found, temperatures, task.kind)
+
+
+def kaggle(scored: Scored, task: Task, settings: OperatingPoints | None) -> tuple[pd.DataFrame, list[str]]:
+    """submission.csv, of calibrated probabilities where there are temperatures; and the images it guesses.
+
+    Kaggle wants a row for every image of its test set: one that was rejected gets the mean over those that were not.
+    """
+    found = scored.found.astype(np.float64) if settings is None else calibrated(scored, task, settings)
+    ids = list(scored.index["image_id"])
+    guessed = left_out(scored.rejected, ids)
+    rows = np.concatenate([found, np.tile(found.mean(0), (len(guessed), 1))])
+    return submission([*ids, *guessed], rows, task), guessed
+
+
+def record(
+    scored: Scored, trained: Trained, settings: OperatingPoints | None, labelled: int, guessed: list[str]
+) -> dict[str, Any]:
+    """What evaluation.json holds."""
+    saved, index = trained.saved, scored.index
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {
+            "file": str(saved.path),
+            "sha256": saved.sha256,
+            "name": saved.config.name.value,
+            "image": saved.image.value,
+            "image_size": saved.config.image_size,
+            "run": None if trained.run is None else str(trained.run),
+            "instead_of_personal_parts": trained.fallback,
+        },
+        "scored": scored.source,
+        "slices": len(index),
+        "exams": len(index[["patient_id", "series_id"]].drop_duplicates()),
+        "patients": int(index["patient_id"].nunique()),
+        "labelled_slices": labelled,
+        "rejected": dict(sorted(Counter(scored.rejected["reason"]).items())),
+        "guessed_in_submission": guessed,
+        "submission": "calibrated" if settings else "as the model says",
+        "operating_points": settings.to_json() if settings else None,
+        "seen_in_training": seen_in_training(scored, trained),
+        "warnings": warnings_of(scored, trained),
+    }
+
+
+def seen_in_training(scored: Scored, trained: Trained) -> dict[str, int] | None:
+    """How many of the slices are of patients who had a part in the run; None where its cohort is not at hand."""
+    found = roles(scored.index, trained)
+    return None if found is None else {part: int((found == part).sum()) for part in ("train", "validation", "neither")}
+
+
+def warnings_of(scored: Scored, trained: Trained) -> list[str]:
+    """What a reader of the numbers must know."""
+    found = [trained.fallback] if trained.fallback else []
+    seen = seen_in_training(scored, trained)
+    if seen is None:
+        found.append("the run's cohort is not at hand: nobody checked whether the model was trained on these patients")
+    elif seen["train"] or seen["validation"]:
+        found.append(
+            f"{seen['train']} of these slices are of patients who trained the model and {seen['validation']} of patients "
+            "who helped to choose it: scores on them say nothing about new patients"
+        )
+    size = scored.source.get("size")
+    if size is not None and size != trained.stored_size:
+        found.append(f"slices are stored at {size} pixels a side, the model was trained on {trained.stored_size}")
+    return found

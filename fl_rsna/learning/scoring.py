@@ -1,0 +1,63 @@
+"""Probabilities of slices that no site folder holds: PNGs in, one pass, no copy on disk; and those of whole exams."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.imaging.store import fit_square, read_png
+from fl_rsna.learning.dataset import gather
+from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.loss import probabilities
+from fl_rsna.learning.saved import SavedModel
+from fl_rsna.learning.train import EVALUATION_BATCH
+
+EXAM = ["patient_id", "study_id", "series_id"]
+
+
+@torch.inference_mode()
+def score_images(
+    model: SavedModel, paths: Sequence[Path], device: torch.device, on_progress: Callable[[int, int], None]
+) -> NDArray[np.float32]:
+    """Probabilities [N, L] of prepared PNGs, resized as training resizes them; `on_progress` gets slices done and all.
+
+    Raises ValueError for an unreadable PNG, FloatingPointError when a probability is not finite.
+    """
+    network = model.network.to(device).eval()
+    parts = [np.zeros((0, len(model.task.labels)), np.float32)]
+    on_progress(0, len(paths))
+    for start in range(0, len(paths), EVALUATION_BATCH):
+        read = [fit_square(read_png(path), model.config.image_size) for path in paths[start : start + EVALUATION_BATCH]]
+        images = gather(np.stack(read), np.arange(len(read)), device)
+        parts.append(probabilities(network(images), model.task).cpu().numpy())
+        on_progress(start + len(read), len(paths))
+    found = np.concatenate(parts)
+    if not np.isfinite(found).all():
+        raise FloatingPointError(f"the predictions of {model.path} are not finite: the model diverged in training")
+    return found
+
+
+def exam_table(
+    index: pd.DataFrame, found: NDArray[np.floating], known: NDArray[np.float32] | None, labels: Sequence[str]
+) -> pd.DataFrame:
+    """One row an exam, that is a series: its slices, labels if known, and probabilities by every aggregate.
+
+    An exam is positive when one of its slices is, and of unknown label when none is and not all are known.
+    """
+    unknown = np.full(found.shape, np.nan, np.float32) if known is None else known
+    patients, series = index["patient_id"].to_numpy(str), index["series_id"].to_numpy(str)
+    exams = group_exams(np.nan_to_num(unknown), patients, series)
+    incomplete = np.zeros(exams.labels.shape, np.float32)
+    np.add.at(incomplete, exams.member, np.isnan(unknown))
+    truth = np.where((incomplete > 0) & (exams.labels == 0), np.nan, exams.labels)
+    first = np.unique(exams.member, return_index=True)[1]
+    columns: dict[str, Any] = {"slices": np.bincount(exams.member)}
+    columns |= {} if known is None else {f"label_{label}": truth[:, i] for i, label in enumerate(labels)}
+    for aggregate in Aggregate:
+        of_exams = exam_probabilities(found, exams, aggregate)
+        columns |= {f"{aggregate}_{label}": of_exams[:, i] for i, label in enumerate(labels)}
+    return index[EXAM].iloc[first].reset_index(drop=True).assign(**columns)

@@ -1,0 +1,62 @@
+"""What evaluate prints: what was scored, what to beware of, and the scores where labels are known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from fl_rsna.imaging.rejections import MEANING, Reason
+from fl_rsna.reporting.console import console
+from fl_rsna.reporting.sheets import counted
+from fl_rsna.reporting.tables import interval
+
+CARD = "scorecard.json"
+
+
+def say_evaluation(folder: Path) -> None:
+    """Print an evaluation's folder; last, where it is."""
+    record: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+    what = ", ".join(
+        (counted(record["slices"], "slice"), counted(record["exams"], "exam"), counted(record["patients"], "patient"))
+    )
+    console.print(f"scored {what}; {record['labelled_slices']} slices with labels", soft_wrap=True)
+    for reason, count in record["rejected"].items():
+        console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
+    if record["guessed_in_submission"]:
+        console.print(
+            f"submission.csv gives {counted(len(record['guessed_in_submission']), 'rejected image')} the mean prediction",
+            soft_wrap=True,
+        )
+    for warning in record["warnings"]:
+        console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
+    if (folder / CARD).exists():
+        console.print(_table(json.loads((folder / CARD).read_text())))
+    console.print(f"everything: {folder}", soft_wrap=True)
+
+
+def _table(card: dict[str, Any]) -> Table:
+    """AUROC and average precision a label, of slices and, by their greatest probability, of exams."""
+    log_loss = card["log_loss"]
+    table = Table(
+        title=f"log loss {escape(interval(log_loss))}; 95% intervals over {counted(card['patients'], 'patient')}"
+    )
+    for name in ("label", "positive", "AUROC", "average precision", "exams positive", "AUROC of exams"):
+        table.add_column(name, justify="left" if name == "label" else "right")
+    exams = card["exam"].get("max", {})
+    for label, found in card["slice"].items():
+        area, exam = found["auroc"], exams.get(label, {}).get("auroc")
+        table.add_row(
+            label,
+            _of(area),
+            escape(interval(area)),
+            escape(interval(found["average_precision"])),
+            _of(exam) if exam else "",
+            escape(interval(exam)) if exam else "",
+        )
+    return table
+
+
+def _of(estimate: dict[str, Any]) -> str:
+    return f"{estimate['positives']} of {estimate['positives'] + estimate['negatives']}"

@@ -1,0 +1,42 @@
+"""Kaggle's submission format of the RSNA 2019 challenge: one row an image and label, `ID_<image>_<label>,Label`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fl_rsna.task import Task
+
+CLIP = 1e-6  # a probability of 0 or 1 that is wrong costs as much as all others together
+
+
+def submission(ids: Sequence[str], found: NDArray[np.floating], task: Task) -> pd.DataFrame:
+    """The rows of submission.csv for images `ids` and probabilities [N, L], sorted by image, then in the task's order.
+
+    Ids are the images' own, never hashed: RSNA's begin with ID_ already. The union label is raised to the greatest of
+    the others, which it cannot be less likely than, and everything is clipped to [1e-6, 1 - 1e-6].
+    """
+    clipped = np.clip(bounded(found, task), CLIP, 1 - CLIP)
+    order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
+    names = [f"{ids[place]}_{label}" for place in order for label in task.labels]
+    return pd.DataFrame({"ID": names, "Label": clipped[order].reshape(-1)})
+
+
+def bounded(found: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
+    """Probabilities [N, L] in which the task's union label, if it has one, is no less likely than any other."""
+    values = found.astype(np.float64)
+    if task.union is not None:
+        union = task.labels.index(task.union)
+        values[:, union] = values.max(axis=1)
+    return values
+
+
+def left_out(rejected: pd.DataFrame, scored: Sequence[str]) -> list[str]:
+    """Images that were rejected and that Kaggle wants a row for all the same: those that say their id, in the file or by
+
+    a name like ID_0123abcd.dcm.
+    """
+    stems = rejected["path"].str.extract(r"([^/]*?)(?:\.dcm)?$", expand=False)
+    named = rejected["image_id"].where(rejected["image_id"] != "", stems.where(stems.str.match(r"ID_[0-9a-f]+$"), ""))
+    return sorted(set(named) - set(scored) - {""})

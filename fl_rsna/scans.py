@@ -1,0 +1,151 @@
+"""What evaluate scores: DICOM that is prepared now, a prepared folder, or a site's part; and the probabilities of it."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.index import Prepared, read_prepared
+from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.labels import read_labels
+from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder
+from fl_rsna.evaluate_words import EvaluateConfig, Part
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.workers import convert_local
+from fl_rsna.learning.dataset import open_site
+from fl_rsna.learning.scoring import score_images
+from fl_rsna.learning.train import EVALUATION_BATCH, predict
+from fl_rsna.trained import Trained
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Slices with their probabilities [N, L]; `labels` [N, L] is NaN where nobody knows, None where nobody knows any."""
+
+    source: dict[str, Any]  # what they are, for evaluation.json
+    index: pd.DataFrame
+    found: NDArray[np.float32]
+    labels: NDArray[np.float32] | None
+    rejected: pd.DataFrame
+
+
+def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: Path, progress: Progress) -> Scored:
+    """Score what the words name; `work` is a folder for what is needed only now."""
+    if asked.site:
+        return _score_site(Path(asked.site), asked.part, trained, device, work, progress)
+    prepared, labels = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
+    check_image("data.name", str(prepared.folder), prepared.image, trained)
+    paths = [prepared.folder / "images" / f"{image_id}.png" for image_id in prepared.index["image_id"]]
+    found = score_images(trained.saved, paths, device, functools.partial(progress, "scoring slices"))
+    kept = asked.data.name is not None
+    source = {
+        "data": asked.data.dicom or str(prepared.folder),
+        "prepared": str(prepared.folder) if kept else None,
+        "image": prepared.image.value,
+        "size": prepared.size,
+    }
+    rejects = prepared.folder / "rejected.csv"
+    return Scored(
+        source=source,
+        index=prepared.index,
+        found=found,
+        labels=labels,
+        rejected=pd.read_csv(rejects, dtype=str, keep_default_na=False) if rejects.exists() else none_rejected(),
+    )
+
+
+def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Progress) -> tuple[Prepared, Any]:
+    """Every slice of data.dicom, labelled or not, prepared as the model's own were; and the labels there are."""
+    data, task = asked.data, trained.saved.task
+    image = data.image or trained.saved.image
+    check_image("data.image", "data.image", image, trained)
+    inputs = find_inputs(
+        Path(str(data.dicom)), Path(data.labels) if data.labels else None, task, unlabelled=data.test_set, test_set=data.test_set, if_any=True
+    )  # fmt: skip
+    files = inputs.test_files if data.test_set else inputs.files
+    if not files:
+        raise ValueError(f"data.test_set: expected stage_2_test in {data.dicom}, found no file there; leave it out")
+    request = Request(
+        task=task, image=image, size=data.size or trained.stored_size, hash_ids=data.hash_ids, salt=data.salt
+    )
+    prepared = prepare_folder(
+        Path(asked.paths.prepared) / data.name if data.name else work / "prepared",
+        request,
+        files,
+        None,  # a slice without a label is scored, too
+        max_rejected=data.max_rejected,
+        convert=functools.partial(convert_local, workers=asked.prepare.workers),
+        on_progress=functools.partial(progress, "preparing slices"),
+    )
+    return prepared, _labels_of(prepared, inputs.labels, task.labels)
+
+
+def _take(asked: EvaluateConfig, trained: Trained) -> tuple[Prepared, Any]:
+    """A prepared folder, and its labels or those of data.labels."""
+    data, task = asked.data, trained.saved.task
+    prepared = read_prepared(Path(asked.paths.prepared) / str(data.name), task)
+    if data.image is not None:
+        check_image("data.image", "data.image", data.image, trained)
+    if data.labels:
+        return prepared, _labels_of(prepared, read_labels(Path(data.labels), task), task.labels)
+    own = prepared.index.set_index("image_id")[list(task.labels)] if prepared.labels else None
+    return prepared, _labels_of(prepared, own, task.labels)
+
+
+def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, names: tuple[str, ...]) -> NDArray[np.float32] | None:
+    """Labels [N, L] in the order of the index, NaN where the table has no row."""
+    if labels is None:
+        return None
+    known = labels.reindex(prepared.index["image_id"])[list(names)].to_numpy(np.float32)
+    return None if np.isnan(known).all() else known
+
+
+def _score_site(
+    folder: Path, part: Part | None, trained: Trained, device: torch.device, work: Path, progress: Progress
+) -> Scored:
+    """One part of a site, as its scanner shows it; the site's folder stays as it is."""
+    saved = trained.saved
+    progress("reading the site", 0, 1)
+    with tempfile.TemporaryDirectory(dir=work) as cache:
+        data = open_site(folder, image_size=saved.config.image_size, cache=Path(cache))
+        progress("reading the site", 1, 1)
+        if data.task != saved.task.name:
+            raise ValueError(f"site: expected a site of task {saved.task.name}, got {data.task} in {folder}")
+        check_image("site", str(folder), data.image, trained)
+        chosen = part or (Part.test if len(data.rows("test")) else Part.validation)
+        rows = np.arange(len(data.index)) if chosen is Part.all else data.rows(chosen.value)
+        if not len(rows):
+            raise ValueError(f"part: expected {chosen.value} slices in {folder}, got none; choose another part")
+        found = predict(saved.network, data, rows, task=saved.task, batch_size=EVALUATION_BATCH, device=device)
+        labels = data.labels[rows].copy()
+    source = {"site": str(folder), "name": data.name, "part": chosen.value, "cohort_sha256": data.cohort_sha256}
+    return Scored(
+        source={**source, "image": data.image.value},
+        index=data.index.iloc[rows].reset_index(drop=True),
+        found=found,
+        labels=labels,
+        rejected=none_rejected(),
+    )
+
+
+def check_image(key: str, where: str, image: ImageKind, trained: Trained) -> None:
+    """Refuse images of another kind than the model was trained on: its input stage would read them wrong."""
+    expected = trained.saved.image
+    if image is not expected:
+        raise ValueError(
+            f"{key}: expected images of kind {expected.value}, which the model was trained on, got {image.value} in "
+            f"{where}; prepare the slices with data.image={expected.value}"
+        )
+
+
+def none_rejected() -> pd.DataFrame:
+    return pd.DataFrame(columns=REJECTED, dtype=str)

@@ -1,0 +1,125 @@
+"""What `model=` names: a run's folder or a model file, with all that its run has to say about it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from fl_rsna.choices import Norm
+from fl_rsna.cohort.index import read_facts
+from fl_rsna.learning.saved import SavedModel, read_saved
+
+MODEL = "model.safetensors"
+PREPARED_SIZE = 256  # pixels a side of the stored PNG, where no run says what the model was trained on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A model, and its run where the file lies in one; `summary` only where it is of this very model."""
+
+    saved: SavedModel
+    run: Path | None
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    summary: dict[str, Any]
+
+    @property
+    def stored_size(self) -> int:
+        """Pixels a side of the PNGs it was trained on."""
+        size = self.config.get("data", {}).get("size", PREPARED_SIZE)
+        assert isinstance(size, int)
+        return size
+
+    @property
+    def fallback(self) -> str | None:
+        """What stands in for the parts of the model that stayed at the sites; None when nothing did."""
+        kept = {
+            Norm.local: "BatchNorm layers (FedBN)",
+            Norm.local_stats: "BatchNorm statistics (SiloBN)",
+        }.get(self.saved.config.norm)
+        if kept is not None:
+            return f"each site kept its own {kept}; scored is the global model with the mean of theirs"
+        if self.config.get("strategy", {}).get("name") == "ditto":
+            return "each site kept a model of its own (Ditto); scored is the global one"
+        return None
+
+
+def trained_model(word: str | None) -> Trained:
+    """Read the model that `model=` names; raises ValueError when there is none."""
+    if not word:
+        raise ValueError("model: expected model=<run folder or .safetensors file>, got nothing; give runs/<name>")
+    path = Path(word)
+    file = path if path.is_file() else _model_of(path)
+    saved = read_saved(file)
+    folder = next((place for place in (file.parent, file.parent.parent) if (place / "config.yaml").is_file()), None)
+    if folder is None:
+        return Trained(saved=saved, run=None, config={}, manifest={}, summary={})
+    summary = _json(folder / "summary.json")
+    return Trained(
+        saved=saved,
+        run=folder,
+        config=yaml.safe_load((folder / "config.yaml").read_text()) or {},
+        manifest=_json(folder / "manifest.json"),
+        summary=summary if summary.get("model_sha256") == saved.sha256 else {},
+    )
+
+
+def _model_of(folder: Path) -> Path:
+    """The final model of a run's folder, or where else to look."""
+    if not folder.is_dir():
+        raise ValueError(f"model: expected a run folder or a .safetensors file, got {folder}, which does not exist")
+    if (folder / MODEL).is_file():
+        return folder / MODEL
+    others = [*sorted(folder.glob(f"*/{MODEL}")), *sorted(folder.glob("checkpoints/best.safetensors"))]
+    others += sorted(folder.glob(f"alone/*/{MODEL}"))
+    hint = f"give model={others[0]}" if others else "finish the run with resume=true, or give another"
+    raise ValueError(f"model: no {MODEL} in {folder}, which is no finished federation; {hint}")
+
+
+def cohort_of(trained: Trained) -> Path | None:
+    """The folder of the cohort a run was made on, where it is at hand: it counts only with the hash in the manifest."""
+    named, sha256 = trained.manifest.get("cohort"), trained.manifest.get("cohort_sha256")
+    if named is None or trained.run is None:
+        return None
+    places = [Path(named), trained.run.parent.parent / named]  # as the command saw it, and beside the folder of runs
+    folder = next((place for place in places if (place / "cohort.json").is_file()), None)
+    return folder if folder is not None and read_facts(folder / "cohort.json", "").get("sha256") == sha256 else None
+
+
+def trained_on(trained: Trained) -> pd.DataFrame | None:
+    """image_id, patient_id and split of every slice that had a part in the run; None where its cohort is not at hand."""
+    folder = cohort_of(trained)
+    if folder is None:
+        return None
+    columns = ["image_id", "patient_id", "split"]
+    tables = [pd.read_csv(path, usecols=columns, dtype=str) for path in sorted(folder.glob("*/index.csv"))]
+    everyone = pd.concat(tables, ignore_index=True)
+    return everyone[everyone["split"] != "test"]
+
+
+def roles(index: pd.DataFrame, trained: Trained) -> pd.Series | None:
+    """What each slice of an index was to the model: train, validation or neither; None where nobody can tell.
+
+    A slice counts as its patient does: another slice of a patient who trained the model is no new patient. Patients
+    are compared by their ids as both indices have them, so hashed with the same salt, and by shared images.
+    """
+    took_part = trained_on(trained)
+    if took_part is None:
+        return None
+    part = took_part.assign(split=took_part["split"].where(took_part["split"] == "train", "validation"))
+    by_image, by_patient = (part.groupby(key)["split"].min() for key in ("image_id", "patient_id"))  # train comes first
+    own = index["image_id"].map(by_image).fillna(index["patient_id"].map(by_patient))
+    of_patient = own.groupby(index["patient_id"]).transform("min")
+    return of_patient.fillna("neither")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_facts(path, "") if path.is_file() else {}
+
+
+def as_json(content: Any) -> bytes:
+    """A file's content: plain JSON, in which a number that is none is an error."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()

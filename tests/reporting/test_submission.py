@@ -1,0 +1,40 @@
+"""submission.csv as Kaggle takes it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fl_rsna.reporting.submission import left_out, submission
+from fl_rsna.task import ICH
+
+
+def test_rows_by_hand() -> None:
+    rows = submission(["ID_b", "ID_a"], np.array([[0.2, 0.7, 0, 0, 0, 1], [0.9, 0.1, 0.1, 0.1, 0.1, 0.1]]), ICH)
+    assert rows["ID"].tolist() == [f"ID_{image}_{label}" for image in "ab" for label in ICH.labels]
+    np.testing.assert_allclose(rows["Label"][:6], [0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+    np.testing.assert_allclose(rows["Label"][6:], [1 - 1e-6, 0.7, 1e-6, 1e-6, 1e-6, 1 - 1e-6], rtol=1e-12)
+
+
+def test_laws_on_any_probabilities() -> None:
+    found = np.random.default_rng(0).random((50, 6)).astype(np.float32)
+    found[:5] = [0, 1, 0, 1, 0, 1]
+    rows = submission([f"ID_{i:02d}" for i in range(50)], found, ICH)["Label"].to_numpy().reshape(50, 6)
+    assert (rows[:, 0] >= rows[:, 1:].max(1)).all()  # any is first
+    assert rows.min() >= 1e-6
+    assert rows.max() <= 1 - 1e-6
+    inside = (found[:, 1:] > 1e-6) & (found[:, 1:] < 1 - 1e-6)
+    np.testing.assert_array_equal(rows[:, 1:][inside], found[:, 1:][inside].astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("path", "image_id", "expected"),
+    [
+        ("test/ID_0f.dcm", "", ["ID_0f"]),
+        ("ID_0f.dcm", "ID_1a", ["ID_1a"]),
+        ("ID_0f.dcm", "ID_kept", []),
+        ("readme.txt", "", []),
+        ("0001.dcm", "", []),
+    ],
+)
+def test_a_rejected_image_that_says_its_name_is_left_out(path: str, image_id: str, expected: list[str]) -> None:
+    assert left_out(pd.DataFrame({"path": [path], "image_id": [image_id]}), ["ID_kept"]) == expected

@@ -1,0 +1,251 @@
+"""evaluate as a user types it: what it leaves behind, and how it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import write_tiny
+from saved_runs import SETTINGS, labels_csv, write_tiny_model, write_tiny_run
+from tiny import tiny_cohort, tiny_prepared
+
+from fl_rsna.choices import Norm
+from fl_rsna.cohort.labels import read_labels
+from fl_rsna.cohort.prepared import Request, prepare_folder
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.evaluate import main
+from fl_rsna.imaging.files import find_files
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.workers import convert_here
+from fl_rsna.learning.operating import calibrate
+from fl_rsna.task import ICH
+
+PATIENTS, SLICES = 6, 3
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_run(tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 patients of 3 slices, and files that are none; labels.csv knows all but the last patient; prepared/kept."""
+    folder, labels = tmp_path_factory.mktemp("made"), dict[str, str | None]()
+    for patient in range(PATIENTS):
+        for rank in range(SLICES):
+            image_id = f"ID_{patient:02d}{rank}"
+            hu = np.random.default_rng([patient, rank]).normal(30, 5, (40, 40)).round().astype(np.int16)
+            hu[8:20, 8:20] += 40 * (patient % 2)
+            write_tiny(folder / "dicom" / f"{image_id}.dcm", image_id, f"patient {patient}", f"s{patient}", rank, hu=hu)
+            if patient < PATIENTS - 1:
+                labels[image_id] = ICH.specific_labels[patient] if patient % 2 else None
+    labels_csv(folder / "labels.csv", labels)
+    (folder / "dicom" / "readme.txt").write_text("not a slice")
+    (folder / "dicom" / "ID_0badfeed.dcm").write_bytes((folder / "dicom" / "ID_000.dcm").read_bytes()[:-900])
+    request = Request(task=ICH, image=ImageKind.hu, size=32, hash_ids=True, salt="")
+    files = find_files(folder / "dicom")
+    prepare_folder(folder / "prepared" / "kept", request, files, None, max_rejected=1, convert=convert_here)
+    return folder
+
+
+@pytest.fixture
+def dicom(made: Path, tmp_path: Path) -> Path:
+    """The folder dicom, labels.csv and prepared/kept, here."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "dicom"
+
+
+def evaluated(*words: str, out: str = "out") -> Path:
+    main([*words, f"out={out}"])
+    return Path(out)
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def probabilities(folder: Path) -> pd.DataFrame:
+    table = pd.read_parquet(folder / "predictions.parquet").set_index("image_id")
+    return table[[f"probability_{label}" for label in ICH.labels]]
+
+
+def test_every_slice_is_scored_labelled_or_not(dicom: Path, run_folder: Path) -> None:
+    out = evaluated(f"model={run_folder}", "data.dicom=dicom", "data.labels=labels.csv")
+    found, record = probabilities(out), read(out, "evaluation.json")
+    assert (len(found), record["slices"], record["exams"], record["patients"]) == (18, 18, 6, 6)
+    assert (record["labelled_slices"], read(out, "scorecard.json")["slices"]) == (15, 15)
+    assert sum(record["rejected"].values()) == len(pd.read_csv(out / "rejected.csv")) == 2
+    rows = pd.read_csv(out / "submission.csv").set_index("ID")["Label"]
+    assert len(rows) == (18 + 1) * len(ICH.labels)  # the damaged slice, but not readme.txt
+    assert record["guessed_in_submission"] == ["ID_0badfeed"]
+    assert rows["ID_0badfeed_epidural"] == pytest.approx(found["probability_epidural"].mean(), rel=1e-6)
+    for image_id, row in found.iterrows():
+        assert rows[f"{image_id}_any"] == pytest.approx(row.max(), rel=1e-6)
+        assert rows[f"{image_id}_subdural"] == pytest.approx(row["probability_subdural"], rel=1e-6)
+    exams = pd.read_csv(out / "exams.csv")
+    assert len(exams) == 6
+    assert exams["label_any"].isna().sum() == 1
+    table = pd.read_csv(out / "predictions.csv")
+    pd.testing.assert_frame_equal(table[["image_id"]], pd.read_parquet(out / "predictions.parquet")[["image_id"]])
+    assert sorted(path.name for path in out.iterdir()) == [
+        "evaluation.json", "exams.csv", "predictions.csv", "predictions.parquet", "rejected.csv", "scorecard.json",
+        "submission.csv",
+    ]  # fmt: skip
+    assert "patient 3" not in "".join(path.read_bytes().decode("latin1") for path in out.iterdir())
+
+
+def test_labels_change_scores_and_nothing_else(dicom: Path, run_folder: Path, tmp_path: Path) -> None:
+    """Thresholds and predictions are the run's: what is true of the scored slices cannot move them."""
+    shutil.copytree(run_folder, "run")
+    summary = read(Path("run"), "summary.json")
+    Path("run/summary.json").write_text(json.dumps(summary | {"operating_points": SETTINGS}))
+    true = evaluated("model=run", "data.name=kept", "data.labels=labels.csv")
+    truth = read_labels(Path("labels.csv"), ICH)
+    turned = {str(image): None if row["any"] else "epidural" for image, row in truth.iterrows()}
+    labels_csv(Path("labels.csv"), turned)
+    other = evaluated("model=run", "data.name=kept", "data.labels=labels.csv", out="other")
+    without = evaluated("model=run", "data.name=kept", out="without")
+    for name in ("submission.csv", "rejected.csv"):
+        assert (true / name).read_bytes() == (other / name).read_bytes() == (without / name).read_bytes()
+    for folder in (true, other, without):
+        assert read(folder, "evaluation.json")["operating_points"]["slice"] == SETTINGS["slice"]
+    points = [read(folder, "scorecard.json")["slice"]["any"]["points"] for folder in (true, other)]
+    assert [point["sensitivity_95"]["threshold"] for point in points] == [0.2, 0.2]
+    positives = [point["sensitivity_95"]["tp"] + point["sensitivity_95"]["fn"] for point in points]
+    assert positives == [6, 9]
+    assert points[0]["youden"] is None
+    assert not (without / "scorecard.json").exists()
+
+
+def test_operating_points_and_temperatures_are_applied(dicom: Path, run_folder: Path, cohort: Cohort) -> None:
+    write_tiny_run(Path("run"), cohort, SETTINGS)
+    out = evaluated("model=run", "data.name=kept")
+    table = pd.read_parquet(out / "predictions.parquet")
+    before = table["probability_any"].to_numpy(np.float64)
+    np.testing.assert_allclose(table["calibrated_any"], calibrate(before, 2.0))
+    np.testing.assert_allclose(table["calibrated_subdural"], table["probability_subdural"], rtol=1e-5)
+    assert (table["any_at_sensitivity_95"] == (before >= 0.2)).all()
+    assert "any_at_youden" not in table  # it could not be chosen
+    rows = pd.read_csv(out / "submission.csv").set_index("ID")["Label"]
+    after = table.set_index("image_id").filter(like="calibrated_")
+    assert rows["ID_000_any"] == pytest.approx(after.loc["ID_000"].max(), rel=1e-6)
+    assert read(out, "evaluation.json")["seen_in_training"] == {"train": 0, "validation": 0, "neither": 18}
+
+
+def test_settings_of_another_model_are_not_applied(dicom: Path, cohort: Cohort) -> None:
+    write_tiny_run(Path("run"), cohort, SETTINGS)
+    write_tiny_model(Path("run/checkpoints/best.safetensors"), norm=Norm.local, seed=1)
+    out = evaluated("model=run/checkpoints/best.safetensors", "data.name=kept")
+    record = read(out, "evaluation.json")
+    assert record["operating_points"] is None
+    assert "FedBN" in record["model"]["instead_of_personal_parts"]
+    assert record["warnings"][0] == record["model"]["instead_of_personal_parts"]
+
+
+def test_a_model_file_alone_a_zip_and_a_kept_preparation_give_the_same(dicom: Path, run_folder: Path) -> None:
+    whole = evaluated(f"model={run_folder}", "data.name=kept")
+    shutil.copy(run_folder / "model.safetensors", "alone.safetensors")
+    with zipfile.ZipFile("scans.zip", "w") as archive:
+        for path in sorted(dicom.iterdir()):
+            archive.write(path, path.name)
+    words = ["model=alone.safetensors", "data.dicom=scans.zip", "data.size=32", "data.name=zipped"]
+    first = evaluated(*words, out="first")
+    second = evaluated("model=alone.safetensors", "data.name=zipped", out="second")
+    pd.testing.assert_frame_equal(probabilities(first), probabilities(whole))
+    pd.testing.assert_frame_equal(probabilities(second), probabilities(whole))
+    assert Path("prepared/zipped/prepare.json").exists()
+    assert "nobody checked" in read(first, "evaluation.json")["warnings"][0]
+
+
+def test_a_site_is_scored_by_part_and_left_as_it_is(own_cohort: Cohort) -> None:
+    write_tiny_run(Path("run"), own_cohort)
+    site = own_cohort.site_folder("site-1")
+    before = sorted(path.name for path in site.iterdir())
+    held_out = evaluated("model=run", f"site={own_cohort.site_folder('test-site')}")
+    validation = evaluated("model=run", f"site={site}", out="validation")
+    everything = evaluated("model=run", f"site={site}", "part=all", out="all")
+    index = pd.read_csv(site / "index.csv")
+    assert read(held_out, "evaluation.json")["warnings"] == []
+    assert read(validation, "evaluation.json")["scored"]["part"] == "validation"
+    assert set(probabilities(validation).index) == set(index.loc[index["split"] == "validation", "image_id"])
+    seen = read(everything, "evaluation.json")["seen_in_training"]
+    assert seen == {
+        "train": int((index["split"] == "train").sum()),
+        "validation": int((index["split"] == "validation").sum()),
+        "neither": 0,
+    }
+    assert "say nothing about new patients" in read(everything, "evaluation.json")["warnings"][0]
+    assert sorted(path.name for path in site.iterdir()) == before
+
+
+def test_another_slice_of_a_patient_who_trained_counts_as_seen(own_cohort: Cohort) -> None:
+    write_tiny_run(Path("run"), own_cohort)
+    index = pd.read_csv(own_cohort.site_folder("site-1") / "index.csv")
+    patient = index.loc[index["split"] == "train", "patient_id"].iloc[0]
+    write_tiny(Path("dicom/new.dcm"), "1.2.3", patient, hu=np.full((32, 32), 30, np.int16))
+    out = evaluated("model=run", "data.dicom=dicom", "data.hash_ids=false")
+    assert read(out, "evaluation.json")["seen_in_training"] == {"train": 1, "validation": 0, "neither": 0}
+
+
+REFUSED = [
+    (["data.dicom=dicom"], "^model: expected model=<run folder or .safetensors file>, got nothing"),
+    (["model=nowhere", "data.dicom=dicom"], "^model: .*does not exist"),
+    (["model=dicom", "data.dicom=dicom"], "^model: no model.safetensors in dicom"),
+    (["model=labels.csv", "data.dicom=dicom"], "^model: expected a .safetensors file, got labels.csv"),
+    (["model=run"], "^data.dicom: expected one of .* got nothing"),
+    (["model=run", "data.dicom=dicom", "site=x"], "^data.dicom: expected one of .* got site and data.dicom"),
+    (["model=run", "data.dicom=nowhere"], "^data.dicom: .*does not exist"),
+    (["model=run", "data.name=nowhere"], "^data.name: no prepared data"),
+    (["model=run", "site=dicom"], "site.json"),
+    (["model=run", "data.dicom=dicom", "part=train"], "^part: expected only with site="),
+    (["model=run", "site=x", "data.labels=labels.csv"], "^data.labels: expected nothing with site="),
+    (["model=run", "data.name=x", "data.size=64"], "^data.size: expected nothing with data.name="),
+    (["model=run", "data.dicom=dicom", "data.image=windows"], "^data.image: expected images of kind hu"),
+    (["model=run", "data.dicom=dicom", "data.max_rejected=0"], "^data.max_rejected: expected at most 0"),
+    (["model=run", "data.dicom=dicom", "data.test_set=true"], "^data.test_set: expected stage_2_test"),
+    (["model=run", "data.dicom=dicom", "out=dicom"], "^out: expected a new folder"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED, ids=lambda value: " ".join(value)[:60])
+def test_a_request_that_cannot_be_met_leaves_nothing(
+    dicom: Path, run_folder: Path, words: list[str], sentence: str
+) -> None:
+    shutil.copytree(run_folder, "run")
+    with pytest.raises(ValueError, match=sentence) as refused:
+        main([*words, *([] if any(word.startswith("out=") for word in words) else ["out=evaluations/one"])])
+    assert "\n" not in str(refused.value)
+    assert not list(Path("evaluations").glob("*"))
+
+
+@pytest.mark.parametrize("made", ["prepared", "site"])
+def test_windows_are_refused_by_a_model_of_hounsfield_units(made: str, run_folder: Path, tmp_path: Path) -> None:
+    if made == "site":
+        words = [f"site={tiny_cohort(tmp_path / 'w', image=ImageKind.windows).site_folder('site-1')}"]
+    else:
+        prepared = tiny_prepared(tmp_path / "prepared" / "w", image=ImageKind.windows)
+        prepared.index.to_parquet(prepared.folder / "index.parquet")
+        facts = {"task": "ich", "labels": list(ICH.labels), "image": "windows", "size": 32, "index_sha256": ""}
+        (prepared.folder / "prepare.json").write_text(json.dumps(facts))
+        words = ["data.name=w"]
+    with pytest.raises(ValueError, match="expected images of kind hu, which the model was trained on, got windows"):
+        evaluated(f"model={run_folder}", *words)
+
+
+def test_the_command_ends_in_a_sentence_and_a_code(tmp_path: Path) -> None:
+    typed = [sys.executable, "-m", "fl_rsna.evaluate", "modell=x"]
+    done = subprocess.run(typed, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: modell: no such word; python -m fl_rsna.evaluate takes model, site, ")
