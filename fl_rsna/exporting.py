@@ -1,0 +1,118 @@
+"""The story of export: a saved model becomes model.onnx, proved against torch, and a card of what it is."""
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.cohort.whole import built_whole
+from fl_rsna.command import RunFailed
+from fl_rsna.learning.dataset import SiteData, open_site
+from fl_rsna.learning.onnx_file import (
+    TOLERANCE,
+    Images,
+    as_input,
+    greatest_difference,
+    random_images,
+    require_packages,
+    synthetic_images,
+    write_onnx,
+)
+from fl_rsna.learning.process import settle_process
+from fl_rsna.reporting.model_card import model_card
+from fl_rsna.scans import check_image
+from fl_rsna.trained import Trained, cohort_of, trained_model
+
+ONNX, CARD = "model.onnx", "model_card.md"
+REAL_SLICES = 256  # at most, spread over the site
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportConfig:
+    """Every word of export."""
+
+    model: str | None = None  # run folder or .safetensors file
+    site: str | None = None  # whose slices it is checked on; default: the test site of the run's cohort, if at hand
+    out: str | None = None  # new folder; default: export/ in the run's folder, or <name>_export beside the file
+    seed: int = 0  # of random and synthetic slices
+
+
+def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
+    """Write model.onnx, model_card.md and check.json into a new folder, whole or not at all; returns it and the check.
+
+    Raises ValueError for a request that cannot be met, RunFailed when ONNX and torch differ by more than TOLERANCE.
+    """
+    require_packages()
+    settle_process()
+    trained = trained_model(asked.model)
+    out = Path(asked.out) if asked.out else _default_out(trained)
+    if out.exists():
+        raise ValueError(f"out: expected a new folder, got the existing {out}; choose another with out= or delete it")
+    slices = check_slices(asked, trained)
+    with built_whole(out) as building:
+        write_onnx(trained.saved, building / ONNX)
+        check = checked(trained, building / ONNX, slices)
+        content = (building / ONNX).read_bytes()
+        check |= {"onnx_sha256": hashlib.sha256(content).hexdigest(), "onnx_bytes": len(content)}
+        (building / "check.json").write_text(json.dumps(check, indent=2) + "\n")
+        (building / CARD).write_text(model_card(trained, check))
+    return out, check
+
+
+def checked(trained: Trained, onnx: Path, slices: dict[str, Images]) -> dict[str, Any]:
+    """The greatest difference to torch over each kind of slices, and over batches of one."""
+    found = {what: greatest_difference(trained.saved, onnx, images) for what, images in slices.items()}
+    found["one at a time"] = max(
+        greatest_difference(trained.saved, onnx, images[:1]) for images in slices.values() if len(images)
+    )
+    worst = max(found, key=lambda what: found[what])
+    if not found[worst] <= TOLERANCE:
+        raise RunFailed(
+            f"the exported model differs from torch by {found[worst]:.2g} on {worst} slices, more than {TOLERANCE:g}; "
+            "nothing is written: use the model with python -m fl_rsna.evaluate"
+        )
+    counts = {what: len(images) for what, images in slices.items()}
+    return {
+        "model_sha256": trained.saved.sha256,
+        "slices": counts,
+        "greatest_difference": found,
+        "tolerance": TOLERANCE,
+    }
+
+
+def check_slices(asked: ExportConfig, trained: Trained) -> dict[str, Images]:
+    """What ONNX and torch are compared on: random values, a synthetic head, and slices of a site where there is one."""
+    saved = trained.saved
+    slices = {"random": random_images(saved, 40, asked.seed), "synthetic": synthetic_images(saved, asked.seed)}
+    folder = Path(asked.site) if asked.site else _test_site(trained)
+    if folder is None:
+        return slices
+    with tempfile.TemporaryDirectory(prefix="fl_rsna-") as cache:
+        data = open_site(folder, image_size=saved.config.image_size, cache=Path(cache))
+        check_image("site", str(folder), data.image, trained)
+        slices[f"of {data.name}"] = _spread(data)
+    return slices
+
+
+def _spread(data: SiteData) -> Images:
+    """At most REAL_SLICES of a site, at equal steps."""
+    count = len(data.index)
+    rows = np.unique(np.linspace(0, count - 1, min(count, REAL_SLICES)).astype(np.intp))
+    assert isinstance(data.images, np.ndarray)
+    return as_input(np.array(data.images[rows]))
+
+
+def _test_site(trained: Trained) -> Path | None:
+    cohort = cohort_of(trained)
+    return cohort / TEST_SITE if cohort is not None and (cohort / TEST_SITE / "site.json").exists() else None
+
+
+def _default_out(trained: Trained) -> Path:
+    path = trained.saved.path
+    whole_run = trained.run is not None and path.parent == trained.run
+    return path.parent / "export" if whole_run else path.with_name(f"{path.stem}_export")

@@ -1,0 +1,137 @@
+"""A saved model as one ONNX file, from stored values to probabilities, proved against torch before anybody gets it."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_rsna.imaging.phantom import render_patient
+from fl_rsna.imaging.store import ImageKind, fit_square
+from fl_rsna.imaging.windows import HU_MAX, HU_MIN, HU_OFFSET, WINDOWS_HU, window
+from fl_rsna.learning.loss import probabilities
+from fl_rsna.learning.saved import SavedModel
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+INPUT, OUTPUT = "images", "probabilities"
+TOLERANCE = 1e-4  # of a probability
+BATCH = 32
+
+Images = NDArray[np.float32] | NDArray[np.uint8]
+
+
+class Exported(nn.Module):
+    """What the file computes: stored values as they lie in a PNG -> probabilities [B, L].
+
+    HU: float32 [B, 1, S, S] of HU + 1024. Windows: uint8 RGB [B, S, S, 3].
+    """
+
+    def __init__(self, saved: SavedModel) -> None:
+        super().__init__()
+        self.network, self.task, self.image = saved.network, saved.task, saved.image
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        planes = images.permute(0, 3, 1, 2).float() if self.image is ImageKind.windows else images
+        return probabilities(self.network(planes), self.task)
+
+
+def require_packages() -> None:
+    """Raises ValueError when the extra `export` is not installed."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"export needs {', '.join(missing)}, not installed here; pip install 'fl-rsna[export]'")
+
+
+def write_onnx(saved: SavedModel, path: Path) -> None:
+    """Write the model with any batch size, all in one file; labels, task and hash are in its metadata."""
+    import onnx
+
+    example = torch.from_numpy(random_images(saved, 2, seed=0))
+    with _quiet():
+        torch.onnx.export(
+            Exported(saved).eval(),
+            (example,),
+            path,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+    model = onnx.load(path)
+    facts = {
+        "task": saved.task.name,
+        "labels": json.dumps(saved.task.labels),
+        "image": saved.image.value,
+        "image_size": str(saved.config.image_size),
+        "model_sha256": saved.sha256,
+        "use": "research, not diagnosis",
+    }
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def greatest_difference(saved: SavedModel, path: Path, images: Images) -> float:
+    """Between the file's probabilities, by onnxruntime on the CPU, and torch's, over all slices and labels."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    network, worst = Exported(saved).cpu().eval(), 0.0
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(batch)).numpy()
+        found = session.run([OUTPUT], {INPUT: batch})[0]
+        differences = np.abs(found - expected)
+        worst = max(worst, float("inf") if np.isnan(differences).any() else float(differences.max()))
+    return worst
+
+
+def random_images(saved: SavedModel, count: int, seed: int) -> Images:
+    """Every pixel drawn by itself from all values it may have: nothing a scanner makes, and as far as values go."""
+    rng, size = np.random.default_rng(seed), saved.config.image_size
+    match saved.image:
+        case ImageKind.hu:
+            return rng.integers(0, HU_MAX + HU_OFFSET + 1, (count, 1, size, size)).astype(np.float32)
+        case ImageKind.windows:
+            return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def synthetic_images(saved: SavedModel, seed: int) -> Images:
+    """The slices of one synthetic head."""
+    volume = np.clip(render_patient(seed, 0, size=128).volume_hu, HU_MIN, HU_MAX)
+    match saved.image:
+        case ImageKind.hu:
+            planes = [(np.rint(plane) + HU_OFFSET).astype(np.uint16) for plane in volume]
+        case ImageKind.windows:
+            planes = [np.stack([window(plane, *at) for at in WINDOWS_HU], axis=2) for plane in volume]
+    return as_input(np.stack([fit_square(plane, saved.config.image_size) for plane in planes]))
+
+
+def as_input(stored: NDArray[Any]) -> Images:
+    """Stored slices, uint16 [N, S, S] or uint8 [N, S, S, 3], in the form the file takes."""
+    return stored[:, None].astype(np.float32) if stored.dtype == np.uint16 else np.ascontiguousarray(stored, np.uint8)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The exporter tells of operators of packages that are not there, and of its steps."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            log.setLevel(level)

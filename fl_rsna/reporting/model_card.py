@@ -1,0 +1,63 @@
+"""The card that goes with an exported model: what it is, what it was made of, how good it is, and what it is not for.
+
+After Mitchell et al. 2019, Model Cards for Model Reporting (arXiv:1810.03993). What a run did not write down, such as
+everything when there is only a model file, is said to be unknown.
+"""
+
+import json
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fl_rsna.imaging.windows import WINDOWS_HU
+from fl_rsna.reporting.tables import interval
+from fl_rsna.trained import Trained
+
+
+def model_card(trained: Trained, check: dict[str, Any]) -> str:
+    """Markdown about an exported model; `check` is what export found of it."""
+    environment = Environment(
+        loader=PackageLoader("fl_rsna.reporting"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"interval": interval, "three": lambda value: f"{value:.3f}"}
+    saved = trained.saved
+    return environment.get_template("model_card.md.j2").render(
+        saved=saved,
+        model=saved.config,
+        check=check,
+        config=trained.config,
+        manifest=trained.manifest,
+        summary=trained.summary,
+        test=trained.summary.get("test_site"),
+        sites=_sites(trained),
+        headline=saved.task.headline,
+        controls=_controls(trained.summary.get("test_site") or {}, saved.task.headline),
+        points=(trained.summary.get("operating_points") or {}).get("slice", {}),
+        temperatures=(trained.summary.get("operating_points") or {}).get("temperatures", {}),
+        fallback=trained.fallback,
+        stored=trained.stored_size,
+        windows=", ".join(f"{centre:g}/{width:g}" for centre, width in WINDOWS_HU),
+        hu=saved.image.value == "hu",
+    )
+
+
+def _sites(trained: Trained) -> dict[str, Any]:
+    """Site -> part -> patients, slices and positives a label, as the run's roll call wrote them down."""
+    events = trained.run / "events.jsonl" if trained.run is not None else None
+    if events is None or not events.exists():
+        return {}
+    with events.open() as lines:
+        for line in lines:
+            event = json.loads(line) if line.endswith("}\n") else {}
+            if event.get("event") == "roll_call":
+                return dict(event["sites"])
+    return {}
+
+
+def _controls(test: dict[str, Any], headline: str) -> dict[str, Any]:
+    """AUROC of the headline label by what never looks at the picture."""
+    return {name: by_label[headline]["auroc"] for name, by_label in test.get("controls", {}).items()}

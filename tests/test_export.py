@@ -1,0 +1,120 @@
+"""An exported model says what the model says, with nothing of ours around it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import write_tiny
+from saved_runs import write_tiny_model, write_tiny_run
+
+from fl_rsna.choices import Norm
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.command import RunFailed
+from fl_rsna.evaluate import main as evaluate
+from fl_rsna.export import main as export
+from fl_rsna.exporting import checked
+from fl_rsna.imaging.store import ImageKind, read_png, write_png
+from fl_rsna.learning.onnx_file import PACKAGES, random_images
+from fl_rsna.task import ICH
+from fl_rsna.trained import trained_model
+
+SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def typed_from_card(folder: Path, *paths: Path) -> dict[str, list[float]]:
+    """What the example in the card prints, run as it is in the exported folder."""
+    [example] = re.findall(r"```python\n(.*?)```", (folder / "model_card.md").read_text(), re.DOTALL)
+    (folder / "score.py").write_text(example)
+    done = subprocess.run([sys.executable, "score.py", *map(str, paths)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    found = {Path(path).stem: json.loads(row) for path, row in lines}
+    assert all(list(row) == list(ICH.labels) for row in found.values())
+    return {image: list(row.values()) for image, row in found.items()}
+
+
+@pytest.mark.slow
+def test_dicom_through_the_cards_example_gives_what_evaluate_gives(cohort: Cohort, tmp_path: Path) -> None:
+    run = write_tiny_run(tmp_path / "runs" / "first", cohort, size=48)
+    export([f"model={run}"])
+    for number in range(5):
+        hu = np.random.default_rng(number).normal(30 + 20 * number, 30, (64, 64)).round().astype(np.int16)
+        write_tiny(tmp_path / "dicom" / f"ID_{number}.dcm", f"ID_{number}", f"p{number}", hu=hu)
+    evaluate([f"model={run}", "data.dicom=dicom", "out=out"])
+    table = pd.read_csv("out/predictions.csv").set_index("image_id").filter(like="probability_")
+    found = typed_from_card(run / "export", *sorted((tmp_path / "dicom").iterdir()))
+    assert len(found) == 5
+    for image, row in found.items():
+        np.testing.assert_allclose(row, table.loc[image], atol=1e-4)
+    assert table.to_numpy().std(axis=0).max() > 0.01
+    check = json.loads((run / "export" / "check.json").read_text())
+    assert {"random", "synthetic", "of test-site"} == set(check["slices"])
+    assert max(check["greatest_difference"].values()) <= 1e-4
+    with pytest.raises(ValueError, match=r"^out: expected a new folder, got the existing"):
+        export([f"model={run}"])
+
+
+@pytest.mark.slow
+def test_windowed_images_and_another_normalisation(cohort: Cohort, tmp_path: Path) -> None:
+    """RGB slices go in as they are stored; a model file alone is exported beside itself, and its card knows no run."""
+    write_tiny_model(tmp_path / "w.safetensors", image=ImageKind.windows, norm=Norm.group, image_size=SIZE)
+    export(["model=w.safetensors"])
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    write_png(tmp_path / "slice.png", image)
+    assert (read_png(tmp_path / "slice.png") == image).all()
+    [row] = typed_from_card(tmp_path / "w_export", tmp_path / "slice.png").values()
+    assert all(0 <= value <= 1 for value in row)
+    card = (tmp_path / "w_export" / "model_card.md").read_text()
+    assert card.count("this model came without its run") == 2
+    with pytest.raises(ValueError, match="expected images of kind windows"):
+        export(["model=w.safetensors", f"site={cohort.site_folder('site-1')}", "out=other"])
+    assert not Path("other").exists()
+    write_tiny_model(tmp_path / "v.safetensors", image=ImageKind.windows, norm=Norm.group, image_size=SIZE, seed=1)
+    other = trained_model("v.safetensors")
+    with pytest.raises(RunFailed, match="differs from torch by"):
+        checked(other, tmp_path / "w_export" / "model.onnx", {"random": random_images(other.saved, 3, seed=0)})
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"export needs {package}, .* pip install 'fl-rsna\[export\]'$"):
+        export(["model=nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["model=nowhere"], "^model: .*does not exist"),
+        (["model=run", "out=run"], "^out: expected a new folder"),
+        (["model=run", "site=run"], "site.json"),
+        (["model=run", "batch=1"], "^batch: no such word"),
+    ],
+)
+def test_a_request_that_cannot_be_met_leaves_nothing(words: list[str], sentence: str, tmp_path: Path) -> None:
+    write_tiny_run(tmp_path / "run")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=sentence):
+        export(words)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_folder_is_not_its_checkpoint(tmp_path: Path) -> None:
+    """The card of another model of the run quotes no score of the final one."""
+    run = write_tiny_run(tmp_path / "run")
+    shutil.copy(run / "model.safetensors", tmp_path / "same.safetensors")
+    write_tiny_model(run / "checkpoints" / "best.safetensors", seed=1)
+    assert trained_model(str(run)).summary["status"] == "finished"
+    assert trained_model(str(run / "checkpoints" / "best.safetensors")).summary == {}
+    assert trained_model("same.safetensors").run is None
