@@ -1,0 +1,139 @@
+"""The doctor's checks of what a run reads and writes: cohort, prepared data, DICOM, folders and their disks."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fl_rsna.checks import Check, State
+from fl_rsna.cohort.index import read_prepared
+from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.sites import read_cohort
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import DEMO, Config, cohort_name
+from fl_rsna.demand import disk_needed, size, slices_there
+from fl_rsna.imaging.dicom import read_slice
+from fl_rsna.imaging.files import File, read_file
+from fl_rsna.imaging.rejections import Rejected
+from fl_rsna.learning.footprint import Footprint
+from fl_rsna.machine import free_disk, refuses_writing
+from fl_rsna.task import named_task
+
+TRIED = 5  # DICOM files that are read to see whether they are what they should be
+
+ok, warning, problem = State.ok, State.warning, State.problem
+
+
+def each(what: str, act: Callable[[], Sequence[Check]]) -> Sequence[Check]:
+    """The checks that `act` makes; a request it refuses is a problem of its own, not the end of all checks."""
+    try:
+        return act()
+    except ValueError as error:  # as every command says it: what is wrong; what to do
+        wrong, _, change = str(error).rpartition("; ")
+        return [Check(what=what, state=problem, found=wrong or change, change=change if wrong else "")]
+    except OSError as error:
+        return [Check(what=what, state=problem, found=f"cannot read {error.filename}: {error.strerror}")]
+
+
+def check_data(config: Config) -> list[Check]:
+    """What a run would start from: a cohort, prepared data, DICOM, or the synthetic demo."""
+    prepared, cohort = Path(config.paths.prepared) / config.data.name, Path(config.paths.sites) / cohort_name(config)
+    checks: list[Check] = []
+    if config.data.dicom is not None:
+        checks += each("data.dicom", lambda: [check_dicom(config)])
+    if prepared.exists():
+        held = read_prepared(prepared, named_task(config.data.task))
+        found = f"{prepared}: {len(held.index)} slices, {'labelled' if held.labels else 'without labels'}"
+        state = ok if held.labels else problem
+        checks.append(
+            Check(what="prepared", state=state, found=found, change="" if held.labels else "prepare with data.labels")
+        )
+    elif config.data.name == DEMO and not cohort.exists():
+        checks.append(Check(what="prepared", state=ok, found="the synthetic demo, drawn on first use"))
+    elif not cohort.exists() and config.data.dicom is None:
+        change = "python -m fl_rsna.prepare data.dicom=<folder> data.labels=<csv> data.name=<name>"
+        checks.append(Check(what="prepared", state=problem, found=f"nothing at {prepared}", change=change))
+    if cohort.exists():
+        checks.append(_cohort(cohort))
+    return checks
+
+
+def _cohort(folder: Path) -> Check:
+    cohort = read_cohort(folder)
+    for site in (*cohort.sites, TEST_SITE):
+        place = folder / site
+        for needed in (place / "index.csv", place / "site.json", place / "images"):
+            if not os.access(needed, os.R_OK):
+                return Check(what="cohort", state=problem, found=f"cannot read {needed}", change="partition again")
+    return Check(what="cohort", state=ok, found=f"{folder}: {len(cohort.sites)} sites and a test site")
+
+
+def check_dicom(config: Config) -> Check:
+    """Files are there, labels fit, and a few of them can be read."""
+    data, task = config.data, named_task(config.data.task)
+    labels = Path(data.labels) if data.labels else None
+    inputs = find_inputs(
+        Path(str(data.dicom)), labels, task, unlabelled=data.unlabelled, test_set=data.test_set, if_any=False
+    )
+    spread = [inputs.files[number * (len(inputs.files) - 1) // max(1, TRIED - 1)] for number in range(TRIED)]
+    tried = list(dict.fromkeys(spread))
+    refused = [sentence for file in tried if (sentence := _refused(file, task.modality))]
+    found = f"{len(inputs.files)} files in {data.dicom}"
+    if inputs.labels is not None:
+        found += f", {len(inputs.labels)} images with labels"
+    if refused:
+        found += f"; {len(refused)} of {len(tried)} tried give no slice, {refused[0]}"
+    state = problem if len(refused) == len(tried) else warning if refused else ok
+    return Check(what="data.dicom", state=state, found=found, change="look at these files" if refused else "")
+
+
+def _refused(file: File, modality: str) -> str:
+    try:
+        read_slice(read_file(file), modality=modality)
+    except Rejected as why:
+        return f"{file.name}: {why.reason} {why.detail}".strip()
+    return ""
+
+
+def check_disk(config: Config, footprint: Footprint) -> list[Check]:
+    """Every folder can be written, and each file system has room for all that lands on it."""
+    slices = slices_there(config) or 0
+    needed = disk_needed(config, footprint, slices, config.partition.num_sites)
+    folders = {
+        "paths.prepared": (config.paths.prepared, needed.prepared),
+        "paths.sites": (config.paths.sites, needed.sites),
+        "paths.runs": (config.paths.runs, needed.runs),
+    }
+    together: dict[int, int] = {}
+    for folder, wanted in folders.values():
+        device = free_disk(Path(folder))[0]
+        together[device] = together.get(device, 0) + wanted
+    checks = []
+    for key, (folder, wanted) in folders.items():
+        device, free = free_disk(Path(folder))
+        refused = refuses_writing(Path(folder))
+        found = f"{folder}/ needs about {size(wanted)}; {size(free)} free"
+        if refused:
+            change = f"give {key} a folder that can be written"
+            checks.append(Check(what=key, state=problem, found=f"cannot write: {refused}", change=change))
+        elif together[device] > free:
+            change = f"free {size(together[device] - free)}, or give {key} another disk" + (
+                ", or say run.keep=last" if key == "paths.runs" else ""
+            )
+            checks.append(Check(what=key, state=problem, found=found, change=change))
+        else:
+            checks.append(Check(what=key, state=ok, found=found))
+    return checks
+
+
+def check_run_folder(config: Config) -> list[Check]:
+    """A run's name is free, or there is something to go on with."""
+    if config.run.name is None:
+        return []
+    folder = Path(config.paths.runs) / config.run.name
+    there = (folder / "manifest.json").exists()
+    if folder.exists() and not config.resume:
+        change = "choose another run.name, delete it or say resume=true"
+        return [Check(what="run.name", state=problem, found=f"{folder} exists", change=change)]
+    if config.resume and not there:
+        return [Check(what="run.name", state=warning, found=f"no run to go on with at {folder}: it begins anew")]
+    return [Check(what="run.name", state=ok, found=f"{folder}, {'goes on' if there else 'new'}")]

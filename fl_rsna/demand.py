@@ -1,0 +1,116 @@
+"""What a configured run will need of memory and disk. The constants are measured, and the code says where."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fl_rsna.choices import Averaging, Keep, StrategyName
+from fl_rsna.config import DEMO, Config
+from fl_rsna.imaging.files import find_files
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.footprint import Footprint, footprint
+from fl_rsna.task import named_task
+
+MB, GB = 10**6, 10**9
+SCRATCH = 1.2  # what a step takes above its tensors: scripts/bench_memory.py, 1.08 to 1.20 on a CPU
+COMMAND, FORKSERVER, WORKER = 450 * MB, 300 * MB, 400 * MB  # private memory without the model, Linux, torch 2.13
+CUDA_CONTEXT = 600 * MB  # a process's kernels on a GPU
+PNG_SHARE = {ImageKind.hu: 0.5, ImageKind.windows: 0.3}  # of raw bytes; 0.43 and 0.24 on real slices at 256 pixels
+RAW_BYTES = {ImageKind.hu: 2, ImageKind.windows: 3}  # a pixel
+ON_SERVER = {  # models' worth of vectors a strategy keeps in every checkpoint besides the model
+    StrategyName.fedavgm: 1,
+    StrategyName.fedadagrad: 2,
+    StrategyName.fedadam: 2,
+    StrategyName.fedyogi: 2,
+    StrategyName.scaffold: 1,
+    StrategyName.feddyn: 1,
+}
+AT_SITES = {StrategyName.scaffold, StrategyName.feddyn, StrategyName.moon, StrategyName.ditto}  # one model a site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes; on CUDA `worker` lies on the GPU, a part `worker_host` beside it in the machine."""
+
+    command: int  # the process a user starts, and the server its workers are forked from
+    worker: int
+    worker_host: int
+
+    def total(self, workers: int) -> int:
+        """In the machine's memory."""
+        return self.command + max(1, workers) * self.worker_host
+
+
+def footprint_of(config: Config) -> Footprint:
+    return footprint(config.model, config.train, named_task(config.data.task), config.data.image)
+
+
+def memory_needed(config: Config, found: Footprint, *, cuda: bool) -> Memory:
+    """What processes take at once: the command scores the test site, every worker trains or scores a site's batch."""
+    reference = 1 if config.strategy.name is not StrategyName.fedavg else 0  # proximal terms and the like keep a copy
+    work = int(SCRATCH * max(found.training + reference * found.model, found.scoring))
+    command = COMMAND + FORKSERVER + 4 * found.model + (0 if cuda else int(SCRATCH * found.scoring))
+    if cuda:
+        return Memory(command=command, worker=CUDA_CONTEXT + work, worker_host=WORKER + 2 * found.model)
+    return Memory(command=command, worker=WORKER + work, worker_host=WORKER + work)
+
+
+def largest_batch(config: Config, room: int, *, cuda: bool) -> int | None:
+    """The greatest power of two as a batch with which a worker fits into `room` bytes; None when none does.
+
+    Memory grows evenly with the batch: two batches say where to look, and the answer is proved.
+    """
+
+    def needed(batch: int) -> int:
+        smaller = replace(config, train=replace(config.train, batch_size=batch))
+        return memory_needed(smaller, footprint_of(smaller), cuda=cuda).worker
+
+    asked = config.train.batch_size
+    whole, half = needed(asked), needed(asked // 2)
+    by_slice = (whole - half) / (asked - asked // 2)
+    fitting = asked - (whole - room) / by_slice if by_slice > 0 else 0
+    batch = 1 << max(0, int(min(fitting, asked - 1)).bit_length() - 1) if fitting >= 2 else 0
+    while batch >= 2 and needed(batch) > room:
+        batch //= 2
+    return batch if batch >= 2 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """Bytes that a run will write, by the folder under paths.*."""
+
+    prepared: int
+    sites: int
+    runs: int
+
+
+def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Disk:
+    """What is written for so many slices and sites; what is there already costs nothing."""
+    raw = RAW_BYTES[config.data.image] * slices
+    prepared = Path(config.paths.prepared) / config.data.name
+    png = int(PNG_SHARE[config.data.image] * raw * config.data.size**2)
+    drawn = 2 * slices * config.demo.size**2 if config.data.name == DEMO else 0  # as DICOM, deleted afterwards
+    kept = 1 + ON_SERVER.get(config.strategy.name, 0)
+    kept += {Averaging.none: 0, Averaging.ema: 1, Averaging.window: config.strategy.window}[config.strategy.averaging]
+    rounds = config.rounds + 1 if config.run.keep is Keep.all else 2
+    remembered = sites if config.strategy.name in AT_SITES else 0
+    return Disk(
+        prepared=0 if prepared.exists() else png + drawn,
+        sites=raw * config.model.image_size**2,  # images are links, the packed array is new
+        runs=found.model * (3 + rounds * (kept + remembered)) + 5 * MB,
+    )
+
+
+def slices_there(config: Config) -> int | None:
+    """How many slices a run will see at most; None when nobody can tell yet."""
+    facts = Path(config.paths.prepared) / config.data.name / "prepare.json"
+    if facts.is_file():
+        return int(json.loads(facts.read_text())["slices"])
+    if config.data.name == DEMO:
+        return config.demo.patients * config.demo.slices_per_series
+    return len(find_files(Path(config.data.dicom))) if config.data.dicom else None
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 1e6:.0f} MB"
