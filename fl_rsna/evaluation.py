@@ -144,6 +144,7 @@ def record(
             "run": None if trained.run is None else str(trained.run),
             "instead_of_personal_parts": trained.fallback,
         },
+        "headline": saved.task.headline,
         "scored": scored.source,
         "slices": len(index),
         "exams": len(index[["patient_id", "series_id"]].drop_duplicates()),

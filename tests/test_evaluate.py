@@ -27,6 +27,7 @@ from fl_rsna.learning.operating import calibrate
 from fl_rsna.task import ICH
 
 PATIENTS, SLICES = 6, 3
+RSNA = Path(__file__).parents[1].parent / "shared" / "data" / "rsna"  # real slices, where a checkout has them
 
 
 @pytest.fixture(autouse=True)
@@ -249,3 +250,29 @@ def test_the_command_ends_in_a_sentence_and_a_code(tmp_path: Path) -> None:
     done = subprocess.run(typed, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("error: modell: no such word; python -m fl_rsna.evaluate takes model, site, ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RSNA.is_dir(), reason=f"no real RSNA slices at {RSNA}")
+def test_real_slices_come_out_under_kaggles_own_names(run_folder: Path) -> None:
+    """Every row of Kaggle's table has a prediction, and so has the slice that nobody labelled."""
+    out = evaluated(f"model={run_folder}", f"data.dicom={RSNA}", "data.size=32")
+    rows = pd.read_csv(out / "submission.csv")
+    asked = set(pd.read_csv(RSNA / "stage_2_train.csv")["ID"])
+    unlabelled = {f"ID_000000e27_{label}" for label in ICH.labels}
+    assert set(rows["ID"]) == asked | unlabelled
+    assert len(rows) == len(asked | unlabelled)
+    assert read(out, "evaluation.json")["labelled_slices"] == 58
+    exams = pd.read_csv(out / "exams.csv")
+    assert exams["slices"].max() == 36
+
+
+@pytest.mark.parametrize(
+    "place", ["federated/model.safetensors", "alone/site-1/model.safetensors", "checkpoints/best.safetensors"]
+)
+def test_a_folder_without_a_final_model_says_where_one_is(place: str) -> None:
+    write_tiny_model(Path("runs/gap") / place)
+    with pytest.raises(
+        ValueError, match=rf"^model: no model\.safetensors in runs/gap, .* give model=runs/gap/{place}$"
+    ):
+        evaluated("model=runs/gap", "data.dicom=dicom")

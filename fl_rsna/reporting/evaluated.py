@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +14,7 @@ from fl_rsna.reporting.sheets import counted
 from fl_rsna.reporting.tables import interval
 
 CARD = "scorecard.json"
+EXAMS_SHOWN = 5
 
 
 def say_evaluation(folder: Path) -> None:
@@ -33,7 +35,22 @@ def say_evaluation(folder: Path) -> None:
         console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
     if (folder / CARD).exists():
         console.print(_table(json.loads((folder / CARD).read_text())))
+    for line in _exams(folder, record):
+        console.print(escape(line), soft_wrap=True)
     console.print(f"everything: {folder}", soft_wrap=True)
+
+
+def _exams(folder: Path, record: dict[str, Any]) -> list[str]:
+    """A line an exam, where they are few."""
+    if record["exams"] > EXAMS_SHOWN:
+        return []
+    headline = record["headline"]
+    rows = pd.read_csv(folder / "exams.csv", dtype={"series_id": str}).to_dict("records")
+    return [
+        f"exam {row['series_id']}, {counted(int(row['slices']), 'slice')}: {headline} {row[f'max_{headline}']:.3f} by its surest slice, "
+        f"{row[f'noisy_or_{headline}']:.3f} if slices were independent"
+        for row in rows
+    ]
 
 
 def _table(card: dict[str, Any]) -> Table:
