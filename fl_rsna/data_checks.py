@@ -9,7 +9,8 @@ from fl_rsna.cohort.index import read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import DEMO, Config, cohort_name
+from fl_rsna.cohort_name import cohort_name
+from fl_rsna.config import DEMO, Config
 from fl_rsna.demand import disk_needed, size, slices_there
 from fl_rsna.imaging.dicom import read_slice
 from fl_rsna.imaging.files import File, read_file

@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in t
 from fl_rsna.command import ending
 from fl_rsna.evaluate_words import EvaluateConfig
 from fl_rsna.evaluation import evaluate
-from fl_rsna.reporting.console import Display
+from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_evaluation
 from fl_rsna.words import read_words
 
