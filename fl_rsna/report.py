@@ -26,7 +26,7 @@ HOW = """a path may be
 The first run named is the one others are compared with."""
 
 
-def report(paths: Sequence[Path], out: Path | None) -> None:
+def report(paths: Sequence[Path], out: Path | None = None) -> None:
     folders = list({folder.absolute(): folder for path in paths for folder in find_runs(path)}.values())
     if out is not None and len(folders) < 2:
         raise ValueError(f"--out: expected two runs or more to compare, got one in {folders[0]}; leave --out away")

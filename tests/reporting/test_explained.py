@@ -188,9 +188,9 @@ def test_only_the_test_site_is_opened(run: Path, made: Path, tmp_path: Path) -> 
 def test_report_makes_them_when_they_are_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report([run])
     made = (run / EXPLANATIONS).read_text()
-    (run / EXPLANATIONS).write_text("kept")
+    (run / EXPLANATIONS).write_text('{"entries": []}')
     report([run])
-    assert (run / EXPLANATIONS).read_text() == "kept"
+    assert (run / EXPLANATIONS).read_text() == '{"entries": []}'
     assert json.loads(made)["entries"]
     assert "no explanations" not in capsys.readouterr().out
 
