@@ -14,7 +14,7 @@ from fl_rsna.reporting.live import Doing, SiteState, State, Status, by_number
 from fl_rsna.reporting.live_chart import Curve, chart, sparkline
 from fl_rsna.reporting.outlook import clock, is_stalled, left_words, phase_of
 
-SECTIONS = ("head", "curves", "rounds", "sites", "events")
+SECTIONS = ("head", "curves", "rounds", "sites", "failures", "events")
 LOSSES = {"training": "train_loss", "validation (sites)": "validation_loss", "test site": "test_loss"}
 ROWS = 200  # sites at most in the table
 

@@ -45,7 +45,7 @@ def test_it_waits_then_follows_and_ends_with_the_run(address: str, tmp_path: Pat
     assert "waiting for the run to begin" in get(f"{address}/")[1]
     write_log(tmp_path / "run", events[:4])
     first = json.loads(get(f"{address}/state")[1])
-    assert set(first["sections"]) == {"head", "curves", "rounds", "sites", "events"}
+    assert set(first["sections"]) == {"head", "curves", "rounds", "sites", "failures", "events"}
     assert "1 of 3" in first["sections"]["head"]["html"]
     with (tmp_path / "run" / "events.jsonl").open("a") as file:
         file.write("".join(json.dumps(event) + "\n" for event in events[4:]) + '{"time": "torn')
