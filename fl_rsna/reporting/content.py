@@ -28,7 +28,7 @@ KINDS = {"central": "Baseline: all sites' data pooled", "local": "Baseline: ever
 def content(run: RunRecord) -> dict[str, Any]:
     """The sections of the page, in its order; one that the run cannot fill says why in `missing` or is None."""
     found = {
-        "name": run.folder.absolute().name,
+        "name": run.name,
         "kind": KINDS.get(run.config["baseline"], "Federated run"),
         "state": _state(run),
         "labels": run.labels,

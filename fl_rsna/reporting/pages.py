@@ -1,5 +1,6 @@
 """The pages of the steps before a run: one offline HTML file for prepared data, one for a cohort."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
 
 def rendered(template: str, **what: Any) -> bytes:
     """A page from one of our templates; every value is escaped."""
+    return _templates().get_template(template).render(**what).encode()
+
+
+@functools.cache
+def _templates() -> Environment:
+    """Our templates, each compiled once."""
     environment = Environment(
         loader=PackageLoader("fl_rsna.reporting"),
         autoescape=True,
@@ -117,14 +124,15 @@ def rendered(template: str, **what: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters = {
         "interval": interval,
         "megabytes": megabytes,
         "counted": sheets.counted,
         "noise": noise_said,
         "said": said,
     }
-    return environment.get_template(template).render(**what).encode()
+    environment.filters |= filters
+    return environment
 
 
 def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from fl_rsna.runs import SCORECARDS
 from fl_rsna.task import TaskName, named_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
-FEDERATED, LOCAL = "federated", "local"  # folders of an experiment=gap
+FEDERATED, LOCAL = "federated", "local"
+PARTS = (FEDERATED, "central", LOCAL)  # folders of an experiment=gap
 EVENT = '{"time"'  # how each line of events.jsonl begins
 
 
@@ -39,6 +40,12 @@ class RunRecord:
     headline: str  # the label whose AUROC is quoted first
     gap: dict[str, Any]  # of an experiment=gap, its federated run: reference -> label -> difference and ratio
     alone: dict[str, Any]  # the summary of the sites alone: of this run, or of the same experiment; else empty
+
+    @property
+    def name(self) -> str:
+        """The folder's name; of a part of an experiment=gap with that of the experiment."""
+        folder = self.folder.absolute()
+        return f"{folder.parent.name}/{folder.name}" if folder.name in PARTS else folder.name
 
     @property
     def training_sites(self) -> int:

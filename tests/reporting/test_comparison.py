@@ -1,0 +1,156 @@
+"""Runs side by side: which runs a path means, paired differences, baselines, and what is swept."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from made_runs import made_gap, made_run
+
+from fl_rsna.learning.metrics import auroc
+from fl_rsna.reporting.comparison import compared, named_runs, write_comparison
+from fl_rsna.reporting.found_runs import find_runs
+from fl_rsna.reporting.swept import curves_over, differing, swept
+
+
+def cells(table: dict[str, Any]) -> list[dict[str, Any]]:
+    names = [column["name"] for column in table["columns"]]
+    return [dict(zip(names, row, strict=True)) for row in table["rows"]]
+
+
+def test_a_path_stands_for_its_runs(tmp_path: Path) -> None:
+    for name in ("sweep-2", "sweep-10", "sweep-1"):
+        made_run(tmp_path / "runs" / name)
+    made_gap(tmp_path / "runs" / "a-gap")
+    gap = [tmp_path / "runs" / "a-gap" / part for part in ("central", "federated", "local")]
+    ours = [tmp_path / "runs" / name for name in ("sweep-1", "sweep-2", "sweep-10")]
+    assert find_runs(tmp_path / "runs" / "sweep-2") == [tmp_path / "runs" / "sweep-2"]
+    assert find_runs(tmp_path / "runs" / "a-gap") == gap
+    assert find_runs(tmp_path / "runs") == [*gap, *ours]
+    for job in (0, 1, 2, 10):
+        (tmp_path / "multirun" / "today" / str(job)).mkdir(parents=True)
+    asked = {"run": {"name": "sweep"}, "paths": {"runs": "runs"}}
+    (tmp_path / "multirun" / "today" / "multirun.yaml").write_text(yaml.safe_dump(asked))
+    assert find_runs(tmp_path / "multirun" / "today") == ours  # job 0 never made a folder
+
+
+@pytest.mark.parametrize("missing", ["nowhere", "."])
+def test_no_run_is_one_sentence(tmp_path: Path, missing: str) -> None:
+    command = [sys.executable, "-m", "fl_rsna.report", str(tmp_path / missing)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: expected a run folder")
+
+
+def test_differences_on_the_same_slices_are_paired(tmp_path: Path) -> None:
+    folders = [made_run(tmp_path / "a"), made_run(tmp_path / "b", auroc=0.7)]
+    found = compared(named_runs(folders))
+    areas = []
+    for folder in folders:
+        table = pd.read_parquet(folder / "predictions.parquet")
+        areas.append(auroc(table["label_any"].to_numpy(np.float32), table["probability_any"].to_numpy(np.float32)))
+    first, second = cells(found["differences"])
+    assert first["minus a"] is None
+    assert second["minus a"]["paired"]
+    assert second["minus a"]["value"] == pytest.approx(areas[1] - areas[0])
+    assert second["minus a"]["low"] < second["minus a"]["value"] < second["minus a"]["high"] < 0
+    assert found["unpaired"] == []
+
+
+def test_a_run_minus_its_equal_is_nothing(tmp_path: Path) -> None:
+    found = compared(named_runs([made_run(tmp_path / "a"), made_run(tmp_path / "b")]))
+    same = cells(found["differences"])[1]["minus a"]
+    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
+
+
+def test_other_test_slices_cannot_be_paired(tmp_path: Path) -> None:
+    folders = [made_run(tmp_path / "a"), made_run(tmp_path / "b")]
+    table = pd.read_parquet(folders[1] / "predictions.parquet")
+    table.assign(image_id="x" + table["image_id"]).to_parquet(folders[1] / "predictions.parquet")
+    found = compared(named_runs(folders))
+    assert found["unpaired"] == ["b"]
+    other = cells(found["differences"])[1]["minus a"]
+    assert (other["value"], other["low"], other["high"]) == (0, None, None)
+    page = write_comparison(folders, tmp_path / "compare.html").read_text()
+    assert "<b>Not paired:</b> b" in page
+
+
+def test_order_of_slices_does_not_matter(tmp_path: Path) -> None:
+    folders = [made_run(tmp_path / "a"), made_run(tmp_path / "b", auroc=0.7)]
+    before = compared(named_runs(folders))["differences"]
+    table = pd.read_parquet(folders[1] / "predictions.parquet")
+    table.sample(frac=1, random_state=1).to_parquet(folders[1] / "predictions.parquet")
+    assert compared(named_runs(folders))["differences"] == before
+
+
+def test_gap_and_gain_are_found_among_the_runs(tmp_path: Path) -> None:
+    made_gap(tmp_path / "gap")
+    found = compared(named_runs(find_runs(tmp_path / "gap")))
+    rows = {row["run"]: row for row in cells(found["differences"])}
+    assert rows["federated"]["gap to pooled"]["paired"]
+    assert rows["federated"]["gap to pooled"]["value"] < 0 < rows["federated"]["gain over alone"]["value"]
+    assert rows["central"]["gap to pooled"] is rows["local"]["gain over alone"] is None
+
+
+def test_an_unfinished_run_is_listed_and_left_out(tmp_path: Path) -> None:
+    folders = [made_run(tmp_path / name) for name in "abc"]
+    (folders[1] / "summary.json").unlink()
+    found = compared(named_runs(folders))
+    assert found["unfinished"] == ["b"]
+    assert [row["run"] for row in cells(found["table"])] == ["a", "b", "c"]
+    assert [row["run"] for row in cells(found["differences"])] == ["a", "c"]
+
+
+def test_the_command_compares_and_says_where(tmp_path: Path) -> None:
+    made_run(tmp_path / "a")
+    made_run(tmp_path / "b", sites=4)
+    done = subprocess.run(
+        [sys.executable, "-m", "fl_rsna.report", "a", "b"], cwd=tmp_path, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[:2]) == (0, ["report: a/report.html", "report: b/report.html"])
+    assert lines[2] == f"compare: {tmp_path / 'compare.html'}"
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert [plot["name"] for plot in found["plots"]] == ["scores", "rounds", "over-partition-num_sites"]
+    one = [sys.executable, "-m", "fl_rsna.report", "a", "--out", "x.html"]
+    done = subprocess.run(one, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_what_differs_and_what_is_swept() -> None:
+    def config(sites: int, seed: int, strategy: str, mu: float) -> dict[str, Any]:
+        return {
+            "partition": {"num_sites": sites},
+            "seed": seed,
+            "strategy": {"name": strategy, "mu": mu},
+            "run": {"name": f"{sites}{seed}"},
+        }
+
+    kinds = (("fedavg", 0.0), ("fedprox", 0.1))
+    grid = [config(sites, seed, *kind) for sites in (2, 8) for kind in kinds for seed in (0, 1)]
+    settings = differing(grid)
+    assert set(settings) == {"partition.num_sites", "seed", "strategy.name", "strategy.mu"}  # and no run.name
+    assert list(swept(settings)) == ["partition.num_sites", "strategy.name"]  # mu goes with the strategy
+
+
+def test_seeds_are_points_and_their_mean_is_the_line() -> None:
+    settings = {"partition.num_sites": [2, 2, 40, 40], "seed": [0, 1, 0, 1]}
+    [plot] = curves_over(settings, {"AUROC": [0.6, 0.7, 0.8, 0.9]}, list("abcd"))
+    dots, mean = plot.data
+    assert (dots["x"], dots["y"]) == ([2, 2, 40, 40], [0.6, 0.7, 0.8, 0.9])
+    assert mean["x"] == [2, 40]
+    assert mean["y"] == pytest.approx([0.65, 0.85])
+    assert plot.layout["xaxis"]["type"] == "log"
+    assert len(plot.table.rows) == 4
+
+
+def test_a_setting_of_words_has_no_line() -> None:
+    settings = {"strategy.name": ["fedavg", "fedprox"]}
+    [plot] = curves_over(settings, {"AUROC": [0.6, None]}, ["a", "b"])
+    assert {trace["mode"] for trace in plot.data} == {"markers"}
+    assert plot.layout["xaxis"]["type"] == "category"
