@@ -195,10 +195,15 @@ def test_explained_slices_are_shown_where_there_are_some(full: Path) -> None:
         "heat": "data:image/png;base64,BBBB",
         "kind": "false negative",
         "label": "any",
+        "lesion": None,
     }
     one |= {"labels": {"any": 1, "subdural": 0}, "probabilities": {"any": 0.04, "subdural": 0.01}}
-    (full / "explanations.json").write_text(json.dumps([one]))
+    share = {"value": 0.1, "low": 0.05, "high": 0.15}
+    measured = {"label": "any", "slices": 7, "patients": 6, "share": share, "times_uniform": share}
+    said = {"entries": [one], "threshold_from": "0.5", "method": "Grad-CAM", "heat_in_lesion": measured}
+    (full / "explanations.json").write_text(json.dumps(said))
     page, _ = written(full)
-    assert "false negative, any" in page
-    assert "any 0.04 (positive), subdural 0.01" in page
+    assert "Missed: the worst false negatives" in page
+    assert "labelled any<br>" in page
+    assert "0.100 [0.050, 0.150] of the heat for any lies in the blood" in page
     assert one["heat"] in page
