@@ -7,6 +7,7 @@ from typing import Any
 from fl_rsna.reporting import scores, site_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.headlines import headlines
+from fl_rsna.reporting.pictures import pictures_section
 from fl_rsna.reporting.plots import Plot
 from fl_rsna.reporting.provenance import provenance, settings_table
 from fl_rsna.reporting.round_plots import cost_plots, round_plots
@@ -40,6 +41,7 @@ def content(run: RunRecord) -> dict[str, Any]:
         "sites": _sites(run),
         "points": _points(run),
         "calibration": _calibration(run),
+        "pictures": pictures_section(run.folder),
         "cost": _cost(run),
         "failures": [{key: f[key] for key in ("round", "phase", "site", "error")} for f in run.failures],
         "provenance": provenance(run),

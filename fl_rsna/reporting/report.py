@@ -12,8 +12,9 @@ from fl_rsna.reporting.content import content
 from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.pages import rendered
 from fl_rsna.reporting.paper import as_markdown, as_tex, paper_tables
+from fl_rsna.reporting.pictures import explained_slices
 from fl_rsna.reporting.tables import RunRecord, read_run
-from fl_rsna.runs import COHORT_VIEW, EXPLANATIONS
+from fl_rsna.runs import COHORT_VIEW
 
 
 def write_report(folder: Path) -> Path:
@@ -34,13 +35,13 @@ def write_json(path: Path, found: dict[str, Any]) -> None:
 
 
 def _page(run: RunRecord, found: dict[str, Any]) -> bytes:
-    view, explained = run.folder / COHORT_VIEW, run.folder / EXPLANATIONS
+    view = run.folder / COHORT_VIEW
     return rendered(
         "report.html.j2",
         page=found,
         heterogeneity=as_svg(heterogeneity(run.cohort, run.labels)) if run.cohort else None,
         view=json.loads(view.read_text()) if view.exists() else None,
-        explanations=json.loads(explained.read_text()) if explained.exists() else None,
+        explanations=explained_slices(run.folder),
         **interactive(found),
     )
 

@@ -193,17 +193,20 @@ def test_explained_slices_are_shown_where_there_are_some(full: Path) -> None:
     one = {
         "picture": "data:image/png;base64,AAAA",
         "heat": "data:image/png;base64,BBBB",
+        "lesion": None,
         "kind": "false negative",
         "label": "any",
-        "lesion": None,
+        "labels": {"any": 1, "subdural": 0},
+        "probabilities": {"any": 0.04, "subdural": 0.01},
     }
-    one |= {"labels": {"any": 1, "subdural": 0}, "probabilities": {"any": 0.04, "subdural": 0.01}}
-    share = {"value": 0.1, "low": 0.05, "high": 0.15}
-    measured = {"label": "any", "slices": 7, "patients": 6, "share": share, "times_uniform": share}
-    said = {"entries": [one], "threshold_from": "0.5", "method": "Grad-CAM", "heat_in_lesion": measured}
-    (full / "explanations.json").write_text(json.dumps(said))
-    page, _ = written(full)
+    inside = {"label": "any", "slices": 9, "patients": 5, "share": {"value": 0.41, "low": 0.3, "high": 0.5}}
+    content = {"entries": [one], "method": "by hand", "heat_in_lesion": inside}
+    (full / "explanations.json").write_text(json.dumps(content))
+    page, found = written(full)
     assert "Missed: the worst false negatives" in page
+    assert "<h4>any 0.04</h4>" in page
     assert "labelled any<br>" in page
-    assert "0.100 [0.050, 0.150] of the heat for any lies in the blood" in page
-    assert one["heat"] in page
+    assert "data:image/png;base64,BBBB" in page
+    assert found["pictures"]["entries"][0]["probabilities"] == one["probabilities"]
+    assert found["pictures"]["measured"]["rows"][0][1] == inside["share"]
+    assert "base64" not in json.dumps(found)

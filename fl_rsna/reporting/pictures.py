@@ -1,0 +1,51 @@
+"""Explained slices of a run, where somebody asked for them: numbers for report.json, pictures for the page alone."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.reporting.cells import Table, columns
+from fl_rsna.runs import EXPLANATIONS
+
+IMAGES = ("picture", "heat", "lesion")  # of an entry, as data URIs
+MEASURES = {
+    "share": "share of the heat inside the blood",
+    "uniform": "share of heat spread evenly over the head",
+    "times_uniform": "times the even share",
+    "others": "share of other patients' heat, on average",
+    "outside": "share of the heat outside the head",
+}
+
+
+def explained_slices(folder: Path) -> list[dict[str, Any]]:
+    """The entries with their pictures; none where the run was not explained."""
+    return list(_read(folder)["entries"])
+
+
+def pictures_section(folder: Path) -> dict[str, Any] | None:
+    """What is told of the pictures beside them; None where there are none."""
+    found = _read(folder)
+    if not found["entries"]:
+        return None
+    measured = found.get("heat_in_lesion")
+    return {
+        "method": found.get("method", ""),
+        "threshold_from": found.get("threshold_from"),
+        "thresholds": found.get("thresholds"),
+        "entries": [{key: value for key, value in entry.items() if key not in IMAGES} for entry in found["entries"]],
+        "outlined": any(entry.get("lesion") for entry in found["entries"]),
+        "measured": asdict(_measured(measured)) if measured else None,
+    }
+
+
+def _measured(found: dict[str, Any]) -> Table:
+    title = f"Heat inside the known blood: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
+    rows = [[words, found[name]] for name, words in MEASURES.items() if name in found]
+    return Table(title=title, columns=columns(what="text", mean="score"), rows=rows)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / EXPLANATIONS
+    found = json.loads(path.read_text()) if path.exists() else []
+    return found if isinstance(found, dict) else {"entries": found}
