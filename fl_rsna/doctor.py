@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from fl_rsna.checks import State, check_packages, check_python, needed_packages
+    from fl_rsna.checkup.checks import State, check_packages, check_python, needed_packages
 
     try:
         first = [check_python(), *check_packages(needed_packages())]
@@ -25,7 +25,7 @@ if __name__ == "__main__":
             print(f"{check.state:<9}{check.what}: {check.found}" + (f"; {check.change}" if check.change else ""))
         sys.exit(1)
 
+    from fl_rsna.checkup.examination import examine
     from fl_rsna.command import run_command
-    from fl_rsna.examination import examine
 
     run_command(lambda config: examine(config, first))

@@ -24,11 +24,11 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
 from fl_rsna.command import ending
-from fl_rsna.evaluate_words import EvaluateConfig
-from fl_rsna.evaluation import evaluate
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_evaluation
-from fl_rsna.words import read_words
+from fl_rsna.using.evaluate_words import EvaluateConfig
+from fl_rsna.using.evaluation import evaluate
+from fl_rsna.using.words import read_words
 
 
 def main(words: list[str]) -> None:

@@ -21,9 +21,9 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 
 from fl_rsna.command import ending
-from fl_rsna.exporting import CARD, ONNX, ExportConfig, export
 from fl_rsna.reporting.console import console
-from fl_rsna.words import read_words
+from fl_rsna.using.exporting import CARD, ONNX, ExportConfig, export
+from fl_rsna.using.words import read_words
 
 
 def main(words: list[str]) -> None:

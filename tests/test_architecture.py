@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fl_rsna"
-ROOMS = ["imaging", "cohort", "learning", "federation", "reporting"]  # each may import those before it
+ROOMS = [
+    "imaging",
+    "cohort",
+    "learning",
+    "federation",
+    "reporting",
+    "using",
+    "checkup",
+]  # each may import those before it
 COMMANDS = {path.stem for path in PACKAGE.glob("*.py") if "__main__" in path.read_text()}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

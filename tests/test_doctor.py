@@ -11,13 +11,13 @@ from dicom_files import write_tiny
 from saved_runs import labels_csv
 from tiny import tiny_config, tiny_prepared
 
-from fl_rsna.checks import Check, Needed, State, check_packages, check_python, needed_packages
-from fl_rsna.checkup import check_memory, check_run
+from fl_rsna.checkup.checks import Check, Needed, State, check_packages, check_python, needed_packages
+from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, each
+from fl_rsna.checkup.demand import GB, disk_needed, footprint_of, largest_batch, memory_needed, size
+from fl_rsna.checkup.run_checks import check_memory, check_run
 from fl_rsna.choices import Keep, ModelName, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.data_checks import check_data, check_disk, check_run_folder, each
-from fl_rsna.demand import GB, disk_needed, footprint_of, largest_batch, memory_needed, size
 from fl_rsna.learning.footprint import Footprint
 
 FOUND = Footprint(model=10**7, training=3 * 10**8, scoring=10**8)

@@ -18,11 +18,11 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
 from fl_rsna.evaluate import main as evaluate
 from fl_rsna.export import main as export
-from fl_rsna.exporting import checked
 from fl_rsna.imaging.store import ImageKind, read_png, write_png
 from fl_rsna.learning.onnx_file import PACKAGES, random_images
 from fl_rsna.task import ICH
-from fl_rsna.trained import trained_model
+from fl_rsna.using.exporting import checked
+from fl_rsna.using.trained import trained_model
 
 SIZE = 32
 

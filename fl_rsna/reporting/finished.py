@@ -10,21 +10,20 @@ import pandas as pd
 import torch
 import yaml
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file
 
-from fl_rsna.choices import Device, ModelName, Norm
+from fl_rsna.choices import Device
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import DEMO, ModelConfig
-from fl_rsna.imaging.store import Image, ImageKind, read_png
+from fl_rsna.config import DEMO
+from fl_rsna.imaging.store import Image, read_png
 from fl_rsna.learning.dataset import SiteData, gather, open_site
 from fl_rsna.learning.gradcam import CELLS, heat
-from fl_rsna.learning.model import Classifier, build_model
+from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.picked import EVEN
 from fl_rsna.runs import MODEL, is_finished
-from fl_rsna.task import Task, TaskName, named_task
+from fl_rsna.task import Task
 
 PREDICTIONS = "predictions.parquet"
 BATCH = 16
@@ -78,13 +77,13 @@ def read_finished(folder: Path) -> Finished:
         raise ValueError(
             f"expected the cohort of {folder}, got another one in {cohort.folder}; deal the run's own again"
         )
-    network, task, image_size = _network(folder / MODEL)
+    saved = read_saved(folder / MODEL)
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    thresholds, threshold_from = _thresholds(summary, task)
+    thresholds, threshold_from = _thresholds(summary, saved.task)
     return Finished(
-        task=task,
-        network=network,
-        data=open_site(cohort.site_folder(TEST_SITE), image_size=image_size),
+        task=saved.task,
+        network=saved.network,
+        data=open_site(cohort.site_folder(TEST_SITE), image_size=saved.config.image_size),
         table=pd.read_parquet(folder / PREDICTIONS),
         thresholds=thresholds,
         threshold_from=threshold_from,
@@ -98,18 +97,6 @@ def _demo(config: dict[str, Any]) -> dict[str, int] | None:
     """What the phantom was asked for, if the run's data are its and all of it is stated."""
     stated = {name: config.get("demo", {}).get(name) for name in ("patients", "seed", "size", "slices_per_series")}
     return None if config["data"]["name"] != DEMO or None in stated.values() else stated
-
-
-def _network(path: Path) -> tuple[Classifier, Task, int]:
-    """The model of a run, its task, and the size of its images."""
-    with safe_open(path, "pt") as file:
-        said = file.metadata()
-    values = json.loads(said["model"])
-    choices = {"name": ModelName(values["name"]), "norm": Norm(values["norm"]), "pretrained": False}
-    config, task = ModelConfig(**{**values, **choices}), named_task(TaskName(said["task"]))
-    network = build_model(config, task, ImageKind(said["image"]), seed=0)
-    network.load_state_dict(load_file(path))
-    return network, task, config.image_size
 
 
 def _thresholds(summary: dict[str, Any], task: Task) -> tuple[dict[str, float], str]:

@@ -24,9 +24,9 @@ from fl_rsna.learning.onnx_file import (
     write_onnx,
 )
 from fl_rsna.learning.process import settle_process
-from fl_rsna.reporting.model_card import model_card
-from fl_rsna.scans import check_image
-from fl_rsna.trained import Trained, cohort_of, trained_model
+from fl_rsna.using.model_card import model_card
+from fl_rsna.using.scans import check_image
+from fl_rsna.using.trained import Trained, cohort_of, trained_model
 
 ONNX, CARD = "model.onnx", "model_card.md"
 REAL_SLICES = 256  # at most, spread over the site

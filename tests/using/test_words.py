@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import pytest
 
-from fl_rsna.words import read_words
+from fl_rsna.using.words import read_words
 
 
 class Colour(StrEnum):

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.imaging.windows import WINDOWS_HU
 from fl_rsna.reporting.tables import interval
-from fl_rsna.trained import Trained
+from fl_rsna.using.trained import Trained
 
 
 def model_card(trained: Trained, check: dict[str, Any]) -> str:

@@ -4,19 +4,19 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fl_rsna.checks import Check, State
+from fl_rsna.checkup.checks import Check, State
+from fl_rsna.checkup.demand import disk_needed, size, slices_there
+from fl_rsna.checkup.machine import free_disk, refuses_writing
 from fl_rsna.cohort.index import read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import cohort_name
 from fl_rsna.config import DEMO, Config
-from fl_rsna.demand import disk_needed, size, slices_there
 from fl_rsna.imaging.dicom import read_slice
 from fl_rsna.imaging.files import File, read_file
 from fl_rsna.imaging.rejections import Rejected
 from fl_rsna.learning.footprint import Footprint
-from fl_rsna.machine import free_disk, refuses_writing
 from fl_rsna.task import named_task
 
 TRIED = 5  # DICOM files that are read to see whether they are what they should be

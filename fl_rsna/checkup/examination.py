@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from fl_rsna.checks import Check, State
-from fl_rsna.checkup import check_run
+from fl_rsna.checkup.checks import Check, State
+from fl_rsna.checkup.run_checks import check_run
 from fl_rsna.command import RunFailed, partition_asked
 from fl_rsna.config import Config
 from fl_rsna.existing import adopt_cohort

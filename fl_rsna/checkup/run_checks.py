@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from fl_rsna.checks import Check, State
+from fl_rsna.checkup.checks import Check, State
+from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, each
+from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed, size
+from fl_rsna.checkup.machine import free_memory, taken_ports, usable_cores
 from fl_rsna.choices import Device, EngineName
 from fl_rsna.config import Config
-from fl_rsna.data_checks import check_data, check_disk, check_run_folder, each
-from fl_rsna.demand import footprint_of, largest_batch, memory_needed, size
 from fl_rsna.federation.engines.shared import MEMORY, ROOM
 from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.learning.footprint import Footprint
 from fl_rsna.learning.train import choose_device
-from fl_rsna.machine import free_memory, taken_ports, usable_cores
 
 PORTS = (9091, 9092, 9093)  # of Flower's SuperLink
 TIGHT = 0.8  # of what is free: beyond it little else fits

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fl_rsna.machine import existing_part, free_disk, free_memory, refuses_writing, taken_ports, usable_cores
+from fl_rsna.checkup.machine import existing_part, free_disk, free_memory, refuses_writing, taken_ports, usable_cores
 
 
 def test_cores_are_some_of_the_machines() -> None:

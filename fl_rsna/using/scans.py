@@ -16,13 +16,13 @@ from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder
-from fl_rsna.evaluate_words import EvaluateConfig, Part
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.scoring import score_images
 from fl_rsna.learning.train import EVALUATION_BATCH, predict
-from fl_rsna.trained import Trained
+from fl_rsna.using.evaluate_words import EvaluateConfig, Part
+from fl_rsna.using.trained import Trained
 
 Progress = Callable[[str, int, int], None]
 

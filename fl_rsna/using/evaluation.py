@@ -11,7 +11,6 @@ import pandas as pd
 
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
-from fl_rsna.evaluate_words import EvaluateConfig, check_words
 from fl_rsna.learning.operating import OperatingPoints, calibrate
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.scorecard import scorecard
@@ -19,9 +18,10 @@ from fl_rsna.learning.scoring import exam_table
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.submission import left_out, submission
 from fl_rsna.runs import default_run_name
-from fl_rsna.scans import Progress, Scored, score
 from fl_rsna.task import Task
-from fl_rsna.trained import Trained, as_json, roles, trained_model
+from fl_rsna.using.evaluate_words import EvaluateConfig, check_words
+from fl_rsna.using.scans import Progress, Scored, score
+from fl_rsna.using.trained import Trained, as_json, roles, trained_model
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from saved_runs import SETTINGS, write_tiny_run
 
-from fl_rsna.reporting.model_card import model_card
 from fl_rsna.task import ICH
-from fl_rsna.trained import trained_model
+from fl_rsna.using.model_card import model_card
+from fl_rsna.using.trained import trained_model
 
 AREA = {"value": 0.9, "low": 0.8, "high": 0.95, "positives": 3, "negatives": 7}
 NONE = {"value": None, "low": None, "high": None, "positives": 0, "negatives": 10}
