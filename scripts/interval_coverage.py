@@ -101,6 +101,7 @@ def values(
         "Brier": of_slices["brier"],
         "log loss": of_slices["log_loss"],
         "exam AUROC": of_exams["auroc"],
+        "exam sensitivity": of_exams["points"]["point"]["sensitivity"],
         "difference of AUROCs": {"value": difference.value, "low": difference.low, "high": difference.high},
     }  # fmt: skip
 

@@ -29,7 +29,7 @@ def at_threshold(
         by_patient(drawn, positive & flagged, ~positive & flagged, ~positive & ~flagged, positive & ~flagged),
     )
     shown = {
-        name: asdict(estimate(values, rests_on, patients(drawn, _shared(name, positive, flagged))))
+        name: asdict(estimate(values, rests_on, _carriers(name, positive, flagged, drawn)))
         for name, values in ratios(tp, fp, tn, fn).items()
     }
     counts = {"tp": int(tp[0]), "fp": int(fp[0]), "tn": int(tn[0]), "fn": int(fn[0])}
@@ -49,16 +49,16 @@ def ratios(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
         }
 
 
-def _shared(name: str, positive: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The rows [N] a ratio is a share of."""
+def _carriers(name: str, positive: NDArray[np.bool_], flagged: NDArray[np.bool_], drawn: Drawn) -> int:
+    """Patients with a row that the ratio is a share of; what spoils an NPV is in the positive ones only, so they count if fewer."""
     match name:
         case "specificity":
-            return ~positive
+            return patients(drawn, ~positive)
         case "ppv":
-            return flagged
+            return patients(drawn, flagged)
         case "npv":
-            return ~flagged
+            return min(patients(drawn, ~flagged), patients(drawn, positive))
         case "f1":
-            return positive | flagged
+            return patients(drawn, positive | flagged)
         case _:
-            return positive
+            return patients(drawn, positive)

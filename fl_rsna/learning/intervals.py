@@ -1,8 +1,9 @@
 """From resampled values to an estimate with a 95% interval, or to the honest lack of one.
 
-The interval is theta -+ t * se on a scale without bounds: se is the standard deviation over the resamples, t has as many
-degrees of freedom as patients carry the metric, less one. Plain percentiles of the resamples are too narrow for few
-patients and lean to the wrong side near 1 (Hesterberg 2015); `scripts/interval_coverage.py` has both beside each other.
+The interval is theta -+ t * se on a scale without bounds. Of the c patients who carry the metric, se is the standard
+deviation over the resamples times sqrt(c / (c - 1)), as a resample varies too little by as much, and t has c - 1 degrees of
+freedom. Plain percentiles of the resamples are too narrow for few patients, and near 1 they lean to the wrong side
+(Hesterberg 2015). Who carries a metric was settled by `scripts/interval_coverage.py`, which shows both intervals.
 """
 
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def interval(values: Floats, carriers: int, scale: Scale = Scale.share) -> tuple
     value, resampled = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value) or len(resampled) < max(1, (len(values) - 1) / 2) or carriers < MIN_PATIENTS:
         return None, None
-    reach = float(student.ppf(1 - TAIL, carriers - 1) * resampled.std())
+    reach = float(student.ppf(1 - TAIL, carriers - 1) * resampled.std() * np.sqrt(carriers / (carriers - 1)))
     match scale:
         case Scale.share:
             return _share(value, reach, carriers)

@@ -46,7 +46,7 @@ def scorecard(
         "exams": 0,
         "resamples": resamples,
         "log_loss": _log_loss(labels, probabilities, task, drawn),
-        "slice": _cards(labels, probabilities, after, drawn, task, thresholds, temperatures),
+        "slice": _cards(labels, probabilities, after, drawn, task, thresholds, temperatures, exams=False),
         "exam": {},
     }
     if series is not None:
@@ -57,7 +57,7 @@ def scorecard(
             before, then = (exam_probabilities(rows, exams, aggregate) for rows in (probabilities, after))
             thresholds = settings.exam[aggregate.value] if settings else {}
             found["exam"][aggregate.value] = _cards(
-                exams.labels, before, then, of_exams, task, thresholds, temperatures
+                exams.labels, before, then, of_exams, task, thresholds, temperatures, exams=True
             )
     return found
 
@@ -83,9 +83,19 @@ def _cards(
     task: Task,
     thresholds: Thresholds,
     temperatures: dict[str, float | None],
+    *,
+    exams: bool,
 ) -> dict[str, Any]:
     return {
-        label: _card(labels[:, i], before[:, i], after[:, i], drawn, thresholds.get(label, {}), temperatures.get(label))
+        label: _card(
+            labels[:, i],
+            before[:, i],
+            after[:, i],
+            drawn,
+            thresholds.get(label, {}),
+            temperatures.get(label),
+            exams=exams,
+        )
         for i, label in enumerate(task.labels)
     }
 
@@ -97,16 +107,21 @@ def _card(
     drawn: Drawn,
     thresholds: dict[str, float | None],
     temperature: float | None,
+    *,
+    exams: bool,
 ) -> dict[str, Any]:
     """All of one label; what can have no interval is not resampled."""
     rests_on = support(drawn, labels)
     drawn = drawn if rests_on.enough else drawn.point_only()
+    ranking = (
+        rests_on.patients if exams else rests_on.fewest
+    )  # few patients hold the positive slices; exams compare all
     ranked = rank(labels, before, drawn)
     as_is = calibration(labels, before, drawn, rests_on)
     scaled = calibration(labels, after, drawn, rests_on) if temperature else None
     return {
-        "auroc": asdict(estimate(ranked.auroc, rests_on, rests_on.fewest)),
-        "average_precision": asdict(_average_precision(ranked.average_precision, rests_on)),
+        "auroc": asdict(_ranked(ranked.auroc, rests_on, ranking)),
+        "average_precision": asdict(_ranked(ranked.average_precision, rests_on, rests_on.patients)),
         "log_loss": asdict(as_is.log_loss),
         "brier": asdict(as_is.brier),
         "ece": asdict(as_is.ece),
@@ -119,9 +134,9 @@ def _card(
     }
 
 
-def _average_precision(values: Floats, rests_on: Support) -> Estimate:
-    """Every patient's slices stand in its precisions; a perfect one says no more than its rarer kind of patients does."""
-    return estimate(values, rests_on, rests_on.fewest if values[0] == 1 else rests_on.patients)
+def _ranked(values: Floats, rests_on: Support, carriers: int) -> Estimate:
+    """A perfect ranking says no more than its rarer kind of patients does."""
+    return estimate(values, rests_on, rests_on.fewest if values[0] == 1 else carriers)
 
 
 def _curve(found: Calibration) -> dict[str, Any]:
