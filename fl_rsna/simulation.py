@@ -16,7 +16,7 @@ from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.tables import interval, read_run
 from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
-from fl_rsna.runs import COHORT_VIEW, RunFolder, default_run_name
+from fl_rsna.runs import COHORT_VIEW, MODEL, RunFolder, default_run_name
 from fl_rsna.steps import cohort_for_run
 from fl_rsna.task import TaskName, named_task
 
@@ -37,7 +37,7 @@ def simulate(config: Config) -> dict[str, Any]:
             return _say_gap(folder, run_gap(config, cohort, folder, (display.event,)), cohort)
         run_federation(config, cohort, folder, (display.event,))
     if config.baseline is Baseline.local:
-        return _say_alone(folder)
+        return _say_alone(folder, _report(folder, cohort))
     return _say_result(folder, _report(folder, cohort))
 
 
@@ -47,7 +47,8 @@ def _report(folder: Path, cohort: Cohort) -> Path:
     from fl_rsna.reporting.report import write_report
 
     RunFolder(folder).write_json(COHORT_VIEW, cohort_view(cohort))
-    explain(folder)
+    if (folder / MODEL).exists():  # every site alone has its own
+        explain(folder)
     return write_report(folder)
 
 
@@ -58,21 +59,36 @@ def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str,
     for name, by_label in summary["gap"].items():
         found = by_label[headline]
         text = f"difference {interval(found['difference'])}, ratio {interval(found['ratio'])}"
-        console.print(f"federated against {name}, AUROC {headline}: {text}, paired over patients", soft_wrap=True)
+        console.print(
+            f"federated against {name}, AUROC {headline}: {text}, paired over patients", soft_wrap=True, markup=False
+        )
         row[f"federated / {name}"] = interval(found["ratio"])
-    _report(folder / "central", cohort)
-    console.print(f"all three: {folder}", soft_wrap=True)
+    console.print(f"all three: {_comparison(folder, cohort)}", soft_wrap=True, markup=False)
     return row
 
 
-def _say_alone(folder: Path) -> dict[str, Any]:
+def _comparison(folder: Path, cohort: Cohort) -> Path:
+    """The reports of the other two parts of a gap, and the page that puts all three side by side."""
+    from fl_rsna.reporting.comparison import write_comparison
+    from fl_rsna.reporting.found_runs import find_runs
+
+    for part in ("central", "local"):
+        _report(folder / part, cohort)
+    return write_comparison(find_runs(folder), folder / "compare.html")
+
+
+def _say_alone(folder: Path, report: Path) -> dict[str, Any]:
     """Print how good each site's own model is on the test site."""
     summary = RunFolder(folder).read_json("summary.json")
     scores = {site: alone["test_site"]["slice"] for site, alone in summary["alone"].items()}
     headline = named_task(TaskName(summary["task"])).headline
     for site, score in scores.items():
-        console.print(f"{site} alone, test-site AUROC {headline}: {interval(score[headline]['auroc'])}", soft_wrap=True)
-    console.print(f"each model at every site: {folder / 'summary.json'}", soft_wrap=True)
+        console.print(
+            f"{site} alone, test-site AUROC {headline}: {interval(score[headline]['auroc'])}",
+            soft_wrap=True,
+            markup=False,
+        )
+    console.print(f"each model at every site: {report}", soft_wrap=True, markup=False)
     return {
         "run": str(folder),
         **{f"{site} alone": interval(score[headline]["auroc"]) for site, score in scores.items()},
@@ -86,10 +102,16 @@ def _say_result(folder: Path, report: Path) -> dict[str, Any]:
     scores = run.summary["test_site"]
     for label, score in scores["slice"].items():
         counted = f"{score['auroc']['positives']} of {scores['slices']} slices positive"
-        console.print(f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True)
+        console.print(
+            f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True, markup=False
+        )
     for control, by_label in scores["controls"].items():
-        console.print(f"{control} alone, {run.headline}: {interval(by_label[run.headline]['auroc'])}", soft_wrap=True)
-    console.print(f"report: {report}", soft_wrap=True)
+        console.print(
+            f"{control} alone, {run.headline}: {interval(by_label[run.headline]['auroc'])}",
+            soft_wrap=True,
+            markup=False,
+        )
+    console.print(f"report: {report}", soft_wrap=True, markup=False)
     return {
         "run": str(folder),
         f"test AUROC {run.headline} [95%]": interval(scores["slice"][run.headline]["auroc"]),

@@ -19,7 +19,7 @@ from fl_rsna.federation.records import recorder
 from fl_rsna.federation.replies import SiteReply, address, hear
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.setting import Setting
-from fl_rsna.federation.site_scoring import LOSSES, POINTS, SLICES
+from fl_rsna.federation.site_scoring import POINTS
 from fl_rsna.federation.wire import unpack
 from fl_rsna.learning.exams import Aggregate
 from fl_rsna.learning.flat import FlatModel
@@ -27,9 +27,8 @@ from fl_rsna.learning.operating import (
     BINS,
     TEMPERATURES,
     OperatingPoints,
-    choose_points,
-    choose_temperature,
 )
+from fl_rsna.learning.validation import LOSS, SLICE, choose
 from fl_rsna.task import LabelKind, Task
 
 Sums = dict[str, NDArray[np.generic]]
@@ -85,7 +84,7 @@ def ask_sites(
     if not sums:
         return AtSites(points=None, asked=len(heard), counted=0, cards={}, replies=replies)
     points, counted = (
-        choose(sums, task),
+        choose(added(sums), task),
         [site for site, (_, found) in zip(setting.sites, heard, strict=True) if found is not None],
     )
     messages, down = _with_points(counted, told, points)
@@ -97,20 +96,15 @@ def ask_sites(
     )  # fmt: skip
 
 
-def choose(counted: list[Sums], task: Task) -> OperatingPoints:
-    """Thresholds and temperatures from the sites' sums, which is all they see."""
-    total = {name: np.sum([sums[name] for sums in counted], axis=0) for name in counted[0]}
-    return OperatingPoints(
-        slice=choose_points(total[SLICES], task.labels),
-        exam={kind.value: choose_points(total[kind.value], task.labels) for kind in Aggregate},
-        temperatures=choose_temperature(total[LOSSES], task.labels, total[SLICES]),
-    )
+def added(sums: list[Sums]) -> Sums:
+    """The sites' sums together."""
+    return {name: np.sum([of_site[name] for of_site in sums], axis=0) for name in sums[0]}
 
 
 def shapes_of(task: Task) -> dict[str, tuple[int, ...]]:
     """What a site's sums look like."""
     counts, losses = (len(task.labels), 2, BINS), 1 if task.kind is LabelKind.multi_class else len(task.labels)
-    return {SLICES: counts, **{kind.value: counts for kind in Aggregate}, LOSSES: (losses, len(TEMPERATURES))}
+    return {SLICE: counts, **{kind.value: counts for kind in Aggregate}, LOSS: (losses, len(TEMPERATURES))}
 
 
 def _with_points(sites: list[Site], told: Instructions, points: OperatingPoints) -> tuple[list[Message], int]:

@@ -17,16 +17,15 @@ from fl_rsna.federation.messages import CONFIG, METRICS, SCORE, Instructions, re
 from fl_rsna.federation.site_part import Place, open_data, ready
 from fl_rsna.federation.site_state import recall
 from fl_rsna.federation.wire import pack
-from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
-from fl_rsna.learning.operating import OperatingPoints, loss_by_temperature, score_counts
+from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import labels_in, prediction_table, probabilities_in
 from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, predict
+from fl_rsna.learning.validation import site_sums
 from fl_rsna.task import Task, TaskName, named_task
 
 POINTS = "operating_points"
-SLICES, LOSSES = "slice", "losses"
 
 
 def count(message: Message, place: Place) -> Message:
@@ -64,11 +63,9 @@ def final_predictions(memory: Path, run_id: str) -> Path:
 
 
 def sums_of(table: pd.DataFrame, task: Task) -> dict[str, NDArray[np.generic]]:
-    """Counts of slices and exams by label, class and bin, and losses by temperature: what adds up over sites."""
+    """What adds up over sites: counts of slices and exams by probability, losses by temperature."""
     labels, found = labels_in(table, task.labels), probabilities_in(table, task.labels)
-    exams = group_exams(labels, table["patient_id"].to_numpy(), table["series_id"].to_numpy())
-    of_exams = {kind.value: score_counts(exams.labels, exam_probabilities(found, exams, kind)) for kind in Aggregate}
-    return {SLICES: score_counts(labels, found), **of_exams, LOSSES: loss_by_temperature(labels, found, task)}
+    return site_sums(labels, found, table[task.group_key].to_numpy(), table["series_id"].to_numpy(), task)
 
 
 def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints, site: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.table import Table
+from rich.text import Text
 
 from fl_rsna.reporting.console import console
 
@@ -29,7 +30,7 @@ class SweepTable(Callback):
         for name in ("overrides", *self._rows[0][1]):
             table.add_column(name, overflow="fold")
         for overrides, result in self._rows:
-            table.add_row(overrides, *(str(value) for value in result.values()))
+            table.add_row(overrides, *(Text(str(value)) for value in result.values()))
         console.print(table)
         _compare(Path(config.hydra.sweep.dir))
 

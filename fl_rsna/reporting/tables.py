@@ -38,7 +38,9 @@ class RunRecord:
     noise: dict[str, dict[str, float]]  # site -> what partition.noise made wrong there
     labels: list[str]
     headline: str  # the label whose AUROC is quoted first
-    gap: dict[str, Any]  # of an experiment=gap, its federated run: reference -> label -> difference and ratio
+    gap: dict[
+        str, Any
+    ]  # of an experiment=gap, its federated run: reference -> label -> difference and ratio; sites: the same by site
     alone: dict[str, Any]  # the summary of the sites alone: of this run, or of the same experiment; else empty
 
     @property
@@ -134,7 +136,8 @@ def _beside(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> tu
     if config["baseline"] == Baseline.local:
         return {}, summary
     above = (_json(folder.parent / "summary.json") or {}) if folder.name == FEDERATED else {}
-    gap = summary.get("gap") or above.get("gap") or {}
+    whole = summary if summary.get("gap") else above
+    gap = {**whole.get("gap", {}), "sites": whole.get("joining", {})} if whole.get("gap") else {}
     return gap, (_json(folder.parent / LOCAL / "summary.json") or {}) if gap else {}
 
 

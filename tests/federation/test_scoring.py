@@ -20,7 +20,7 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.messages import COUNTS, METRICS, SCORE, reply_failure
 from fl_rsna.federation.replies import SiteReply, hear
 from fl_rsna.federation.rollcall import Site
-from fl_rsna.federation.scoring import choose, read_sums, shapes_of
+from fl_rsna.federation.scoring import added, read_sums, shapes_of
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site_scoring import sums_of
 from fl_rsna.federation.wire import pack
@@ -28,6 +28,7 @@ from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.validation import choose
 from fl_rsna.runs import start_run
 from fl_rsna.task import ICH
 
@@ -63,7 +64,7 @@ def cards_of(folder: Path) -> dict:  # type: ignore[type-arg]
 
 def test_the_choice_is_that_of_all_validation_slices_together(cohort: Cohort, whole: Path) -> None:
     tables = remembered(whole, cohort.sites)
-    pooled = choose([sums_of(pd.concat(tables), ICH)], ICH)
+    pooled = choose(sums_of(pd.concat(tables), ICH), ICH)
     found = summary_of(whole)["operating_points"]
     assert found["chosen_on"] == "validation parts of 3 of 3 sites"
     chosen = OperatingPoints.from_json(found)
@@ -139,7 +140,7 @@ def test_classes_that_exclude_each_other_have_points_and_one_temperature() -> No
     table = table.rename(columns={name: f"label_{name}" for name in CHEST.labels}).assign(**columns)
     sums = sums_of(table, CHEST)
     assert {name: array.shape for name, array in sums.items()} == shapes_of(CHEST)
-    points = choose([sums], CHEST)
+    points = choose(added([sums]), CHEST)
     assert set(points.slice) == set(CHEST.labels)
     assert len(set(points.temperatures.values())) == 1
 
@@ -162,7 +163,9 @@ def counted(of: Site, change: Callable[[dict], None] = lambda sums: None) -> Mes
     [
         lambda sums: sums.pop("slice"),
         lambda sums: sums.update(slice=pack(np.ones(3, np.int64))),
-        lambda sums: sums.update(losses=pack(np.full(np.prod(shapes_of(ICH)["losses"]), np.nan))),
+        lambda sums: sums.update(
+            loss_by_temperature=pack(np.full(np.prod(shapes_of(ICH)["loss_by_temperature"]), np.nan))
+        ),
         lambda sums: sums.update(max=pack(np.full(np.prod(shapes_of(ICH)["max"]), -1))),
     ],
     ids=["missing", "short", "not a number", "negative"],
