@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from fl_rsna.learning.bootstrap import Drawn, Floats
@@ -107,21 +108,23 @@ def interval(values: Floats, carriers: int, scale: Scale = Scale.share) -> tuple
     value, resampled = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value) or len(resampled) < max(1, (len(values) - 1) / 2) or carriers < MIN_PATIENTS:
         return None, None
-    reach = float(student.ppf(1 - TAIL, carriers - 1) * resampled.std() * np.sqrt(carriers / (carriers - 1)))
+    times = float(student.ppf(1 - TAIL, carriers - 1) * np.sqrt(carriers / (carriers - 1)))
     match scale:
         case Scale.share:
-            return _share(value, reach, carriers)
+            return _share(value, resampled, times, carriers)
         case Scale.positive:
-            spread = float(np.exp(reach / value)) if value > 0 else np.inf
+            spread = float(np.exp(times * resampled.std() / value)) if value > 0 else np.inf
             return (value / spread, value * spread) if np.isfinite(spread) else (None, None)
         case Scale.difference:
+            reach = float(times * resampled.std())
             return value - reach, value + reach
 
 
-def _share(value: float, reach: float, carriers: int) -> tuple[float, float]:
+def _share(value: float, resampled: Floats, times: float, carriers: int) -> tuple[float, float]:
+    """On the logit scale, where resamples of 0 and 1 have no place: the larger of the deviation of the others and, from all, of the first order."""
     if value in (0.0, 1.0):
         edge = float(TAIL ** (1 / carriers))
         return (edge, 1.0) if value else (0.0, 1 - edge)
-    odds, spread = value / (1 - value), float(np.exp(min(reach / (value * (1 - value)), 700)))
-    low, high = odds / spread, odds * spread
-    return low / (1 + low), high / (1 + high) if np.isfinite(high) else 1.0
+    inside = resampled[(resampled > 0) & (resampled < 1)]
+    spread = max(resampled.std() / (value * (1 - value)), logit(inside).std() if len(inside) else 0.0)
+    return float(expit(logit(value) - times * spread)), float(expit(logit(value) + times * spread))

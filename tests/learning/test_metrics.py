@@ -84,15 +84,19 @@ def test_interval_resamples_patients_not_slices() -> None:
 
 
 def test_interval_covers_the_truth_about_95_percent_of_the_time() -> None:
-    """40 patients of 5 alike slices, scores normal with a known AUROC of Phi(1 / sqrt 2) = 0.760."""
-    covered = 0
+    """40 patients of 6 slices, half positive; patients differ in level and in what they show, so slices are alike.
+
+    Scores of slices of two patients are normal, and their AUROC is Phi(1.5 / sqrt(2 * 0.7^2 + 0.7^2 + 2)) = 0.789.
+    """
+    covered, patients = 0, np.repeat(np.arange(40), 6)
     for trial in range(200):
         rng = np.random.default_rng(trial)
-        truth = np.repeat(np.arange(40) % 2, 5).astype(np.float32)
-        scores = (truth + np.repeat(rng.normal(0, 1, 40), 5)).astype(np.float32)
-        estimate = auroc_with_interval(truth, scores, np.repeat(np.arange(40), 5), seed=trial, resamples=400)
-        covered += estimate.low <= 0.7602 <= estimate.high  # type: ignore[operator]
-    assert 0.90 <= covered / 200 <= 0.99
+        truth = np.tile(np.arange(6) % 2, 40).astype(np.float32)
+        level, shown = 0.7 * rng.normal(size=40), 1.5 + 0.7 * rng.normal(size=40)
+        scores = truth * shown[patients] + level[patients] + rng.normal(size=240)
+        estimate = auroc_with_interval(truth, scores, patients, seed=trial, resamples=400)
+        covered += estimate.low <= 0.789 <= estimate.high  # type: ignore[operator]
+    assert 0.91 <= covered / 200 <= 0.98
 
 
 def test_a_model_beside_itself_differs_by_nothing_whoever_is_drawn() -> None:
