@@ -9,6 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of
 
 
 def leave_pid(marks: Path, name: str, context: Context) -> None:
@@ -51,5 +52,13 @@ def app_that(tell: Callable[[str, Context], None], cohort: Path, memory: Path) -
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
         return told("evaluate", message, context)
+
+    @app.evaluate(action_of(COUNTS))
+    def _counts(message: Message, context: Context) -> Message:
+        return told("counts", message, context)
+
+    @app.evaluate(action_of(SCORECARD))
+    def _scorecard(message: Message, context: Context) -> Message:
+        return told("scorecard", message, context)
 
     return app
