@@ -12,10 +12,10 @@ simulate: .venv/run.stamp
 	$(BIN)/python -m fl_rsna.simulate
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --durations=12
 
 slow: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist load -m slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m slow --durations=12
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

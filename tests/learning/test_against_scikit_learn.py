@@ -41,6 +41,7 @@ def expected_ratios(labels: np.ndarray, flagged: np.ndarray, weight: np.ndarray)
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_metrics_equal_scikit_learns(block: int) -> None:
     with sklearn.config_context(skip_parameter_validation=True, assume_finite=True), warnings.catch_warnings():

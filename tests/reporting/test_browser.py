@@ -13,7 +13,7 @@ from fl_rsna.reporting.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium to open pages with")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium to open pages with")]
 
 Open = Callable[..., Any]
 INK = "() => document.querySelector('[data-plot=loss]').layout.font.color"

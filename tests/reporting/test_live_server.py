@@ -108,6 +108,7 @@ def test_two_servers_do_not_share_a_port(tmp_path: Path) -> None:
         make_server(Watcher(tmp_path), first.server_address[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser here")
 def test_in_a_browser_it_is_whole_and_follows(address: str, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")

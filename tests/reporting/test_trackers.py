@@ -139,6 +139,7 @@ def test_event_files_are_read_back_by_tensorboard(tmp_path: Path, log: Any) -> N
     assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_mlflow_keeps_a_run_its_numbers_and_its_model(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     folder, config = run_folder(tmp_path / "a run", resumed_run()[:17]), Config()
@@ -176,6 +177,7 @@ def records(content: bytes) -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_wandb_offline_stays_in_the_run_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
