@@ -26,7 +26,7 @@ from rich.table import Table
 from fl_rsna.choices import ModelName
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.federation.client_app import app_for_cohort
-from fl_rsna.federation.messages import ARRAYS, METRICS
+from fl_rsna.federation.messages import ARRAYS, COUNTS, METRICS, SCORECARD, action_of
 
 WIDTH, SIZE, SLICES, TEST = 1.15, 32, 4, 2  # of EfficientNet-B0; pixels, training slices a site, test patients
 WRITERS = ("save_progress", "write_model", "keep_round")  # in fl_rsna.federation: what writes models
@@ -90,6 +90,12 @@ def empty_app(width: float, cohort: Path, memory: Path) -> ClientApp:
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
         return Message(RecordDict({METRICS: MetricRecord(metrics)}), reply_to=message)
+
+    for kind in (COUNTS, SCORECARD):  # after the last round
+
+        @app.evaluate(action_of(kind))
+        def _score(message: Message, context: Context) -> Message:
+            return real(message, context)
 
     return app
 

@@ -11,8 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtrit  # scipy.stats takes as long to load as all else here
 
 from fl_rsna.learning.bootstrap import Drawn, Floats
 
@@ -108,7 +107,7 @@ def interval(values: Floats, carriers: int, scale: Scale = Scale.share) -> tuple
     value, resampled = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value) or len(resampled) < max(1, (len(values) - 1) / 2) or carriers < MIN_PATIENTS:
         return None, None
-    times = float(student.ppf(1 - TAIL, carriers - 1) * np.sqrt(carriers / (carriers - 1)))
+    times = float(stdtrit(carriers - 1, 1 - TAIL) * np.sqrt(carriers / (carriers - 1)))
     match scale:
         case Scale.share:
             return _share(value, resampled, times, carriers)
