@@ -103,6 +103,7 @@ def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about accelerators, which nothing here uses
             ray.init(
+                address="local" if here else None,  # None would join any cluster that runs on this machine
                 num_cpus=workers or None if here else None,
                 log_to_driver=False,
                 include_dashboard=False if here else None,
