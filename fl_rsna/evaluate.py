@@ -17,7 +17,6 @@ Also train.device=, paths.prepared=, seed= (of the bootstrap). Research use, not
 Exit codes: 0 done, 1 the model cannot score, 2 the request cannot be met (one sentence on stderr).
 """
 
-import argparse
 import os
 import sys
 
@@ -28,7 +27,7 @@ from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_evaluation
 from fl_rsna.using.evaluate_words import EvaluateConfig
 from fl_rsna.using.evaluation import evaluate
-from fl_rsna.using.words import read_words
+from fl_rsna.using.words import read_words, typed_words
 
 
 def main(words: list[str]) -> None:
@@ -39,10 +38,6 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m fl_rsna.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="*", metavar="key=value")
-    said = parser.parse_args().words
+    said = typed_words("evaluate", __doc__)
     ending(lambda: main(said))
     sys.exit(0)

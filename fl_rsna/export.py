@@ -14,7 +14,6 @@ Needs the extra `export`: pip install 'fl-rsna[export]'. Research use, not for d
 Exit codes: 0 done, 1 ONNX and torch differ, 2 the request cannot be met (one sentence on stderr).
 """
 
-import argparse
 import os
 import sys
 
@@ -23,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 from fl_rsna.command import ending
 from fl_rsna.reporting.console import console
 from fl_rsna.using.exporting import CARD, ONNX, ExportConfig, export
-from fl_rsna.using.words import read_words
+from fl_rsna.using.words import read_words, typed_words
 
 
 def main(words: list[str]) -> None:
@@ -38,10 +37,6 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m fl_rsna.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="*", metavar="key=value")
-    said = parser.parse_args().words
+    said = typed_words("export", __doc__)
     ending(lambda: main(said))
     sys.exit(0)

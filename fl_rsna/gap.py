@@ -11,13 +11,13 @@ import pandas as pd
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.federation.baselines import ALONE, matrix_entry
+from fl_rsna.federation.baselines import matrix_entry
 from fl_rsna.federation.site_scoring import final_predictions
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.runner import run_federation
-from fl_rsna.runs import Listener, RunFolder
+from fl_rsna.runs import ALONE, Listener, RunFolder
 from fl_rsna.task import Task, named_task
 
 PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}

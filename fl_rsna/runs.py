@@ -36,6 +36,8 @@ MAY_CHANGE = ("resume", "engine", "paths", "prepare", "tracking", "train.device"
 
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
 
+ALONE = "alone"  # folder of the sites' own runs, where each trained by itself
+
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
 EXPLANATIONS = "explanations.json"  # slices of the test site with what the model looked at, for the report
 MODEL = "model.safetensors"  # the final one

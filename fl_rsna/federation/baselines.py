@@ -15,9 +15,7 @@ from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.scoring import ask_sites
 from fl_rsna.federation.setting import Setting, announce, call_sites
-from fl_rsna.runs import RunFolder, is_finished
-
-ALONE = "alone"  # folder of the sites' own runs
+from fl_rsna.runs import ALONE, RunFolder, is_finished
 
 
 def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:

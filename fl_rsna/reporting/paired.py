@@ -11,9 +11,8 @@ from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.reporting.provenance import flat
 from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.runs import ALONE
 from fl_rsna.task import TaskName, named_task
-
-ALONE = "alone"  # where a run of baseline=local keeps its sites' models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

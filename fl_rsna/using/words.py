@@ -1,5 +1,6 @@
 """key=value words of a command that has a record of its own: read as Hydra reads them, refused as the others refuse."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -32,6 +33,15 @@ def read_words(schema: type[T], words: Sequence[str], command: str) -> T:
     read = OmegaConf.to_object(node)
     assert isinstance(read, schema)
     return read
+
+
+def typed_words(command: str, about: str | None) -> list[str]:
+    """What was typed after such a command's name."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m fl_rsna.{command}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value")
+    return list(parser.parse_args().words)
 
 
 def _parsed(word: str, command: str) -> Override:
