@@ -1,0 +1,40 @@
+"""How Flower's long-running processes are started: what they find in their environment, and which programs."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from fl_rsna.cohort.whole import write_whole
+from fl_rsna.deployment.known_app import REFUSED, RUNS_IT
+
+PROGRAMS, HOME = "bin", "flwr"  # folders in the state folder
+POLL_S = "0.2"
+
+
+def environment(state: Path) -> dict[str, str]:
+    """The environment of a SuperLink or SuperNode that keeps its state in `state`, which is made.
+
+    Telemetry, update checks and the installation of packages at run time are off, and the programs found first for Flower's tasks
+    run the installed app alone (`known_app`). Raises OSError where the folder cannot be written.
+    """
+    programs = state.resolve() / PROGRAMS
+    programs.mkdir(parents=True, exist_ok=True)
+    for name in (*RUNS_IT, *REFUSED):
+        write_program(programs / name, ["-m", "fl_rsna.deployment.known_app", name])
+    return {
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "FLWR_HOME": str(state.resolve() / HOME),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S,
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+def write_program(path: Path, words: list[str]) -> None:
+    """A program that runs this Python with these words before its own."""
+    write_whole(path, f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n'.encode())
+    path.chmod(0o755)
