@@ -59,10 +59,13 @@ class Instructions:
 
 
 def to_arrays(
-    flat: FlatModel, second: NDArray[np.float32] | None = None, precision: Precision = Precision.fp32
+    flat: FlatModel,
+    second: NDArray[np.float32] | None = None,
+    precision: Precision = Precision.fp32,
+    exact: NDArray[np.bool_] | None = None,
 ) -> ArrayRecord:
-    """A model, its floats in `precision`, and perhaps a second vector, always in float32."""
-    arrays = {**encode(flat.floats, precision), INTEGERS: pack(flat.integers)}
+    """A model, its floats in `precision` but for those at `exact`, and perhaps a second vector, always in float32."""
+    arrays = {**encode(flat.floats, precision, exact), INTEGERS: pack(flat.integers)}
     return ArrayRecord(arrays if second is None else {**arrays, SECOND: pack(second)})
 
 
@@ -95,10 +98,11 @@ def reply_with(
     model: FlatModel | None = None,
     second: NDArray[np.float32] | None = None,
     precision: Precision = Precision.fp32,
+    exact: NDArray[np.bool_] | None = None,
 ) -> Message:
     content = RecordDict({METRICS: MetricRecord(dict(metrics))})
     if model is not None:
-        content[ARRAYS] = to_arrays(model, second, precision)
+        content[ARRAYS] = to_arrays(model, second, precision, exact)
     return Message(content, reply_to=message)
 
 

@@ -71,9 +71,10 @@ def address(
     round_: int,
     second: NDArray[np.float32] | None = None,
     precision: Precision = Precision.fp32,
+    exact: NDArray[np.bool_] | None = None,
 ) -> tuple[list[Message], int]:
     """One message a site, all sharing one content; and the bytes each carries."""
-    content = RecordDict({ARRAYS: to_arrays(model, second, precision), CONFIG: config})
+    content = RecordDict({ARRAYS: to_arrays(model, second, precision, exact), CONFIG: config})
     return [Message(content, site.node_id, kind, group_id=str(round_)) for site in sites], num_bytes(content)
 
 

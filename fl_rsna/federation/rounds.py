@@ -144,7 +144,9 @@ def _train(
         keep_round(setting.run, told, precision, second_size)
     second = second_vector(progress.memory, second_size)
     asked = [site for site in chosen if site.name not in out]
-    messages, down = address(asked, MessageType.TRAIN, progress.model, instruct(told), round_, second, precision)
+    messages, down = address(
+        asked, MessageType.TRAIN, progress.model, instruct(told), round_, second, precision, setting.exact
+    )
     expected = Asked(
         sites=chosen,
         model=progress.model,
@@ -198,6 +200,7 @@ def validate(setting: Setting, progress: Progress, told: Instructions, sites: li
         told.round,
         None,
         setting.config.network.precision_down,
+        setting.exact,
     )
     replies = setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s)
     return read_evaluations(sites, replies, bytes_down=down, on_reply=recorder(setting.run, "validation", told.round))

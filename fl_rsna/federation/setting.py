@@ -41,6 +41,11 @@ class Setting:
     parameters: NDArray[np.bool_]  # where parameters lie in a flat model
     trained: NDArray[np.bool_]  # and those that sites train
 
+    @property
+    def exact(self) -> NDArray[np.bool_]:
+        """Where BatchNorm's statistics lie, which no precision rounds."""
+        return ~self.parameters
+
 
 def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Setting:
     """Roll call and everything that must be right before a site trains."""

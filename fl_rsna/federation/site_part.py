@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
 from fl_rsna.cohort.index import hash_id
@@ -31,7 +32,7 @@ from fl_rsna.federation.wire import decode, encode, unpack
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.controls import Control, count_table
 from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
-from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, positions, unflatten
+from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
 from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, build_model, personal_names
 from fl_rsna.learning.seeds import derive_seed
@@ -97,7 +98,8 @@ def train(message: Message, place: Place) -> Message:
             round_ = replace(_round(told, data, task, device, control), on_batch=on_batch)
             part = train_site(model, round_, memory)
     trained = flatten(model)
-    sent, lost = _coded(trained, received, told.precision_up, memory)
+    exact = ~parameter_positions(model)
+    sent, lost = _coded(trained, received, told.precision_up, memory, exact)
     own = positions(model, personal_names(model, told.model.norm))
     kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
     remember(folder, told.round, kept, accepted=accepted, keep_all=told.keep_all)
@@ -106,10 +108,14 @@ def train(message: Message, place: Place) -> Message:
     loss = {} if result.loss is None else {"loss": result.loss}
     if kind is not None:
         sent = corrupted(kind, _start_of(sent, received, told.precision_up), sent)
-    return reply_with(message, metrics={**counted, **loss}, model=sent, second=part.second, precision=told.precision_up)
+    return reply_with(
+        message, metrics={**counted, **loss}, model=sent, second=part.second, precision=told.precision_up, exact=exact
+    )
 
 
-def _coded(trained: FlatModel, received: FlatModel, precision: Precision, memory: Memory) -> tuple[FlatModel, Memory]:
+def _coded(
+    trained: FlatModel, received: FlatModel, precision: Precision, memory: Memory, exact: NDArray[np.bool_]
+) -> tuple[FlatModel, Memory]:
     """What travels of the trained model, and what of it the site must keep because it was lost on the way.
 
     In float32 that is the model itself, else its change. Under int8 the loss is added to the next round's change: error
@@ -121,7 +127,7 @@ def _coded(trained: FlatModel, received: FlatModel, precision: Precision, memory
     if precision is not Precision.int8:
         return FlatModel(change, trained.integers), {}
     change = change + memory.get(LOST, np.float32(0))
-    return FlatModel(change, trained.integers), {LOST: change - decode(encode(change, precision))}
+    return FlatModel(change, trained.integers), {LOST: change - decode(encode(change, precision, exact))}
 
 
 def _start_of(sent: FlatModel, received: FlatModel, precision: Precision) -> FlatModel:

@@ -2,6 +2,9 @@
 
 What a site sends in less than float32 is its change of the model, which is small and centred; the server adds it to the
 model that was sent. float16 has 11 significant bits up to 65,504, bfloat16 8 bits over float32's range.
+
+BatchNorm's running statistics stay in float32 (`exact`), one value in a hundred: variances span five powers of ten, and one that
+rounding makes negative ends the model.
 """
 
 import io
@@ -18,6 +21,10 @@ from fl_rsna.choices import Precision
 Vector = NDArray[np.float32]
 
 FLOATS, SCALES = "floats", "scales"
+EXACT, EXACT_AT = (
+    "exact",
+    "exact_at",
+)  # values that are not rounded, and the stretches they fill: start, stop, start, stop, ...
 CHUNK = 1024  # values that share a scale in int8
 
 
@@ -43,8 +50,21 @@ def unpack(array: Array) -> NDArray[Any]:
     return np.frombuffer(array.data, dtype, shape[0], header.tell())
 
 
-def encode(values: Vector, precision: Precision) -> dict[str, Array]:
-    """The arrays that stand for `values` [N]; `decode` gives back what they hold of them."""
+def encode(values: Vector, precision: Precision, exact: NDArray[np.bool_] | None = None) -> dict[str, Array]:
+    """The arrays that stand for `values` [N]; `decode` gives back what they hold of them, and all of those at `exact` [N]."""
+    if exact is None or not exact.any() or precision is Precision.fp32:
+        return _rounded(values, precision)
+    rest = np.where(exact, np.float32(0), values)
+    return {**_rounded(rest, precision), EXACT: pack(values[exact]), EXACT_AT: pack(stretches(exact))}
+
+
+def stretches(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where runs of True begin and end in `mask`: start, stop, start, stop, ..."""
+    edges = np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8))
+    return np.flatnonzero(edges).astype(np.int64)
+
+
+def _rounded(values: Vector, precision: Precision) -> dict[str, Array]:
     match precision:
         case Precision.fp32:
             return {FLOATS: pack(values)}
@@ -62,7 +82,23 @@ def encode(values: Vector, precision: Precision) -> dict[str, Array]:
 
 
 def decode(arrays: ArrayRecord | dict[str, Array]) -> Vector:
-    """float32 [N] of what `encode` made."""
+    """float32 [N] of what `encode` made. Raises ValueError when the exact values do not fit the others."""
+    values = _from_rounded(arrays)
+    if EXACT not in arrays:
+        return values
+    exact, edges = unpack(arrays[EXACT]), unpack(arrays[EXACT_AT])
+    starts, stops = edges[::2], edges[1::2]
+    inside = edges.dtype == np.int64 and edges.size % 2 == 0 and (np.diff(edges, prepend=-1) > 0).all()
+    if not inside or edges.max(initial=0) > values.size or (stops - starts).sum() != exact.size:
+        raise ValueError(f"expected {exact.size} exact values at places among {values.size}, got others")
+    whole, taken = values.copy(), 0
+    for start, stop in zip(starts, stops, strict=True):
+        whole[start:stop] = exact[taken : taken + stop - start]
+        taken += stop - start
+    return whole
+
+
+def _from_rounded(arrays: ArrayRecord | dict[str, Array]) -> Vector:
     coded = unpack(arrays[FLOATS])
     match coded.dtype:
         case np.float32:

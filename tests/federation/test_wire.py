@@ -5,7 +5,7 @@ import pytest
 from flwr.app import ArrayRecord
 
 from fl_rsna.choices import Precision
-from fl_rsna.federation.wire import CHUNK, decode, encode
+from fl_rsna.federation.wire import CHUNK, EXACT, EXACT_AT, decode, encode, pack, stretches
 
 VALUES = np.random.default_rng(0).normal(0, 1e-3, 2 * CHUNK + 77).astype(np.float32)
 
@@ -55,3 +55,27 @@ def test_error_feedback_delivers_what_rounding_lost() -> None:
         arrived += coded
     step = np.abs(VALUES).max() * 1.2 / 127
     assert np.abs(arrived - 50 * VALUES.astype(np.float64)).max() <= step
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_exact_values_keep_every_bit_and_coarsen_no_other(precision: Precision) -> None:
+    """A variance of 341 among small ones would else set the step of its chunk, and make small ones negative."""
+    exact = np.zeros(VALUES.size, bool)
+    exact[[0, 7, 8, 9, CHUNK - 1, CHUNK, VALUES.size - 1]] = True
+    values = np.where(exact, np.float32(341.43854), VALUES)
+    found = decode(ArrayRecord(encode(values, precision, exact)))
+    assert found[exact].tobytes() == values[exact].tobytes()
+    assert found[~exact].tobytes() == trip(np.where(exact, np.float32(0), values), precision)[~exact].tobytes()
+
+
+def test_stretches_are_where_runs_begin_and_end() -> None:
+    assert stretches(np.array([1, 1, 0, 0, 1, 0, 1], bool)).tolist() == [0, 2, 4, 5, 6, 7]
+    assert stretches(np.zeros(3, bool)).size == 0
+
+
+@pytest.mark.parametrize("edges", [[0, 2], [0, 4], [3, 6], [-1, 2], [2, 2, 0, 3], [0, 3, 5], [2, 0, 0, 5]])
+def test_exact_values_that_do_not_fit_are_refused(edges: list[int]) -> None:
+    arrays = encode(np.zeros(5, np.float32), Precision.fp16)
+    arrays |= {EXACT: pack(np.ones(3, np.float32)), EXACT_AT: pack(np.array(edges, np.int64))}
+    with pytest.raises(ValueError, match="exact values"):
+        decode(arrays)
