@@ -58,6 +58,13 @@ class StrategyName(StrEnum):
     fedavg_logit_adjusted = "fedavg_logit_adjusted"
 
 
+class Lost(StrEnum):
+    """What a round does about a site that its message did not reach, or that went away before it answered."""
+
+    go_on = "go_on"  # with the others, if they are a quorum
+    wait = "wait"  # until it is back or strategy.timeout_s is over, and ask it again
+
+
 class Weighting(StrEnum):
     """How much a site counts in a mean."""
 

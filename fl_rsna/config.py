@@ -9,6 +9,7 @@ from fl_rsna.choices import (
     Device,
     EngineName,
     Keep,
+    Lost,
     ModelName,
     Norm,
     Optimizer,
@@ -126,6 +127,7 @@ class StrategyConfig:
     weighting: Weighting = Weighting.examples
     quorum: float = 0.5  # share of the sampled sites that must reply, or the run stops
     timeout_s: float = 3600.0  # for one round's replies
+    lost: Lost = Lost.go_on  # what is done about a site that went away
     max_update: float = 10.0  # an update larger than so many times the model's own norm is refused as exploded
     averaging: Averaging = Averaging.none
     ema_decay: float = 0.9

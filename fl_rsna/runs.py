@@ -32,7 +32,16 @@ VERSIONS_OF = (
     "efficientnet-pytorch",
 )
 
-MAY_CHANGE = ("resume", "engine", "paths", "prepare", "tracking", "train.device")  # of a run that goes on
+MAY_CHANGE = (
+    "resume",
+    "engine",
+    "paths",
+    "prepare",
+    "tracking",
+    "train.device",
+    "strategy.lost",
+    "strategy.timeout_s",
+)  # of a run that goes on
 
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
 

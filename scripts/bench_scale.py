@@ -149,7 +149,7 @@ def fold_replies(rule: str, replies: int) -> dict[str, float]:
 
 
 def fold_ours(flat: FlatModel, count: int, replies: Iterator[Message]) -> np.ndarray:
-    of = {"cohort_sha256": "", "task": "", "counts": {}, "controls": {}, "patients": frozenset()}
+    of = {"version": "", "cohort_sha256": "", "task": "", "counts": {}, "controls": {}, "patients": frozenset()}
     sites = [Site(name=f"site-{number}", node_id=number, **of) for number in range(1, count + 1)]
     asked = Asked(sites=sites, model=flat, strategy=StrategyConfig(), train=TrainConfig(), round=1, bytes_down=0)
     folded, _, _ = fold(asked, replies, lambda reply: None)

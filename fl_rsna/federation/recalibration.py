@@ -45,7 +45,7 @@ def recalibrated(setting: Setting, progress: Progress, model: FlatModel) -> Flat
     asked = Asked(
         sites=setting.sites, model=model, strategy=strategy, train=config.train, round=round_, bytes_down=down
     )
-    arriving = setting.grid.send_and_receive(messages, timeout=strategy.timeout_s)
+    arriving = setting.deliver(messages)
     folded, _, replies = fold(asked, arriving, recorder(setting.run, PHASE, round_))
     step = Step(
         strategy=strategy, rate=1.0, round=round_, x=model.floats, folded=folded, num_sites=len(setting.sites),

@@ -11,10 +11,13 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fl_rsna.choices import Lost
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import hash_id
+from fl_rsna.federation.delivery import deliver
 from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
 from fl_rsna.learning.controls import Control
+from fl_rsna.version import code_version
 
 POLL_S = 0.2
 
@@ -25,6 +28,7 @@ class Site:
 
     name: str
     node_id: int
+    version: str  # of the code it runs
     cohort_sha256: str
     task: str
     counts: dict[str, Any]  # by part: patients, slices, positives a label
@@ -40,7 +44,7 @@ def call_roll(grid: Grid, instructions: Instructions, *, expected: int, timeout_
     nodes = _wait_for_nodes(grid, expected, timeout_s)
     content = RecordDict({CONFIG: instruct(instructions)})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in nodes]
-    sites = [_read(reply) for reply in grid.send_and_receive(messages, timeout=timeout_s)]
+    sites = [_read(reply) for reply in deliver(grid, messages, timeout_s=timeout_s, lost=Lost.wait)]
     if len(sites) < len(nodes):
         raise ValueError(
             f"roll call: expected {len(nodes)} answers, got {len(sites)} within {timeout_s:g} s; look at the silent site's log"
@@ -49,7 +53,7 @@ def call_roll(grid: Grid, instructions: Instructions, *, expected: int, timeout_
 
 
 def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patients: frozenset[str]) -> None:
-    """Refuse a wrong or doubled site, another cohort or task, shared patients, and a site with nothing to train on."""
+    """Refuse a wrong or doubled site, another version of the code, another cohort or task, shared patients, and a site with nothing to train on."""
     names = [site.name for site in sites]
     for name in names:
         if names.count(name) > 1:
@@ -57,6 +61,10 @@ def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patient
                 f"roll call: expected every site once, got {name} {names.count(name)} times; give each node its own folder"
             )
     for site in sites:
+        if site.version != code_version():
+            raise ValueError(
+                f"roll call: expected fl_rsna {code_version()} as here, got {site.version} at {site.name}; install the same version everywhere"
+            )
         if site.task != task:
             raise ValueError(
                 f"roll call: expected task {task}, got {site.task} at {site.name}; give it a folder of this cohort"
@@ -115,6 +123,7 @@ def _read(reply: Message) -> Site:
     return Site(
         name=str(answer["name"]),
         node_id=reply.metadata.src_node_id,
+        version=str(answer.get("version", "one that does not say")),
         cohort_sha256=str(answer["cohort_sha256"]),
         task=str(answer["task"]),
         counts=json.loads(str(answer["counts"])),

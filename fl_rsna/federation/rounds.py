@@ -159,7 +159,7 @@ def _train(
         deadline_s=setting.config.faults.deadline_s,
         absent=out,
     )
-    arriving = setting.grid.send_and_receive(messages, timeout=strategy.timeout_s)
+    arriving = setting.deliver(messages)
     folded, integers, replies = fold(expected, arriving, recorder(setting.run, "train", round_))
     factor = schedule_factor(strategy.server_schedule, round_, setting.config.rounds)
     step = Step(
@@ -202,7 +202,7 @@ def validate(setting: Setting, progress: Progress, told: Instructions, sites: li
         setting.config.network.precision_down,
         setting.exact,
     )
-    replies = setting.grid.send_and_receive(messages, timeout=setting.config.strategy.timeout_s)
+    replies = setting.deliver(messages)
     return read_evaluations(sites, replies, bytes_down=down, on_reply=recorder(setting.run, "validation", told.round))
 
 

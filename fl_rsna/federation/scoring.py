@@ -69,10 +69,10 @@ def ask_sites(
 
     `record` gives, for the name of a phase, what is done with each site's reply.
     """
-    round_, task, timeout_s = progress.round + 1, setting.test.task, setting.config.strategy.timeout_s
+    round_, task = progress.round + 1, setting.test.task
     told = replace(setting.told, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
     messages, down = address(setting.sites, COUNTS, model, instruct(told), round_)
-    arriving = setting.grid.send_and_receive(messages, timeout=timeout_s)
+    arriving = setting.deliver(messages)
     heard = hear(
         setting.sites,
         arriving,
@@ -88,7 +88,7 @@ def ask_sites(
         [site for site, (_, found) in zip(setting.sites, heard, strict=True) if found is not None],
     )
     messages, down = _with_points(counted, told, points)
-    arriving = setting.grid.send_and_receive(messages, timeout=timeout_s)
+    arriving = setting.deliver(messages)
     scored = hear(counted, arriving, _read_card, bytes_down=down, on_reply=record("scorecard"))
     cards = {reply.site: card for reply, card in scored if card is not None}
     return AtSites(

@@ -1,9 +1,11 @@
 """What stays the same in every round of a run, and the checks before the first."""
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from flwr.app import Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from fl_rsna.choices import Keep
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config
+from fl_rsna.federation.delivery import deliver
 from fl_rsna.federation.faults import parse_fault
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import Instructions
@@ -40,6 +43,11 @@ class Setting:
     network: Classifier  # for its names and shapes; models are flat vectors everywhere else
     parameters: NDArray[np.bool_]  # where parameters lie in a flat model
     trained: NDArray[np.bool_]  # and those that sites train
+
+    def deliver(self, messages: list[Message]) -> Iterator[Message]:
+        """Replies to messages of one phase, under the run's deadline and what it does about sites that went away."""
+        strategy = self.config.strategy
+        return deliver(self.grid, messages, timeout_s=strategy.timeout_s, lost=strategy.lost)
 
     @property
     def exact(self) -> NDArray[np.bool_]:

@@ -39,6 +39,7 @@ from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, Vector, train_site
 from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, estimate_norm, predict
 from fl_rsna.task import Task, TaskName, named_task
+from fl_rsna.version import code_version
 
 LOST = "lost"  # of the last change, by rounding
 NORM = "norm"  # a site's own BatchNorm values
@@ -71,6 +72,7 @@ def roll_call(message: Message, place: Place) -> Message:
     answer = ConfigRecord(
         {
             "name": data.name,
+            "version": code_version(),
             "cohort_sha256": data.cohort_sha256,
             "task": data.task,
             "counts": json.dumps(counts(data.index, task)),

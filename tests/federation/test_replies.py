@@ -24,6 +24,7 @@ def site(number: int) -> Site:
     return Site(
         name=f"site-{number}",
         node_id=100 - number,
+        version="",
         cohort_sha256="",
         task="ich",
         counts={},

@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 
 from fl_rsna.federation.rollcall import Site, check_roll
+from fl_rsna.version import code_version
 
 PARTS = {"train": {"slices": 3}, "validation": {"slices": 1}}
 
 
 def site(number: int, **changes: object) -> Site:
     same = {
+        "version": code_version(),
         "cohort_sha256": "abc",
         "task": "ich",
         "counts": PARTS,
@@ -32,6 +34,7 @@ def test_a_sound_roll_passes() -> None:
     ("wrong", "said"),
     [
         (site(2, cohort_sha256="other"), "expected cohort abc, got other at site-2"),
+        (site(2, version="0.0.1"), "as here, got 0.0.1 at site-2; install the same version"),
         (site(2, task="chest"), "expected task ich, got chest at site-2"),
         (site(2, counts={"train": {"slices": 0}, "validation": {"slices": 1}}), "expected train slices at site-2"),
         (site(2, counts={"train": {"slices": 4}}), "expected validation slices at site-2"),

@@ -147,7 +147,7 @@ def test_classes_that_exclude_each_other_have_points_and_one_temperature() -> No
 
 def site(number: int) -> Site:
     return Site(
-        name=f"site-{number}", node_id=number, cohort_sha256="", task="ich", counts={}, controls={}, patients=frozenset()
+        name=f"site-{number}", node_id=number, version="", cohort_sha256="", task="ich", counts={}, controls={}, patients=frozenset()
     )  # fmt: skip
 
 
