@@ -5,7 +5,8 @@ where nobody proves anything and runs are started. From elsewhere only the Fleet
 127.0.0.1 and ::1, the SuperLink's own processes and a coordinator beside it.
 
 The rule is a list of what is let through, so what is unknown is refused: a path with an encoded or doubled slash, dots or capitals,
-an unreadable peer, a peer on this machine that speaks for another (a reverse proxy: any forwarding header).
+an unreadable peer, a peer on this machine that speaks for another (a reverse proxy: any forwarding header). Flower reads a request
+whole before it checks who sent it, so its size has to be told and small; Flower sends arrays in pieces of 5 MiB.
 """
 
 import ipaddress
@@ -25,6 +26,7 @@ HERE = {ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")}
 FORWARDING = re.compile(rb"forwarded|via|x-forwarded.*|.*-real-ip|.*client-ip|.*connecting-ip|x-original-.*")
 # Frameworks take a request's address apart again, Host and path together; a Host with a slash in it would name another path.
 HOST = re.compile(rb"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+LARGEST = 64 * 2**20  # bytes of a request from elsewhere
 REMEMBERED = 1000  # addresses whose first refusal was told
 
 
@@ -61,13 +63,22 @@ def is_here(scope: Scope) -> bool:
 
 def is_for_all(scope: Scope) -> bool:
     """Whether anyone may ask this: a call of the Fleet API, where Flower checks the signature, or whether the server lives."""
-    path, hosts = scope["path"], [value for name, value in scope["headers"] if name.lower() == b"host"]
+    path, method, hosts = scope["path"], scope["method"], _values(scope, b"host")
     if scope.get("root_path") or scope.get("raw_path") != path.encode():  # a prefix, or something was percent-encoded
         return False
-    if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
+    if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or _values(scope, b"transfer-encoding"):
         return False
-    method = scope["method"]
-    return (method == "POST" and FLEET.fullmatch(path) is not None) or (method == "GET" and path == HEALTH)
+    if method == "GET":
+        return path == HEALTH
+    return method == "POST" and FLEET.fullmatch(path) is not None and _is_small(_values(scope, b"content-length"))
+
+
+def _values(scope: Scope, header: bytes) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name.lower() == header]
+
+
+def _is_small(lengths: list[bytes]) -> bool:
+    return len(lengths) == 1 and re.fullmatch(rb"[0-9]{1,12}", lengths[0]) is not None and int(lengths[0]) <= LARGEST
 
 
 async def _refuse(kind: str, receive: Receive, send: Send) -> None:

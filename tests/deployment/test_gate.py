@@ -12,16 +12,18 @@ Sent = list[MutableMapping[str, Any]]
 AWAY = "10.0.0.9"
 FLEET = "/v1/fleet/activate-node"
 CONTROL = "/v1/control/start-run"
+HOST, LENGTH = (b"host", b"superlink:9092"), (b"content-length", b"100")
 
 
 def http(path: str, client: str | None = AWAY, method: str = "POST", **more: Any) -> dict[str, Any]:
+    length = [LENGTH] if method == "POST" else []
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "raw_path": path.encode(),
         "root_path": "",
-        "headers": [(b"host", b"superlink:9092")],
+        "headers": [HOST, *length],
         "client": (client, 50000) if client is not None else None,
     }
     return {**scope, **more}
@@ -147,14 +149,22 @@ def test_health_is_only_read(method: str) -> None:
     "host", [b"x/v1/runtime/pull-object?", b"x/", b"x#", b"a@b", b"x?y", b"x y", b"", b"[::1", b"x:port"]
 )
 def test_a_host_that_would_change_the_path_is_refused(host: bytes) -> None:
-    assert not let_in(http(FLEET, headers=[(b"host", host)]))
+    assert not let_in(http(FLEET, headers=[(b"host", host), LENGTH]))
+
+
+@pytest.mark.parametrize("lengths", [[], [b"67108865"], [b"-1"], [b"1e3"], [b""], [b"9" * 5000], [b"5", b"5"]])
+def test_a_request_of_unknown_or_great_size_is_refused(lengths: list[bytes]) -> None:
+    headers = [HOST, *((b"content-length", length) for length in lengths)]
+    assert not let_in(http(FLEET, headers=headers))
+    assert let_in(http(FLEET, headers=[HOST, (b"content-length", b"67108864")]))
+    assert not let_in(http(FLEET, headers=[HOST, LENGTH, (b"transfer-encoding", b"chunked")]))
 
 
 def test_one_host_is_named() -> None:
-    assert not let_in(http(FLEET, headers=[]))
-    assert not let_in(http(FLEET, headers=[(b"host", b"a"), (b"host", b"b")]))
+    assert not let_in(http(FLEET, headers=[LENGTH]))
+    assert not let_in(http(FLEET, headers=[(b"host", b"a"), (b"host", b"b"), LENGTH]))
     for host in (b"superlink", b"127.0.0.1:9092", b"[::1]:9092", b"Super-Link.example.org:443"):
-        assert let_in(http(FLEET, headers=[(b"host", host)]))
+        assert let_in(http(FLEET, headers=[(b"host", host), LENGTH]))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +180,7 @@ def test_one_host_is_named() -> None:
     ],
 )
 def test_a_proxy_on_this_machine_does_not_open_the_gate(name: bytes) -> None:
-    headers = [(b"host", b"superlink"), (name, b"127.0.0.1")]
+    headers = [(b"host", b"superlink"), (name, b"127.0.0.1"), LENGTH]
     assert not let_in(http(CONTROL, "127.0.0.1", headers=headers))
     assert let_in(http(FLEET, "127.0.0.1", headers=headers))
 

@@ -1,0 +1,146 @@
+"""Flower's SuperLink in this process, with TLS, node authentication and the gate; there is no way to start it without them."""
+
+import errno
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+from filelock import FileLock, Timeout
+
+from fl_rsna.deployment.flower_parts import superlink_app
+from fl_rsna.deployment.gate import gated
+from fl_rsna.deployment.launch import environment
+from fl_rsna.deployment.server_certificate import ServerFiles, server_files
+
+DATABASE, LOCK = "superlink.db", "superlink.lock"
+INNER = "127.0.0.1"  # where Flower's own processes find it
+ANY = ("0.0.0.0", "::")
+OTHER_PORTS = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")  # would open doors beside the gate
+KEEP_ALIVE_S, ENDS_WITHIN_S = 75, 3
+
+
+def run_superlink(certificates: Path, state: Path, host: str, port: int) -> bool:
+    """Serve until SIGTERM or Ctrl-C, with state in `state`; whether it ever served. Raises ValueError for what cannot be started."""
+    files = server_files(*(certificates / name for name in ("ca.crt", "server.crt", "server.key")))
+    with _sole_user(state):
+        _enter(state)
+        sockets = listening(host, port)
+        server = uvicorn.Server(_configured(files, state, sockets[0].getsockname()[1]))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends in order, then raises the signal again
+        _say(_first_line(files, sockets))
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=sockets)
+        return server.started
+
+
+def listening(host: str, port: int) -> list[socket.socket]:
+    """Bound sockets, all at one port: `host`, and 127.0.0.1 where that is another address. Raises ValueError, naming the word at fault."""
+    try:
+        address = ipaddress.ip_address(INNER if host == "localhost" else host)
+    except ValueError:
+        raise ValueError(f"--host: expected an IP address of this machine or 0.0.0.0 for all, got {host!r}") from None
+    first = _bound(str(address), port)
+    if str(address) in (*ANY, INNER):
+        return [first]
+    try:
+        return [_bound(INNER, first.getsockname()[1]), first]
+    except BaseException:
+        first.close()
+        raise
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=2048, dualstack_ipv6=address == "::")
+    except (OSError, OverflowError) as error:
+        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES) or isinstance(error, OverflowError):
+            raise ValueError(
+                f"--port: expected a free port, got {port} at {address}: {error}; choose another"
+            ) from None
+        raise ValueError(f"--host: expected an address of this machine, got {address}: {error}") from None
+
+
+def _configured(files: ServerFiles, state: Path, port: int) -> uvicorn.Config:
+    """The server around the gate. It believes no header about who a peer is, speaks TLS 1.3 and writes no line a request."""
+    app = gated(superlink_app(_words(files, state, port)), _say)
+    config = uvicorn.Config(
+        app,
+        ssl_certfile=files.certificate,
+        ssl_keyfile=files.key,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=ENDS_WITHIN_S,
+    )
+    config.load()
+    if config.ssl is None:
+        raise ValueError("expected uvicorn to serve TLS, got a plain server; nothing was started")
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    return config
+
+
+def _words(files: ServerFiles, state: Path, port: int) -> list[str]:
+    """Flower's public options. The address is where its own processes call back; the sockets are ours."""
+    paths = {"--ssl-ca-certfile": files.ca, "--ssl-certfile": files.certificate, "--ssl-keyfile": files.key}
+    return [
+        *(word for option, path in paths.items() for word in (option, str(path.resolve()))),
+        *("--host", INNER, "--port", str(port)),
+        *("--database", str(state.resolve() / DATABASE)),
+        *("--isolation", "subprocess"),
+        "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation",
+    ]
+
+
+@contextmanager
+def _sole_user(state: Path) -> Iterator[None]:
+    """Make the folder, for its owner alone, and keep a second SuperLink out."""
+    lock = FileLock(state / LOCK, timeout=0)
+    try:
+        state.mkdir(parents=True, mode=0o700, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"--state: expected a folder no other SuperLink uses, got {state}; choose another, or end the other one"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"--state: expected a folder that can be written, got {state}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _enter(state: Path) -> None:
+    """This process, and those it starts, live in the environment of `launch`, and are quiet."""
+    os.environ.update(environment(state))
+    os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
+    for name in OTHER_PORTS:
+        os.environ.pop(name, None)
+    logging.getLogger("flwr").setLevel(os.environ["FLWR_LOG_LEVEL"])
+
+
+def _first_line(files: ServerFiles, sockets: list[socket.socket]) -> str:
+    address, port = sockets[-1].getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    days = (files.ends - datetime.now(UTC)).days
+    return f"https://{shown}:{port}, certificate {files.subject} for {', '.join(files.hosts)}, ends {files.ends:%Y-%m-%d} ({days} days)"
+
+
+def _say(sentence: str) -> None:
+    print(f"superlink: {sentence}", flush=True)
