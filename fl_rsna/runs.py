@@ -76,6 +76,10 @@ class RunFolder:
         """Where the sites of a simulation keep what they remember."""
         return self.folder / "site_memory"
 
+    def packed(self, cohort_sha256: str) -> Path:
+        """Where a cohort's test site is packed when its folder cannot be written: a cache that all runs share."""
+        return self.folder.parent / ".packed" / cohort_sha256[:16]
+
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl: read by others when this returns, and on disk unless it is one of many sites'."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields})

@@ -1,5 +1,6 @@
 """The ClientApp of every engine: finds its site and lets it act; what a site raises becomes a reply that names it."""
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from flwr.clientapp import ClientApp
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.federation.heartbeat import FOLDER
 from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, reply_failure
+from fl_rsna.federation.site_log import line_of, site_name
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
 from fl_rsna.federation.site_scoring import count, score
 from fl_rsna.learning.dataset import POOLED
@@ -20,36 +22,29 @@ def make_client_app(locate: Callable[[Context], Place]) -> ClientApp:
     """The ClientApp of every engine; `locate` says where this node's site is."""
     app = ClientApp()
 
-    @app.query()
-    def _query(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: roll_call(message, locate(context)))
+    def acting(act: Callable[[Message, Place], Message]) -> Callable[[Message, Context], Message]:
+        return lambda message, context: _answer(message, lambda: locate(context), act)
 
-    @app.train()
-    def _train(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: train(message, locate(context)))
-
-    @app.evaluate()
-    def _evaluate(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: evaluate(message, locate(context)))
-
-    @app.evaluate(action_of(COUNTS))
-    def _counts(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: count(message, locate(context)))
-
-    @app.evaluate(action_of(SCORECARD))
-    def _scorecard(message: Message, context: Context) -> Message:
-        return _answer(message, lambda: score(message, locate(context)))
-
+    app.query()(acting(roll_call))
+    app.train()(acting(train))
+    app.evaluate()(acting(evaluate))
+    app.evaluate(action_of(COUNTS))(acting(count))
+    app.evaluate(action_of(SCORECARD))(acting(score))
     return app
 
 
-def _answer(message: Message, act: Callable[[], Message]) -> Message:
+def _answer(message: Message, locate: Callable[[], Place], act: Callable[[Message, Place], Message]) -> Message:
     """Whatever a site raises becomes a reply that names it, so no failure is dropped in silence."""
+    place = None
     try:
         settle_process()
-        return act()
+        place = locate()
+        reply = act(message, place)
     except Exception as error:
-        return reply_failure(message, error)
+        reply = reply_failure(message, error)
+    if place is not None and place.log:
+        print(line_of(message, reply, site_name(place.folders[0])), file=sys.stderr, flush=True)
+    return reply
 
 
 def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> ClientApp:
@@ -76,12 +71,16 @@ def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> Clien
 def _located_by_node(context: Context) -> Place:
     """Where a SuperNode was told to look: `site-folder` and `memory-folder`, or the partition-id-th site of the run's cohort.
 
-    Without a `memory-folder` the site remembers in its own folder.
+    With a `memory-folder` everything is written there and the site's folder may be read-only; without one the site
+    remembers and packs in its own folder.
     """
     node, run = context.node_config, context.run_config
     named = node.get("site-folder")
     folder = Path(str(named)) if named else _site_of(Path(str(run["cohort"])), int(node["partition-id"]))
-    return Place(folders=(folder,), memory=Path(str(node.get("memory-folder", folder / "memory"))))
+    if "memory-folder" not in node:
+        return Place(folders=(folder,), memory=folder / "memory", log=bool(named))
+    memory = Path(str(node["memory-folder"]))
+    return Place(folders=(folder,), memory=memory, cache=memory / "packed", log=bool(named))
 
 
 def _site_of(cohort: Path, position: int) -> Path:

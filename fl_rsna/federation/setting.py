@@ -20,7 +20,7 @@ from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import sampled_count
 from fl_rsna.federation.rollcall import Site, call_roll, check_roll, hashed_patients
 from fl_rsna.federation.server_rules import fewest_sites
-from fl_rsna.learning.dataset import open_site
+from fl_rsna.learning.dataset import open_site, writable_cache
 from fl_rsna.learning.flat import layout_sha256, parameter_positions, positions
 from fl_rsna.learning.model import Classifier, build_model, set_training
 from fl_rsna.learning.seeds import derive_seed
@@ -75,7 +75,9 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         group_key=cohort.facts["disjoint"]["by"],
         keep_all=config.run.keep is Keep.all,
     )
-    held_out = open_site(cohort.site_folder(TEST_SITE), image_size=config.model.image_size)
+    there = cohort.site_folder(TEST_SITE)
+    cache = writable_cache(there, run.packed(cohort.sha256))
+    held_out = open_site(there, image_size=config.model.image_size, cache=cache)
     sites = call_roll(grid, told, expected=len(cohort.sites), timeout_s=config.strategy.timeout_s)
     strangers = hashed_patients(held_out.index[told.group_key], told.salt)
     check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)

@@ -49,12 +49,15 @@ NORM = "norm"  # a site's own BatchNorm values
 class Place:
     """Where a site's data lies, and where it keeps what it remembers of a run; several folders are pooled.
 
-    `heartbeat` is a folder in which it may say how far it is.
+    `cache` is where one folder's images are packed; without it they are packed inside the folder. `heartbeat` is a
+    folder in which it may say how far it is. With `log` every message leaves a line in the site's log.
     """
 
     folders: tuple[Path, ...]
     memory: Path
+    cache: Path | None = None
     heartbeat: Path | None = None
+    log: bool = False
 
 
 def roll_call(message: Message, place: Place) -> Message:
@@ -63,7 +66,7 @@ def roll_call(message: Message, place: Place) -> Message:
     A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
     """
     told = read_instructions(message)
-    data = _open(place.folders, told.model.image_size)
+    data = _open(place.folders, told.model.image_size, place.cache)
     task = named_task(TaskName(told.task))
     train = data.rows("train")
     tables = {
@@ -87,7 +90,7 @@ def train(message: Message, place: Place) -> Message:
     """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
     told = read_instructions(message)
     folder, device = place.memory / told.run_id, choose_device(told.train.device)
-    data = open_data(place.folders, told.model.image_size)
+    data = open_data(place, told.model.image_size)
     accepted = told.accepted.get(data.name, 0)
     memory = recall(folder, accepted)
     task, model = ready(message, data, told, memory)
@@ -143,7 +146,7 @@ def evaluate(message: Message, place: Place) -> Message:
     Under Ditto the site's own model is scored, too, as `personal/...`.
     """
     told = read_instructions(message)
-    data = open_data(place.folders, told.model.image_size)
+    data = open_data(place, told.model.image_size)
     memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0))
     task, model = ready(message, data, told, memory)
     metrics = _scores(model, data, task, told)
@@ -199,21 +202,23 @@ def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) 
     return task, model
 
 
-def _open(folders: tuple[Path, ...], image_size: int) -> SiteData:
+def _open(folders: tuple[Path, ...], image_size: int, cache: Path | None) -> SiteData:
     if len(folders) == 1:
-        return open_site(folders[0], image_size=image_size)
+        return open_site(folders[0], image_size=image_size, cache=cache)
+    assert cache is None, "a pack is of one folder"
     return open_pooled(folders, image_size=image_size)
 
 
-def open_data(folders: tuple[Path, ...], image_size: int) -> SiteData:
+def open_data(place: Place, image_size: int) -> SiteData:
     """As `_open`, kept between messages until a site's files change."""
-    files = [folder / name for folder in folders for name in ("site.json", "index.csv")]
-    return _kept(folders, image_size, tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files))
+    files = [folder / name for folder in place.folders for name in ("site.json", "index.csv")]
+    changed = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
+    return _kept(place.folders, image_size, place.cache, changed)
 
 
 @lru_cache(maxsize=64)
-def _kept(folders: tuple[Path, ...], image_size: int, changed: tuple[int, ...]) -> SiteData:
-    return _open(folders, image_size)
+def _kept(folders: tuple[Path, ...], image_size: int, cache: Path | None, changed: tuple[int, ...]) -> SiteData:
+    return _open(folders, image_size, cache)
 
 
 @lru_cache(maxsize=1)

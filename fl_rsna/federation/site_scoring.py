@@ -31,7 +31,7 @@ POINTS = "operating_points"
 def count(message: Message, place: Place) -> Message:
     """Score the final model, with what is personal here, on the validation part; remember that, and reply with counts of it."""
     told = read_instructions(message)
-    data = open_data(place.folders, told.model.image_size)
+    data = open_data(place, told.model.image_size)
     task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
     rows = data.rows("validation")
     found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
@@ -50,7 +50,7 @@ def score(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
     table = pd.read_parquet(final_predictions(place.memory, told.run_id))
-    name = open_data(place.folders, told.model.image_size).name
+    name = open_data(place, told.model.image_size).name
     card = score_table(table, told, OperatingPoints.from_json(points), name)
     content = RecordDict({SCORE: ConfigRecord({"scorecard": json.dumps(card)})})
     content[METRICS] = MetricRecord({"num-examples": len(table)})

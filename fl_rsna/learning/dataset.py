@@ -64,8 +64,8 @@ class SiteData:
 def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> SiteData:
     """Open a site folder, packing its PNGs at `image_size` on first use or after its index changed.
 
-    The pack lies in `cache` (default: `packed/` inside the folder). Raises ValueError when the folder is not a
-    site's, has no slices or misses an image.
+    The pack lies in `cache` (default: `packed/` inside the folder), and can be deleted at any time. Raises ValueError
+    when the folder is not a site's, has no slices or misses an image.
     """
     try:
         facts = json.loads((folder / "site.json").read_text())
@@ -99,6 +99,17 @@ def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> Si
         labels=index[labels].to_numpy(np.float32),
         index=index,
     )
+
+
+def writable_cache(folder: Path, otherwise: Path) -> Path:
+    """Where to pack a site's folder: inside it, or in `otherwise` where nobody may write into it.
+
+    A folder without any write permission is left alone by those, too, whom permissions do not stop.
+    """
+    inside = folder / "packed"
+    place = inside if inside.is_dir() else folder
+    writable = os.access(place, os.W_OK) and place.stat().st_mode & 0o222
+    return inside if writable or not folder.is_dir() else otherwise
 
 
 def open_pooled(folders: Sequence[Path], *, image_size: int) -> SiteData:

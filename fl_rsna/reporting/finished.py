@@ -16,13 +16,13 @@ from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import DEMO
 from fl_rsna.imaging.store import Image, read_png
-from fl_rsna.learning.dataset import SiteData, gather, open_site
+from fl_rsna.learning.dataset import SiteData, gather, open_site, writable_cache
 from fl_rsna.learning.gradcam import CELLS, heat
 from fl_rsna.learning.model import Classifier
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.picked import EVEN
-from fl_rsna.runs import MODEL, is_finished
+from fl_rsna.runs import MODEL, RunFolder, is_finished
 from fl_rsna.task import Task
 
 PREDICTIONS = "predictions.parquet"
@@ -77,17 +77,18 @@ def read_finished(folder: Path) -> Finished:
         raise ValueError(
             f"expected the cohort of {folder}, got another one in {cohort.folder}; deal the run's own again"
         )
-    saved = read_saved(folder / MODEL)
+    saved, there = read_saved(folder / MODEL), cohort.site_folder(TEST_SITE)
+    cache = writable_cache(there, RunFolder(folder).packed(cohort.sha256))
     config = yaml.safe_load((folder / "config.yaml").read_text())
     thresholds, threshold_from = _thresholds(summary, saved.task)
     return Finished(
         task=saved.task,
         network=saved.network,
-        data=open_site(cohort.site_folder(TEST_SITE), image_size=saved.config.image_size),
+        data=open_site(there, image_size=saved.config.image_size, cache=cache),
         table=pd.read_parquet(folder / PREDICTIONS),
         thresholds=thresholds,
         threshold_from=threshold_from,
-        images=cohort.site_folder(TEST_SITE) / "images",
+        images=there / "images",
         side=cohort.size,
         demo=_demo(config),
     )
