@@ -1,0 +1,157 @@
+"""Whether a hospital's folders are what a site needs: its data whole and readable, its state writable with room."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fl_rsna.checkup.checks import Check, State
+from fl_rsna.checkup.demand import MB, RAW_BYTES, size
+from fl_rsna.checkup.machine import free_disk, refuses_writing
+from fl_rsna.cohort.columns import COLUMNS, IDS
+from fl_rsna.cohort.index import read_facts
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.deployment.node import Node
+from fl_rsna.imaging.store import ImageKind, read_png
+
+TRIED = 5  # images that are decoded
+REMEMBERED = 500 * MB  # of a run: a few models
+HASHED = re.compile("[0-9a-f]{16}")  # as cohort.index.hash_id writes it
+NEEDED = ("site", "cohort", "cohort_sha256", "task", "labels", "image", "size")
+
+ok, warning, problem = State.ok, State.warning, State.problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a site's folder says it holds."""
+
+    folder: Path
+    facts: dict[str, Any]
+    index: pd.DataFrame
+
+    @property
+    def site(self) -> str:
+        return str(self.facts["site"])
+
+    def slices(self, part: str) -> int:
+        return int((self.index["split"] == part).sum())
+
+    def says(self) -> str:
+        """Its name and size in one line."""
+        held = f"{self.index['patient_id'].nunique()} patients, {self.slices('train')} slices to train on"
+        of = f"cohort {self.facts['cohort']} ({str(self.facts['cohort_sha256'])[:12]})"
+        return f"{self.site} of {of}: {held}, {self.slices('validation')} to validate"
+
+
+def read_held(folder: Path) -> Held:
+    """Raises ValueError when the folder is not a site's."""
+    facts = read_facts(
+        folder / "site.json", f"--folder: no site.json in {folder}; give it one site's folder of a cohort"
+    )
+    lacking = [name for name in NEEDED if name not in facts]
+    if lacking:
+        raise ValueError(f"--folder: {folder / 'site.json'} does not say {', '.join(lacking)}; copy the folder again")
+    path = folder / "index.csv"
+    try:
+        ids = dict.fromkeys(("image_id", *IDS), str)
+        index = pd.read_csv(path, dtype=ids, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise ValueError(f"--folder: no index.csv in {folder}; copy the folder again") from None
+    except ValueError as error:  # pandas' own are of this kind
+        raise ValueError(
+            f"--folder: {path} cannot be read as a table ({str(error).strip()}); copy the folder again"
+        ) from None
+    missing = [name for name in ("image_id", *IDS, "split", *facts["labels"]) if name not in index]
+    if missing:
+        raise ValueError(f"--folder: {path} has no column {', '.join(missing)}; copy the folder again")
+    return Held(folder=folder, facts=facts, index=index)
+
+
+def check_site(node: Node, held: Held) -> list[Check]:
+    """It is the site that was meant, with slices to train on and to validate."""
+    if node.name is not None and held.site != node.name:
+        found = f"{node.folder} is {held.site}, not {node.name}"
+        return [Check(what="site", state=problem, found=found, change="give --folder this site's own, or mend --name")]
+    if held.site == TEST_SITE:
+        change = "it stays at the coordinator; give --folder a site's own"
+        return [Check(what="site", state=problem, found=f"{node.folder} is the test site", change=change)]
+    lacking = [part for part in ("train", "validation") if not held.slices(part)]
+    if lacking:
+        change = "partition again, or copy the folder again"
+        return [Check(what="site", state=problem, found=f"no slices for {' and '.join(lacking)}", change=change)]
+    return [Check(what="site", state=ok, found=held.says())]
+
+
+def check_images(held: Held) -> list[Check]:
+    """Every image of the index is there, and some of them can be read."""
+    folder, ids = held.folder / "images", held.index["image_id"]
+    if not folder.is_dir():
+        return [Check(what="images", state=problem, found=f"no folder {folder}", change="copy the folder again")]
+    there = {entry.name for entry in os.scandir(folder)}
+    missing = [f"{image_id}.png" for image_id in ids if f"{image_id}.png" not in there]
+    if missing:
+        found = f"{len(missing)} of {len(ids)} are missing, the first is {missing[0]}"
+        return [Check(what="images", state=problem, found=found, change="copy the folder again")]
+    spread = sorted({number * (len(ids) - 1) // max(1, TRIED - 1) for number in range(TRIED)}) if len(ids) else []
+    for image_id in ids.iloc[spread]:
+        wrong = _wrong_image(folder / f"{image_id}.png", held)
+        if wrong:
+            return [Check(what="images", state=problem, found=wrong, change="copy the folder again")]
+    return [Check(what="images", state=ok, found=f"{len(ids)} there, {len(spread)} of them read")]
+
+
+def _wrong_image(path: Path, held: Held) -> str:
+    if not os.access(path, os.R_OK):
+        return f"{path} may not be read by this user"
+    try:
+        image = read_png(path)
+    except ValueError:
+        return f"{path} is no readable PNG"
+    side, channels = int(held.facts["size"]), {ImageKind.hu: 2, ImageKind.windows: 3}[ImageKind(held.facts["image"])]
+    if image.shape[:2] != (side, side) or image.ndim != channels:
+        return f"{path} is {' x '.join(map(str, image.shape))}, site.json says {held.facts['image']} at {side} pixels"
+    return ""
+
+
+def check_identifiers(held: Held) -> list[Check]:
+    """Ids are hashed, and no column came along that we do not write."""
+    known = {*COLUMNS, "split", "site", *held.facts["labels"]}
+    strange = [str(name) for name in held.index if name not in known]
+    plain = {name: int((~held.index[name].str.fullmatch(HASHED, na=True)).sum()) for name in IDS}
+    clear = [name for name, count in plain.items() if count]
+    if any(0 < count < len(held.index) for count in plain.values()):
+        found = f"{', '.join(clear)}: some values are hashed and some are not"
+        change = "prepare again with data.hash_ids=true: these may be identifiers as in the DICOM files"
+        return [Check(what="identifiers", state=problem, found=found, change=change)]
+    if clear or strange:
+        parts = [f"{', '.join(clear)} as in the files, not hashed"] if clear else []
+        parts += [f"columns that are not ours: {', '.join(strange)}"] if strange else []
+        change = "nothing of them leaves this site, but who reads the folder reads them; data.hash_ids=true at prepare"
+        return [Check(what="identifiers", state=warning, found="; ".join(parts), change=change)]
+    return [Check(what="identifiers", state=ok, found="hashed, and no column that is not ours")]
+
+
+def check_state(node: Node, held: Held | None) -> list[Check]:
+    """What is written has a place of its own, with room, that others on this machine cannot read."""
+    if node.state.resolve().is_relative_to(node.folder.resolve()):
+        change = "give it a folder outside: the site's is only read"
+        return [Check(what="state", state=problem, found=f"{node.state} is inside --folder", change=change)]
+    refused = refuses_writing(node.state)
+    if refused:
+        change = "give --state a folder that can be written"
+        return [Check(what="state", state=problem, found=f"cannot write: {refused}", change=change)]
+    packed = 0
+    if held is not None:
+        packed = RAW_BYTES[ImageKind(held.facts["image"])] * len(held.index) * int(held.facts["size"]) ** 2
+    free = free_disk(node.state)[1]
+    found = f"{node.state} needs about {size(packed + REMEMBERED)}; {size(free)} free"
+    if free < packed + REMEMBERED:
+        return [Check(what="state", state=problem, found=found, change="give --state another disk")]
+    if node.state.exists() and node.state.stat().st_mode & 0o077:
+        change = f"chmod 700 {node.state}: packed images lie there"
+        return [Check(what="state", state=warning, found=f"{node.state} is open to others", change=change)]
+    return [Check(what="state", state=ok, found=found)]

@@ -1,0 +1,63 @@
+"""python -m fl_rsna.site: a hospital's part, from its folder of slices, until it is stopped.
+
+It looks at the folder, the state folder and the keys, says in one line who it is, and becomes Flower's SuperNode. With --check it
+looks at more, at the way to the SuperLink, too, says a line a check and starts and writes nothing. Exit codes of --check: 0 no
+problem, 1 at least one, 2 the words cannot be read.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+from pathlib import Path
+
+from fl_rsna.choices import Device
+from fl_rsna.command import ending
+from fl_rsna.deployment.node import Node, address_of, start_node
+from fl_rsna.deployment.readiness import examine_site, refuse_unready
+
+
+def start(node: Node) -> None:
+    """Say which site this is, and become its SuperNode."""
+    held = refuse_unready(node)
+    print(f"{held.says()}; SuperLink {node.superlink}", flush=True)
+    start_node(node)
+
+
+def parsed() -> tuple[Node, bool]:
+    """What the words ask for, and whether only to check; raises ValueError for an address that is none."""
+    parser = argparse.ArgumentParser(prog="python -m fl_rsna.site", description="Take part in runs as one site.")
+    parser.add_argument("--folder", type=Path, required=True, help="site_data/<cohort>/<site>; only read")
+    parser.add_argument("--state", type=Path, required=True, help="where packed images and what runs leave are written")
+    parser.add_argument("--keys", type=Path, required=True, help="node.key, ca.crt and runtime.* of this site")
+    parser.add_argument("--superlink", required=True, metavar="HOST:PORT")
+    parser.add_argument("--name", help="the site that --folder must be, e.g. site-1")
+    parser.add_argument("--min-count", type=_count, help="the least count of patients or slices that leaves this site")
+    parser.add_argument("--device", type=Device, choices=list(Device), default=Device.auto, help="default: auto")
+    parser.add_argument("--port", type=int, help="of the SuperNode's own API on 127.0.0.1; default: a free one")
+    parser.add_argument("--check", action="store_true", help="look at everything, say a line a check, start nothing")
+    words = vars(parser.parse_args())
+    only_check = bool(words.pop("check"))
+    address_of(words["superlink"])
+    if words["port"] is not None and not 0 < words["port"] < 65536:
+        raise ValueError(f"--port: expected 1 to 65535, got {words['port']}")
+    return Node(**words), only_check
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text}")
+    return int(text)
+
+
+def main() -> None:
+    node, only_check = parsed()
+    if only_check:
+        examine_site(node)
+    else:
+        start(node)
+
+
+if __name__ == "__main__":
+    ending(main)
