@@ -10,12 +10,15 @@ from flwr.clientapp import ClientApp
 
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.federation.heartbeat import FOLDER
-from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, reply_failure
+from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, asked_of, reply_failure
+from fl_rsna.federation.scrubbing import log_failure, scrubbed, without_data
 from fl_rsna.federation.site_log import line_of, site_name
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
 from fl_rsna.federation.site_scoring import count, score
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.process import settle_process
+
+LOG = "failures.log"  # of a simulated site, beside what it remembers; a deployed one has its SuperNode's log
 
 
 def make_client_app(locate: Callable[[Context], Place]) -> ClientApp:
@@ -34,15 +37,19 @@ def make_client_app(locate: Callable[[Context], Place]) -> ClientApp:
 
 
 def _answer(message: Message, locate: Callable[[], Place], act: Callable[[Message, Place], Message]) -> Message:
-    """Whatever a site raises becomes a reply that names it, so no failure is dropped in silence."""
+    """Whatever a site raises becomes a reply that names it, so no failure is dropped in silence.
+
+    Nothing of what the site holds is in that reply; the site's own log has the whole.
+    """
     place = None
     try:
         settle_process()
         place = locate()
         reply = act(message, place)
     except Exception as error:
-        reply = reply_failure(message, error)
-    if place is not None and place.log:
+        log_failure(error, asked_of(message), place.log if place else None)
+        reply = reply_failure(message, scrubbed(error, place.folders, place.memory) if place else without_data(error))
+    if place is not None and place.aloud:
         print(line_of(message, reply, site_name(place.folders[0])), file=sys.stderr, flush=True)
     return reply
 
@@ -50,7 +57,8 @@ def _answer(message: Message, locate: Callable[[], Place], act: Callable[[Messag
 def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> ClientApp:
     """The ClientApp of a simulation: the node with partition-id i is the i-th site of a cohort folder.
 
-    What its sites remember goes to `memory`/<site>/, how far they are to heartbeat/ beside it. With `pooled` the one node holds all sites' data.
+    What its sites remember goes to `memory`/<site>/, their failures to failures.log there, how far they are to heartbeat/
+    beside `memory`. With `pooled` the one node holds all sites' data.
     """
 
     def locate(context: Context) -> Place:
@@ -61,9 +69,10 @@ def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> Clien
         heartbeat = memory.parent / FOLDER
         if pooled:
             folders = tuple(cohort / name for name in read_cohort(cohort).sites)
-            return Place(folders=folders, memory=memory / POOLED, heartbeat=heartbeat)
+            return Place(folders=folders, memory=memory / POOLED, heartbeat=heartbeat, log=memory / POOLED / LOG)
         folder = _site_of(cohort, int(context.node_config["partition-id"]))
-        return Place(folders=(folder,), memory=memory / folder.name, heartbeat=heartbeat)
+        own = memory / folder.name
+        return Place(folders=(folder,), memory=own, heartbeat=heartbeat, log=own / LOG)
 
     return make_client_app(locate)
 
@@ -78,9 +87,9 @@ def _located_by_node(context: Context) -> Place:
     named = node.get("site-folder")
     folder = Path(str(named)) if named else _site_of(Path(str(run["cohort"])), int(node["partition-id"]))
     if "memory-folder" not in node:
-        return Place(folders=(folder,), memory=folder / "memory", log=bool(named))
+        return Place(folders=(folder,), memory=folder / "memory", aloud=bool(named))
     memory = Path(str(node["memory-folder"]))
-    return Place(folders=(folder,), memory=memory, cache=memory / "packed", log=bool(named))
+    return Place(folders=(folder,), memory=memory, cache=memory / "packed", aloud=bool(named))
 
 
 def _site_of(cohort: Path, position: int) -> Path:

@@ -6,7 +6,6 @@ Flower's records are made and taken apart here only. A message to a site holds `
 
 import json
 import re
-import traceback
 from dataclasses import asdict, dataclass, field, fields
 from enum import EnumType
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
 from fl_rsna.config import FaultsConfig, ModelConfig, StrategyConfig, TrainConfig
+from fl_rsna.federation.scrubbing import Failure
 from fl_rsna.federation.wire import decode, encode, pack, unpack
 from fl_rsna.learning.flat import FlatModel
 
@@ -106,10 +106,10 @@ def reply_with(
     return Message(content, reply_to=message)
 
 
-def reply_failure(message: Message, error: Exception) -> Message:
-    """A site's own exception as a reply, with its traceback, the same in every engine."""
-    text = "".join(traceback.format_exception(error))
-    return Message(RecordDict({FAILURE: ConfigRecord({"error": describe(error), "traceback": text})}), reply_to=message)
+def reply_failure(message: Message, failure: Failure) -> Message:
+    """A site's own exception as a reply, the same in every engine; federation/scrubbing.py says what of it may leave."""
+    told = ConfigRecord({"error": failure.error, "traceback": failure.traceback})
+    return Message(RecordDict({FAILURE: told}), reply_to=message)
 
 
 def failure_of(message: Message) -> tuple[str, str] | None:
@@ -133,13 +133,15 @@ def phase_of(message: Message) -> dict[str, Any]:
     return {"round": int(group) if group else 0, "phase": phase}
 
 
+def asked_of(message: Message) -> str:
+    """The same in words, for a site's log."""
+    phase = phase_of(message)
+    return f"{phase['phase']} of round {phase['round']}" if phase["round"] else str(phase["phase"])
+
+
 def action_of(kind: str) -> str:
     """What a ClientApp registers for messages of this kind: Flower writes `<category>.<action>`."""
     return kind.partition(".")[2]
-
-
-def describe(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def record_in(content: RecordDict, name: str, kind: type[T]) -> T:

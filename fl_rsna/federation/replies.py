@@ -20,13 +20,13 @@ from fl_rsna.federation.messages import (
     ARRAYS,
     CONFIG,
     METRICS,
-    describe,
     failure_of,
     num_bytes,
     record_in,
     to_arrays,
 )
 from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.scrubbing import describe
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.learning.flat import FlatModel
 from fl_rsna.learning.seeds import derive_seed

@@ -50,14 +50,16 @@ class Place:
     """Where a site's data lies, and where it keeps what it remembers of a run; several folders are pooled.
 
     `cache` is where one folder's images are packed; without it they are packed inside the folder. `heartbeat` is a
-    folder in which it may say how far it is. With `log` every message leaves a line in the site's log.
+    folder in which it may say how far it is; `log` is the file its failures go to, stderr without one. With `aloud` every
+    message leaves a line on stderr.
     """
 
     folders: tuple[Path, ...]
     memory: Path
     cache: Path | None = None
     heartbeat: Path | None = None
-    log: bool = False
+    log: Path | None = None
+    aloud: bool = False
 
 
 def roll_call(message: Message, place: Place) -> Message:

@@ -15,6 +15,7 @@ from fl_rsna.federation.folded import Folded
 from fl_rsna.federation.messages import ARRAYS, METRICS, reply_failure, to_arrays
 from fl_rsna.federation.replies import Asked, BelowQuorum, SiteReply, fold, in_site_order, sample_sites, weighted_mean
 from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.scrubbing import Failure
 from fl_rsna.learning.flat import FlatModel
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
@@ -110,7 +111,9 @@ def without(record: str) -> Message:
         (lambda: without(ARRAYS), "expected a model and its metrics"),
         (lambda: without(METRICS), "expected a model and its metrics"),
         (
-            lambda: reply_failure(Message(RecordDict(), SITES[1].node_id, MessageType.TRAIN), OSError("disk")),
+            lambda: reply_failure(
+                Message(RecordDict(), SITES[1].node_id, MessageType.TRAIN), Failure(error="OSError: disk", traceback="")
+            ),
             "OSError: disk",
         ),
         (None, "no reply in time"),

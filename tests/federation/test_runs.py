@@ -18,6 +18,7 @@ from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.replies import BelowQuorum
+from fl_rsna.federation.scrubbing import ELSEWHERE
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import open_site
@@ -189,7 +190,10 @@ def test_one_site_breaking_after_the_roll_call_is_named_and_the_rest_go_on(own_c
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     failed = [event for event in events if event["event"] == "site_failed"]
     assert {event["site"] for event in failed} == {"site-2"}
-    assert all("Traceback" in event["traceback"] for event in failed)
+    assert {event["error"] for event in failed} == {f"ValueError: {ELSEWHERE}"}  # no index says what may not leave
+    log = (tmp_path / "memory" / "site-2" / "failures.log").read_text()
+    assert log.count("Traceback") == 5
+    assert "index.csv is missing" in log
     assert (
         json.loads((tmp_path / "run" / "summary.json").read_text())["site_failures"] == len(failed) == 5
     )  # two rounds of two phases, and the counts at the end

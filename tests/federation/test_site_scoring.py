@@ -21,6 +21,7 @@ from fl_rsna.federation.messages import COUNTS, METRICS, SCORE, reply_failure
 from fl_rsna.federation.replies import SiteReply, hear
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.scoring import added, read_sums, shapes_of
+from fl_rsna.federation.scrubbing import Failure
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site_scoring import sums_of
 from fl_rsna.federation.wire import pack
@@ -173,7 +174,11 @@ def counted(of: Site, change: Callable[[dict], None] = lambda sums: None) -> Mes
 def test_sums_that_are_none_are_named_and_left_out(change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
     asked = [site(number) for number in (1, 2, 3, 4)]
     told = Message(RecordDict(), 3, MessageType.EVALUATE)
-    replies = [counted(asked[0]), counted(asked[1], change), reply_failure(told, ValueError("no disk"))]
+    replies = [
+        counted(asked[0]),
+        counted(asked[1], change),
+        reply_failure(told, Failure(error="no disk", traceback="")),
+    ]
     records: list[SiteReply] = []
     heard = hear(asked, replies, lambda reply: read_sums(reply, ICH), bytes_down=5, on_reply=records.append)
     assert [found is not None for _, found in heard] == [True, False, False, False]
