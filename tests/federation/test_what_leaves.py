@@ -1,0 +1,159 @@
+"""Nothing that could identify a patient passes between the server and a site: every byte of whole runs is searched."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from tiny import tiny_cohort, tiny_config
+from wiretap import FROM, TO, Secrets, Tapped, documented, keys_of, shipped, tapped_run
+
+from fl_rsna.choices import Precision, StrategyName
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.federation.scrubbing import IDS
+from fl_rsna.federation.wire import pack
+from fl_rsna.imaging.store import read_png
+from fl_rsna.learning.dataset import gather, open_site
+from fl_rsna.learning.model import InputStage
+from fl_rsna.task import ICH
+
+PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
+PIXELS = 24  # a side of what the network sees: not that of the PNGs, so that the packed rows are others
+VALUES = 8  # of a row of pixels, which are enough to know it by
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Two sites whose ids are as long as real ones."""
+    cohort = tiny_cohort(tmp_path_factory.mktemp("tapped"), num_sites=2, patients=16)
+    for site in (*cohort.sites, "test-site"):
+        folder = cohort.site_folder(site)
+        index = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)
+        for image in index["image_id"]:
+            (folder / "images" / f"{image}.png").rename(folder / "images" / f"{long(image)}.png")
+        index[list(IDS)] = index[list(IDS)].map(long)
+        index.to_csv(folder / "index.csv", index=False)
+    return cohort
+
+
+def long(name: str) -> str:
+    return f"ID_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+@pytest.fixture(scope="module")
+def secrets(cohort: Cohort) -> Secrets:
+    """Ids with and without prefix, the folder, and the first pixels of every row of every image however it is stored."""
+    found = Secrets()
+    for site in cohort.sites:
+        folder = cohort.site_folder(site)
+        data = open_site(folder, image_size=PIXELS)
+        found.add(f"folder of {site}", str(folder).encode(), str(folder.parent).encode())
+        found.add(f"packed file of {site}", *(path.name.encode() for path in (folder / "packed").iterdir()))
+        for column in IDS:
+            for value in data.index[column].unique():
+                found.add(f"{column} {value}", value.encode(), value.removeprefix("ID_").encode())
+        pixels = gather(data.images, np.arange(len(data.index)), torch.device("cpu"))
+        seen = InputStage(data.image)(pixels).numpy()
+        for place, image in enumerate(data.index["image_id"]):
+            found.add(f"file of {image}", (folder / "images" / f"{image}.png").read_bytes()[64:96])
+            plane = read_png(folder / "images" / f"{image}.png")
+            rows = [*plane, *plane.astype(">u2"), *np.asarray(data.images[place])]  # type: ignore[index]
+            rows += [*pixels[place, 0].numpy(), *(pixels[place, 0] - 1024).numpy(), *seen[place].reshape(-1, PIXELS)]
+            for row in rows:
+                if len(np.unique(row[:VALUES])) > VALUES // 2:  # not what a window cut off
+                    found.add(f"pixels of {image}", row[:VALUES].tobytes())
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
+    """Ditto, whose sites score a model of their own, too, in float32, with new BatchNorm statistics at the end."""
+    config = tiny_config(rounds=1, strategy__name=StrategyName.ditto, model__image_size=PIXELS, model__recalibrate=True)
+    return tapped_run(cohort, tmp_path_factory.mktemp("plain") / "run", config, lambda kind, fields: None)
+
+
+@pytest.fixture(scope="module")
+def broken(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
+    """SCAFFOLD in int8 up and float16 down; after the roll call an image of site-2 is damaged."""
+    config = tiny_config(rounds=1, strategy__name=StrategyName.scaffold, model__image_size=PIXELS)
+    config.network.precision_up, config.network.precision_down = Precision.int8, Precision.fp16
+
+    def damage(kind: str, fields: object) -> None:
+        if kind == "roll_call":
+            folder = cohort.site_folder("site-2")
+            index = pd.read_csv(folder / "index.csv", dtype=str)
+            (folder / "images" / f"{index['image_id'][3]}.png").write_bytes(b"\x89PNG")
+            index.iloc[::-1].to_csv(folder / "index.csv", index=False)  # which packs the images anew
+
+    return tapped_run(cohort, tmp_path_factory.mktemp("broken") / "run", config, damage)
+
+
+@pytest.fixture(scope="module")
+def everything(secrets: Secrets, plain: list[Tapped], broken: list[Tapped]) -> list[Tapped]:
+    """In this order: the secrets are read before an image is damaged."""
+    return plain + broken
+
+
+def test_every_kind_of_message_was_heard(everything: list[Tapped]) -> None:
+    kinds = {"query", "train", "evaluate", "evaluate.counts", "evaluate.scorecard"}
+    assert {(way, message.metadata.message_type) for way, message in everything} == {
+        (way, kind) for way in (TO, FROM) for kind in kinds
+    }
+
+
+def test_no_id_no_folder_and_no_pixel_passes(secrets: Secrets, everything: list[Tapped]) -> None:
+    blobs = shipped(message for _, message in everything)
+    assert sum(map(len, blobs.values())) > 100e6  # models are among them
+    assert [found for blob in blobs.values() for found in secrets.found_in(blob)] == []
+
+
+def test_the_failure_was_of_a_named_file_and_names_none(broken: list[Tapped]) -> None:
+    failed = [message.content["failure"] for _, message in broken if "failure" in (message.content or {})]
+    assert len(failed) == 3  # training, validation, counts
+    for failure in failed:
+        said = "expected a PNG image, got an unreadable file: <site folder>/images/<image>.png; prepare the data again"
+        assert failure["error"] == said  # type: ignore[index]
+        assert 'File "fl_rsna/learning/dataset.py", line' in str(failure["traceback"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("what", "planted"),
+    [
+        ("patient_id", lambda data: ConfigRecord({"note": f"<{data.index['patient_id'][0]}>"})),
+        ("image_id", lambda data: ConfigRecord({"note": data.index["image_id"][5].removeprefix("ID_")})),
+        ("pixels", lambda data: ArrayRecord({"floats": pack(np.r_[np.float32(1), data.images[3, 7].astype("f4")])})),
+        ("pixels", lambda data: ConfigRecord({"note": b"x" + data.images[3, 7].tobytes()})),
+    ],
+    ids=["an id", "an id without its prefix", "pixels among weights", "pixels at an odd place"],
+)
+def test_what_is_planted_is_found(secrets: Secrets, everything: list[Tapped], cohort: Cohort, what, planted) -> None:  # type: ignore[no-untyped-def]
+    data = open_site(cohort.site_folder("site-1"), image_size=PIXELS)
+    message = Message(RecordDict({"metrics": planted(data)}), 5, MessageType.TRAIN)
+    found = set[str]().union(*map(secrets.found_in, shipped([message]).values()))
+    assert {name.split()[0] for name in found} == {what}
+
+
+def test_what_travels_is_what_the_threat_model_lists(everything: list[Tapped], cohort: Cohort) -> None:
+    """Nothing more; and nothing is listed that does not travel, but for scores that this little data may not define."""
+    seen, listed = keys_of(everything, ICH.labels, cohort.sites), documented(PAGE)
+    assert seen - listed == set()
+    assert {row for row in listed - seen if not row[3].startswith("scorecard.")} == set()
+
+
+def test_a_key_nobody_wrote_down_is_noticed(cohort: Cohort) -> None:
+    message = Message(RecordDict({"metrics": ConfigRecord({"note": '{"slices": [1, 2]}'})}), 5, MessageType.TRAIN)
+    found = keys_of([(FROM, message)], ICH.labels, cohort.sites)
+    assert found == {(FROM, "train", "metrics", "note.slices")}
+    assert not found & documented(PAGE)
+
+
+def test_metadata_of_a_message_names_nobody(everything: list[Tapped]) -> None:
+    """Round numbers and Flower's own numbers of nodes and runs; the salted hashes of the roll call are of the run's salt."""
+    assert {message.metadata.group_id for _, message in everything} == {"", "1", "2"}
+    hashes = [message.content["site"]["patients"] for way, message in everything if "site" in message.content]  # type: ignore[index]
+    assert all(re.fullmatch("[0-9a-f]{16}", value) for of_site in hashes for value in of_site)
+    assert len({tuple(of_site) for of_site in hashes}) == len(hashes) == 4  # two runs of two sites, none alike
