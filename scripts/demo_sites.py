@@ -10,21 +10,22 @@ import argparse
 import os
 from pathlib import Path
 
+from fl_rsna.deployment.key_folder import demo_files, site_files, write_new
+
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import ending
 from fl_rsna.compose import compose_config
-from fl_rsna.deployment.key_folder import demo_files, site_files, write_new
 from fl_rsna.steps import cohort_for_run
 
 HOST = "superlink"  # the service's name in docker-compose.yml; localhost is in every server certificate
-FEWEST, MOST = 3, 5  # in docker-compose.yml; with docker-compose.more-sites.yml
+FILES = {3: "docker-compose.yml", 5: "docker-compose.yml:docker-compose.more-sites.yml"}  # by number of sites
 UNPRIVILEGED = 10001  # the image's own user
 
 
 def main(folder: Path, sites: int, words: list[str]) -> None:
-    if not FEWEST <= sites <= MOST:
+    if sites not in FILES:
         raise ValueError(
-            f"--sites: expected {FEWEST} to {MOST}, got {sites}; for more, copy a block of docker-compose.more-sites.yml"
+            f"--sites: expected 3 or 5, got {sites}; for others, copy a block of docker-compose.more-sites.yml"
         )
     cohort = deal(folder, sites, words)
     keys = folder / "certificates"
@@ -34,8 +35,7 @@ def main(folder: Path, sites: int, words: list[str]) -> None:
     if uid == 0:
         uid = gid = UNPRIVILEGED
         give([cohort.folder, keys / "superlink", keys / "sites", keys / "authorized", folder / "runs"], uid, gid)
-    files = ["docker-compose.yml", *(["docker-compose.more-sites.yml"] if sites > FEWEST else [])]
-    say(folder / ".env", COHORT=cohort.name, FL_UID=str(uid), FL_GID=str(gid), COMPOSE_FILE=":".join(files))
+    say(folder / ".env", COHORT=cohort.name, FL_UID=str(uid), FL_GID=str(gid), COMPOSE_FILE=FILES[sites])
     print(
         f"{cohort.folder}: {', '.join(cohort.sites)} and the test site; keys in {keys}; containers run as {uid}:{gid}"
     )
@@ -80,7 +80,7 @@ def say(env: Path, **words: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A demo cohort with its keys and .env, for docker compose.")
     parser.add_argument("--folder", type=Path, default=Path(), help="where docker-compose.yml lies")
-    parser.add_argument("--sites", type=int, default=FEWEST)
+    parser.add_argument("--sites", type=int, default=3)
     parser.add_argument("words", nargs="*", help="of demo.* and partition.*, as for simulate")
     told = parser.parse_args()
     ending(lambda: main(told.folder, told.sites, told.words))

@@ -1,0 +1,180 @@
+"""What can go wrong between containers, done on purpose: one row a scenario, exit code 0 when all ended as expected.
+
+Run by compose_e2e.sh, in a folder that holds docker-compose.yml, .env and the cohorts, with superlink and sites up. The words after -- are
+the runs'; --model is the hash they end with when nothing goes wrong.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compose_run import PROJECT, call, compose, container, ending, events, instead, kill, model_of, start, wait_for
+
+OTHER_COHORT, OTHER_IMAGE = "other", f"{PROJECT}:other"  # made by compose_e2e.sh
+CUT_OFF_S = 10
+TINY = {"driver": "local", "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": "size=256k,mode=1777"}}
+
+
+@dataclass(frozen=True)
+class Row:
+    scenario: str
+    done: str
+    expected: str
+    seen: str
+    ok: bool
+
+
+def killed_site(words: list[str], model: str) -> Row:
+    run = start("killed-site", words)
+    wait_for(run, "round_start", round=1)
+    time.sleep(1)
+    kill("site-2")
+    went_on = wait_for(run, "round_end", round=1)
+    call("docker", "start", container("site-2"))
+    last, failed, back = ending(run), events(run.name, "site_failed"), events(run.name, "site_done", site="site-2")
+    errors = sorted({f"{event['site']}: {event['error']}" for event in failed})
+    return Row(
+        "a site dies in round 1 and is started again",
+        "docker kill -s KILL site-2; docker start",
+        "round 1 ends with the rest and names site-2, which takes part again under its name",
+        f"exit code {last.code}; {'; '.join(errors)}; then {len(back)} answers of site-2",
+        went_on and bool(back) and last.code == 0 and {event["site"] for event in failed} == {"site-2"},
+    )
+
+
+def cut_off(words: list[str], model: str) -> Row:
+    run = start("cut-off", words)
+    wait_for(run, "round_start", round=1)
+    network, site = f"{PROJECT}_federation", container("site-3")
+    call("docker", "network", "disconnect", network, site)
+    time.sleep(CUT_OFF_S)
+    call("docker", "network", "connect", "--alias", "site-3", network, site)
+    last, failures = ending(run), events(run.name, "site_failed")
+    return Row(
+        f"a site has no network for {CUT_OFF_S} s",
+        "docker network disconnect site-3; connect",
+        f"waits for it: no failure, model {model}",
+        f"exit code {last.code}; {len(failures)} failures, model {model_of(run.name)}",
+        last.code == 0 and not failures and model_of(run.name) == model,
+    )
+
+
+def full_disk(words: list[str], model: str) -> Row:
+    with instead("site-1", {"volumes": ["tiny:/state"]}, {"tiny": TINY}):
+        run = start("full-disk", words)
+        last = ending(run)
+    failures = events(run.name, "site_failed", site="site-1")
+    error = str(failures[0]["error"]) if failures else last.said
+    return Row(
+        "a site's disk is full",
+        "site-1 with a state of 256 KiB",
+        "ends, and names site-1 and its full disk",
+        f"exit code {last.code}; {error}",
+        last.code in (0, 1, 2) and "space" in error,
+    )
+
+
+def refused(name: str, words: list[str], what: str, said: dict[str, object], reason: str) -> Row:
+    with instead("site-3", said):
+        run = start(name, words)
+        last = ending(run)
+    return Row(
+        f"a site with another {what}",
+        f"site-3 with another {what}",
+        f"refused at the roll call, because of its {reason}",
+        f"exit code {last.code}; {last.said}",
+        last.code in (1, 2) and reason in last.said and not events(name, "round_start"),
+    )
+
+
+def other_cohort(words: list[str], model: str) -> Row:
+    folder = {"type": "bind", "source": f"./site_data/{OTHER_COHORT}/site-3", "target": "/site", "read_only": True}
+    return refused("other-cohort", words, "cohort", {"volumes": [folder]}, "cohort")
+
+
+def other_version(words: list[str], model: str) -> Row:
+    return refused("other-version", words, "version of fl_rsna", {"image": OTHER_IMAGE}, "version")
+
+
+def killed_server(words: list[str], model: str) -> Row:
+    def kill_both() -> None:
+        call("docker", "kill", "--signal", "KILL", container("superlink"), container("coordinator"))
+
+    return resumed(
+        "killed-server", words, model, "superlink and coordinator die", "docker kill -s KILL both", kill_both
+    )
+
+
+def taken_down(words: list[str], model: str) -> Row:
+    def take_down() -> None:
+        compose("down", "--timeout", "5")
+
+    return resumed("taken-down", words, model, "everything is taken down", "docker compose down", take_down)
+
+
+def resumed(name: str, words: list[str], model: str, what: str, how: str, stop: Callable[[], None]) -> Row:
+    run = start(name, words)
+    wait_for(run, "round_end", round=1)
+    reported = events(name, "round_end")
+    stop()
+    ending(run)
+    compose("up", "-d")
+    last = ending(start(name, [*words, "resume=true"]))
+    kept = events(name, "round_end")[: len(reported)] == reported
+    from_ = [event["round"] for event in events(name, "resumed")]
+    return Row(
+        f"{what} after round 1",
+        f"{how}; up; coordinator with resume=true",
+        f"goes on after round 1, model {model}",
+        f"exit code {last.code}; goes on after round {from_}, {'all' if kept else 'not all'} kept, model {model_of(name)}",
+        last.code == 0 and bool(reported) and kept and model_of(name) == model,
+    )
+
+
+SCENARIOS = {
+    scenario.__name__.replace("_", "-"): scenario
+    for scenario in (killed_site, cut_off, full_disk, other_cohort, other_version, killed_server, taken_down)
+}
+
+
+def played(name: str, words: list[str], model: str) -> Row:
+    """One scenario; what the engine refuses to do is a row, too."""
+    try:
+        return SCENARIOS[name](words, model)
+    except (RuntimeError, IndexError) as error:
+        return Row(name, "", "", str(error), False)
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| scenario | what was done | expected | seen | ok |", "|---|---|---|---|---|"]
+    for row in rows:
+        cells = (row.scenario, row.done, row.expected, row.seen, "yes" if row.ok else "NO")
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def main(names: list[str], words: list[str], model: str) -> int:
+    rows = []
+    for name in names:
+        started = time.monotonic()
+        rows.append(played(name, words, model))
+        print(
+            f"{time.monotonic() - started:5.0f}s  {'ok' if rows[-1].ok else 'NOT AS EXPECTED'}: {rows[-1].scenario}",
+            flush=True,
+        )
+    print(table(rows))
+    good = sum(row.ok for row in rows)
+    print(json.dumps({"scenarios": len(rows), "as_expected": good, "model_sha256": model}))
+    return 0 if good == len(rows) else 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Faults between containers, and what came of them.")
+    parser.add_argument("--model", required=True, help="the model's hash when nothing goes wrong")
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument("words", nargs="*", help="of the runs, as for the coordinator")
+    told = parser.parse_args()
+    sys.exit(main(told.only, told.words, told.model[:12]))
