@@ -11,11 +11,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compose_run import PROJECT, call, compose, container, ending, events, instead, kill, model_of, start, wait_for
+from compose_run import PROJECT, Run, call, compose, container, ending, events, instead, kill, model_of, start, wait_for
 
 OTHER_COHORT, OTHER_IMAGE = "other", f"{PROJECT}:other"  # made by compose_e2e.sh
 CUT_OFF_S = 10
 TINY = {"driver": "local", "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": "size=256k,mode=1777"}}
+LOOK_AROUND = """
+import json, os, socket, ssl, tempfile, urllib.error, urllib.request
+def works(act, *words):
+    try:
+        act(*words)
+    except OSError:
+        return False
+    return True
+writes = [path for path in ("/", "/keys", "/site", "/state", "/tmp", "/work") if works(tempfile.TemporaryFile, "w", -1, None, None, None, None, path)]
+places = {"superlink": 9092, "site-2": 9094, "1.1.1.1": 443, "pypi.org": 443}
+reaches = [place for place, port in places.items() if works(socket.create_connection, (place, port), 3)]
+knows = ssl.create_default_context(cafile="/keys/ca.crt")
+try:
+    control = urllib.request.urlopen(urllib.request.Request("https://superlink:9092/v1/control/start-run", b""), context=knows).status
+except urllib.error.HTTPError as error:
+    control = error.code
+print(json.dumps({"user": "root" if os.getuid() == 0 else "not root", "writes": writes, "reaches": reaches, "control": control}))
+"""
 
 
 @dataclass(frozen=True)
@@ -27,8 +45,20 @@ class Row:
     ok: bool
 
 
+def fenced_in(words: list[str], model: str) -> Row:
+    """What code that runs at a site could do there, by trying it."""
+    seen = json.loads(compose("exec", "-T", "site-1", "python", "-c", LOOK_AROUND))
+    return Row(
+        "code at a site looks around",
+        "docker compose exec site-1 python",
+        "is not root, writes to /state and /tmp only, reaches the superlink only and starts no run there",
+        ", ".join(f"{what}: {found}" for what, found in seen.items()),
+        seen == {"user": "not root", "writes": ["/state", "/tmp"], "reaches": ["superlink"], "control": 403},
+    )
+
+
 def killed_site(words: list[str], model: str) -> Row:
-    run = start("killed-site", words)
+    run = start("killed-site", [*words, "strategy.lost=go_on"])
     wait_for(run, "round_start", round=1)
     time.sleep(1)
     kill("site-2")
@@ -37,28 +67,45 @@ def killed_site(words: list[str], model: str) -> Row:
     last, failed, back = ending(run), events(run.name, "site_failed"), events(run.name, "site_done", site="site-2")
     errors = sorted({f"{event['site']}: {event['error']}" for event in failed})
     return Row(
-        "a site dies in round 1 and is started again",
-        "docker kill -s KILL site-2; docker start",
+        "a site dies in round 1 and is started again when the round is over",
+        "docker kill -s KILL site-2; docker start; strategy.lost=go_on",
         "round 1 ends with the rest and names site-2, which takes part again under its name",
         f"exit code {last.code}; {'; '.join(errors)}; then {len(back)} answers of site-2",
         went_on and bool(back) and last.code == 0 and {event["site"] for event in failed} == {"site-2"},
     )
 
 
+def waited_for(words: list[str], model: str) -> Row:
+    run = start("waited-for", [*words, "strategy.lost=wait"])
+    wait_for(run, "round_start", round=1)
+    time.sleep(1)
+    kill("site-1")
+    call("docker", "start", container("site-1"))
+    return unharmed(
+        run,
+        "a site dies in round 1 and is started again",
+        "docker kill -s KILL site-1; docker start; strategy.lost=wait",
+        model,
+    )
+
+
 def cut_off(words: list[str], model: str) -> Row:
-    run = start("cut-off", words)
+    run = start("cut-off", [*words, "strategy.lost=wait"])
     wait_for(run, "round_start", round=1)
     network, site = f"{PROJECT}_federation", container("site-3")
     call("docker", "network", "disconnect", network, site)
     time.sleep(CUT_OFF_S)
     call("docker", "network", "connect", "--alias", "site-3", network, site)
-    last, failures = ending(run), events(run.name, "site_failed")
+    how = "docker network disconnect site-3; connect; strategy.lost=wait"
+    return unharmed(run, f"a site has no network for {CUT_OFF_S} s", how, model)
+
+
+def unharmed(run: Run, what: str, how: str, model: str) -> Row:
+    """A run that only takes longer."""
+    last, failures, found = ending(run), events(run.name, "site_failed"), model_of(run.name)
+    seen = f"exit code {last.code}; {len(failures)} failures, model {found}"
     return Row(
-        f"a site has no network for {CUT_OFF_S} s",
-        "docker network disconnect site-3; connect",
-        f"waits for it: no failure, model {model}",
-        f"exit code {last.code}; {len(failures)} failures, model {model_of(run.name)}",
-        last.code == 0 and not failures and model_of(run.name) == model,
+        what, how, f"the round waits for it, model {model}", seen, last.code == 0 and not failures and found == model
     )
 
 
@@ -84,7 +131,7 @@ def refused(name: str, words: list[str], what: str, said: dict[str, object], rea
     return Row(
         f"a site with another {what}",
         f"site-3 with another {what}",
-        f"refused at the roll call, because of its {reason}",
+        f"refused at the roll call: {reason}",
         f"exit code {last.code}; {last.said}",
         last.code in (1, 2) and reason in last.said and not events(name, "round_start"),
     )
@@ -92,11 +139,11 @@ def refused(name: str, words: list[str], what: str, said: dict[str, object], rea
 
 def other_cohort(words: list[str], model: str) -> Row:
     folder = {"type": "bind", "source": f"./site_data/{OTHER_COHORT}/site-3", "target": "/site", "read_only": True}
-    return refused("other-cohort", words, "cohort", {"volumes": [folder]}, "cohort")
+    return refused("other-cohort", words, "cohort", {"volumes": [folder]}, "copy the same cohort")
 
 
 def other_version(words: list[str], model: str) -> Row:
-    return refused("other-version", words, "version of fl_rsna", {"image": OTHER_IMAGE}, "version")
+    return refused("other-version", words, "version of fl_rsna", {"image": OTHER_IMAGE}, "same version everywhere")
 
 
 def killed_server(words: list[str], model: str) -> Row:
@@ -136,7 +183,17 @@ def resumed(name: str, words: list[str], model: str, what: str, how: str, stop: 
 
 SCENARIOS = {
     scenario.__name__.replace("_", "-"): scenario
-    for scenario in (killed_site, cut_off, full_disk, other_cohort, other_version, killed_server, taken_down)
+    for scenario in (
+        fenced_in,
+        killed_site,
+        waited_for,
+        cut_off,
+        full_disk,
+        other_cohort,
+        other_version,
+        killed_server,
+        taken_down,
+    )
 }
 
 
