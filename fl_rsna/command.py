@@ -47,9 +47,14 @@ def _of_job(config: Config) -> Config:
     return config
 
 
+def words_given() -> list[str]:
+    """The key=value words of this command line."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def partition_asked(config: Config) -> bool:
     """Whether the command line, or the experiment it names, says how to deal patients; a cohort's name alone does not."""
-    words = [word.lstrip("+~") for word in HydraConfig.get().overrides.task]
+    words = [word.lstrip("+~") for word in words_given()]
     by_word = any(word.startswith("partition") and not word.startswith("partition.name=") for word in words)
     return by_word or replace(config.partition, name=None) != PartitionConfig()
 

@@ -187,6 +187,17 @@ class EngineConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class DeployConfig:
+    """Where `coordinate` finds the SuperLink beside it, and the keys of the sites it admits."""
+
+    superlink: str = "127.0.0.1:9092"  # host:port
+    ca: str = "certificates/superlink/ca.crt"  # of the authority that signed the SuperLink's certificate
+    authorized: str = "certificates/authorized"  # folder of the sites' public keys, <site>.pub; others are turned away
+    patience_s: float = 600.0  # how long a SuperLink may be out of reach
+    attempts: int = 5  # at one round, when the server's part is lost
+
+
+@dataclass(kw_only=True, slots=True)
 class TrackingConfig:
     """Where a run's numbers go besides its own files. No picture, no id and no path of a file ever does."""
 
@@ -223,6 +234,7 @@ class Config:
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    deploy: DeployConfig = field(default_factory=DeployConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -35,6 +35,7 @@ VERSIONS_OF = (
 MAY_CHANGE = (
     "resume",
     "engine",
+    "deploy",
     "paths",
     "prepare",
     "tracking",

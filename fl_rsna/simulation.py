@@ -37,11 +37,12 @@ def simulate(config: Config) -> dict[str, Any]:
             return _say_gap(folder, run_gap(config, cohort, folder, (display.event,)), cohort)
         run_federation(config, cohort, folder, (display.event,))
     if config.baseline is Baseline.local:
-        return _say_alone(folder, _report(folder, cohort))
-    return _say_result(folder, _report(folder, cohort))
+        return say_alone(folder, report_run(folder, cohort))
+    return say_result(folder, report_run(folder, cohort))
 
 
-def _report(folder: Path, cohort: Cohort) -> Path:
+def report_run(folder: Path, cohort: Cohort) -> Path:
+    """Write a finished run's report.html, and what it is made from; its path."""
     from fl_rsna.reporting.explained import explain
     from fl_rsna.reporting.pages import cohort_view  # these load matplotlib: not before the first round
     from fl_rsna.reporting.report import write_report
@@ -55,7 +56,7 @@ def _report(folder: Path, cohort: Cohort) -> Path:
 def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
     """Print what federating cost against pooling and gained over going alone."""
     headline = named_task(TaskName(summary["task"])).headline
-    row = _say_result(folder / "federated", _report(folder / "federated", cohort))
+    row = say_result(folder / "federated", report_run(folder / "federated", cohort))
     for name, by_label in summary["gap"].items():
         found = by_label[headline]
         text = f"difference {interval(found['difference'])}, ratio {interval(found['ratio'])}"
@@ -73,11 +74,11 @@ def _comparison(folder: Path, cohort: Cohort) -> Path:
     from fl_rsna.reporting.found_runs import find_runs
 
     for part in ("central", "local"):
-        _report(folder / part, cohort)
+        report_run(folder / part, cohort)
     return write_comparison(find_runs(folder), folder / "compare.html")
 
 
-def _say_alone(folder: Path, report: Path) -> dict[str, Any]:
+def say_alone(folder: Path, report: Path) -> dict[str, Any]:
     """Print how good each site's own model is on the test site."""
     summary = RunFolder(folder).read_json("summary.json")
     scores = {site: alone["test_site"]["slice"] for site, alone in summary["alone"].items()}
@@ -95,7 +96,7 @@ def _say_alone(folder: Path, report: Path) -> dict[str, Any]:
     }
 
 
-def _say_result(folder: Path, report: Path) -> dict[str, Any]:
+def say_result(folder: Path, report: Path) -> dict[str, Any]:
     """Print the final numbers and, last, where the report is; return the row a sweep's table shows."""
     run = read_run(folder)
     assert run.summary is not None

@@ -10,11 +10,10 @@ import argparse
 import os
 from pathlib import Path
 
-from fl_rsna.deployment.key_folder import demo_files, site_files, write_new
-
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import ending
 from fl_rsna.compose import compose_config
+from fl_rsna.deployment.key_folder import demo_files, site_files, write_new
 from fl_rsna.steps import cohort_for_run
 
 HOST = "superlink"  # the service's name in docker-compose.yml; localhost is in every server certificate

@@ -3,8 +3,9 @@
 Where one has moved, nothing is started and the user reads which; a new version of Flower is tried here.
 """
 
+import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fl_rsna.deployment.gate import App
 
-UNREGISTERED = "unregistered"
+UNREGISTERED, ENDED = "unregistered", "finished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,16 @@ class Node:
     name: str
     public_key: bytes
     status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowerRun:
+    """A run as the SuperLink knows it: whether it is over, why, and its run-config's words."""
+
+    run_id: int
+    ended: bool
+    details: str
+    config: Mapping[str, str]
 
 
 def part(module: str, name: str) -> Any:
@@ -92,6 +103,31 @@ class Control:
 
     def unregister(self, node_id: int) -> None:
         self._client.UnregisterNode(part("flwr.proto.control_pb2", "UnregisterNodeRequest")(node_id=node_id))
+
+    def start(self, bundle: bytes, config: Mapping[str, str]) -> int:
+        """Have the app in `bundle` run with these words as its run-config; the run's id."""
+        fab = part("flwr.supercore.fab", "Fab")(hashlib.sha256(bundle).hexdigest(), bundle, {})
+        asked = part("flwr.proto.control_pb2", "StartRunRequest")(
+            fab=part("flwr.common.serde", "fab_to_proto")(fab),
+            override_config=part("flwr.common.serde", "user_config_to_proto")(dict(config)),
+        )
+        return int(self._client.StartRun(asked).run_id)
+
+    def runs(self) -> list[FlowerRun]:
+        """All that were ever started."""
+        asked = part("flwr.proto.control_pb2", "ListRunsRequest")()
+        return [
+            FlowerRun(
+                run_id=run.run_id,
+                ended=run.status.status == ENDED,
+                details=run.status.details,
+                config={key: value.string for key, value in run.override_config.items()},
+            )
+            for run in self._client.ListRuns(asked).run_dict.values()
+        ]
+
+    def stop(self, run_id: int) -> None:
+        self._client.StopRun(part("flwr.proto.control_pb2", "StopRunRequest")(run_id=run_id))
 
 
 def as_flower_writes(key: ec.EllipticCurvePublicKey) -> bytes:

@@ -69,7 +69,7 @@ def is_for_all(scope: Scope) -> bool:
     if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or _values(scope, b"transfer-encoding"):
         return False
     if method == "GET":
-        return path == HEALTH
+        return bool(path == HEALTH)
     return method == "POST" and FLEET.fullmatch(path) is not None and _is_small(_values(scope, b"content-length"))
 
 

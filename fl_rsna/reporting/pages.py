@@ -90,9 +90,10 @@ def write_partition_page(cohort: Cohort, task: Task) -> Path:
 
 def cohort_view(cohort: Cohort) -> dict[str, Any]:
     """What pages show of a cohort beside its counts, as plain values for JSON: slices by site and label, headers, rejects."""
-    shown = _spread_sites(cohort.sites)
+    here = tuple(site for site in cohort.sites if cohort.site_folder(site).is_dir())  # none, between machines
+    shown = _spread_sites(here)
     matrix, headers = [], []
-    for site in (*cohort.sites, TEST_SITE):
+    for site in (*here, TEST_SITE):
         folder = cohort.site_folder(site)
         index = _read_site(folder / "index.csv", cohort.labels)
         headers.append({"site": [site], **census.site_facts(index)})

@@ -37,6 +37,10 @@ def _sentence(event: Mapping[str, Any]) -> str:
             return f"{event['site']} alone: its own model is done"
         case "tracker_failed":
             return f"tracking with {event['tracker']} ended, the run goes on: {event['error']}"
+        case "refused":
+            return f"refused: {event['reason']}"
+        case "server_failed":
+            return f"the server failed: {event['error']}"
         case "run_failed":
             return f"the run failed: {event['reason']}"
         case "run_end":

@@ -1,0 +1,15 @@
+"""python -m fl_rsna.coordinate <the words of simulate> deploy.*=...: a federated run between machines, and its report.
+
+To be started beside the SuperLink (python -m fl_rsna.superlink), which alone it may ask for a run. It admits the sites whose keys are
+in deploy.authorized, says a line an event, goes on with a run whose server died, and writes the report.
+"""
+
+import os
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    from fl_rsna.command import run_command
+    from fl_rsna.deployment.coordination import coordinate
+
+    run_command(coordinate)

@@ -1,0 +1,194 @@
+"""The story of a coordinated run: admit the sites, ask the SuperLink for a run, follow it to its end, report."""
+
+import contextlib
+import shlex
+import shutil
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from flwr.cli.build import build_fab_from_disk
+
+from fl_rsna.choices import Baseline
+from fl_rsna.cohort.sites import Cohort, read_cohort
+from fl_rsna.command import RunFailed, words_given
+from fl_rsna.config import Config, DeployConfig
+from fl_rsna.deployment.flower_parts import FlowerRun, control
+from fl_rsna.deployment.known_app import APP
+from fl_rsna.deployment.node_keys import sync_keys
+from fl_rsna.deployment.server import check_deployable
+from fl_rsna.federation.records import STATE
+from fl_rsna.reporting.console import console
+from fl_rsna.reporting.event_log import EVENTS, Event, EventLog
+from fl_rsna.reporting.sentences import sentence
+from fl_rsna.runs import default_run_name, is_finished
+from fl_rsna.simulation import report_run, say_alone, say_result
+
+POLL_S, LOOK_S = 1.0, 5.0  # between looks at the events, and at Flower's run
+T = TypeVar("T")
+
+
+def coordinate(config: Config) -> dict[str, Any]:
+    """Run the federation at the sites behind deploy.superlink; a finished run is only reported.
+
+    Raises RunFailed when it cannot finish, ValueError when it cannot begin; then nothing of it is left.
+    """
+    check_deployable(config)
+    cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
+    if not is_finished(folder):
+        asked = {"cohort": str(cohort.folder), "runs": str(folder.parent), "overrides": overrides(folder.name)}
+        log = EventLog(folder / EVENTS)
+        log.new()  # told by whoever coordinated it before
+        ca = authority(deploy)
+        for said in patiently(deploy, lambda: sync_keys(deploy.superlink, ca, Path(deploy.authorized))):
+            say(said)
+        see_to_the_end(deploy, asked, folder, log)
+    report = report_run(folder, cohort)
+    return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
+
+
+def cohort_asked(config: Config) -> Cohort:
+    """The cohort folder of the server, cohort.json and test-site/: partition.name, or the only one under paths.sites."""
+    sites = Path(config.paths.sites).resolve()
+    if config.partition.name is not None:
+        return read_cohort(sites / config.partition.name)
+    found = sorted(path.parent for path in sites.glob("*/cohort.json"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ValueError(
+            f"partition.name: expected the name of the cohort under {sites}, where there is {names}; say which"
+        )
+    return read_cohort(found[0])
+
+
+def folder_asked(config: Config) -> Path:
+    """Where the run will be; raises ValueError when it is there already and is not to be resumed."""
+    folder = Path(config.paths.runs).resolve() / (config.run.name or default_run_name())
+    if folder.exists() and not config.resume:
+        raise ValueError(
+            f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
+        )
+    return folder
+
+
+def authority(deploy: DeployConfig) -> Path:
+    """The certificate that vouches for the SuperLink's."""
+    if not Path(deploy.ca).is_file():
+        raise ValueError(f"deploy.ca: expected the authority's certificate, got no file {deploy.ca}; copy it here")
+    return Path(deploy.ca)
+
+
+def overrides(name: str) -> str:
+    """The words of this command line for the server's part: under this run's name, and ready to go on where one was lost."""
+    words = [word for word in words_given() if word.lstrip("+").split("=")[0] not in ("run.name", "resume")]
+    return shlex.join([*words, f"run.name={name}", "resume=true"])
+
+
+def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, log: EventLog) -> None:
+    """Ask for the run and follow it; where the server's part is lost without a word, ask again, and it goes on from its checkpoint.
+
+    Raises ValueError for a run that was refused, RunFailed for one that failed or was lost too often without a new round.
+    """
+    lost, last = 0, -1
+    while not is_finished(folder):
+        run_id = patiently(deploy, lambda: take_up(deploy, asked))
+        round_ = follow(deploy, run_id, folder, log, asked)
+        if is_finished(folder):
+            return
+        lost, last = (1, round_) if round_ > last else (lost + 1, last)
+        if lost > deploy.attempts:
+            raise RunFailed(
+                f"the server's part of {folder} was lost {lost} times in round {last + 1} without a word; see the SuperLink's log"
+            )
+        say(f"the server's part was lost; it goes on from the checkpoint after round {max(last, 0)}")
+
+
+def take_up(deploy: DeployConfig, asked: dict[str, str]) -> int:
+    """The Flower run that plays this very run already, for somebody who coordinated it before, or a new one."""
+    with control(deploy.superlink, authority(deploy).read_bytes()) as api:
+        for run in api.runs():
+            if not run.ended and all(run.config.get(key) == value for key, value in asked.items()):
+                say(f"following Flower's run {run.run_id}, which plays it already")
+                return run.run_id
+        return api.start(build_fab_from_disk(APP), asked)
+
+
+def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, asked: dict[str, str]) -> int:
+    """Say every event until Flower's run is over; the last round that ended, -1 for none.
+
+    Raises ValueError and RunFailed as the events do. Interrupted, it stops the run, which can be resumed.
+    """
+    round_, over, looked = -1, False, 0.0
+    try:
+        while True:
+            for event in log.new():
+                say(sentence(event))
+                round_ = max(round_, event["round"]) if event["event"] in ("round_end", "resumed") else round_
+                raise_for(event, folder)
+            if over:
+                return round_
+            if time.monotonic() - looked > LOOK_S:
+                run = patiently(deploy, lambda: state_of(deploy, run_id))
+                over, looked = run.ended, time.monotonic()
+                if over and not (folder / EVENTS).exists():
+                    raise RunFailed(
+                        f"the server's part ended before it began: {run.details or 'Flower says no reason'}"
+                    )
+            time.sleep(0.0 if over else POLL_S)
+    except KeyboardInterrupt:
+        stop(deploy, run_id)
+        raise RunFailed(
+            f"stopped by the user; the same words with run.name={folder.name} resume=true go on with it"
+        ) from None
+
+
+def raise_for(event: Event, folder: Path) -> None:
+    """What an event that ends a run means here. A run that was refused before its first round leaves nothing."""
+    match event["event"]:
+        case "run_failed":
+            raise RunFailed(f"{event['reason']}; see {folder / EVENTS}")
+        case "server_failed":
+            raise RunFailed(f"{event['error']}; its traceback is in {folder / EVENTS}")
+        case "refused":
+            if not (folder / "checkpoints" / STATE).exists():
+                shutil.rmtree(folder)
+            raise ValueError(event["reason"])
+
+
+def state_of(deploy: DeployConfig, run_id: int) -> FlowerRun:
+    """As the SuperLink knows it; over, where it knows it no more."""
+    with control(deploy.superlink, authority(deploy).read_bytes()) as api:
+        found = [run for run in api.runs() if run.run_id == run_id]
+    return (
+        found[0] if found else FlowerRun(run_id=run_id, ended=True, details="the SuperLink does not know it", config={})
+    )
+
+
+def stop(deploy: DeployConfig, run_id: int) -> None:
+    with contextlib.suppress(httpx.HTTPError), control(deploy.superlink, authority(deploy).read_bytes()) as api:
+        api.stop(run_id)
+
+
+def patiently(deploy: DeployConfig, ask: Callable[[], T]) -> T:
+    """Ask the SuperLink, again while it cannot be reached, for deploy.patience_s. Raises RunFailed."""
+    end, said = time.monotonic() + deploy.patience_s, False
+    while True:
+        try:
+            return ask()
+        except (httpx.TransportError, ConnectionError) as error:
+            if time.monotonic() > end:
+                raise RunFailed(
+                    f"deploy.superlink: no SuperLink at {deploy.superlink} for {deploy.patience_s:g} s ({error}); start it beside this command"
+                ) from None
+            if not said:
+                say(f"waiting for the SuperLink at {deploy.superlink}: {error}")
+            said = True
+            time.sleep(POLL_S)
+
+
+def say(text: str) -> None:
+    """One line, with the time in front."""
+    console.print(f"{datetime.now():%H:%M:%S}  {text}", soft_wrap=True, markup=False)

@@ -1,0 +1,81 @@
+"""The ServerApp of a deployment: between machines, or under `flwr run`. It writes the run folder and says there how it ended.
+
+Nobody stands beside it to read an error: whatever ends it is an event of the run, and the coordinator reads those.
+"""
+
+import shlex
+import traceback
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fl_rsna.choices import Baseline
+from fl_rsna.cohort.sites import Cohort, read_cohort
+from fl_rsna.cohort.whole import sole_maker
+from fl_rsna.compose import compose_config
+from fl_rsna.config import Config
+from fl_rsna.federation.baselines import run_alone
+from fl_rsna.federation.replies import BelowQuorum
+from fl_rsna.federation.rounds import run_rounds
+from fl_rsna.learning.process import settle_process
+from fl_rsna.learning.train import choose_device
+from fl_rsna.reporting.trackers import tracked
+from fl_rsna.runs import RunFolder, default_run_name, is_finished, start_run
+
+ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What `flwr run . --run-config 'cohort="..." runs="..." overrides="rounds=3"'` asks for; a finished run stays as it is.
+
+    Raises what ended it, after it is written down.
+    """
+    config, cohort, folder = asked_for(context)
+    with sole_maker(folder):
+        if config.resume and is_finished(folder):
+            return
+        settle_process()
+        run = start_run(folder, config, cohort, str(choose_device(config.train.device)), ())
+        with tracked(run, config):
+            act(grid, config, cohort, run)
+
+
+def act(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
+    """Tell the story of the run, and write down what ended it: refused at the roll call, failed by name, or a fault of ours."""
+    story = run_alone if config.baseline is Baseline.local else run_rounds
+    try:
+        story(grid, config, cohort, run)
+    except (BelowQuorum, FloatingPointError):
+        raise  # written down where it happened
+    except ValueError as error:
+        run.event("refused", reason=str(error))
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        run.event("server_failed", error=f"{type(error).__name__}: {error}", traceback=text)
+        raise
+
+
+def asked_for(context: Context) -> tuple[Config, Cohort, Path]:
+    """The configuration, the cohort at the server and the run's folder. Raises ValueError."""
+    asked = {name: str(context.run_config.get(name) or "") for name in ASKED}
+    for name in ("cohort", "runs"):
+        if not Path(asked[name]).is_absolute():
+            raise ValueError(
+                f"run-config {name}: expected an absolute path, got {asked[name]!r}; pass --run-config '{name}=\"/...\"'"
+            )
+    config = compose_config(shlex.split(asked["overrides"]))
+    check_deployable(config)
+    return config, read_cohort(Path(asked["cohort"])), Path(asked["runs"]) / (config.run.name or default_run_name())
+
+
+def check_deployable(config: Config) -> None:
+    """Refuse what only one machine can do: pooling the sites' data."""
+    if config.baseline not in (Baseline.none, Baseline.local):
+        raise ValueError(
+            f"baseline: expected none or local, got {config.baseline}; pooling needs all sites' data in one place, use python -m fl_rsna.simulate"
+        )
