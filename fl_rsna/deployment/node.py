@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from fl_rsna.choices import Device
 from fl_rsna.deployment.launch import environment
+from fl_rsna.deployment.warm import start_warming
 
 LOOPBACK = "127.0.0.1"
 NODE_KEY, CA = "node.key", "ca.crt"  # to prove who we are, to know the SuperLink
@@ -58,6 +59,7 @@ def start_node(node: Node) -> NoReturn:
         raise ValueError("expected the program flower-supernode beside this Python, got none; install flwr>=1.41,<1.43")
     words = node_words(node, node.port or free_port())
     node.memory.mkdir(parents=True, exist_ok=True)
+    start_warming(node.state, found)
     sys.stdout.flush()
     os.execve(program, [program, *words], found)
 

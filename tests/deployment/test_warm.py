@@ -1,0 +1,88 @@
+"""A warm site does each task in a fork of its own: output and exit codes arrive, and nothing stays behind."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl_rsna.deployment import ask_warm
+
+ROOT = Path(__file__).parents[2]
+SERVER = """
+import os, sys
+from pathlib import Path
+from fl_rsna.deployment.warm import serve
+def act():
+    print("did", *sys.argv, os.getpid(), flush=True)
+    match sys.argv[1]:
+        case "exits": sys.exit(int(sys.argv[2]))
+        case "raises": raise ValueError("no such thing")
+        case "dies": os.kill(os.getpid(), 9)
+serve(Path(sys.argv[1]), act)
+"""
+
+
+@pytest.fixture
+def warm(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A socket and the process behind it, whose standard input is what its parent's life hangs on."""
+    path = tmp_path / "of" / "warm"
+    path.parent.mkdir()
+    holder = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {SERVER!r}, {str(path)!r}]); sys.stdin.read()"
+    parent = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, text=True, cwd=ROOT)
+    appears = threading.Event()
+    while not path.exists():
+        assert parent.poll() is None
+        appears.wait(0.05)
+    yield path, parent
+    parent.kill()
+    parent.wait()
+
+
+def asked(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", "-S", ask_warm.__file__, str(path), *words], capture_output=True, text=True
+    )
+
+
+def test_output_and_exit_code_are_those_of_the_task(warm: tuple[Path, subprocess.Popen[str]]) -> None:
+    done = asked(warm[0], "a b", 'quote"d')
+    assert done.returncode == 0
+    assert done.stdout.startswith('did flwr-clientapp a b quote"d ')
+    assert asked(warm[0], "exits", "7").returncode == 7
+    raised = asked(warm[0], "raises")
+    assert raised.returncode == 1
+    assert "ValueError: no such thing" in raised.stderr
+
+
+def test_every_task_has_a_process_of_its_own_and_a_killed_one_is_no_success(
+    warm: tuple[Path, subprocess.Popen[str]],
+) -> None:
+    ids = {asked(warm[0], "x").stdout.split()[-1] for _ in range(3)}
+    assert len(ids) == 3
+    assert asked(warm[0], "dies").returncode != 0
+    assert asked(warm[0], "exits", "3").returncode == 3
+
+
+def test_it_ends_with_its_parent(warm: tuple[Path, subprocess.Popen[str]]) -> None:
+    path, parent = warm
+    parent.kill()
+    parent.wait()
+    waited = threading.Event()
+    while path.parent.exists():  # it takes its socket's folder along; a test that hangs here fails by its time
+        waited.wait(0.05)
+
+
+def test_with_nobody_there_it_becomes_the_cold_program(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", ask_warm.__file__, str(tmp_path / "none"), "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    assert done.returncode == 0
+    assert "Run a Flower ClientApp" in done.stdout
