@@ -161,6 +161,13 @@ class FaultsConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class PrivacyConfig:
+    """What sites keep to themselves; a site may have a floor of its own. federation/disclosure.py has the rules."""
+
+    min_count: int = 0  # no count from 1 to one less leaves a site; 0 is off
+
+
+@dataclass(kw_only=True, slots=True)
 class NetworkConfig:
     """In how many bytes models travel; and the links, machines and prices of virtual time, where nothing is slowed down."""
 
@@ -232,6 +239,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)

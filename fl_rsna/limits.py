@@ -14,7 +14,7 @@ from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig,
 Rule = Callable[[float], bool]
 
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
-    ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "prepare.workers")),
+    ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "prepare.workers", "privacy.min_count")),
     ("0 or more, or null", lambda value: value >= 0, ("engine.workers",)),
     ("0 to 1, or null", lambda value: 0 <= value <= 1, ("engine.gpus_per_worker",)),
     ("0 or more", lambda value: value >= 0, ("partition.fold", "train.weight_decay", "train.rotate_deg", "train.hu_shift")),

@@ -1,5 +1,7 @@
 """The ClientApp of every engine: finds its site and lets it act; what a site raises becomes a reply that names it."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,8 +11,9 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl_rsna.cohort.sites import read_cohort
+from fl_rsna.federation.disclosure import check_floor
 from fl_rsna.federation.heartbeat import FOLDER
-from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, asked_of, reply_failure
+from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, asked_of, read_instructions, reply_failure
 from fl_rsna.federation.scrubbing import log_failure, scrubbed, without_data
 from fl_rsna.federation.site_log import line_of, site_name
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
@@ -18,6 +21,7 @@ from fl_rsna.federation.site_scoring import count, score
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.process import settle_process
 
+FLOOR = "FL_RSNA_MIN_COUNT"
 LOG = "failures.log"  # of a simulated site, beside what it remembers; a deployed one has its SuperNode's log
 
 
@@ -44,7 +48,9 @@ def _answer(message: Message, locate: Callable[[], Place], act: Callable[[Messag
     place = None
     try:
         settle_process()
-        place = locate()
+        found = locate()
+        check_floor(read_instructions(message).min_count, found.min_count)
+        place = found
         reply = act(message, place)
     except Exception as error:
         log_failure(error, asked_of(message), place.log if place else None)
@@ -81,15 +87,28 @@ def _located_by_node(context: Context) -> Place:
     """Where a SuperNode was told to look: `site-folder` and `memory-folder`, or the partition-id-th site of the run's cohort.
 
     With a `memory-folder` everything is written there and the site's folder may be read-only; without one the site
-    remembers and packs in its own folder.
+    remembers and packs in its own folder. `min-count`, or FL_RSNA_MIN_COUNT, is its
+    own floor.
     """
     node, run = context.node_config, context.run_config
     named = node.get("site-folder")
     folder = Path(str(named)) if named else _site_of(Path(str(run["cohort"])), int(node["partition-id"]))
+    floor = _floor_of(node.get("min-count", 0))
     if "memory-folder" not in node:
-        return Place(folders=(folder,), memory=folder / "memory", aloud=bool(named))
+        return Place(folders=(folder,), memory=folder / "memory", aloud=bool(named), min_count=floor)
     memory = Path(str(node["memory-folder"]))
-    return Place(folders=(folder,), memory=memory, cache=memory / "packed", aloud=bool(named))
+    return Place(folders=(folder,), memory=memory, cache=memory / "packed", aloud=bool(named), min_count=floor)
+
+
+def _floor_of(stated: object) -> int:
+    """The greater of what the node's configuration and the environment state as this site's own privacy.min_count."""
+    floors = [str(stated), os.environ.get(FLOOR) or "0"]
+    for floor in floors:
+        if not re.fullmatch(r"[0-9]+", floor):
+            raise ValueError(
+                f"min-count: expected a whole number of 0 or more at this site, got {floor!r}; mend it there"
+            )
+    return max(map(int, floors))
 
 
 def _site_of(cohort: Path, position: int) -> Path:

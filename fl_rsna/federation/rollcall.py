@@ -31,7 +31,7 @@ class Site:
     version: str  # of the code it runs
     cohort_sha256: str
     task: str
-    counts: dict[str, Any]  # by part: patients, slices, positives a label
+    counts: dict[str, Any]  # by part: patients, slices, positives a label; None is withheld
     controls: dict[str, list[list[int]]]
     patients: frozenset[str]  # salted hashes
 
@@ -74,7 +74,7 @@ def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patient
                 f"roll call: expected cohort {cohort_sha256[:12]}, got {site.cohort_sha256[:12]} at {site.name}; copy the same cohort"
             )
         for part in ("train", "validation"):
-            if not site.counts.get(part, {}).get("slices"):
+            if site.counts.get(part, {}).get("slices", 0) == 0:
                 raise ValueError(
                     f"roll call: expected {part} slices at {site.name}, got none; partition again with fewer sites"
                 )

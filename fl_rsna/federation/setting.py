@@ -73,6 +73,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         layout_sha256=layout_sha256(network),
         salt=secrets.token_hex(16),
         group_key=cohort.facts["disjoint"]["by"],
+        min_count=config.privacy.min_count,
         keep_all=config.run.keep is Keep.all,
     )
     there = cohort.site_folder(TEST_SITE)
@@ -126,7 +127,13 @@ def check_enough(config: Config, names: list[str]) -> None:
 
 
 def prior_of(sites: list[Site], task: Task) -> tuple[float, ...]:
-    """Share of positive training slices of all sites together, a label."""
+    """Share of positive training slices of all sites together, a label; of those that say how many they have."""
     parts = [site.counts["train"] for site in sites]
-    positives = np.array([sum(part["positives"][label] for part in parts) for label in task.labels], np.float64)
-    return tuple(positive_share(positives, sum(part["slices"] for part in parts)).tolist())
+    known = [[part for part in parts if part["positives"][label] is not None] for label in task.labels]
+    shares = [
+        positive_share(
+            np.array([sum(part["positives"][label] for part in told)], np.float64), sum(part["slices"] for part in told)
+        )
+        for label, told in zip(task.labels, known, strict=True)
+    ]
+    return tuple(np.concatenate(shares).tolist())

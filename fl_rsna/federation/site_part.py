@@ -14,6 +14,7 @@ from fl_rsna.choices import Precision
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
+from fl_rsna.federation.disclosure import filled_up, rests_on_enough, shared_controls, shared_counts
 from fl_rsna.federation.faults import corrupted, fault_of
 from fl_rsna.federation.heartbeat import beating
 from fl_rsna.federation.messages import (
@@ -38,7 +39,7 @@ from fl_rsna.learning.model import Classifier, build_model, personal_names
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, Vector, train_site
 from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, estimate_norm, predict
-from fl_rsna.task import Task, TaskName, named_task
+from fl_rsna.task import LabelKind, Task, TaskName, named_task
 from fl_rsna.version import code_version
 
 LOST = "lost"  # of the last change, by rounding
@@ -51,7 +52,7 @@ class Place:
 
     `cache` is where one folder's images are packed; without it they are packed inside the folder. `heartbeat` is a
     folder in which it may say how far it is; `log` is the file its failures go to, stderr without one. With `aloud` every
-    message leaves a line on stderr.
+    message leaves a line on stderr. A run that asks for a smaller privacy.min_count than its own is refused.
     """
 
     folders: tuple[Path, ...]
@@ -60,6 +61,7 @@ class Place:
     heartbeat: Path | None = None
     log: Path | None = None
     aloud: bool = False
+    min_count: int = 0
 
 
 def roll_call(message: Message, place: Place) -> Message:
@@ -70,19 +72,24 @@ def roll_call(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     data = _open(place.folders, told.model.image_size, place.cache)
     task = named_task(TaskName(told.task))
-    train = data.rows("train")
+    train, exclusive = data.rows("train"), task.kind is LabelKind.multi_class
+    held = shared_counts(counts(data.index, task), told.min_count, exclusive=exclusive)
     tables = {
-        control.value: count_table(data.index.iloc[train], data.labels[train], control).tolist() for control in Control
+        control.value: shared_controls(
+            count_table(data.index.iloc[train], data.labels[train], control), told.min_count
+        ).tolist()
+        for control in Control
     }
+    hashes = {hash_id(str(patient), told.salt) for patient in data.index[told.group_key]}
     answer = ConfigRecord(
         {
             "name": data.name,
             "version": code_version(),
             "cohort_sha256": data.cohort_sha256,
             "task": data.task,
-            "counts": json.dumps(counts(data.index, task)),
+            "counts": json.dumps(held),
             "controls": json.dumps(tables),
-            "patients": sorted({hash_id(str(patient), told.salt) for patient in data.index[told.group_key]}),
+            "patients": filled_up(hashes, told.min_count),
         }
     )
     return Message(RecordDict({SITE: answer}), reply_to=message)
@@ -161,7 +168,10 @@ def evaluate(message: Message, place: Place) -> Message:
 def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -> dict[str, float]:
     rows = data.rows("validation")
     found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
-    areas = {label: auroc(data.labels[rows, i], found[:, i]) for i, label in enumerate(task.labels)}
+    enough = rests_on_enough(data.labels[rows], data.index[task.group_key].to_numpy()[rows], told.min_count)
+    areas = {
+        label: auroc(data.labels[rows, i], found[:, i]) if enough[i] else None for i, label in enumerate(task.labels)
+    }
     known = {f"auroc/{label}": area for label, area in areas.items() if area is not None}
     return {"loss": log_loss(data.labels[rows], found, task), **known}
 

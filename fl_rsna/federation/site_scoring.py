@@ -13,7 +13,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.whole import written_whole
+from fl_rsna.federation.disclosure import shared_sums
 from fl_rsna.federation.messages import CONFIG, METRICS, SCORE, Instructions, read_instructions, record_in
+from fl_rsna.federation.shared_card import shared_card
 from fl_rsna.federation.site_part import Place, open_data, ready
 from fl_rsna.federation.site_state import recall
 from fl_rsna.federation.wire import pack
@@ -40,7 +42,8 @@ def count(message: Message, place: Place) -> Message:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         table.to_parquet(part, index=False)
-    sums = {name: pack(array.reshape(-1)) for name, array in sums_of(table, task).items()}
+    told_sums = shared_sums(sums_of(table, task), told.min_count)
+    sums = {name: pack(array.reshape(-1)) for name, array in told_sums.items()}
     content = RecordDict({SCORE: ArrayRecord(sums), METRICS: MetricRecord({"num-examples": len(table)})})
     return Message(content, reply_to=message)
 
@@ -51,7 +54,7 @@ def score(message: Message, place: Place) -> Message:
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
     table = pd.read_parquet(final_predictions(place.memory, told.run_id))
     name = open_data(place, told.model.image_size).name
-    card = score_table(table, told, OperatingPoints.from_json(points), name)
+    card = shared_card(score_table(table, told, OperatingPoints.from_json(points), name), told.min_count)
     content = RecordDict({SCORE: ConfigRecord({"scorecard": json.dumps(card)})})
     content[METRICS] = MetricRecord({"num-examples": len(table)})
     return Message(content, reply_to=message)

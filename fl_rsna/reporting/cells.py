@@ -52,7 +52,7 @@ def said(cell: Any, kind: str) -> str:
         return interval(cell) if kind != Kind.signed else _signed_interval(cell)
     match Kind(kind):
         case Kind.number:
-            return f"{cell:,}"
+            return cell if isinstance(cell, str) else f"{cell:,}"  # <5: withheld
         case Kind.score:
             return f"{cell:.3f}"
         case Kind.signed:

@@ -62,7 +62,7 @@ def _cohort(run: RunRecord) -> dict[str, Any]:
     path = run.folder / COHORT_VIEW
     view = json.loads(path.read_text()) if path.exists() else None
     return {
-        "sites": run.cohort,
+        "sites": run.counts,
         "noise": run.noise,
         "view": {"census": view["census"], "rejected": view["rejected"]} if view else None,
     }

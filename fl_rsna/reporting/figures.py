@@ -106,10 +106,12 @@ def _line(
 def _shares(
     sites: Mapping[str, Mapping[str, Any]], labels: list[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each label (rows) in each site (columns), and of each label in all of them."""
+    """Of each label (rows) in each site (columns), and of each label in all of them; a count that was withheld is none."""
     parts = [list(by_part.values()) for by_part in sites.values()]
     slices = np.array([sum(part["slices"] for part in of_site) for of_site in parts])
-    found = np.array([[sum(part["positives"][label] for part in of_site) for of_site in parts] for label in labels])
+    found = np.array(
+        [[sum(part["positives"][label] or 0 for part in of_site) for of_site in parts] for label in labels]
+    )
     return found / np.maximum(slices, 1), found.sum(axis=1) / max(1, slices.sum())
 
 

@@ -39,7 +39,7 @@ def cohort_table(run: RunRecord) -> Table:
     heads += [Column(name=label, kind=Kind.number) for label in run.labels]
     rows = [
         [site, part, held["patients"], held["slices"], *(held["positives"].get(label) for label in run.labels)]
-        for site, parts in run.cohort.items()
+        for site, parts in run.counts.items()
         for part, held in parts.items()
     ]
     return Table(title="Cohort by site, with positive slices by label", columns=heads, rows=rows)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class RunRecord:
     summary: dict[str, Any] | None
     rounds: pd.DataFrame
     sites: pd.DataFrame
-    cohort: dict[str, Any]  # site -> part -> patients, slices, positives a label
+    cohort: dict[str, Any]  # site -> part -> patients, slices, positives a label; None where the site withheld it
     failures: list[dict[str, Any]]
     resumed: list[int]  # after which rounds a killed run went on
     leaky: bool  # one patient may be in two places, as was asked for by name
@@ -52,6 +53,11 @@ class RunRecord:
     @property
     def training_sites(self) -> int:
         return sum("train" in parts for parts in self.cohort.values())
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """`cohort` as people read it."""
+        return shown_counts(self.cohort, (self.config.get("privacy") or {}).get("min_count", 0))
 
     @property
     def finished(self) -> bool:
@@ -103,6 +109,8 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 
 def interval(estimate: dict[str, Any]) -> str:
     """An estimate as text, e.g. `0.912 [0.871, 0.945]`, or why it or its interval is missing."""
+    if estimate["value"] is None and estimate["positives"] is None:
+        return "withheld"
     if estimate["value"] is None:
         return "undefined: " + why_undefined(estimate)
     if estimate["low"] is None:
@@ -121,6 +129,17 @@ def _too_few(estimate: dict[str, Any]) -> str:
     if count is None or count >= MIN_PATIENTS:
         return "too few patients"
     return f"{count} positive patient{'' if count == 1 else 's'}"
+
+
+def shown_counts(sites: Mapping[str, Any], min_count: int) -> dict[str, Any]:
+    """Counts of a roll call with `<5` for what a site withheld under privacy.min_count=5."""
+
+    def read(found: Any) -> Any:
+        if isinstance(found, Mapping):
+            return {name: read(inner) for name, inner in found.items()}
+        return f"<{min_count}" if found is None else found
+
+    return {site: read(parts) for site, parts in sites.items()}
 
 
 def megabytes(count: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.imaging.windows import WINDOWS_HU
-from fl_rsna.reporting.tables import interval
+from fl_rsna.reporting.tables import interval, shown_counts
 from fl_rsna.using.trained import Trained
 
 
@@ -33,7 +33,7 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         manifest=trained.manifest,
         summary=trained.summary,
         test=trained.summary.get("test_site"),
-        sites=_sites(trained),
+        sites=shown_counts(_sites(trained), (trained.config.get("privacy") or {}).get("min_count", 0)),
         headline=saved.task.headline,
         controls=_controls(trained.summary.get("test_site") or {}, saved.task.headline),
         points=(trained.summary.get("operating_points") or {}).get("slice", {}),

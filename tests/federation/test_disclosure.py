@@ -1,0 +1,329 @@
+"""With privacy.min_count=k no count between 1 and k - 1 leaves a site, nor one that gives such a count away."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from tiny import tiny_cohort, tiny_config
+from wiretap import FROM, Tapped, tapped_run
+
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.compose import compose_config
+from fl_rsna.config import Config
+from fl_rsna.federation.client_app import _located_by_node, make_client_app
+from fl_rsna.federation.disclosure import (
+    check_floor,
+    coarsened,
+    filled_up,
+    groups,
+    rests_on_enough,
+    shared_controls,
+    shared_counts,
+    shared_sums,
+)
+from fl_rsna.federation.messages import failure_of
+from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.setting import prior_of
+from fl_rsna.federation.shared_card import shared_card
+from fl_rsna.federation.wire import unpack
+from fl_rsna.learning.operating import EDGES, choose_points
+from fl_rsna.learning.scorecard import scorecard
+from fl_rsna.learning.validation import LOSS, SLICE, choose, site_sums
+from fl_rsna.reporting.paper import cohort_table
+from fl_rsna.reporting.report import write_report
+from fl_rsna.reporting.tables import read_run
+from fl_rsna.task import ICH
+
+K = 3
+
+
+def column(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("cells", "k", "found"),
+    [
+        ([0, 4, 0, 5], 3, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ([1, 1, 1, 9], 3, [(0, 3), (3, 4)]),
+        ([5, 1, 0, 1], 3, [(0, 4)]),  # what is left over joins those before it
+        ([5, 0, 7, 0, 2], 3, [(0, 1), (1, 2), (2, 5)]),
+        ([1, 1, 0], 3, [(0, 3)]),  # all together are few
+        ([1, 2, 3], 0, [(0, 1), (1, 2), (2, 3)]),
+        ([1, 2, 3], 1, [(0, 1), (1, 2), (2, 3)]),
+    ],
+)
+def test_neighbours_are_added_up_until_they_are_enough(cells: list[int], k: int, found: list[tuple[int, int]]) -> None:
+    assert groups(column(*cells), k) == found
+
+
+def test_every_column_must_be_enough() -> None:
+    assert groups(np.array([[5, 1], [5, 2], [5, 0]], np.int64), 3) == [(0, 2), (2, 3)]
+
+
+def test_a_group_stands_at_the_mean_place_of_its_rows() -> None:
+    table = column(0, 2, 0, 1, 4)
+    assert coarsened(table, table, 3).ravel().tolist() == [0, 0, 3, 0, 4]  # (2 * 1 + 1 * 3) / 3 = 1.67
+    assert coarsened(table, table, 0).tolist() == table.tolist()
+
+
+def held(slices: int = 50, patients: int = 9, **positives: int) -> dict[str, Any]:
+    return {"patients": patients, "slices": slices, "positives": positives}
+
+
+def test_small_counts_and_small_rests_are_withheld() -> None:
+    told = shared_counts({"train": held(patients=2, a=0, b=2, c=3, d=47, e=48, f=50)}, K, exclusive=False)
+    assert told == {
+        "train": {"patients": None, "slices": 50, "positives": {"a": 0, "b": None, "c": 3, "d": 47, "e": None, "f": 50}}
+    }
+
+
+def test_of_classes_that_add_up_another_is_withheld_with_the_small_one() -> None:
+    told = shared_counts({"train": held(a=1, b=30, c=19, d=0)}, K, exclusive=True)
+    assert told["train"]["positives"] == {"a": None, "b": 30, "c": None, "d": None}
+    told = shared_counts({"train": held(a=20, b=30)}, K, exclusive=True)
+    assert told["train"]["positives"] == {"a": 20, "b": 30}
+
+
+def test_a_site_of_too_few_slices_stays_out() -> None:
+    with pytest.raises(ValueError, match=r"privacy.min_count: expected at least 3 validation slices at every site"):
+        shared_counts({"train": held(), "validation": held(slices=2)}, K, exclusive=False)
+
+
+def test_hashes_are_filled_up_to_a_multiple() -> None:
+    hashes = [f"{i:016x}" for i in range(4)]
+    told = filled_up(hashes, K)
+    assert len(told) == len(set(told)) == 6
+    assert set(hashes) < set(told)
+    assert told == sorted(told)
+    assert all(len(value) == 16 for value in told)
+    assert filled_up(hashes, 2) == filled_up(hashes, 0) == hashes
+
+
+def test_controls_have_no_small_cell_and_no_small_rest() -> None:
+    table = np.array([[4, 1, 0], [4, 3, 0], [9, 0, 1], [0, 0, 0], [5, 0, 0], [6, 3, 0]], np.int64)
+    told = shared_controls(table, K)
+    # of the first label 1 + 3 of 4 + 4 slices go together; of the second there is one: it is absent
+    assert told.tolist() == [[8, 4, 0], [0, 0, 0], [9, 0, 0], [0, 0, 0], [5, 0, 0], [6, 3, 0]]
+    assert shared_controls(table, 0) is table
+
+
+def sums(slices: int = 40) -> dict[str, np.ndarray]:
+    """Slices of 10 patients; the first label is on half of them, the last on one, and probabilities are spread."""
+    random = np.random.default_rng(0)
+    labels = np.zeros((slices, len(ICH.labels)), np.float32)
+    labels[: slices // 2, 0], labels[0, -1] = 1, 1
+    found = np.clip(0.3 + 0.3 * labels + random.normal(0, 0.1, labels.shape), 0.01, 0.99)
+    patients = np.arange(slices) // 4
+    return site_sums(labels, found, patients, patients, ICH)
+
+
+def test_histograms_have_no_small_cell_and_keep_their_sums() -> None:
+    before = sums()
+    told = shared_sums(before, K)
+    for name, counts in told.items():
+        if name != LOSS:
+            assert not ((counts > 0) & (counts < K)).any()
+    assert told[SLICE][0].sum(1).tolist() == before[SLICE][0].sum(1).tolist() == [20, 20]
+    assert not told[SLICE][-1].any()  # one positive
+    assert not told[LOSS][-1].any()
+    assert (told[LOSS][0] == before[LOSS][0]).all()
+    assert shared_sums(before, 0) is before
+
+
+def test_a_threshold_from_coarse_counts_is_near_that_from_all() -> None:
+    plain, coarse = (choose_points(shared_sums(sums(400), k)[SLICE], ICH.labels)["any"] for k in (0, 10))
+    for point, threshold in plain.items():
+        assert threshold is not None
+        assert coarse[point] == pytest.approx(threshold, abs=0.05)
+    assert choose_points(shared_sums(sums(), K)[SLICE], ICH.labels)["subdural"]["youden"] is None
+    assert len(EDGES) == 1024
+
+
+def test_a_score_rests_on_patients() -> None:
+    labels = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]], np.float32)
+    assert rests_on_enough(labels, np.array(["a", "b", "c", "d", "d", "d"]), K) == [True, False, False]
+    assert rests_on_enough(labels, np.array(["a", "a", "c", "d", "d", "d"]), K) == [False, False, False]
+    assert rests_on_enough(labels, np.array(["a"] * 6), 0) == [True, True, True]
+
+
+def ints(value: object) -> Iterator[int]:
+    """All whole numbers of a nest of plain values, which in a scorecard are counts."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from ints(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from ints(inner)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
+
+
+@pytest.fixture(scope="module")
+def card() -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    labels = np.zeros((60, len(ICH.labels)), np.float32)
+    labels[:24, 0], labels[:4, 1] = 1, 1
+    found = np.clip(0.3 + 0.4 * labels + random.normal(0, 0.2, labels.shape), 0.01, 0.99)
+    patients = np.arange(60) // 4
+    counts = site_sums(labels, found, patients, patients, ICH)
+    return scorecard(labels, found, patients, patients, task=ICH, settings=choose(counts, ICH), seed=0, resamples=20)
+
+
+def test_a_scorecard_has_no_small_count(card: dict[str, Any]) -> None:
+    assert [n for n in ints(card) if 0 < n < K]  # or this test could not fail
+    told = shared_card(card, K)
+    assert [n for n in ints(told) if 0 < n < K] == []
+    assert told["slice"]["any"]["auroc"] == card["slice"]["any"]["auroc"]
+    few = told["slice"][ICH.labels[1]]  # of one patient
+    assert set(few["auroc"].values()) == {None}
+    assert set(few["points"].values()) == {None}
+    assert few["temperature"] == card["slice"][ICH.labels[1]]["temperature"]
+    assert told["log_loss"]["value"] == card["log_loss"]["value"]
+    assert shared_card(card, 0) == card
+
+
+def test_a_confusion_table_withholds_what_a_small_count_could_be_read_from(card: dict[str, Any]) -> None:
+    for k in range(2, 12):
+        for label, of in shared_card(card, k)["slice"].items():
+            for name, point in of["points"].items():
+                before = card["slice"][label]["points"][name]
+                for pair, ratio in ((("tp", "fn"), "sensitivity"), (("fp", "tn"), "specificity")):
+                    small = before and any(0 < before[cell] < k for cell in pair)
+                    if point and small:
+                        assert [point[cell] for cell in pair] == [None, None]
+                        assert point[ratio]["value"] is None
+                        assert point["ppv"]["value"] is point["npv"]["value"] is point["f1"]["value"] is None
+                    elif point:
+                        assert [point[cell] for cell in pair] == [before[cell] for cell in pair]
+
+
+def test_bins_of_a_curve_keep_their_slices_and_their_mean(card: dict[str, Any]) -> None:
+    before = card["slice"]["any"]["calibration"]["before"]["bins"]
+    told = shared_card(card, K)["slice"]["any"]["calibration"]["before"]["bins"]
+    assert len(told) < len(before)
+    assert (told[0]["low"], told[-1]["high"]) == (0, 1)
+    assert [one["high"] for one in told[:-1]] == [one["low"] for one in told[1:]]
+    for bins in (before, told):
+        assert sum(one["count"] for one in bins) == 60
+        assert sum(one["count"] * (one["share"] or 0) for one in bins) == pytest.approx(24)
+    means = [sum(one["count"] * (one["mean"] or 0) for one in bins) for bins in (before, told)]
+    assert means[0] == pytest.approx(means[1])
+    for one in told:
+        positives = round(one["count"] * (one["share"] or 0))
+        assert not {positives, one["count"] - positives} & {1, 2}
+
+
+def test_the_common_prior_is_of_those_that_tell(cohort: Cohort) -> None:
+    counted = dict.fromkeys(ICH.labels, 5)
+    sites = [
+        Site(
+            name=f"site-{i}", node_id=i, cohort_sha256="", task="ich", controls={}, patients=frozenset(),
+            counts={"train": {"patients": 3, "slices": 9, "positives": {**counted, "any": positives}}},
+        )
+        for i, positives in enumerate((None, 4))
+    ]  # fmt: skip
+    prior = dict(zip(ICH.labels, prior_of(sites, ICH), strict=True))
+    assert prior["any"] == (4 + 0.5) / (9 + 1)
+    assert prior[ICH.labels[1]] == (10 + 0.5) / (18 + 1)
+
+
+def test_a_floor_is_named_with_what_was_asked_for() -> None:
+    check_floor(5, 5)
+    with pytest.raises(ValueError, match=r"privacy.min_count: expected at least 5, this site's floor, got 2"):
+        check_floor(2, 5)
+
+
+@pytest.mark.parametrize(
+    ("node", "variable", "floor"), [({}, "", 0), ({"min-count": 4}, "", 4), ({"min-count": "4"}, "7", 7), ({}, "2", 2)]
+)
+def test_a_node_may_have_a_floor(
+    node: dict[str, Any], variable: str, floor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_RSNA_MIN_COUNT", variable)
+    context = Context(1, 2, {"site-folder": "/x", **node}, RecordDict(), {})
+    assert _located_by_node(context).min_count == floor
+
+
+@pytest.mark.parametrize("stated", [-1, 2.5, "many"])
+def test_a_floor_that_is_no_number_is_refused(stated: object) -> None:
+    context = Context(1, 2, {"site-folder": "/x", "min-count": stated}, RecordDict(), {})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="min-count: expected a whole number of 0 or more"):
+        _located_by_node(context)
+
+
+@pytest.mark.parametrize("words", ["privacy.min_count=-1", "privacy.min_count=2.5", "privacy.min_count=few"])
+def test_other_settings_are_refused(words: str) -> None:
+    with pytest.raises(Exception, match="min_count"):
+        compose_config([words])
+    assert compose_config(["privacy.min_count=5"]).privacy.min_count == 5
+
+
+def config_of(min_count: int) -> Config:
+    return tiny_config(rounds=1, privacy__min_count=min_count)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cohort, list[Tapped]]:
+    """A run in which a site has too few patients with any one kind of bleeding."""
+    folder = tmp_path_factory.mktemp("few")
+    cohort = tiny_cohort(folder, num_sites=2, patients=30)
+    return folder / "run", cohort, tapped_run(cohort, folder / "run", config_of(K), lambda kind, fields: None)
+
+
+def test_in_a_whole_run_no_small_count_leaves(few: tuple[Path, Cohort, list[Tapped]]) -> None:
+    small, withheld = list[Any](), 0
+    for way, message in few[2]:
+        for record, content in message.content.items() if way == FROM else ():
+            for name, value in content.items():
+                if record == "metrics":
+                    counted = [value] if name == "num-examples" else []
+                elif isinstance(value, str) and value.startswith("{"):
+                    counted, withheld = list(ints(json.loads(value))), withheld + value.count("null")
+                else:
+                    counted = unpack(value).tolist() if record == "score" and name != LOSS else []
+                small += [(record, name, n) for n in counted if 0 < n < K]
+    assert small == []
+    assert withheld > 10
+    hashes = [message.content["site"]["patients"] for way, message in few[2] if "site" in message.content]
+    assert all(len(of_site) % K == 0 for of_site in hashes)  # type: ignore[arg-type]
+
+
+def test_a_run_that_withholds_has_a_report_that_says_so(few: tuple[Path, Cohort, list[Tapped]]) -> None:
+    folder, cohort, _ = few
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    run = read_run(folder)
+    parts = [part for site in cohort.sites for part in run.cohort[site].values()]
+    assert any(None in part["positives"].values() for part in parts)
+    assert f"<{K}" in [cell for row in cohort_table(run).rows for cell in row]
+    page = write_report(folder).read_text()
+    assert f"&lt;{K}" in page
+    assert "withheld" in page
+
+
+def test_the_same_model_whether_counts_are_withheld_or_not(
+    few: tuple[Path, Cohort, list[Tapped]], tmp_path: Path
+) -> None:
+    folder, cohort, _ = few
+    tapped_run(cohort, tmp_path / "plain", config_of(0), lambda kind, fields: None)
+    found = [json.loads((path / "summary.json").read_text())["model_sha256"] for path in (folder, tmp_path / "plain")]
+    assert found[0] == found[1]
+
+
+def test_a_site_refuses_a_run_below_its_floor(few: tuple[Path, Cohort, list[Tapped]]) -> None:
+    _, cohort, heard = few
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    asked = next(message for _, message in heard if message.metadata.message_type == MessageType.QUERY)
+    folder = cohort.site_folder("site-1")
+    for floor in (K, K + 1):
+        node = {"site-folder": str(folder), "memory-folder": str(folder / "memory"), "min-count": floor}
+        message = Message(asked.content, 2, MessageType.QUERY)
+        reply = make_client_app(_located_by_node)(message, Context(1, 2, node, RecordDict(), {}))
+        said = "privacy.min_count: expected at least 4, this site's floor, got 3; say privacy.min_count=4"
+        assert failure_of(reply) == (None if floor == K else (said, said))
