@@ -177,8 +177,16 @@ def is_finished(folder: Path) -> bool:
 
 
 def _check_same(folder: Path, asked: dict[str, Any], cohort_sha256: str) -> None:
-    """Refuse to go on with a run under other settings than it began with; where and how it runs may change."""
-    begun = yaml.safe_load((folder / "config.yaml").read_text())
+    """Refuse to go on with a run under other settings than it began with; where and how it runs may change.
+
+    A setting younger than the run had its default.
+    """
+    begun, default = (
+        yaml.safe_load((folder / "config.yaml").read_text()),
+        json.loads(json.dumps(dataclasses.asdict(Config()))),
+    )
+    for group, value in default.items():
+        begun[group] = {**value, **begun.get(group, {})} if isinstance(value, dict) else begun.get(group, value)
     changed = sorted(
         f"{group}.{key}" if key else group
         for group in asked
