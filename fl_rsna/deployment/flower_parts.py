@@ -4,6 +4,7 @@ Where one has moved, nothing is started and the user reads which; a new version 
 """
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fl_rsna.deployment.gate import App
+from fl_rsna.deployment.launch import unproxied
 
 UNREGISTERED, ENDED = "unregistered", "finished"
 
@@ -74,6 +76,7 @@ def control(superlink: str, ca: bytes) -> Iterator["Control"]:
     """The Control API of the SuperLink at `host:port` on this machine, over TLS."""
     client = part("flwr.supercore.control", "ControlHttpClient")
     versions = part("flwr.supercore.interceptors", "RuntimeVersionHttpInterceptor")
+    os.environ.update(unproxied())
     opened = client.from_server_address(
         superlink, insecure=False, root_certificates=ca, interceptors=[versions(component_name="flwr CLI")]
     )

@@ -30,8 +30,16 @@ def environment(state: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S,
+        **unproxied(),
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
+
+
+def unproxied() -> dict[str, str]:
+    """What keeps calls to this machine itself from a proxy that the environment may name."""
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = ",".join(dict.fromkeys([*filter(None, named.split(",")), "localhost", "127.0.0.1"]))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def write_program(path: Path, words: list[str]) -> None:

@@ -32,8 +32,8 @@ def run_superlink(certificates: Path, state: Path, host: str, port: int) -> bool
     """Serve until SIGTERM or Ctrl-C, with state in `state`; whether it ever served. Raises ValueError for what cannot be started."""
     files = server_files(*(certificates / name for name in ("ca.crt", "server.crt", "server.key")))
     with _sole_user(state):
-        _enter(state)
         sockets = listening(host, port)
+        _enter(state)
         server = uvicorn.Server(_configured(files, state, sockets[0].getsockname()[1]))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends in order, then raises the signal again
         _say(_first_line(files, sockets))

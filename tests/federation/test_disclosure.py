@@ -223,7 +223,7 @@ def test_the_common_prior_is_of_those_that_tell(cohort: Cohort) -> None:
     counted = dict.fromkeys(ICH.labels, 5)
     sites = [
         Site(
-            name=f"site-{i}", node_id=i, cohort_sha256="", task="ich", controls={}, patients=frozenset(),
+            name=f"site-{i}", node_id=i, version="", cohort_sha256="", task="ich", controls={}, patients=frozenset(),
             counts={"train": {"patients": 3, "slices": 9, "positives": {**counted, "any": positives}}},
         )
         for i, positives in enumerate((None, 4))
