@@ -70,14 +70,14 @@ def write_cohort(
         check_names(site.name for site in sites)
     in_two = overlaps(sites)
     assert not in_two, f"{group.plural} in two places: {in_two}"
-    tables = _site_tables(prepared.index, sites, group_column(group, task))
+    tables = site_tables(prepared.index, sites, group_column(group, task))
     facts = _cohort_facts(
         folder.name, prepared, sites, tables, task, settings, group, noise_record(noise or {}, tables)
     )
     with built_whole(folder) as building:
         for name, table in tables.items():
-            _write_site(building / name, table, prepared.folder / "images")
-            (building / name / "site.json").write_text(json.dumps(_site_facts(name, facts), indent=2) + "\n")
+            write_site(building / name, table, prepared.folder / "images")
+            (building / name / "site.json").write_text(json.dumps(site_facts(name, facts), indent=2) + "\n")
         if layout is Layout.s0:
             write_s0(building, tables, prepared.index, unlabelled, task.labels)
         (building / "cohort.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -118,7 +118,7 @@ def _cohort_facts(
     }
 
 
-def _site_facts(site: str, facts: dict[str, Any]) -> dict[str, Any]:
+def site_facts(site: str, facts: dict[str, Any]) -> dict[str, Any]:
     """What a site's site.json holds of its cohort's facts."""
     noise = facts.get("noise", {})
     return {
@@ -184,7 +184,7 @@ def _disjoint(everyone: pd.DataFrame, task: Task, group: Group) -> dict[str, Any
     }  # fmt: skip
 
 
-def _site_tables(index: pd.DataFrame, sites: list[SitePatients], key: str) -> dict[str, pd.DataFrame]:
+def site_tables(index: pd.DataFrame, sites: list[SitePatients], key: str) -> dict[str, pd.DataFrame]:
     """The rows of each site, sorted by image, with the part each belongs to as the column `split`."""
     members = [getattr(site, part) for site in sites for part in PARTS]
     place_of = {id_: place for place, ids in enumerate(members) for id_ in ids}
@@ -207,6 +207,6 @@ def _rejected(folder: Path) -> dict[str, Any]:
     return {"rejected": read_facts(facts, f"expected {facts}").get("rejected", {})} if facts.exists() else {}
 
 
-def _write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:
+def write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:
     link_images(table["image_id"], images, folder / "images")
     write_csv(pa.Table.from_pandas(table, preserve_index=False), folder / "index.csv")  # floats to the last bit

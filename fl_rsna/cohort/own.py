@@ -1,0 +1,101 @@
+"""A cohort that nobody dealt: every hospital makes its own site's folder from its own data, the coordinator the test site.
+
+What makes it one cohort is what its hospitals agreed on: its name, the task with its labels, the kind and size of images, and that
+patients stay whole. The cohort's sha256 is of that and of no data, so each computes it alone, and the roll call finds who did not
+keep to it.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_rsna.cohort.assignment import NAME
+from fl_rsna.cohort.dealing import MIN_PATIENTS
+from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.partitioners import Group, group_column, rarest_labels, take_stratified
+from fl_rsna.cohort.sites import WHAT, Cohort, counts, read_cohort, site_facts, site_tables, write_site
+from fl_rsna.cohort.split import TEST_SITE, SitePatients
+from fl_rsna.cohort.whole import built_whole, write_whole
+from fl_rsna.task import Task
+
+
+def agreed(cohort: str, prepared: Prepared, task: Task) -> dict[str, Any]:
+    """What hospitals agree on, with the sha256 that follows from it."""
+    _check_name("--cohort", cohort)
+    values = (task.name, list(task.labels), prepared.image.value, prepared.size, Group.patient.value)
+    what = {"name": cohort, **dict(zip(WHAT, values, strict=True)), "leaky": False}
+    return {**what, "sha256": hashlib.sha256(json.dumps(what).encode()).hexdigest()}
+
+
+def write_own_site(
+    folder: Path, prepared: Prepared, task: Task, site: str, *, validation: float, seed: int
+) -> dict[str, Any]:
+    """Write `folder`/<site> with all patients of the prepared data, some of them to validate on; its site.json.
+
+    All or nothing. Raises ValueError for a name that cannot be, a folder that exists, and data that do not suffice.
+    """
+    _check_name("--site", site)
+    if site == TEST_SITE:
+        raise ValueError(
+            f"--site: expected a hospital's name, got {TEST_SITE}; the coordinator says --hospitals instead"
+        )
+    rarest = rarest_labels(_labelled(prepared, task), task)
+    if len(rarest) < MIN_PATIENTS:
+        raise ValueError(
+            f"--prepared: expected {MIN_PATIENTS} patients or more in {prepared.folder}, got {len(rarest)}; add data"
+        )
+    apart, train = take_stratified(rarest, validation, np.random.default_rng(seed))
+    patients = SitePatients(name=site, train=tuple(train), validation=tuple(apart))
+    return _write(folder, prepared, task, patients)
+
+
+def write_own_test_site(
+    folder: Path, prepared: Prepared, task: Task, hospitals: Sequence[str], settings: dict[str, Any]
+) -> Cohort:
+    """Write `folder`/test-site with all patients of the coordinator's data, and cohort.json, which names the hospitals."""
+    for name in hospitals:
+        _check_name("--hospitals", name)
+    if len({name.lower() for name in (*hospitals, TEST_SITE)}) <= len(hospitals):
+        raise ValueError(f"--hospitals: expected each name once and none called {TEST_SITE}, got {' '.join(hospitals)}")
+    index = _labelled(prepared, task)
+    patients = SitePatients(name=TEST_SITE, test=tuple(sorted(index[task.group_key].unique())))
+    held = _write(folder, prepared, task, patients)["counts"]
+    facts = {
+        **agreed(folder.name, prepared, task),
+        "prepared": {"folder": prepared.folder.name, "index_sha256": prepared.index_sha256},
+        "settings": settings,
+        "sites": {**{name: {} for name in hospitals}, TEST_SITE: held},  # what hospitals hold, the roll call tells
+        "disjoint": {"by": group_column(Group.patient, task), "shared_patients": {}, "patients": len(patients.test)},
+    }
+    write_whole(folder / "cohort.json", (json.dumps(facts, indent=2) + "\n").encode())
+    return read_cohort(folder)
+
+
+def _write(folder: Path, prepared: Prepared, task: Task, patients: SitePatients) -> dict[str, Any]:
+    """One site's folder; what it was given to say of itself, and its counts."""
+    facts, place = site_facts(patients.name, agreed(folder.name, prepared, task)), folder / patients.name
+    if place.exists():
+        raise ValueError(f"{place}: expected no such folder; delete it to make it anew")
+    [table] = site_tables(prepared.index, [patients], group_column(Group.patient, task)).values()
+    with built_whole(place) as building:
+        write_site(building, table, prepared.folder / "images")
+        (building / "site.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return {**facts, "counts": counts(table, task)}
+
+
+def _labelled(prepared: Prepared, task: Task) -> Any:
+    missing = [label for label in task.labels if label not in prepared.index]
+    if missing:
+        raise ValueError(
+            f"--prepared: expected labelled data, got {prepared.folder} without {', '.join(missing)}; prepare it with data.labels"
+        )
+    return prepared.index
+
+
+def _check_name(word: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{word}: expected letters, digits, blanks, dots and dashes, 60 at most, got {name!r}")

@@ -1,0 +1,87 @@
+"""python -m fl_rsna.own_site: one site's folder from a hospital's own prepared data, when nobody deals the cohort.
+
+Each hospital:     python -m fl_rsna.own_site --cohort stroke-2026 --prepared prepared/ours --site hospital-a
+The coordinator:   python -m fl_rsna.own_site --cohort stroke-2026 --prepared prepared/test --hospitals hospital-a hospital-b
+Everybody reads the same twelve digits, or they did not prepare alike.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.cohort.index import Prepared, read_facts, read_prepared
+from fl_rsna.cohort.own import write_own_site, write_own_test_site
+from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.cohort_name import partition_settings
+from fl_rsna.command import ending
+from fl_rsna.config import Config
+from fl_rsna.task import Task, TaskName, named_task
+
+
+def own_site(words: argparse.Namespace) -> None:
+    """Make the folder and say what it holds."""
+    prepared, task = read_any(words.prepared)
+    folder: Path = words.sites / words.cohort
+    if words.hospitals:
+        cohort = write_own_test_site(folder, prepared, task, words.hospitals, _settings(words, prepared))
+        name, sha256, held = TEST_SITE, cohort.sha256, cohort.facts["sites"][TEST_SITE]
+    else:
+        made = write_own_site(folder, prepared, task, words.site, validation=words.validation, seed=words.seed)
+        name, sha256, held = words.site, made["cohort_sha256"], made["counts"]
+    parts = ", ".join(
+        f"{part['slices']} slices of {part['patients']} patients to {name}" for name, part in held.items()
+    )
+    print(f"{folder / name}: {parts}")
+    print(f"cohort {words.cohort} ({sha256[:12]}): everybody who takes part must read these twelve digits")
+
+
+def read_any(folder: Path) -> tuple[Prepared, Task]:
+    """Prepared data of whatever task it was prepared for; raises ValueError when there is none."""
+    missing = f"--prepared: no prepared data at {folder}; run python -m fl_rsna.prepare first"
+    stated = read_facts(folder / "prepare.json", missing).get("task")
+    if stated not in set(TaskName):
+        raise ValueError(
+            f"--prepared: expected data for one of {', '.join(TaskName)}, got {stated} in {folder}; prepare again"
+        )
+    task = named_task(TaskName(stated))
+    return read_prepared(folder, task), task
+
+
+def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
+    """As partition records them, so that partition.name= takes this cohort like any other."""
+    config = Config()
+    config.data.name, config.partition.kind, config.partition.name = (
+        prepared.folder.name,
+        PartitionKind.explicit,
+        words.cohort,
+    )
+    config.partition.num_sites = len(words.hospitals)
+    return partition_settings(config)
+
+
+def _share(text: str) -> float:
+    if not 0 < (share := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text}")
+    return share
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m fl_rsna.own_site", description="Make one site's folder from own data."
+    )
+    parser.add_argument("--cohort", required=True, help="the name that all hospitals agreed on")
+    parser.add_argument("--prepared", type=Path, required=True, metavar="prepared/<name>")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--site", help="a hospital's name")
+    who.add_argument(
+        "--hospitals", nargs="+", metavar="SITE", help="at the coordinator: all of them; its data are the test site"
+    )
+    parser.add_argument("--validation", type=_share, default=0.2, help="share of a hospital's patients; default: 0.2")
+    parser.add_argument("--seed", type=int, default=0, help="of who validates; default: 0")
+    parser.add_argument("--sites", type=Path, default=Path("site_data"), help="default: site_data")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    ending(lambda: own_site(parsed()))

@@ -1,0 +1,91 @@
+"""Hospitals that never saw each other's data make one cohort."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny import SIZE, tiny_config, tiny_prepared
+
+from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.own import write_own_site, write_own_test_site
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.dataset import open_site
+from fl_rsna.runs import start_run
+from fl_rsna.task import ICH
+
+HOSPITALS = ("hospital-a", "hospital-b")
+
+
+def of_patients(prepared: Prepared, first: str) -> Prepared:
+    """The same folder, patients called after a hospital."""
+    index = prepared.index.assign(
+        **{name: first + prepared.index[name] for name in ("patient_id", "study_id", "series_id")}
+    )
+    return Prepared(
+        folder=prepared.folder, task=prepared.task, labels=prepared.labels, image=prepared.image, size=SIZE,
+        index_sha256=prepared.index_sha256, index=index,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Cohort:
+    """Each where only its own data is; the sites' folders are then brought together to be looked at."""
+    for name in HOSPITALS:
+        prepared = of_patients(tiny_prepared(tmp_path / name / "prepared"), name)
+        write_own_site(tmp_path / name / "stroke", prepared, ICH, name, validation=0.25, seed=0)
+    own = of_patients(tiny_prepared(tmp_path / "coordinator" / "prepared"), "test")
+    cohort = write_own_test_site(tmp_path / "coordinator" / "stroke", own, ICH, HOSPITALS, {"kind": "explicit"})
+    for name in HOSPITALS:
+        shutil.copytree(tmp_path / name / "stroke" / name, cohort.folder / name)
+    return cohort
+
+
+def test_all_compute_the_same_cohort(made: Cohort) -> None:
+    assert made.sites == HOSPITALS
+    for name in (*HOSPITALS, "test-site"):
+        data = open_site(made.site_folder(name), image_size=SIZE)
+        assert (data.name, data.cohort_sha256, data.task) == (name, made.sha256, "ich")
+
+
+def test_every_patient_is_in_one_part(made: Cohort) -> None:
+    index = pd.read_csv(made.site_folder("hospital-a") / "index.csv")
+    assert index.groupby("patient_id")["split"].nunique().eq(1).all()
+    assert index.drop_duplicates("patient_id")["split"].value_counts().to_dict() == {"train": 14, "validation": 4}
+    assert set(pd.read_csv(made.site_folder("test-site") / "index.csv")["split"]) == {"test"}
+
+
+def test_they_can_train_together(made: Cohort, tmp_path: Path) -> None:
+    """The roll call takes them for one cohort of disjoint patients."""
+    config, run = tiny_config(rounds=1), tmp_path / "run"
+    server = make_server_app(lambda context: (config, made, start_run(run, config, made, "cpu", ())))
+    run_local(server, lambda: app_for_cohort(made.folder, run / "site_memory"), num_sites=2, workers=0)
+    assert (run / "model.safetensors").exists()
+
+
+def test_what_was_not_agreed_makes_another_cohort(tmp_path: Path) -> None:
+    kinds = {kind: tiny_prepared(tmp_path / kind, image=kind) for kind in ImageKind}
+    names = {("one", ImageKind.hu), ("one", ImageKind.windows), ("two", ImageKind.hu)}
+    found = {
+        write_own_site(tmp_path / kind / name, kinds[kind], ICH, "a", validation=0.2, seed=0)["cohort_sha256"]
+        for name, kind in names
+    }
+    assert len(found) == len(names)
+
+
+def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
+    prepared, folder = tiny_prepared(tmp_path / "prepared"), tmp_path / "stroke"
+    write_own_site(folder, prepared, ICH, "a", validation=0.2, seed=0)
+    with pytest.raises(ValueError, match="expected no such folder"):
+        write_own_site(folder, prepared, ICH, "a", validation=0.2, seed=0)
+    for name in ("", "a/b", "test-site"):
+        with pytest.raises(ValueError, match="--site: expected"):
+            write_own_site(folder, prepared, ICH, name, validation=0.2, seed=0)
+    for names in (["a", "A"], ["test-site"]):
+        with pytest.raises(ValueError, match="--hospitals: expected"):
+            write_own_test_site(folder, prepared, ICH, names, {})
+    assert sorted(path.name for path in folder.iterdir()) == ["a"]
