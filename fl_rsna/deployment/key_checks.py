@@ -1,7 +1,5 @@
 """Whether a site's keys are what its SuperNode needs: there, of the right kind, its own and nobody else's, not about to end."""
 
-import base64
-import hashlib
 import ipaddress
 import os
 import stat
@@ -11,15 +9,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_ssh_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.data_checks import each
+from fl_rsna.deployment.certificates import public_openssh
+from fl_rsna.deployment.key_folder import key_fingerprint
 from fl_rsna.deployment.node import CA, LOOPBACK, NODE_KEY, RUNTIME
 
 SOON = timedelta(days=30)
@@ -62,10 +57,8 @@ def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def fingerprint(key: ec.EllipticCurvePrivateKey) -> str:
-    """Of its public part, as `ssh-keygen -l` shows it."""
-    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    """Of its public part, as `ssh-keygen -l` and the coordinator show it."""
+    return key_fingerprint(public_openssh(key, ""))
 
 
 def check_authority(path: Path) -> Check:

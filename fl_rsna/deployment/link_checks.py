@@ -13,13 +13,11 @@ from pathlib import Path
 
 from cryptography import x509
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.supercore.error import ApiErrorCode, FlowerError
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fl_rsna.checkup.checks import Check, State
+from fl_rsna.checkup.data_checks import each
+from fl_rsna.deployment.flower_parts import as_flower_writes, part
 from fl_rsna.deployment.key_checks import SOON, fingerprint, read_certificate, read_node_key
 from fl_rsna.deployment.node import CA, NODE_KEY, Node, address_of
 from fl_rsna.deployment.unreachable import TIMEOUT_S, no_link, proxy_for, why_not
@@ -52,7 +50,7 @@ def check_link(node: Node) -> list[Check]:
     if answer.check.state is problem:
         return checks
     clock = check_clock(answer.ahead_s) if answer.date else _no_clock()
-    return [*checks, clock, check_registered(node)]
+    return [*checks, clock, *each("registered", lambda: [check_registered(node)])]
 
 
 def trusting(authority: Path) -> ssl.SSLContext:
@@ -142,10 +140,11 @@ def _no_clock() -> Check:
 def check_registered(node: Node) -> Check:
     """Ask to be activated as a SuperNode does, with a heartbeat interval that no SuperLink takes: nothing changes there."""
     key = read_node_key(node.keys / NODE_KEY)
-    interceptors = [NodeAuthHttpInterceptor(key, key.public_key())]
-    request = ActivateNodeRequest(public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=NO_INTERVAL)
-    client = FleetHttpClient.from_server_address(
-        node.superlink, insecure=False, root_certificates=str(node.keys / CA), interceptors=interceptors
+    signing = part("flwr.supernode.node_auth_http_interceptor", "NodeAuthHttpInterceptor")(key, key.public_key())
+    asked = part("flwr.proto.fleet_pb2", "ActivateNodeRequest")
+    request = asked(public_key=as_flower_writes(key.public_key()), heartbeat_interval=NO_INTERVAL)
+    client = part("flwr.supernode.fleet_http_client", "FleetHttpClient").from_server_address(
+        node.superlink, insecure=False, root_certificates=str(node.keys / CA), interceptors=[signing]
     )
     try:
         with client:
