@@ -17,8 +17,9 @@ from fl_rsna.deployment.link_checks import check_link
 from fl_rsna.deployment.node import Node
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.console import console
+from fl_rsna.version import code_version
 
-VERSIONS = ("fl-rsna", "flwr", "torch")  # that every site and the coordinator should have alike
+VERSIONS = ("flwr", "torch")  # that every site and the coordinator should have alike, beside our own code
 
 ok, warning, problem = State.ok, State.warning, State.problem
 
@@ -69,8 +70,9 @@ def _again(node: Node) -> list[Check]:
 
 
 def check_versions() -> Check:
-    """To be read out and compared; a site with another model layout is refused by the roll call."""
-    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
+    """To be read out and compared: the roll call refuses a site that runs other code."""
+    of_others = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
+    found = f"fl-rsna {code_version()}, {of_others}"
     return Check(
         what="versions", state=ok, found=f"{found}, Python {platform.python_version()}: compare with the coordinator's"
     )
