@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fl_rsna.choices import Device
 from fl_rsna.command import ending
+from fl_rsna.deployment.link_checks import wait_until_admitted
 from fl_rsna.deployment.node import Node, address_of, start_node
 from fl_rsna.deployment.readiness import examine_site, refuse_unready
 
@@ -22,6 +23,7 @@ def start(node: Node) -> None:
     """Say which site this is, and become its SuperNode."""
     held = refuse_unready(node)
     print(f"{held.says()}; SuperLink {node.superlink}", flush=True)
+    wait_until_admitted(node)
     start_node(node)
 
 

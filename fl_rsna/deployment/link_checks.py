@@ -3,6 +3,7 @@
 import http.client
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import httpx
 from cryptography import x509
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 from flwr.supercore.error import ApiErrorCode, FlowerError
@@ -138,7 +140,26 @@ def _no_clock() -> Check:
 
 
 def check_registered(node: Node) -> Check:
-    """Ask to be activated as a SuperNode does, with a heartbeat interval that no SuperLink takes: nothing changes there."""
+    """Whether the SuperLink knows this node's key."""
+    return registered_by(asked_for(node), fingerprint(read_node_key(node.keys / NODE_KEY)))
+
+
+def wait_until_admitted(node: Node, again_s: float = 10.0) -> None:
+    """Wait while the SuperLink says that it does not know this node's key, where a SuperNode would end; whatever else, go on."""
+    told = False
+    while _code_of(asked_for(node)) == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+        if not told:
+            key = fingerprint(read_node_key(node.keys / NODE_KEY))
+            print(f"the SuperLink does not know the key {key} yet; waiting until the coordinator admits it", flush=True)
+        told = True
+        time.sleep(again_s)
+
+
+def asked_for(node: Node) -> Exception | None:
+    """Ask to be activated as a SuperNode does, with a heartbeat interval that no SuperLink takes: nothing changes there.
+
+    What is raised then says whether the key is known; None would be a SuperLink that takes any interval.
+    """
     key = read_node_key(node.keys / NODE_KEY)
     signing = part("flwr.supernode.node_auth_http_interceptor", "NodeAuthHttpInterceptor")(key, key.public_key())
     asked = part("flwr.proto.fleet_pb2", "ActivateNodeRequest")
@@ -149,30 +170,31 @@ def check_registered(node: Node) -> Check:
     try:
         with client:
             client.ActivateNode(request)
-    except Exception as error:  # httpx's, which comes with Flower
-        return registered_by(error, fingerprint(key))
-    return Check(
-        what="registered",
-        state=warning,
-        found="it took this node without asking for more",
-        change="ask the coordinator which Flower runs there",
-    )
+    except (httpx.HTTPError, RuntimeError) as error:
+        return error
+    return None
 
 
-def registered_by(error: Exception, print_: str) -> Check:
+def _code_of(error: Exception | None) -> int | None:
+    """Flower's number for a refusal."""
+    told = FlowerError.from_json(error.response.text) if isinstance(error, httpx.HTTPStatusError) else None
+    return told.code if told else None
+
+
+def registered_by(error: Exception | None, key: str) -> Check:
     """What the SuperLink's refusal says of this node's key."""
-    reply = getattr(error, "response", None)
-    told = FlowerError.from_json(reply.text) if reply is not None else None
-    match told.code if told else None:
+    state = problem
+    match _code_of(error):
         case ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:
             return Check(what="registered", state=ok, found="the SuperLink knows this node's key")
         case ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+            found = f"the SuperLink does not know the key {key}"
             change = "send authorized/<site>.pub to the coordinator, and compare the fingerprint by telephone"
-            found = f"the SuperLink does not know the key {print_}"
-            return Check(what="registered", state=problem, found=found, change=change)
-    status = getattr(reply, "status_code", None)
-    if status == http.HTTPStatus.UNAUTHORIZED:
-        found, change = "the SuperLink refuses what this node's key signs", "look at the clock above"
-    else:
-        found, change = f"the SuperLink cannot be asked: {told.message if told else error}", "ask the coordinator"
-    return Check(what="registered", state=problem, found=found, change=change)
+        case _ if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+            found, change = "the SuperLink refuses what this node's key signs", "look at the clock above"
+        case _ if error is None:
+            state, found = warning, "it took a heartbeat interval that Flower refuses"
+            change = "ask the coordinator which Flower runs there"
+        case _:
+            found, change = f"the SuperLink cannot be asked: {str(error).splitlines()[0]}", "ask the coordinator"
+    return Check(what="registered", state=state, found=found, change=change)

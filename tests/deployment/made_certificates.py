@@ -84,9 +84,15 @@ def write_keys(folder: Path, authority: Signed) -> Path:
 
 @contextmanager
 def superlink(
-    certificate: Signed, folder: Path, code: int | None = 2003, status: int = 400, health: int = 200, date: str = ""
+    certificate: Signed,
+    folder: Path,
+    codes: Sequence[int | None] = (2003,),
+    status: int = 400,
+    health: int = 200,
+    date: str = "",
 ) -> Iterator[str]:
-    """host:port of a server that answers /health, and to every POST a Flower error of this code."""
+    """host:port of a server that answers /health, and POSTs with Flower's errors of these codes in turn, the last one for ever."""
+    left = list(codes)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -94,6 +100,7 @@ def superlink(
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            code = left.pop(0) if len(left) > 1 else left[0]
             self._say(status, json.dumps({"code": code, "detail": "refused"} if code else {"detail": "no"}).encode())
 
         def _say(self, status_: int, body: bytes) -> None:

@@ -1,6 +1,7 @@
 """Every way in which a site cannot reach its SuperLink has a sentence of its own."""
 
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
@@ -10,7 +11,7 @@ import pytest
 from made_certificates import Signed, serving, signed, superlink, write_keys
 
 from fl_rsna.checkup.checks import Check, State
-from fl_rsna.deployment.link_checks import AHEAD_S, BEHIND_S, check_clock, check_link
+from fl_rsna.deployment.link_checks import AHEAD_S, BEHIND_S, check_clock, check_link, wait_until_admitted
 from fl_rsna.deployment.node import Node, free_port
 from fl_rsna.deployment.unreachable import why_not
 
@@ -33,8 +34,7 @@ def node(tmp_path: Path, authority: Signed) -> Node:
 
 
 def looked(node: Node, superlink: str) -> dict[str, Check]:
-    asked = Node(folder=node.folder, state=node.state, keys=node.keys, superlink=superlink)
-    return {check.what: check for check in check_link(asked)}
+    return {check.what: check for check in check_link(replace(node, superlink=superlink))}
 
 
 def test_a_superlink_that_knows_this_node(node: Node, authority: Signed, tmp_path: Path) -> None:
@@ -51,10 +51,20 @@ def test_a_superlink_that_knows_this_node(node: Node, authority: Signed, tmp_pat
 def test_a_superlink_that_refuses_this_node(
     node: Node, authority: Signed, tmp_path: Path, code: int | None, status: int, said: str
 ) -> None:
-    with superlink(signed("server", authority), tmp_path, code, status) as address:
+    with superlink(signed("server", authority), tmp_path, [code], status) as address:
         found = looked(node, address)["registered"]
     assert found.state is State.problem
     assert said in found.found
+
+
+def test_a_start_waits_until_the_key_is_admitted(
+    node: Node, authority: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with superlink(signed("server", authority), tmp_path, [2004, 2004, 2003]) as address:
+        wait_until_admitted(replace(node, superlink=address), again_s=0)
+    assert capsys.readouterr().out.count("waiting until the coordinator admits it") == 1
+    wait_until_admitted(replace(node, superlink=f"127.0.0.1:{free_port()}"), again_s=0)  # the SuperNode's to wait for
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
