@@ -35,7 +35,7 @@ def parsed() -> tuple[Node, bool]:
     parser.add_argument("--keys", type=Path, required=True, help="node.key, ca.crt and runtime.* of this site")
     parser.add_argument("--superlink", required=True, metavar="HOST:PORT")
     parser.add_argument("--name", help="the site that --folder must be, e.g. site-1")
-    parser.add_argument("--min-count", type=_count, help="the least count of patients or slices that leaves this site")
+    parser.add_argument("--min-count", type=_count, help="refuse runs with a smaller privacy.min_count; default: 0")
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.auto, help="default: auto")
     parser.add_argument("--port", type=int, help="of the SuperNode's own API on 127.0.0.1; default: a free one")
     parser.add_argument("--check", action="store_true", help="look at everything, say a line a check, start nothing")

@@ -23,7 +23,7 @@ class Node:
     """What a site is started with.
 
     `folder` is only read; all that is written goes to `state`. `name` is the site that the folder must be; `min_count`
-    the least count that leaves the site, by the site's own word; `port` that of the SuperNode's API on loopback.
+    the least privacy.min_count of a run it takes part in; `port` that of the SuperNode's API on loopback.
     """
 
     folder: Path
