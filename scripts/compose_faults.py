@@ -10,30 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from compose_run import PROJECT, Run, call, compose, container, ending, events, instead, kill, model_of, start, wait_for
 
 OTHER_COHORT, OTHER_IMAGE = "other", f"{PROJECT}:other"  # made by compose_e2e.sh
 CUT_OFF_S = 10
 TINY = {"driver": "local", "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": "size=256k,mode=1777"}}
-LOOK_AROUND = """
-import json, os, socket, ssl, tempfile, urllib.error, urllib.request
-def works(act, *words):
-    try:
-        act(*words)
-    except OSError:
-        return False
-    return True
-writes = [path for path in ("/", "/keys", "/site", "/state", "/tmp", "/work") if works(tempfile.TemporaryFile, "w", -1, None, None, None, None, path)]
-places = {"superlink": 9092, "site-2": 9094, "1.1.1.1": 443, "pypi.org": 443}
-reaches = [place for place, port in places.items() if works(socket.create_connection, (place, port), 3)]
-knows = ssl.create_default_context(cafile="/keys/ca.crt")
-try:
-    control = urllib.request.urlopen(urllib.request.Request("https://superlink:9092/v1/control/start-run", b""), context=knows).status
-except urllib.error.HTTPError as error:
-    control = error.code
-print(json.dumps({"user": "root" if os.getuid() == 0 else "not root", "writes": writes, "reaches": reaches, "control": control}))
-"""
+LOOK_AROUND = Path(__file__).with_name("compose_look_around.py")
 
 
 @dataclass(frozen=True)
@@ -47,7 +31,7 @@ class Row:
 
 def fenced_in(words: list[str], model: str) -> Row:
     """What code that runs at a site could do there, by trying it."""
-    seen = json.loads(compose("exec", "-T", "site-1", "python", "-c", LOOK_AROUND))
+    seen = json.loads(compose("exec", "-T", "site-1", "python", "-c", LOOK_AROUND.read_text()))
     return Row(
         "code at a site looks around",
         "docker compose exec site-1 python",
@@ -147,37 +131,55 @@ def other_version(words: list[str], model: str) -> Row:
 
 
 def killed_server(words: list[str], model: str) -> Row:
-    def kill_both() -> None:
-        call("docker", "kill", "--signal", "KILL", container("superlink"), container("coordinator"))
-
+    """The superlink alone, whose run the coordinator takes up again; then, in the next round, both."""
+    run = start("killed-server", words)
+    wait_for(run, "round_start", round=1)
+    kill("superlink")
+    call("docker", "start", container("superlink"))
+    alone = wait_for(run, "round_end", round=1)
+    how = "docker kill -s KILL superlink in round 1; in round 2 superlink and coordinator"
     return resumed(
-        "killed-server", words, model, "superlink and coordinator die", "docker kill -s KILL both", kill_both
+        run,
+        words,
+        model,
+        f"superlink dies ({'the run went on' if alone else 'the run was over'}); then both",
+        how,
+        kill_both,
     )
 
 
+def kill_both() -> None:
+    kill("superlink", "coordinator")
+
+
 def taken_down(words: list[str], model: str) -> Row:
-    def take_down() -> None:
-        compose("down", "--timeout", "5")
+    run = start("taken-down", words)
+    return resumed(
+        run,
+        words,
+        model,
+        "everything is taken down",
+        "docker compose down in round 2",
+        lambda: compose("down", "--timeout", "5"),
+    )
 
-    return resumed("taken-down", words, model, "everything is taken down", "docker compose down", take_down)
 
-
-def resumed(name: str, words: list[str], model: str, what: str, how: str, stop: Callable[[], None]) -> Row:
-    run = start(name, words)
-    wait_for(run, "round_end", round=1)
-    reported = events(name, "round_end")
+def resumed(run: Run, words: list[str], model: str, what: str, how: str, stop: Callable[[], object]) -> Row:
+    """Stop it all in round 2, and start it again."""
+    wait_for(run, "round_start", round=2)
+    reported = events(run.name, "round_end")
     stop()
     ending(run)
     compose("up", "-d")
-    last = ending(start(name, [*words, "resume=true"]))
-    kept = events(name, "round_end")[: len(reported)] == reported
-    from_ = [event["round"] for event in events(name, "resumed")]
+    last = ending(start(run.name, [*words, "resume=true"]))
+    kept = events(run.name, "round_end")[: len(reported)] == reported
+    after = [event["round"] for event in events(run.name, "resumed")]
     return Row(
-        f"{what} after round 1",
+        what,
         f"{how}; up; coordinator with resume=true",
         f"goes on after round 1, model {model}",
-        f"exit code {last.code}; goes on after round {from_}, {'all' if kept else 'not all'} kept, model {model_of(name)}",
-        last.code == 0 and bool(reported) and kept and model_of(name) == model,
+        f"exit code {last.code}; taken up after rounds {after}, {'all' if kept else 'not all'} kept, model {model_of(run.name)}",
+        last.code == 0 and bool(reported) and kept and model_of(run.name) == model,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 COMPOSE = os.environ.get("COMPOSE", "docker compose").split()
 PROJECT = os.environ.get("COMPOSE_PROJECT_NAME", Path.cwd().name)
-LIMIT_S = 240.0  # for the next thing to happen; later is called a hang
+LIMIT_S = float(os.environ.get("LIMIT_S", "300"))  # for the next thing to happen; later is called a hang
 LOOK_S = 0.25
 
 Event = dict[str, Any]

@@ -28,12 +28,12 @@ def services(*names: str) -> dict[str, dict[str, Any]]:
 
 def binds(service: dict[str, Any]) -> dict[str, bool]:
     """Folders and files of the host a service sees, and whether it may write there."""
-    mounts = [mount for mount in service["volumes"] if isinstance(mount, dict)]
+    mounts = [mount for mount in service.get("volumes", []) if isinstance(mount, dict)]
     return {mount["source"]: not mount.get("read_only", False) for mount in mounts}
 
 
 def volumes(service: dict[str, Any]) -> list[str]:
-    return [str(mount).split(":")[0] for mount in service["volumes"] if isinstance(mount, str)]
+    return [str(mount).split(":")[0] for mount in service.get("volumes", []) if isinstance(mount, str)]
 
 
 SITES = {name: said for name, said in services(LOCAL, MORE).items() if ":site-" in name}
@@ -75,32 +75,42 @@ def test_a_site_elsewhere_sees_what_it_is_told_of_alone() -> None:
     assert not any(seen.values())
 
 
+def test_the_door_holds_an_address_and_nothing_else() -> None:
+    door = ALL[f"{LOCAL}:door"]
+    assert door["entrypoint"] == ["sleep", "infinity"]
+    assert "volumes" not in door
+
+
 def test_no_state_is_shared() -> None:
     states = [volume for said in services(LOCAL, MORE).values() for volume in volumes(said)]
-    assert len(states) == len(set(states)) == len(services(LOCAL, MORE))
+    assert len(states) == len(set(states))
     assert set(states) == {*read(LOCAL)["volumes"], *read(MORE)["volumes"]}
 
 
 def test_only_the_server_is_published_and_only_when_asked_for() -> None:
     published = {name: said["ports"] for name, said in services(*FILES).items() if "ports" in said}
-    assert list(published) == [f"{REMOTE}:superlink"]
-    (port,) = published[f"{REMOTE}:superlink"]
+    assert list(published) == [f"{REMOTE}:door"], "whose address is the superlink's"
+    (port,) = published[f"{REMOTE}:door"]
     assert port.startswith("${FL_BIND:-127.0.0.1}:"), "this machine alone, unless another address is named"
 
 
 def test_sites_reach_the_superlink_alone() -> None:
+    """It and the coordinator share one address, on which the superlink answers; its loopback is theirs alone."""
     assert read(LOCAL)["networks"] == {"federation": {"internal": True}}
+    beside = [f"{LOCAL}:superlink", f"{LOCAL}:coordinator"]
     for name, said in services(LOCAL, MORE).items():
-        if name.endswith(":coordinator"):
-            assert said["network_mode"] == "service:superlink"
+        if name in beside:
+            assert said["network_mode"] == "service:door"
+            assert "networks" not in said
         else:
-            assert said["networks"] == ["federation"]
+            assert list(said["networks"]) == ["federation"]
             assert "network_mode" not in said
+    assert services(LOCAL)[f"{LOCAL}:door"]["networks"]["federation"] == {"aliases": ["superlink"]}
 
 
 def test_up_starts_no_run() -> None:
     started = [name.split(":")[1] for name, said in services(LOCAL, MORE).items() if "profiles" not in said]
-    assert started == ["superlink", *(f"site-{number}" for number in range(1, 6))]
+    assert started == ["door", "superlink", *(f"site-{number}" for number in range(1, 6))]
 
 
 @pytest.mark.parametrize("name", ALL)
