@@ -17,7 +17,7 @@ from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config
 from fl_rsna.federation.client_app import _located_by_node, app_for_cohort, make_client_app
 from fl_rsna.federation.engines.local import run_local
-from fl_rsna.federation.messages import reply_failure
+from fl_rsna.federation.messages import Failure, reply_failure
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site_log import line_of, site_name
 from fl_rsna.federation.site_part import Place
@@ -95,7 +95,7 @@ def test_where_a_folder_is_packed(own_cohort: Cohort, tmp_path: Path) -> None:
 
 def test_a_failed_message_is_said_with_its_reason() -> None:
     sent = Message(RecordDict(), 1, MessageType.TRAIN, group_id="2")
-    line = line_of(sent, reply_failure(sent, ValueError("no image a.png")), "site-1")
+    line = line_of(sent, reply_failure(sent, Failure(error="no image a.png", traceback="")), "site-1")
     assert line == "site-1  round 2  train failed: no image a.png"
 
 
