@@ -25,6 +25,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/fl-rsna-e2e.XXXXXX")
 clean_up() {
   [[ -z ${KEEP:-} ]] || { echo "kept: $work, compose project $COMPOSE_PROJECT_NAME"; return; }
   cd "$work" && { [[ ! -f .env ]] || $COMPOSE down --volumes --timeout 2 >/dev/null 2>&1 || true; }
+  docker volume ls --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | xargs -r docker volume rm >/dev/null || true
   docker image rm --force "$FL_IMAGE" "${COMPOSE_PROJECT_NAME}:other" >/dev/null 2>&1 || true
   cd / && rm -rf "$work"
 }

@@ -36,7 +36,7 @@ class Run:
 @dataclass(frozen=True)
 class Ending:
     code: int | None  # None: not in time
-    said: str  # the last line
+    said: str  # the last line; docker-compose 1.29 adds the code
 
 
 def start(name: str, words: list[str]) -> Run:
@@ -68,7 +68,8 @@ def ending(run: Run) -> Ending:
         code = run.coordinator.wait(LIMIT_S)
     except subprocess.TimeoutExpired:
         run.coordinator.kill()
-    said = [line.strip() for line in run.log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = (line.strip() for line in run.log.read_text(errors="replace").splitlines())
+    said = [line for line in lines if line and not line.isdecimal()]
     return Ending(code, said[-1] if said else "nothing")
 
 
