@@ -88,10 +88,11 @@ class Optimizer(StrEnum):
 
 
 class EngineName(StrEnum):
-    """What runs the sites of a simulation."""
+    """What runs the sites: of a simulation, or machines of their own."""
 
     local = "local"
     ray = "ray"
+    deployment = "deployment"  # Flower's SuperLink and SuperNodes; said by the server, never by words
 
 
 class PrepareEngine(StrEnum):

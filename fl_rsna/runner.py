@@ -33,6 +33,10 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
     Raises RunFailed when it cannot finish, ValueError when it cannot begin.
     """
     check_packages(config.tracking)
+    if config.engine.name is EngineName.deployment:
+        raise ValueError(
+            "engine.name: expected local or ray, got deployment; between machines use python -m fl_rsna.coordinate"
+        )
     with sole_maker(folder):
         if config.resume and is_finished(folder):
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fl_rsna.choices import Baseline
+from fl_rsna.choices import Baseline, EngineName
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.cohort.whole import sole_maker
 from fl_rsna.compose import compose_config
@@ -70,6 +70,7 @@ def asked_for(context: Context) -> tuple[Config, Cohort, Path]:
             )
     config = compose_config(shlex.split(asked["overrides"]))
     check_deployable(config)
+    config.engine.name = EngineName.deployment
     return config, read_cohort(Path(asked["cohort"])), Path(asked["runs"]) / (config.run.name or default_run_name())
 
 

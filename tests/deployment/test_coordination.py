@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny_config
 
-from fl_rsna.choices import Baseline
+from fl_rsna.choices import Baseline, EngineName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
@@ -22,6 +22,7 @@ from fl_rsna.deployment.coordination import authority, cohort_asked, folder_aske
 from fl_rsna.deployment.key_folder import demo_files, write_new
 from fl_rsna.deployment.node import free_port
 from fl_rsna.deployment.server import check_deployable
+from fl_rsna.runner import run_federation
 from fl_rsna.runs import RunFolder
 
 
@@ -59,6 +60,13 @@ def test_a_run_that_is_there_is_resumed_only_when_asked(tmp_path: Path) -> None:
 def test_pooling_is_refused(baseline: Baseline) -> None:
     with pytest.raises(ValueError, match=r"baseline: expected none or local"):
         check_deployable(tiny_config(baseline=baseline))
+
+
+def test_no_simulation_is_a_deployment(cohort: Cohort, tmp_path: Path) -> None:
+    config = tiny_config(engine__name=EngineName.deployment)
+    with pytest.raises(ValueError, match=r"engine\.name: .* fl_rsna\.coordinate"):
+        run_federation(config, cohort, tmp_path / "run", ())
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_the_authority_nothing_is_asked(tmp_path: Path) -> None:
@@ -192,6 +200,7 @@ def test_between_machines_it_is_the_model_of_simulate_though_the_superlink_was_k
     ]
     subprocess.run([*simulated, "run.name=here"], check=True, capture_output=True, cwd=tmp_path)
     alike = [RunFolder(path).read_json("summary.json") for path in (folder, tmp_path / "here" / "here")]
+    assert [summary["engine"] for summary in alike] == ["deployment", "local"]
     assert alike[0]["model_sha256"] == alike[1]["model_sha256"]
     assert alike[0]["test_site"]["slice"]["any"] == alike[1]["test_site"]["slice"]["any"]
 
