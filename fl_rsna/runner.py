@@ -18,6 +18,7 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.federation.heartbeat import no_old_beats
 from fl_rsna.federation.messages import phase_of
+from fl_rsna.federation.records import STATE
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.federation.server_app import Story, make_server_app
@@ -48,7 +49,7 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
         except (BelowQuorum, FloatingPointError) as error:
             raise RunFailed(f"{error}; see {folder / 'events.jsonl'}") from None
         except ValueError:
-            if not (folder / "events.jsonl").exists():  # refused at the roll call, before anything was trained
+            if not (run.checkpoints / STATE).exists():  # refused at the roll call, before anything was trained
                 shutil.rmtree(folder)
             raise
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +37,14 @@ class Site:
     patients: frozenset[str]  # salted hashes
 
 
-def call_roll(grid: Grid, instructions: Instructions, *, expected: int, timeout_s: float) -> list[Site]:
-    """Wait for `expected` nodes, query each, and return the sites sorted by name.
+def call_roll(
+    grid: Grid, instructions: Instructions, *, expected: int, timeout_s: float, on_wait: Callable[[int], None]
+) -> list[Site]:
+    """Wait for `expected` nodes, query each, and return the sites sorted by name; `on_wait` hears how many are there so far.
 
     Raises ValueError when fewer nodes come in time or one cannot answer.
     """
-    nodes = _wait_for_nodes(grid, expected, timeout_s)
+    nodes = _wait_for_nodes(grid, expected, timeout_s, on_wait)
     content = RecordDict({CONFIG: instruct(instructions)})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in nodes]
     sites = [_read(reply) for reply in deliver(grid, messages, timeout_s=timeout_s, lost=Lost.wait)]
@@ -102,13 +105,16 @@ def summed_controls(sites: list[Site]) -> dict[Control, NDArray[np.int64]]:
     }
 
 
-def _wait_for_nodes(grid: Grid, expected: int, timeout_s: float) -> list[int]:
-    end = time.monotonic() + timeout_s
+def _wait_for_nodes(grid: Grid, expected: int, timeout_s: float, on_wait: Callable[[int], None]) -> list[int]:
+    end, told = time.monotonic() + timeout_s, -1
     while len(nodes := sorted(grid.get_node_ids())) < expected:
         if time.monotonic() > end:
             raise ValueError(
                 f"roll call: expected {expected} nodes, got {len(nodes)} within {timeout_s:g} s; start the missing sites"
             )
+        if len(nodes) != told:
+            told = len(nodes)
+            on_wait(told)
         time.sleep(POLL_S)
     return nodes
 

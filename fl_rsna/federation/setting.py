@@ -79,7 +79,13 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
     held_out = open_site(there, image_size=config.model.image_size, cache=cache)
-    sites = call_roll(grid, told, expected=len(cohort.sites), timeout_s=config.strategy.timeout_s)
+    sites = call_roll(
+        grid,
+        told,
+        expected=len(cohort.sites),
+        timeout_s=config.strategy.timeout_s,
+        on_wait=lambda here: run.event("waiting", sites=here, expected=len(cohort.sites)),
+    )
     strangers = hashed_patients(held_out.index[told.group_key], told.salt)
     check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
     check_enough(config, [site.name for site in sites])

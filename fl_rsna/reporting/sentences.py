@@ -16,6 +16,8 @@ def sentence(event: Mapping[str, Any]) -> str:
 
 def _sentence(event: Mapping[str, Any]) -> str:
     match event["event"]:
+        case "waiting":
+            return f"waiting for sites: {event['sites']} of {event['expected']} are there"
         case "roll_call":
             here = [parts["train"]["slices"] for parts in event["sites"].values() if "train" in parts]
             return f"roll call: {len(here)} sites, {sum(here)} training slices"

@@ -1,10 +1,21 @@
 """The roll call refuses what must not train together, naming the site."""
 
 import dataclasses
+import json
+from functools import partial
+from pathlib import Path
 
 import pytest
+from flwr.app import Context, RecordDict
+from tiny import tiny_config
 
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import LocalGrid, identify
 from fl_rsna.federation.rollcall import Site, check_roll
+from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.reporting.sentences import sentence
+from fl_rsna.runs import start_run
 from fl_rsna.version import code_version
 
 PARTS = {"train": {"slices": 3}, "validation": {"slices": 1}}
@@ -46,3 +57,24 @@ def test_a_sound_roll_passes() -> None:
 def test_refusals_name_the_site(wrong: Site, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check(site(1), wrong)
+
+
+def test_whoever_waits_for_sites_is_told_how_many_are_there(cohort: Cohort, tmp_path: Path) -> None:
+    """They come one after the other: 1 of 3, then 2, then the roll call."""
+
+    class Late(LocalGrid):
+        looks = 0
+
+        def get_node_ids(self) -> list[int]:
+            self.looks += 1
+            return list(super().get_node_ids())[: (self.looks + 1) // 2]
+
+    config, run = tiny_config(rounds=1), tmp_path / "run"
+    server = make_server_app(lambda context: (config, cohort, start_run(run, config, cohort, "cpu", ())))
+    identify()
+    client = partial(app_for_cohort, cohort.folder, run / "site_memory")
+    server(Late(client, len(cohort.sites), 0), Context(1, 1, {}, RecordDict(), {}))
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event["sites"]) for event in events[:2]] == [("waiting", 1), ("waiting", 2)]
+    assert events[2]["event"] == "roll_call"
+    assert sentence(events[1]) == "waiting for sites: 2 of 3 are there"
