@@ -29,11 +29,22 @@ def deliver(grid: Grid, messages: list[Message], *, timeout_s: float, lost: Lost
         asked = {message.metadata.dst_node_id: message for message in messages}
         messages = []
         for reply in grid.send_and_receive(list(asked.values()), timeout=max(0.0, end - time.monotonic())):
-            if lost is Lost.wait and is_lost(reply) and time.monotonic() < end:
-                messages.append(again(asked[reply.metadata.src_node_id]))
+            message = answered(reply, asked)
+            if message and lost is Lost.wait and is_lost(reply) and time.monotonic() < end:
+                messages.append(again(message))
             else:
                 yield reply
         _wait_for_nodes(grid, {message.metadata.dst_node_id for message in messages}, end)
+
+
+def answered(reply: Message, asked: dict[int, Message]) -> Message | None:
+    """The message that `reply` answers. What the SuperLink itself says for a node that is gone is made that node's own answer."""
+    told = reply.metadata
+    if told.src_node_id not in asked:
+        for node_id, message in asked.items():
+            if message.metadata.message_id == told.reply_to_message_id:
+                told.__dict__["_src_node_id"] = node_id
+    return asked.get(told.src_node_id)
 
 
 def is_lost(reply: Message) -> bool:

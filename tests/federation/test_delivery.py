@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from tiny import tiny_cohort, tiny_config
 
 from fl_rsna.choices import Lost
@@ -39,7 +39,9 @@ class Unsteady(LocalGrid):
             self.kinds[kind] += here
             if here and self.kinds[kind] == 1:
                 message.metadata.__dict__["_message_id"] = "lost"
-                yield Message(Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+                reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+                reply.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID  # which says so in the node's place
+                yield reply
             else:
                 yield from super().send_and_receive([message], timeout=timeout)
 
