@@ -52,6 +52,7 @@ GAP = {
     "half the steps, twice the rounds": ["train.local_steps=5", "rounds=16"],
     "fedavgm": ["strategy=fedavgm"],
     "fedadam": ["strategy=fedadam"],
+    "fedadam, server rate x 5": ["strategy=fedadam", "strategy.server_learning_rate=0.005"],
     "fedprox": ["strategy=fedprox"],
     "scaffold": ["strategy=scaffold"],
     "ema": ["strategy.averaging=ema", "strategy.ema_decay=0.5"],
