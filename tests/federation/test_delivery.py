@@ -46,6 +46,12 @@ class Unsteady(LocalGrid):
                 yield from super().send_and_receive([message], timeout=timeout)
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between two looks at who is there."""
+    monkeypatch.setattr("fl_rsna.federation.delivery.POLL_S", 0.0)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return tiny_cohort(tmp_path_factory.mktemp("small"), patients=9, slices=3)
@@ -60,10 +66,7 @@ def summary_of(cohort: Cohort, folder: Path, config: Config, grid: type[LocalGri
     return found
 
 
-def test_one_that_waits_gives_the_model_of_an_undisturbed_run(
-    small: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fl_rsna.federation.delivery.POLL_S", 0.0)
+def test_one_that_waits_gives_the_model_of_an_undisturbed_run(small: Cohort, tmp_path: Path) -> None:
     calm = summary_of(small, tmp_path / "calm", tiny_config(rounds=2), LocalGrid)
     waited = summary_of(small, tmp_path / "waited", tiny_config(rounds=2, strategy__lost=Lost.wait), Unsteady)
     assert waited["model_sha256"] == calm["model_sha256"]
