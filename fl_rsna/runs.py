@@ -50,6 +50,7 @@ ALONE = "alone"  # folder of the sites' own runs, where each trained by itself
 
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
 EXPLANATIONS = "explanations.json"  # slices of the test site with what the model looked at, for the report
+MANIFEST = "manifest.json"  # what began a run, and when
 MODEL = "model.safetensors"  # the final one
 
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
@@ -140,8 +141,8 @@ def start_run(
     Raises ValueError when it exists and is not to be resumed, and when it was begun with other settings or data.
     """
     run, plain = RunFolder(folder, listeners), json.loads(json.dumps(dataclasses.asdict(config)))
-    if config.resume and (folder / "manifest.json").exists():
-        _check_same(folder, plain, cohort.sha256)
+    if config.resume and (folder / MANIFEST).exists():
+        check_same(folder, config, cohort)
         (folder / "summary.json").unlink(missing_ok=True)  # of a run that failed and now goes on
         return run
     try:
@@ -153,7 +154,7 @@ def start_run(
     run.checkpoints.mkdir(exist_ok=config.resume)
     (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     run.write_json(
-        "manifest.json",
+        MANIFEST,
         {
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "versions": {name: _version(name) for name in VERSIONS_OF},
@@ -176,11 +177,12 @@ def is_finished(folder: Path) -> bool:
     return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
 
 
-def _check_same(folder: Path, asked: dict[str, Any], cohort_sha256: str) -> None:
+def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
     """Refuse to go on with a run under other settings than it began with; where and how it runs may change.
 
-    A setting younger than the run had its default.
+    A setting younger than the run had its default. Raises ValueError.
     """
+    asked = json.loads(json.dumps(dataclasses.asdict(config)))
     begun, default = (
         yaml.safe_load((folder / "config.yaml").read_text()),
         json.loads(json.dumps(dataclasses.asdict(Config()))),
@@ -198,10 +200,10 @@ def _check_same(folder: Path, asked: dict[str, Any], cohort_sha256: str) -> None
         raise ValueError(
             f"resume: {folder} was begun with other settings ({', '.join(changed)} differ); repeat its command with resume=true"
         )
-    dealt = json.loads((folder / "manifest.json").read_text())["cohort_sha256"]
-    if dealt != cohort_sha256:
+    dealt = json.loads((folder / MANIFEST).read_text())["cohort_sha256"]
+    if dealt != cohort.sha256:
         raise ValueError(
-            f"resume: {folder} was begun with cohort {dealt[:12]}, got {cohort_sha256[:12]}; give it the same data"
+            f"resume: {folder} was begun with cohort {dealt[:12]}, got {cohort.sha256[:12]}; give it the same data"
         )
 
 

@@ -24,7 +24,7 @@ from fl_rsna.federation.records import STATE
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.event_log import EVENTS, Event, EventLog
 from fl_rsna.reporting.sentences import sentence
-from fl_rsna.runs import default_run_name, is_finished
+from fl_rsna.runs import MANIFEST, check_same, default_run_name, is_finished
 from fl_rsna.simulation import report_run, say_alone, say_result
 
 POLL_S, LOOK_S = 1.0, 5.0  # between looks at the events, and at Flower's run
@@ -38,6 +38,9 @@ def coordinate(config: Config) -> dict[str, Any]:
     """
     check_deployable(config)
     cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
+    config.run.name = folder.name
+    if (folder / MANIFEST).exists():
+        check_same(folder, config, cohort)
     if not is_finished(folder):
         asked = {"cohort": str(cohort.folder), "runs": str(folder.parent), "overrides": overrides(folder.name)}
         log = EventLog(folder / EVENTS)
@@ -103,7 +106,7 @@ def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, lo
             raise RunFailed(
                 f"the server's part of {folder} was lost {lost} times in round {last + 1} without a word; see the SuperLink's log"
             )
-        say(f"the server's part was lost; it goes on from the checkpoint after round {max(last, 0)}")
+        say("the server's part was lost, and goes on from its last checkpoint")
 
 
 def take_up(deploy: DeployConfig, asked: dict[str, str]) -> int:

@@ -39,7 +39,12 @@ def main(grid: Grid, context: Context) -> None:
         if config.resume and is_finished(folder):
             return
         settle_process()
-        run = start_run(folder, config, cohort, str(choose_device(config.train.device)), ())
+        try:
+            run = start_run(folder, config, cohort, str(choose_device(config.train.device)), ())
+        except ValueError as error:
+            if folder.exists():
+                RunFolder(folder).event("refused", reason=str(error))
+            raise
         with tracked(run, config):
             act(grid, config, cohort, run)
 

@@ -25,6 +25,7 @@ DATABASE, LOCK = "superlink.db", "superlink.lock"
 INNER = "127.0.0.1"  # where Flower's own processes find it
 ANY = ("0.0.0.0", "::")
 OTHER_PORTS = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")  # would open doors beside the gate
+SITES_QUESTION = "Heartbeat interval 0.0 is out of bounds"  # how a site asks whether its key is admitted (link_checks)
 KEEP_ALIVE_S, ENDS_WITHIN_S = 75, 3
 
 
@@ -132,7 +133,12 @@ def _enter(state: Path) -> None:
     os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
     for name in OTHER_PORTS:
         os.environ.pop(name, None)
-    logging.getLogger("flwr").setLevel(os.environ["FLWR_LOG_LEVEL"])
+    flower = logging.getLogger("flwr")
+    flower.setLevel(os.environ["FLWR_LOG_LEVEL"])
+    flower.addFilter(lambda record: SITES_QUESTION not in record.getMessage())
+    plain = logging.StreamHandler()  # its own writes colours into log files
+    plain.setFormatter(logging.Formatter("superlink: %(levelname)s: %(message)s"))
+    flower.handlers[:] = [plain]
 
 
 def _first_line(files: ServerFiles, sockets: list[socket.socket]) -> str:
