@@ -42,7 +42,7 @@ git -C "$repo" ls-files -z --cached --others --exclude-standard | (cd "$repo" &&
 cd "$work"
 
 say "building $FL_IMAGE"
-docker build --quiet --tag "$FL_IMAGE" . >/dev/null
+docker build --tag "$FL_IMAGE" . >build.log 2>&1 || { tail -30 build.log; exit 1; }
 say "image: $(docker image inspect --format '{{.Size}}' "$FL_IMAGE" | awk '{printf "%.2f GB", $1 / 1e9}')"
 
 in_image python scripts/demo_sites.py --sites $sites "${demo[@]}" "${dealt[@]}"
@@ -69,7 +69,7 @@ if [[ -x $repo/.venv/bin/python ]]; then # a second opinion: another machine's P
 fi
 
 in_image python -m fl_rsna.partition partition.name=other partition.seed=1 "${demo[@]}" "${dealt[@]}" >other.log || { cat other.log; exit 1; }
-docker build --quiet --tag "$COMPOSE_PROJECT_NAME:other" - >/dev/null <<OTHER
+docker build --quiet --tag "$COMPOSE_PROJECT_NAME:other" - >/dev/null 2>&1 <<OTHER
 FROM $FL_IMAGE
 USER root
 RUN python -c "import fl_rsna.task as changed; open(changed.__file__, 'a').write('# not the code that the others run')"
