@@ -109,7 +109,7 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 
 def interval(estimate: dict[str, Any]) -> str:
     """An estimate as text, e.g. `0.912 [0.871, 0.945]`, or why it or its interval is missing."""
-    if estimate["value"] is None and estimate["positives"] is None:
+    if estimate["value"] is None and estimate.get("positives", 0) is None:
         return "withheld"
     if estimate["value"] is None:
         return "undefined: " + why_undefined(estimate)
@@ -119,8 +119,10 @@ def interval(estimate: dict[str, Any]) -> str:
 
 
 def why_undefined(estimate: dict[str, Any]) -> str:
-    if 0 in (estimate["positives"], estimate["negatives"]):
-        return "no positives" if estimate["positives"] == 0 else "no negatives"
+    """Of a score; a measure of something else, as of heat where there is none, has no positives and no negatives to count."""
+    for name in ("positives", "negatives"):
+        if estimate.get(name) == 0:
+            return f"no {name}"
     return "nothing to divide by"
 
 

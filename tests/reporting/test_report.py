@@ -106,6 +106,9 @@ def test_intervals_say_why_they_are_missing() -> None:
     assert interval({**found, "value": None, "positives": 0}) == "undefined: no positives"
     assert interval({**found, "value": None, "negatives": 0}) == "undefined: no negatives"
     assert interval({**found, "value": None}) == "undefined: nothing to divide by"
+    assert (
+        interval({"value": None, "low": None, "high": None}) == "undefined: nothing to divide by"
+    )  # of heat: no counts
     assert interval({**found, "low": None, "positive_patients": 2}) == "0.900 [no interval: 2 positive patients]"
     assert interval({**found, "low": None, "positive_patients": 1}) == "0.900 [no interval: 1 positive patient]"
     assert interval({**found, "low": None, "positive_patients": 9}) == "0.900 [no interval: too few patients]"
