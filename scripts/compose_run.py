@@ -106,7 +106,7 @@ def kill(*services: str) -> None:
 def instead(service: str, said: dict[str, Any], volumes: dict[str, Any] | None = None) -> Iterator[None]:
     """A site with other lines in docker-compose.yml; its own again afterwards."""
     Path("other.json").write_text(json.dumps({"services": {service: said}, "volumes": volumes or {}}))
-    anew = ("up", "-d", "--no-deps", "--force-recreate", service)
+    anew = ("up", "-d", "--no-deps", "--force-recreate", "--timeout", "2", service)
     try:
         compose("-f", "docker-compose.yml", "-f", "other.json", *anew)
         yield
