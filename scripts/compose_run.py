@@ -54,12 +54,14 @@ def events(name: str, kind: str, **fields: Any) -> list[Event]:
     return [event for line in lines if wanted.items() <= (event := json.loads(line)).items()]
 
 
-def wait_for(run: Run, kind: str, **fields: Any) -> bool:
-    """Whether it happened, in time and before the coordinator left."""
+def wait_for(run: Run, kind: str, more_than: int = 0, **fields: Any) -> bool:
+    """Whether it happened (once more than so often), in time and before the coordinator left."""
     end = time.monotonic() + LIMIT_S
-    while time.monotonic() < end and run.coordinator.poll() is None and not events(run.name, kind, **fields):
+    while len(events(run.name, kind, **fields)) <= more_than:
+        if time.monotonic() > end or run.coordinator.poll() is not None:
+            return len(events(run.name, kind, **fields)) > more_than
         time.sleep(LOOK_S)
-    return bool(events(run.name, kind, **fields))
+    return True
 
 
 def ending(run: Run) -> Ending:
