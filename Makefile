@@ -1,15 +1,16 @@
 # make simulate   from nothing to a federated result and its report
-# make test       the tests;  make slow  those that start Ray, clusters and benchmarks
+# make test       the tests;  make slow  those that start Ray, clusters, servers and benchmarks;  make extra  more of them, not in .ci/run
 # make demo-sites a demo cohort for docker compose, with keys and .env: SITES=5 for five, DEMO="demo.patients=40" for fewer
 # make check      style and types;  make clean  removes what the others made
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
+SLOW_JOBS ?= 3
 SITES ?= 3
 DEMO ?=
 export FLWR_TELEMETRY_ENABLED ?= 0
 
-.PHONY: simulate demo-sites test slow check clean
+.PHONY: simulate demo-sites test slow extra check clean
 
 simulate: .venv/run.stamp
 	$(BIN)/python -m fl_rsna.simulate
@@ -18,10 +19,13 @@ demo-sites: .venv/run.stamp
 	$(BIN)/python scripts/demo_sites.py --sites $(SITES) $(DEMO)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --durations=12
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not extra" --durations=12
 
 slow: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist load -m slow --durations=12
+	$(BIN)/python -m pytest -n $(SLOW_JOBS) --dist load -m "slow and not extra" --durations=12
+
+extra: .venv/dev.stamp
+	$(BIN)/python -m pytest -m extra --durations=12
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

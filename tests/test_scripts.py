@@ -46,6 +46,7 @@ TINY = [
 ]
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_bench_federation() -> None:
     """Ours and Flower's own runtime take the steps of the bare loop; pfl is left out in one line, or does the same."""

@@ -210,6 +210,7 @@ def lines_of(run: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_a_site_of_another_cohort_is_refused_with_the_reason(cohort: Cohort, tmp_path: Path) -> None:
     other = tmp_path / "other" / "site-1"
