@@ -18,6 +18,7 @@ import pandas as pd
 
 IDS = ("patient_id", "study_id", "series_id", "image_id")
 SHORT = 6  # an id of fewer characters is only taken out where it stands alone: it is in every other word
+PACKAGE = Path(__file__).parents[1]
 LONGEST = 20_000  # characters of a traceback that travel: the last ones
 ELSEWHERE = "what it says stays at the site; look at the site's log"
 
@@ -49,13 +50,19 @@ def scrubbed(error: Exception, folders: Iterable[Path], memory: Path) -> Failure
         for folder in folders:
             ids |= _ids_of(folder)
         places = {**_spellings(memory, "<site memory>"), **_each(folders)}
-        if not ids:
+        if not ids and not _is_ours(error):
             return _withheld(error)
         return Failure(
             error=scrub(describe(error), ids, places)[-LONGEST:], traceback=scrub(text, ids, places)[-LONGEST:]
         )
     except Exception:  # whatever it is, it must not let the text through
         return _withheld(error)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it is a sentence of our own code; of an index without a row, such as that it has none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ValueError) and bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
 
 
 def without_data(error: Exception) -> Failure:
