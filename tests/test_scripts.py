@@ -76,6 +76,7 @@ def test_bench_scale() -> None:
     assert [row["rule"] for row in figures["folds"]] == ["ours", "flower"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_bench_gpu_can_be_rehearsed_without_one() -> None:
     figures = last_line("bench_gpu.py", "--cpu", "--workers", "1", "--model", "efficientnet_lite0")

@@ -56,6 +56,7 @@ def test_same_seed_same_model_for_any_number_of_workers(
     assert summary["model_sha256"] == json.loads((undisturbed / "summary.json").read_text())["model_sha256"]
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_same_seed_same_model_on_ray(cohort: Cohort, tmp_path: Path, undisturbed: Path) -> None:
     summary = run(cohort, tmp_path / "ray", tiny_config(), ray=True)
