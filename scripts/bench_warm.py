@@ -29,7 +29,7 @@ for name in {PRELOAD!r}:
 from fl_rsna.deployment.known_app import guarded
 guarded("flwr-clientapp")
 """
-SERVES = LOADED + "from fl_rsna.deployment.warm import serve\nserve(Path(sys.argv[1]), lambda: None)\n"
+SERVES = LOADED + "from fl_rsna.deployment.warm import serve\nserve(Path(sys.argv[1]), lambda: None, os.getppid())\n"
 
 
 def main() -> None:

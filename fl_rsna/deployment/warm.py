@@ -1,4 +1,4 @@
-"""A process at a site that has loaded all a ClientApp needs, and forks for every task: python -m fl_rsna.deployment.warm <socket>.
+"""A process at a site that has loaded all a ClientApp needs, and forks for every task: python -m fl_rsna.deployment.warm <socket> <parent>.
 
 Flower starts a fresh process a message. That loads torch, Flower and the rest anew, four seconds of CPU each time; a fork takes
 milliseconds and computes the same. It lives as long as the SuperNode, whose child it is, and runs the installed app alone.
@@ -31,14 +31,16 @@ ENDED_LOOK_S = 0.05  # and, while a task runs, at whether it ended
 def start_warming(state: Path, environment: Mapping[str, str]) -> None:
     """Start it as a child of this process, and have the program that Flower starts in this state folder's environment ask it."""
     path = Path(tempfile.mkdtemp(prefix="fl_rsna-")) / "warm"  # readable by this user alone, and short
-    subprocess.Popen([sys.executable, "-m", "fl_rsna.deployment.warm", str(path)], env=dict(environment))
+    subprocess.Popen(
+        [sys.executable, "-m", "fl_rsna.deployment.warm", str(path), str(os.getpid())], env=dict(environment)
+    )
     asks = str(Path(ask_warm.__file__).resolve())
     write_program(state / PROGRAMS / ask_warm.PROGRAM, ["-I", "-S", asks, str(path)])
 
 
-def serve(path: Path, act: Callable[[], Any]) -> None:
-    """Do `act` in a fork for everyone who asks at `path`, until the parent is gone."""
-    parent, working = os.getppid(), dict[int, socket.socket]()
+def serve(path: Path, act: Callable[[], Any], parent: int) -> None:
+    """Do `act` in a fork for everyone who asks at `path`, until the parent is gone, be it while this was loading."""
+    working = dict[int, socket.socket]()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(16)
@@ -107,4 +109,4 @@ def answer_ended(working: dict[int, socket.socket]) -> None:
 if __name__ == "__main__":
     for name in PRELOAD:
         import_module(name)
-    serve(Path(sys.argv[1]), guarded(ask_warm.PROGRAM))
+    serve(Path(sys.argv[1]), guarded(ask_warm.PROGRAM), int(sys.argv[2]))

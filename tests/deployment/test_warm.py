@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from fl_rsna.deployment import ask_warm
+from fl_rsna.deployment.warm import serve
 
 ROOT = Path(__file__).parents[2]
 SERVER = """
 import os, sys
+parent = os.getppid()
 from pathlib import Path
 from fl_rsna.deployment.warm import serve
 def act():
@@ -22,7 +24,7 @@ def act():
         case "exits": sys.exit(int(sys.argv[2]))
         case "raises": raise ValueError("no such thing")
         case "dies": os.kill(os.getpid(), 9)
-serve(Path(sys.argv[1]), act)
+serve(Path(sys.argv[1]), act, parent)
 """
 
 
@@ -74,6 +76,15 @@ def test_it_ends_with_its_parent(warm: tuple[Path, subprocess.Popen[str]]) -> No
     waited = threading.Event()
     while path.parent.exists():  # it takes its socket's folder along; a test that hangs here fails by its time
         waited.wait(0.05)
+
+
+def test_one_whose_parent_ended_while_it_was_loading_ends(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = tmp_path / "of" / "warm"
+    path.parent.mkdir()
+    serve(path, lambda: None, gone.pid)
+    assert not path.parent.exists()
 
 
 def test_with_nobody_there_it_becomes_the_cold_program(tmp_path: Path) -> None:
