@@ -18,7 +18,7 @@ RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); p
 
 # Writable by any user, so that new volumes on /state are, too.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fl \
-    && mkdir -p /state /work/runs && chmod 1777 /state /work/runs
+    && mkdir -p /state /federation/runs && chmod 1777 /state /federation/runs
 
 # The project itself, as a package: the installed code is the only code that runs.
 COPY README.md LICENSE ./
@@ -27,6 +27,6 @@ COPY fl_rsna fl_rsna
 RUN pip install --no-deps --no-build-isolation . && python -c "import fl_rsna.simulation" \
     && rm -rf /build/conf /build/fl_rsna
 ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1 FLWR_TELEMETRY_ENABLED=0 OMP_NUM_THREADS=1
-WORKDIR /work
+WORKDIR /federation
 USER 10001:10001
 CMD ["python", "-m", "fl_rsna.doctor"]

@@ -34,7 +34,7 @@ trap clean_up EXIT
 say() { printf '%5ss  %s\n' "$SECONDS" "$*"; }
 
 # Runs the image's own fl_rsna on the folder, as the user who types this.
-in_image() { docker run --rm --user "$(id -u):$(id -g)" --shm-size 1g --network none -v "$work:/work" "$FL_IMAGE" "$@"; }
+in_image() { docker run --rm --user "$(id -u):$(id -g)" --shm-size 1g --network none -v "$work:/federation" "$FL_IMAGE" "$@"; }
 
 model_of() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["model_sha256"])' "runs/$1/summary.json"; }
 

@@ -7,7 +7,7 @@ import ssl
 import urllib.error
 import urllib.request
 
-FOLDERS = ("/", "/keys", "/site", "/state", "/tmp", "/work")
+FOLDERS = ("/", "/keys", "/site", "/state", "/tmp", "/federation")
 PLACES = {"superlink": 9092, "site-2": 9094, "1.1.1.1": 443, "pypi.org": 443}
 
 

@@ -59,23 +59,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     """Roll call and everything that must be right before a site trains."""
     task = named_task(config.data.task)
     network = build_model(config.model, task, cohort.image, seed=derive_seed(config.seed, "initial model"))
-    told = Instructions(
-        task=task.name,
-        model=config.model,
-        train=config.train,
-        strategy=config.strategy,
-        faults=config.faults,
-        precision_up=config.network.precision_up,
-        seed=config.seed,
-        run_id="",
-        round=0,
-        learning_rate=config.train.learning_rate,
-        layout_sha256=layout_sha256(network),
-        salt=secrets.token_hex(16),
-        group_key=cohort.facts["disjoint"]["by"],
-        min_count=config.privacy.min_count,
-        keep_all=config.run.keep is Keep.all,
-    )
+    told = first_instructions(config, cohort, network)
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
     held_out = open_site(there, image_size=config.model.image_size, cache=cache)
@@ -106,6 +90,27 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     )
     announce(setting)
     return setting
+
+
+def first_instructions(config: Config, cohort: Cohort, network: Classifier) -> Instructions:
+    """What sites are told at the roll call; later messages add to it. The salt is new in every run."""
+    return Instructions(
+        task=config.data.task.value,
+        model=config.model,
+        train=config.train,
+        strategy=config.strategy,
+        faults=config.faults,
+        precision_up=config.network.precision_up,
+        seed=config.seed,
+        run_id="",
+        round=0,
+        learning_rate=config.train.learning_rate,
+        layout_sha256=layout_sha256(network),
+        salt=secrets.token_hex(16),
+        group_key=cohort.facts["disjoint"]["by"],
+        min_count=config.privacy.min_count,
+        keep_all=config.run.keep is Keep.all,
+    )
 
 
 def announce(setting: Setting) -> None:
