@@ -14,6 +14,7 @@ from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import SiteData, open_site
+from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.process import settle_process
@@ -50,7 +51,7 @@ def bare_rounds(config: Config, cohort: Cohort) -> tuple[list[float], int]:
 def train_site(model: Classifier, data: SiteData, config: Config, round_: int) -> LocalResult:
     """One site's steps of a round, in place: the same in the reference and in every other framework."""
     return train_locally(
-        model, data, task=ICH, norm=config.model.norm, config=config.train, learning_rate=config.train.learning_rate,
+        model, slice_lesson(data, ICH, config.train, CPU), norm=config.model.norm, config=config.train, learning_rate=config.train.learning_rate,
         seed=derive_seed(0, "train", data.name, round_), device=CPU,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from fl_rsna.choices import Norm, StrategyName
 from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.flat import FlatModel, flatten, unflatten
+from fl_rsna.learning.lesson import Lesson
 from fl_rsna.learning.local_rules import (
     PLAIN,
     ControlVariates,
@@ -36,6 +37,7 @@ class Round:
     """What is the same for everything a site trains in one round."""
 
     data: SiteData
+    lesson: Lesson
     task: Task
     norm: Norm
     train: TrainConfig
@@ -86,8 +88,7 @@ def positive_share(positives: NDArray[np.float64], slices: int) -> NDArray[np.fl
 def _train(model: Classifier, round_: Round, rule: LocalRule) -> LocalResult:
     return train_locally(
         model,
-        round_.data,
-        task=round_.task,
+        round_.lesson,
         norm=round_.norm,
         config=round_.train,
         learning_rate=round_.learning_rate,

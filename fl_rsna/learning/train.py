@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from fl_rsna.choices import Device, Norm, Optimizer, Schedule
 from fl_rsna.config import TrainConfig
-from fl_rsna.imaging.store import ImageKind
-from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import SiteData, count_batches, gather, train_batches
+from fl_rsna.learning.lesson import Lesson
 from fl_rsna.learning.local_rules import PLAIN, LocalRule, trained_parameters
-from fl_rsna.learning.loss import probabilities, task_loss
+from fl_rsna.learning.loss import probabilities
 from fl_rsna.learning.model import Classifier, norm_layers, set_training
 from fl_rsna.task import Task
 
@@ -63,9 +62,8 @@ def schedule_factor(schedule: Schedule, round_: int, rounds: int) -> float:
 
 def train_locally(
     model: Classifier,
-    data: SiteData,
+    lesson: Lesson,
     *,
-    task: Task,
     norm: Norm,
     config: TrainConfig,
     learning_rate: float,
@@ -74,29 +72,24 @@ def train_locally(
     rule: LocalRule = PLAIN,
     on_batch: OnBatch = unwatched,
 ) -> LocalResult:
-    """Train `model` in place on the site's training part with a fresh optimizer, for epochs or an exact number of steps.
+    """Train `model` in place on a site's lesson with a fresh optimizer, for epochs or an exact number of steps.
 
     Everything random follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds; `on_batch`
     hears of every batch and changes nothing. Raises ValueError when the site has no training slice.
     """
-    rows = data.rows("train")
-    if len(rows) == 0:
-        raise ValueError(f"expected training slices at site {data.name}, got none; partition again")
+    if lesson.slices == 0:
+        raise ValueError(f"expected training slices at site {lesson.site}, got none; partition again")
     order, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     start_training(model, norm, config, device)
     trained = trained_parameters(model)
     optimizer = make_optimizer(trained, config, learning_rate)
     losses: list[torch.Tensor] = []
-    batches = config.local_steps or config.local_epochs * count_batches(len(rows), config.batch_size)
+    batches = config.local_steps or config.local_epochs * count_batches(lesson.examples, config.batch_size)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for batch in _batches(rows, config, order):
-            images = augment(
-                gather(data.images, batch, device), config, hounsfield=data.image is ImageKind.hu, generator=draws
-            )
-            labels = torch.from_numpy(data.labels[batch]).to(device)
-            loss = _step_loss(model, images, labels, task, config, rule)
+        for batch in _batches(lesson, config, order):
+            loss = lesson.loss(model, batch, draws, rule)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if rule.correct is not None:
@@ -105,7 +98,7 @@ def train_locally(
             losses.append(loss.detach())
             on_batch(len(losses), batches)
     mean = float(torch.stack(losses).double().mean())
-    return LocalResult(examples=len(rows), steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
+    return LocalResult(examples=lesson.slices, steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
 
 
 def start_training(model: Classifier, norm: Norm, config: TrainConfig, device: torch.device) -> None:
@@ -121,25 +114,13 @@ def make_optimizer(parameters: list[torch.nn.Parameter], config: TrainConfig, ra
             return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
-def _batches(rows: NDArray[np.intp], config: TrainConfig, order: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+def _batches(lesson: Lesson, config: TrainConfig, order: np.random.Generator) -> Iterator[NDArray[np.intp]]:
     """Shuffled batches of `local_epochs` passes, or of as many passes as `local_steps` take."""
     if config.local_steps is None:
-        passes = (train_batches(rows, config.batch_size, order) for _ in range(config.local_epochs))
+        passes = (train_batches(lesson.draw(order), config.batch_size, order) for _ in range(config.local_epochs))
         return itertools.chain.from_iterable(passes)
-    endless = (train_batches(rows, config.batch_size, order) for _ in itertools.count())
+    endless = (train_batches(lesson.draw(order), config.batch_size, order) for _ in itertools.count())
     return itertools.islice(itertools.chain.from_iterable(endless), config.local_steps)
-
-
-def _step_loss(
-    model: Classifier, images: torch.Tensor, labels: torch.Tensor, task: Task, config: TrainConfig, rule: LocalRule
-) -> torch.Tensor:
-    """The loss of one batch with what the rule adds to logits and loss."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.amp and images.device.type == "cuda"):
-        logits, features = model.with_features(images) if rule.penalty is not None else (model(images), images)
-    if rule.logit_shift is not None:
-        logits = logits.float() + rule.logit_shift.to(logits.device)
-    loss = task_loss(logits, labels, task)
-    return loss if rule.penalty is None else loss + rule.penalty(images, features.float())
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from fl_rsna.federation import heartbeat
 from fl_rsna.federation.heartbeat import FOLDER, Beat, beating, no_old_beats, read_beats
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.flat import flatten
+from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.site_round import Round, train_site
 from fl_rsna.learning.train import OnBatch, unwatched
@@ -68,6 +69,7 @@ def trained(cohort: Cohort, strategy: StrategyName, on_batch: OnBatch) -> torch.
     model = build_model(config.model, ICH, data.image, seed=0)
     round_ = Round(
         data=data,
+        lesson=slice_lesson(data, ICH, config.train, torch.device("cpu")),
         task=ICH,
         norm=config.model.norm,
         train=config.train,

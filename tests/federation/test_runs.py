@@ -23,6 +23,7 @@ from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.flat import flatten
+from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import train_locally
@@ -125,8 +126,7 @@ def test_one_site_one_round_is_plain_training(tmp_path: Path) -> None:
     model = build_model(config.model, ICH, data.image, seed=derive_seed(config.seed, "initial model"))
     train_locally(
         model,
-        data,
-        task=ICH,
+        slice_lesson(data, ICH, config.train, torch.device("cpu")),
         norm=config.model.norm,
         config=config.train,
         learning_rate=config.train.learning_rate,  # of round 1, whatever the schedule

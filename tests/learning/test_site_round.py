@@ -12,6 +12,7 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, StrategyConfig, TrainConfig
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.flat import FlatModel, flatten, unflatten
+from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.local_rules import trained_parameters, vector_of
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.site_round import (
@@ -30,15 +31,21 @@ START = build_model(ModelConfig(image_size=SIZE), ICH, "hu", seed=0)  # type: ig
 
 @pytest.fixture(scope="module")
 def plain(cohort: Cohort) -> Round:
+    data, config, device = (
+        open_site(cohort.site_folder("site-1"), image_size=SIZE),
+        TrainConfig(batch_size=8),
+        torch.device("cpu"),
+    )
     return Round(
-        data=open_site(cohort.site_folder("site-1"), image_size=SIZE),
+        data=data,
+        lesson=slice_lesson(data, ICH, config, device),
         task=ICH,
         norm=Norm.frozen,
-        train=TrainConfig(batch_size=8),
+        train=config,
         strategy=StrategyConfig(),
         learning_rate=1e-3,
         seed=5,
-        device=torch.device("cpu"),
+        device=device,
     )
 
 

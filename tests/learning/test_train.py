@@ -10,6 +10,7 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, TrainConfig
 from fl_rsna.learning.dataset import SiteData, gather, open_site
 from fl_rsna.learning.flat import flatten
+from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.metrics import auroc
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.train import choose_device, estimate_norm, learning_rate_of, predict, train_locally
@@ -25,7 +26,13 @@ def fresh(data: SiteData) -> Classifier:
 def train(model: Classifier, data: SiteData, *, seed: int = 0, epochs: int = 1, rate: float = 1e-3):  # type: ignore[no-untyped-def]
     config = TrainConfig(batch_size=4, local_epochs=epochs)
     return train_locally(
-        model, data, task=ICH, norm=Norm.frozen, config=config, learning_rate=rate, seed=seed, device=CPU
+        model,
+        slice_lesson(data, ICH, config, CPU),
+        norm=Norm.frozen,
+        config=config,
+        learning_rate=rate,
+        seed=seed,
+        device=CPU,
     )
 
 
@@ -76,12 +83,12 @@ def test_a_head_trains_alone(cohort: Cohort) -> None:
     data = open_site(cohort.site_folder("site-1"), image_size=SIZE)
     model = fresh(data)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = TrainConfig(trainable=Trainable.head)
     train_locally(
         model,
-        data,
-        task=ICH,
+        slice_lesson(data, ICH, config, CPU),
         norm=Norm.frozen,
-        config=TrainConfig(trainable=Trainable.head),
+        config=config,
         learning_rate=1e-3,
         seed=0,
         device=CPU,
