@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.learning.blend import bounded
 from fl_rsna.task import Task
 
 CLIP = 1e-6  # a probability of 0 or 1 that is wrong costs as much as all others together
@@ -21,15 +22,6 @@ def submission(ids: Sequence[str], found: NDArray[np.floating], task: Task) -> p
     order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
     names = [f"{ids[place]}_{label}" for place in order for label in task.labels]
     return pd.DataFrame({"ID": names, "Label": clipped[order].reshape(-1)})
-
-
-def bounded(found: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
-    """Probabilities [N, L] in which the task's union label, if it has one, is no less likely than any other."""
-    values = found.astype(np.float64)
-    if task.union is not None:
-        union = task.labels.index(task.union)
-        values[:, union] = values.max(axis=1)
-    return values
 
 
 def left_out(rejected: pd.DataFrame, scored: Sequence[str]) -> list[str]:

@@ -1,0 +1,45 @@
+"""Two models' logits blended by label, at weights chosen from sums that sites add up; and probabilities kept in bounds.
+
+Blended are logits, not probabilities: the log loss is convex in either weight, and logits go on to smoothing and
+temperatures as they are.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.learning.smoothing import first_least, loss_sums
+from fl_rsna.task import Task
+
+WEIGHTS = np.linspace(0, 1, 21)  # of the second model
+
+
+def blended(
+    logits_a: NDArray[np.floating], logits_b: NDArray[np.floating], weights: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Logits [N, L] between two models', with `weights` [L] of the second: 0 is the first as it is, 1 the second."""
+    share = np.asarray(weights, np.float64)
+    mixed: NDArray[np.float64] = (1 - share) * logits_a + share * logits_b
+    return mixed
+
+
+def blend_sums(
+    labels: NDArray[np.floating], logits_a: NDArray[np.floating], logits_b: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Log loss of blended logits [N, L] summed over slices, at each of WEIGHTS: [L, W]. Labels that are NaN count nothing; sums of sites add."""
+    width = np.ones(logits_a.shape[1])
+    return np.stack([loss_sums(labels, blended(logits_a, logits_b, weight * width)) for weight in WEIGHTS], axis=1)
+
+
+def choose_weights(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The second model's weight [L] of least summed loss; of equal ones, as of a label nobody knows, the least."""
+    chosen: NDArray[np.float64] = WEIGHTS[first_least(sums)]
+    return chosen
+
+
+def bounded(found: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
+    """Probabilities [N, L] in which the task's union label, if it has one, is no less likely than any other."""
+    values = found.astype(np.float64)
+    if task.union is not None:
+        union = task.labels.index(task.union)
+        values[:, union] = values.max(axis=1)
+    return values
