@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.learning.operating import (
     OperatingPoints,
     choose_points,
@@ -13,7 +14,8 @@ from fl_rsna.learning.operating import (
     loss_by_temperature,
     score_counts,
 )
-from fl_rsna.task import Task
+from fl_rsna.learning.platt import Platt, fit_platt
+from fl_rsna.task import LabelKind, Task
 
 SLICE, LOSS = "slice", "loss_by_temperature"
 
@@ -45,3 +47,19 @@ def choose(sums: Mapping[str, NDArray[np.generic]], task: Task) -> OperatingPoin
         exam={how.value: choose_points(counts[how], task.labels) for how in Aggregate},
         temperatures=choose_temperature(sums[LOSS].astype(np.float64), task.labels, counts[SLICE]),
     )
+
+
+def choose_platt(
+    sums: Mapping[str, NDArray[np.generic]], task: Task, odds: NDArray[np.float64] | None = None
+) -> dict[str, Platt | None]:
+    """How each label's probabilities become honest, from the added sums; `odds` [2, L] weigh negatives and positives.
+
+    None for a label of fewer than MIN_PATIENTS positive or negative exams: nobody knows how honest it is. None for classes,
+    whose probabilities no line of one class changes.
+    """
+    slices, exams = sums[SLICE].astype(np.int64), sums[Aggregate.max.value].astype(np.int64).sum(axis=2)
+    enough = (exams.min(axis=1) >= MIN_PATIENTS) & (task.kind is LabelKind.multi_label)
+    weights = np.ones((2, len(task.labels))) if odds is None else odds
+    return {
+        label: fit_platt(slices[i] * weights[:, i, None]) if enough[i] else None for i, label in enumerate(task.labels)
+    }
