@@ -120,6 +120,18 @@ class TrainConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class MatchConfig:
+    """The prevalence to train for, which the user states: shares of positive slices, e.g. {any: 0.14, epidural: 0.004}.
+
+    Where labels are rarer or more common at the receiving site than in the federation, their positive and negative slices
+    count in the loss as often as they occur there. `evaluate ... shift=true` estimates the shares from unlabelled slices and
+    prints the words. Labels of a test set must never be the source.
+    """
+
+    prevalence: dict[str, float] = field(default_factory=dict)  # of labels not named: as in the training slices
+
+
+@dataclass(kw_only=True, slots=True)
 class StrategyConfig:
     name: StrategyName = StrategyName.fedavg
     fraction: float = 1.0  # of the sites, sampled each round
@@ -237,6 +249,7 @@ class Config:
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
@@ -249,4 +262,6 @@ class Config:
     rounds: int = 10
     seed: int = 0
     baseline: Baseline = Baseline.none
+    start: str | None = None  # run folder or model file whose weights a run begins with, instead of the initial model
+    predict: str | None = None  # prepared set that the final model predicts after the report; submission.csv in the run
     resume: bool = False  # go on with run.name where it was killed

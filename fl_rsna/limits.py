@@ -10,6 +10,7 @@ from fl_rsna.choices import EngineName, ModelName, Norm, Precision, Trainable
 from fl_rsna.cohort.noise import check_noise
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig
+from fl_rsna.task import LabelKind, named_task
 
 Rule = Callable[[float], bool]
 
@@ -44,7 +45,7 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("more than 0, at most 1", lambda value: 0 < value <= 1, ("model.norm_momentum",)),
     ("between 0 and 1", lambda value: 0 < value < 1, ("partition.test", "partition.validation")),
 )  # fmt: skip
-FOLDER_NAMES = ("data.name", "partition.name", "run.name")
+FOLDER_NAMES = ("data.name", "partition.name", "run.name", "predict")
 
 
 def check(config: Config) -> None:
@@ -64,12 +65,30 @@ def check(config: Config) -> None:
         name = _value(config, key)
         if name is not None and (not name or name != Path(name).name or name in (".", "..")):
             raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
+    _check_match(config)
     _check_partition(config.partition)
     check_noise(config.partition.noise)
     _check_network(config.network)
     _check_engine(config.engine)
     _check_tracking(config.tracking)
     _check_contradictions(config)
+
+
+def _check_match(config: Config) -> None:
+    """Refuse a prevalence of no label, or that no set of slices can have."""
+    stated, task = config.match.prevalence, named_task(config.data.task)
+    for label, share in stated.items():
+        if label not in task.labels:
+            raise ValueError(f"match.prevalence: expected {', '.join(task.labels)}, got {label}")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise ValueError(f"match.prevalence.{label}: expected a share between 0 and 1, got {share}")
+    if stated and task.kind is LabelKind.multi_class:
+        raise ValueError(f"match.prevalence: expected nothing in a task of classes, got {stated}; leave it out")
+    most = max(stated, key=lambda label: stated[label], default=None)
+    if most is not None and task.union in stated and stated[most] > stated[task.union]:
+        raise ValueError(
+            f"match.prevalence.{task.union}: expected at least that of {most}, {stated[most]:g}, got {stated[task.union]:g}"
+        )
 
 
 def _check_network(network: NetworkConfig) -> None:

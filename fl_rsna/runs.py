@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "deploy",
     "paths",
     "prepare",
+    "predict",
     "tracking",
     "train.device",
     "strategy.lost",

@@ -78,7 +78,7 @@ def test_every_number_has_a_range() -> None:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 numbers.add(f"{group}.{name}")
     assert numbers == {key for expected, _, keys in RANGES for key in keys if not expected.endswith("or null")}
-    assert set(FOLDER_NAMES) == {f"{group}.name" for group in ("data", "partition", "run")}
+    assert set(FOLDER_NAMES) == {"data.name", "partition.name", "run.name", "predict"}
 
 
 def test_defaults_are_valid() -> None:

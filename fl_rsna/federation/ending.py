@@ -9,7 +9,8 @@ from fl_rsna.federation.recalibration import is_recalibrated, recalibrated
 from fl_rsna.federation.records import read_model, write_model
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import score_at_sites
-from fl_rsna.federation.setting import Setting
+from fl_rsna.federation.setting import Setting, prevalence_of
+from fl_rsna.federation.start import started_from
 from fl_rsna.learning.flat import FlatModel, model_sha256
 from fl_rsna.runs import SCORECARDS
 
@@ -37,7 +38,8 @@ def finish(setting: Setting, progress: Progress) -> None:
     scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed, at_sites.points)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
     sha256 = model_sha256(final, setting.told.layout_sha256)
-    write_of(setting, final, "model.safetensors", {"round": selected, "model_sha256": sha256})
+    facts = {"round": selected, "model_sha256": sha256, "prevalence": prevalence_of(setting), "platt": at_sites.lines()}
+    write_of(setting, final, "model.safetensors", facts)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     summary = {
         "status": "finished",
@@ -48,6 +50,8 @@ def finish(setting: Setting, progress: Progress) -> None:
         "selected_round": selected,
         "recalibrated": is_recalibrated(setting),
         "selected_by": "last round" if _takes_last(setting, progress) else "validation loss",
+        "started_from": started_from(setting.run),
+        "prevalence": prevalence_of(setting),
         "seed": setting.config.seed,
         "task": setting.told.task,
         "strategy": setting.config.strategy.name.value,

@@ -54,6 +54,7 @@ class Instructions:
     group_key: str = "patient_id"  # the index column they are of; another one in a cohort that was asked to leak
     accepted: dict[str, int] = field(default_factory=dict)  # a site's last round that entered a model
     prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
+    target: tuple[float, ...] = ()  # the prevalence to train for, a label; empty: the prior
     estimate: bool = False  # BatchNorm's statistics anew, instead of training
     min_count: int = 0  # no smaller count, but 0, leaves a site
     keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
@@ -88,7 +89,7 @@ def read_instructions(message: Message) -> Instructions:
     for name, kind in RECORDS.items():
         told[name] = typed(kind, told[name])
     told["precision_up"] = Precision(told["precision_up"])
-    told["prior"] = tuple(told["prior"])
+    told["prior"], told["target"] = tuple(told["prior"]), tuple(told.get("target", ()))
     return Instructions(**told)
 
 

@@ -30,7 +30,6 @@ from fl_rsna.federation.replies import (
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.server_rules import Step, next_floats, second_vector
 from fl_rsna.federation.setting import Setting, call_sites
-from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.train import learning_rate_of, schedule_factor
 from fl_rsna.runs import RunFolder
 
@@ -66,7 +65,7 @@ def begin(setting: Setting) -> Progress:
         return progress
     setting.run.rewind(-1)
     start = time.perf_counter()
-    initial = flatten(setting.network)
+    initial = setting.initial
     progress = Progress(model=initial, shown=initial, best=initial, run_id=secrets.token_hex(8))
     point = setting.test.curve_point(initial)
     write_round(setting.run, setting.test.task, 0, {**point, "seconds": time.perf_counter() - start})

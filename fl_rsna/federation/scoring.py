@@ -23,12 +23,14 @@ from fl_rsna.federation.site_scoring import POINTS
 from fl_rsna.federation.wire import unpack
 from fl_rsna.learning.exams import Aggregate
 from fl_rsna.learning.flat import FlatModel
+from fl_rsna.learning.matching import matching_odds
 from fl_rsna.learning.operating import (
     BINS,
     TEMPERATURES,
     OperatingPoints,
 )
-from fl_rsna.learning.validation import LOSS, SLICE, choose
+from fl_rsna.learning.platt import Platt
+from fl_rsna.learning.validation import LOSS, SLICE, choose, choose_platt
 from fl_rsna.task import LabelKind, Task
 
 Sums = dict[str, NDArray[np.generic]]
@@ -43,11 +45,16 @@ class AtSites:
     counted: int  # sites whose counts the points rest on
     cards: dict[str, dict[str, Any]]  # scorecard by site
     replies: list[SiteReply]
+    platt: dict[str, Platt | None]  # by label; none of a label of too few exams
 
     def chosen(self) -> dict[str, Any] | None:
         """The operating points and what they rest on, for summary.json."""
         rests_on = f"validation parts of {self.counted} of {self.asked} sites"
-        return None if self.points is None else {"chosen_on": rests_on, **self.points.to_json()}
+        return None if self.points is None else {"chosen_on": rests_on, **self.points.to_json(), "platt": self.lines()}
+
+    def lines(self) -> dict[str, dict[str, float] | None]:
+        """What makes each label's probabilities honest, as plain values."""
+        return {label: None if fitted is None else fitted.to_json() for label, fitted in self.platt.items()}
 
 
 def score_at_sites(setting: Setting, progress: Progress, model: FlatModel) -> AtSites:
@@ -82,9 +89,10 @@ def ask_sites(
     )
     replies, sums = [reply for reply, _ in heard], [found for _, found in heard if found is not None]
     if not sums:
-        return AtSites(points=None, asked=len(heard), counted=0, cards={}, replies=replies)
+        return AtSites(points=None, asked=len(heard), counted=0, cards={}, replies=replies, platt={})
+    total, odds = added(sums), matching_odds(told.prior, told.target) if told.target else None
     points, counted = (
-        choose(added(sums), task),
+        choose(total, task),
         [site for site, (_, found) in zip(setting.sites, heard, strict=True) if found is not None],
     )
     messages, down = _with_points(counted, told, points)
@@ -92,7 +100,8 @@ def ask_sites(
     scored = hear(counted, arriving, _read_card, bytes_down=down, on_reply=record("scorecard"))
     cards = {reply.site: card for reply, card in scored if card is not None}
     return AtSites(
-        points=points, asked=len(heard), counted=len(counted), cards=cards, replies=replies + [reply for reply, _ in scored]
+        points=points, asked=len(heard), counted=len(counted), cards=cards, replies=replies + [reply for reply, _ in scored],
+        platt=choose_platt(total, task, odds),
     )  # fmt: skip
 
 

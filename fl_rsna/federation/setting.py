@@ -20,8 +20,9 @@ from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import sampled_count
 from fl_rsna.federation.rollcall import Site, call_roll, check_roll, hashed_patients
 from fl_rsna.federation.server_rules import fewest_sites
+from fl_rsna.federation.start import first_model
 from fl_rsna.learning.dataset import open_site, writable_cache
-from fl_rsna.learning.flat import layout_sha256, parameter_positions, positions
+from fl_rsna.learning.flat import FlatModel, layout_sha256, parameter_positions, positions
 from fl_rsna.learning.model import Classifier, build_model, set_training
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.site_round import positive_share
@@ -41,6 +42,7 @@ class Setting:
     test: HeldOut
     run: RunFolder
     network: Classifier  # for its names and shapes; models are flat vectors everywhere else
+    initial: FlatModel  # of round 0
     parameters: NDArray[np.bool_]  # where parameters lie in a flat model
     trained: NDArray[np.bool_]  # and those that sites train
 
@@ -59,6 +61,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     """Roll call and everything that must be right before a site trains."""
     task = named_task(config.data.task)
     network = build_model(config.model, task, cohort.image, seed=derive_seed(config.seed, "initial model"))
+    initial = first_model(config, cohort, network, run)
     told = first_instructions(config, cohort, network)
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
@@ -76,15 +79,17 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)
     trained = positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
+    prior = prior_of(sites, task)
     setting = Setting(
         grid=grid,
         config=config,
         cohort=cohort,
         sites=sites,
-        told=replace(told, prior=prior_of(sites, task)),
+        told=replace(told, prior=prior, target=target_of(config, prior, task)),
         test=HeldOut(held_out, task, config.model, config.train),
         run=run,
         network=network,
+        initial=initial,
         parameters=parameters,
         trained=trained,
     )
@@ -148,3 +153,18 @@ def prior_of(sites: list[Site], task: Task) -> tuple[float, ...]:
         for label, told in zip(task.labels, known, strict=True)
     ]
     return tuple(np.concatenate(shares).tolist())
+
+
+def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[float, ...]:
+    """The prevalence to train for, a label: as stated, else the sites' own; nothing where none is stated."""
+    stated = config.match.prevalence
+    return tuple(stated.get(label, share) for label, share in zip(task.labels, prior, strict=True)) if stated else ()
+
+
+def prevalence_of(setting: Setting) -> dict[str, dict[str, float]]:
+    """By label: the share of positive training slices, and the one that the model's probabilities are meant for."""
+    told, labels = setting.told, setting.test.task.labels
+    return {
+        "training": dict(zip(labels, told.prior, strict=True)),
+        "meant": dict(zip(labels, told.target or told.prior, strict=True)),
+    }

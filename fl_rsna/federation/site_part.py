@@ -35,6 +35,7 @@ from fl_rsna.learning.controls import Control, count_table
 from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
 from fl_rsna.learning.lesson import slice_lesson
+from fl_rsna.learning.matching import weighing
 from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, build_model, personal_names
 from fl_rsna.learning.seeds import derive_seed
@@ -186,7 +187,7 @@ def _control_in(message: Message) -> Vector | None:
 def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None) -> Round:
     return Round(
         data=data,
-        lesson=slice_lesson(data, task, told.train, device),
+        lesson=slice_lesson(data, task, told.train, device, weighing(told.prior, told.target)),
         task=task,
         norm=told.model.norm,
         train=told.train,

@@ -19,6 +19,7 @@ from fl_rsna.federation.shared_card import shared_card
 from fl_rsna.federation.site_part import Place, open_data, ready
 from fl_rsna.federation.site_state import recall
 from fl_rsna.federation.wire import pack
+from fl_rsna.learning.matching import label_weights, matching_odds
 from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import labels_in, prediction_table, probabilities_in
 from fl_rsna.learning.scorecard import scorecard
@@ -42,7 +43,7 @@ def count(message: Message, place: Place) -> Message:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         table.to_parquet(part, index=False)
-    told_sums = shared_sums(sums_of(table, task), told.min_count)
+    told_sums = shared_sums(sums_of(table, task, told), told.min_count)
     sums = {name: pack(array.reshape(-1)) for name, array in told_sums.items()}
     content = RecordDict({SCORE: ArrayRecord(sums), METRICS: MetricRecord({"num-examples": len(table)})})
     return Message(content, reply_to=message)
@@ -65,10 +66,15 @@ def final_predictions(memory: Path, run_id: str) -> Path:
     return memory / run_id / "final.parquet"
 
 
-def sums_of(table: pd.DataFrame, task: Task) -> dict[str, NDArray[np.generic]]:
-    """What adds up over sites: counts of slices and exams by probability, losses by temperature."""
+def sums_of(table: pd.DataFrame, task: Task, told: Instructions | None = None) -> dict[str, NDArray[np.generic]]:
+    """What adds up over sites: counts of slices and exams by probability, losses by temperature.
+
+    Losses of a model that was trained for a target's prevalence are weighed as its training was: its temperatures are to
+    hold there.
+    """
     labels, found = labels_in(table, task.labels), probabilities_in(table, task.labels)
-    return site_sums(labels, found, table[task.group_key].to_numpy(), table["series_id"].to_numpy(), task)
+    weights = label_weights(labels, matching_odds(told.prior, told.target)) if told and told.target else None
+    return site_sums(labels, found, table[task.group_key].to_numpy(), table["series_id"].to_numpy(), task, weights)
 
 
 def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints, site: str) -> dict[str, object]:

@@ -102,12 +102,19 @@ def calibrate(
 
 
 def loss_by_temperature(
-    labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task
+    labels: NDArray[np.float32],
+    probabilities: NDArray[np.floating],
+    task: Task,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Log loss of [N, L] summed over rows, at each of TEMPERATURES: [L, T], or [1, T] where labels are classes. Sums of sites add."""
+    """Log loss of [N, L] summed over rows, at each of TEMPERATURES: [L, T], or [1, T] where labels are classes. Sums of sites add.
+
+    `weights` [N, L] are what each label of each slice counts; classes take none.
+    """
     match task.kind:
         case LabelKind.multi_label:
-            losses = [label_losses(labels, calibrate(probabilities, t)).sum(0) for t in TEMPERATURES]
+            counts = 1.0 if weights is None else weights
+            losses = [(counts * label_losses(labels, calibrate(probabilities, t))).sum(0) for t in TEMPERATURES]
         case LabelKind.multi_class:
             losses = [[slice_losses(labels, calibrate(probabilities, t, task.kind), task).sum()] for t in TEMPERATURES]
     return np.array(losses).T

@@ -26,8 +26,12 @@ def site_sums(
     patients: NDArray[np.generic],
     series: NDArray[np.generic],
     task: Task,
+    weights: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.generic]]:
-    """Score counts of slices [N, L] and of exams by aggregate, and losses by temperature; those of sites add, key by key."""
+    """Score counts of slices [N, L] and of exams by aggregate, and losses by temperature; those of sites add, key by key.
+
+    `weights` [N, L] are what each label of each slice counts in the losses.
+    """
     exams = group_exams(labels, patients, series)
     of_exams = {
         how.value: score_counts(exams.labels, exam_probabilities(probabilities, exams, how)) for how in Aggregate
@@ -35,7 +39,7 @@ def site_sums(
     return {
         SLICE: score_counts(labels, probabilities),
         **of_exams,
-        LOSS: loss_by_temperature(labels, probabilities, task),
+        LOSS: loss_by_temperature(labels, probabilities, task, weights),
     }
 
 
