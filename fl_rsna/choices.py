@@ -110,6 +110,35 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Loss(StrEnum):
+    """What is minimised of each label."""
+
+    bce = "bce"  # cross-entropy
+    focal = "focal"  # less of it where the model is nearly right; its probabilities are not to be believed
+
+
+class Sampling(StrEnum):
+    """Which training slices a pass over a site's data holds."""
+
+    all = "all"  # every one, once
+    under = "under"  # all with the union label, and a share of the others, drawn anew
+    weighted = "weighted"  # as many as there are, drawn anew with replacement: rare labels more often
+
+
+class Correction(StrEnum):
+    """What is done about probabilities that a sampled pass distorts."""
+
+    prior = "prior"  # they are led back to the share of positives that all slices have
+    none = "none"  # nothing, to see the harm
+
+
+class LabelWeights(StrEnum):
+    """How much each label counts in the training loss."""
+
+    task = "task"  # as in the task's metric: of RSNA's labels, any counts twice
+    prevalence = "prevalence"  # that, times 1 over the root of its share of positive slices over all sites
+
+
 class Schedule(StrEnum):
     """How a learning rate goes from round to round."""
 

@@ -6,15 +6,19 @@ from typing import Any
 from fl_rsna.choices import (
     Averaging,
     Baseline,
+    Correction,
     Device,
     EngineName,
     Keep,
+    LabelWeights,
+    Loss,
     Lost,
     ModelName,
     Norm,
     Optimizer,
     Precision,
     PrepareEngine,
+    Sampling,
     Schedule,
     Select,
     StrategyName,
@@ -81,7 +85,7 @@ class PartitionConfig:
     allow_missing_labels: bool = False  # go on although a label has no positive patient at all
     noise: dict[str, Any] = field(
         default_factory=dict
-    )  # site, or all -> labels, hu_shift, hu_noise, blur (cohort/noise.py)
+    )  # site, or all -> labels, hu_shift, hu_noise, blur, unannotated (cohort/noise.py)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -95,6 +99,9 @@ class ModelConfig:
         True  # with norm=average: BatchNorm's statistics are estimated anew for the final model, at every site
     )
     dropout: float = 0.2
+    kept_negatives: float = (
+        1.0  # share that was drawn of slices without the union label; set by the run, never by words
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -113,6 +120,18 @@ class TrainConfig:
     zoom: float = 0.1
     shift: float = 0.05  # of the image side
     hu_shift: float = 10.0  # HU, uniform in +-
+    hu_noise: float = 0.0  # HU * (1 + e), e uniform in +-: water stays, air too
+    cutout: float = 0.0  # side of one square of air in each image, as a share of the image's
+    mixup: float = 0.0  # alpha of the beta distribution that images and labels are mixed by; 0 is off
+    mixup_share: float = 0.4  # of batches, if any is mixed
+    smooth_z: int = 1  # labels are means over so many neighbouring slices of a series, an odd number
+    soft_between: float = 0.0  # label of a negative slice between a series' first and last positive one
+    loss: Loss = Loss.bce
+    focal_gamma: float = 2.0
+    label_weights: LabelWeights = LabelWeights.task
+    sampling: Sampling = Sampling.all
+    negatives: float = 1.0  # under: drawn for each positive, over all sites
+    correction: Correction = Correction.prior  # under, weighted
     device: Device = Device.auto
     amp: bool = True  # bf16 autocast, on CUDA only
     select: Select = Select.best

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fl_rsna.choices import Baseline
@@ -76,7 +77,7 @@ def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) 
     return {
         label: asdict(
             compare_aurocs(
-                labels_in(ours, [label])[:, 0],
+                np.nan_to_num(labels_in(ours, [label])[:, 0]),  # at a site that does not annotate it: no positives
                 probabilities_in(ours, [label])[:, 0],
                 [probabilities_in(table, [label])[:, 0] for table in theirs],
                 patients,

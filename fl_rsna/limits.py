@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import EngineName, ModelName, Norm, Precision, Trainable
+from fl_rsna.choices import Correction, EngineName, ModelName, Norm, Precision, Sampling, StrategyName, Trainable
 from fl_rsna.cohort.noise import check_noise
 from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig
+from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
 from fl_rsna.task import LabelKind, named_task
 
 Rule = Callable[[float], bool]
@@ -19,6 +19,7 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("0 or more, or null", lambda value: value >= 0, ("engine.workers",)),
     ("0 to 1, or null", lambda value: 0 <= value <= 1, ("engine.gpus_per_worker",)),
     ("0 or more", lambda value: value >= 0, ("partition.fold", "train.weight_decay", "train.rotate_deg", "train.hu_shift")),
+    ("0 or more", lambda value: value >= 0, ("train.mixup", "train.focal_gamma")),
     ("1 or more", lambda value: value >= 1, ("rounds", "partition.num_sites", "partition.lacking", "train.local_epochs")),
     ("1 or more", lambda value: value >= 1, ("demo.patients", "demo.slices_per_series", "strategy.min_sites", "strategy.window")),
     ("1 or more", lambda value: value >= 1, ("strategy.chosen", "faults.slowdown")),
@@ -31,7 +32,10 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("more than 0", lambda value: value > 0, ("strategy.max_update", "network.down_mbit", "network.up_mbit")),
     ("more than 0, or null", lambda value: value > 0, ("faults.deadline_s",)),
     ("0 to less than 1", lambda value: 0 <= value < 1, ("train.momentum", "strategy.server_momentum", "strategy.beta_1", "strategy.beta_2")),
-    ("0 to less than 1", lambda value: 0 <= value < 1, ("strategy.ema_decay",)),
+    ("0 to less than 1", lambda value: 0 <= value < 1, ("strategy.ema_decay", "train.cutout", "train.hu_noise", "train.soft_between")),
+    ("more than 0, up to 1", lambda value: 0 < value <= 1, ("train.mixup_share",)),
+    ("more than 0, up to 1e6", lambda value: 0 < value <= 1e6, ("train.negatives",)),
+    ("an odd number, 1 or more", lambda value: value % 2 == 1, ("train.smooth_z",)),
     ("0 to less than 0.5", lambda value: 0 <= value < 0.5, ("strategy.trim",)),
     ("0 to 1", lambda value: 0 <= value <= 1, ("faults.dropout", "faults.stragglers")),
     ("2 or more", lambda value: value >= 2, ("train.batch_size",)),
@@ -42,7 +46,7 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("0 to 1", lambda value: 0 <= value <= 1, ("data.max_rejected", "strategy.quorum", "train.zoom", "train.shift")),
     ("0 to 10", lambda value: 0 <= value <= 10, ("partition.sigma",)),
     ("0 to less than 1", lambda value: 0 <= value < 1, ("model.dropout",)),
-    ("more than 0, at most 1", lambda value: 0 < value <= 1, ("model.norm_momentum",)),
+    ("more than 0, at most 1", lambda value: 0 < value <= 1, ("model.norm_momentum", "model.kept_negatives")),
     ("between 0 and 1", lambda value: 0 < value < 1, ("partition.test", "partition.validation")),
 )  # fmt: skip
 FOLDER_NAMES = ("data.name", "partition.name", "run.name", "predict")
@@ -67,11 +71,12 @@ def check(config: Config) -> None:
             raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
     _check_match(config)
     _check_partition(config.partition)
-    check_noise(config.partition.noise)
+    check_noise(config.partition.noise, labels=named_task(config.data.task).labels)
     _check_network(config.network)
     _check_engine(config.engine)
     _check_tracking(config.tracking)
     _check_contradictions(config)
+    _check_labels_learned(config)
 
 
 def _check_match(config: Config) -> None:
@@ -84,6 +89,11 @@ def _check_match(config: Config) -> None:
             raise ValueError(f"match.prevalence.{label}: expected a share between 0 and 1, got {share}")
     if stated and task.kind is LabelKind.multi_class:
         raise ValueError(f"match.prevalence: expected nothing in a task of classes, got {stated}; leave it out")
+    if stated and config.train.sampling is Sampling.under:
+        raise ValueError(
+            "match.prevalence: expected every slice to be drawn, got train.sampling=under, whose correction undoes what is "
+            "drawn and not what is stated; say train.sampling=all or weighted"
+        )
     most = max(stated, key=lambda label: stated[label], default=None)
     if most is not None and task.union in stated and stated[most] > stated[task.union]:
         raise ValueError(
@@ -186,6 +196,33 @@ def _check_contradictions(config: Config) -> None:
     if config.train.trainable is Trainable.head and not model.pretrained:
         raise ValueError(
             "train.trainable: expected all without ImageNet weights, got head, which would use random features"
+        )
+
+
+def _check_labels_learned(config: Config) -> None:
+    """Refuse what a task's labels have no meaning for, and shares of positives that nobody could know."""
+    task, train, plain = named_task(config.data.task), config.train, TrainConfig()
+    if config.model.kept_negatives != 1:
+        raise ValueError(
+            f"model.kept_negatives: expected nothing, for the run sets it, got {config.model.kept_negatives:g}; "
+            "say train.sampling=under train.negatives=..."
+        )
+    if train.sampling is Sampling.under and task.union is None:
+        raise ValueError(f"train.sampling: expected all or weighted for task {task.name}, which has no union label")
+    if task.kind is LabelKind.multi_class:
+        for key in ("soft_between", "label_weights"):
+            if getattr(train, key) != getattr(plain, key):
+                raise ValueError(
+                    f"train.{key}: expected {getattr(plain, key)} for classes, which exclude each other, got {getattr(train, key)}"
+                )
+    if (
+        config.strategy.name is StrategyName.fedavg_logit_adjusted
+        and train.sampling is Sampling.weighted
+        and train.correction is Correction.none
+    ):
+        raise ValueError(
+            "train.correction: expected prior with weighted sampling and strategy=fedavg_logit_adjusted, which needs the "
+            "sites' true shares of positives, got none"
         )
 
 

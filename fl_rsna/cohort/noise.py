@@ -1,4 +1,4 @@
-"""A site made worse on purpose: some of its training labels are wrong, and its scanner drifts, is noisy or blurs.
+"""A site made worse on purpose: training labels are wrong or were never given, and its scanner drifts, is noisy or blurs.
 
 These are settings of a site, recorded beside its data in site.json and applied when the site opens it
 (learning/noisy.py). index.csv and the images stay true: a cohort without the setting is the same cohort without noise.
@@ -6,7 +6,7 @@ These are settings of a site, recorded beside its data in site.json and applied 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -16,6 +16,7 @@ from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_MAX, HU_MIN
 
 KEY = "partition.noise"
+UNANNOTATED = "unannotated"
 ALL = "all"  # every training site; what a site's own entry says counts before it
 PIXEL_SIZE = ("column_spacing_mm", "row_spacing_mm", "rows", "columns")  # columns of an index that tell it
 WIDEST = HU_MAX - HU_MIN
@@ -34,7 +35,8 @@ class SiteNoise:
 
     `labels` is the share of training slices whose label row is wrong. The others are its scanner's, in all parts of the
     site, at the prepared resolution: `hu_shift` HU added (calibration drift), `hu_noise` SD in HU of white Gaussian
-    noise, `blur` SD in mm of a Gaussian point spread function.
+    noise, `blur` SD in mm of a Gaussian point spread function. `unannotated` labels are unknown of all its slices: nobody
+    there looks for them.
     """
 
     labels: float = 0.0
@@ -42,6 +44,12 @@ class SiteNoise:
     hu_noise: float = 0.0
     blur: float = 0.0
     seed: int = 0
+    unannotated: tuple[str, ...] = field(default=(), repr=False)  # not in the name of a pack, which holds pixels
+
+    @property
+    def of_labels(self) -> bool:
+        """Whether the site believes other labels than its index holds."""
+        return self.labels > 0 or bool(self.unannotated)
 
     @property
     def of_scanner(self) -> bool:
@@ -50,17 +58,24 @@ class SiteNoise:
 
     @property
     def any(self) -> bool:
-        return self.of_scanner or self.labels > 0
+        return self.of_scanner or self.of_labels
 
 
-def check_noise(asked: Mapping[str, Any], key: str = KEY) -> None:
-    """Refuse what no site can be set to; raises ValueError with the setting's path. Sites are checked once dealt."""
+def check_noise(asked: Mapping[str, Any], key: str = KEY, labels: Sequence[str] = ()) -> None:
+    """Refuse what no site can be set to; raises ValueError with the setting's path. Sites are checked once dealt.
+
+    `labels` are the task's, where it is known.
+    """
     for site, settings in asked.items():
         if not isinstance(settings, Mapping):
             raise ValueError(f"{key}.{site}: expected settings such as {{labels: 0.2}}, got {settings!r}")
         for name, value in settings.items():
+            if name == UNANNOTATED:
+                _check_unannotated(value, f"{key}.{site}.{name}", site, labels)
+                continue
             if name not in RANGES:
-                raise ValueError(f"{key}.{site}.{name}: no such setting; expected one of {', '.join(RANGES)}")
+                known = ", ".join((*RANGES, UNANNOTATED))
+                raise ValueError(f"{key}.{site}.{name}: no such setting; expected one of {known}")
             expected, rule = RANGES[name]
             if isinstance(value, bool) or not isinstance(value, int | float) or not rule(value):
                 raise ValueError(f"{key}.{site}.{name}: expected {expected}, got {value}")
@@ -69,6 +84,25 @@ def check_noise(asked: Mapping[str, Any], key: str = KEY) -> None:
             f"{key}.{TEST_SITE}.labels: expected true labels where models are scored, "
             f"got {asked[TEST_SITE]['labels']}; leave it out"
         )
+
+
+def _check_unannotated(value: Any, key: str, site: str, labels: Sequence[str]) -> None:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{key}: expected a list of labels, got {value}")
+    check_unannotated(value, key, labels)
+    if site == TEST_SITE and value:
+        raise ValueError(
+            f"{key}: expected every label where models are scored, got all but {', '.join(value)}; leave it out"
+        )
+
+
+def check_unannotated(named: Sequence[str], key: str, labels: Sequence[str]) -> None:
+    """Refuse labels that the task has not, and a site that annotates none of those it has."""
+    unknown = [name for name in named if labels and name not in labels]
+    if unknown:
+        raise ValueError(f"{key}: expected labels among {', '.join(labels)}, got {unknown[0]}")
+    if labels and set(labels) <= set(named):
+        raise ValueError(f"{key}: expected one label at least that the site annotates, got all of them")
 
 
 def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageKind, seed: int) -> dict[str, SiteNoise]:
@@ -81,7 +115,8 @@ def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageK
     found = {}
     for site in sites:
         said = {**(asked.get(ALL, {}) if site != TEST_SITE else {}), **asked.get(site, {})}
-        noise = SiteNoise(**{name: float(value) for name, value in said.items()}, seed=seed)
+        lacks = tuple(said.pop(UNANNOTATED, ()))
+        noise = SiteNoise(**{name: float(value) for name, value in said.items()}, unannotated=lacks, seed=seed)
         if noise.of_scanner and image is not ImageKind.hu:
             raise ValueError(
                 f"{KEY}.{site}: expected labels alone with {image} images, which hold no HU to shift, got "
@@ -92,7 +127,7 @@ def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageK
     return found
 
 
-def noise_record(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+def noise_record(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
     """What cohort.json says of each noisy site; raises ValueError for blur, in mm, of slices whose pixels have no known size."""
     for site, settings in noise.items():
         table = tables[site]
@@ -102,18 +137,30 @@ def noise_record(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFra
                 f"{KEY}.{site}.blur: expected the pixel spacing of every slice, which blur in mm needs, but "
                 f"{int((~known).sum())} of {len(table)} have none; leave it out"
             )
-    return {site: asdict(settings) for site, settings in noise.items()}
+    return {site: _recorded(settings) for site, settings in noise.items()}
+
+
+def _recorded(noise: SiteNoise) -> dict[str, Any]:
+    """As JSON has it; what is younger than the first cohorts only where it is used, so that their hashes stay."""
+    found = {**asdict(noise), UNANNOTATED: list(noise.unannotated)}
+    return {name: value for name, value in found.items() if name != UNANNOTATED or value}
 
 
 def read_noise(facts: Mapping[str, Any]) -> SiteNoise:
     """The noise that site.json records; none without a record. Raises ValueError for one that cannot be."""
     recorded = facts.get("noise", {})
-    check_noise({facts["site"]: {name: value for name, value in recorded.items() if name != "seed"}}, "site.json noise")
-    return SiteNoise(**recorded)
+    said = {name: value for name, value in recorded.items() if name != "seed"}
+    check_noise({facts["site"]: said}, "site.json noise", facts.get("labels", ()))
+    return noise_from(recorded)
 
 
-def said(noise: Mapping[str, float]) -> str:
-    """A record of noise in words: `20% of training labels wrong, +15 HU, noise 10 HU, blur 1 mm`."""
+def noise_from(record: Mapping[str, Any]) -> SiteNoise:
+    """The noise of one site's record."""
+    return SiteNoise(**{**record, UNANNOTATED: tuple(record.get(UNANNOTATED, ()))})
+
+
+def said(noise: Mapping[str, Any]) -> str:
+    """A record of noise in words: `20% of training labels wrong, +15 HU, noise 10 HU, blur 1 mm, no label epidural`."""
     words = {
         "labels": "{:.3g}% of training labels wrong",
         "hu_shift": "{:+g} HU",
@@ -121,4 +168,5 @@ def said(noise: Mapping[str, float]) -> str:
         "blur": "blur of {:g} mm",
     }
     shown = {**noise, "labels": 100 * noise.get("labels", 0)}
-    return ", ".join(text.format(shown[name]) for name, text in words.items() if shown.get(name))
+    lacks = [f"no label {', '.join(noise[UNANNOTATED])}"] if noise.get(UNANNOTATED) else []
+    return ", ".join([*(text.format(shown[name]) for name, text in words.items() if shown.get(name)), *lacks])

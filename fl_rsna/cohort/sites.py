@@ -150,15 +150,22 @@ def read_cohort(folder: Path) -> Cohort:
 
 
 def counts(table: pd.DataFrame, task: Task) -> dict[str, Any]:
-    """Patients, slices and positive slices a label, by part (train, validation, test), of one site's table."""
+    """Patients, slices and positive slices a label, by part (train, validation, test), of one site's table.
+
+    None for a label that the site does not annotate.
+    """
     return {
         str(part): {
             "patients": int(rows[task.group_key].nunique()),
             "slices": len(rows),
-            "positives": {label: int(rows[label].sum()) for label in task.labels},
+            "positives": {label: _positives(rows, label) for label in task.labels},
         }
         for part, rows in table.groupby("split")
     }
+
+
+def _positives(rows: pd.DataFrame, label: str) -> int | None:
+    return int(rows[label].sum()) if label in rows and not rows[label].isna().all() else None
 
 
 def _peculiarities(sites: list[SitePatients]) -> dict[str, Any]:

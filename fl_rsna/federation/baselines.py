@@ -9,8 +9,10 @@ from flwr.serverapp import Grid
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.ending import finish
+from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.progress import Progress
 from fl_rsna.federation.records import read_model
+from fl_rsna.federation.roll_counts import by_own_counts
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.scoring import ask_sites
@@ -27,7 +29,7 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
     setting = call_sites(grid, config, cohort, run)
     matrix, scores = {}, {}
     for site in setting.sites:
-        alone = replace(setting, sites=[site], run=_folder(run, site))
+        alone = _by_itself(setting, site, _folder(run, site))
         if not (alone.run.folder / "events.jsonl").exists():
             announce(alone)
         progress = begin(alone)
@@ -55,6 +57,14 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
     run.event("run_end", sites=len(scores), wall_s=summary["wall_s"])
 
 
+def _by_itself(setting: Setting, site: Site, run: RunFolder) -> Setting:
+    """A federation of one: what counts decide is decided by its own."""
+    told, test = by_own_counts(setting.told, site, setting.test.task), setting.test
+    if told.model != setting.told.model:
+        test = HeldOut(test.data, test.task, told.model, setting.config.train)
+    return replace(setting, sites=[site], told=told, test=test, run=run)
+
+
 def _folder(run: RunFolder, site: Site) -> RunFolder:
     """A run folder of its own for one site, with the settings of the whole."""
     folder = run.folder / ALONE / site.name
@@ -68,7 +78,8 @@ def _folder(run: RunFolder, site: Site) -> RunFolder:
 def _at_every_site(setting: Setting, alone: Setting, progress: Progress) -> dict[str, dict[str, Any]]:
     """Loss, AUROCs and their intervals of one site's final model on the validation part of each, as far as they answered."""
     model = read_model(alone.run.folder / "model.safetensors", alone.network)
-    found = ask_sites(setting, progress, model, lambda phase: lambda reply: None)
+    everywhere = replace(setting, told=alone.told)
+    found = ask_sites(everywhere, progress, model, lambda phase: lambda reply: None)
     return {site: matrix_entry(card) for site, card in found.cards.items()}
 
 

@@ -51,11 +51,11 @@ def shared_counts(counts: Mapping[str, Any], k: int, *, exclusive: bool) -> dict
 
 
 def _shared_part(held: Mapping[str, Any], k: int, exclusive: bool) -> dict[str, Any]:
-    positives = held["positives"]
+    positives = {label: n for label, n in held["positives"].items() if n is not None}  # of an unannotated label: None
     few = {label for label, n in positives.items() if is_small(n, k) or is_small(held["slices"] - n, k)}
     if exclusive:
         few = _hidden(positives, few, k)
-    told = {label: None if label in few else n for label, n in positives.items()}
+    told = {label: None if label in few else n for label, n in held["positives"].items()}
     return {**held, "patients": shown(held["patients"], k), "positives": told}
 
 
@@ -133,10 +133,14 @@ def _coarse_scores(counts: NDArray[np.generic], k: int) -> NDArray[np.generic]:
 
 
 def rests_on_enough(labels: NDArray[np.float32], patients: NDArray[np.generic], k: int) -> list[bool]:
-    """Whether a score of each label of [N, L] rests on k slices of either kind, and on k patients with a positive one."""
+    """Whether a score of each label of [N, L] rests on k slices of either kind, and on k patients with a positive one.
+
+    One of a label that the site does not annotate rests on nothing.
+    """
     found = []
     for label in range(labels.shape[1]):
         positive: NDArray[np.bool_] = labels[:, label] > 0
-        fewest = min(int(positive.sum()), int((~positive).sum()), np.unique(patients[positive]).size)
-        found.append(k <= 1 or fewest >= k)
+        negative: NDArray[np.bool_] = labels[:, label] == 0
+        fewest = min(int(positive.sum()), int(negative.sum()), np.unique(patients[positive]).size)
+        found.append(bool((positive | negative).any()) and (k <= 1 or fewest >= k))
     return found

@@ -55,6 +55,7 @@ class Instructions:
     accepted: dict[str, int] = field(default_factory=dict)  # a site's last round that entered a model
     prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
     target: tuple[float, ...] = ()  # the prevalence to train for, a label; empty: the prior
+    kept: float = 1.0  # share of the slices without the union label that a pass draws, the same at every site
     estimate: bool = False  # BatchNorm's statistics anew, instead of training
     min_count: int = 0  # no smaller count, but 0, leaves a site
     keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated

@@ -12,12 +12,13 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fl_rsna.choices import Lost
+from fl_rsna.choices import Lost, Sampling
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.federation.delivery import deliver
 from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
 from fl_rsna.learning.controls import Control
+from fl_rsna.task import Task
 from fl_rsna.version import code_version
 
 POLL_S = 0.2
@@ -35,6 +36,7 @@ class Site:
     counts: dict[str, Any]  # by part: patients, slices, positives a label; None is withheld
     controls: dict[str, list[list[int]]]
     patients: frozenset[str]  # salted hashes
+    unannotated: frozenset[str] = frozenset()  # labels that it says nothing about
 
 
 def call_roll(
@@ -93,6 +95,20 @@ def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patient
                 )
 
 
+def check_annotated(sites: list[Site], task: Task, sampling: Sampling) -> None:
+    """Refuse labels that no site annotates, and a draw by a label that one does not."""
+    for label in task.labels:
+        lacking = [site.name for site in sites if label in site.unannotated]
+        if len(lacking) == len(sites):
+            raise ValueError(
+                f"roll call: expected a site that annotates {label}, got none of {len(sites)}; take one more, or all learn nothing of it"
+            )
+        if lacking and label == task.union and sampling is Sampling.under:
+            raise ValueError(
+                f"train.sampling: under draws by {label}, which {lacking[0]} does not annotate; say train.sampling=all or weighted"
+            )
+
+
 def hashed_patients(patients: pd.Series, salt: str) -> frozenset[str]:
     """The test site's patients under the run's salt, comparable with the sites' answers."""
     return frozenset(hash_id(str(patient), salt) for patient in patients)
@@ -124,8 +140,9 @@ def _read(reply: Message) -> Site:
     if failure is not None:
         raise ValueError(f"roll call: node {reply.metadata.src_node_id} cannot take part: {failure[0]}")
     answer = reply.content.config_records[SITE]
-    patients = answer["patients"]
+    patients, unannotated = answer["patients"], answer.get("unannotated", [])
     assert isinstance(patients, list)
+    assert isinstance(unannotated, list)
     return Site(
         name=str(answer["name"]),
         node_id=reply.metadata.src_node_id,
@@ -135,4 +152,5 @@ def _read(reply: Message) -> Site:
         counts=json.loads(str(answer["counts"])),
         controls=json.loads(str(answer["controls"])),
         patients=frozenset(map(str, patients)),
+        unannotated=frozenset(map(str, unannotated)),
     )

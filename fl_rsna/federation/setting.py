@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Message
@@ -18,14 +18,14 @@ from fl_rsna.federation.faults import parse_fault
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import sampled_count
-from fl_rsna.federation.rollcall import Site, call_roll, check_roll, hashed_patients
+from fl_rsna.federation.roll_counts import after_roll_call
+from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_roll, hashed_patients
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
 from fl_rsna.learning.dataset import open_site, writable_cache
 from fl_rsna.learning.flat import FlatModel, layout_sha256, parameter_positions, positions
 from fl_rsna.learning.model import Classifier, build_model, set_training
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.site_round import positive_share
 from fl_rsna.runs import RunFolder
 from fl_rsna.task import Task, named_task
 
@@ -79,14 +79,15 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)
     trained = positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
-    prior = prior_of(sites, task)
+    check_annotated(sites, task, config.train.sampling)
+    told = after_roll_call(told, sites, task)
     setting = Setting(
         grid=grid,
         config=config,
         cohort=cohort,
         sites=sites,
-        told=replace(told, prior=prior, target=target_of(config, prior, task)),
-        test=HeldOut(held_out, task, config.model, config.train),
+        told=replace(told, target=target_of(config, told.prior, task)),
+        test=HeldOut(held_out, task, told.model, config.train),
         run=run,
         network=network,
         initial=initial,
@@ -124,7 +125,9 @@ def announce(setting: Setting) -> None:
     held = {**{site.name: site.counts for site in setting.sites}, TEST_SITE: test}
     facts = setting.cohort.facts
     known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
-    setting.run.event("roll_call", sites=held, rounds=setting.config.rounds, **known)
+    unannotated = {site.name: sorted(site.unannotated) for site in setting.sites if site.unannotated}
+    said = {"unannotated": unannotated} if unannotated else {}
+    setting.run.event("roll_call", sites=held, rounds=setting.config.rounds, **known, **said)
 
 
 def check_enough(config: Config, names: list[str]) -> None:
@@ -140,19 +143,6 @@ def check_enough(config: Config, names: list[str]) -> None:
         parse_fault(word)
         if name not in names:
             raise ValueError(f"faults.sites: expected one of {', '.join(names)}, got {name}")
-
-
-def prior_of(sites: list[Site], task: Task) -> tuple[float, ...]:
-    """Share of positive training slices of all sites together, a label; of those that say how many they have."""
-    parts = [site.counts["train"] for site in sites]
-    known = [[part for part in parts if part["positives"][label] is not None] for label in task.labels]
-    shares = [
-        positive_share(
-            np.array([sum(part["positives"][label] for part in told)], np.float64), sum(part["slices"] for part in told)
-        )
-        for label, told in zip(task.labels, known, strict=True)
-    ]
-    return tuple(np.concatenate(shares).tolist())
 
 
 def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """What of a site's scorecard may leave it under privacy.min_count=k: federation/disclosure.py's rules for a scorecard's parts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,19 @@ def shared_card(card: Mapping[str, Any], k: int) -> dict[str, Any]:
         overall = {**_nothing(overall), "value": overall["value"]}
     exams = {how: _shared_labels(of, k) for how, of in card["exam"].items()}
     return {**card, **told, "log_loss": overall, "slice": _shared_labels(card["slice"], k), "exam": exams}
+
+
+def without_labels(card: Mapping[str, Any], unknown: Collection[str], headline: str) -> dict[str, Any]:
+    """A scorecard in which labels that the site does not annotate are withheld."""
+
+    def kept(cards: Mapping[str, Any]) -> dict[str, Any]:
+        return {label: _withheld(of) if label in unknown else of for label, of in cards.items()}
+
+    overall = card["log_loss"]
+    if headline in unknown:
+        overall = {**_nothing(overall), "value": overall["value"]}
+    exams = {how: kept(of) for how, of in card["exam"].items()}
+    return {**card, "log_loss": overall, "slice": kept(card["slice"]), "exam": exams}
 
 
 def _shared_labels(cards: Mapping[str, Any], k: int) -> dict[str, Any]:

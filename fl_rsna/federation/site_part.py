@@ -34,8 +34,7 @@ from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.controls import Control, count_table
 from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
-from fl_rsna.learning.lesson import slice_lesson
-from fl_rsna.learning.matching import weighing
+from fl_rsna.learning.lesson import Lesson, slice_lesson
 from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, build_model, personal_names
 from fl_rsna.learning.seeds import derive_seed
@@ -78,7 +77,7 @@ def roll_call(message: Message, place: Place) -> Message:
     held = shared_counts(counts(data.index, task), told.min_count, exclusive=exclusive)
     tables = {
         control.value: shared_controls(
-            count_table(data.index.iloc[train], data.labels[train], control), told.min_count
+            count_table(data.index.iloc[train], np.nan_to_num(data.labels[train]), control), told.min_count
         ).tolist()
         for control in Control
     }
@@ -92,6 +91,7 @@ def roll_call(message: Message, place: Place) -> Message:
             "counts": json.dumps(held),
             "controls": json.dumps(tables),
             "patients": filled_up(hashes, told.min_count),
+            **({"unannotated": list(data.unannotated)} if data.unannotated else {}),
         }
     )
     return Message(RecordDict({SITE: answer}), reply_to=message)
@@ -107,7 +107,8 @@ def train(message: Message, place: Place) -> Message:
     task, model = ready(message, data, told, memory)
     received, control = flatten(model), _control_in(message)
     if told.estimate:
-        result = estimate_norm(model, data, batch_size=EVALUATION_BATCH, device=device)
+        drawn = _lesson(told, data, task, device).draw(np.random.default_rng(0))  # what the weights were learned from
+        result = estimate_norm(model, data, rows=drawn, batch_size=EVALUATION_BATCH, device=device)
         part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
         with beating(place.heartbeat, data.name, told.round) as on_batch:
@@ -171,11 +172,13 @@ def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -
     rows = data.rows("validation")
     found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
     enough = rests_on_enough(data.labels[rows], data.index[task.group_key].to_numpy()[rows], told.min_count)
+    known = ~np.isnan(data.labels[rows])
     areas = {
-        label: auroc(data.labels[rows, i], found[:, i]) if enough[i] else None for i, label in enumerate(task.labels)
+        label: auroc(data.labels[rows, i][known[:, i]], found[known[:, i], i]) if enough[i] else None
+        for i, label in enumerate(task.labels)
     }
-    known = {f"auroc/{label}": area for label, area in areas.items() if area is not None}
-    return {"loss": log_loss(data.labels[rows], found, task), **known}
+    found_areas = {f"auroc/{label}": area for label, area in areas.items() if area is not None}
+    return {"loss": log_loss(data.labels[rows], found, task), **found_areas}
 
 
 def _control_in(message: Message) -> Vector | None:
@@ -187,7 +190,7 @@ def _control_in(message: Message) -> Vector | None:
 def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None) -> Round:
     return Round(
         data=data,
-        lesson=slice_lesson(data, task, told.train, device, weighing(told.prior, told.target)),
+        lesson=_lesson(told, data, task, device),
         task=task,
         norm=told.model.norm,
         train=told.train,
@@ -196,8 +199,13 @@ def _round(told: Instructions, data: SiteData, task: Task, device: torch.device,
         seed=derive_seed(told.seed, "train", data.name, told.round),
         device=device,
         prior=told.prior,
+        kept=told.kept,
         control=control,
     )
+
+
+def _lesson(told: Instructions, data: SiteData, task: Task, device: torch.device) -> Lesson:
+    return slice_lesson(data, task, told.train, device, kept=told.kept, prior=told.prior, target=told.target)
 
 
 def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, Classifier]:

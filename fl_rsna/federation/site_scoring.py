@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fl_rsna.cohort.whole import written_whole
 from fl_rsna.federation.disclosure import shared_sums
 from fl_rsna.federation.messages import CONFIG, METRICS, SCORE, Instructions, read_instructions, record_in
-from fl_rsna.federation.shared_card import shared_card
+from fl_rsna.federation.shared_card import shared_card, without_labels
 from fl_rsna.federation.site_part import Place, open_data, ready
 from fl_rsna.federation.site_state import recall
 from fl_rsna.federation.wire import pack
@@ -54,8 +54,11 @@ def score(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
     table = pd.read_parquet(final_predictions(place.memory, told.run_id))
-    name = open_data(place, told.model.image_size).name
+    name, task = open_data(place, told.model.image_size).name, named_task(TaskName(told.task))
     card = shared_card(score_table(table, told, OperatingPoints.from_json(points), name), told.min_count)
+    unknown = np.isnan(labels_in(table, task.labels)).any(axis=0)
+    if unknown.any():
+        card = without_labels(card, np.array(task.labels)[unknown].tolist(), task.headline)
     content = RecordDict({SCORE: ConfigRecord({"scorecard": json.dumps(card)})})
     content[METRICS] = MetricRecord({"num-examples": len(table)})
     return Message(content, reply_to=message)

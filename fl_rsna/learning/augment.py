@@ -1,4 +1,4 @@
-"""Batch augmentation on the device: flip, small affine and a Hounsfield shift, in one resampling."""
+"""Batch augmentation on the device: Hounsfield values, flip and small affine in one resampling, and a square of air."""
 
 import math
 
@@ -6,20 +6,43 @@ import torch
 import torch.nn.functional as F
 
 from fl_rsna.config import TrainConfig
+from fl_rsna.imaging.windows import HU_OFFSET
+
+AIR = HU_OFFSET - 1000.0  # as it is stored; below it lies what no patient is made of
 
 
 def augment(images: torch.Tensor, config: TrainConfig, *, hounsfield: bool, generator: torch.Generator) -> torch.Tensor:
     """Randomly move and shift stored values `images` [B, C, S, S], where 0 is air and fills what moves in.
 
     `generator` lives on the CPU, so every device draws the same numbers. The HU shift imitates how scanners
-    differ in calibration; it applies to HU images alone and leaves air at 0.
+    differ in calibration; it applies to HU images alone and leaves air at 0. So does the HU noise, HU * (1 + e): it
+    stretches contrast about water, as another tube voltage does, so a brain moves by little and bone by much. All
+    channels of an image are treated alike. What is off draws no number.
     """
     matrices = _matrices(len(images), config, generator).to(images.device)
     if hounsfield and config.hu_shift > 0:
         shift = _uniform((len(images), 1, 1, 1), config.hu_shift, generator).to(images.device)
         images = torch.where(images > 0, (images + shift).clamp(min=0), images)
+    if hounsfield and config.hu_noise > 0:
+        noise = _uniform((len(images), 1, 1, 1), config.hu_noise, generator).to(images.device)
+        images = torch.where(images > AIR, (images + (images - HU_OFFSET) * noise).clamp(min=0), images)
     moves = config.flip or config.rotate_deg > 0 or config.zoom > 0 or config.shift > 0
-    return _move(images, matrices) if moves else images
+    images = _move(images, matrices) if moves else images
+    return cut_out(images, config.cutout, generator) if config.cutout > 0 else images
+
+
+def cut_out(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Images [B, C, S, S] with one square of round(share * S) pixels a side, somewhere inside each, set to air.
+
+    DeVries and Taylor 2017 (arXiv:1708.04552), but for the square, which here lies in the image whole.
+    """
+    size = images.shape[-1]
+    side = round(share * size)
+    corner = torch.randint(0, size - side + 1, (len(images), 2, 1), generator=generator).to(images.device)
+    place = torch.arange(size, device=images.device)
+    inside = (place >= corner) & (place < corner + side)  # [B, 2, S]: rows and columns of the square
+    square = inside[:, 0, :, None] & inside[:, 1, None, :]
+    return images.masked_fill(square.unsqueeze(1), 0)
 
 
 def _matrices(count: int, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:

@@ -44,7 +44,8 @@ class SiteData:
 
     `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024) or uint8 [N, S, S, 3]. `labels` is float32
     [N, L] in the task's order, `split` holds train, validation or test. Of a noisy site this is what it sees and
-    believes: its scanner's pixels, and in `labels` and `index` its training labels with the wrong ones among them.
+    believes: its scanner's pixels, and in `labels` and `index` its training labels with the wrong ones among them, and
+    NaN for a label that it does not annotate.
     """
 
     name: str
@@ -55,6 +56,11 @@ class SiteData:
     images: NDArray[np.generic] | Joined
     labels: NDArray[np.float32]
     index: pd.DataFrame
+
+    @property
+    def unannotated(self) -> tuple[str, ...]:
+        """Labels that none of its slices has, positive or not."""
+        return tuple(np.array(self.label_names)[np.isnan(self.labels).all(axis=0)].tolist())
 
     def rows(self, split: str) -> NDArray[np.intp]:
         """Positions of one part's slices."""
@@ -82,7 +88,7 @@ def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> Si
             f"expected slices at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
         )
     noise = read_noise(facts)
-    if noise.labels:
+    if noise.of_labels:
         index = believed(index, noise, facts["site"], named_task(TaskName(facts["task"])))
     of = f"{image_size} {facts['image']} {facts['cohort_sha256']}{noise if noise.of_scanner else ''}"
     key = hashlib.sha256(raw_index + of.encode()).hexdigest()[:16]

@@ -13,9 +13,13 @@ from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import SiteData, gather
 from fl_rsna.learning.local_rules import LocalRule
-from fl_rsna.learning.loss import task_loss
-from fl_rsna.learning.matching import Weigh
+from fl_rsna.learning.loss import Objective, objective
+from fl_rsna.learning.matching import matched
+from fl_rsna.learning.mixing import mixing
 from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.sampling import drawing
+from fl_rsna.learning.soft_labels import training_labels
+from fl_rsna.learning.targets import Targets, known_targets
 from fl_rsna.task import Task
 
 StepLoss = Callable[[nn.Module, NDArray[np.intp], torch.Generator, LocalRule], torch.Tensor]
@@ -26,45 +30,51 @@ class Lesson:
     """`loss` takes the model, a batch's rows, the generator of everything random in it, and the strategy's rule."""
 
     site: str
-    slices: int  # training slices, by which the site counts in a mean
+    slices: int  # training slices that a pass stands for, by which the site counts in a mean
     examples: int  # in one pass
     draw: Callable[[np.random.Generator], NDArray[np.intp]]  # one pass's rows, as many as `examples`, before shuffling
     loss: StepLoss
 
 
-def every_alike(labels: torch.Tensor) -> None:
-    """For a loss in which no slice counts more than another."""
-
-
 def slice_lesson(
-    data: SiteData, task: Task, config: TrainConfig, device: torch.device, weigh: Weigh = every_alike
+    data: SiteData,
+    task: Task,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    kept: float = 1.0,
+    prior: tuple[float, ...] = (),
+    target: tuple[float, ...] = (),
 ) -> Lesson:
-    """Slices one by one, augmented: every training slice in every pass; `weigh` says what each label counts."""
-    rows = data.rows("train")
+    """Slices one by one, augmented: every training slice in every pass, or what train.sampling draws of them.
+
+    `kept` is the share of slices without the union label that is drawn, `prior` each label's share of positive slices over
+    all sites, `target` the prevalence to train for. A site of which a share is drawn counts by what is drawn, so that the sites' mean is of their drawn slices.
+    """
+    drawn = drawing(config, data.rows("train"), data.labels, task, kept=kept, prior=prior)
+    known = known_targets(training_labels(data.index, data.labels, config), drawn.odds)
+    known = matched(known, prior, target)
+    mix, measure = mixing(config), objective(task, config, prior)
 
     def loss(model: nn.Module, batch: NDArray[np.intp], draws: torch.Generator, rule: LocalRule) -> torch.Tensor:
         assert isinstance(model, Classifier)
         images = gather(data.images, batch, device)
         images = augment(images, config, hounsfield=data.image is ImageKind.hu, generator=draws)
-        labels = torch.from_numpy(data.labels[batch]).to(device)
-        return _slice_loss(model, images, labels, task, config, rule, weigh(labels))
+        images, targets = mix(images, known.of(batch, device), draws)
+        return _slice_loss(model, images, targets, measure, config, rule)
 
-    return Lesson(site=data.name, slices=len(rows), examples=len(rows), draw=lambda order: rows, loss=loss)
+    return Lesson(site=data.name, slices=drawn.examples, examples=drawn.examples, draw=drawn.draw, loss=loss)
 
 
 def _slice_loss(
-    model: Classifier,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    task: Task,
-    config: TrainConfig,
-    rule: LocalRule,
-    counts: torch.Tensor | None,
+    model: Classifier, images: torch.Tensor, targets: Targets, measure: Objective, config: TrainConfig, rule: LocalRule
 ) -> torch.Tensor:
     """The loss of one batch with what the rule adds to logits and loss."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=config.amp and images.device.type == "cuda"):
-        logits, features = model.with_features(images) if rule.penalty is not None else (model(images), images)
+        logits, features = (
+            model.with_features(images) if rule.penalty is not None else (model.drawn_logits(images), images)
+        )
     if rule.logit_shift is not None:
         logits = logits.float() + rule.logit_shift.to(logits.device)
-    loss = task_loss(logits, labels, task, counts=counts)
+    loss = measure(logits, targets.labels, counts=targets.weights)
     return loss if rule.penalty is None else loss + rule.penalty(images, features.float())

@@ -4,13 +4,13 @@ Importance weights of a label shift: where P(x|y) is the same, the weighted loss
 the loss over the target's, so the model's probabilities mean the target's prevalence.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-Weigh = Callable[[torch.Tensor], torch.Tensor | None]  # labels [B, L] -> how much each counts [B, L]; None: all alike
+from fl_rsna.learning.targets import SiteTargets
 
 
 def matching_odds(prior: Sequence[float], target: Sequence[float]) -> NDArray[np.float64]:
@@ -28,9 +28,9 @@ def label_weights(labels: NDArray[np.floating], odds: NDArray[np.float64]) -> ND
     return weights
 
 
-def weighing(prior: Sequence[float], target: Sequence[float]) -> Weigh:
-    """What a batch's labels count in the loss; without a target, or at the prior itself, nothing is weighed."""
+def matched(known: SiteTargets, prior: Sequence[float], target: Sequence[float]) -> SiteTargets:
+    """A site's targets, each weighed for the target's prevalence, too; as they are without a target, or at the prior itself."""
     if not target or tuple(target) == tuple(prior):
-        return lambda labels: None
-    negative, positive = torch.from_numpy(matching_odds(prior, target)).float()
-    return lambda labels: negative.to(labels.device) + labels * (positive - negative).to(labels.device)
+        return known
+    weights = label_weights(known.labels, matching_odds(prior, target)).astype(np.float32)
+    return replace(known, weights=weights if known.weights is None else known.weights * weights)

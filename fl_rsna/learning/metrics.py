@@ -30,16 +30,19 @@ CLIP = 1e-6  # probabilities are kept this far from 0 and 1 in the log loss
 
 
 def label_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Log loss of each label by itself, of [N] or [N, L]."""
+    """Log loss of each label by itself, of [N] or [N, L]; 0 where the label is unknown, NaN."""
     clipped = np.clip(probabilities.astype(np.float64), CLIP, 1 - CLIP)
-    return -np.log(np.where(labels > 0, clipped, 1 - clipped))
+    return np.where(np.isnan(labels), 0.0, -np.log(np.where(labels > 0, clipped, 1 - clipped)))
 
 
 def slice_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
-    """Log loss of each row [N]: weighted over labels (sum w * loss / sum w), or of the true class."""
+    """Log loss of each row [N]: weighted over its known labels (sum w * loss / sum w), or of the true class."""
     if task.kind is LabelKind.multi_class:
         return -np.log(np.clip(probabilities[labels > 0].astype(np.float64), CLIP, 1 - CLIP))
-    return np.average(label_losses(labels, probabilities), axis=1, weights=task.label_weights)
+    losses, known = label_losses(labels, probabilities), ~np.isnan(labels)
+    if known.all():
+        return np.average(losses, axis=1, weights=task.label_weights)
+    return np.average(losses, axis=1, weights=known * np.array(task.label_weights))
 
 
 def log_loss(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> float:

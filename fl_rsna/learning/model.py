@@ -10,6 +10,7 @@ from fl_rsna.choices import ModelName, Norm, Trainable
 from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU
+from fl_rsna.learning.prior_correction import PriorCorrection
 from fl_rsna.task import LabelKind, Task
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,17 +53,23 @@ class Classifier(nn.Module):
         super().__init__()
         self.input_stage = InputStage(image)
         self.backbone: Any = backbone  # an EfficientNet, of either package
+        self.correction: nn.Module = nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The logits that predict: whatever was drawn in training, they are meant for all slices."""
+        return cast(torch.Tensor, self.correction(self.drawn_logits(images)))
+
+    def drawn_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """The logits that learn: of the slices as training draws them."""
         channels = self.input_stage(images).contiguous(memory_format=torch.channels_last)
         return cast(torch.Tensor, self.backbone(channels))
 
     def with_features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [B, labels] and the features [B, F] before dropout and the last layer."""
+        """The logits that learn [B, labels] and the features [B, F] before dropout and the last layer."""
         seen: list[torch.Tensor] = []
         hook = self.backbone._dropout.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
-            return self(images), seen[0]
+            return self.drawn_logits(images), seen[0]
         finally:
             hook.remove()
 
@@ -83,7 +90,11 @@ def build_model(config: ModelConfig, task: Task, image: ImageKind, *, seed: int)
         backbone
     ):  # EfficientNet's own 0.01 is for epochs of 10,000 steps, a site's round has tens
         layer.momentum = config.norm_momentum
-    return Classifier(image, backbone).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    model = Classifier(image, backbone)
+    if config.kept_negatives < 1:
+        assert task.union is not None
+        model.correction = PriorCorrection(task.labels.index(task.union), config.kept_negatives)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def set_training(model: Classifier, norm: Norm, trainable: Trainable) -> None:

@@ -1,4 +1,4 @@
-"""What a noisy site believes and sees: wrong labels on some training slices, and pixels as its scanner gives them.
+"""What a noisy site believes and sees: wrong labels on some training slices or none at all, and its scanner's pixels.
 
 Everything drawn follows from the cohort's seed, the site's name and the image's id: not from the order of rows, the
 size of the pack or the process that opens the site.
@@ -24,8 +24,13 @@ def believed(index: pd.DataFrame, noise: SiteNoise, site: str, task: Task) -> pd
     """The site's index with the labels it believes: `noise.labels` of its training slices have a wrong row.
 
     Exactly that share, rounded to whole slices; a larger share keeps the wrong rows of a smaller one. Validation and
-    test slices keep true labels.
+    test slices keep true labels. A label that the site does not annotate is NaN in every part, and need not be there.
     """
+    unknown = dict.fromkeys(noise.unannotated, np.nan)
+    return (_mislabelled(index, noise, site, task) if noise.labels else index).assign(**unknown)
+
+
+def _mislabelled(index: pd.DataFrame, noise: SiteNoise, site: str, task: Task) -> pd.DataFrame:
     train = np.flatnonzero(index["split"].to_numpy() == "train")
     ids = index["image_id"].to_numpy()[train]
     labels = index[list(task.labels)].to_numpy(np.int64, copy=True)

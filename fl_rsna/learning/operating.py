@@ -53,11 +53,11 @@ class OperatingPoints:
 def score_counts(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     """Counts [L, 2, BINS] of negatives (0) and positives (1) of [N, L] by the bin their probability falls in.
 
-    Bin i holds EDGES[i] <= p < EDGES[i + 1]: about 1/32 of a logit. Counts of sites add.
+    Bin i holds EDGES[i] <= p < EDGES[i + 1]: about 1/32 of a logit. Counts of sites add; an unknown label, NaN, has none.
     """
     bins = np.searchsorted(EDGES, probabilities.astype(np.float64), side="right") - 1
     places = bins + BINS * (labels > 0) + 2 * BINS * np.arange(labels.shape[1])
-    return np.bincount(places.ravel(), minlength=2 * BINS * labels.shape[1]).reshape(-1, 2, BINS)
+    return np.bincount(places[~np.isnan(labels)], minlength=2 * BINS * labels.shape[1]).reshape(-1, 2, BINS)
 
 
 def choose_points(counts: NDArray[np.int64], labels: Sequence[str]) -> Thresholds:

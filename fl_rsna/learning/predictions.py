@@ -19,12 +19,17 @@ def prediction_table(
 ) -> pd.DataFrame:
     """One row a slice of `rows`, in their order; `probabilities` [N, L] in the task's order."""
     table = data.index.iloc[rows][IDS].reset_index(drop=True)
-    labels = {f"{LABEL}{name}": data.labels[rows, i].astype(np.int8) for i, name in enumerate(task.labels)}
+    labels = {f"{LABEL}{name}": _whole(data.labels[rows, i]) for i, name in enumerate(task.labels)}
     return table.assign(**labels, **{f"{PROBABILITY}{name}": probabilities[:, i] for i, name in enumerate(task.labels)})
 
 
+def _whole(labels: NDArray[np.float32]) -> NDArray[np.generic]:
+    """Labels [N] as int8, or as they are where some are unknown, NaN."""
+    return labels if np.isnan(labels).any() else labels.astype(np.int8)
+
+
 def labels_in(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.float32]:
-    """float32 [N, L] of these labels."""
+    """float32 [N, L] of these labels; NaN is unknown."""
     return _columns(table, LABEL, names)
 
 

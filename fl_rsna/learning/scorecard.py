@@ -34,7 +34,8 @@ def scorecard(
     """Plain values for every label [N, L] at slice level and, with series [N], at exam level, all over the same draws of patients.
 
     Thresholds and temperatures come from `settings` and are applied as they are; without it there are none. Exams
-    after calibration are made of calibrated slices. Classes are scored one against the rest.
+    after calibration are made of calibrated slices. Classes are scored one against the rest. An unknown label, NaN, is
+    left out of the log loss; the card of a label that is unknown of any slice means nothing.
     """
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     after = _calibrated(probabilities, task, settings)
@@ -46,11 +47,13 @@ def scorecard(
         "exams": 0,
         "resamples": resamples,
         "log_loss": _log_loss(labels, probabilities, task, drawn),
-        "slice": _cards(labels, probabilities, after, drawn, task, thresholds, temperatures, exams=False),
+        "slice": _cards(
+            np.nan_to_num(labels), probabilities, after, drawn, task, thresholds, temperatures, exams=False
+        ),
         "exam": {},
     }
     if series is not None:
-        exams = group_exams(labels, patients, series)
+        exams = group_exams(np.nan_to_num(labels), patients, series)
         of_exams = drawn.of_rows(exams.patients)
         found["exams"] = len(exams.labels)
         for aggregate in Aggregate:
@@ -71,7 +74,7 @@ def _calibrated(probabilities: Probabilities, task: Task, settings: OperatingPoi
 def _log_loss(labels: Labels, probabilities: Probabilities, task: Task, drawn: Drawn) -> dict[str, Any]:
     """Counted by the headline label; its interval is withheld with the label's."""
     loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, probabilities, task), np.ones(len(labels))))
-    rests_on = support(drawn, labels[:, task.labels.index(task.headline)])
+    rests_on = support(drawn, np.nan_to_num(labels[:, task.labels.index(task.headline)]))
     return asdict(estimate(loss / rows, rests_on, rests_on.patients, Scale.positive))
 
 

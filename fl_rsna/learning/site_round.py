@@ -24,6 +24,7 @@ from fl_rsna.learning.local_rules import (
     vector_of,
 )
 from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.sampling import drawn_shares
 from fl_rsna.learning.train import LocalResult, OnBatch, start_training, train_locally, unwatched
 from fl_rsna.task import Task
 
@@ -46,6 +47,7 @@ class Round:
     seed: int
     device: torch.device
     prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
+    kept: float = 1.0  # share of slices without the union label that a pass draws
     control: Vector | None = None  # the server's control variate, over trained parameters
     on_batch: OnBatch = unwatched
 
@@ -148,9 +150,10 @@ def _ditto(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> S
 
 def _adjusted(round_: Round) -> LocalRule:
     rows = round_.data.rows("train")
-    own = positive_share(round_.data.labels[rows].sum(0, dtype=np.float64), len(rows))
-    everyone = torch.tensor(round_.prior, dtype=torch.float64)
-    return prior_shift(torch.from_numpy(own), everyone, round_.strategy.adjustment)
+    own = positive_share(np.nansum(round_.data.labels[rows], 0, dtype=np.float64), len(rows))
+    everyone = np.array(round_.prior, np.float64)
+    here, all_ = (torch.from_numpy(drawn_shares(shares, round_.task, round_.kept)) for shares in (own, everyone))
+    return prior_shift(here, all_, round_.strategy.adjustment)
 
 
 def _given(vector: Vector | None, size: int, device: torch.device) -> torch.Tensor:

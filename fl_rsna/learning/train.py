@@ -124,13 +124,21 @@ def _batches(lesson: Lesson, config: TrainConfig, order: np.random.Generator) ->
 
 
 @torch.no_grad()
-def estimate_norm(model: Classifier, data: SiteData, *, batch_size: int, device: torch.device) -> LocalResult:
-    """Replace BatchNorm's running statistics, in place, by their mean over one pass of the site's training part.
+def estimate_norm(
+    model: Classifier,
+    data: SiteData,
+    *,
+    batch_size: int,
+    device: torch.device,
+    rows: NDArray[np.intp] | None = None,
+) -> LocalResult:
+    """Replace BatchNorm's running statistics, in place, by their mean over `rows`, default all of the training part.
 
     No weight changes and no label is used: adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779). Slices are
     shuffled, since neighbours of one series are alike and a batch of them has too little variance.
     """
-    start, rows = time.perf_counter(), np.random.default_rng(0).permutation(data.rows("train"))
+    start = time.perf_counter()
+    rows = np.random.default_rng(0).permutation(data.rows("train") if rows is None else rows)
     model.to(device).eval()
     layers = norm_layers(model)
     momenta = [layer.momentum for layer in layers]

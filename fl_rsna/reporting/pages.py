@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.cohort.index import Prepared, read_facts
-from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise
+from fl_rsna.cohort.noise import PIXEL_SIZE, noise_from
 from fl_rsna.cohort.noise import said as noise_said
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort
@@ -98,7 +98,7 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
         index = _read_site(folder / "index.csv", cohort.labels)
         headers.append({"site": [site], **census.site_facts(index)})
         if site in shown:
-            scan = scan_of(SiteNoise(**cohort.facts.get("noise", {}).get(site, {})), site)
+            scan = scan_of(noise_from(cohort.facts.get("noise", {}).get(site, {})), site)
             matrix.append(sheets.site_row(site, index, folder / "images", cohort.image, cohort.labels, scan))
     return {
         "columns": [*cohort.labels, NO_LABEL],

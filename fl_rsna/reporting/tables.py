@@ -3,9 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from fl_rsna.task import TaskName, named_task
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
 FEDERATED, LOCAL = "federated", "local"
 PARTS = (FEDERATED, "central", LOCAL)  # folders of an experiment=gap
+UNKNOWN = "?"  # a count of a label that a site does not annotate
 EVENT = '{"time"'  # how each line of events.jsonl begins
 
 
@@ -36,7 +38,8 @@ class RunRecord:
     failures: list[dict[str, Any]]
     resumed: list[int]  # after which rounds a killed run went on
     leaky: bool  # one patient may be in two places, as was asked for by name
-    noise: dict[str, dict[str, float]]  # site -> what partition.noise made wrong there
+    noise: dict[str, dict[str, Any]]  # site -> what partition.noise made wrong there
+    unannotated: dict[str, list[str]]  # site -> labels that it does not annotate
     labels: list[str]
     headline: str  # the label whose AUROC is quoted first
     gap: dict[
@@ -57,7 +60,7 @@ class RunRecord:
     @property
     def counts(self) -> dict[str, Any]:
         """`cohort` as people read it."""
-        return shown_counts(self.cohort, (self.config.get("privacy") or {}).get("min_count", 0))
+        return shown_counts(self.cohort, (self.config.get("privacy") or {}).get("min_count", 0), self.unannotated)
 
     @property
     def finished(self) -> bool:
@@ -92,6 +95,7 @@ def read_run(folder: Path) -> RunRecord:
         cohort=roll["sites"],
         leaky=roll.get("leaky", False),
         noise=roll.get("noise", {}),
+        unannotated=roll.get("unannotated", {}),
         failures=list(failures.values()),
         resumed=[event["round"] for event in events if event["event"] == "resumed"],
         labels=labels,
@@ -133,15 +137,18 @@ def _too_few(estimate: dict[str, Any]) -> str:
     return f"{count} positive patient{'' if count == 1 else 's'}"
 
 
-def shown_counts(sites: Mapping[str, Any], min_count: int) -> dict[str, Any]:
-    """Counts of a roll call with `<5` for what a site withheld under privacy.min_count=5."""
+def shown_counts(
+    sites: Mapping[str, Any], min_count: int, unannotated: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Counts of a roll call with `<5` for what a site withheld under privacy.min_count=5, and `?` for what nobody there annotates."""
 
-    def read(found: Any) -> Any:
+    def read(found: Any, site: str, label: str = "") -> Any:
         if isinstance(found, Mapping):
-            return {name: read(inner) for name, inner in found.items()}
-        return f"<{min_count}" if found is None else found
+            return {name: read(inner, site, name) for name, inner in found.items()}
+        withheld = UNKNOWN if min_count <= 1 or label in unannotated.get(site, ()) else f"<{min_count}"
+        return withheld if found is None else found
 
-    return {site: read(parts) for site, parts in sites.items()}
+    return {site: read(parts, site) for site, parts in sites.items()}
 
 
 def megabytes(count: float) -> str:

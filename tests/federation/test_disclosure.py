@@ -27,8 +27,8 @@ from fl_rsna.federation.disclosure import (
     shared_sums,
 )
 from fl_rsna.federation.messages import failure_of
+from fl_rsna.federation.roll_counts import prior_of
 from fl_rsna.federation.rollcall import Site
-from fl_rsna.federation.setting import prior_of
 from fl_rsna.federation.shared_card import shared_card
 from fl_rsna.federation.wire import unpack
 from fl_rsna.learning.operating import EDGES, choose_points

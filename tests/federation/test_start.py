@@ -16,8 +16,9 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.loss import task_loss
-from fl_rsna.learning.matching import label_weights, matching_odds, weighing
+from fl_rsna.learning.matching import label_weights, matched, matching_odds
 from fl_rsna.learning.saved import read_saved
+from fl_rsna.learning.targets import SiteTargets
 from fl_rsna.limits import check
 from fl_rsna.runner import run_federation
 from fl_rsna.task import ICH
@@ -108,19 +109,21 @@ def test_weights_count_slices_as_often_as_they_occur_at_the_target() -> None:
     assert weights[:, 0].mean() == pytest.approx(1)  # 1 of 5 is the prior's share
     assert (weights * labels)[:, 0].sum() / weights[:, 0].sum() == pytest.approx(0.5)
     assert weights[:, 1] == pytest.approx(1)
-    found = weighing(prior, target)(torch.from_numpy(labels))
-    assert found is not None
-    assert found.numpy() == pytest.approx(weights, rel=1e-6)
-    assert weighing(prior, ())(torch.from_numpy(labels)) is None
-    assert weighing(prior, prior)(torch.from_numpy(labels)) is None
+    known = SiteTargets(labels=labels)
+    assert matched(known, prior, target).weights == pytest.approx(weights, rel=1e-6)
+    assert matched(SiteTargets(labels=labels, weights=np.zeros_like(labels)), prior, target).weights == pytest.approx(0)
+    assert matched(known, prior, ()) is known
+    assert matched(known, prior, prior) is known
 
 
 def test_the_weighted_loss_is_least_at_the_targets_prevalence() -> None:
     labels = torch.zeros(100, 6)
     labels[:20] = 1
-    odds = weighing((0.2,) * 6, (0.5,) * 6)
+    weights = matched(SiteTargets(labels=labels.numpy()), (0.2,) * 6, (0.5,) * 6).weights
+    assert weights is not None
+    odds = torch.from_numpy(weights)
     shares = torch.linspace(0.01, 0.99, 99)
-    losses = [float(task_loss(torch.logit(s).expand(100, 6), labels, ICH, counts=odds(labels))) for s in shares]
+    losses = [float(task_loss(torch.logit(s).expand(100, 6), labels, ICH, counts=odds)) for s in shares]
     assert float(shares[int(np.argmin(losses))]) == pytest.approx(0.5, abs=0.01)
     plain = task_loss(torch.zeros(100, 6), labels, ICH)
     assert float(task_loss(torch.zeros(100, 6), labels, ICH, counts=torch.ones(100, 6))) == pytest.approx(float(plain))

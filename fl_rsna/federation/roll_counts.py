@@ -1,0 +1,80 @@
+"""What the sites' counts together decide before round 1: each label's prior, and how many slices without a finding are drawn."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fl_rsna.choices import Correction, Sampling
+from fl_rsna.federation.messages import Instructions
+from fl_rsna.federation.rollcall import Site
+from fl_rsna.learning.sampling import kept_negatives
+from fl_rsna.learning.site_round import positive_share
+from fl_rsna.task import Task
+
+
+def after_roll_call(told: Instructions, sites: Sequence[Site], task: Task) -> Instructions:
+    """Instructions with what the counts of `sites` decide; the model they name corrects for what is drawn.
+
+    Under train.sampling=under one share of the slices without the union label is kept at every site, so that the sites'
+    priors keep their relation, and one correction holds for all.
+    """
+    told = replace(told, prior=prior_of(sites, task))
+    if told.train.sampling is not Sampling.under:
+        return told
+    kept = kept_of(sites, task, told.train.negatives, told.min_count)
+    corrected = kept if told.train.correction is Correction.prior else 1.0
+    return replace(told, kept=kept, model=replace(told.model, kept_negatives=corrected))
+
+
+def by_own_counts(told: Instructions, site: Site, task: Task) -> Instructions:
+    """The same for a site that trains by itself and knows its own counts only.
+
+    Where it withholds them from the roll call those of all sites stand in: any share can be corrected for.
+    """
+    own = np.array(prior_of([site], task))
+    known = np.array([_known(site, label) is not None for label in task.labels])
+    prior = tuple(np.where(known, own, told.prior).tolist())
+    if told.train.sampling is not Sampling.under or _known(site, task.union or "") is None:
+        return replace(told, prior=prior)
+    return replace(after_roll_call(told, [site], task), prior=prior)
+
+
+def prior_of(sites: Sequence[Site], task: Task) -> tuple[float, ...]:
+    """Share of positive training slices of all sites together, a label; of those that say how many they have."""
+    shares = []
+    for label in task.labels:
+        known = [
+            (count, site.counts["train"]["slices"]) for site in sites if (count := _known(site, label)) is not None
+        ]
+        positives, slices = (sum(column) for column in zip(*known, strict=True)) if known else (0, 0)
+        shares.append(positive_share(np.array([positives], np.float64), slices))
+    return tuple(np.concatenate(shares).tolist())
+
+
+def kept_of(sites: Sequence[Site], task: Task, wanted: float, min_count: int) -> float:
+    """The share of slices without the union label to draw, so that `wanted` come to a positive one over all sites that tell.
+
+    Raises ValueError when no site tells, and when no slice is positive.
+    """
+    assert task.union is not None
+    known = [
+        (count, site.counts["train"]["slices"]) for site in sites if (count := _known(site, task.union)) is not None
+    ]
+    if not known:
+        raise ValueError(
+            f"train.sampling: under needs a site that tells how many slices with {task.union} it has, but "
+            f"privacy.min_count={min_count} keeps all of them to themselves; say train.sampling=all or weighted"
+        )
+    positives, slices = (sum(column) for column in zip(*known, strict=True))
+    if positives == 0:
+        raise ValueError(
+            f"train.sampling: under needs training slices with {task.union}, got none; say train.sampling=all"
+        )
+    return kept_negatives(positives, slices, wanted)
+
+
+def _known(site: Site, label: str) -> int | None:
+    """Training slices with the label, None where the site does not tell."""
+    found = site.counts["train"]["positives"].get(label)
+    return None if found is None else int(found)
