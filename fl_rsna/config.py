@@ -45,6 +45,7 @@ class DataConfig:
     salt: str = ""  # of those hashes; sites of one consortium share it
     max_rejected: float = 1.0  # share of files that may be rejected before the whole request is refused
     unlabelled: bool = False  # prepare without labels: to be scored, not trained on
+    unannotated: list[str] = field(default_factory=list)  # labels that data.labels does not have; for own_site alone
     test_set: bool = True  # prepare stage_2_test, where it lies beside stage_2_train, as <name>-test without labels
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.choices import Correction, EngineName, ModelName, Norm, Precision, Sampling, StrategyName, Trainable
-from fl_rsna.cohort.noise import check_noise
+from fl_rsna.cohort.noise import check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
 from fl_rsna.task import LabelKind, named_task
@@ -202,6 +202,10 @@ def _check_contradictions(config: Config) -> None:
 def _check_labels_learned(config: Config) -> None:
     """Refuse what a task's labels have no meaning for, and shares of positives that nobody could know."""
     task, train, plain = named_task(config.data.task), config.train, TrainConfig()
+    check_unannotated(config.data.unannotated, "data.unannotated", task.labels)
+    lacks = config.data.unannotated or any("unannotated" in said for said in config.partition.noise.values())
+    if lacks and task.kind is LabelKind.multi_class:
+        raise ValueError(f"data.unannotated: expected nothing for task {task.name}, whose classes exclude each other")
     if config.model.kept_negatives != 1:
         raise ValueError(
             f"model.kept_negatives: expected nothing, for the run sets it, got {config.model.kept_negatives:g}; "

@@ -1,33 +1,49 @@
 """python -m fl_rsna.own_site: one site's folder from a hospital's own prepared data, when nobody deals the cohort.
 
 Each hospital:     python -m fl_rsna.own_site --cohort stroke-2026 --prepared prepared/ours --site hospital-a
+A hospital that does not look for a label says so twice, here and to prepare, whose table of labels lacks it:
+                   ... fl_rsna.prepare ... data.unannotated=[epidural]   and   ... --unannotated epidural
 The coordinator:   python -m fl_rsna.own_site --cohort stroke-2026 --prepared prepared/test --hospitals hospital-a hospital-b
 Everybody reads the same twelve digits, or they did not prepare alike.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fl_rsna.cohort.index import Prepared, read_facts, read_prepared
+from fl_rsna.cohort.noise import check_unannotated
 from fl_rsna.cohort.own import write_own_site, write_own_test_site
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import partition_settings
 from fl_rsna.command import ending
 from fl_rsna.config import Config
-from fl_rsna.task import Task, TaskName, named_task
+from fl_rsna.task import Task, TaskName, annotated_part, named_task
 
 
 def own_site(words: argparse.Namespace) -> None:
     """Make the folder and say what it holds."""
-    prepared, task = read_any(words.prepared)
+    prepared, task = read_any(words.prepared, words.unannotated)
     folder: Path = words.sites / words.cohort
     if words.hospitals:
+        if words.unannotated:
+            raise ValueError(
+                "--unannotated: expected every label where models are scored; leave it out with --hospitals"
+            )
         cohort = write_own_test_site(folder, prepared, task, words.hospitals, _settings(words, prepared))
         name, sha256, held = TEST_SITE, cohort.sha256, cohort.facts["sites"][TEST_SITE]
     else:
-        made = write_own_site(folder, prepared, task, words.site, validation=words.validation, seed=words.seed)
+        made = write_own_site(
+            folder,
+            prepared,
+            task,
+            words.site,
+            validation=words.validation,
+            seed=words.seed,
+            unannotated=words.unannotated,
+        )
         name, sha256, held = words.site, made["cohort_sha256"], made["counts"]
     parts = ", ".join(
         f"{part['slices']} slices of {part['patients']} patients to {name}" for name, part in held.items()
@@ -36,8 +52,8 @@ def own_site(words: argparse.Namespace) -> None:
     print(f"cohort {words.cohort} ({sha256[:12]}): everybody who takes part must read these twelve digits")
 
 
-def read_any(folder: Path) -> tuple[Prepared, Task]:
-    """Prepared data of whatever task it was prepared for; raises ValueError when there is none."""
+def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, Task]:
+    """Prepared data of whatever task it was prepared for, without `unannotated` labels; raises ValueError when there is none."""
     missing = f"--prepared: no prepared data at {folder}; run python -m fl_rsna.prepare first"
     stated = read_facts(folder / "prepare.json", missing).get("task")
     if stated not in set(TaskName):
@@ -45,7 +61,8 @@ def read_any(folder: Path) -> tuple[Prepared, Task]:
             f"--prepared: expected data for one of {', '.join(TaskName)}, got {stated} in {folder}; prepare again"
         )
     task = named_task(TaskName(stated))
-    return read_prepared(folder, task), task
+    check_unannotated(unannotated, "--unannotated", task.labels)
+    return read_prepared(folder, annotated_part(task, unannotated)), task
 
 
 def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
@@ -78,6 +95,13 @@ def parsed() -> argparse.Namespace:
         "--hospitals", nargs="+", metavar="SITE", help="at the coordinator: all of them; its data are the test site"
     )
     parser.add_argument("--validation", type=_share, default=0.2, help="share of a hospital's patients; default: 0.2")
+    parser.add_argument(
+        "--unannotated",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="labels that a hospital's data were prepared without",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of who validates; default: 0")
     parser.add_argument("--sites", type=Path, default=Path("site_data"), help="default: site_data")
     return parser.parse_args()

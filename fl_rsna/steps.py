@@ -22,7 +22,7 @@ from fl_rsna.config import DEMO, Config, PartitionConfig
 from fl_rsna.existing import existing_cohort
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
-from fl_rsna.task import Task, named_task
+from fl_rsna.task import Task, annotated_part, named_task
 
 TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
 
@@ -45,8 +45,15 @@ def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
         task,
         unlabelled=data.unlabelled,
         test_set=data.test_set,
+        unannotated=data.unannotated,
     )
-    request = Request(task=task, image=data.image, size=data.size, hash_ids=data.hash_ids, salt=data.salt)
+    request = Request(
+        task=annotated_part(task, data.unannotated),
+        image=data.image,
+        size=data.size,
+        hash_ids=data.hash_ids,
+        salt=data.salt,
+    )
     sets = [(data.name, inputs.files, inputs.labels), (TEST_SET.format(data.name), inputs.test_files, None)]
     for name, files, labels in sets:
         if files:

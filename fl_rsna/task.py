@@ -1,6 +1,7 @@
 """What is learned: the one record every room reads instead of assuming six labels or Hounsfield units."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -64,6 +65,19 @@ ICH = Task(
     modality="CT",
     group_key="patient_id",
 )
+
+
+def annotated_part(task: Task, unannotated: Sequence[str]) -> Task:
+    """The task as a site knows it that does not annotate some of its labels; they must leave one."""
+    kept = [place for place, label in enumerate(task.labels) if label not in unannotated]
+    labels = tuple(task.labels[place] for place in kept)
+    return replace(
+        task,
+        labels=labels,
+        label_weights=tuple(task.label_weights[place] for place in kept),
+        union=task.union if task.union in labels else None,
+        headline=task.headline if task.headline in labels else labels[0],
+    )
 
 
 def named_task(name: TaskName) -> Task:

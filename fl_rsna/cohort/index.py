@@ -101,6 +101,11 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
         raise ValueError(
             f"data.task: expected data prepared for task {task.name} ({', '.join(task.labels)}), "
             f"got task {name} ({', '.join(labels)}) in {folder}; prepare it again or choose that task"
+            + (
+                "; without a label it can make a site of its own: own_site --unannotated"
+                if 0 < len(labels) < len(task.labels)
+                else ""
+            )
         )
     return Prepared(folder=folder, task=name, labels=labels, image=image, size=size, index_sha256=sha256, index=index)
 

@@ -3,6 +3,7 @@
 RSNA's layout has stage_2_train/ with stage_2_train.csv, and perhaps stage_2_test/, whose labels nobody has.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,11 +26,19 @@ class Inputs:
 
 
 def find_inputs(
-    dicom: Path, labels: Path | None, task: Task, *, unlabelled: bool, test_set: bool, if_any: bool = False
+    dicom: Path,
+    labels: Path | None,
+    task: Task,
+    *,
+    unlabelled: bool,
+    test_set: bool,
+    if_any: bool = False,
+    unannotated: Sequence[str] = (),
 ) -> Inputs:
     """List the files and read the labels; raises ValueError when either is missing or contradictory.
 
-    With `if_any` labels are read where there are some, and nobody has to say that there are none.
+    With `if_any` labels are read where there are some, and nobody has to say that there are none. `unannotated` labels are
+    not there, and nobody is to look for them.
     """
     if dicom.is_dir():
         root = dicom if (dicom / TRAIN).is_dir() else dicom.parent if dicom.name == TRAIN else None
@@ -37,7 +46,7 @@ def find_inputs(
         has_test = test_set and root is not None and (root / TEST).is_dir() and any((root / TEST).iterdir())
         test_files = find_files(root / TEST) if root is not None and has_test else []
         found = root / LABELS if root is not None and (root / LABELS).is_file() else None
-        table = None if unlabelled else _labels(labels or found, task, if_any)
+        table = None if unlabelled else _labels(labels or found, task, if_any, unannotated)
         return Inputs(files=files, labels=table, test_files=test_files)
     everything = find_files(dicom)
     files = _inside(everything, TRAIN) or everything
@@ -46,9 +55,9 @@ def find_inputs(
         inside = next((file for file in everything if PurePosixPath(file.name).name == LABELS and file.member), None)
         packed = inside is not None and labels is None
         table = (
-            read_labels(dicom / inside.name, task, read_file(inside))
+            read_labels(dicom / inside.name, task, read_file(inside), unannotated)
             if inside and packed
-            else _labels(labels, task, if_any)
+            else _labels(labels, task, if_any, unannotated)
         )
     return Inputs(files=files, labels=table, test_files=_inside(everything, TEST) if test_set else [])
 
@@ -58,7 +67,7 @@ def _inside(files: list[File], folder: str) -> list[File]:
     return [file for file in files if file.member and folder in PurePosixPath(file.name).parts[:-1]]
 
 
-def _labels(path: Path | None, task: Task, if_any: bool) -> pd.DataFrame | None:
+def _labels(path: Path | None, task: Task, if_any: bool, unannotated: Sequence[str]) -> pd.DataFrame | None:
     if path is None and if_any:
         return None
     if path is None:
@@ -66,4 +75,4 @@ def _labels(path: Path | None, task: Task, if_any: bool) -> pd.DataFrame | None:
             "data.labels: expected a table of labels, got nothing; give data.labels=<csv>, or data.unlabelled=true for "
             "slices that are only to be scored"
         )
-    return read_labels(path, task)
+    return read_labels(path, task, unannotated=unannotated)

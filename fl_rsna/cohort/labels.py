@@ -2,21 +2,22 @@
 
 import io
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
-from fl_rsna.task import LabelKind, Task
+from fl_rsna.task import LabelKind, Task, annotated_part
 
 
-def read_labels(path: Path, task: Task, content: bytes | None = None) -> pd.DataFrame:
-    """Labels of every image: index `image_id` (str), one int8 column a label of `task`, in its order.
+def read_labels(path: Path, task: Task, content: bytes | None = None, unannotated: Sequence[str] = ()) -> pd.DataFrame:
+    """Labels of every image: index `image_id` (str), one int8 column a label of `task`, in its order, but for `unannotated`.
 
     Long form has the columns ID (`<image>_<label>`) and Label; wide form has one column a label and the image in
     `Image`, `image_id`, `SOPInstanceUID` or `ID`. `content` is the file's bytes where it lies inside an archive.
-    Raises ValueError for anything contradictory or incomplete.
+    Raises ValueError for anything contradictory or incomplete, and for what the table has of an unannotated label.
     """
     try:
         raw = pd.read_csv(path if content is None else io.BytesIO(content), dtype=str, keep_default_na=False)
@@ -28,8 +29,14 @@ def read_labels(path: Path, task: Task, content: bytes | None = None) -> pd.Data
         raise ValueError(
             f"data.labels: expected at least one labelled image, got an empty table in {path}; give the whole table"
         )
-    wide = _from_long(raw, task, path) if {"ID", "Label"} <= set(raw.columns) else _from_wide(raw, task, path)
-    _check(wide, task, path)
+    is_long, part = {"ID", "Label"} <= set(raw.columns), annotated_part(task, unannotated)
+    for label in unannotated:
+        if raw["ID"].str.endswith(f"_{label}").any() if is_long else label in raw.columns:
+            raise ValueError(
+                f"data.unannotated: expected labels that {path} does not hold, got {label}, which it does; leave it out of one of them"
+            )
+    wide = _from_long(raw, part, path) if is_long else _from_wide(raw, part, path)
+    _check(wide, part, path, whole=not unannotated)
     return wide
 
 
@@ -90,12 +97,14 @@ def _as_integers(wide: pd.DataFrame, path: Path) -> pd.DataFrame:
     return numbers.astype("int8").sort_index()
 
 
-def _check(wide: pd.DataFrame, task: Task, path: Path) -> None:
+def _check(wide: pd.DataFrame, task: Task, path: Path, *, whole: bool) -> None:
+    """Without all labels (`whole`) the union may be 1 where none of those there are is."""
     if task.kind is LabelKind.multi_class:
         wrong = wide.index[wide.sum(axis=1) != 1]
         rule = "exactly one class an image"
     elif task.union is not None:
-        wrong = wide.index[wide[task.union] != wide[list(task.specific_labels)].max(axis=1)]
+        others = wide[list(task.specific_labels)].max(axis=1)
+        wrong = wide.index[wide[task.union] != others if whole else wide[task.union] < others]
         rule = f"{task.union!r} to be 1 exactly where one of the other labels is"
     else:
         return

@@ -16,11 +16,12 @@ import numpy as np
 from fl_rsna.cohort.assignment import NAME
 from fl_rsna.cohort.dealing import MIN_PATIENTS
 from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.noise import UNANNOTATED
 from fl_rsna.cohort.partitioners import Group, group_column, rarest_labels, take_stratified
 from fl_rsna.cohort.sites import WHAT, Cohort, counts, read_cohort, site_facts, site_tables, write_site
 from fl_rsna.cohort.split import TEST_SITE, SitePatients
 from fl_rsna.cohort.whole import built_whole, write_whole
-from fl_rsna.task import Task
+from fl_rsna.task import Task, annotated_part
 
 
 def agreed(cohort: str, prepared: Prepared, task: Task) -> dict[str, Any]:
@@ -32,25 +33,34 @@ def agreed(cohort: str, prepared: Prepared, task: Task) -> dict[str, Any]:
 
 
 def write_own_site(
-    folder: Path, prepared: Prepared, task: Task, site: str, *, validation: float, seed: int
+    folder: Path,
+    prepared: Prepared,
+    task: Task,
+    site: str,
+    *,
+    validation: float,
+    seed: int,
+    unannotated: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `folder`/<site> with all patients of the prepared data, some of them to validate on; its site.json.
 
-    All or nothing. Raises ValueError for a name that cannot be, a folder that exists, and data that do not suffice.
+    `unannotated` labels of the task, which the prepared data were made without, are learned from the other sites. All or
+    nothing. Raises ValueError for a name that cannot be, a folder that exists, and data that do not suffice.
     """
     _check_name("--site", site)
     if site == TEST_SITE:
         raise ValueError(
             f"--site: expected a hospital's name, got {TEST_SITE}; the coordinator says --hospitals instead"
         )
-    rarest = rarest_labels(_labelled(prepared, task), task)
+    known = annotated_part(task, unannotated)
+    rarest = rarest_labels(_labelled(prepared, known), known)
     if len(rarest) < MIN_PATIENTS:
         raise ValueError(
             f"--prepared: expected {MIN_PATIENTS} patients or more in {prepared.folder}, got {len(rarest)}; add data"
         )
     apart, train = take_stratified(rarest, validation, np.random.default_rng(seed))
     patients = SitePatients(name=site, train=tuple(train), validation=tuple(apart))
-    return _write(folder, prepared, task, patients)
+    return _write(folder, prepared, task, patients, unannotated)
 
 
 def write_own_test_site(
@@ -75,9 +85,12 @@ def write_own_test_site(
     return read_cohort(folder)
 
 
-def _write(folder: Path, prepared: Prepared, task: Task, patients: SitePatients) -> dict[str, Any]:
+def _write(
+    folder: Path, prepared: Prepared, task: Task, patients: SitePatients, unannotated: Sequence[str] = ()
+) -> dict[str, Any]:
     """One site's folder; what it was given to say of itself, and its counts."""
     facts, place = site_facts(patients.name, agreed(folder.name, prepared, task)), folder / patients.name
+    facts |= {"noise": {UNANNOTATED: list(unannotated)}} if unannotated else {}
     if place.exists():
         raise ValueError(f"{place}: expected no such folder; delete it to make it anew")
     [table] = site_tables(prepared.index, [patients], group_column(Group.patient, task)).values()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
+from fl_rsna.federation.shared_card import without_labels
 from fl_rsna.learning.operating import OperatingPoints, calibrate
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.scorecard import scorecard
@@ -73,8 +74,11 @@ def operating_points(trained: Trained) -> OperatingPoints | None:
 
 
 def known_rows(scored: Scored) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Positions of the slices whose labels are known."""
-    return np.flatnonzero([] if scored.labels is None else ~np.isnan(scored.labels).any(axis=1))
+    """Positions of the slices whose labels are known, but for labels that a site does not annotate at all."""
+    if scored.labels is None:
+        return np.flatnonzero([])
+    known = ~np.isnan(scored.labels)
+    return np.flatnonzero(known[:, known.any(axis=0)].all(axis=1) & known.any(axis=1))
 
 
 def card(
@@ -84,9 +88,10 @@ def card(
     assert scored.labels is not None
     of = scored.index.iloc[known]
     patients, series = of[task.group_key].to_numpy(str), of["series_id"].to_numpy(str)
-    return scorecard(
-        scored.labels[known], scored.found[known], patients, series, task=task, settings=settings, seed=seed
-    )
+    labels = scored.labels[known]
+    found = scorecard(labels, scored.found[known], patients, series, task=task, settings=settings, seed=seed)
+    unknown = [label for label, lacks in zip(task.labels, np.isnan(labels).any(axis=0), strict=True) if lacks]
+    return without_labels(found, unknown, task.headline) if unknown else found
 
 
 def predictions(scored: Scored, task: Task, settings: OperatingPoints | None) -> pd.DataFrame:

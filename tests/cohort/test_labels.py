@@ -9,7 +9,7 @@ import pytest
 from tiny import CHEST
 
 from fl_rsna.cohort.labels import read_labels
-from fl_rsna.task import ICH, Task
+from fl_rsna.task import ICH, Task, annotated_part
 
 TRUTH = {"ID_a": "000000", "ID_b": "101000", "ID_c": "100011"}  # in the order of ICH.labels
 
@@ -149,3 +149,23 @@ def test_exclusive_classes_are_read_like_any_labels(tmp_path: Path) -> None:
 def test_exclusive_classes_must_be_exactly_one(tmp_path: Path, values: str) -> None:
     path = wide_file(tmp_path, wide_rows({"a": "1000", "b": values}), task=CHEST)
     assert "exactly one class an image, not so for 1 images" in refusal(path, CHEST)
+
+
+def test_a_label_that_nobody_annotates_is_left_out_when_that_is_said(tmp_path: Path) -> None:
+    """An image may then have any where none of the others is left."""
+    short = {image: values[0] + values[2:] for image, values in TRUTH.items()} | {"ID_d": "10000"}
+    part = annotated_part(ICH, ["epidural"])
+    files = [long_file(tmp_path, long_rows(short, part)), wide_file(tmp_path, wide_rows(short), task=part)]
+    for path in files:
+        assert "epidural" in refusal(path) or "fewer" in refusal(path)  # never in silence
+        table = read_labels(path, ICH, unannotated=["epidural"])
+        assert tuple(table.columns) == part.labels
+        assert "".join(map(str, table.loc["ID_d"])) == "10000"
+    for path in (long_file(tmp_path, long_rows(TRUTH)), wide_file(tmp_path, wide_rows(TRUTH))):
+        with pytest.raises(
+            ValueError, match=r"^data\.unannotated: expected labels that .* does not hold, got epidural"
+        ):
+            read_labels(path, ICH, unannotated=["epidural"])
+    impossible = long_file(tmp_path, long_rows({"ID_a": "00001"}, part))
+    with pytest.raises(ValueError, match=r"^data\.labels: expected 'any' to be 1"):
+        read_labels(impossible, ICH, unannotated=["epidural"])

@@ -33,6 +33,11 @@ def of_sites(asked: dict[str, Any], image: ImageKind = ImageKind.hu) -> dict[str
         ({"all": {"blur": math.inf}}, "all.blur: expected 0 or more mm, got inf"),
         ({"site-1": {"blur": "strong"}}, "site-1.blur: expected 0 or more mm, got strong"),
         ({"site-1": {"seed": 1}}, "site-1.seed: no such setting; expected one of labels, hu_shift, hu_noise, blur"),
+        ({"site-1": {"unannotated": "any"}}, "site-1.unannotated: expected a list of labels, got any"),
+        (
+            {"test-site": {"unannotated": ["any"]}},
+            "test-site.unannotated: expected every label where models are scored",
+        ),
         ({"site-1": 3}, "site-1: expected settings such as {labels: 0.2}, got 3"),
         ({"test-site": {"labels": 0.1}}, "test-site.labels: expected true labels where models are scored, got 0.1"),
     ],
@@ -58,6 +63,27 @@ def test_a_strange_site_and_hu_of_windows_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^partition\.noise\.site-1: .* got blur; .* data\.image=hu"):
         of_sites({"site-1": {"labels": 0.1, "blur": 1}}, ImageKind.windows)
     assert of_sites({"site-1": {"labels": 0.1}}, ImageKind.windows) == {"site-1": SiteNoise(labels=0.1, seed=3)}
+
+
+def test_labels_that_a_site_does_not_annotate_are_its_tasks_and_not_all_of_them() -> None:
+    key = "partition.noise.site-1.unannotated"
+    with pytest.raises(ValueError, match=f"^{re.escape(key)}: expected labels among any, .* got fracture$"):
+        check_noise({"site-1": {"unannotated": ["any", "fracture"]}}, labels=ICH.labels)
+    with pytest.raises(ValueError, match=f"^{re.escape(key)}: expected one label at least"):
+        check_noise({"site-1": {"unannotated": list(ICH.labels)}}, labels=ICH.labels)
+    found = of_sites({"all": {"unannotated": ["epidural"]}, "site-2": {"unannotated": []}})
+    assert found == {"site-1": SiteNoise(unannotated=("epidural",), seed=3)}
+
+
+def test_a_label_nobody_annotates_is_recorded_and_a_record_without_is_as_it_was(tmp_path: Path) -> None:
+    lacks, shifted = SiteNoise(unannotated=("epidural",)), SiteNoise(hu_shift=3)
+    cohort = cohort_with(tmp_path, "lacking", {"site-1": lacks, "site-2": shifted})
+    facts = [json.loads((cohort.site_folder(site) / "site.json").read_text()) for site in ("site-1", "site-2")]
+    assert [read_noise(of_site) for of_site in facts] == [lacks, shifted]
+    assert "unannotated" not in facts[1]["noise"]
+    assert said(facts[0]["noise"]) == "no label epidural"
+    assert cohort.sha256 != cohort_with(tmp_path, "other", {"site-2": shifted}).sha256
+    assert repr(lacks) == repr(SiteNoise())  # a pack of images does not change its name
 
 
 def cohort_with(folder: Path, name: str, noise: dict[str, SiteNoise] | None) -> Cohort:

@@ -1,6 +1,7 @@
 """Hospitals that never saw each other's data make one cohort."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -89,3 +90,27 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="--hospitals: expected"):
             write_own_test_site(folder, prepared, ICH, names, {})
     assert sorted(path.name for path in folder.iterdir()) == ["a"]
+
+
+def test_a_hospital_that_does_not_look_for_a_label_learns_it_from_the_other(made: Cohort, tmp_path: Path) -> None:
+    """Its prepared data have no such column, and its site no such count; it is of the same cohort all the same."""
+    prepared = of_patients(tiny_prepared(tmp_path / "hospital-b" / "again"), "hospital-b")
+    lacking = replace(
+        prepared, labels=tuple(label for label in ICH.labels if label != "epidural"), index=prepared.index.drop(columns="epidural")
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"^--prepared: expected labelled data, got .* without epidural"):
+        write_own_site(tmp_path / "stroke", lacking, ICH, "hospital-b", validation=0.25, seed=0)
+    site = write_own_site(
+        tmp_path / "stroke", lacking, ICH, "hospital-b", validation=0.25, seed=0, unannotated=["epidural"]
+    )
+    assert site["counts"]["train"]["positives"]["epidural"] is None
+    assert site["cohort_sha256"] == made.sha256
+    shutil.rmtree(made.site_folder("hospital-b"))
+    shutil.copytree(tmp_path / "stroke" / "hospital-b", made.site_folder("hospital-b"))
+    data = open_site(made.site_folder("hospital-b"), image_size=SIZE)
+    assert (data.unannotated, data.labels.shape[1]) == (("epidural",), 6)
+    assert "epidural" not in pd.read_csv(made.site_folder("hospital-b") / "index.csv")
+    config = tiny_config(rounds=1)
+    server = make_server_app(lambda context: (config, made, start_run(tmp_path / "run", config, made, "cpu", ())))
+    run_local(server, lambda: app_for_cohort(made.folder, tmp_path / "run" / "memory"), num_sites=2, workers=0)
+    assert (tmp_path / "run" / "model.safetensors").exists()

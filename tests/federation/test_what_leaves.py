@@ -1,6 +1,7 @@
 """Nothing that could identify a patient passes between the server and a site: every byte of whole runs is searched."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -28,7 +29,7 @@ VALUES = 8  # of a row of pixels, which are enough to know it by
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Two sites whose ids are as long as real ones."""
+    """Two sites whose ids are as long as real ones; one of them lacks a label."""
     cohort = tiny_cohort(tmp_path_factory.mktemp("tapped"), num_sites=2, patients=16)
     for site in (*cohort.sites, "test-site"):
         folder = cohort.site_folder(site)
@@ -37,6 +38,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
             (folder / "images" / f"{image}.png").rename(folder / "images" / f"{long(image)}.png")
         index[list(IDS)] = index[list(IDS)].map(long)
         index.to_csv(folder / "index.csv", index=False)
+    facts = cohort.site_folder("site-2") / "site.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"noise": {"unannotated": ["epidural"]}}))
     return cohort
 
 
