@@ -49,7 +49,8 @@ def slice_lesson(
     """Slices one by one, augmented: every training slice in every pass, or what train.sampling draws of them.
 
     `kept` is the share of slices without the union label that is drawn, `prior` each label's share of positive slices over
-    all sites, `target` the prevalence to train for. A site of which a share is drawn counts by what is drawn, so that the sites' mean is of their drawn slices.
+    all sites, `target` the prevalence to train for. A site of which a share is drawn counts by what is drawn, so that the
+    sites' mean is of their drawn slices.
     """
     drawn = drawing(config, data.rows("train"), data.labels, task, kept=kept, prior=prior)
     known = known_targets(training_labels(data.index, data.labels, config), drawn.odds)
