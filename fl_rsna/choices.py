@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ModelName(StrEnum):
-    """Network architectures; b0..b7 from efficientnet-pytorch, lite0 from efficientnet-lite-pytorch."""
+    """Network architectures; b0..b7 from efficientnet-pytorch, lite0..lite2 from efficientnet-lite-pytorch."""
 
     efficientnet_b0 = "efficientnet_b0"
     efficientnet_b1 = "efficientnet_b1"
@@ -15,6 +15,24 @@ class ModelName(StrEnum):
     efficientnet_b6 = "efficientnet_b6"
     efficientnet_b7 = "efficientnet_b7"
     efficientnet_lite0 = "efficientnet_lite0"
+    efficientnet_lite1 = "efficientnet_lite1"
+    efficientnet_lite2 = "efficientnet_lite2"
+    timm = "timm"  # the one that model.backbone names
+
+
+class Window(StrEnum):
+    """What turns Hounsfield units into the network's three channels."""
+
+    fixed = "fixed"  # the windows of imaging/windows.py
+    learned = "learned"  # starts as those; trained with the network and averaged
+    personal = "personal"  # the same, but each site keeps its own, for its scanner; others get the sites' mean
+
+
+class Crop(StrEnum):
+    """Which part of a slice the network sees."""
+
+    none = "none"  # all of it
+    head = "head"  # a square around the head, the same for all slices of a series
 
 
 class Norm(StrEnum):

@@ -7,6 +7,7 @@ from fl_rsna.choices import (
     Averaging,
     Baseline,
     Correction,
+    Crop,
     Device,
     EngineName,
     Keep,
@@ -24,6 +25,7 @@ from fl_rsna.choices import (
     StrategyName,
     Trainable,
     Weighting,
+    Window,
 )
 from fl_rsna.cohort.partitioners import Group, PartitionKind
 from fl_rsna.cohort.s0 import Layout
@@ -99,10 +101,18 @@ class ModelConfig:
     recalibrate: bool = (
         True  # with norm=average: BatchNorm's statistics are estimated anew for the final model, at every site
     )
-    dropout: float = 0.2
+    dropout: float = 0.2  # before the last layer
     kept_negatives: float = (
         1.0  # share that was drawn of slices without the union label; set by the run, never by words
     )
+    backbone: str | None = None  # with name=timm: one of timm.list_models()
+    weights: str | None = (
+        None  # file of a state dict to start from: .safetensors, .pth or .pt; only the server reads it
+    )
+    neighbours: int = 0  # slices of the series seen on each side of a slice; 1 is 2.5D
+    window: Window = Window.fixed
+    crop: Crop = Crop.none
+    tta: int = 1  # views of a slice whose probabilities are averaged; learning/views.py has them
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,6 +125,7 @@ class TrainConfig:
     momentum: float = 0.0  # sgd
     learning_rate: float = 2e-3
     schedule: Schedule = Schedule.cosine
+    layer_decay: float = 1.0  # the rate falls by this factor a stage, from the last layer down; 1 is one rate
     weight_decay: float = 1e-4
     flip: bool = True
     rotate_deg: float = 15.0

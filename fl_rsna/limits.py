@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import Correction, EngineName, ModelName, Norm, Precision, Sampling, StrategyName, Trainable
+from fl_rsna.choices import Correction, EngineName, Precision, Sampling, StrategyName
 from fl_rsna.cohort.noise import check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
+from fl_rsna.model_limits import check_model
 from fl_rsna.task import LabelKind, named_task
 
 Rule = Callable[[float], bool]
+MOST_VIEWS = 8  # of learning/views.py
 
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
     ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "prepare.workers", "privacy.min_count")),
@@ -46,6 +48,9 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("0 to 1", lambda value: 0 <= value <= 1, ("data.max_rejected", "strategy.quorum", "train.zoom", "train.shift")),
     ("0 to 10", lambda value: 0 <= value <= 10, ("partition.sigma",)),
     ("0 to less than 1", lambda value: 0 <= value < 1, ("model.dropout",)),
+    ("0 to 8", lambda value: 0 <= value <= 8, ("model.neighbours",)),
+    (f"1 to {MOST_VIEWS}", lambda value: 1 <= value <= MOST_VIEWS, ("model.tta",)),
+    ("more than 0, at most 1", lambda value: 0 < value <= 1, ("train.layer_decay",)),
     ("more than 0, at most 1", lambda value: 0 < value <= 1, ("model.norm_momentum", "model.kept_negatives")),
     ("between 0 and 1", lambda value: 0 < value < 1, ("partition.test", "partition.validation")),
 )  # fmt: skip
@@ -179,24 +184,12 @@ def _check_tracking(tracking: TrackingConfig) -> None:
 
 
 def _check_contradictions(config: Config) -> None:
-    data, model = config.data, config.model
+    data = config.data
     if data.unlabelled and data.labels is not None:
         raise ValueError(
             f"data.labels: expected nothing with data.unlabelled=true, got {data.labels}; leave one of them out"
         )
-    if model.pretrained and model.name is not ModelName.efficientnet_lite0:
-        raise ValueError(
-            f"model.pretrained: expected false for {model.name}, whose ImageNet weights would need a download; "
-            "set model.pretrained=false or model=efficientnet_lite0"
-        )
-    if model.norm is Norm.frozen and not model.pretrained:
-        raise ValueError(
-            "model.norm: expected average without ImageNet weights, got frozen, which keeps untrained statistics"
-        )
-    if config.train.trainable is Trainable.head and not model.pretrained:
-        raise ValueError(
-            "train.trainable: expected all without ImageNet weights, got head, which would use random features"
-        )
+    check_model(config)
 
 
 def _check_labels_learned(config: Config) -> None:

@@ -19,6 +19,7 @@ import yaml
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config
+from fl_rsna.learning.weights import file_sha256
 
 VERSIONS_OF = (
     "fl-rsna",
@@ -166,6 +167,7 @@ def start_run(
             "cohort": str(cohort.folder),
             "cohort_sha256": cohort.sha256,
             "seed": config.seed,
+            **({"weights_sha256": file_sha256(Path(config.model.weights))} if config.model.weights else {}),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )

@@ -89,7 +89,7 @@ def use_scaled(width: float, depth: float) -> None:
         network.set_swish(memory_efficient=False)
         return network
 
-    model._backbone = scaled
+    model.build_backbone = scaled
 
 
 def scaled_app(width: float, depth: float, cohort: Path, memory: Path) -> ClientApp:

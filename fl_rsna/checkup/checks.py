@@ -44,7 +44,9 @@ def check_python(version: tuple[int, int, int] = sys.version_info[:3]) -> Check:
     return Check(what="python", state=State.ok, found=found)
 
 
-def check_packages(needed: list[Needed], extras: tuple[str, ...] = ("export", "mlflow", "wandb")) -> Iterator[Check]:
+def check_packages(
+    needed: list[Needed], extras: tuple[str, ...] = ("export", "mlflow", "timm", "wandb")
+) -> Iterator[Check]:
     """One check of what is always needed, and one of each extra that a user may want."""
     wrong = [sentence for one in needed if not one.extra and (sentence := _wrong(one))]
     count = sum(not one.extra for one in needed)

@@ -28,11 +28,16 @@ def each(what: str, act: Callable[[], Sequence[Check]]) -> Sequence[Check]:
     """The checks that `act` makes; a request it refuses is a problem of its own, not the end of all checks."""
     try:
         return act()
-    except ValueError as error:  # as every command says it: what is wrong; what to do
-        wrong, _, change = str(error).rpartition("; ")
-        return [Check(what=what, state=problem, found=wrong or change, change=change if wrong else "")]
+    except ValueError as error:
+        return [refused(what, error)]
     except OSError as error:
         return [Check(what=what, state=problem, found=f"cannot read {error.filename}: {error.strerror}")]
+
+
+def refused(what: str, error: ValueError) -> Check:
+    """A refusal as every command says it, what is wrong; what to do."""
+    wrong, _, change = str(error).rpartition("; ")
+    return Check(what=what, state=problem, found=wrong or change, change=change if wrong else "")
 
 
 def check_data(config: Config) -> list[Check]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fl_rsna.checkup.checks import Check, State
-from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, each
+from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, each, refused
 from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed, size
 from fl_rsna.checkup.machine import free_memory, taken_ports, usable_cores
 from fl_rsna.choices import Device, EngineName
@@ -25,9 +25,13 @@ ok, warning, problem = State.ok, State.warning, State.problem
 
 def check_run(config: Config) -> Iterator[Check]:
     """Every check of a run with these settings, as they are found; a setting that cannot be met is a problem, not an end."""
-    found = footprint_of(config)
     yield from each("device", lambda: check_device(config))
     yield from each("cores", lambda: check_cores(config))
+    try:
+        found = footprint_of(config)
+    except ValueError as error:  # a network that cannot be built here
+        yield refused("network", error)
+        return
     yield from each("memory", lambda: check_memory(config, found))
     yield from each("shared memory", lambda: check_shared(config))
     yield from each("data", lambda: check_data(config))
@@ -72,7 +76,7 @@ def check_memory(config: Config, footprint: Footprint) -> list[Check]:
     """What the configured network and batch take, against what is free; on a GPU both of its memories."""
     cuda, workers = _uses_cuda(config), _workers(config)
     needed, free = memory_needed(config, footprint, cuda=cuda), free_memory()
-    of_model = f"{config.model.name.value} at {config.model.image_size} px, batch {config.train.batch_size}"
+    of_model = f"{config.model.backbone or config.model.name.value} at {config.model.image_size} px, batch {config.train.batch_size}"
     found = f"about {size(needed.total(workers))} for {max(1, workers)} workers with {of_model}; {size(free)} free"
     checks = [
         _compared("memory", needed.total(workers), free, found, lambda: _less(config, footprint, free, cuda=False))

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Message
@@ -22,7 +23,7 @@ from fl_rsna.federation.roll_counts import after_roll_call
 from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_roll, hashed_patients
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
-from fl_rsna.learning.dataset import open_site, writable_cache
+from fl_rsna.learning.dataset import open_for, writable_cache
 from fl_rsna.learning.flat import FlatModel, layout_sha256, parameter_positions, positions
 from fl_rsna.learning.model import Classifier, build_model, set_training
 from fl_rsna.learning.seeds import derive_seed
@@ -60,12 +61,15 @@ class Setting:
 def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Setting:
     """Roll call and everything that must be right before a site trains."""
     task = named_task(config.data.task)
-    network = build_model(config.model, task, cohort.image, seed=derive_seed(config.seed, "initial model"))
+    weights = None if config.model.weights is None else Path(config.model.weights)
+    network = build_model(
+        config.model, task, cohort.image, seed=derive_seed(config.seed, "initial model"), weights=weights
+    )
     initial = first_model(config, cohort, network, run)
     told = first_instructions(config, cohort, network)
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
-    held_out = open_site(there, image_size=config.model.image_size, cache=cache)
+    held_out = open_for(config.model, there, cache=cache)
     sites = call_roll(
         grid,
         told,
@@ -102,7 +106,7 @@ def first_instructions(config: Config, cohort: Cohort, network: Classifier) -> I
     """What sites are told at the roll call; later messages add to it. The salt is new in every run."""
     return Instructions(
         task=config.data.task.value,
-        model=config.model,
+        model=replace(config.model, weights=None),  # a path on this machine, whose file only the first model needs
         train=config.train,
         strategy=config.strategy,
         faults=config.faults,

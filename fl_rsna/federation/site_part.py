@@ -32,7 +32,7 @@ from fl_rsna.federation.site_state import Memory, recall, remember
 from fl_rsna.federation.wire import decode, encode, unpack
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.controls import Control, count_table
-from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
+from fl_rsna.learning.dataset import SiteData, open_for, open_pooled
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
 from fl_rsna.learning.lesson import Lesson, slice_lesson
 from fl_rsna.learning.metrics import auroc, log_loss
@@ -44,7 +44,7 @@ from fl_rsna.task import LabelKind, Task, TaskName, named_task
 from fl_rsna.version import code_version
 
 LOST = "lost"  # of the last change, by rounding
-NORM = "norm"  # a site's own BatchNorm values
+NORM = "norm"  # a site's own values: of BatchNorm, and its window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def roll_call(message: Message, place: Place) -> Message:
     A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
     """
     told = read_instructions(message)
-    data = _open(place.folders, told.model.image_size, place.cache)
+    data = _open(told.model, place.folders, place.cache)
     task = named_task(TaskName(told.task))
     train, exclusive = data.rows("train"), task.kind is LabelKind.multi_class
     held = shared_counts(counts(data.index, task), told.min_count, exclusive=exclusive)
@@ -101,7 +101,7 @@ def train(message: Message, place: Place) -> Message:
     """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
     told = read_instructions(message)
     folder, device = place.memory / told.run_id, choose_device(told.train.device)
-    data = open_data(place, told.model.image_size)
+    data = open_data(place, told.model)
     accepted = told.accepted.get(data.name, 0)
     memory = recall(folder, accepted)
     task, model = ready(message, data, told, memory)
@@ -117,7 +117,7 @@ def train(message: Message, place: Place) -> Message:
     trained = flatten(model)
     exact = ~parameter_positions(model)
     sent, lost = _coded(trained, received, told.precision_up, memory, exact)
-    own = positions(model, personal_names(model, told.model.norm))
+    own = positions(model, personal_names(model, told.model))
     kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
     remember(folder, told.round, kept, accepted=accepted, keep_all=told.keep_all)
     result, kind = part.result, fault_of(told.faults, data.name, told.round)
@@ -158,7 +158,7 @@ def evaluate(message: Message, place: Place) -> Message:
     Under Ditto the site's own model is scored, too, as `personal/...`.
     """
     told = read_instructions(message)
-    data = open_data(place, told.model.image_size)
+    data = open_data(place, told.model)
     memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0))
     task, model = ready(message, data, told, memory)
     metrics = _scores(model, data, task, told)
@@ -219,29 +219,30 @@ def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) 
     flat = from_arrays(record_in(message.content, ARRAYS, ArrayRecord))
     if NORM in memory:
         floats = flat.floats.copy()
-        floats[positions(model, personal_names(model, told.model.norm))] = memory[NORM]
+        floats[positions(model, personal_names(model, told.model))] = memory[NORM]
         flat = FlatModel(floats, flat.integers)
     unflatten(flat, model)
     return task, model
 
 
-def _open(folders: tuple[Path, ...], image_size: int, cache: Path | None) -> SiteData:
+def _open(model: ModelConfig, folders: tuple[Path, ...], cache: Path | None) -> SiteData:
     if len(folders) == 1:
-        return open_site(folders[0], image_size=image_size, cache=cache)
+        return open_for(model, folders[0], cache=cache)
     assert cache is None, "a pack is of one folder"
-    return open_pooled(folders, image_size=image_size)
+    return open_pooled(model, folders)
 
 
-def open_data(place: Place, image_size: int) -> SiteData:
+def open_data(place: Place, model: ModelConfig) -> SiteData:
     """As `_open`, kept between messages until a site's files change."""
     files = [folder / name for folder in place.folders for name in ("site.json", "index.csv")]
     changed = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
-    return _kept(place.folders, image_size, place.cache, changed)
+    return _kept(json.dumps(asdict(model)), place.folders, place.cache, changed)
 
 
 @lru_cache(maxsize=64)
-def _kept(folders: tuple[Path, ...], image_size: int, cache: Path | None, changed: tuple[int, ...]) -> SiteData:
-    return _open(folders, image_size, cache)
+def _kept(model: str, folders: tuple[Path, ...], cache: Path | None, changed: tuple[int, ...]) -> SiteData:
+    """Keyed by the configuration's JSON."""
+    return _open(typed(ModelConfig, json.loads(model)), folders, cache)
 
 
 @lru_cache(maxsize=1)

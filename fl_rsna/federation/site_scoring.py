@@ -34,7 +34,7 @@ POINTS = "operating_points"
 def count(message: Message, place: Place) -> Message:
     """Score the final model, with what is personal here, on the validation part; remember that, and reply with counts of it."""
     told = read_instructions(message)
-    data = open_data(place, told.model.image_size)
+    data = open_data(place, told.model)
     task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
     rows = data.rows("validation")
     found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
@@ -54,7 +54,7 @@ def score(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
     table = pd.read_parquet(final_predictions(place.memory, told.run_id))
-    name, task = open_data(place, told.model.image_size).name, named_task(TaskName(told.task))
+    name, task = open_data(place, told.model).name, named_task(TaskName(told.task))
     card = shared_card(score_table(table, told, OperatingPoints.from_json(points), name), told.min_count)
     unknown = np.isnan(labels_in(table, task.labels)).any(axis=0)
     if unknown.any():

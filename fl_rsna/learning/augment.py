@@ -27,7 +27,7 @@ def augment(images: torch.Tensor, config: TrainConfig, *, hounsfield: bool, gene
         noise = _uniform((len(images), 1, 1, 1), config.hu_noise, generator).to(images.device)
         images = torch.where(images > AIR, (images + (images - HU_OFFSET) * noise).clamp(min=0), images)
     moves = config.flip or config.rotate_deg > 0 or config.zoom > 0 or config.shift > 0
-    images = _move(images, matrices) if moves else images
+    images = move(images, matrices) if moves else images
     return cut_out(images, config.cutout, generator) if config.cutout > 0 else images
 
 
@@ -56,7 +56,8 @@ def _matrices(count: int, config: TrainConfig, generator: torch.Generator) -> to
     return torch.stack(rows, 1)
 
 
-def _move(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+def move(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Images [B, C, S, S] under affine matrices [B, 2, 3], all channels of one alike; what moves in is 0."""
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -13,8 +13,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fl_rsna.choices import Crop
 from fl_rsna.cohort.noise import PIXEL_SIZE, read_noise
+from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
+from fl_rsna.learning.crop import Square, cut, squares
+from fl_rsna.learning.neighbours import Stacked, joined_tables, neighbour_table
 from fl_rsna.learning.noisy import Scan, believed, scan_of
 from fl_rsna.task import TaskName, named_task
 
@@ -27,7 +31,7 @@ class Joined:
 
     parts: tuple[NDArray[np.generic], ...]
 
-    def take(self, rows: NDArray[np.intp]) -> NDArray[np.generic]:
+    def take(self, rows: NDArray[np.intp], axis: int = 0) -> NDArray[np.generic]:
         """The slices at these positions, in their order."""
         first = self.parts[0]
         found, start = np.empty((len(rows), *first.shape[1:]), first.dtype), 0
@@ -38,14 +42,18 @@ class Joined:
         return found
 
 
+Packed = NDArray[np.generic] | Joined | Stacked
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteData:
     """One site's packed slices, in the order of its index.
 
-    `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024) or uint8 [N, S, S, 3]. `labels` is float32
-    [N, L] in the task's order, `split` holds train, validation or test. Of a noisy site this is what it sees and
-    believes: its scanner's pixels, and in `labels` and `index` its training labels with the wrong ones among them, and
-    NaN for a label that it does not annotate.
+    `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024) or uint8 [N, S, S, 3]; several of them where sites
+    are pooled; either with each slice's neighbours where the model sees them. `labels` is float32 [N, L] in the task's
+    order, `split` holds train, validation or test. Of a noisy site this is what it sees and believes: its scanner's
+    pixels, and in `labels` and `index` its training labels with the wrong ones among them, and NaN for a label that it
+    does not annotate.
     """
 
     name: str
@@ -53,7 +61,7 @@ class SiteData:
     task: str
     label_names: tuple[str, ...]
     image: ImageKind
-    images: NDArray[np.generic] | Joined
+    images: Packed
     labels: NDArray[np.float32]
     index: pd.DataFrame
 
@@ -67,11 +75,14 @@ class SiteData:
         return np.flatnonzero(self.index["split"].to_numpy() == split)
 
 
-def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> SiteData:
+def open_site(
+    folder: Path, *, image_size: int, neighbours: int = 0, crop: Crop = Crop.none, cache: Path | None = None
+) -> SiteData:
     """Open a site folder, packing its PNGs at `image_size` on first use or after its index changed.
 
-    The pack lies in `cache` (default: `packed/` inside the folder), and can be deleted at any time. Raises ValueError
-    when the folder is not a site's, has no slices or misses an image.
+    `neighbours` and `crop` are the model's: what it sees of a slice. The pack lies in `cache` (default: `packed/` inside
+    the folder), and can be deleted at any time. Raises ValueError when the folder is not a site's, has no slices or
+    misses an image.
     """
     try:
         facts = json.loads((folder / "site.json").read_text())
@@ -91,20 +102,30 @@ def open_site(folder: Path, *, image_size: int, cache: Path | None = None) -> Si
     if noise.of_labels:
         index = believed(index, noise, facts["site"], named_task(TaskName(facts["task"])))
     of = f"{image_size} {facts['image']} {facts['cohort_sha256']}{noise if noise.of_scanner else ''}"
+    of += "" if crop is Crop.none else f" {crop.value}"
     key = hashlib.sha256(raw_index + of.encode()).hexdigest()[:16]
-    packed = (cache or folder / "packed") / f"{image_size}-{key}.npy"
+    kind = f"{image_size}-" if crop is Crop.none else f"{crop.value}-{image_size}-"
+    packed = (cache or folder / "packed") / f"{kind}{key}.npy"
     if not packed.exists():
-        _pack(folder / "images", index, scan_of(noise, facts["site"]), image_size, packed)
+        scan, shown = scan_of(noise, facts["site"]), squares(index, crop)
+        _pack(folder / "images", index, scan, shown, image_size, packed)
+        _delete_older(packed, kind)
+    images = np.load(packed, mmap_mode="r")
     return SiteData(
         name=facts["site"],
         cohort_sha256=facts["cohort_sha256"],
         task=facts["task"],
         label_names=tuple(labels),
         image=ImageKind(facts["image"]),
-        images=np.load(packed, mmap_mode="r"),
+        images=Stacked(images, neighbour_table(index, neighbours)) if neighbours else images,
         labels=index[labels].to_numpy(np.float32),
         index=index,
     )
+
+
+def open_for(model: ModelConfig, folder: Path, *, cache: Path | None = None) -> SiteData:
+    """A site's slices as this model sees them."""
+    return open_site(folder, image_size=model.image_size, neighbours=model.neighbours, crop=model.crop, cache=cache)
 
 
 def writable_cache(folder: Path, otherwise: Path) -> Path:
@@ -118,14 +139,15 @@ def writable_cache(folder: Path, otherwise: Path) -> Path:
     return inside if writable or not folder.is_dir() else otherwise
 
 
-def open_pooled(folders: Sequence[Path], *, image_size: int) -> SiteData:
+def open_pooled(model: ModelConfig, folders: Sequence[Path]) -> SiteData:
     """Several sites of one cohort as one, `pooled`: every slice as its own site sees it, in its own part."""
-    sites = [open_site(folder, image_size=image_size) for folder in folders]
-    parts = tuple(part for site in sites if isinstance(part := site.images, np.ndarray))
+    sites = [open_for(replace(model, neighbours=0), folder) for folder in folders]
+    images = Joined(tuple(part for site in sites if isinstance(part := site.images, np.ndarray)))
+    tables = [neighbour_table(site.index, model.neighbours) for site in sites] if model.neighbours else []
     return replace(
         sites[0],
         name=POOLED,
-        images=Joined(parts),
+        images=Stacked(images, joined_tables(tables)) if tables else images,
         labels=np.concatenate([site.labels for site in sites]),
         index=pd.concat([site.index for site in sites], ignore_index=True),
     )
@@ -145,32 +167,47 @@ def count_batches(slices: int, batch_size: int) -> int:
     return max(1, round(slices / batch_size))
 
 
-def gather(images: NDArray[np.generic] | Joined, rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:
-    """Slices as float32 [B, C, S, S] of stored values (HU + 1024, or grey levels), where 0 is air."""
-    batch = images.take(rows) if isinstance(images, Joined) else np.take(images, rows, axis=0)
+def gather(images: Packed, rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:
+    """Slices as float32 [B, C, S, S] of stored values (HU + 1024, or grey levels), where 0 is air.
+
+    With neighbours C is that many times as large: the channels of one slice stay together, the lowest slice is first.
+    """
+    batch = np.take(images, rows, axis=0) if isinstance(images, np.ndarray) else images.take(rows)
+    return to_planes(batch, device)
+
+
+def to_planes(batch: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Slices [B, S, S(, 3)] or stacks [B, n, S, S(, 3)] as they are stored, as float32 [B, C, S, S]."""
     if batch.dtype == np.uint16:  # stored values stay below 4096, so the bits mean the same as int16
-        return torch.from_numpy(batch.view(np.int16)).to(device).float().unsqueeze(1)
-    return torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float()
+        values = torch.from_numpy(batch.view(np.int16)).to(device).float()
+        return values.unsqueeze(1) if values.ndim == 3 else values
+    return torch.from_numpy(batch).to(device).movedim(-1, -3).flatten(1, -3).float()
 
 
-def _pack(images: Path, index: pd.DataFrame, scan: Scan, image_size: int, target: Path) -> None:
-    """Every image of the index as the site sees it, at `image_size`, in one array file."""
+def _pack(
+    images: Path, index: pd.DataFrame, scan: Scan, shown: Sequence[Square], image_size: int, target: Path
+) -> None:
+    """What is shown of every image of the index, as the site sees it, at `image_size`, in one array file."""
 
-    def seen(row: Mapping[Any, Any]) -> Image:
-        return fit_square(scan(read_png(images / f"{row['image_id']}.png"), row), image_size)
+    def seen(row: Mapping[Any, Any], square: Square) -> Image:
+        return fit_square(cut(scan(read_png(images / f"{row['image_id']}.png"), row), square), image_size)
 
     rows = index[["image_id", *(name for name in PIXEL_SIZE if name in index)]].to_dict("records")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    first = seen(rows[0])
+    first = seen(rows[0], shown[0])
     array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(rows), *first.shape))
     try:
-        for place, row in enumerate(rows):
-            array[place] = seen(row)
+        for place, (row, square) in enumerate(zip(rows, shown, strict=True)):
+            array[place] = seen(row, square)
         array.flush()
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-    for old in target.parent.glob(f"{image_size}-*.npy"):
-        if old != target:
+
+
+def _delete_older(packed: Path, kind: str) -> None:
+    """Packs of the same kind, of an index that is no more."""
+    for old in packed.parent.glob(f"{kind}*.npy"):
+        if old != packed:
             old.unlink(missing_ok=True)

@@ -17,9 +17,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from fl_rsna.config import ModelConfig, TrainConfig
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.input_stage import planes_of
 from fl_rsna.learning.local_rules import trained_parameters
 from fl_rsna.learning.loss import task_loss
 from fl_rsna.learning.model import Classifier, build_model
+from fl_rsna.learning.rates import layer_rates
 from fl_rsna.learning.train import EVALUATION_BATCH, make_optimizer, start_training
 from fl_rsna.task import Task
 
@@ -81,7 +83,7 @@ def _training(
 ) -> int:
     start_training(network, model.norm, train, META)
     parameters = trained_parameters(network)
-    optimizer = make_optimizer(parameters, train, 1e-3)
+    optimizer = make_optimizer(layer_rates(network, parameters, 1e-3, train.layer_decay), train, 1e-3)
     labels = torch.zeros(train.batch_size, len(task.labels), device=META)
     with _Peak(held) as counted, META:
         loss = task_loss(network(_images(train.batch_size, model, image)), labels, task)
@@ -101,5 +103,5 @@ def _scoring(network: Classifier, model: ModelConfig, image: ImageKind, held: in
 
 
 def _images(count: int, model: ModelConfig, image: ImageKind) -> torch.Tensor:
-    channels = 1 if image is ImageKind.hu else 3
+    channels = planes_of(image) * (1 + 2 * model.neighbours)
     return torch.zeros(count, channels, model.image_size, model.image_size, device=META)

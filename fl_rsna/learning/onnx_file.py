@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -18,6 +19,7 @@ from fl_rsna.imaging.phantom import render_patient
 from fl_rsna.imaging.store import ImageKind, fit_square
 from fl_rsna.imaging.windows import HU_MAX, HU_MIN, HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.learning.loss import probabilities
+from fl_rsna.learning.neighbours import Stacked, neighbour_table
 from fl_rsna.learning.saved import SavedModel
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -29,9 +31,9 @@ Images = NDArray[np.float32] | NDArray[np.uint8]
 
 
 class Exported(nn.Module):
-    """What the file computes: stored values as they lie in a PNG -> probabilities [B, L].
+    """What the file computes: stored values as they lie in a PNG -> probabilities [B, L] of one view.
 
-    HU: float32 [B, 1, S, S] of HU + 1024. Windows: uint8 RGB [B, S, S, 3].
+    HU: float32 [B, n, S, S] of HU + 1024, of n slices. Windows: uint8 RGB [B, S, S, 3], or [B, n, S, S, 3].
     """
 
     def __init__(self, saved: SavedModel) -> None:
@@ -39,7 +41,7 @@ class Exported(nn.Module):
         self.network, self.task, self.image = saved.network, saved.task, saved.image
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        planes = images.permute(0, 3, 1, 2).float() if self.image is ImageKind.windows else images
+        planes = images.movedim(-1, -3).flatten(1, -3).float() if self.image is ImageKind.windows else images
         return probabilities(self.network(planes), self.task)
 
 
@@ -73,6 +75,9 @@ def write_onnx(saved: SavedModel, path: Path) -> None:
         "labels": json.dumps(saved.task.labels),
         "image": saved.image.value,
         "image_size": str(saved.config.image_size),
+        "slices": str(slices_of(saved)),  # of a series, lowest first, the middle one is judged
+        "crop": saved.config.crop.value,
+        "views": "1",
         "model_sha256": saved.sha256,
         "use": "research, not diagnosis",
     }
@@ -99,28 +104,42 @@ def greatest_difference(saved: SavedModel, path: Path, images: Images) -> float:
 
 def random_images(saved: SavedModel, count: int, seed: int) -> Images:
     """Every pixel drawn by itself from all values it may have: nothing a scanner makes, and as far as values go."""
-    rng, size = np.random.default_rng(seed), saved.config.image_size
+    rng, size, slices = np.random.default_rng(seed), saved.config.image_size, slices_of(saved)
     match saved.image:
         case ImageKind.hu:
-            return rng.integers(0, HU_MAX + HU_OFFSET + 1, (count, 1, size, size)).astype(np.float32)
+            return rng.integers(0, HU_MAX + HU_OFFSET + 1, (count, slices, size, size)).astype(np.float32)
         case ImageKind.windows:
-            return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+            stack = (slices,) if slices > 1 else ()
+            return rng.integers(0, 256, (count, *stack, size, size, 3), dtype=np.uint8)
 
 
 def synthetic_images(saved: SavedModel, seed: int) -> Images:
-    """The slices of one synthetic head."""
+    """The slices of one synthetic head, with their neighbours where the model sees them."""
     volume = np.clip(render_patient(seed, 0, size=128).volume_hu, HU_MIN, HU_MAX)
     match saved.image:
         case ImageKind.hu:
             planes = [(np.rint(plane) + HU_OFFSET).astype(np.uint16) for plane in volume]
         case ImageKind.windows:
             planes = [np.stack([window(plane, *at) for at in WINDOWS_HU], axis=2) for plane in volume]
-    return as_input(np.stack([fit_square(plane, saved.config.image_size) for plane in planes]))
+    stored = np.stack([fit_square(plane, saved.config.image_size) for plane in planes])
+    if saved.config.neighbours:
+        head = pd.DataFrame({"image_id": "", "patient_id": "", "series_id": "", "rank": range(len(stored))})
+        stored = Stacked(stored, neighbour_table(head, saved.config.neighbours)).take(np.arange(len(stored)))
+    return as_input(stored, saved.image)
 
 
-def as_input(stored: NDArray[Any]) -> Images:
-    """Stored slices, uint16 [N, S, S] or uint8 [N, S, S, 3], in the form the file takes."""
-    return stored[:, None].astype(np.float32) if stored.dtype == np.uint16 else np.ascontiguousarray(stored, np.uint8)
+def slices_of(saved: SavedModel) -> int:
+    """How many slices it sees at once."""
+    return 1 + 2 * saved.config.neighbours
+
+
+def as_input(stored: NDArray[Any], image: ImageKind) -> Images:
+    """Stored slices [N, S, S(, 3)] or stacks [N, n, S, S(, 3)] in the form the file takes."""
+    match image:
+        case ImageKind.hu:
+            return (stored if stored.ndim == 4 else stored[:, None]).astype(np.float32)
+        case ImageKind.windows:
+            return np.ascontiguousarray(stored, np.uint8)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from enum import EnumType
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
-from fl_rsna.choices import ModelName, Norm
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
@@ -39,7 +39,9 @@ def write_saved(
     metadata = {
         "task": task,
         "image": image.value,
-        "model": json.dumps(asdict(config)),
+        "model": json.dumps(
+            asdict(replace(config, weights=None))
+        ),  # a path of where it was trained, of no use elsewhere
         "facts": json.dumps(dict(facts)),
     }
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
@@ -87,8 +89,14 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 
 def _config(said: dict[str, Any]) -> ModelConfig:
-    """The network's settings; one that this version does not know is refused, a younger one has its default."""
+    """The network's settings; one that this version does not know is refused, a younger one has its default.
+
+    Raises KeyError without those that every version wrote.
+    """
     unknown = sorted(set(said) - {field.name for field in fields(ModelConfig)})
     if unknown:
         raise ValueError(f"unknown setting {', '.join(unknown)} of a newer version")
-    return ModelConfig(**{**said, "name": ModelName(said["name"]), "norm": Norm(said["norm"])})
+    if missing := {"name", "norm"} - set(said):
+        raise KeyError(*sorted(missing))
+    choices = {field.name: field.type for field in fields(ModelConfig) if isinstance(field.type, EnumType)}
+    return ModelConfig(**{name: choices[name](value) if name in choices else value for name, value in said.items()})

@@ -10,31 +10,44 @@ import torch
 from numpy.typing import NDArray
 
 from fl_rsna.imaging.store import fit_square, read_png
+from fl_rsna.learning.crop import cut, squares
 from fl_rsna.learning.dataset import gather
 from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
-from fl_rsna.learning.loss import probabilities
+from fl_rsna.learning.neighbours import Stacked, neighbour_table
 from fl_rsna.learning.saved import SavedModel
 from fl_rsna.learning.train import EVALUATION_BATCH
+from fl_rsna.learning.views import mean_probabilities
 
 EXAM = ["patient_id", "study_id", "series_id"]
 
 
 @torch.inference_mode()
 def score_images(
-    model: SavedModel, paths: Sequence[Path], device: torch.device, on_progress: Callable[[int, int], None]
+    model: SavedModel,
+    images: Path,
+    index: pd.DataFrame,
+    device: torch.device,
+    on_progress: Callable[[int, int], None],
 ) -> NDArray[np.float32]:
-    """Probabilities [N, L] of prepared PNGs, resized as training resizes them; `on_progress` gets slices done and all.
+    """Probabilities [N, L] of the slices of an index, in its order, seen as in training: size, crop, neighbours, views.
 
-    Raises ValueError for an unreadable PNG, FloatingPointError when a probability is not finite.
+    Their prepared PNGs lie in the folder `images`; `on_progress` gets slices done and all. Raises ValueError for an
+    unreadable PNG, FloatingPointError when a probability is not finite.
     """
-    network = model.network.to(device).eval()
+    network, config = model.network.to(device).eval(), model.config
+    names, shown = index["image_id"].to_numpy(), squares(index, config.crop)
+    table = neighbour_table(index, config.neighbours) if config.neighbours else np.arange(len(index))[:, None]
     parts = [np.zeros((0, len(model.task.labels)), np.float32)]
-    on_progress(0, len(paths))
-    for start in range(0, len(paths), EVALUATION_BATCH):
-        read = [fit_square(read_png(path), model.config.image_size) for path in paths[start : start + EVALUATION_BATCH]]
-        images = gather(np.stack(read), np.arange(len(read)), device)
-        parts.append(probabilities(network(images), model.task).cpu().numpy())
-        on_progress(start + len(read), len(paths))
+    on_progress(0, len(index))
+    for start in range(0, len(index), EVALUATION_BATCH):
+        needed, places = np.unique(table[start : start + EVALUATION_BATCH], return_inverse=True)
+        read = [
+            fit_square(cut(read_png(images / f"{names[row]}.png"), shown[row]), config.image_size) for row in needed
+        ]
+        batch = Stacked(np.stack(read), places) if config.neighbours else np.stack(read)
+        planes = gather(batch, np.arange(len(places)), device)
+        parts.append(mean_probabilities(network, planes, model.task).cpu().numpy())
+        on_progress(start + len(places), len(index))
     found = np.concatenate(parts)
     if not np.isfinite(found).all():
         raise FloatingPointError(f"the predictions of {model.path} are not finite: the model diverged in training")

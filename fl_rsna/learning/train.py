@@ -15,8 +15,9 @@ from fl_rsna.config import TrainConfig
 from fl_rsna.learning.dataset import SiteData, count_batches, gather, train_batches
 from fl_rsna.learning.lesson import Lesson
 from fl_rsna.learning.local_rules import PLAIN, LocalRule, trained_parameters
-from fl_rsna.learning.loss import probabilities
 from fl_rsna.learning.model import Classifier, norm_layers, set_training
+from fl_rsna.learning.rates import Groups, layer_rates
+from fl_rsna.learning.views import mean_probabilities
 from fl_rsna.task import Task
 
 EVALUATION_BATCH = 64  # slices at once where no gradient is taken
@@ -82,7 +83,7 @@ def train_locally(
     order, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     start_training(model, norm, config, device)
     trained = trained_parameters(model)
-    optimizer = make_optimizer(trained, config, learning_rate)
+    optimizer = make_optimizer(layer_rates(model, trained, learning_rate, config.layer_decay), config, learning_rate)
     losses: list[torch.Tensor] = []
     batches = config.local_steps or config.local_epochs * count_batches(lesson.examples, config.batch_size)
     start = time.perf_counter()
@@ -106,7 +107,7 @@ def start_training(model: Classifier, norm: Norm, config: TrainConfig, device: t
     set_training(model.to(device), norm, config.trainable)
 
 
-def make_optimizer(parameters: list[torch.nn.Parameter], config: TrainConfig, rate: float) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Groups, config: TrainConfig, rate: float) -> torch.optim.Optimizer:
     match config.optimizer:
         case Optimizer.adamw:
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
@@ -163,7 +164,7 @@ def predict(
     """
     model.to(device).eval()
     parts = [
-        probabilities(model(gather(data.images, rows[start : start + batch_size], device)), task).cpu().numpy()
+        mean_probabilities(model, gather(data.images, rows[start : start + batch_size], device), task).cpu().numpy()
         for start in range(0, len(rows), batch_size)
     ]
     found = np.concatenate(parts) if parts else np.zeros((0, len(task.labels)), np.float32)

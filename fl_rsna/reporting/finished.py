@@ -16,7 +16,8 @@ from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import DEMO
 from fl_rsna.imaging.store import Image, read_png
-from fl_rsna.learning.dataset import SiteData, gather, open_site, writable_cache
+from fl_rsna.learning.crop import Square, squares, uncut
+from fl_rsna.learning.dataset import SiteData, gather, open_for, writable_cache
 from fl_rsna.learning.gradcam import CELLS, heat
 from fl_rsna.learning.model import Classifier
 from fl_rsna.learning.saved import read_saved
@@ -36,6 +37,7 @@ class Finished:
     task: Task
     network: Classifier
     data: SiteData
+    shown: list[Square]  # what the model sees of each slice of `data`
     table: pd.DataFrame
     thresholds: dict[str, float]
     threshold_from: str
@@ -44,7 +46,7 @@ class Finished:
     demo: dict[str, int] | None
 
     def heat(self, rows: list[int], label: str, size: int, cells: int = CELLS) -> NDArray[np.float32]:
-        """Heat of one label on these rows of `table`, [len(rows), size, size]."""
+        """Heat of one label on these rows of `table`, [len(rows), size, size] of the whole slice: none outside a crop."""
         device, number = choose_device(Device.auto), self.task.labels.index(label)
         places = pd.Index(self.data.index["image_id"]).get_indexer(self.table["image_id"].iloc[rows])
         assert (places >= 0).all(), "the run was scored on this cohort, by its hash"
@@ -53,7 +55,10 @@ class Finished:
         parts = [
             heat(network, gather(self.data.images, batch, device), number, size=size, cells=cells) for batch in batches
         ]
-        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, size, size), np.float32)
+        found = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, size, size), np.float32)
+        for seen, place in zip(found, places, strict=True):
+            seen[:] = uncut(seen, self.shown[place])
+        return found
 
     def brain_share(self) -> NDArray[np.float64]:
         """Share of each row's slice that is brain; all alike where the index does not tell."""
@@ -81,10 +86,12 @@ def read_finished(folder: Path) -> Finished:
     cache = writable_cache(there, RunFolder(folder).packed(cohort.sha256))
     config = yaml.safe_load((folder / "config.yaml").read_text())
     thresholds, threshold_from = _thresholds(summary, saved.task)
+    data = open_for(saved.config, there, cache=cache)
     return Finished(
         task=saved.task,
         network=saved.network,
-        data=open_site(there, image_size=saved.config.image_size, cache=cache),
+        data=data,
+        shown=squares(data.index, saved.config.crop),
         table=pd.read_parquet(folder / PREDICTIONS),
         thresholds=thresholds,
         threshold_from=threshold_from,

@@ -61,11 +61,21 @@ def _written(value: Any) -> str:
             return str(value)
 
 
+def _network(model: Mapping[str, Any]) -> str:
+    """The network with what it sees, as far as that is not the plain slice; older runs knew nothing else."""
+    slices = 1 + 2 * model.get("neighbours", 0)
+    more = [f"{slices} slices at once"] if slices > 1 else []
+    more += [f"{model['window']} window"] if model.get("window", "fixed") != "fixed" else []
+    more += [f"cropped to the {model['crop']}"] if model.get("crop", "none") != "none" else []
+    more += [f"mean of {model['tta']} views"] if model.get("tta", 1) > 1 else []
+    return ", ".join([f"{model.get('backbone') or model['name']} at {model['image_size']} px", *more])
+
+
 def _about(run: RunRecord) -> str:
     config = run.config
     parts = [
         f"{config['strategy']['name']}, BatchNorm {config['model']['norm']}",
-        f"{config['model']['name']} at {config['model']['image_size']} px",
+        _network(config["model"]),
         f"{run.training_sites} sites",
         f"{config['partition']['kind']} partition of {config['data']['name']}",
         f"seed {config['seed']}",

@@ -12,7 +12,7 @@ import numpy as np
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
-from fl_rsna.learning.dataset import SiteData, open_site
+from fl_rsna.learning.dataset import Joined, SiteData, open_for
 from fl_rsna.learning.onnx_file import (
     TOLERANCE,
     Images,
@@ -93,7 +93,7 @@ def check_slices(asked: ExportConfig, trained: Trained) -> dict[str, Images]:
     if folder is None:
         return slices
     with tempfile.TemporaryDirectory(prefix="fl_rsna-") as cache:
-        data = open_site(folder, image_size=saved.config.image_size, cache=Path(cache))
+        data = open_for(saved.config, folder, cache=Path(cache))
         check_image("site", str(folder), data.image, trained)
         slices[f"of {data.name}"] = _spread(data)
     return slices
@@ -103,8 +103,8 @@ def _spread(data: SiteData) -> Images:
     """At most REAL_SLICES of a site, at equal steps."""
     count = len(data.index)
     rows = np.unique(np.linspace(0, count - 1, min(count, REAL_SLICES)).astype(np.intp))
-    assert isinstance(data.images, np.ndarray)
-    return as_input(np.array(data.images[rows]))
+    assert not isinstance(data.images, Joined)
+    return as_input(np.array(data.images.take(rows, axis=0)), data.image)
 
 
 def _test_site(trained: Trained) -> Path | None:

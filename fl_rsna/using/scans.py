@@ -18,7 +18,7 @@ from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
-from fl_rsna.learning.dataset import open_site
+from fl_rsna.learning.dataset import open_for
 from fl_rsna.learning.scoring import score_images
 from fl_rsna.learning.train import EVALUATION_BATCH, predict
 from fl_rsna.using.evaluate_words import EvaluateConfig, Part
@@ -44,8 +44,8 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
         return _score_site(Path(asked.site), asked.part, trained, device, work, progress)
     prepared, labels = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
     check_image("data.name", str(prepared.folder), prepared.image, trained)
-    paths = [prepared.folder / "images" / f"{image_id}.png" for image_id in prepared.index["image_id"]]
-    found = score_images(trained.saved, paths, device, functools.partial(progress, "scoring slices"))
+    images, index = prepared.folder / "images", prepared.index
+    found = score_images(trained.saved, images, index, device, functools.partial(progress, "scoring slices"))
     kept = asked.data.name is not None
     source = {
         "data": asked.data.dicom or str(prepared.folder),
@@ -116,7 +116,7 @@ def _score_site(
     saved = trained.saved
     progress("reading the site", 0, 1)
     with tempfile.TemporaryDirectory(dir=work) as cache:
-        data = open_site(folder, image_size=saved.config.image_size, cache=Path(cache))
+        data = open_for(saved.config, folder, cache=Path(cache))
         progress("reading the site", 1, 1)
         if data.task != saved.task.name:
             raise ValueError(f"site: expected a site of task {saved.task.name}, got {data.task} in {folder}")

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from fl_rsna.choices import Norm
+from fl_rsna.choices import Norm, Window
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.learning.saved import SavedModel, read_saved
 
@@ -36,12 +36,12 @@ class Trained:
     @property
     def fallback(self) -> str | None:
         """What stands in for the parts of the model that stayed at the sites; None when nothing did."""
-        kept = {
-            Norm.local: "BatchNorm layers (FedBN)",
-            Norm.local_stats: "BatchNorm statistics (SiloBN)",
-        }.get(self.saved.config.norm)
-        if kept is not None:
-            return f"each site kept its own {kept}; scored is the global model with the mean of theirs"
+        model = self.saved.config
+        norm = {Norm.local: "BatchNorm layers (FedBN)", Norm.local_stats: "BatchNorm statistics (SiloBN)"}
+        kept = [norm[model.norm]] if model.norm in norm else []
+        kept += ["window"] if model.window is Window.personal else []
+        if kept:
+            return f"each site kept its own {' and '.join(kept)}; scored is the global model with the mean of theirs"
         if self.config.get("strategy", {}).get("name") == "ditto":
             return "each site kept a model of its own (Ditto); scored is the global one"
         return None

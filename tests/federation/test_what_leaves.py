@@ -19,7 +19,7 @@ from fl_rsna.federation.scrubbing import IDS
 from fl_rsna.federation.wire import pack
 from fl_rsna.imaging.store import read_png
 from fl_rsna.learning.dataset import gather, open_site
-from fl_rsna.learning.model import InputStage
+from fl_rsna.learning.input_stage import InputStage
 from fl_rsna.task import ICH
 
 PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"

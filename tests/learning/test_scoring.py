@@ -33,18 +33,18 @@ def test_a_png_gets_the_probabilities_it_has_at_its_site(cohort: Cohort, saved: 
     folder, told = cohort.site_folder("site-1"), []
     data = open_site(folder, image_size=32)
     expected = predict(saved.network, data, np.arange(len(data.index)), task=ICH, batch_size=64, device=CPU)
-    paths = [folder / "images" / f"{name}.png" for name in data.index["image_id"]]
-    found = score_images(saved, paths, CPU, lambda done, total: told.append((done, total)))
+    found = score_images(saved, folder / "images", data.index, CPU, lambda done, total: told.append((done, total)))
     np.testing.assert_array_equal(found, expected)
     assert np.ptp(found, axis=0).min() > 0
-    assert told == [(0, len(paths)), (len(paths), len(paths))]
+    assert told == [(0, len(data.index)), (len(data.index), len(data.index))]
 
 
 def test_a_model_that_diverged_is_named(saved: SavedModel, cohort: Cohort) -> None:
     torch.nn.init.constant_(saved.network.backbone._fc.bias, float("nan"))
-    [path, *_] = sorted((cohort.site_folder("site-1") / "images").glob("*.png"))
+    folder = cohort.site_folder("site-1")
+    index = open_site(folder, image_size=32).index[:1]
     with pytest.raises(FloatingPointError, match="not finite"):
-        score_images(saved, [path], CPU, lambda done, total: None)
+        score_images(saved, folder / "images", index, CPU, lambda done, total: None)
 
 
 INDEX = pd.DataFrame(

@@ -1,0 +1,207 @@
+"""What a model sees of a slice, in whole runs: it is the same in the run, in its model file, on a site and on fresh slices."""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import SIZE, tiny_config, tiny_prepared
+from torchvision_operators import make_importable
+
+from fl_rsna.choices import Crop, ModelName, Norm, Precision, StrategyName, Window
+from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.cohort.sites import Cohort, write_cohort
+from fl_rsna.cohort.split import split_patients
+from fl_rsna.cohort_name import partition_settings
+from fl_rsna.config import Config
+from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.federation.site_state import recall
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.model import build_model
+from fl_rsna.learning.scoring import score_images
+from fl_rsna.runs import start_run
+from fl_rsna.task import ICH
+from fl_rsna.using.evaluate_words import EvaluateConfig
+from fl_rsna.using.evaluation import evaluate
+from fl_rsna.using.trained import trained_model
+
+CPU = torch.device("cpu")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "neighbours": {"model__neighbours": 1},
+    "learned": {"model__window": Window.learned},
+    "personal": {"model__window": Window.personal},
+    "crop": {"model__crop": Crop.head},
+    "tta": {"model__tta": 3},
+    "layer_decay": {"train__layer_decay": 0.7},
+    "dropout": {"model__dropout": 0.6},
+}
+ALL = {key: value for words in SETTINGS.values() for key, value in words.items()}  # with the window personal
+DEFAULTS = {
+    "model__neighbours": 0,
+    "model__window": Window.fixed,
+    "model__crop": Crop.none,
+    "model__tta": 1,
+    "model__backbone": None,
+    "model__weights": None,
+    "train__layer_decay": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def boxed(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Three sites whose index says where the head is: another corner of 32 pixels in every series."""
+    folder = tmp_path_factory.mktemp("boxed")
+    prepared, config = tiny_prepared(folder / "prepared", patients=14, slices=3), Config()
+    corner = prepared.index["patient_id"].str[-1].astype(int) % 5
+    box = {"crop_top": corner, "crop_left": 2 * corner, "crop_bottom": corner + 20, "crop_right": 2 * corner + 20}
+    index = prepared.index.assign(**box, rows=SIZE, columns=SIZE, brain_share=0.3)
+    config.data.name, config.partition.num_sites = "boxed", 3
+    sites = split_patients(index, ICH, kind=PartitionKind.iid, num_sites=3, alpha=1.0, test=0.2, validation=0.2, seed=0)
+    return write_cohort(folder / "sites", replace(prepared, index=index), sites, ICH, partition_settings(config))
+
+
+def run(cohort: Cohort, folder: Path, config: Config, workers: int = 0, until: int = 0) -> dict[str, Any]:
+    """One run, killed after that many events if any are named; its summary."""
+    heard = list[str]()
+
+    def listen(kind: str, fields: Mapping[str, Any]) -> None:
+        heard.append(kind)
+        if len(heard) == until:
+            raise Killed
+
+    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", (listen,))))
+    client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
+    run_local(server, client, num_sites=len(cohort.sites), workers=workers)
+    return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+class Killed(BaseException):
+    """Nobody catches it."""
+
+
+@pytest.fixture(scope="module")
+def plain(boxed: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    run(boxed, folder, tiny_config(rounds=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(boxed: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rounds with everything at once."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(boxed, folder, tiny_config(**ALL))["site_failures"] == 0
+    return folder
+
+
+def probabilities(path: Path) -> pd.DataFrame:
+    table = pd.read_parquet(path).set_index("image_id")
+    return table[[f"probability_{label}" for label in ICH.labels]]
+
+
+def sha256(folder: Path) -> str:
+    return str(json.loads((folder / "summary.json").read_text())["model_sha256"])
+
+
+def test_every_setting_at_its_default_is_the_plain_run(boxed: Cohort, tmp_path: Path, plain: Path) -> None:
+    run(boxed, tmp_path / "said", tiny_config(rounds=1, **DEFAULTS))
+    assert sha256(tmp_path / "said") == sha256(plain)
+    pd.testing.assert_frame_equal(
+        probabilities(tmp_path / "said" / "predictions.parquet"), probabilities(plain / "predictions.parquet")
+    )
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_what_a_setting_changes_the_model_file_knows(boxed: Cohort, tmp_path: Path, plain: Path, name: str) -> None:
+    """Its probabilities are those of the run: read from a site's folder, and from PNGs and their index."""
+    folder = tmp_path / "run"
+    assert run(boxed, folder, tiny_config(rounds=1, **SETTINGS[name]))["site_failures"] == 0
+    expected = probabilities(folder / "predictions.parquet")
+    assert not expected.equals(probabilities(plain / "predictions.parquet"))
+    assert (sha256(folder) == sha256(plain)) == (name == "tta")  # which only looks more often
+    scored_as_in_the_run(boxed, folder, tmp_path)
+
+
+def scored_as_in_the_run(cohort: Cohort, folder: Path, tmp_path: Path) -> None:
+    expected, test_site = probabilities(folder / "predictions.parquet"), cohort.site_folder("test-site")
+    asked = EvaluateConfig(model=str(folder), site=str(test_site), out=str(tmp_path / "site"))
+    evaluate(asked, lambda what, done, total: None)
+    pd.testing.assert_frame_equal(probabilities(tmp_path / "site" / "predictions.parquet"), expected)
+    index = pd.read_csv(test_site / "index.csv", dtype={"image_id": str}).drop(columns="split")
+    shuffled = index.sample(frac=1, random_state=0).sort_values(["series_id", "rank"], ascending=[False, True])
+    saved = trained_model(str(folder / "model.safetensors")).saved
+    found = score_images(saved, test_site / "images", shuffled, CPU, lambda done, total: None)
+    np.testing.assert_allclose(found, expected.loc[shuffled["image_id"]], atol=1e-6)
+
+
+def test_all_of_it_at_once_in_the_model_file(boxed: Cohort, tmp_path: Path, whole: Path) -> None:
+    scored_as_in_the_run(boxed, whole, tmp_path)
+    said = trained_model(str(whole))
+    assert (said.saved.config.neighbours, said.saved.config.tta, said.saved.config.crop) == (1, 3, Crop.head)
+    assert said.fallback == "each site kept its own window; scored is the global model with the mean of theirs"
+
+
+def test_one_process_more_changes_nothing(boxed: Cohort, tmp_path: Path, whole: Path) -> None:
+    run(boxed, tmp_path / "again", tiny_config(**ALL), workers=1)
+    assert sha256(tmp_path / "again") == sha256(whole)
+
+
+def test_killed_and_resumed_is_as_if_nothing_happened(boxed: Cohort, tmp_path: Path, whole: Path) -> None:
+    """Killed in the second round, when two sites have trained."""
+    with pytest.raises(Killed):
+        run(boxed, tmp_path / "run", tiny_config(**ALL), until=1 + 8 + 3)
+    run(boxed, tmp_path / "run", tiny_config(**ALL, resume=True))
+    assert sha256(tmp_path / "run") == sha256(whole)
+
+
+def test_a_personal_window_stays_at_its_site_and_the_mean_is_sent(boxed: Cohort, whole: Path) -> None:
+    """Every site remembers six numbers of its own; the model has their mean, and all of them left their start."""
+    [run_id] = {path.name for path in (whole / "site_memory" / "site-1").iterdir() if path.is_dir()}
+    kept = np.stack([recall(whole / "site_memory" / site / run_id, 2)["norm"] for site in boxed.sites])
+    assert kept.shape == (3, 6)
+    assert len(np.unique(kept, axis=0)) == 3
+    tensors = load_file(whole / "checkpoints" / "last.safetensors")
+    sent = np.concatenate([tensors[f"input_stage.{part}"].numpy().ravel() for part in ("weight", "bias")])
+    weights = [boxed.facts["sites"][site]["train"]["slices"] for site in boxed.sites]
+    np.testing.assert_allclose(sent, np.average(kept, axis=0, weights=weights), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [StrategyName.scaffold, StrategyName.moon, StrategyName.ditto])
+def test_strategies_of_every_kind_go_with_all_of_it(boxed: Cohort, tmp_path: Path, name: StrategyName) -> None:
+    words = {**ALL, "strategy__name": name, "strategy__malicious": 0, "model__tta": 1, "model__norm": Norm.local}
+    wire = {"network__precision_up": Precision.int8, "network__precision_down": Precision.bf16}
+    summary = run(boxed, tmp_path / "run", tiny_config(rounds=2, **words, **wire))
+    assert summary["site_failures"] == 0
+
+
+def test_a_run_starts_from_a_file_and_tells_nobody_where_it_lies(boxed: Cohort, tmp_path: Path, plain: Path) -> None:
+    """ImageNet's weights from a file give the run that the packaged ones give; the manifest has the file's hash."""
+    packaged = build_model(tiny_config().model, ICH, ImageKind.hu, seed=0).backbone.state_dict()
+    save_file({name: value.contiguous() for name, value in packaged.items()}, tmp_path / "w.safetensors")
+    start = {"model__pretrained": False, "model__weights": str(tmp_path / "w.safetensors")}
+    folder = tmp_path / "run"
+    run(boxed, folder, tiny_config(rounds=1, **start))
+    assert sha256(folder) == sha256(plain)
+    assert len(json.loads((folder / "manifest.json").read_text())["weights_sha256"]) == 64
+    sent = (folder / "checkpoints" / "round-00001.json").read_text()
+    assert str(tmp_path) not in sent + (folder / "model.safetensors").read_bytes().decode("latin1")
+    assert trained_model(str(folder)).saved.config.weights is None
+
+
+@pytest.mark.slow
+def test_a_network_of_timm_in_a_federation(boxed: Cohort, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub", reason="timm is not installed")
+    make_importable()
+    of_timm = {"model__name": ModelName.timm, "model__backbone": "densenet121", "model__pretrained": False}
+    config = tiny_config(rounds=1, **{**ALL, **of_timm, "model__image_size": 64, "strategy__name": StrategyName.moon})
+    assert run(boxed, tmp_path / "run", config)["site_failures"] == 0
+    scored_as_in_the_run(boxed, tmp_path / "run", tmp_path)
