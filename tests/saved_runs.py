@@ -26,12 +26,17 @@ SETTINGS = {
 
 
 def write_tiny_model(
-    path: Path, image: ImageKind = ImageKind.hu, norm: Norm = Norm.average, image_size: int = 32, seed: int = 0
+    path: Path,
+    image: ImageKind = ImageKind.hu,
+    norm: Norm = Norm.average,
+    image_size: int = 32,
+    seed: int = 0,
+    **model: Any,
 ) -> Path:
-    config = ModelConfig(image_size=image_size, norm=norm)
+    config = ModelConfig(image_size=image_size, norm=norm, **model)
     network = build_model(config, ICH, image, seed=1)
     torch.manual_seed(seed)
-    torch.nn.init.normal_(network.backbone._fc.weight, std=0.3)
+    torch.nn.init.normal_(network.head.weight, std=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_saved(path, network, task="ich", image=image, config=config, facts={"round": 2})
     return path

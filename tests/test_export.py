@@ -13,7 +13,7 @@ import pytest
 from dicom_files import write_tiny
 from saved_runs import write_tiny_model, write_tiny_run
 
-from fl_rsna.choices import Norm
+from fl_rsna.choices import Norm, Window
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
 from fl_rsna.evaluate import main as evaluate
@@ -84,6 +84,21 @@ def test_windowed_images_and_another_normalisation(cohort: Cohort, tmp_path: Pat
     other = trained_model("v.safetensors")
     with pytest.raises(RunFailed, match="differs from torch by"):
         checked(other, tmp_path / "w_export" / "model.onnx", {"random": random_images(other.saved, 3, seed=0)})
+
+
+@pytest.mark.slow
+def test_stacks_learned_windows_and_views(cohort: Cohort, tmp_path: Path) -> None:
+    """The file takes stacks of a series and computes one view, and says so."""
+    import onnx
+
+    words = {"neighbours": 1, "window": Window.personal, "tta": 2}
+    write_tiny_model(tmp_path / "s.safetensors", image_size=SIZE, **words)
+    export(["model=s.safetensors", f"site={cohort.site_folder('site-1')}"])
+    check = json.loads(Path("s_export/check.json").read_text())
+    assert max(check["greatest_difference"].values()) <= 1e-4
+    assert "of site-1" in check["slices"]
+    said = {prop.key: prop.value for prop in onnx.load("s_export/model.onnx").metadata_props}
+    assert (said["slices"], said["views"], said["crop"]) == ("3", "1", "none")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -13,7 +13,8 @@ from fl_rsna.imaging.store import Image
 BOX = ("crop_top", "crop_left", "crop_bottom", "crop_right")  # of a slice, in pixels of the DICOM image
 NEEDED = (*BOX, "rows", "columns", "brain_share")
 SERIES = ["patient_id", "series_id"]
-MARGIN = 0.05  # of the box's longer side, on each side
+MARGIN = 0.02  # of the box's longer side, on each side; a union of boxes is wide already
+ROUNDING = 1e-6  # of a pixel
 LEAST = 0.2  # of the image's side: a head is no smaller even in a field of view of 70 cm
 HAS_BRAIN = (
     0.02  # share of pixels, as in the index's `noise`: below it a box of the whole image means that none was found
@@ -30,8 +31,10 @@ class Square:
 
     def pixels(self, size: int) -> tuple[int, int, int]:
         """(top, left, side) in an image of `size` pixels a side: the least whole pixels that hold it."""
-        side = min(size, int(np.ceil(self.side * size)))
-        top, left = (min(int(share * size), size - side) for share in (self.top, self.left))
+        starts = [int(share * size + ROUNDING) for share in (self.top, self.left)]
+        ends = [int(np.ceil((share + self.side) * size - ROUNDING)) for share in (self.top, self.left)]
+        side = min(size, max(end - start for start, end in zip(starts, ends, strict=True)))
+        top, left = (min(start, size - side) for start in starts)
         return top, left, side
 
 

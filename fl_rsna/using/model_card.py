@@ -5,11 +5,14 @@ everything when there is only a model file, is said to be unknown.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.imaging.windows import WINDOWS_HU
+from fl_rsna.learning.input_stage import LearnedWindow
+from fl_rsna.learning.onnx_file import slices_of
 from fl_rsna.reporting.tables import interval, shown_counts
 from fl_rsna.using.trained import Trained
 
@@ -40,9 +43,17 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         temperatures=(trained.summary.get("operating_points") or {}).get("temperatures", {}),
         fallback=trained.fallback,
         stored=trained.stored_size,
-        windows=", ".join(f"{centre:g}/{width:g}" for centre, width in WINDOWS_HU),
+        network=saved.config.backbone or saved.config.name.value,
+        slices=slices_of(saved),
+        windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in _windows(trained)),
         hu=saved.image.value == "hu",
     )
+
+
+def _windows(trained: Trained) -> Sequence[tuple[float, float]]:
+    """(centre, width) in HU: the fixed ones, or what they have become."""
+    stage = trained.saved.network.input_stage
+    return stage.windows_hu() if isinstance(stage, LearnedWindow) else WINDOWS_HU
 
 
 def _sites(trained: Trained) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from saved_runs import SETTINGS, write_tiny_run
 
+from fl_rsna.choices import Crop, Window
 from fl_rsna.task import ICH
 from fl_rsna.using.model_card import model_card
 from fl_rsna.using.trained import trained_model
@@ -65,3 +66,23 @@ def test_tables_are_tables(tmp_path: Path) -> None:
             assert len(block) > 2, line
             assert len(set(block)) == 1, (line, block)
             block = []
+
+
+def test_what_it_sees_is_in_its_card(tmp_path: Path) -> None:
+    """Of a model that needs whole series there is no example to copy, and one view is said to be one."""
+    words = {"neighbours": 1, "crop": Crop.head, "tta": 2, "window": Window.learned}
+    run = write_tiny_run(tmp_path / "run", **words)
+    card = model_card(trained_model(str(run)), CHECK)
+    assert "float32 [B, 3, 32, 32]" in card
+    assert "windows 40/80, 80/200, 40/380 are inside" in card
+    for said in (
+        "| neighbours | 3 slices of one series",
+        "| crop | a square around",
+        "the mean over 2 |",
+        "3 slices at a time",
+    ):
+        assert said in card
+    assert "```python" not in card
+    plain = model_card(trained_model(str(write_tiny_run(tmp_path / "plain"))), CHECK)
+    assert "```python" in plain
+    assert not any(f"| {word} |" in plain for word in ("neighbours", "crop", "views"))
