@@ -130,3 +130,19 @@ def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
     wrong = {file: why for file, _, why in checked(tmp_path / "dicom", out) if why}
     assert wrong.keys() == {"", "b", "c"}
     assert wrong["b"] == "1 pixels differ"
+
+
+@pytest.mark.slow
+def test_undersampling_calibration(tmp_path: Path) -> None:
+    """Nine patients' phantoms: corrected probabilities mean the share of positives, uncorrected ones more."""
+    words = ["demo.patients=24", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32"]
+    words += ["partition.num_sites=2", "partition.allow_missing_labels=true", "rounds=1", "engine.workers=0"]
+    paths = [f"paths.{name}={tmp_path / name}" for name in ("prepared", "sites")]
+    options = ["--seeds", "0", "--negatives", "0.3", "--runs", str(tmp_path / "runs")]
+    figures = last_line("undersampling_calibration.py", *options, *words, *paths)
+    assert set(figures["values"]) == {"all slices", "under, prior", "under, none"}  # type: ignore[call-overload]
+    means = {name: of["any mean_over_share"]["value"] for name, of in figures["values"].items()}  # type: ignore[attr-defined]
+    assert means["under, prior"] < means["under, none"]
+    assert set(figures["corrected_not_worse"]) == {  # type: ignore[call-overload]
+        f"{of} {measure}" for of in ("any", "weighted") for measure in ("log_loss", "brier", "ece")
+    }

@@ -1,0 +1,142 @@
+"""Whether under-sampling with prior correction leaves probabilities as honest as training on all slices does.
+
+Three federations a seed, on the same split and under the same budget of rounds and passes: all slices, under-sampled and
+corrected, and under-sampled as it is. On the test site: log loss, Brier score and expected calibration error (15 bins), of
+the headline label and as the task weighs its labels, and how the mean probability compares with the share of positives.
+Differences from all slices are paired: every resample draws the same patients for all three and for all seeds, whose models
+are averaged over. Runs are kept and resumed. Any other word is a setting of every run.
+
+    python scripts/undersampling_calibration.py [--seeds 0 1 2] [--negatives 1] [--runs runs/undersampling] [rounds=10 ...]
+"""
+
+import argparse
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fl_rsna.compose import compose_config
+from fl_rsna.learning.bootstrap import Drawn, Floats, by_patient, draw_patients, totals
+from fl_rsna.learning.calibration import BINS
+from fl_rsna.learning.intervals import Estimate, Scale, estimate, support
+from fl_rsna.learning.metrics import label_losses
+from fl_rsna.learning.predictions import labels_in, probabilities_in
+from fl_rsna.loading import begin_loading
+from fl_rsna.runner import run_federation
+from fl_rsna.runs import is_finished
+from fl_rsna.steps import cohort_for_run
+from fl_rsna.task import ICH
+
+FULL = "all slices"
+UNDER = {name: ["train.sampling=under", f"train.correction={name}"] for name in ("prior", "none")}
+VARIANTS = {FULL: [], **{f"under, {name}": words for name, words in UNDER.items()}}
+CORRECTED = "under, prior"
+MEASURES = ("log_loss", "brier", "ece", "mean_over_share")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--negatives", type=float, default=1.0, help="drawn for each positive slice")
+    parser.add_argument("--runs", type=Path, default=Path("runs/undersampling"))
+    parser.add_argument("words", nargs="*", help="settings of every run, e.g. rounds=8 paths.prepared=...")
+    words = parser.parse_args()
+    begin_loading()
+    tables = {name: [predictions(words, name, seed) for seed in words.seeds] for name in VARIANTS}
+    patients = pd.concat([table["patient_id"] for table in tables[FULL]]).to_numpy(str)
+    drawn = draw_patients(patients, seed=0)
+    found = {name: measured(of_seeds, drawn) for name, of_seeds in tables.items()}
+    truth = pd.concat(tables[FULL])
+    values = {
+        name: {of: asdict(_estimate(drawn, truth, all_)) for of, all_ in by.items()} for name, by in found.items()
+    }
+    differences = {
+        name: {of: asdict(_estimate(drawn, truth, found[name][of] - found[FULL][of], Scale.difference)) for of in by}
+        for name, by in found.items()
+        if name != FULL
+    }
+    report(values, differences, len(words.seeds))
+    honest = {of: not_worse(differences[CORRECTED][of]) for of in differences[CORRECTED] if "mean_over" not in of}
+    facts = {"seeds": words.seeds, "negatives": words.negatives, "patients": drawn.patients}
+    print(json.dumps({**facts, "values": values, "differences": differences, "corrected_not_worse": honest}))
+
+
+def predictions(words: argparse.Namespace, name: str, seed: int) -> pd.DataFrame:
+    """What one variant's model says of the test site's slices, trained now or earlier."""
+    folder = words.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    if not is_finished(folder):
+        sampled = VARIANTS[name] and [*VARIANTS[name], f"train.negatives={words.negatives}"]
+        config = compose_config([*sampled, f"seed={seed}", f"partition.seed={seed}", "resume=true", *words.words])
+        run_federation(config, cohort_for_run(config, lambda what, done, total: None), folder, ())
+        print(f"{name}, seed {seed}: done", flush=True)
+    return pd.read_parquet(folder / "predictions.parquet")
+
+
+def measured(tables: list[pd.DataFrame], drawn: Drawn) -> dict[str, Floats]:
+    """Each measure [1 + R] of `any` and over labels, as the mean over seeds; `drawn` is of all seeds' rows in their order."""
+    starts = np.cumsum([0, *map(len, tables)])
+    of_seeds = [
+        _of_labels(table, replace(drawn, member=drawn.member[start : start + len(table)]))
+        for table, start in zip(tables, starts, strict=False)
+    ]
+    return {name: np.mean([by[name] for by in of_seeds], axis=0) for name in of_seeds[0]}
+
+
+def _of_labels(table: pd.DataFrame, drawn: Drawn) -> dict[str, Floats]:
+    labels, found = labels_in(table, ICH.labels), probabilities_in(table, ICH.labels).astype(np.float64)
+    each = [_of_label(labels[:, i], found[:, i], drawn) for i in range(len(ICH.labels))]
+    weighed = [np.average([of_label[i] for of_label in each], axis=0, weights=ICH.label_weights) for i in range(3)]
+    headline = each[ICH.labels.index(ICH.headline)]
+    return {f"{ICH.headline} {name}": value for name, value in zip(MEASURES, headline, strict=True)} | {
+        f"weighted {name}": value for name, value in zip(MEASURES, weighed, strict=False)
+    }
+
+
+def _of_label(labels: NDArray[np.float32], found: Floats, drawn: Drawn) -> list[Floats]:
+    """MEASURES of one label's rows [N], each [1 + R]."""
+    ones = np.ones(len(found))
+    sums = by_patient(drawn, label_losses(labels, found), (found - labels) ** 2, ones, found, labels)
+    bins = drawn.member * BINS + np.minimum((found * BINS).astype(np.int64), BINS - 1)
+    gaps = np.bincount(bins, labels - found, minlength=drawn.patients * BINS).reshape(drawn.patients, BINS)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may miss all patients of one seed
+        loss, square, rows, predicted, positives = totals(drawn, sums)
+        ece = np.abs(totals(drawn, gaps)).sum(0) / rows
+        return [loss / rows, square / rows, ece, predicted / positives]
+
+
+def _estimate(drawn: Drawn, truth: pd.DataFrame, values: Floats, scale: Scale = Scale.positive) -> Estimate:
+    rests_on = support(drawn, truth[f"label_{ICH.headline}"].to_numpy(np.float32))
+    return estimate(values, rests_on, rests_on.patients, scale)
+
+
+def not_worse(difference: dict[str, float | None]) -> bool | None:
+    """Whether the interval of a difference reaches 0 or below; None without an interval."""
+    low = difference["low"]
+    return None if low is None else low <= 0
+
+
+def report(values: dict[str, dict[str, dict]], differences: dict[str, dict[str, dict]], seeds: int) -> None:  # type: ignore[type-arg]
+    print(f"\ntest site, mean over {seeds} seeds [95% interval over patients]; below it minus {FULL}, paired")
+    for of in values[FULL]:
+        print(f"\n{of}")
+        for name, by in values.items():
+            against = "" if name == FULL else f"   {_said(differences[name][of], '+')}"
+            print(f"  {name:14}{_said(by[of])}{against}")
+
+
+def _said(found: dict[str, float | None], sign: str = "") -> str:
+    value, low, high = (found[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "undefined"
+    return f"{value:{sign}.4f}" + (f" [{low:{sign}.4f}, {high:{sign}.4f}]" if low is not None else " [no interval]")
+
+
+if __name__ == "__main__":
+    main()
