@@ -59,6 +59,11 @@ def _shared_part(held: Mapping[str, Any], k: int, exclusive: bool) -> dict[str, 
     return {**held, "patients": shown(held["patients"], k), "positives": told}
 
 
+def tells_positives(held: Mapping[str, Any], label: str, k: int) -> bool:
+    """Whether a part's count of a label leaves its site, and so what follows from it may."""
+    return _shared_part(held, k, exclusive=False)["positives"][label] is not None
+
+
 def _hidden(positives: Mapping[str, int], few: set[str], k: int) -> set[str]:
     """`few` and the next smallest classes, until what they are together says nothing of one: classes add up to all."""
     for label in sorted(positives, key=lambda label: positives[label]):

@@ -10,11 +10,11 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fl_rsna.choices import Precision
+from fl_rsna.choices import Precision, Sampling
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
-from fl_rsna.federation.disclosure import filled_up, rests_on_enough, shared_controls, shared_counts
+from fl_rsna.federation.disclosure import filled_up, rests_on_enough, shared_controls, shared_counts, tells_positives
 from fl_rsna.federation.faults import corrupted, fault_of
 from fl_rsna.federation.heartbeat import beating
 from fl_rsna.federation.messages import (
@@ -171,14 +171,14 @@ def evaluate(message: Message, place: Place) -> Message:
 def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -> dict[str, float]:
     rows = data.rows("validation")
     found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
-    enough = rests_on_enough(data.labels[rows], data.index[task.group_key].to_numpy()[rows], told.min_count)
-    known = ~np.isnan(data.labels[rows])
+    truth, known = data.labels[rows], ~np.isnan(data.labels[rows])
+    enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], told.min_count)
     areas = {
-        label: auroc(data.labels[rows, i][known[:, i]], found[known[:, i], i]) if enough[i] else None
+        f"auroc/{label}": auroc(truth[known[:, i], i], found[known[:, i], i])
         for i, label in enumerate(task.labels)
+        if enough[i]
     }
-    found_areas = {f"auroc/{label}": area for label, area in areas.items() if area is not None}
-    return {"loss": log_loss(data.labels[rows], found, task), **found_areas}
+    return {"loss": log_loss(truth, found, task), **{name: area for name, area in areas.items() if area is not None}}
 
 
 def _control_in(message: Message) -> Vector | None:
@@ -205,7 +205,12 @@ def _round(told: Instructions, data: SiteData, task: Task, device: torch.device,
 
 
 def _lesson(told: Instructions, data: SiteData, task: Task, device: torch.device) -> Lesson:
-    return slice_lesson(data, task, told.train, device, kept=told.kept, prior=told.prior, target=told.target)
+    tells = told.train.sampling is not Sampling.under or tells_positives(
+        counts(data.index, task)["train"], task.union or task.headline, told.min_count
+    )
+    return slice_lesson(
+        data, task, told.train, device, kept=told.kept, prior=told.prior, target=told.target, tells=tells
+    )
 
 
 def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, Classifier]:

@@ -45,14 +45,15 @@ def slice_lesson(
     kept: float = 1.0,
     prior: tuple[float, ...] = (),
     target: tuple[float, ...] = (),
+    tells: bool = True,
 ) -> Lesson:
     """Slices one by one, augmented: every training slice in every pass, or what train.sampling draws of them.
 
     `kept` is the share of slices without the union label that is drawn, `prior` each label's share of positive slices over
     all sites, `target` the prevalence to train for. A site of which a share is drawn counts by what is drawn, so that the
-    sites' mean is of their drawn slices.
+    sites' mean is of their drawn slices; `tells` is false where the site keeps the number of its positive slices to itself.
     """
-    drawn = drawing(config, data.rows("train"), data.labels, task, kept=kept, prior=prior)
+    drawn = drawing(config, data.rows("train"), data.labels, task, kept=kept, prior=prior, tells=tells)
     known = known_targets(training_labels(data.index, data.labels, config), drawn.odds)
     known = matched(known, prior, target)
     mix, measure = mixing(config), objective(task, config, prior)
@@ -64,7 +65,7 @@ def slice_lesson(
         images, targets = mix(images, known.of(batch, device), draws)
         return _slice_loss(model, images, targets, measure, config, rule)
 
-    return Lesson(site=data.name, slices=drawn.examples, examples=drawn.examples, draw=drawn.draw, loss=loss)
+    return Lesson(site=data.name, slices=drawn.slices, examples=drawn.examples, draw=drawn.draw, loss=loss)
 
 
 def _slice_loss(

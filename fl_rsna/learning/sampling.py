@@ -15,10 +15,14 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """`draw` gives a pass's rows, `examples` of them; `odds` [N] is how often one holds a slice, where a loss corrects for it."""
+    """`draw` gives a pass's rows, `examples` of them; `odds` [N] is how often one holds a slice, where a loss corrects for it.
+
+    `slices` is by how many a site counts in a mean with the others.
+    """
 
     examples: int
     draw: Callable[[np.random.Generator], Rows]
+    slices: int
     odds: NDArray[np.float32] | None = None
 
 
@@ -30,18 +34,28 @@ def drawing(
     *,
     kept: float,
     prior: tuple[float, ...],
+    tells: bool = True,
 ) -> Drawing:
     """How passes over the training `rows` of a site with `labels` [N, L] are drawn.
 
     `kept` is the share of slices without the union label that train.sampling=under draws, `prior` each label's share of
-    positive slices over all sites. What is drawn is decided by hard labels.
+    positive slices over all sites. What is drawn is decided by hard labels. A site that does not tell (`tells`) how many
+    positive slices it has draws none, for the size of a pass would tell it.
     """
     match config.sampling:
         case Sampling.all:
-            return Drawing(examples=len(rows), draw=lambda order: rows)
+            return Drawing(examples=len(rows), draw=lambda order: rows, slices=len(rows))
         case Sampling.under:
             assert task.union is not None
-            return _under(rows, labels[rows, task.labels.index(task.union)] > 0, kept)
+            union = task.labels.index(task.union)
+            if np.isnan(labels[rows, union]).any():
+                raise ValueError(
+                    f"train.sampling: under draws by {task.union}, which not every slice has; say weighted or all"
+                )
+            positive = labels[rows, union] > 0
+            return (
+                _under(rows, positive, kept) if tells else _in_weights(rows, positive, kept, prior[union], len(labels))
+            )
         case Sampling.weighted:
             return _weighted(rows, rarity(labels[rows], task, prior), len(labels), config.correction)
 
@@ -54,7 +68,19 @@ def _under(rows: Rows, positive: NDArray[np.bool_], kept: float) -> Drawing:
     def draw(order: np.random.Generator) -> Rows:
         return np.sort(np.concatenate([always, order.choice(others, count, replace=False)]))
 
-    return Drawing(examples=len(always) + count, draw=draw)
+    return Drawing(examples=len(always) + count, draw=draw, slices=len(always) + count)
+
+
+def _in_weights(rows: Rows, positive: NDArray[np.bool_], kept: float, union: float, slices: int) -> Drawing:
+    """All rows, of which the negative ones count `kept` each: the expected loss of `_under` from a pass of another size.
+
+    The site counts by as many as it would draw if positive slices were as frequent with it as over all sites, `union`.
+    """
+    mean = np.where(positive, 1, kept).mean()
+    odds = np.ones(slices, np.float32)
+    odds[rows] = np.where(positive, mean, mean / kept)
+    counted = max(1, round(len(rows) * (union + kept * (1 - union))))
+    return Drawing(examples=len(rows), draw=lambda order: rows, slices=counted, odds=odds)
 
 
 def _weighted(rows: Rows, rare: NDArray[np.float64], slices: int, correction: Correction) -> Drawing:
@@ -66,7 +92,8 @@ def _weighted(rows: Rows, rare: NDArray[np.float64], slices: int, correction: Co
     def draw(order: np.random.Generator) -> Rows:
         return np.sort(order.choice(rows, len(rows), p=chance))
 
-    return Drawing(examples=len(rows), draw=draw, odds=odds if correction is Correction.prior else None)
+    corrected = odds if correction is Correction.prior else None
+    return Drawing(examples=len(rows), draw=draw, slices=len(rows), odds=corrected)
 
 
 def rarity(labels: NDArray[np.float32], task: Task, prior: tuple[float, ...]) -> NDArray[np.float64]:

@@ -164,11 +164,12 @@ def _spread_sites(sites: Sequence[str]) -> set[str]:
 
 
 def _read_site(path: Path, labels: Sequence[str]) -> pd.DataFrame:
-    """What the pages need of a site's index; names stay text, and empty ones are not missing."""
+    """What the pages need of a site's index; names stay text, empty ones are not missing, and what is not annotated is not there to see."""
     wanted = {*census.SITE_COLUMNS, *PIXEL_SIZE, *labels}
     texts = {name: str for name in wanted if name in COLUMNS and COLUMNS[name].dtype == "str"}
     table = pd.read_csv(path, usecols=lambda name: name in wanted, dtype=texts)
-    return table.fillna({name: "" for name in texts if name in table})
+    lacks = {label: 0 for label in labels if label not in table}
+    return table.fillna({name: "" for name in texts if name in table}).assign(**lacks)
 
 
 def _share(parts: dict[str, Any], label: str) -> float:

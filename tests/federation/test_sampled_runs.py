@@ -150,6 +150,29 @@ def test_logit_adjustment_runs_on_what_is_drawn(cohort: Cohort, tmp_path: Path) 
     assert np.isfinite(found["test_site"]["log_loss"])
 
 
+def test_the_size_of_a_pass_does_not_tell_what_a_site_withholds(own_cohort: Cohort, tmp_path: Path) -> None:
+    path = own_cohort.site_folder("site-1") / "index.csv"
+    index = pd.read_csv(path)
+    index.loc[np.flatnonzero((index["split"] == "train") & (index["any"] == 1))[2:], list(ICH.labels)] = 0
+    index.to_csv(path, index=False)
+    config = tiny_config(rounds=1, train__sampling=Sampling.under, train__negatives=0.5)
+    config.privacy.min_count = 3
+    run(own_cohort, tmp_path / "run", config)
+    roll = json.loads((tmp_path / "run" / "events.jsonl").read_text().splitlines()[0])["sites"]
+    counts = {site: roll[site]["train"] for site in own_cohort.sites}
+    assert counts["site-1"]["positives"]["any"] is None
+    telling = [counts[site] for site in ("site-2", "site-3")]
+    positives, slices = (
+        sum(column) for column in zip(*((part["positives"]["any"], part["slices"]) for part in telling), strict=True)
+    )
+    kept, union = 0.5 * positives / (slices - positives), (positives + 0.5) / (slices + 1)
+    assert read_saved(tmp_path / "run" / "model.safetensors").config.kept_negatives == kept
+    found = pd.read_csv(tmp_path / "run" / "sites.csv").query("phase == 'train'").set_index("site").loc["site-1"]
+    slices = counts["site-1"]["slices"]
+    assert found["num-examples"] == round(slices * (union + kept * (1 - union)))
+    assert found["steps"] == round(slices / config.train.batch_size)
+
+
 def of_counts(any_: int | None, slices: int = 100) -> Site:
     positives = {label: None if label == "any" else 1 for label in ICH.labels} | {"any": any_}
     return Site(

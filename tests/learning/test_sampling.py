@@ -48,6 +48,26 @@ def test_under_keeps_every_positive_and_draws_a_share_of_the_others_anew() -> No
     assert found.odds is None
 
 
+def test_a_site_that_does_not_tell_has_the_same_expected_loss_from_all_its_slices() -> None:
+    """Two of four negatives are drawn: every pair is as likely, and the mean over pairs is what weights give at once."""
+    labels, logits = (
+        site(["subdural", None, None, None, None]),
+        torch.randn(5, 6, generator=torch.Generator().manual_seed(0)),
+    )
+    hidden = drawing(
+        TrainConfig(sampling=Sampling.under), np.arange(5), labels, ICH, kept=0.5, prior=PRIOR, tells=False
+    )
+    pairs = [[0, *pair] for pair in itertools.combinations(range(1, 5), 2)]
+    expected = np.mean([float(task_loss(logits[pair], torch.from_numpy(labels[pair]), ICH)) for pair in pairs])
+    targets = known_targets(labels, hidden.odds).of(np.arange(5), torch.device("cpu"))
+    assert float(task_loss(logits, targets.labels, ICH, counts=targets.weights)) == pytest.approx(expected, rel=1e-5)
+    assert hidden.examples == 5  # whatever their labels
+    others = drawing(
+        TrainConfig(sampling=Sampling.under), np.arange(5), site([None] * 5), ICH, kept=0.5, prior=PRIOR, tells=False
+    )
+    assert (others.examples, others.slices) == (hidden.examples, hidden.slices) == (5, 3)
+
+
 def test_a_site_without_positives_still_has_something_to_learn_from() -> None:
     assert drawn(Sampling.under, site([None] * 3), kept=0.01).examples == 1
     assert drawn(Sampling.under, site(["subdural"]), kept=0.01).examples == 1
