@@ -10,6 +10,10 @@ data    data.dicom prepares every slice as the model's own were, labelled or not
         with data.name= keeps it; data.labels=<csv>, data.test_set=true, data.size=, data.hash_ids=, data.salt=,
         data.max_rejected=, prepare.workers= as in prepare
 site    a site of any cohort; part=test, validation, train or all, by default test where there is one
+shift   true: two readings side by side. safe is what the model says, as its run calibrated it; risky is matched to how
+        common each label seems to be in what is scored, estimated without its labels (Saerens et al. 2002): columns
+        safe_<label> and risky_<label>, submission_safe.csv and submission_risky.csv, a scorecard of each, and the
+        match.prevalence= words that have a federation train for that prevalence
 out     the new folder, by default evaluations/<date-time>: predictions.parquet and .csv, exams.csv, submission.csv
         (Kaggle's long form), rejected.csv, evaluation.json and, where labels are known, scorecard.json
 

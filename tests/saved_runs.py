@@ -31,6 +31,7 @@ def write_tiny_model(
     norm: Norm = Norm.average,
     image_size: int = 32,
     seed: int = 0,
+    facts: dict[str, Any] | None = None,
     **model: Any,
 ) -> Path:
     config = ModelConfig(image_size=image_size, norm=norm, **model)
@@ -38,7 +39,7 @@ def write_tiny_model(
     torch.manual_seed(seed)
     torch.nn.init.normal_(network.head.weight, std=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_saved(path, network, task="ich", image=image, config=config, facts={"round": 2})
+    write_saved(path, network, task="ich", image=image, config=config, facts={"round": 2, **(facts or {})})
     return path
 
 

@@ -200,6 +200,45 @@ def test_another_slice_of_a_patient_who_trained_counts_as_seen(own_cohort: Cohor
     assert read(out, "evaluation.json")["seen_in_training"] == {"train": 1, "validation": 0, "neither": 0}
 
 
+LINES = {
+    label: {"slope": 0.8, "intercept": -0.2, "prevalence": 0.3} if label in ("any", "subdural") else None
+    for label in ICH.labels
+}
+
+
+def test_two_readings_lie_side_by_side_and_no_label_has_a_part_in_them(
+    dicom: Path, cohort: Cohort, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_run(Path("run"), cohort, SETTINGS, facts={"platt": LINES})
+    out = evaluated("model=run", "data.name=kept", "data.labels=labels.csv", "shift=true")
+    said = capsys.readouterr().out
+    labels_csv(Path("labels.csv"), {f"ID_{p:02d}{r}": "epidural" for p in range(PATIENTS) for r in range(SLICES)})
+    other = evaluated("model=run", "data.name=kept", "data.labels=labels.csv", "shift=true", out="other")
+    without = evaluated("model=run", "data.name=kept", "shift=true", out="without")
+    for folder in (other, without):
+        assert read(folder, "evaluation.json")["shift"] == read(out, "evaluation.json")["shift"]
+        assert (folder / "submission_risky.csv").read_bytes() == (out / "submission_risky.csv").read_bytes()
+    assert (out / "submission_safe.csv").read_bytes() == (out / "submission.csv").read_bytes()
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert (table["safe_any"] >= table["calibrated_any"]).all()  # raised to the greatest of the others
+    np.testing.assert_allclose(table["safe_subdural"], table["calibrated_subdural"])
+    np.testing.assert_allclose(table["risky_epidural"], table["safe_epidural"])  # nobody knows how honest it is
+    assert not np.allclose(table["risky_subdural"], table["safe_subdural"])
+    rows = pd.read_csv(out / "submission_risky.csv").set_index("ID")["Label"]
+    assert rows["ID_000_subdural"] == pytest.approx(table.set_index("image_id").loc["ID_000", "risky_subdural"])
+    shift = read(out, "evaluation.json")["shift"]
+    assert shift["prevalence"]["epidural"]["here"] is None
+    found = shift["prevalence"]["subdural"]
+    assert found["of_the_model"] == 0.3
+    assert 0 < found["low"] <= found["here"] <= found["high"] < 1
+    assert shift["words"].startswith("'match.prevalence={any: ")
+    assert shift["words"] in said
+    assert "safe: submission_safe.csv, which is submission.csv: assumes that" in said
+    cards = [read(out, f"scorecard_{name}.json") for name in ("safe", "risky")]
+    assert cards[0]["log_loss"]["value"] != cards[1]["log_loss"]["value"]
+    assert not (without / "scorecard_safe.json").exists()
+
+
 REFUSED = [
     (["data.dicom=dicom"], "^model: expected model=<run folder or .safetensors file>, got nothing"),
     (["model=nowhere", "data.dicom=dicom"], "^model: .*does not exist"),
@@ -216,6 +255,7 @@ REFUSED = [
     (["model=run", "data.dicom=dicom", "data.image=windows"], "^data.image: expected images of kind hu"),
     (["model=run", "data.dicom=dicom", "data.max_rejected=0"], "^data.max_rejected: expected at most 0"),
     (["model=run", "data.dicom=dicom", "data.test_set=true"], "^data.test_set: expected stage_2_test"),
+    (["model=run", "data.dicom=dicom", "shift=true"], "^shift: expected a model whose run says how honest"),
     (["model=run", "data.dicom=dicom", "out=dicom"], "^out: expected a new folder"),
 ]  # fmt: skip
 

@@ -23,8 +23,8 @@ def matching_odds(prior: Sequence[float], target: Sequence[float]) -> NDArray[np
 
 
 def label_weights(labels: NDArray[np.floating], odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights [N, L] of labels [N, L]; a soft label lies between its two."""
-    weights: NDArray[np.float64] = odds[0] + labels * (odds[1] - odds[0])
+    """Weights [N, L] of labels [N, L]; a soft label lies between its two, an unknown one has no loss."""
+    weights: NDArray[np.float64] = odds[0] + np.nan_to_num(labels) * (odds[1] - odds[0])
     return weights
 
 

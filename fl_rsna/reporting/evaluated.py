@@ -35,9 +35,32 @@ def say_evaluation(folder: Path) -> None:
         console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
     if (folder / CARD).exists():
         console.print(_table(json.loads((folder / CARD).read_text())))
+    if record["shift"]:
+        _say_shift(folder, record["shift"])
     for line in _exams(folder, record):
         console.print(escape(line), soft_wrap=True)
     console.print(f"everything: {folder}", soft_wrap=True)
+
+
+def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
+    """How common labels seem to be here, which file assumes what, and how a federation would train for it."""
+    table = Table(title="how common labels are: where the model learned, and here, estimated without labels")
+    for name in ("label", "model", "here [95%]"):
+        table.add_column(name, justify="left" if name == "label" else "right")
+    for label, of in shift["prevalence"].items():
+        known = "nothing to estimate it by: read safely in both"
+        if of["here"] is not None:
+            known = f"{of['here']:.4f} [{of['low']:.4f}, {of['high']:.4f}]"
+        table.add_row(label, "" if of["of_the_model"] is None else f"{of['of_the_model']:.4f}", escape(known))
+    console.print(table)
+    for name, assumed in shift["assumes"].items():
+        same = ", which is submission.csv" if name == "safe" else ""
+        console.print(f"{name}: submission_{name}.csv{same}: assumes that {assumed}", soft_wrap=True)
+        if (path := folder / f"scorecard_{name}.json").exists():
+            found = json.loads(path.read_text())["log_loss"]
+            console.print(f"{name}: log loss {escape(interval(found))}", soft_wrap=True)
+    if shift["words"]:
+        console.print(f"to train for this prevalence: {escape(shift['words'])}", soft_wrap=True)
 
 
 def _exams(folder: Path, record: dict[str, Any]) -> list[str]:

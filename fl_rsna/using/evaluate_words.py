@@ -44,6 +44,7 @@ class EvaluateConfig:
     model: str | None = None  # run folder or .safetensors file
     site: str | None = None  # folder of a site of any cohort
     part: Part | None = None  # of that site; default: test if it has one, else validation
+    shift: bool = False  # also as matched to how common labels seem to be in what is scored
     out: str | None = None  # new folder; default: evaluations/<date-time>
     seed: int = 0  # of the bootstrap
     data: ScansConfig = field(default_factory=ScansConfig)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.federation.shared_card import without_labels
+from fl_rsna.learning.blend import bounded
 from fl_rsna.learning.operating import OperatingPoints, calibrate
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.scorecard import scorecard
@@ -22,6 +24,7 @@ from fl_rsna.runs import default_run_name
 from fl_rsna.task import Task
 from fl_rsna.using.evaluate_words import EvaluateConfig, check_words
 from fl_rsna.using.scans import Progress, Scored, score
+from fl_rsna.using.shifted import RISKY, SAFE, Lines, Readings, lines_of, readings, said_of
 from fl_rsna.using.trained import Trained, as_json, roles, trained_model
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
@@ -38,6 +41,7 @@ def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
     device = choose_device(asked.train.device)
     settle_process()
     trained = trained_model(asked.model)
+    lines = lines_of(trained.saved) if asked.shift else None
     out = Path(asked.out) if asked.out else Path("evaluations") / default_run_name()
     if out.exists():
         raise ValueError(f"out: expected a new folder, got the existing {out}; choose another or delete it")
@@ -47,24 +51,73 @@ def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
         except FloatingPointError as error:
             raise RunFailed(str(error)) from None
         shutil.rmtree(building / "prepared", ignore_errors=True)
-        _write(building, scored, trained, asked.seed)
+        write_evaluation(building, verdict(scored, trained, lines, asked.seed))
     return out
 
 
-def _write(folder: Path, scored: Scored, trained: Trained, seed: int) -> None:
-    """Every file of an evaluation."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a model says of slices, and all that is needed to write it down; two readings of it where they are asked for."""
+
+    scored: Scored
+    task: Task
+    settings: OperatingPoints | None
+    model: dict[str, Any]  # what it is, for evaluation.json
+    seen: dict[str, int] | None  # as seen_in_training
+    warnings: list[str]
+    readings: Readings | None
+    seed: int
+
+
+def verdict(scored: Scored, trained: Trained, lines: Lines | None, seed: int) -> Verdict:
+    """What one model says."""
     task, settings = trained.saved.task, operating_points(trained)
+    both = None
+    if lines is not None:
+        both = readings(scored.found, calibrated(scored, task, settings), scored.index, lines, task, seed)
+    return Verdict(
+        scored=scored,
+        task=task,
+        settings=settings,
+        model=model_of(trained),
+        seen=seen_in_training(scored, trained),
+        warnings=warnings_of(scored, trained),
+        readings=both,
+        seed=seed,
+    )
+
+
+def write_evaluation(folder: Path, made: Verdict) -> None:
+    """Every file of an evaluation."""
+    scored, task, settings = made.scored, made.task, made.settings
     table = predictions(scored, task, settings)
+    if made.readings is not None:
+        table = pd.concat([table, _read_columns(made.readings, task)], axis=1)
     table.to_parquet(folder / "predictions.parquet", index=False)
     table.to_csv(folder / "predictions.csv", index=False)
     exam_table(scored.index, scored.found, scored.labels, task.labels).to_csv(folder / "exams.csv", index=False)
-    rows, guessed = kaggle(scored, task, settings)
-    rows.to_csv(folder / "submission.csv", index=False, float_format="%.9g")
+    submissions = {"submission": calibrated(scored, task, settings)}
+    if made.readings is not None:
+        submissions |= {"submission_safe": made.readings.safe, "submission_risky": made.readings.risky}
+    for name, values in submissions.items():
+        rows, guessed = kaggle(scored, values, task)
+        rows.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g")
     scored.rejected.to_csv(folder / "rejected.csv", index=False)
     known = known_rows(scored)
     if len(known):
-        (folder / "scorecard.json").write_bytes(as_json(card(scored, known, task, settings, seed)))
-    (folder / "evaluation.json").write_bytes(as_json(record(scored, trained, settings, len(known), guessed)))
+        (folder / "scorecard.json").write_bytes(as_json(card(scored, known, task, settings, made.seed)))
+        for name, values in ((SAFE, made.readings.safe), (RISKY, made.readings.risky)) if made.readings else ():
+            of = card(replace(scored, found=values), known, task, None, made.seed)
+            (folder / f"scorecard_{name}.json").write_bytes(as_json(of))
+    (folder / "evaluation.json").write_bytes(as_json(record(made, len(known), guessed)))
+
+
+def _read_columns(read: Readings, task: Task) -> pd.DataFrame:
+    """safe_<label> and risky_<label>."""
+    both = {SAFE: read.safe, RISKY: read.risky}
+    return pd.DataFrame(
+        {f"{name}_{label}": of[:, i] for name, of in both.items() for i, label in enumerate(task.labels)}
+    )
 
 
 def operating_points(trained: Trained) -> OperatingPoints | None:
@@ -115,41 +168,48 @@ def predictions(scored: Scored, task: Task, settings: OperatingPoints | None) ->
     return pd.concat([ids, pd.DataFrame(columns)], axis=1)
 
 
-def calibrated(scored: Scored, task: Task, settings: OperatingPoints) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Probabilities [N, L] at each label's temperature; those without one as they are."""
+def calibrated(scored: Scored, task: Task, settings: OperatingPoints | None) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Probabilities [N, L] at each label's temperature; those without one, or all without settings, as they are."""
+    if settings is None:
+        return scored.found.astype(np.float64)
     temperatures = np.array([settings.temperatures.get(label) or 1.0 for label in task.labels])
     return calibrate(scored.found, temperatures, task.kind)
 
 
-def kaggle(scored: Scored, task: Task, settings: OperatingPoints | None) -> tuple[pd.DataFrame, list[str]]:
-    """submission.csv, of calibrated probabilities where there are temperatures; and the images it guesses.
+def kaggle(scored: Scored, found: np.ndarray[Any, np.dtype[np.float64]], task: Task) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a submission with the probabilities `found` [N, L]; and the images it guesses.
 
     Kaggle wants a row for every image of its test set: one that was rejected gets the mean over those that were not.
     """
-    found = scored.found.astype(np.float64) if settings is None else calibrated(scored, task, settings)
-    ids = list(scored.index["image_id"])
+    found, ids = bounded(found, task), list(scored.index["image_id"])
     guessed = left_out(scored.rejected, ids)
     rows = np.concatenate([found, np.tile(found.mean(0), (len(guessed), 1))])
     return submission([*ids, *guessed], rows, task), guessed
 
 
-def record(
-    scored: Scored, trained: Trained, settings: OperatingPoints | None, labelled: int, guessed: list[str]
-) -> dict[str, Any]:
+def model_of(trained: Trained) -> dict[str, Any]:
+    """What a model is, for evaluation.json."""
+    saved = trained.saved
+    return {
+        "file": str(saved.path),
+        "sha256": saved.sha256,
+        "name": saved.config.name.value,
+        "image": saved.image.value,
+        "image_size": saved.config.image_size,
+        "run": None if trained.run is None else str(trained.run),
+        "instead_of_personal_parts": trained.fallback,
+        "prevalence": (saved.facts.get("prevalence") or {}).get("meant"),
+    }
+
+
+def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
     """What evaluation.json holds."""
-    saved, index = trained.saved, scored.index
+    scored, settings = made.scored, made.settings
+    index = scored.index
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {
-            "file": str(saved.path),
-            "sha256": saved.sha256,
-            "name": saved.config.name.value,
-            "image": saved.image.value,
-            "image_size": saved.config.image_size,
-            "run": None if trained.run is None else str(trained.run),
-            "instead_of_personal_parts": trained.fallback,
-        },
-        "headline": saved.task.headline,
+        "model": made.model,
+        "headline": made.task.headline,
         "scored": scored.source,
         "slices": len(index),
         "exams": len(index[["patient_id", "series_id"]].drop_duplicates()),
@@ -159,8 +219,9 @@ def record(
         "guessed_in_submission": guessed,
         "submission": "calibrated" if settings else "as the model says",
         "operating_points": settings.to_json() if settings else None,
-        "seen_in_training": seen_in_training(scored, trained),
-        "warnings": warnings_of(scored, trained),
+        "shift": said_of(made.readings, made.task) if made.readings else None,
+        "seen_in_training": made.seen,
+        "warnings": made.warnings,
     }
 
 

@@ -33,7 +33,7 @@ class Scored:
 
     source: dict[str, Any]  # what they are, for evaluation.json
     index: pd.DataFrame
-    found: NDArray[np.float32]
+    found: NDArray[np.floating]
     labels: NDArray[np.float32] | None
     rejected: pd.DataFrame
 

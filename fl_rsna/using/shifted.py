@@ -1,0 +1,109 @@
+"""Two readings of the same model: safe, as the run calibrated it, and risky, matched to how common labels seem to be here.
+
+The labels of what is scored have no part in either.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fl_rsna.learning.blend import bounded
+from fl_rsna.learning.label_shift import Shift, estimate_shift, matched
+from fl_rsna.learning.platt import Platt, honest
+from fl_rsna.learning.saved import SavedModel
+from fl_rsna.task import LabelKind, Task
+
+Floats = NDArray[np.float64]
+Lines = Mapping[str, Platt | None]  # by label
+
+SAFE, RISKY = "safe", "risky"
+ASSUMES = {
+    SAFE: "labels are as common here as where the model was trained, or nobody knows better",
+    RISKY: "a finding looks the same here as where the model was trained and only how common it is differs; where images "
+    "differ, too, as from another scanner, it can be far off",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """Probabilities [N, L], the union label no less likely than others, and what the risky ones rest on."""
+
+    safe: Floats
+    risky: Floats
+    shift: Shift
+
+
+def lines_of(saved: SavedModel) -> Lines:
+    """What makes each label's probabilities honest, which the run left in the model file. Raises ValueError without it."""
+    said = saved.facts.get("platt")
+    if saved.task.kind is LabelKind.multi_class:
+        raise ValueError(
+            "shift: expected a task of labels, got one of classes, which shift=true cannot match; leave it out"
+        )
+    if not said or not any(said.values()):
+        why = (
+            "says nothing of it"
+            if said is None
+            else "had too few positive or negative exams at its sites for any label"
+        )
+        raise ValueError(
+            f"shift: expected a model whose run says how honest its probabilities are, got {saved.path}, which {why}; "
+            "leave shift out, or take the model.safetensors of a newer or larger run"
+        )
+    return {label: Platt.from_json(said[label]) if said.get(label) else None for label in saved.task.labels}
+
+
+def readings(
+    found: NDArray[np.floating], calibrated: Floats, index: pd.DataFrame, lines: Lines, task: Task, seed: int
+) -> Readings:
+    """Both readings of the model's probabilities `found` [N, L], of which `calibrated` is what the run's temperatures make.
+
+    A label without a line, or whose prevalence cannot be estimated here, is read safely in both.
+    """
+    fitted = [lines.get(label) for label in task.labels]
+    known = np.array([line is not None for line in fitted])
+    prior = np.array([0.5 if line is None else line.prevalence for line in fitted])
+    columns = [found[:, i] if line is None else honest(found[:, i], line) for i, line in enumerate(fitted)]
+    straight = np.stack(columns, axis=1).astype(np.float64)
+    shift = estimate_shift(straight, prior, index[task.group_key].to_numpy(str), seed=seed)
+    chosen = known & shift.known
+    risky = np.where(chosen, matched(straight, shift.prior, shift.here), calibrated)
+    unknown = np.where(chosen, shift.here, np.nan)
+    of = Shift(prior=np.where(known, prior, np.nan), here=unknown, low=shift.low, high=shift.high, known=chosen)
+    return Readings(safe=bounded(calibrated, task), risky=bounded(risky, task), shift=of)
+
+
+def said_of(read: Readings, task: Task) -> dict[str, Any]:
+    """What evaluation.json says of the two readings."""
+    shift = read.shift
+    return {
+        "assumes": ASSUMES,
+        "prevalence": {
+            label: {
+                "of_the_model": _plain(shift.prior[i]),
+                "here": _plain(shift.here[i]),
+                "low": _plain(shift.low[i]) if shift.known[i] else None,
+                "high": _plain(shift.high[i]) if shift.known[i] else None,
+            }
+            for i, label in enumerate(task.labels)
+        },
+        "words": words_of(shift, task),
+    }
+
+
+def words_of(shift: Shift, task: Task) -> str | None:
+    """The words that have a federation train for this prevalence; the union label no rarer than any other."""
+    shares = {label: float(shift.here[i]) for i, label in enumerate(task.labels) if shift.known[i]}
+    if not shares:
+        return None
+    if task.union in shares:
+        shares[str(task.union)] = max(shares.values())
+    return "'match.prevalence={" + ", ".join(f"{label}: {share:.4g}" for label, share in shares.items()) + "}'"
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
