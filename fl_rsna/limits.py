@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import Correction, EngineName, Precision, Sampling, StrategyName
+from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Sampling, StrategyName
 from fl_rsna.cohort.noise import check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
@@ -185,6 +185,11 @@ def _check_tracking(tracking: TrackingConfig) -> None:
 
 def _check_contradictions(config: Config) -> None:
     data = config.data
+    if config.predict is not None and config.baseline in (Baseline.local, Baseline.gap):
+        raise ValueError(
+            f"predict: expected one final model, got baseline={config.baseline}, which has several; leave it out and use "
+            "python -m fl_rsna.evaluate"
+        )
     if data.unlabelled and data.labels is not None:
         raise ValueError(
             f"data.labels: expected nothing with data.unlabelled=true, got {data.labels}; leave one of them out"

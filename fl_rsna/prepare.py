@@ -2,17 +2,16 @@
 
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.command import run_command
-from fl_rsna.config import DEMO, Config
+from fl_rsna.config import Config
 from fl_rsna.reporting.console import console, say_prepared
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.pages import write_prepare_page
-from fl_rsna.steps import prepare_step
+from fl_rsna.steps import check_named, prepare_step
 from fl_rsna.task import named_task
 
 
 def prepare(config: Config) -> None:
-    if config.data.dicom is not None and config.data.name == DEMO:
-        raise ValueError(f"data.name: expected a name for your data, got {DEMO}, which stands for the synthetic cohort")
+    check_named(config)
     with Display() as display:
         for prepared in prepare_step(config, display.step):
             say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))

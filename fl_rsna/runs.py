@@ -42,6 +42,8 @@ MAY_CHANGE = (
     "predict",
     "tracking",
     "train.device",
+    "data.dicom",  # the data itself is in the cohort's hash
+    "data.labels",
     "strategy.lost",
     "strategy.timeout_s",
 )  # of a run that goes on

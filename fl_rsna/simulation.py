@@ -13,12 +13,14 @@ from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.display import Display
+from fl_rsna.reporting.evaluated import say_evaluation, say_submissions
 from fl_rsna.reporting.tables import interval, read_run
 from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import COHORT_VIEW, MODEL, RunFolder, default_run_name
 from fl_rsna.steps import cohort_for_run
 from fl_rsna.task import TaskName, named_task
+from fl_rsna.using.predicting import check_predict, predict_set
 
 
 def simulate(config: Config) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def simulate(config: Config) -> dict[str, Any]:
         adopt_cohort(config)
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
+        check_predict(config, cohort.image)
         folder = Path(config.paths.runs) / (config.run.name or default_run_name())
         display.run = folder
         if config.baseline is Baseline.gap:
@@ -38,7 +41,13 @@ def simulate(config: Config) -> dict[str, Any]:
         run_federation(config, cohort, folder, (display.event,))
     if config.baseline is Baseline.local:
         return say_alone(folder, report_run(folder, cohort))
-    return say_result(folder, report_run(folder, cohort))
+    found = say_result(folder, report_run(folder, cohort))
+    if config.predict is not None:
+        with Display() as display:
+            predicted = predict_set(config, folder, display.step)
+        say_evaluation(predicted)
+        say_submissions(folder)
+    return found
 
 
 def report_run(folder: Path, cohort: Cohort) -> Path:

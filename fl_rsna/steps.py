@@ -1,5 +1,6 @@
 """The steps before a run, as every command takes them from the configuration."""
 
+import copy
 import functools
 import json
 import shutil
@@ -93,8 +94,9 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
             workers=config.prepare.workers or 2,
             on_progress=lambda done: on_progress("drawing synthetic patients", done, demo.patients),
         )
-        config.data.dicom, config.data.labels = str(dicom / "stage_2_train"), str(dicom / "stage_2_train.csv")
-        (made,) = prepare_step(config, on_progress)
+        drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
+        drawn.data.dicom, drawn.data.labels = str(dicom / "stage_2_train"), str(dicom / "stage_2_train.csv")
+        (made,) = prepare_step(drawn, on_progress)
         (made.folder / "demo.json").write_text(json.dumps(asdict(demo)) + "\n")
         return made
     finally:
@@ -174,9 +176,16 @@ def _who_is_where(
 
 
 def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
-    """The cohort a run asks for: as it lies on disk, or dealt now; demo data is made first when there is none."""
+    """The cohort a run asks for: as it lies on disk, or dealt now.
+
+    What data.dicom names is prepared first, unless it was before; demo data is made when there is none.
+    """
     task = named_task(config.data.task)
     prepared = Path(config.paths.prepared) / config.data.name
+    if config.data.dicom is not None:
+        check_named(config)
+        for _ in prepare_step(config, on_progress):
+            pass
     if config.data.name == DEMO:
         _check_demo(config, prepared) if prepared.exists() else demo_step(config, on_progress)
     folder = Path(config.paths.sites) / cohort_name(config)
@@ -188,6 +197,12 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
             f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {folder}; partition again"
         )
     return cohort
+
+
+def check_named(config: Config) -> None:
+    """Refuse the user's own data under the name of the synthetic cohort."""
+    if config.data.dicom is not None and config.data.name == DEMO:
+        raise ValueError(f"data.name: expected a name for your data, got {DEMO}, which stands for the synthetic cohort")
 
 
 def _check_labelled(prepared: Prepared, task: Task) -> None:

@@ -14,6 +14,7 @@ from fl_rsna.imaging.files import File, find_files, read_file
 from fl_rsna.task import Task
 
 TRAIN, TEST, LABELS = "stage_2_train", "stage_2_test", "stage_2_train.csv"
+SAMPLE = "stage_2_sample_submission.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,16 @@ def find_inputs(
             else _labels(labels, task, if_any, unannotated)
         )
     return Inputs(files=files, labels=table, test_files=_inside(everything, TEST) if test_set else [])
+
+
+def find_sample(dicom: Path) -> bytes | None:
+    """Kaggle's sample submission beside or inside `dicom`, a folder or an archive; None when there is none."""
+    if not dicom.is_dir():
+        inside = (file for file in find_files(dicom) if file.member and PurePosixPath(file.name).name == SAMPLE)
+        found = next(inside, None)
+        return None if found is None else read_file(found)
+    places = [dicom / SAMPLE, dicom.parent / SAMPLE]
+    return next((path.read_bytes() for path in places if path.is_file()), None)
 
 
 def _inside(files: list[File], folder: str) -> list[File]:

@@ -63,6 +63,12 @@ def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
         console.print(f"to train for this prevalence: {escape(shift['words'])}", soft_wrap=True)
 
 
+def say_submissions(folder: Path) -> None:
+    """Where the submissions are that a run made, checked as Kaggle would."""
+    names = ", ".join(path.name for path in sorted(folder.glob("submission*.csv")))
+    console.print(f"submissions, each image and label once: {names} in {folder}", soft_wrap=True)
+
+
 def _exams(folder: Path, record: dict[str, Any]) -> list[str]:
     """A line an exam, where they are few."""
     if record["exams"] > EXAMS_SHOWN:

@@ -1,6 +1,6 @@
 """Kaggle's submission format of the RSNA 2019 challenge: one row an image and label, `ID_<image>_<label>,Label`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,28 @@ def submission(ids: Sequence[str], found: NDArray[np.floating], task: Task) -> p
     order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
     names = [f"{ids[place]}_{label}" for place in order for label in task.labels]
     return pd.DataFrame({"ID": names, "Label": clipped[order].reshape(-1)})
+
+
+def check_submission(table: pd.DataFrame, rows: Collection[str], where: str) -> None:
+    """Refuse what Kaggle would not take: every id of `rows` exactly once and no other, with a probability that is one."""
+    if list(table.columns) != ["ID", "Label"]:
+        raise ValueError(f"{where}: expected the columns ID and Label, got {', '.join(map(str, table.columns))}")
+    ids, asked = table["ID"].astype(str), set(rows)
+    lacking, strange, twice = asked - set(ids), set(ids) - asked, set(ids[ids.duplicated()])
+    for what, found in (("no row", lacking), ("a row nobody asked", strange), ("more than one row", twice)):
+        if found:
+            raise ValueError(f"{where}: expected {len(asked)} rows, got {what} for {len(found)} ids, as {min(found)}")
+    values = pd.to_numeric(table["Label"], errors="coerce").to_numpy(np.float64)
+    wrong = ~((values >= 0) & (values <= 1))
+    if wrong.any():
+        raise ValueError(
+            f"{where}: expected probabilities of 0 to 1, got others in {wrong.sum()} rows, as {ids[wrong].iloc[0]}"
+        )
+
+
+def rows_of(images: Sequence[str], task: Task) -> list[str]:
+    """The ids that a submission about these images has."""
+    return [f"{image}_{label}" for image in images for label in task.labels]
 
 
 def left_out(rejected: pd.DataFrame, scored: Sequence[str]) -> list[str]:

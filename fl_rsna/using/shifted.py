@@ -57,6 +57,15 @@ def lines_of(saved: SavedModel) -> Lines:
     return {label: Platt.from_json(said[label]) if said.get(label) else None for label in saved.task.labels}
 
 
+def has_lines(saved: SavedModel) -> bool:
+    """Whether a model can be matched at all."""
+    try:
+        lines_of(saved)
+    except ValueError:
+        return False
+    return True
+
+
 def readings(
     found: NDArray[np.floating], calibrated: Floats, index: pd.DataFrame, lines: Lines, task: Task, seed: int
 ) -> Readings:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fl_rsna.reporting.submission import left_out, submission
+from fl_rsna.reporting.submission import check_submission, left_out, rows_of, submission
 from fl_rsna.task import ICH
 
 
@@ -38,3 +38,23 @@ def test_laws_on_any_probabilities() -> None:
 )
 def test_a_rejected_image_that_says_its_name_is_left_out(path: str, image_id: str, expected: list[str]) -> None:
     assert left_out(pd.DataFrame({"path": [path], "image_id": [image_id]}), ["ID_kept"]) == expected
+
+
+def test_kaggle_takes_every_row_once_and_probabilities_only() -> None:
+    asked = rows_of(["ID_a", "ID_b"], ICH)
+    good = submission(["ID_b", "ID_a"], np.full((2, 6), 0.3), ICH)
+    check_submission(good, asked, "here")
+    for bad, sentence in (
+        (good.iloc[1:], "here: expected 12 rows, got no row for 1 ids, as ID_a_any"),
+        (pd.concat([good, good.iloc[:1]]), "got more than one row for 1 ids, as ID_a_any"),
+        (good.replace("ID_a_any", "ID_c_any"), "got no row for 1 ids, as ID_a_any"),
+        (
+            pd.concat([good, good.iloc[:1].replace("ID_a_any", "ID_c_any")]),
+            "got a row nobody asked for 1 ids, as ID_c_any",
+        ),
+        (good.assign(Label=np.r_[np.nan, good["Label"][1:]]), "got others in 1 rows, as ID_a_any"),
+        (good.assign(Label=np.r_[1.5, good["Label"][1:]]), "got others in 1 rows, as ID_a_any"),
+        (good.rename(columns={"Label": "label"}), "expected the columns ID and Label, got ID, label"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            check_submission(bad, asked, "here")
