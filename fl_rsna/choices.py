@@ -35,6 +35,21 @@ class Crop(StrEnum):
     head = "head"  # a square around the head, the same for all slices of a series
 
 
+class Stage(StrEnum):
+    """What is trained: a model of single slices, one of whole series on top of it, or both in turn."""
+
+    slice = "slice"
+    sequence = "sequence"  # a head over the series, on the features of a slice model that is there already
+    both = "both"  # the slice model first, in <run>/slice, then the head on it
+
+
+class HeadName(StrEnum):
+    """What looks along a series."""
+
+    gru = "gru"  # a bidirectional GRU
+    transformer = "transformer"
+
+
 class Norm(StrEnum):
     """What federation does to BatchNorm's running statistics."""
 

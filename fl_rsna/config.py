@@ -10,6 +10,7 @@ from fl_rsna.choices import (
     Crop,
     Device,
     EngineName,
+    HeadName,
     Keep,
     LabelWeights,
     Loss,
@@ -22,6 +23,7 @@ from fl_rsna.choices import (
     Sampling,
     Schedule,
     Select,
+    Stage,
     StrategyName,
     Trainable,
     Weighting,
@@ -163,6 +165,22 @@ class MatchConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class SequenceConfig:
+    """The stage after the slice model: a head that looks along a series; what else it is trained with is under train."""
+
+    encoder: str | None = None  # run folder or .safetensors file of the slice model; stage=both makes its own
+    head: HeadName = HeadName.gru
+    width: int = 128  # of what the head keeps of a slice
+    layers: int = 2
+    dropout: float = 0.2
+    rounds: int | None = None  # null: as many as `rounds`
+    learning_rate: float = 1e-3
+    local_epochs: int = 2
+    batch_size: int = 8  # series
+    copies: int = 2  # of the training slices that the encoder sees: one as it is, the others augmented
+
+
+@dataclass(kw_only=True, slots=True)
 class StrategyConfig:
     name: StrategyName = StrategyName.fedavg
     fraction: float = 1.0  # of the sites, sampled each round
@@ -281,6 +299,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
@@ -295,4 +314,5 @@ class Config:
     baseline: Baseline = Baseline.none
     start: str | None = None  # run folder or model file whose weights a run begins with, instead of the initial model
     predict: str | None = None  # prepared set that the final model predicts after the report; submission.csv in the run
+    stage: Stage = Stage.slice
     resume: bool = False  # go on with run.name where it was killed

@@ -11,6 +11,7 @@ from fl_rsna.cohort.noise import check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
 from fl_rsna.model_limits import check_model
+from fl_rsna.stage_limits import check_stage
 from fl_rsna.task import LabelKind, named_task
 
 Rule = Callable[[float], bool]
@@ -41,13 +42,17 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("0 to less than 0.5", lambda value: 0 <= value < 0.5, ("strategy.trim",)),
     ("0 to 1", lambda value: 0 <= value <= 1, ("faults.dropout", "faults.stragglers")),
     ("2 or more", lambda value: value >= 2, ("train.batch_size",)),
+    ("1 or more", lambda value: value >= 1, ("sequence.layers", "sequence.local_epochs", "sequence.batch_size", "sequence.copies")),
+    ("1 or more, or null", lambda value: value >= 1, ("sequence.rounds",)),
+    ("a multiple of 8 from 8 to 1024", lambda value: value % 8 == 0 and 8 <= value <= 1024, ("sequence.width",)),
+    ("more than 0", lambda value: value > 0, ("sequence.learning_rate",)),
     ("16 or more", lambda value: value >= 16, ("data.size", "model.image_size", "demo.size")),
     ("more than 0, up to 1e6", lambda value: 0 < value <= 1e6, ("partition.alpha",)),
     ("more than 0", lambda value: value > 0, ("train.learning_rate", "strategy.timeout_s")),
     ("more than 0, up to 1", lambda value: 0 < value <= 1, ("strategy.fraction",)),
     ("0 to 1", lambda value: 0 <= value <= 1, ("data.max_rejected", "strategy.quorum", "train.zoom", "train.shift")),
     ("0 to 10", lambda value: 0 <= value <= 10, ("partition.sigma",)),
-    ("0 to less than 1", lambda value: 0 <= value < 1, ("model.dropout",)),
+    ("0 to less than 1", lambda value: 0 <= value < 1, ("model.dropout", "sequence.dropout")),
     ("0 to 8", lambda value: 0 <= value <= 8, ("model.neighbours",)),
     (f"1 to {MOST_VIEWS}", lambda value: 1 <= value <= MOST_VIEWS, ("model.tta",)),
     ("more than 0, at most 1", lambda value: 0 < value <= 1, ("train.layer_decay",)),
@@ -82,6 +87,7 @@ def check(config: Config) -> None:
     _check_tracking(config.tracking)
     _check_contradictions(config)
     _check_labels_learned(config)
+    check_stage(config)
 
 
 def _check_match(config: Config) -> None:

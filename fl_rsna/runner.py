@@ -25,19 +25,30 @@ from fl_rsna.federation.server_app import Story, make_server_app
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.trackers import check_packages, tracked
-from fl_rsna.runs import Listener, RunFolder, is_finished, start_run
+from fl_rsna.runs import SLICE_STAGE, Listener, RunFolder, is_finished, start_run
+from fl_rsna.stages import stages
 
 
 def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> None:
-    """Run the federation, or the baseline `config.baseline`, into a run folder, new or resumed; a finished run stays as it is.
+    """Run the federation, or the baseline `config.baseline`, into a run folder, new or resumed; what is finished stays as it is.
 
-    Raises RunFailed when it cannot finish, ValueError when it cannot begin.
+    With `stage=both` that is two runs, the first inside the folder of the second. Raises RunFailed when it cannot finish,
+    ValueError when it cannot begin.
     """
     check_packages(config.tracking)
     if config.engine.name is EngineName.deployment:
         raise ValueError(
             "engine.name: expected local or ray, got deployment; between machines use python -m fl_rsna.coordinate"
         )
+    if folder.exists() and not config.resume:
+        raise ValueError(
+            f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
+        )
+    for part, where in stages(config, folder):
+        _run_stage(part, cohort, where, listeners)
+
+
+def _run_stage(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> None:
     with sole_maker(folder):
         if config.resume and is_finished(folder):
             return
@@ -49,7 +60,8 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
         except (BelowQuorum, FloatingPointError) as error:
             raise RunFailed(f"{error}; see {folder / 'events.jsonl'}") from None
         except ValueError:
-            if not (run.checkpoints / STATE).exists():  # refused at the roll call, before anything was trained
+            begun = (run.checkpoints / STATE).exists() or (folder / SLICE_STAGE).exists()
+            if not begun:  # refused at the roll call, before anything was trained
                 shutil.rmtree(folder)
             raise
 

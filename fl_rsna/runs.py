@@ -46,6 +46,7 @@ MAY_CHANGE = (
     "data.labels",
     "strategy.lost",
     "strategy.timeout_s",
+    "sequence.encoder",
 )  # of a run that goes on
 
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
@@ -56,6 +57,8 @@ COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the rep
 EXPLANATIONS = "explanations.json"  # slices of the test site with what the model looked at, for the report
 MANIFEST = "manifest.json"  # what began a run, and when
 MODEL = "model.safetensors"  # the final one
+ENCODER = "encoder.safetensors"  # of a run of the second stage: the slice model under it
+SLICE_STAGE = "slice"  # folder of the first stage's run, where both were asked for
 
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
 
@@ -106,6 +109,14 @@ class RunFolder:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+    def rows(self, table: str) -> list[dict[str, str]]:
+        """The rows of rounds.csv or sites.csv so far."""
+        path = self.folder / f"{table}.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
 
     def read_json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())

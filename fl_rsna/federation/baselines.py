@@ -61,7 +61,7 @@ def _by_itself(setting: Setting, site: Site, run: RunFolder) -> Setting:
     """A federation of one: what counts decide is decided by its own."""
     told, test = by_own_counts(setting.told, site, setting.test.task), setting.test
     if told.model != setting.told.model:
-        test = HeldOut(test.data, test.task, told.model, setting.config.train)
+        test = HeldOut(test.data, test.task, told)
     return replace(setting, sites=[site], told=told, test=test, run=run)
 
 

@@ -13,8 +13,19 @@ from flwr.clientapp import ClientApp
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.federation.disclosure import check_floor
 from fl_rsna.federation.heartbeat import FOLDER
-from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of, asked_of, read_instructions, reply_failure
+from fl_rsna.federation.messages import (
+    BLEND,
+    COUNTS,
+    ENCODE,
+    FEATURES,
+    SCORECARD,
+    action_of,
+    asked_of,
+    read_instructions,
+    reply_failure,
+)
 from fl_rsna.federation.scrubbing import log_failure, scrubbed, without_data
+from fl_rsna.federation.site_encoding import encode, has_features, weigh
 from fl_rsna.federation.site_log import line_of, site_name
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
 from fl_rsna.federation.site_scoring import count, score
@@ -37,6 +48,9 @@ def make_client_app(locate: Callable[[Context], Place]) -> ClientApp:
     app.evaluate()(acting(evaluate))
     app.evaluate(action_of(COUNTS))(acting(count))
     app.evaluate(action_of(SCORECARD))(acting(score))
+    app.evaluate(action_of(FEATURES))(acting(has_features))
+    app.evaluate(action_of(ENCODE))(acting(encode))
+    app.evaluate(action_of(BLEND))(acting(weigh))
     return app
 
 

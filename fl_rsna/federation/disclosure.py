@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.learning.stage_sums import GRIDS
 from fl_rsna.learning.validation import LOSS, SLICE
 
+LOSSES = {LOSS, *GRIDS}  # summed losses, a row a label
 Sums = dict[str, NDArray[np.generic]]
 
 
@@ -119,12 +121,14 @@ def shared_controls(table: NDArray[np.int64], k: int) -> NDArray[np.int64]:
 
 
 def shared_sums(sums: Sums, k: int) -> Sums:
-    """What learning.validation adds up, with histograms [L, 2, BINS] coarser and labels of few slices or exams all 0."""
+    """What sites add up, with histograms [L, 2, BINS] coarser and labels of few slices or exams all 0: their losses, too."""
     if k <= 1:
         return sums
-    told: Sums = {name: _coarse_scores(counts, k) for name, counts in sums.items() if name != LOSS}
-    losses, rows = sums[LOSS], told[SLICE].astype(np.int64).sum(axis=(1, 2))
-    told[LOSS] = np.where(np.asarray(rows > 0)[:, None], losses, 0) if len(losses) == len(rows) else losses
+    told: Sums = {name: _coarse_scores(counts, k) for name, counts in sums.items() if name not in LOSSES}
+    rows = told[SLICE].astype(np.int64).sum(axis=(1, 2))
+    for name in LOSSES & sums.keys():
+        losses = sums[name]
+        told[name] = np.where(np.asarray(rows > 0)[:, None], losses, 0) if len(losses) == len(rows) else losses
     return told
 
 

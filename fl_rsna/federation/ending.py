@@ -11,7 +11,8 @@ from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import score_at_sites
 from fl_rsna.federation.setting import Setting, prevalence_of
 from fl_rsna.federation.start import started_from
-from fl_rsna.learning.flat import FlatModel, model_sha256
+from fl_rsna.federation.weighing import stage_summary, weighed, whole_network
+from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, model_sha256
 from fl_rsna.runs import SCORECARDS
 
 BEST = "checkpoints/best.safetensors"
@@ -33,11 +34,13 @@ def finish(setting: Setting, progress: Progress) -> None:
     write_last(setting, progress)
     if is_recalibrated(setting):
         final = recalibrated(setting, progress, final)
+    setting, stages = weighed(setting, progress, final)
     at_sites = score_at_sites(setting, progress, final)
     found = setting.test.probabilities(final)
     scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed, at_sites.points)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
-    sha256 = model_sha256(final, setting.told.layout_sha256)
+    network = whole_network(setting, final)
+    sha256 = model_sha256(flatten(network), layout_sha256(network))
     facts = {"round": selected, "model_sha256": sha256, "prevalence": prevalence_of(setting), "platt": at_sites.lines()}
     write_of(setting, final, "model.safetensors", facts)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
@@ -67,6 +70,7 @@ def finish(setting: Setting, progress: Progress) -> None:
         TEST: in_brief(scores),
         "operating_points": at_sites.chosen(),
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
+        **({} if stages is None else {"sequence": stage_summary(setting, final, stages, progress)}),
     }
     setting.run.write_json("summary.json", summary)
     setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])
@@ -88,7 +92,7 @@ def _cost(setting: Setting, progress: Progress) -> float:
 
 
 def write_of(setting: Setting, flat: FlatModel, name: str, facts: dict[str, Any]) -> None:
-    write_model(setting.run, name, flat, setting.network, setting.told, setting.cohort.image, facts)
+    write_model(setting.run, name, whole_network(setting, flat), setting.told, setting.cohort.image, facts)
 
 
 def write_best(setting: Setting, progress: Progress) -> None:

@@ -8,46 +8,42 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import ModelConfig, TrainConfig
+from fl_rsna.federation.material import material_of, new_network
+from fl_rsna.federation.messages import Instructions
 from fl_rsna.learning.controls import Control, control_scores
 from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.flat import FlatModel, unflatten
 from fl_rsna.learning.metrics import auroc, auroc_with_interval, log_loss
-from fl_rsna.learning.model import build_model
 from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import prediction_table
 from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, predict
 from fl_rsna.task import Task
 
 
 class HeldOut:
     """The test site's slices and a network to score models with."""
 
-    def __init__(self, data: SiteData, task: Task, model: ModelConfig, train: TrainConfig) -> None:
+    def __init__(self, data: SiteData, task: Task, told: Instructions) -> None:
+        """Raises ValueError in the second stage when the encoder's features of it are not there."""
         self.data, self.task = data, task
-        self._rows = data.rows("test")
-        self._labels = data.labels[self._rows]
-        self._network = build_model(
-            model, task, data.image, seed=0
-        )  # its weights are overwritten by every model scored
-        self._device = choose_device(train.device)
+        self.rows = data.rows("test")
+        self.labels = data.labels[self.rows]
+        self._material = material_of(data, task, told)
+        self._network = new_network(told, task, data.image)  # its weights are overwritten by every model scored
 
     def probabilities(self, flat: FlatModel) -> NDArray[np.float32]:
         """[N, L] of the test slices, in the order of the site's index."""
         unflatten(flat, self._network)
-        return predict(
-            self._network, self.data, self._rows, task=self.task, batch_size=EVALUATION_BATCH, device=self._device
-        )
+        return self._material.predict(self._network, self.rows)
 
     def curve_point(self, flat: FlatModel) -> dict[str, float | None]:
         """Log loss and AUROC a label, as one round's row has them; None where a label has one class only."""
         found = self.probabilities(flat)
         areas = {
-            f"test_auroc_{label}": auroc(self._labels[:, i], found[:, i]) for i, label in enumerate(self.task.labels)
+            f"test_auroc_{label}": auroc(self.labels[:, i], found[:, i]) for i, label in enumerate(self.task.labels)
         }
-        return {"test_loss": log_loss(self._labels, found, self.task), **areas}
+        return {"test_loss": log_loss(self.labels, found, self.task), **areas}
 
     def scores(
         self,
@@ -57,14 +53,14 @@ class HeldOut:
         points: OperatingPoints | None,
     ) -> dict[str, Any]:
         """The scorecard at operating points that were chosen elsewhere, and the controls' AUROC over the same draws of patients."""
-        table = self.data.index.iloc[self._rows]
+        table = self.data.index.iloc[self.rows]
         patients, drawn = table[self.task.group_key].to_numpy(), derive_seed(seed, "bootstrap", TEST_SITE)
         card = scorecard(
-            self._labels, found, patients, table["series_id"].to_numpy(), task=self.task, settings=points, seed=drawn
+            self.labels, found, patients, table["series_id"].to_numpy(), task=self.task, settings=points, seed=drawn
         )
 
         def area(scores: NDArray[np.float32], label: int) -> dict[str, Any]:
-            return asdict(auroc_with_interval(self._labels[:, label], scores[:, label], patients, seed=drawn))
+            return asdict(auroc_with_interval(self.labels[:, label], scores[:, label], patients, seed=drawn))
 
         return {
             **card,
@@ -81,4 +77,4 @@ class HeldOut:
 
     def predictions(self, found: NDArray[np.float32]) -> pd.DataFrame:
         """One row a test slice, as learning/predictions.py writes them."""
-        return prediction_table(self.data, self._rows, found, self.task)
+        return prediction_table(self.data, self.rows, found, self.task)

@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from enum import EnumType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fl_rsna.choices import Precision
 from fl_rsna.config import FaultsConfig, ModelConfig, StrategyConfig, TrainConfig
 from fl_rsna.federation.scrubbing import Failure
+from fl_rsna.federation.sequence_told import SequenceTold
 from fl_rsna.federation.wire import decode, encode, pack, unpack
 from fl_rsna.learning.flat import FlatModel
 
@@ -28,8 +29,11 @@ RECORDS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "strategy": StrategyConfig,
     "faults": FaultsConfig,
+    "sequence": SequenceTold,
 }
 COUNTS, SCORECARD = f"{MessageType.EVALUATE}.counts", f"{MessageType.EVALUATE}.scorecard"  # of the final model
+FEATURES, ENCODE = f"{MessageType.EVALUATE}.features", f"{MessageType.EVALUATE}.encode"  # of the second stage, before
+BLEND = f"{MessageType.EVALUATE}.blend"  # and after its rounds
 RUN_ID = re.compile(r"[0-9a-f]{0,64}")
 INTEGERS = "integers"
 SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
@@ -59,6 +63,7 @@ class Instructions:
     estimate: bool = False  # BatchNorm's statistics anew, instead of training
     min_count: int = 0  # no smaller count, but 0, leaves a site
     keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
+    sequence: SequenceTold | None = None  # of the second stage: the model is a head on an encoder's features
 
 
 def to_arrays(
@@ -77,7 +82,9 @@ def from_arrays(arrays: ArrayRecord) -> FlatModel:
 
 
 def instruct(instructions: Instructions) -> ConfigRecord:
-    return ConfigRecord({"instructions": json.dumps(asdict(instructions))})
+    """What is only of the second stage is not said in the first."""
+    told = {name: value for name, value in asdict(instructions).items() if value is not None}
+    return ConfigRecord({"instructions": json.dumps(told)})
 
 
 def read_instructions(message: Message) -> Instructions:
@@ -88,7 +95,7 @@ def read_instructions(message: Message) -> Instructions:
             f"expected a run id of hexadecimal digits, got {told['run_id']!r}; the server is not one of ours"
         )
     for name, kind in RECORDS.items():
-        told[name] = typed(kind, told[name])
+        told |= {name: typed(kind, told[name])} if told.get(name) is not None else {}
     told["precision_up"] = Precision(told["precision_up"])
     told["prior"], told["target"] = tuple(told["prior"]), tuple(told.get("target", ()))
     return Instructions(**told)
@@ -132,6 +139,9 @@ def phase_of(message: Message) -> dict[str, Any]:
         MessageType.EVALUATE: "validation",
         COUNTS: "operating points",
         SCORECARD: "scorecard",
+        FEATURES: "features",
+        ENCODE: "encoding",
+        BLEND: "blend",
     }.get(kind, kind)
     return {"round": int(group) if group else 0, "phase": phase}
 
@@ -176,8 +186,10 @@ def _written(item: Any) -> int:
 
 
 def typed(config: type[T], values: dict[str, Any]) -> T:
-    """A configuration record from JSON, where choices came as plain strings."""
+    """A configuration record from JSON, where choices came as plain strings and tuples as lists."""
     kinds = {item.name: item.type for item in fields(config)}  # type: ignore[arg-type]
-    return config(
-        **{name: kind(value) if isinstance(kind := kinds[name], EnumType) else value for name, value in values.items()}
-    )
+
+    def read(kind: Any, value: Any) -> Any:
+        return kind(value) if isinstance(kind, EnumType) else tuple(value) if get_origin(kind) is tuple else value
+
+    return config(**{name: read(kinds[name], value) for name, value in values.items()})

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file as load_tensors
+from torch import nn
 
 from fl_rsna.choices import Precision
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import SiteReply
 from fl_rsna.imaging.store import ImageKind
-from fl_rsna.learning.flat import FlatModel, flatten, unflatten
-from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.flat import FlatModel, flatten
 from fl_rsna.learning.saved import write_saved
+from fl_rsna.learning.sequence import SeriesHead
 from fl_rsna.runs import RunFolder
 from fl_rsna.task import Task
 
+HEAD = "head."  # of names in a file of two stages
 STATE = "state.safetensors"  # in checkpoints/: what a killed run goes on from
 KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # of a site's metrics, in sites.csv
 
@@ -72,20 +74,21 @@ def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) ->
 def write_model(
     run: RunFolder,
     name: str,
-    flat: FlatModel,
-    network: Classifier,
+    network: nn.Module,
     told: Instructions,
     image: ImageKind,
     facts: dict[str, Any],
 ) -> None:
     """Write a model as safetensors, with what is needed to build and read it in its metadata."""
-    unflatten(flat, network)
     write_saved(run.folder / name, network, task=told.task, image=image, config=told.model, facts=facts)
 
 
-def read_model(path: Path, network: Classifier) -> FlatModel:
-    """The model `write_model` wrote."""
-    network.load_state_dict(load_tensors(path))
+def read_model(path: Path, network: nn.Module) -> FlatModel:
+    """The model `write_model` wrote, or the head of one of two stages."""
+    tensors = load_tensors(path)
+    if isinstance(network, SeriesHead):
+        tensors = {name.removeprefix(HEAD): value for name, value in tensors.items() if name.startswith(HEAD)}
+    network.load_state_dict(tensors)
     return flatten(network)
 
 

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fl_rsna.choices import Norm, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
+from fl_rsna.federation.encoding import with_features
 from fl_rsna.federation.ending import finish, read_best, write_best, write_last
 from fl_rsna.federation.faults import drops_out, slowdown
 from fl_rsna.federation.messages import Instructions, instruct
@@ -44,6 +45,7 @@ def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> No
     setting = call_sites(grid, config, cohort, run)
     progress = begin(setting)
     try:
+        setting = with_features(setting, progress)
         play_rounds(setting, progress)
         finish(setting, progress)
     except (BelowQuorum, FloatingPointError) as error:

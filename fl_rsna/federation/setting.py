@@ -9,24 +9,30 @@ import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
+from torch import nn
 
-from fl_rsna.choices import Keep
+from fl_rsna.choices import Keep, Stage
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import Config
+from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.delivery import deliver
+from fl_rsna.federation.encoder import Encoder, encoder_of, model_of
 from fl_rsna.federation.faults import parse_fault
 from fl_rsna.federation.held_out import HeldOut
+from fl_rsna.federation.material import new_network
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import sampled_count
 from fl_rsna.federation.roll_counts import after_roll_call
 from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_roll, hashed_patients
+from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
-from fl_rsna.learning.dataset import open_for, writable_cache
+from fl_rsna.learning.dataset import SiteData, open_for, writable_cache
+from fl_rsna.learning.encoded import encode_site
 from fl_rsna.learning.flat import FlatModel, layout_sha256, parameter_positions, positions
-from fl_rsna.learning.model import Classifier, build_model, set_training
+from fl_rsna.learning.model import set_training
 from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.train import choose_device, unwatched
 from fl_rsna.runs import RunFolder
 from fl_rsna.task import Task, named_task
 
@@ -42,10 +48,14 @@ class Setting:
     told: Instructions
     test: HeldOut
     run: RunFolder
-    network: Classifier  # for its names and shapes; models are flat vectors everywhere else
+    network: nn.Module  # for its names and shapes; models are flat vectors everywhere else
     initial: FlatModel  # of round 0
     parameters: NDArray[np.bool_]  # where parameters lie in a flat model
     trained: NDArray[np.bool_]  # and those that sites train
+    encoder: Encoder | None = None  # of the second stage
+    sigmas: NDArray[np.float64] | None = (
+        None  # and once they are chosen, the widths by which the slice model is smoothed
+    )
 
     def deliver(self, messages: list[Message]) -> Iterator[Message]:
         """Replies to messages of one phase, under the run's deadline and what it does about sites that went away."""
@@ -61,12 +71,12 @@ class Setting:
 def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Setting:
     """Roll call and everything that must be right before a site trains."""
     task = named_task(config.data.task)
-    weights = None if config.model.weights is None else Path(config.model.weights)
-    network = build_model(
-        config.model, task, cohort.image, seed=derive_seed(config.seed, "initial model"), weights=weights
-    )
+    encoder = encoder_of(config, cohort, run) if config.stage is Stage.sequence else None
+    told = first_instructions(config, cohort, encoder)
+    weights = None if config.model.weights is None or encoder else Path(config.model.weights)
+    network = new_network(told, task, cohort.image, derive_seed(config.seed, "initial model"), weights)
     initial = first_model(config, cohort, network, run)
-    told = first_instructions(config, cohort, network)
+    told = replace(told, layout_sha256=layout_sha256(network))
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
     held_out = open_for(config.model, there, cache=cache)
@@ -91,22 +101,34 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         cohort=cohort,
         sites=sites,
         told=replace(told, target=target_of(config, told.prior, task)),
-        test=HeldOut(held_out, task, told.model, config.train),
+        test=held_out_site(held_out, task, told, encoder),
         run=run,
         network=network,
         initial=initial,
         parameters=parameters,
         trained=trained,
+        encoder=encoder,
     )
     announce(setting)
     return setting
 
 
-def first_instructions(config: Config, cohort: Cohort, network: Classifier) -> Instructions:
+def held_out_site(data: SiteData, task: Task, told: Instructions, encoder: Encoder | None) -> HeldOut:
+    """The test site, with features of its own slices in the second stage: one copy, as they are."""
+    if encoder is None:
+        return HeldOut(data, task, told)
+    told = replace(told, sequence=replace(told.sequence or encoder.told, copies=1))
+    assert told.sequence is not None
+    views, device = views_told(told.sequence, told.train), choose_device(told.train.device)
+    encode_site(encoder.saved.network, data, views, task, told.train, device, unwatched)
+    return HeldOut(data, task, told)
+
+
+def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) -> Instructions:
     """What sites are told at the roll call; later messages add to it. The salt is new in every run."""
     return Instructions(
         task=config.data.task.value,
-        model=replace(config.model, weights=None),  # a path on this machine, whose file only the first model needs
+        model=model_told(config, encoder),
         train=config.train,
         strategy=config.strategy,
         faults=config.faults,
@@ -115,12 +137,18 @@ def first_instructions(config: Config, cohort: Cohort, network: Classifier) -> I
         run_id="",
         round=0,
         learning_rate=config.train.learning_rate,
-        layout_sha256=layout_sha256(network),
+        layout_sha256="",  # of the network that these settings make
         salt=secrets.token_hex(16),
         group_key=cohort.facts["disjoint"]["by"],
         min_count=config.privacy.min_count,
         keep_all=config.run.keep is Keep.all,
+        sequence=None if encoder is None else encoder.told,
     )
+
+
+def model_told(config: Config, encoder: Encoder | None) -> ModelConfig:
+    """The slice model's settings, in the second stage the encoder's own; no path on this machine is among them."""
+    return replace(config.model, weights=None) if encoder is None else model_of(encoder.saved)
 
 
 def announce(setting: Setting) -> None:

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
+from torch import nn
 
-from fl_rsna.choices import Precision, Sampling
+from fl_rsna.choices import Precision
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
-from fl_rsna.federation.disclosure import filled_up, rests_on_enough, shared_controls, shared_counts, tells_positives
+from fl_rsna.federation.disclosure import filled_up, rests_on_enough, shared_controls, shared_counts
 from fl_rsna.federation.faults import corrupted, fault_of
 from fl_rsna.federation.heartbeat import beating
+from fl_rsna.federation.material import material_of, network_of
 from fl_rsna.federation.messages import (
     ARRAYS,
     SECOND,
@@ -30,16 +32,14 @@ from fl_rsna.federation.messages import (
 )
 from fl_rsna.federation.site_state import Memory, recall, remember
 from fl_rsna.federation.wire import decode, encode, unpack
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.controls import Control, count_table
 from fl_rsna.learning.dataset import SiteData, open_for, open_pooled
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
-from fl_rsna.learning.lesson import Lesson, slice_lesson
 from fl_rsna.learning.metrics import auroc, log_loss
-from fl_rsna.learning.model import Classifier, build_model, personal_names
+from fl_rsna.learning.model import Classifier, personal_names
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, Vector, train_site
-from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, estimate_norm, predict
+from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, estimate_norm
 from fl_rsna.task import LabelKind, Task, TaskName, named_task
 from fl_rsna.version import code_version
 
@@ -107,7 +107,8 @@ def train(message: Message, place: Place) -> Message:
     task, model = ready(message, data, told, memory)
     received, control = flatten(model), _control_in(message)
     if told.estimate:
-        drawn = _lesson(told, data, task, device).draw(np.random.default_rng(0))  # what the weights were learned from
+        assert isinstance(model, Classifier)
+        drawn = material_of(data, task, told).lesson().draw(np.random.default_rng(0))  # what the weights learned from
         result = estimate_norm(model, data, rows=drawn, batch_size=EVALUATION_BATCH, device=device)
         part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
@@ -168,9 +169,9 @@ def evaluate(message: Message, place: Place) -> Message:
     return reply_with(message, metrics={"num-examples": len(data.rows("validation")), **metrics})
 
 
-def _scores(model: Classifier, data: SiteData, task: Task, told: Instructions) -> dict[str, float]:
+def _scores(model: nn.Module, data: SiteData, task: Task, told: Instructions) -> dict[str, float]:
     rows = data.rows("validation")
-    found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
+    found = material_of(data, task, told).predict(model, rows)
     truth, known = data.labels[rows], ~np.isnan(data.labels[rows])
     enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], told.min_count)
     areas = {
@@ -190,7 +191,7 @@ def _control_in(message: Message) -> Vector | None:
 def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None) -> Round:
     return Round(
         data=data,
-        lesson=_lesson(told, data, task, device),
+        lesson=material_of(data, task, told).lesson(),
         task=task,
         norm=told.model.norm,
         train=told.train,
@@ -204,19 +205,10 @@ def _round(told: Instructions, data: SiteData, task: Task, device: torch.device,
     )
 
 
-def _lesson(told: Instructions, data: SiteData, task: Task, device: torch.device) -> Lesson:
-    tells = told.train.sampling is not Sampling.under or tells_positives(
-        counts(data.index, task)["train"], task.union or task.headline, told.min_count
-    )
-    return slice_lesson(
-        data, task, told.train, device, kept=told.kept, prior=told.prior, target=told.target, tells=tells
-    )
-
-
-def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, Classifier]:
+def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, nn.Module]:
     """The model in the message, with the layers that are the site's own put in."""
     task = named_task(TaskName(told.task))
-    model = _model(json.dumps(asdict(told.model)), task, data.image)
+    model = network_of(told, task, data.image)
     if layout_sha256(model) != told.layout_sha256:
         raise ValueError(
             f"expected the server's model layout, got another at site {data.name}; run the same version everywhere"
@@ -248,9 +240,3 @@ def open_data(place: Place, model: ModelConfig) -> SiteData:
 def _kept(model: str, folders: tuple[Path, ...], cache: Path | None, changed: tuple[int, ...]) -> SiteData:
     """Keyed by the configuration's JSON."""
     return _open(typed(ModelConfig, json.loads(model)), folders, cache)
-
-
-@lru_cache(maxsize=1)
-def _model(config: str, task: Task, image: ImageKind) -> Classifier:
-    """Keyed by the configuration's JSON; seed 0, because its weights come with every message."""
-    return build_model(typed(ModelConfig, json.loads(config)), task, image, seed=0)

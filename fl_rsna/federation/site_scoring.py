@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.whole import written_whole
 from fl_rsna.federation.disclosure import shared_sums
+from fl_rsna.federation.material import material_of
 from fl_rsna.federation.messages import CONFIG, METRICS, SCORE, Instructions, read_instructions, record_in
 from fl_rsna.federation.shared_card import shared_card, without_labels
 from fl_rsna.federation.site_part import Place, open_data, ready
@@ -24,7 +25,6 @@ from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import labels_in, prediction_table, probabilities_in
 from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, predict
 from fl_rsna.learning.validation import site_sums
 from fl_rsna.task import Task, TaskName, named_task
 
@@ -37,7 +37,7 @@ def count(message: Message, place: Place) -> Message:
     data = open_data(place, told.model)
     task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
     rows = data.rows("validation")
-    found = predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=choose_device(told.train.device))
+    found = material_of(data, task, told).predict(model, rows)
     table = prediction_table(data, rows, found, task)
     path = final_predictions(place.memory, told.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
-from fl_rsna.learning.model import Classifier
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.runs import MANIFEST, MODEL, RunFolder
 
 
-def first_model(config: Config, cohort: Cohort, network: Classifier, run: RunFolder) -> FlatModel:
+def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFolder) -> FlatModel:
     """The weights of round 0: those of `network`, or of config.start, which is then written into the run's manifest.
 
     A run that goes on has them in its checkpoint. Raises ValueError for a model of another task, kind of images or layout.

@@ -7,11 +7,11 @@ the trained parameters only; g a mini-batch gradient of the site's loss.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-
-from fl_rsna.learning.model import Classifier
+from torch import nn
 
 Parameters = Sequence[torch.Tensor]
 
@@ -21,14 +21,16 @@ class LocalRule:
     """Three places where local training can differ; None leaves it plain."""
 
     correct: Callable[[Parameters], None] | None = None  # changes the gradients before the optimizer's step
-    penalty: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None  # images, features -> added to the loss
+    penalty: Callable[[Any, torch.Tensor], torch.Tensor] | None = (
+        None  # the model's input, features -> added to the loss
+    )
     logit_shift: torch.Tensor | None = None  # [L], added to the logits in the training loss only
 
 
 PLAIN = LocalRule()
 
 
-def trained_parameters(model: Classifier) -> list[torch.nn.Parameter]:
+def trained_parameters(model: nn.Module) -> list[torch.nn.Parameter]:
     """What the optimizer changes, in the order of every vector over it."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
@@ -101,23 +103,25 @@ def dynamic(parameters: Parameters, memory: torch.Tensor, alpha: float) -> Local
     return LocalRule(correct=correct)
 
 
-def contrastive(received: Classifier, previous: Classifier, *, mu: float, temperature: float) -> LocalRule:
+def contrastive(received: nn.Module, previous: nn.Module, *, mu: float, temperature: float) -> LocalRule:
     """MOON (Li et al. 2021, arXiv:2103.16257, eq. 3): mu times -log(e^s(z, z_glob) / (e^s(z, z_glob) + e^s(z, z_prev))).
 
     s is the cosine of two features over the temperature; z are features before dropout and the last layer, of the model
     in training, of the global model as received and of the site's own last model, the latter two in evaluation mode.
+    Both models have a method `features` of the model's input.
     """
+    towards_of, away_of = cast(Any, received).features, cast(Any, previous).features
 
-    def penalty(images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def penalty(given: Any, features: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            towards, away = received.features(images), previous.features(images)
+            towards, away = towards_of(given), away_of(given)
         near, far = (F.cosine_similarity(features, other, dim=1) / temperature for other in (towards, away))
         return mu * F.softplus(far - near).mean()
 
     return LocalRule(penalty=penalty)
 
 
-def frozen_copy(model: Classifier) -> Classifier:
+def frozen_copy(model: nn.Module) -> nn.Module:
     """The model as it is now, in evaluation mode and never trained."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 

@@ -90,8 +90,8 @@ def build_model(
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def set_training(model: Classifier, norm: Norm, trainable: Trainable) -> None:
-    """Training mode for the trainable part.
+def set_training(model: nn.Module, norm: Norm, trainable: Trainable) -> None:
+    """Training mode for the trainable part; of a network other than a classifier that is all of it.
 
     Frozen or adapted, BatchNorm uses its stored statistics and learns scale and shift only. A head alone trains on the
     features of a network in evaluation mode.
@@ -99,6 +99,7 @@ def set_training(model: Classifier, norm: Norm, trainable: Trainable) -> None:
     model.requires_grad_(trainable is Trainable.all)
     match trainable:
         case Trainable.head:
+            assert isinstance(model, Classifier)
             model.eval()
             model.head.requires_grad_(True)
             dropout_of(model.backbone).train()

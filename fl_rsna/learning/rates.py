@@ -13,7 +13,7 @@ from fl_rsna.learning.model import Classifier
 Groups = list[nn.Parameter] | list[dict[str, Any]]
 
 
-def layer_rates(model: Classifier, trained: list[nn.Parameter], rate: float, decay: float) -> Groups:
+def layer_rates(model: nn.Module, trained: list[nn.Parameter], rate: float, decay: float) -> Groups:
     """What an optimizer takes: `trained` as they are, or by stages, each `decay` times as fast as the one above it.
 
     The last layer has `rate`; a learned window, below the first stage, the lowest. Only steps change: gradients, and
@@ -21,6 +21,7 @@ def layer_rates(model: Classifier, trained: list[nn.Parameter], rate: float, dec
     """
     if decay == 1:
         return trained
+    assert isinstance(model, Classifier)
     below = {f"backbone.{name}": stage for name, stage in stages_below_head(model.backbone).items()}
     lowest = 1 + max(below.values())
     stage_of = {id(value): below.get(name, lowest) for name, value in model.named_parameters()}

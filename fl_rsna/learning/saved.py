@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
+from torch import nn
 
+from fl_rsna.choices import HeadName
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.model import Classifier, build_model
+from fl_rsna.learning.sequence import HeadShape, build_head
+from fl_rsna.learning.two_stage import TwoStage
 from fl_rsna.task import Task, TaskName, named_task
 
 
@@ -24,18 +28,19 @@ class SavedModel:
     """A model as read from its file, in evaluation mode on the CPU."""
 
     path: Path
-    network: Classifier
+    network: Classifier  # of two stages the encoder
     task: Task
     image: ImageKind
     config: ModelConfig
     facts: dict[str, Any]  # what the run said of it: its round, its hash
     sha256: str  # of the weights as they are in the file, comparable with a run's model_sha256
+    two_stage: TwoStage | None = None  # with the encoder in it
 
 
 def write_saved(
-    path: Path, network: Classifier, *, task: str, image: ImageKind, config: ModelConfig, facts: Mapping[str, Any]
+    path: Path, network: nn.Module, *, task: str, image: ImageKind, config: ModelConfig, facts: Mapping[str, Any]
 ) -> None:
-    """Write a model as safetensors with task, image kind, configuration and facts in its metadata."""
+    """Write a model as safetensors with task, image kind, configuration and facts in its metadata; `config` is the slice model's."""
     metadata = {
         "task": task,
         "image": image.value,
@@ -44,6 +49,8 @@ def write_saved(
         ),  # a path of where it was trained, of no use elsewhere
         "facts": json.dumps(dict(facts)),
     }
+    if isinstance(network, TwoStage):
+        metadata["head"] = json.dumps(asdict(network.shape))
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     write_whole(path, save_tensors(tensors, metadata=metadata))
 
@@ -57,25 +64,30 @@ def read_saved(path: Path) -> SavedModel:
     try:
         task, image = named_task(TaskName(metadata["task"])), ImageKind(metadata["image"])
         config, facts = _config(json.loads(metadata["model"])), json.loads(metadata["facts"])
+        shape = _shape(json.loads(metadata["head"])) if "head" in metadata else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"model: expected a model file of fl_rsna with task, image and model in its metadata, got {path} "
             f"({type(error).__name__}: {error}); give the model.safetensors of a run"
         ) from None
     network = build_model(replace(config, pretrained=False), task, image, seed=0)  # the file's weights take their place
+    two_stage = None if shape is None else TwoStage(network, build_head(shape, seed=0), shape)
+    whole: nn.Module = network if two_stage is None else two_stage
     try:
-        network.load_state_dict(tensors)
+        whole.load_state_dict(tensors)
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise ValueError(f"model: {path} does not hold the weights of the network it names: {detail}") from None
-    network.eval()
-    sha256 = model_sha256(flatten(network), layout_sha256(network))
+    whole.eval()
+    sha256 = model_sha256(flatten(whole), layout_sha256(whole))
     if facts.get("model_sha256", sha256) != sha256:
         raise ValueError(
             f"model: the weights in {path} are not those it was written with: their hash is {sha256[:12]}, "
             f"not {facts['model_sha256'][:12]}; copy the file again"
         )
-    return SavedModel(path=path, network=network, task=task, image=image, config=config, facts=facts, sha256=sha256)
+    return SavedModel(
+        path=path, network=network, task=task, image=image, config=config, facts=facts, sha256=sha256, two_stage=two_stage
+    )  # fmt: skip
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -100,3 +112,7 @@ def _config(said: dict[str, Any]) -> ModelConfig:
         raise KeyError(*sorted(missing))
     choices = {field.name: field.type for field in fields(ModelConfig) if isinstance(field.type, EnumType)}
     return ModelConfig(**{name: choices[name](value) if name in choices else value for name, value in said.items()})
+
+
+def _shape(said: dict[str, Any]) -> HeadShape:
+    return HeadShape(**{**said, "head": HeadName(said["head"])})

@@ -1,6 +1,6 @@
 """Probabilities of slices that no site folder holds: PNGs in, one pass, no copy on disk; and those of whole exams."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,19 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fl_rsna.config import TrainConfig
 from fl_rsna.imaging.store import fit_square, read_png
 from fl_rsna.learning.crop import cut, squares
-from fl_rsna.learning.dataset import gather
+from fl_rsna.learning.dataset import SiteData, gather
+from fl_rsna.learning.encoded import Encoded, encode_site, encoded_of, open_encoded, views_of
 from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
 from fl_rsna.learning.neighbours import Stacked, neighbour_table
 from fl_rsna.learning.saved import SavedModel
-from fl_rsna.learning.train import EVALUATION_BATCH
+from fl_rsna.learning.series_lesson import head_logits
+from fl_rsna.learning.train import EVALUATION_BATCH, predict, unwatched
+from fl_rsna.learning.two_stage import TwoStage, final_probabilities
 from fl_rsna.learning.views import mean_probabilities
+from fl_rsna.task import Task
 
 EXAM = ["patient_id", "study_id", "series_id"]
 
@@ -31,13 +36,32 @@ def score_images(
 ) -> NDArray[np.float32]:
     """Probabilities [N, L] of the slices of an index, in its order, seen as in training: size, crop, neighbours, views.
 
-    Their prepared PNGs lie in the folder `images`; `on_progress` gets slices done and all. Raises ValueError for an
-    unreadable PNG, FloatingPointError when a probability is not finite.
+    A model of two stages looks along their series. Their prepared PNGs lie in the folder `images`; `on_progress` gets
+    slices done and all. Raises ValueError for an unreadable PNG, FloatingPointError when a probability is not finite.
     """
-    network, config = model.network.to(device).eval(), model.config
-    names, shown = index["image_id"].to_numpy(), squares(index, config.crop)
-    table = neighbour_table(index, config.neighbours) if config.neighbours else np.arange(len(index))[:, None]
+    batches = _batches(model, images, index, device, on_progress)
+    network = model.network.to(device).eval()
+    if model.two_stage is not None:
+        encoded = encoded_of(network, batches, model.task)
+        return score_encoded(model.two_stage, encoded, index, np.arange(len(index)), model.task, device)
     parts = [np.zeros((0, len(model.task.labels)), np.float32)]
+    parts += [mean_probabilities(network, planes, model.task).cpu().numpy() for planes in batches]
+    found = np.concatenate(parts)
+    if not np.isfinite(found).all():
+        raise FloatingPointError(f"the predictions of {model.path} are not finite: the model diverged in training")
+    return found
+
+
+def _batches(
+    model: SavedModel,
+    images: Path,
+    index: pd.DataFrame,
+    device: torch.device,
+    on_progress: Callable[[int, int], None],
+) -> Iterator[torch.Tensor]:
+    """Stored values [B, C, S, S] of the slices of an index."""
+    config, names, shown = model.config, index["image_id"].to_numpy(), squares(index, model.config.crop)
+    table = neighbour_table(index, config.neighbours) if config.neighbours else np.arange(len(index))[:, None]
     on_progress(0, len(index))
     for start in range(0, len(index), EVALUATION_BATCH):
         needed, places = np.unique(table[start : start + EVALUATION_BATCH], return_inverse=True)
@@ -45,13 +69,26 @@ def score_images(
             fit_square(cut(read_png(images / f"{names[row]}.png"), shown[row]), config.image_size) for row in needed
         ]
         batch = Stacked(np.stack(read), places) if config.neighbours else np.stack(read)
-        planes = gather(batch, np.arange(len(places)), device)
-        parts.append(mean_probabilities(network, planes, model.task).cpu().numpy())
+        yield gather(batch, np.arange(len(places)), device)
         on_progress(start + len(places), len(index))
-    found = np.concatenate(parts)
-    if not np.isfinite(found).all():
-        raise FloatingPointError(f"the predictions of {model.path} are not finite: the model diverged in training")
-    return found
+
+
+def score_encoded(
+    model: TwoStage, encoded: Encoded, index: pd.DataFrame, rows: NDArray[np.intp], task: Task, device: torch.device
+) -> NDArray[np.float32]:
+    """Probabilities [len(rows), L] of a model of two stages, from what its encoder sees of the slices of an index."""
+    of_head = head_logits(model.head, index, encoded, rows, device)
+    return final_probabilities(encoded.take(0, rows)[1], of_head, model.weights.cpu().numpy(), task)
+
+
+def score_rows(model: SavedModel, data: SiteData, rows: NDArray[np.intp], device: torch.device) -> NDArray[np.float32]:
+    """Probabilities [len(rows), L] of slices of a site, of a model of one stage or two; features are left beside its pack."""
+    if model.two_stage is None:
+        return predict(model.network, data, rows, task=model.task, batch_size=EVALUATION_BATCH, device=device)
+    plain = TrainConfig()  # nothing is augmented
+    views = views_of(model.sha256, 1, plain)
+    encode_site(model.network, data, views, model.task, plain, device, unwatched)
+    return score_encoded(model.two_stage, open_encoded(data, views), data.index, rows, model.task, device)
 
 
 def exam_table(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fl_rsna.choices import Norm, StrategyName
 from fl_rsna.config import StrategyConfig, TrainConfig
@@ -23,7 +24,6 @@ from fl_rsna.learning.local_rules import (
     trained_parameters,
     vector_of,
 )
-from fl_rsna.learning.model import Classifier
 from fl_rsna.learning.sampling import drawn_shares
 from fl_rsna.learning.train import LocalResult, OnBatch, start_training, train_locally, unwatched
 from fl_rsna.task import Task
@@ -61,7 +61,7 @@ class SitePart:
     second: Vector | None = None  # travels beside the model: SCAFFOLD's change of the control variate
 
 
-def train_site(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+def train_site(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
     """Train `model` in place as the strategy wants, given what the site remembers of earlier rounds."""
     start_training(model, round_.norm, round_.train, round_.device)
     parameters, strategy = trained_parameters(model), round_.strategy
@@ -87,7 +87,7 @@ def positive_share(positives: NDArray[np.float64], slices: int) -> NDArray[np.fl
     return (positives + 0.5) / (slices + 1)
 
 
-def _train(model: Classifier, round_: Round, rule: LocalRule) -> LocalResult:
+def _train(model: nn.Module, round_: Round, rule: LocalRule) -> LocalResult:
     return train_locally(
         model,
         round_.lesson,
@@ -101,7 +101,7 @@ def _train(model: Classifier, round_: Round, rule: LocalRule) -> LocalResult:
     )
 
 
-def _scaffold(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+def _scaffold(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
     size = vector_of(trained_parameters(model)).numel()
     own, server = (_given(vector, size, round_.device) for vector in (remembered.get(CONTROL), round_.control))
     variates = ControlVariates(own, server)
@@ -110,7 +110,7 @@ def _scaffold(model: Classifier, round_: Round, remembered: dict[str, Vector]) -
     return SitePart(result=result, remembered={CONTROL: _numpy(renewed)}, second=_numpy(renewed - own))
 
 
-def _feddyn(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+def _feddyn(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
     parameters, alpha = trained_parameters(model), round_.strategy.alpha
     start = vector_of(parameters)
     memory = _given(remembered.get(MEMORY), start.numel(), round_.device)
@@ -119,7 +119,7 @@ def _feddyn(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> 
     return SitePart(result=result, remembered={MEMORY: _numpy(memory)})
 
 
-def _moon(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+def _moon(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
     """A site that takes part for the first time has no model of its own to stay away from, and trains plainly."""
     rule, strategy = PLAIN, round_.strategy
     if PREVIOUS in remembered:
@@ -130,7 +130,7 @@ def _moon(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> Si
     return SitePart(result=result, remembered={PREVIOUS: flatten(model).floats})
 
 
-def _ditto(model: Classifier, round_: Round, remembered: dict[str, Vector]) -> SitePart:
+def _ditto(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
     """Ditto (Li et al. 2021, arXiv:2012.04221, alg. 1): plain training for the shared model, and beside it a personal
 
     model v that stays at the site, trained on the loss plus personal/2 ||v - w_t||^2 with the same batches.

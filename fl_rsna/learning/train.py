@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fl_rsna.choices import Device, Norm, Optimizer, Schedule
 from fl_rsna.config import TrainConfig
@@ -62,7 +63,7 @@ def schedule_factor(schedule: Schedule, round_: int, rounds: int) -> float:
 
 
 def train_locally(
-    model: Classifier,
+    model: nn.Module,
     lesson: Lesson,
     *,
     norm: Norm,
@@ -102,7 +103,7 @@ def train_locally(
     return LocalResult(examples=lesson.slices, steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
 
 
-def start_training(model: Classifier, norm: Norm, config: TrainConfig, device: torch.device) -> None:
+def start_training(model: nn.Module, norm: Norm, config: TrainConfig, device: torch.device) -> None:
     """Put the model where and as it trains, so that `trained_parameters` says what that is."""
     set_training(model.to(device), norm, config.trainable)
 

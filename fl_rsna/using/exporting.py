@@ -24,6 +24,7 @@ from fl_rsna.learning.onnx_file import (
     write_onnx,
 )
 from fl_rsna.learning.process import settle_process
+from fl_rsna.runs import ENCODER
 from fl_rsna.using.model_card import model_card
 from fl_rsna.using.scans import check_image
 from fl_rsna.using.trained import Trained, cohort_of, trained_model
@@ -50,6 +51,11 @@ def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
     require_packages()
     settle_process()
     trained = trained_model(asked.model)
+    if trained.saved.two_stage is not None:
+        raise ValueError(
+            f"model: expected a model of single slices, got {trained.saved.path}, whose head over series no ONNX file holds; "
+            f"export its slice model with model={trained.saved.path.with_name(ENCODER)}"
+        )
     out = Path(asked.out) if asked.out else _default_out(trained)
     if out.exists():
         raise ValueError(f"out: expected a new folder, got the existing {out}; choose another with out= or delete it")

@@ -19,8 +19,7 @@ from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.learning.dataset import open_for
-from fl_rsna.learning.scoring import score_images
-from fl_rsna.learning.train import EVALUATION_BATCH, predict
+from fl_rsna.learning.scoring import score_images, score_rows
 from fl_rsna.using.evaluate_words import EvaluateConfig, Part
 from fl_rsna.using.trained import Trained
 
@@ -125,7 +124,7 @@ def _score_site(
         rows = np.arange(len(data.index)) if chosen is Part.all else data.rows(chosen.value)
         if not len(rows):
             raise ValueError(f"part: expected {chosen.value} slices in {folder}, got none; choose another part")
-        found = predict(saved.network, data, rows, task=saved.task, batch_size=EVALUATION_BATCH, device=device)
+        found = score_rows(saved, data, rows, device)
         labels = data.labels[rows].copy()
     source = {"site": str(folder), "name": data.name, "part": chosen.value, "cohort_sha256": data.cohort_sha256}
     return Scored(

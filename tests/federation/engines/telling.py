@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl_rsna.federation.client_app import app_for_cohort
-from fl_rsna.federation.messages import COUNTS, SCORECARD, action_of
+from fl_rsna.federation.messages import BLEND, COUNTS, ENCODE, FEATURES, SCORECARD, action_of
 
 
 def leave_pid(marks: Path, name: str, context: Context) -> None:
@@ -60,5 +60,17 @@ def app_that(tell: Callable[[str, Context], None], cohort: Path, memory: Path) -
     @app.evaluate(action_of(SCORECARD))
     def _scorecard(message: Message, context: Context) -> Message:
         return told("scorecard", message, context)
+
+    @app.evaluate(action_of(FEATURES))
+    def _features(message: Message, context: Context) -> Message:
+        return told("features", message, context)
+
+    @app.evaluate(action_of(ENCODE))
+    def _encode(message: Message, context: Context) -> Message:
+        return told("encode", message, context)
+
+    @app.evaluate(action_of(BLEND))
+    def _blend(message: Message, context: Context) -> Message:
+        return told("blend", message, context)
 
     return app

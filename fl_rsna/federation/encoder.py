@@ -1,0 +1,76 @@
+"""The frozen slice model under the second stage: read once, kept in the run's folder, never trained again."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.whole import written_whole
+from fl_rsna.config import Config, ModelConfig
+from fl_rsna.federation.sequence_told import SequenceTold, sequence_told
+from fl_rsna.learning.encoded import encode, encoder_id
+from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
+from fl_rsna.learning.input_stage import planes_of
+from fl_rsna.learning.saved import SavedModel, read_saved
+from fl_rsna.runs import ENCODER, MODEL, RunFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """A slice model, what sites are told of it, and its weights as they travel."""
+
+    saved: SavedModel
+    told: SequenceTold
+    flat: FlatModel
+
+
+def named_encoder(word: str) -> SavedModel:
+    """The slice model that sequence.encoder names: a run's folder or a file. Raises ValueError."""
+    path = Path(word)
+    file = path if path.is_file() else path / MODEL
+    if not file.is_file():
+        raise ValueError(f"sequence.encoder: expected a finished run or a model file, got {path}; give runs/<name>")
+    saved = read_saved(file)
+    if saved.two_stage is not None:
+        raise ValueError(
+            f"sequence.encoder: expected a model of single slices, got {file}, which has a head over series already; "
+            "give the run that its encoder is of"
+        )
+    return saved
+
+
+def model_of(saved: SavedModel) -> ModelConfig:
+    """The encoder's settings; its weights come with it, so nobody needs ImageNet's."""
+    return replace(saved.config, pretrained=False)
+
+
+def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
+    """The run's encoder, from its folder where it went on; raises ValueError where it does not fit the cohort or is another."""
+    kept = run.folder / ENCODER
+    asked = Path(str(config.sequence.encoder))
+    saved = named_encoder(str(kept if kept.exists() else asked))
+    if (saved.task.name, saved.image) != (cohort.task, cohort.image):
+        raise ValueError(
+            f"sequence.encoder: expected a model of task {cohort.task} for images of kind {cohort.image}, got one of "
+            f"{saved.task.name} for {saved.image}; train a slice model on this cohort, or say stage=both"
+        )
+    if not kept.exists():
+        with written_whole(kept) as part:
+            shutil.copyfile(saved.path, part)
+    elif asked.exists() and named_encoder(str(asked)).sha256 != saved.sha256:
+        raise ValueError(
+            f"sequence.encoder: {run.folder} was begun with another encoder than the one in {asked}; choose another run.name"
+        )
+    layout = layout_sha256(saved.network)
+    identity = encoder_id(saved.sha256, model_of(saved), saved.task.name, saved.image)
+    told = sequence_told(config.sequence, identity, layout, feature_width(saved))
+    return Encoder(saved=saved, told=told, flat=flatten(saved.network))
+
+
+def feature_width(saved: SavedModel) -> int:
+    """How many numbers the encoder has of a slice."""
+    side, channels = saved.config.image_size, planes_of(saved.image) * (1 + 2 * saved.config.neighbours)
+    features, _ = encode(saved.network, torch.zeros(1, channels, side, side), saved.task)
+    return int(features.shape[1])

@@ -1,0 +1,213 @@
+"""What a frozen encoder sees of a site's slices: features and logits of each, computed once and kept beside the packed images.
+
+Every slice is there as it is, and training slices also as augmented copies. The files are named after the pack they were
+computed of, the encoder, and the augmentation, so none of another is ever taken for them, and later runs find them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.whole import written_whole
+from fl_rsna.config import ModelConfig, TrainConfig
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.augment import augment
+from fl_rsna.learning.dataset import Joined, SiteData, gather
+from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.neighbours import Stacked
+from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.views import mean_probabilities
+from fl_rsna.task import LabelKind, Task
+
+BATCH = 64  # slices at once
+CLIP = 1e-6  # of mean probabilities, so that their logits are finite
+KEPT = 4  # encoders whose features a site keeps
+AUGMENTED_BY = ("flip", "rotate_deg", "zoom", "shift", "hu_shift", "hu_noise", "cutout")
+
+OnBatch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """Which features are meant: an encoder's, of so many copies of the training slices, augmented so."""
+
+    encoder_id: str
+    copies: int
+    augmentation: str
+
+    def name(self, copy: int) -> str:
+        return "0" if copy == 0 else f"{copy}-{self.augmentation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A copy each: features float16 [N, F] and logits float32 [N, L]; of copy 0 every slice, of the others the training slices."""
+
+    features: tuple[Joined, ...]
+    logits: tuple[NDArray[np.float32], ...]
+    train: NDArray[np.intp]  # rows of the training slices
+
+    @property
+    def copies(self) -> int:
+        return len(self.logits)
+
+    def take(self, copy: int, rows: NDArray[np.intp]) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
+        """Features and logits of `rows` as this copy shows them."""
+        at = rows if copy == 0 else np.searchsorted(self.train, rows)
+        return self.features[copy].take(at), self.logits[copy][at]
+
+
+def encoder_id(model_sha256: str, config: ModelConfig, task: str, image: ImageKind) -> str:
+    """A hash of all that decides what an encoder says of a slice."""
+    said = json.dumps([model_sha256, asdict(config), task, image.value])
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def views_of(encoder: str, copies: int, config: TrainConfig) -> Views:
+    said = json.dumps({name: getattr(config, name) for name in AUGMENTED_BY})
+    return Views(encoder_id=encoder, copies=copies, augmentation=hashlib.sha256(said.encode()).hexdigest()[:8])
+
+
+def is_encoded(data: SiteData, views: Views) -> bool:
+    """Whether all features that are meant are there."""
+    return not any(_missing(folder, views) for folder, _ in _parts(data, views))
+
+
+def open_encoded(data: SiteData, views: Views) -> Encoded:
+    """The features of a site, as they lie on its disk; raises ValueError when they are not all there."""
+    parts = _parts(data, views)
+    if not is_encoded(data, views):
+        raise ValueError(
+            f"expected features of encoder {views.encoder_id[:12]} at site {data.name}, found none; "
+            "go on with the run by resume=true, which makes them"
+        )
+    for folder, _ in parts:
+        os.utime(folder)  # used just now
+    names = [views.name(copy) for copy in range(views.copies)]
+    features = [
+        Joined(tuple(np.load(folder / f"features-{name}.npy", mmap_mode="r") for folder, _ in parts)) for name in names
+    ]
+    logits = [np.concatenate([np.load(folder / f"logits-{name}.npy") for folder, _ in parts]) for name in names]
+    return Encoded(features=tuple(features), logits=tuple(logits), train=data.rows("train"))
+
+
+def encode_site(
+    network: Classifier,
+    data: SiteData,
+    views: Views,
+    task: Task,
+    config: TrainConfig,
+    device: torch.device,
+    on_batch: OnBatch,
+) -> int:
+    """Compute what is not there yet, and forget what no pack or none of the last encoders needs; how many slices were seen."""
+    network.to(device).eval()
+    wanted = [
+        (folder, copy, rows if copy == 0 else np.intersect1d(rows, data.rows("train")))
+        for folder, rows in _parts(data, views)
+        for copy in _missing(folder, views)
+    ]
+    total, done = sum(-(-len(rows) // BATCH) for _, _, rows in wanted), 0
+    for folder, copy, rows in wanted:
+        draws = torch.Generator().manual_seed(derive_seed(0, "encode", folder.name, copy))
+
+        def seen(batch: NDArray[np.intp], copy: int = copy, draws: torch.Generator = draws) -> torch.Tensor:
+            images = gather(data.images, batch, device)
+            hounsfield = data.image is ImageKind.hu
+            return augment(images, config, hounsfield=hounsfield, generator=draws) if copy else images
+
+        folder.mkdir(parents=True, exist_ok=True)
+        batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+        for _ in _written(
+            folder, views.name(copy), len(rows), (encode(network, seen(batch), task) for batch in batches)
+        ):
+            on_batch(done := done + 1, total)
+    for folder, _ in _parts(data, views):
+        _forget(folder)
+    return sum(len(rows) for _, _, rows in wanted)
+
+
+@torch.inference_mode()
+def encode(network: Classifier, images: torch.Tensor, task: Task) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """Features [B, F] of the images as they are, rounded as they are kept, and logits [B, L] of what the network predicts.
+
+    Of several views the logits are those of the mean probability. Raises FloatingPointError when either is not finite.
+    """
+    assert task.kind is LabelKind.multi_label
+    drawn, features = network.with_features(images)
+    logits = network.correction(drawn)
+    if network.views > 1:
+        logits = torch.logit(mean_probabilities(network, images, task), eps=CLIP)
+    rounded = features.float().cpu().numpy().astype(np.float16)
+    found = logits.float().cpu().numpy()
+    if not np.isfinite(rounded).all() or not np.isfinite(found).all():
+        raise FloatingPointError("the encoder's features are not finite in float16; take another encoder")
+    return rounded, found
+
+
+def encoded_of(network: Classifier, batches: Iterable[torch.Tensor], task: Task) -> Encoded:
+    """What an encoder sees of images that lie in no site's folder, in their order and in memory; there is at least one batch."""
+    features, logits = zip(*(encode(network, images, task) for images in batches), strict=True)
+    return Encoded(
+        features=(Joined((np.concatenate(features),)),), logits=(np.concatenate(logits),), train=np.zeros(0, np.intp)
+    )
+
+
+def _written(
+    folder: Path, name: str, count: int, batches: Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]
+) -> Iterator[int]:
+    """Write one copy batch by batch, yielding how many slices are done. A copy is there when its features are: they come last."""
+    logits: list[NDArray[np.float32]] = []
+    with written_whole(folder / f"features-{name}.npy") as part:
+        array: NDArray[np.float16] | None = None
+        for features, found in batches:
+            if array is None:
+                array = np.lib.format.open_memmap(part, "w+", np.float16, (count, features.shape[1]))
+            done = sum(map(len, logits))
+            array[done : done + len(features)] = features
+            logits.append(found)
+            yield done + len(features)
+        assert isinstance(array, np.memmap), "a site without training slices is refused at the roll call"
+        array.flush()
+        with written_whole(folder / f"logits-{name}.npy") as beside, beside.open("wb") as file:
+            np.save(file, np.concatenate(logits))
+
+
+def _parts(data: SiteData, views: Views) -> list[tuple[Path, NDArray[np.intp]]]:
+    """Of every packed folder that `data` is made of: where its features lie, and its rows."""
+    images = data.images.images if isinstance(data.images, Stacked) else data.images
+    packs, found, start = images.parts if isinstance(images, Joined) else (images,), [], 0
+    for pack in packs:
+        assert isinstance(pack, np.memmap)
+        assert pack.filename is not None
+        path = Path(pack.filename)
+        folder = path.with_name(f"features-{path.stem}-{views.encoder_id[:16]}")
+        found.append((folder, np.arange(start, start + len(pack))))
+        start += len(pack)
+    return found
+
+
+def _missing(folder: Path, views: Views) -> list[int]:
+    return [copy for copy in range(views.copies) if not (folder / f"features-{views.name(copy)}.npy").exists()]
+
+
+def _forget(folder: Path) -> None:
+    """Drop features of packs that are gone, and of all but the last KEPT encoders."""
+    beside = sorted(folder.parent.glob("features-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    of_pack = folder.name.rpartition("-")[0]
+    same = [path for path in beside if path.name.rpartition("-")[0] == of_pack and path != folder]
+    gone = [path for path in beside if not folder.with_name(_pack_of(path)).exists()]
+    for path in {*gone, *same[KEPT - 1 :]}:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _pack_of(features: Path) -> str:
+    return features.name.removeprefix("features-").rpartition("-")[0] + ".npy"

@@ -1,0 +1,53 @@
+"""The stages of a run as runs of their own: the slice model's, then that of the head over its series."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+from fl_rsna.choices import Sampling, Stage, Trainable
+from fl_rsna.config import Config, ModelConfig
+from fl_rsna.federation.encoder import model_of, named_encoder
+from fl_rsna.runs import ENCODER, SLICE_STAGE
+
+
+def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
+    """What is run where, in this order: each part is a whole run, and says in its settings what it does.
+
+    Raises ValueError when sequence.encoder names no slice model.
+    """
+    match config.stage:
+        case Stage.slice:
+            return [(config, folder)]
+        case Stage.sequence:
+            kept = folder / ENCODER
+            saved = named_encoder(str(kept) if kept.exists() else str(config.sequence.encoder))
+            return [(_second(config, model_of(saved)), folder)]
+        case Stage.both:
+            first, second = copy.deepcopy(config), copy.deepcopy(config)
+            first.stage, second.stage, second.start = Stage.slice, Stage.sequence, None
+            inside = folder / SLICE_STAGE
+            first.resume = config.resume and inside.exists()
+            second.sequence.encoder, second.resume = str(inside), True  # its folder holds the first stage by then
+            return [(first, inside), (_second(second, replace(config.model, pretrained=False, weights=None)), folder)]
+
+
+def _second(config: Config, model: ModelConfig) -> Config:
+    """The same run over series: the encoder's model, and rounds and training of the head in place of the slice model's.
+
+    Every slice of a series is seen: none is drawn or mixed with another.
+    """
+    found, own = copy.deepcopy(config), config.sequence
+    found.model = model
+    found.rounds = own.rounds or config.rounds
+    found.train = replace(
+        config.train,
+        trainable=Trainable.all,
+        local_epochs=own.local_epochs,
+        local_steps=None,
+        batch_size=own.batch_size,
+        sampling=Sampling.all,
+        mixup=0.0,
+        layer_decay=1.0,
+        learning_rate=own.learning_rate,
+    )
+    return found
