@@ -174,9 +174,9 @@ class SequenceConfig:
     layers: int = 2
     dropout: float = 0.2
     rounds: int | None = None  # null: as many as `rounds`
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     local_epochs: int = 2
-    batch_size: int = 8  # series
+    batch_size: int = 4  # series
     copies: int = 2  # of the training slices that the encoder sees: one as it is, the others augmented
 
 

@@ -26,7 +26,7 @@ def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
             first, second = copy.deepcopy(config), copy.deepcopy(config)
             first.stage, second.stage, second.start = Stage.slice, Stage.sequence, None
             inside = folder / SLICE_STAGE
-            first.resume = config.resume and inside.exists()
+            first.resume, first.run.name = config.resume and inside.exists(), SLICE_STAGE
             second.sequence.encoder, second.resume = str(inside), True  # its folder holds the first stage by then
             return [(first, inside), (_second(second, replace(config.model, pretrained=False, weights=None)), folder)]
 

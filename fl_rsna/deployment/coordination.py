@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 from flwr.cli.build import build_fab_from_disk
 
-from fl_rsna.choices import Baseline
+from fl_rsna.choices import Baseline, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.command import RunFailed, words_given
 from fl_rsna.config import Config, DeployConfig
@@ -24,8 +24,9 @@ from fl_rsna.federation.records import STATE
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.event_log import EVENTS, Event, EventLog
 from fl_rsna.reporting.sentences import sentence
-from fl_rsna.runs import MANIFEST, check_same, default_run_name, is_finished
+from fl_rsna.runs import MANIFEST, SLICE_STAGE, check_same, default_run_name, is_finished
 from fl_rsna.simulation import report_run, say_alone, say_result
+from fl_rsna.stages import stages
 
 POLL_S, LOOK_S = 1.0, 5.0  # between looks at the events, and at Flower's run
 T = TypeVar("T")
@@ -39,18 +40,26 @@ def coordinate(config: Config) -> dict[str, Any]:
     check_deployable(config)
     cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
     config.run.name = folder.name
-    if (folder / MANIFEST).exists():
-        check_same(folder, config, cohort)
-    if not is_finished(folder):
-        asked = {"cohort": str(cohort.folder), "runs": str(folder.parent), "overrides": overrides(folder.name)}
-        log = EventLog(folder / EVENTS)
-        log.new()  # told by whoever coordinated it before
-        ca = authority(deploy)
-        for said in patiently(deploy, lambda: sync_keys(deploy.superlink, ca, Path(deploy.authorized))):
-            say(said)
-        see_to_the_end(deploy, asked, folder, log)
+    parts = stages(config, folder)
+    for part, where in parts:
+        if (where / MANIFEST).exists():
+            check_same(where, part, cohort)
+    for part, where in parts:
+        if not is_finished(where):
+            asked = {"cohort": str(cohort.folder), "runs": str(where.parent), "overrides": overrides(part, where.name)}
+            log = EventLog(where / EVENTS)
+            log.new()  # told by whoever coordinated it before
+            admit(deploy)
+            see_to_the_end(deploy, asked, where, log)
     report = report_run(folder, cohort)
     return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
+
+
+def admit(deploy: DeployConfig) -> None:
+    """Let in the sites whose keys are authorized, and nobody else."""
+    ca = authority(deploy)
+    for said in patiently(deploy, lambda: sync_keys(deploy.superlink, ca, Path(deploy.authorized))):
+        say(said)
 
 
 def cohort_asked(config: Config) -> Cohort:
@@ -84,9 +93,15 @@ def authority(deploy: DeployConfig) -> Path:
     return Path(deploy.ca)
 
 
-def overrides(name: str) -> str:
-    """The words of this command line for the server's part: under this run's name, and ready to go on where one was lost."""
-    words = [word for word in words_given() if word.lstrip("+").split("=")[0] not in ("run.name", "resume")]
+def overrides(part: Config, name: str) -> str:
+    """The words of this command line for the server's part: one stage, under this run's name, and ready to go on where one was lost."""
+    own = ("run.name", "resume", "stage", "sequence.encoder")
+    words = [word for word in words_given() if word.lstrip("+").split("=")[0] not in own]
+    if part.stage is Stage.sequence:
+        encoder = str(Path(str(part.sequence.encoder)).resolve()).replace("'", "\\'")
+        words += ["stage=sequence", f"sequence.encoder='{encoder}'"]
+    else:
+        words += ["stage=slice"] if any(word.startswith("experiment=") for word in words) else []
     return shlex.join([*words, f"run.name={name}", "resume=true"])
 
 
@@ -156,7 +171,7 @@ def raise_for(event: Event, folder: Path) -> None:
         case "server_failed":
             raise RunFailed(f"{event['error']}; its traceback is in {folder / EVENTS}")
         case "refused":
-            if not (folder / "checkpoints" / STATE).exists():
+            if not (folder / "checkpoints" / STATE).exists() and not (folder / SLICE_STAGE).exists():
                 shutil.rmtree(folder)
             raise ValueError(event["reason"])
 

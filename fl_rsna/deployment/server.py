@@ -22,6 +22,7 @@ from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.trackers import tracked
 from fl_rsna.runs import RunFolder, default_run_name, is_finished, start_run
+from fl_rsna.stages import stages
 
 ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
 
@@ -35,6 +36,11 @@ def main(grid: Grid, context: Context) -> None:
     Raises what ended it, after it is written down.
     """
     config, cohort, folder = asked_for(context)
+    for part, where in stages(config, folder):
+        _play(grid, part, cohort, where)
+
+
+def _play(grid: Grid, config: Config, cohort: Cohort, folder: Path) -> None:
     with sole_maker(folder):
         if config.resume and is_finished(folder):
             return

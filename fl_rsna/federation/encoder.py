@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from fl_rsna.choices import Norm, Window
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import written_whole
 from fl_rsna.config import Config, ModelConfig
@@ -15,6 +16,8 @@ from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
 from fl_rsna.learning.input_stage import planes_of
 from fl_rsna.learning.saved import SavedModel, read_saved
 from fl_rsna.runs import ENCODER, MODEL, RunFolder
+
+ROUND_BYTES = 6e6  # up and down together, above which a run says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +77,18 @@ def feature_width(saved: SavedModel) -> int:
     side, channels = saved.config.image_size, planes_of(saved.image) * (1 + 2 * saved.config.neighbours)
     features, _ = encode(saved.network, torch.zeros(1, channels, side, side), saved.task)
     return int(features.shape[1])
+
+
+def warnings_of(encoder: Encoder, values: int) -> list[str]:
+    """What somebody who asked for a head of so many values should know."""
+    moved, found = 3 * 4 * values, []  # down to train, up, down to be validated, in float32
+    if moved > ROUND_BYTES:
+        found.append(
+            f"sequence.width: a head of {values:,} values moves {moved / 1e6:.1f} MB a round and site, more than "
+            f"{ROUND_BYTES / 1e6:.0f}; a narrower one learns as much from few series"
+        )
+    if encoder.saved.config.norm in (Norm.local, Norm.local_stats):
+        found.append("sequence.encoder: each site kept BatchNorm of its own; features are made with the mean of theirs")
+    if encoder.saved.config.window is Window.personal:
+        found.append("sequence.encoder: each site kept windows of its own; features are made with the mean of theirs")
+    return found

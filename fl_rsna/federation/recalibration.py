@@ -23,9 +23,12 @@ PHASE = "recalibration"
 
 
 def is_recalibrated(setting: Setting) -> bool:
-    """Whether the final model gets statistics of its own: only where the sites train with them, and average them."""
+    """Whether the final model gets statistics of its own: only where the sites train with them, and average them.
+
+    A head over series has none, and its encoder keeps those it came with.
+    """
     model, trains_all = setting.config.model, setting.config.train.trainable is Trainable.all
-    return model.recalibrate and model.norm is Norm.average and trains_all
+    return setting.encoder is None and model.recalibrate and model.norm is Norm.average and trains_all
 
 
 def recalibrated(setting: Setting, progress: Progress, model: FlatModel) -> FlatModel:

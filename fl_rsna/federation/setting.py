@@ -16,7 +16,7 @@ from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.delivery import deliver
-from fl_rsna.federation.encoder import Encoder, encoder_of, model_of
+from fl_rsna.federation.encoder import Encoder, encoder_of, model_of, warnings_of
 from fl_rsna.federation.faults import parse_fault
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.material import new_network
@@ -110,6 +110,8 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         encoder=encoder,
     )
     announce(setting)
+    for text in () if encoder is None else warnings_of(encoder, parameters.size):
+        run.event("warning", text=text)
     return setting
 
 

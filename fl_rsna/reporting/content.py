@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from fl_rsna.reporting import scores, site_scores
+from fl_rsna.choices import Stage
+from fl_rsna.reporting import scores, site_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.headlines import headlines
 from fl_rsna.reporting.pictures import pictures_section
@@ -30,13 +31,14 @@ def content(run: RunRecord) -> dict[str, Any]:
     """The sections of the page, in its order; one that the run cannot fill says why in `missing` or is None."""
     found = {
         "name": run.name,
-        "kind": KINDS.get(run.config["baseline"], "Federated run"),
+        "kind": _kind(run),
         "state": _state(run),
         "labels": run.labels,
         "headline": run.headline,
         "headlines": headlines(run),
         "cohort": _cohort(run),
         "curves": {"plots": _plots(round_plots(run))},
+        "stages": _stages(run),
         "scorecard": _scorecard(run),
         "sites": _sites(run),
         "points": _points(run),
@@ -48,6 +50,16 @@ def content(run: RunRecord) -> dict[str, Any]:
         "settings": asdict(settings_table(run.config)),
     }
     return dict(json.loads(json.dumps(found, allow_nan=False)))  # as the page is given it, so it is written
+
+
+def _kind(run: RunRecord) -> str:
+    kind = KINDS.get(run.config["baseline"], "Federated run")
+    return f"{kind}, second stage: a head over series" if run.config.get("stage") == Stage.sequence else kind
+
+
+def _stages(run: RunRecord) -> dict[str, Any] | None:
+    found = stage_scores.stages(run)
+    return found and {**found, "compared": asdict(found["compared"]), "chosen": asdict(found["chosen"])}
 
 
 def _state(run: RunRecord) -> dict[str, Any]:

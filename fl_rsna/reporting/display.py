@@ -32,7 +32,12 @@ from fl_rsna.reporting.sentences import round_line, sentence
 LINE_S = 10.0
 REFRESH_HZ = 4
 LINES = {"roll_call": "", "resumed": "", "worker_died": "yellow", "stopped_early": "", "site_failed": "red"}
-LINES |= {"tracker_failed": "yellow", "site_alone_done": ""}  # events that get a line, and its colour
+LINES |= {
+    "tracker_failed": "yellow",
+    "site_alone_done": "",
+    "encoded": "",
+    "warning": "yellow",
+}  # events that get a line, and its colour
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fl_rsna.reporting import scores, site_scores
+from fl_rsna.reporting import scores, site_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, said
 from fl_rsna.reporting.tables import RunRecord
 
@@ -22,6 +22,8 @@ def paper_tables(run: RunRecord) -> list[Table]:
             _titled(scores.scores_table(run.test_site, level), f"Performance on the test site. {scores.LEVELS[level]}")
             for level in by_level
         ]
+        if found := stage_scores.stages(run):
+            tables.append(_titled(found["compared"], "Both stages on the test site, differences paired over patients"))
         if site_scores.by_site(run):
             tables.append(site_scores.sites_table(run))
         cards = by_level["slice"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-DONE = {"train": "trained", "validation": "validated", "recalibration": "recalibrated"}
+DONE = {"train": "trained", "validation": "validated", "recalibration": "recalibrated", "encoding": "made features"}
 
 
 def sentence(event: Mapping[str, Any]) -> str:
@@ -23,6 +23,10 @@ def _sentence(event: Mapping[str, Any]) -> str:
             return f"roll call: {len(here)} sites, {sum(here)} training slices"
         case "resumed":
             return f"resumed after round {event['round']}"
+        case "warning":
+            return str(event["text"])
+        case "encoded":
+            return f"{event['sites']} sites have features under the slice model, {event['computed']} made them now"
         case "round_start":
             return f"round {event['round']}: {len(event['sites'])} sites train"
         case "site_done":
