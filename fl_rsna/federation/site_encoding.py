@@ -3,6 +3,8 @@
 Features are kept at the site, beside its packed images, and never sent. What leaves it is whether they are there, and sums.
 """
 
+import time
+
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from fl_rsna.federation.disclosure import Sums, shared_sums
@@ -51,9 +53,10 @@ def encode(message: Message, place: Place) -> Message:
     data = open_data(place, told.model)
     network, device = _encoder(message, told, data), choose_device(told.train.device)
     task, views = named_task(TaskName(told.task)), views_told(_sequence(told), told.train)
+    start = time.perf_counter()
     with beating(place.heartbeat, data.name, told.round) as on_batch:
         seen = encode_site(network, data, views, task, told.train, device, on_batch)
-    return reply_with(message, metrics={"slices": seen})
+    return reply_with(message, metrics={"num-examples": seen, "seconds": time.perf_counter() - start})
 
 
 def weigh(message: Message, place: Place) -> Message:

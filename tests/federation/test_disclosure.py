@@ -33,6 +33,7 @@ from fl_rsna.federation.shared_card import shared_card
 from fl_rsna.federation.wire import unpack
 from fl_rsna.learning.operating import EDGES, choose_points
 from fl_rsna.learning.scorecard import scorecard
+from fl_rsna.learning.stage_sums import GRIDS
 from fl_rsna.learning.validation import LOSS, SLICE, choose, site_sums
 from fl_rsna.reporting.paper import cohort_table
 from fl_rsna.reporting.report import write_report
@@ -134,6 +135,15 @@ def test_histograms_have_no_small_cell_and_keep_their_sums() -> None:
     assert not told[LOSS][-1].any()
     assert (told[LOSS][0] == before[LOSS][0]).all()
     assert shared_sums(before, 0) is before
+
+
+def test_losses_by_weight_and_width_are_withheld_with_the_label() -> None:
+    counts = sums()
+    before = {SLICE: counts[SLICE], **{name: np.ones((len(ICH.labels), grid)) for name, grid in GRIDS.items()}}
+    told = shared_sums(before, K)
+    for name, grid in GRIDS.items():
+        assert told[name][0].tolist() == [1.0] * grid
+        assert not told[name][-1].any()  # one positive
 
 
 def test_a_threshold_from_coarse_counts_is_near_that_from_all() -> None:

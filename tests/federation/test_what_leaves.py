@@ -10,16 +10,21 @@ import pandas as pd
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from numpy.typing import NDArray
 from tiny import tiny_cohort, tiny_config
 from wiretap import FROM, TO, Secrets, Tapped, documented, keys_of, shipped, tapped_run
 
-from fl_rsna.choices import Precision, StrategyName
+from fl_rsna.choices import Precision, Stage, StrategyName
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import ModelConfig
 from fl_rsna.federation.scrubbing import IDS
 from fl_rsna.federation.wire import pack
 from fl_rsna.imaging.store import read_png
 from fl_rsna.learning.dataset import gather, open_site
 from fl_rsna.learning.input_stage import InputStage
+from fl_rsna.learning.model import build_model
+from fl_rsna.learning.saved import write_saved
+from fl_rsna.stages import stages
 from fl_rsna.task import ICH
 
 PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
@@ -29,8 +34,12 @@ VALUES = 8  # of a row of pixels, which are enough to know it by
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return long_cohort(tmp_path_factory.mktemp("tapped"))
+
+
+def long_cohort(folder: Path) -> Cohort:
     """Two sites whose ids are as long as real ones; one of them lacks a label."""
-    cohort = tiny_cohort(tmp_path_factory.mktemp("tapped"), num_sites=2, patients=16)
+    cohort = tiny_cohort(folder, num_sites=2, patients=16)
     for site in (*cohort.sites, "test-site"):
         folder = cohort.site_folder(site)
         index = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)
@@ -96,6 +105,25 @@ def broken(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tap
 
 
 @pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, list[Tapped]]:
+    """The second stage, under a model that nobody trained; site-2 is lost before it has features."""
+    folder = tmp_path_factory.mktemp("staged")
+    cohort, encoder = long_cohort(folder), folder / "encoder.safetensors"
+    model = ModelConfig(image_size=PIXELS)
+    write_saved(
+        encoder, build_model(model, ICH, cohort.image, seed=0), task="ich", image=cohort.image, config=model, facts={}
+    )
+    config = tiny_config(rounds=1, stage=Stage.sequence, sequence__encoder=str(encoder), sequence__width=16)
+    ((config, run),) = stages(config, folder / "run")
+
+    def lose(kind: str, fields: object) -> None:
+        if kind == "roll_call":
+            (cohort.site_folder("site-2") / "index.csv").unlink()
+
+    return cohort, tapped_run(cohort, run, config, lose)
+
+
+@pytest.fixture(scope="module")
 def everything(secrets: Secrets, plain: list[Tapped], broken: list[Tapped]) -> list[Tapped]:
     """In this order: the secrets are read before an image is damaged."""
     return plain + broken
@@ -140,9 +168,39 @@ def test_what_is_planted_is_found(secrets: Secrets, everything: list[Tapped], co
     assert {name.split()[0] for name in found} == {what}
 
 
-def test_what_travels_is_what_the_threat_model_lists(everything: list[Tapped], cohort: Cohort) -> None:
+def test_no_feature_of_a_slice_passes(staged: tuple[Cohort, list[Tapped]]) -> None:
+    """As they are kept, in float16, and as a head reads them; nor the slice model's logits."""
+    cohort, tapped = staged
+    found, (folder,) = Secrets(), (cohort.site_folder("site-1") / "packed").glob("features-*")
+    for name in ("features-0", "logits-0"):
+        for row in np.load(folder / f"{name}.npy"):
+            for kind in (np.float16, np.float32):
+                found.add(name, telling(row).astype(kind).tobytes())
+    assert len(found.known) > 50
+    blobs = shipped(message for _, message in tapped)
+    assert {name for blob in blobs.values() for name in found.found_in(blob)} == set()
+    planted = ArrayRecord({"x": pack(np.load(folder / "features-0.npy")[3])})
+    message = Message(RecordDict({"score": planted}), 5, MessageType.TRAIN)
+    assert any(found.found_in(blob) for blob in shipped([message]).values())
+
+
+def telling(row: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The values of a row, few of them in a row, that are most unlike each other: most features are 0."""
+    windows = [row[start : start + 2 * VALUES] for start in range(max(1, len(row) - 2 * VALUES))]
+    return max(windows, key=lambda window: len(np.unique(window)))
+
+
+def test_the_second_stage_has_messages_of_its_own(staged: tuple[Cohort, list[Tapped]]) -> None:
+    kinds = [message.metadata.message_type for way, message in staged[1] if way == FROM]
+    assert {"evaluate.features", "evaluate.encode", "evaluate.blend"} < set(kinds)
+    assert kinds.count("evaluate.encode") == 1  # to the site that said it has none
+
+
+def test_what_travels_is_what_the_threat_model_lists(
+    everything: list[Tapped], staged: tuple[Cohort, list[Tapped]], cohort: Cohort
+) -> None:
     """Nothing more; and nothing is listed that does not travel, but for scores that this little data may not define."""
-    seen, listed = keys_of(everything, ICH.labels, cohort.sites), documented(PAGE)
+    seen, listed = keys_of([*everything, *staged[1]], ICH.labels, cohort.sites), documented(PAGE)
     assert seen - listed == set()
     assert {row for row in listed - seen if not row[3].startswith("scorecard.")} == set()
 

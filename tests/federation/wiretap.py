@@ -22,7 +22,7 @@ from fl_rsna.runs import start_run
 
 TO, FROM = "to", "from"  # a site
 ESTIMATE = {"value", "low", "high", "positives", "negatives", "positive_patients"}
-SETTINGS = ("model", "train", "strategy", "faults")  # groups of the configuration in the instructions
+SETTINGS = ("model", "train", "strategy", "faults", "sequence")  # groups of the configuration in the instructions
 
 Tapped = tuple[str, Message]  # which way, what
 

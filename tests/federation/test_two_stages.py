@@ -1,0 +1,367 @@
+"""A head over series on a frozen slice model, federated: the same model in every engine, after any kill, and enough by itself."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from tiny import SIZE, tiny_cohort, tiny_config
+
+from fl_rsna.choices import Averaging, Baseline, EngineName, HeadName, ModelName, Norm, Precision, Stage, StrategyName
+from fl_rsna.cohort.sites import Cohort
+from fl_rsna.command import RunFailed
+from fl_rsna.config import Config, ModelConfig
+from fl_rsna.federation.messages import instruct
+from fl_rsna.federation.setting import first_instructions
+from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.blend import WEIGHTS
+from fl_rsna.learning.model import build_model
+from fl_rsna.learning.saved import read_saved, write_saved
+from fl_rsna.learning.smoothing import SIGMAS
+from fl_rsna.loading import loading_context
+from fl_rsna.replay import replay
+from fl_rsna.runner import run_federation
+from fl_rsna.task import ICH
+from fl_rsna.using.evaluate_words import EvaluateConfig, Part
+from fl_rsna.using.evaluation import evaluate
+
+SIDE = 24
+
+
+def unheard(kind: str, fields: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """With features kept beside it from the first test on."""
+    return tiny_cohort(tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("encoder") / "slice.safetensors")
+
+
+def written(path: Path, **changes: Any) -> Path:
+    """A slice model that nobody trained, but on ImageNet."""
+    config = ModelConfig(image_size=SIDE, **changes)
+    network = build_model(config, ICH, ImageKind.hu, seed=7)
+    write_saved(path, network, task="ich", image=ImageKind.hu, config=config, facts={})
+    return path
+
+
+def asked(encoder: Path | None, **changes: Any) -> Config:
+    """Two rounds of a small head at a rate at which it moves."""
+    own = {"stage": Stage.sequence, "sequence__encoder": str(encoder)} if encoder else {"stage": Stage.both}
+    small = {
+        "sequence__width": 16,
+        "sequence__layers": 1,
+        "sequence__learning_rate": 0.02,
+        "tracking__tensorboard": False,
+    }
+    return tiny_config(**{"model__image_size": SIDE, **own, **small, **changes})
+
+
+def run(cohort: Cohort, folder: Path, config: Config, listener: Any = unheard) -> dict[str, Any]:
+    run_federation(config, cohort, folder, (listener,))
+    return summary_of(folder)
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def plain(cohort: Cohort, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    run(cohort, folder, asked(encoder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As somebody asks who knows no other word, and with BatchNorm's statistics anew at the end, of the first stage."""
+    folder = tmp_path_factory.mktemp("runs") / "both"
+    run(cohort, folder, asked(None, rounds=1, model__recalibrate=True))
+    return folder
+
+
+def test_both_stages_are_two_whole_runs_one_inside_the_other(both: Path) -> None:
+    first, second = summary_of(both / "slice"), summary_of(both)
+    assert (first["status"], second["status"]) == ("finished", "finished")
+    assert "sequence" not in first
+    assert second["sequence"]["encoder"]["model_sha256"] == first["model_sha256"] != second["model_sha256"]
+    config = yaml.safe_load((both / "config.yaml").read_text())
+    assert (config["stage"], config["train"]["batch_size"]) == ("sequence", 4)
+    assert {path.name for path in both.glob("*.*")} >= {
+        "predictions.parquet",
+        "scorecards.json",
+        "rounds.csv",
+        "sites.csv",
+    }
+
+
+def test_the_head_begins_as_the_slice_model_and_says_what_each_stage_is_worth(both: Path) -> None:
+    rounds, first = pd.read_csv(both / "rounds.csv"), summary_of(both / "slice")["test_site"]
+    assert rounds["test_loss"][0] == first["log_loss"]
+    told = summary_of(both)["sequence"]["test_site"]
+    assert told["slice"]["log_loss"] == first["log_loss_interval"]
+    assert told["blend"]["log_loss"] == summary_of(both)["test_site"]["log_loss_interval"]
+    assert told["blend"]["auroc"]["any"]["value"] == summary_of(both)["test_site"]["slice"]["any"]["auroc"]["value"]
+    assert set(told) == {"slice", "smoothed", "head", "blend"}
+
+
+def test_weights_are_of_the_grid_and_a_label_without_positives_keeps_the_slice_model(
+    plain: Path, cohort: Cohort
+) -> None:
+    tables = [pd.read_csv(cohort.site_folder(site) / "index.csv") for site in cohort.sites]
+    held = pd.concat([table[table["split"] == "validation"] for table in tables])[list(ICH.labels)].sum()
+    found, chosen = summary_of(plain)["sequence"], dict[str, dict[str, float]]()
+    for name, grid in (("weights", WEIGHTS), ("sigmas", SIGMAS)):
+        chosen[name] = {label: value for label, value in found[name].items() if held[label] == 0}
+        assert set(found[name].values()) <= set(grid.tolist())
+        assert set(chosen[name].values()) == {0.0}
+
+
+@pytest.mark.parametrize("part", [Part.test, None])
+def test_the_file_alone_says_what_the_run_said(plain: Path, cohort: Cohort, tmp_path: Path, part: Part | None) -> None:
+    """Bit by bit on the test site, wherever the file lies; and its hash is the run's."""
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((plain / "model.safetensors").read_bytes())
+    words = EvaluateConfig(
+        model=str(alone), site=str(cohort.site_folder("test-site")), part=part, out=str(tmp_path / "out")
+    )
+    words.train.device = words.train.device.cpu
+    out = evaluate(words, lambda what, done, total: None)
+    ours, theirs = (
+        pd.read_parquet(path / "predictions.parquet").set_index("image_id").sort_index() for path in (plain, out)
+    )
+    names = [f"probability_{label}" for label in ICH.labels]
+    np.testing.assert_array_equal(ours[names].to_numpy(), theirs[names].to_numpy())
+    saved = read_saved(alone)
+    assert saved.sha256 == summary_of(plain)["model_sha256"]
+    assert saved.two_stage is not None
+    np.testing.assert_allclose(
+        saved.two_stage.weights, list(summary_of(plain)["sequence"]["weights"].values()), rtol=1e-6
+    )
+    assert len(pd.read_csv(out / "submission.csv")) == len(ICH.labels) * len(ours)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_same_seed_same_model_for_any_number_of_workers(
+    cohort: Cohort, encoder: Path, plain: Path, tmp_path: Path, workers: int
+) -> None:
+    again = run(cohort, tmp_path / "again", asked(encoder, engine__workers=workers))
+    assert again["model_sha256"] == summary_of(plain)["model_sha256"]
+    assert again["test_site"] == summary_of(plain)["test_site"]
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+def test_same_seed_same_model_on_ray(cohort: Cohort, encoder: Path, plain: Path, tmp_path: Path) -> None:
+    again = run(cohort, tmp_path / "ray", asked(encoder, engine__name=EngineName.ray, engine__workers=1))
+    assert again["model_sha256"] == summary_of(plain)["model_sha256"]
+
+
+def test_features_are_made_once_and_the_encoder_travels_once(own_cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
+    first = run(own_cohort, tmp_path / "first", asked(encoder, rounds=1))
+    other = asked(encoder, rounds=1, seed=5, sequence__head=HeadName.transformer, sequence__dropout=0.5)
+    second = run(own_cohort, tmp_path / "second", other)
+    made = [
+        [event["computed"] for event in events_of(tmp_path / name) if event["event"] == "encoded"]
+        for name in ("first", "second")
+    ]
+    assert made == [[3], [0]]
+    assert first["bytes_down"] - second["bytes_down"] > 3 * encoder.stat().st_size - 1e6
+    tables = [pd.read_csv(tmp_path / name / "sites.csv") for name in ("first", "second")]
+    assert [(table["phase"] == "encoding").sum() for table in tables] == [3, 0]
+
+
+RICH = {
+    "strategy__name": StrategyName.scaffold,
+    "strategy__averaging": Averaging.ema,
+    "strategy__fraction": 0.67,
+    "network__precision_down": Precision.bf16,
+    "network__precision_up": Precision.int8,
+    "rounds": 3,
+}
+
+
+def dying(cohort: Cohort, folder: Path, config: Config, at: int) -> None:
+    counted = [0]
+
+    def listen(kind: str, fields: Mapping[str, Any]) -> None:
+        counted[0] += 1
+        if counted[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run_federation(config, cohort, folder, (listen,))
+
+
+def killed(cohort: Cohort, folder: Path, config: Config, at: int) -> None:
+    process = loading_context().Process(target=dying, args=(cohort, folder, config, at))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_killed_at_any_moment_it_ends_as_if_it_was_not(own_cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
+    """While sites encode, and while the blend is chosen; with everything that outlives a round."""
+    whole = run(own_cohort, tmp_path / "whole", asked(encoder, **RICH))["model_sha256"]
+    kinds = [(event["event"], event.get("phase")) for event in events_of(tmp_path / "whole")]
+    moments = [kinds.index(("site_done", "encoding")) + 2, kinds.index(("site_done", "blend")) + 1]
+    for number, at in enumerate(moments):
+        for old in own_cohort.folder.glob("*/packed/features-*/*"):
+            old.unlink()
+        folder = tmp_path / f"run-{number}"
+        killed(own_cohort, folder, asked(encoder, **RICH), at)
+        gone = asked(encoder, **RICH, resume=True)
+        assert run(own_cohort, folder, gone)["model_sha256"] == whole
+
+
+def test_both_are_resumed_in_either_stage(own_cohort: Cohort, tmp_path: Path) -> None:
+    whole = run(own_cohort, tmp_path / "whole", asked(None, rounds=1))["model_sha256"]
+    first, folder = len(events_of(tmp_path / "whole" / "slice")), tmp_path / "run"
+    killed(own_cohort, folder, asked(None, rounds=1), first // 2)
+    with pytest.raises(ValueError, match="expected a new run"):
+        run(own_cohort, folder, asked(None, rounds=1))
+    killed(own_cohort, folder, asked(None, rounds=1, resume=True), first // 2 + 10)
+    assert summary_of(folder / "slice")["status"] == "finished"
+    with pytest.raises(ValueError, match="other settings"):
+        run(own_cohort, folder, asked(None, rounds=2, resume=True))
+    assert run(own_cohort, folder, asked(None, rounds=1, resume=True))["model_sha256"] == whole
+
+
+def test_a_round_can_be_repeated_even_without_its_features(
+    own_cohort: Cohort, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    run(own_cohort, folder, asked(encoder, **RICH))
+    for old in own_cohort.folder.glob("*/packed/features-*/*"):
+        old.unlink()
+    event = next(event for event in events_of(folder) if event.get("phase") == "train" and event["round"] == 2)
+    replay([f"run={folder}", f"site={event['site']}", "round=2"])
+    assert event["update_sha256"] in capsys.readouterr().out
+
+
+EVERY = [name for name in StrategyName if name not in (StrategyName.krum, StrategyName.multikrum, StrategyName.bulyan)]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_strategy_trains_a_head(cohort: Cohort, encoder: Path, tmp_path: Path, name: StrategyName) -> None:
+    config = asked(encoder, strategy__name=name, strategy__server_learning_rate=0.1 if name.startswith("feda") else 1.0)
+    assert run(cohort, tmp_path / "run", config)["status"] == "finished"
+    losses = pd.read_csv(tmp_path / "run" / "rounds.csv")["test_loss"]
+    assert np.isfinite(losses).all()
+    assert losses[1] != losses[0]
+
+
+def test_pooled_sites_have_both_stages_too(cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
+    found = run(cohort, tmp_path / "run", asked(encoder, baseline=Baseline.central, rounds=1))
+    assert (found["baseline"], found["cohort"]["sites"], found["status"]) == ("central", 1, "finished")
+
+
+def test_a_site_that_cannot_encode_is_named_and_the_others_go_on(
+    own_cohort: Cohort, encoder: Path, tmp_path: Path
+) -> None:
+    def lose(kind: str, fields: object) -> None:
+        if kind == "roll_call":
+            (own_cohort.site_folder("site-2") / "index.csv").unlink()
+
+    found = run(own_cohort, tmp_path / "run", asked(encoder), lose)
+    failed = [
+        (event["phase"], event["site"], event["round"])
+        for event in events_of(tmp_path / "run")
+        if event["event"] == "site_failed"
+    ]
+    assert failed == [("features", "site-2", 0)]
+    assert found["site_failures"] == 1
+    assert found["sequence"]["chosen_on"] == "validation parts of 2 of 2 sites"
+
+
+def test_too_few_sites_with_features_end_the_run(own_cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
+    def lose(kind: str, fields: object) -> None:
+        if kind == "roll_call":
+            (own_cohort.site_folder("site-2") / "index.csv").unlink()
+
+    with pytest.raises(
+        RunFailed, match=r"encoding: 2 of 3 sites have features, 3 needed by strategy\.quorum \(site-2: "
+    ):
+        run(own_cohort, tmp_path / "run", asked(encoder, strategy__quorum=1.0), lose)
+    assert summary_of(tmp_path / "run")["status"] == "failed"
+
+
+def test_few_positives_stay_with_the_slice_model_where_small_counts_stay(encoder: Path, tmp_path: Path) -> None:
+    """No validation part has five positive slices of a type."""
+    cohort = tiny_cohort(tmp_path / "more", num_sites=2, patients=24)
+    found = run(cohort, tmp_path / "run", asked(encoder, privacy__min_count=5, rounds=1))
+    specific = {label: weight for label, weight in found["sequence"]["weights"].items() if label != "any"}
+    assert set(specific.values()) == {0.0}
+
+
+def test_an_encoder_that_does_not_fit_is_refused_and_leaves_nothing(
+    cohort: Cohort, encoder: Path, plain: Path, tmp_path: Path
+) -> None:
+    windows = tmp_path / "windows.safetensors"
+    config = ModelConfig(image_size=SIDE)
+    network = build_model(config, ICH, ImageKind.windows, seed=7)
+    write_saved(windows, network, task="ich", image=ImageKind.windows, config=config, facts={})
+    for path, sentence in (
+        (windows, "expected a model of task ich for images of kind hu, got one of ich for windows"),
+        (plain, "expected a model of single slices, got .*, which has a head over series already"),
+        (tmp_path / "none", "expected a finished run or a model file, got .*none"),
+    ):
+        with pytest.raises(ValueError, match=rf"sequence\.encoder: {sentence}"):
+            run(cohort, tmp_path / "run", asked(path))
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_its_own_encoder_and_no_other(cohort: Cohort, tmp_path: Path) -> None:
+    mine = written(tmp_path / "mine.safetensors")
+    killed(cohort, tmp_path / "run", asked(mine), 12)
+    written(mine, norm_momentum=0.2, dropout=0.3)  # the same weights under other settings are another encoder's file
+    network = build_model(ModelConfig(image_size=SIDE), ICH, ImageKind.hu, seed=8)
+    write_saved(mine, network, task="ich", image=ImageKind.hu, config=ModelConfig(image_size=SIDE), facts={})
+    with pytest.raises(ValueError, match="was begun with another encoder than the one in"):
+        run(cohort, tmp_path / "run", asked(mine, resume=True))
+    mine.unlink()
+    assert run(cohort, tmp_path / "run", asked(mine, resume=True))["status"] == "finished"
+
+
+def test_other_encoders_are_frozen_as_well(cohort: Cohort, tmp_path: Path) -> None:
+    """Of another network, and one whose sites kept BatchNorm of their own: said in a line."""
+    b0 = written(tmp_path / "b0.safetensors", name=ModelName.efficientnet_b0, pretrained=False, norm=Norm.local)
+    found = run(cohort, tmp_path / "run", asked(b0, rounds=1))
+    assert found["status"] == "finished"
+    warned = [event["text"] for event in events_of(tmp_path / "run") if event["event"] == "warning"]
+    assert warned == [
+        "sequence.encoder: each site kept BatchNorm of its own; features are made with the mean of theirs"
+    ]
+
+
+def test_a_wide_head_says_what_it_costs(cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
+    run(cohort, tmp_path / "run", asked(encoder, rounds=1, sequence__width=512, sequence__layers=1))
+    warned = [event["text"] for event in events_of(tmp_path / "run") if event["event"] == "warning"]
+    assert len(warned) == 1
+    assert "MB a round and site, more than 6" in warned[0]
+    moved = summary_of(tmp_path / "run")["sequence"]["head"]["bytes_a_round"]
+    assert f"moves {moved / 1e6:.1f} MB" in warned[0]
+
+
+def test_the_first_stage_is_told_nothing_of_the_second(cohort: Cohort) -> None:
+    """So that its messages are those of runs that knew no stage."""
+    told = json.loads(str(instruct(first_instructions(tiny_config(), cohort, None))["instructions"]))
+    assert "sequence" not in told
+    assert asdict(tiny_config())["stage"] == "slice"
+    assert tiny_config().model.image_size == SIZE
