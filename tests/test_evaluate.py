@@ -316,3 +316,16 @@ def test_a_folder_without_a_final_model_says_where_one_is(place: str) -> None:
         ValueError, match=rf"^model: no model\.safetensors in runs/gap, .* give model=runs/gap/{place}$"
     ):
         evaluated("model=runs/gap", "data.dicom=dicom")
+
+
+def test_a_label_that_a_site_does_not_annotate_is_left_out_of_its_scorecard(own_cohort: Cohort) -> None:
+    folder = own_cohort.site_folder("site-2")
+    facts = json.loads((folder / "site.json").read_text())
+    (folder / "site.json").write_text(json.dumps({**facts, "noise": {"unannotated": ["epidural"]}}))
+    model = write_tiny_model(Path("model.safetensors"))
+    main([f"model={model}", f"site={folder}", "part=train", "out=out"])
+    card = json.loads(Path("out/scorecard.json").read_text())
+    assert card["slices"] == len(pd.read_csv(folder / "index.csv").query("split == 'train'"))
+    assert set(card["slice"]["epidural"]["auroc"].values()) == {None}
+    assert card["slice"]["any"]["auroc"]["value"] is not None
+    assert pd.read_csv("out/predictions.csv")["label_epidural"].isna().all()

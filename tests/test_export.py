@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from dicom_files import write_tiny
 from saved_runs import write_tiny_model, write_tiny_run
 
@@ -19,7 +21,8 @@ from fl_rsna.command import RunFailed
 from fl_rsna.evaluate import main as evaluate
 from fl_rsna.export import main as export
 from fl_rsna.imaging.store import ImageKind, read_png, write_png
-from fl_rsna.learning.onnx_file import PACKAGES, random_images
+from fl_rsna.learning.onnx_file import PACKAGES, greatest_difference, random_images, write_onnx
+from fl_rsna.learning.saved import read_saved, write_saved
 from fl_rsna.task import ICH
 from fl_rsna.using.exporting import checked
 from fl_rsna.using.trained import trained_model
@@ -133,3 +136,21 @@ def test_a_run_folder_is_not_its_checkpoint(tmp_path: Path) -> None:
     assert trained_model(str(run)).summary["status"] == "finished"
     assert trained_model(str(run / "checkpoints" / "best.safetensors")).summary == {}
     assert trained_model("same.safetensors").run is None
+
+
+@pytest.mark.slow
+def test_a_model_of_an_under_sampled_run_is_exported_with_its_correction(tmp_path: Path) -> None:
+    """The file says what the model says, which is not what it learned."""
+    saved = read_saved(write_tiny_model(tmp_path / "model.safetensors"))
+    images = torch.from_numpy(random_images(saved, 3, seed=0))
+    found = {}
+    for kept in (1.0, 0.1):
+        config = replace(saved.config, kept_negatives=kept)
+        path = tmp_path / f"{kept}.safetensors"
+        write_saved(path, saved.network, task="ich", image=ImageKind.hu, config=config, facts={})
+        again = read_saved(path)
+        write_onnx(again, tmp_path / f"{kept}.onnx")
+        assert greatest_difference(again, tmp_path / f"{kept}.onnx", random_images(saved, 8, seed=1)) <= 1e-5
+        with torch.inference_mode():
+            found[kept] = again.network(images)
+    torch.testing.assert_close(found[0.1][:, 0], found[1.0][:, 0] + np.log(0.1))

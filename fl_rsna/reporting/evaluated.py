@@ -11,7 +11,7 @@ from rich.table import Table
 from fl_rsna.imaging.rejections import MEANING, Reason
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.sheets import counted
-from fl_rsna.reporting.tables import interval
+from fl_rsna.reporting.tables import UNKNOWN, interval
 
 CARD = "scorecard.json"
 EXAMS_SHOWN = 5
@@ -105,4 +105,6 @@ def _table(card: dict[str, Any]) -> Table:
 
 
 def _of(estimate: dict[str, Any]) -> str:
+    if estimate["positives"] is None:  # nobody annotates it there
+        return UNKNOWN
     return f"{estimate['positives']} of {estimate['positives'] + estimate['negatives']}"
