@@ -111,3 +111,26 @@ def _projected(point: Floats) -> Floats:
     excess = (np.cumsum(falling) - 1) / np.arange(1, len(point) + 1)
     nearest: Floats = np.maximum(point - excess[np.flatnonzero(falling > excess)[-1]], 0)
     return nearest
+
+
+def out_of_fold(
+    labels: NDArray[np.floating],
+    logits: NDArray[np.floating],
+    patients: NDArray[np.generic],
+    *,
+    seed: int,
+    folds: int = 5,
+) -> Floats:
+    """Logits [N, L] of the ensemble, each patient's at weights fitted on the patients of the other folds."""
+    names, member = np.unique(patients, return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(names))[member] % folds
+    found = np.empty(labels.shape)
+    for number in np.unique(fold):
+        here = fold == number
+        weights = convex_weights(
+            lambda at, others=~here: sums_at(labels[others], logits[:, others], at),  # type: ignore[misc]
+            models=len(logits),
+            labels=labels.shape[1],
+        )
+        found[here] = combined(logits[:, here], weights)
+    return found

@@ -28,12 +28,14 @@ FLAT = 1e-3  # log-odds: predictions that spread no more than this tell nothing 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """Prevalence [L] where the model learned and, as estimated, here; `low` and `high` [L] its 95% percentile interval.
+    """Prevalence [L] where the model learned, as most likely here with its 95% percentile interval, and to match to.
 
-    Where `known` [L] is false nothing could be estimated, `here` is `prior` and the interval NaN.
+    `here`, to match to, lies between the likely one and the prior. Where `known` [L] is false nothing could be estimated:
+    `here` is `prior`, the rest NaN.
     """
 
     prior: Floats
+    likely: Floats
     here: Floats
     low: Floats
     high: Floats
@@ -51,8 +53,8 @@ def estimate_shift(
 ) -> Shift:
     """From probabilities [N, L] that are calibrated where the prevalence is `prior` [L], strictly between 0 and 1.
 
-    The prior counts as much as the slices of WORTH patients: of a set of few patients little is believed, of thousands
-    all. Nothing is estimated from fewer than MIN_PATIENTS patients, nor for a label whose predictions are all alike. An
+    In what is matched to, the prior counts as much as the slices of WORTH patients: of a set of few patients little is
+    believed, of thousands all. Nothing is estimated from fewer than MIN_PATIENTS patients, nor for a label whose predictions are all alike. An
     estimate stays half a slice away from 0 and 1. The interval draws whole patients.
     """
     found, before = clipped(probabilities), np.asarray(prior, np.float64)
@@ -62,17 +64,19 @@ def estimate_shift(
     if kind is LabelKind.multi_class:
         known = np.full(len(before), known.all())
     worth = WORTH * len(found) / max(len(np.unique(patients)), 1)
-    here, low, high = before.copy(), np.full(len(before), np.nan), np.full(len(before), np.nan)
+    here, (likely, low, high) = before.copy(), np.full((3, len(before)), np.nan)
     match kind:
         case LabelKind.multi_label:
             for i in np.flatnonzero(known):
-                here[i] = _of_label(found[:, i], np.ones((1, len(found))), before[i], worth)[0]
+                once = np.ones((1, len(found)))
+                likely[i], here[i] = (_of_label(found[:, i], once, before[i], w)[0] for w in (0.0, worth))
                 drawn = _binned(found[:, i], patients, seed, resamples)
-                low[i], high[i] = np.quantile(_of_label(*drawn, before[i], worth), [TAIL, 1 - TAIL])
+                low[i], high[i] = np.quantile(_of_label(*drawn, before[i], 0.0), [TAIL, 1 - TAIL])
         case LabelKind.multi_class:
             if known.all():
-                here, low, high = _of_classes(found, before, patients, seed, resamples, worth)
-    return Shift(prior=before, here=here, low=low, high=high, known=known)
+                likely, low, high = _of_classes(found, before, patients, seed, resamples)
+                here = _classes_once(found, before, np.ones(len(found)), worth)
+    return Shift(prior=before, likely=likely, here=here, low=low, high=high, known=known)
 
 
 def matched(
@@ -129,14 +133,13 @@ def _binned(found: Floats, patients: NDArray[np.generic], seed: int, resamples: 
 
 
 def _of_classes(
-    found: Floats, prior: Floats, patients: NDArray[np.generic], seed: int, resamples: int, worth: float
+    found: Floats, prior: Floats, patients: NDArray[np.generic], seed: int, resamples: int
 ) -> tuple[Floats, Floats, Floats]:
     """Prevalences [C] of classes, which sum to 1, and their interval."""
     drawn = draw_patients(patients, seed=seed, resamples=min(resamples, 100))
-    here = _classes_once(found, prior, np.ones(len(found)), worth)
+    here = _classes_once(found, prior, np.ones(len(found)), 0.0)
     every = [
-        _classes_once(found, prior, weights[drawn.member], worth)
-        for weights in drawn.weights[:, 1:].T.astype(np.float64)
+        _classes_once(found, prior, weights[drawn.member], 0.0) for weights in drawn.weights[:, 1:].T.astype(np.float64)
     ]
     low, high = np.quantile(every, [TAIL, 1 - TAIL], axis=0)
     return here, low, high

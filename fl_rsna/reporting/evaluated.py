@@ -45,13 +45,13 @@ def say_evaluation(folder: Path) -> None:
 def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
     """How common labels seem to be here, which file assumes what, and how a federation would train for it."""
     table = Table(title="how common labels are: where the model learned, and here, estimated without labels")
-    for name in ("label", "model", "here [95%]"):
+    for name in ("label", "model", "here [95%]", "matched to"):
         table.add_column(name, justify="left" if name == "label" else "right")
     for label, of in shift["prevalence"].items():
-        known = "nothing to estimate it by: read safely in both"
+        known, to = "nothing to estimate it by", "read safely in both"
         if of["here"] is not None:
-            known = f"{of['here']:.4f} [{of['low']:.4f}, {of['high']:.4f}]"
-        table.add_row(label, "" if of["of_the_model"] is None else f"{of['of_the_model']:.4f}", escape(known))
+            known, to = f"{of['here']:.4f} [{of['low']:.4f}, {of['high']:.4f}]", f"{of['matched_to']:.4f}"
+        table.add_row(label, "" if of["of_the_model"] is None else f"{of['of_the_model']:.4f}", escape(known), to)
     console.print(table)
     for name, assumed in shift["assumes"].items():
         same = ", which is submission.csv" if name == "safe" else ""
@@ -61,6 +61,28 @@ def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
             console.print(f"{name}: log loss {escape(interval(found))}", soft_wrap=True)
     if shift["words"]:
         console.print(f"to train for this prevalence: {escape(shift['words'])}", soft_wrap=True)
+
+
+def say_ensemble(folder: Path) -> None:
+    """Print the weights of an ensemble's models, and how much of its gain was only fitted."""
+    record = json.loads((folder / "ensemble.json").read_text())
+    table = Table(title="weights of the models' logits")
+    table.add_column("model")
+    for label in record["weights"]:
+        table.add_column(label, justify="right")
+    for number, model in enumerate(record["models"]):
+        table.add_row(escape(model["file"]), *(f"{shares[number]:.2f}" for shares in record["weights"].values()))
+    console.print(table)
+    if (fitted := record["fitted_on_validation"]) is None:
+        console.print("weights are stated, not fitted: how good the ensemble is on validation slices is not known")
+        return
+    each = ", ".join(f"{loss:.4f}" for loss in fitted["log_loss_of_each"])
+    console.print(
+        f"log loss on {counted(fitted['slices'], 'validation slice')} of {counted(fitted['patients'], 'patient')}: models {each}; "
+        f"ensemble {fitted['log_loss']:.4f} on what its weights were fitted on, {fitted['log_loss_cross_validated']:.4f} "
+        "cross-validated over patients",
+        soft_wrap=True,
+    )
 
 
 def say_submissions(folder: Path) -> None:

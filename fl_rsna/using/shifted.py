@@ -4,7 +4,7 @@ The labels of what is scored have no part in either.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,7 @@ def readings(
     shift = estimate_shift(straight, prior, index[task.group_key].to_numpy(str), seed=seed)
     chosen = known & shift.known
     risky = np.where(chosen, matched(straight, shift.prior, shift.here), calibrated)
-    unknown = np.where(chosen, shift.here, np.nan)
-    of = Shift(prior=np.where(known, prior, np.nan), here=unknown, low=shift.low, high=shift.high, known=chosen)
+    of = replace(shift, prior=np.where(known, prior, np.nan), known=chosen)
     return Readings(safe=bounded(calibrated, task), risky=bounded(risky, task), shift=of)
 
 
@@ -94,9 +93,7 @@ def said_of(read: Readings, task: Task) -> dict[str, Any]:
         "prevalence": {
             label: {
                 "of_the_model": _plain(shift.prior[i]),
-                "here": _plain(shift.here[i]),
-                "low": _plain(shift.low[i]) if shift.known[i] else None,
-                "high": _plain(shift.high[i]) if shift.known[i] else None,
+                **{name: _plain(values[i]) if shift.known[i] else None for name, values in _estimated(shift).items()},
             }
             for i, label in enumerate(task.labels)
         },
@@ -112,6 +109,10 @@ def words_of(shift: Shift, task: Task) -> str | None:
     if task.union in shares:
         shares[str(task.union)] = max(shares.values())
     return "'match.prevalence={" + ", ".join(f"{label}: {share:.4g}" for label, share in shares.items()) + "}'"
+
+
+def _estimated(shift: Shift) -> dict[str, Floats]:
+    return {"here": shift.likely, "low": shift.low, "high": shift.high, "matched_to": shift.here}
 
 
 def _plain(value: float) -> float | None:

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from fl_rsna.learning.blend import WEIGHTS, blend_sums, blended, bounded, choose_weights
-from fl_rsna.learning.convex import combined, convex_weights, sums_at
+from fl_rsna.learning.convex import combined, convex_weights, out_of_fold, sums_at
 from fl_rsna.learning.smoothing import loss_sums
 from fl_rsna.task import ICH
 
@@ -98,3 +98,13 @@ def test_the_union_is_no_less_likely_than_any_other_label() -> None:
     found = bounded(np.array([[0.1, 0.2, 0.3, 0.1, 0.0, 0.2], [0.9, 0.2, 0.3, 0.1, 0.0, 0.2]]), ICH)
     assert found[:, 0] == pytest.approx([0.3, 0.9])
     assert found[:, 1:] == pytest.approx(np.array([[0.2, 0.3, 0.1, 0.0, 0.2]] * 2))
+
+
+def test_a_patients_own_slices_have_no_part_in_the_weights_of_its_fold() -> None:
+    labels, members = models(400)
+    patients = np.arange(400) // 4
+    before = out_of_fold(labels, members, patients, seed=0)
+    turned = labels.copy()
+    turned[:4] = 1 - turned[:4]
+    assert out_of_fold(turned, members, patients, seed=0)[:4] == pytest.approx(before[:4])
+    assert not np.allclose(out_of_fold(turned, members, patients, seed=0), before)

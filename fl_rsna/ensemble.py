@@ -1,0 +1,41 @@
+"""python -m fl_rsna.ensemble: what several saved models say of slices together, one by one and exam by exam.
+
+    python -m fl_rsna.ensemble models=[runs/a,runs/b] data.dicom=<folder, zip or CSV list>
+    python -m fl_rsna.ensemble models=[runs/a,runs/b] data.name=<prepared set> shift=true
+    python -m fl_rsna.ensemble models=[a.safetensors,b.safetensors] weights=[0.6,0.4] site=site_data/<cohort>/<site>
+
+models   two or more runs' folders or model files, of one task and kind of images
+weights  by default convex ones, a label at a time, of least log loss on the validation slices of the sites: the runs
+         must be simulated on one cohort, and their sites remember what each model said. equal, or a share for each
+         model, where that is not at hand, as between real machines
+out      the new folder, by default ensembles/<date-time>: all that evaluate writes, and ensemble.json
+
+data, site, part, shift, seed and the rest: as in python -m fl_rsna.evaluate. Research use, not for diagnosis.
+Exit codes: 0 done, 1 a model cannot score, 2 the request cannot be met (one sentence on stderr).
+"""
+
+import os
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
+
+from fl_rsna.command import ending
+from fl_rsna.reporting.display import Display
+from fl_rsna.reporting.evaluated import say_ensemble, say_evaluation
+from fl_rsna.using.ensemble_words import EnsembleConfig
+from fl_rsna.using.ensembling import ensemble
+from fl_rsna.using.words import read_words, typed_words
+
+
+def main(words: list[str]) -> None:
+    asked = read_words(EnsembleConfig, words, "ensemble")
+    with Display() as display:
+        out = ensemble(asked, display.step)
+    say_ensemble(out)
+    say_evaluation(out)
+
+
+if __name__ == "__main__":
+    said = typed_words("ensemble", __doc__)
+    ending(lambda: main(said))
+    sys.exit(0)
