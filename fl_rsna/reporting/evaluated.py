@@ -87,7 +87,10 @@ def say_ensemble(folder: Path) -> None:
 
 def say_submissions(folder: Path) -> None:
     """Where the submissions are that a run made, checked as Kaggle would."""
-    names = ", ".join(path.name for path in sorted(folder.glob("submission*.csv")))
+    found = [path.name for path in sorted(folder.glob("submission*.csv"))]
+    if len(found) == 1:
+        console.print("no safe and risky ones: the sites have too few positive exams to estimate how common labels are")
+    names = ", ".join(found)
     console.print(f"submissions, each image and label once: {names} in {folder}", soft_wrap=True)
 
 
