@@ -76,6 +76,15 @@ def test_a_run_that_fits_has_no_problem(cohort: Cohort, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # it wrote nothing
 
 
+def test_a_network_that_cannot_be_built_here_is_a_problem() -> None:
+    """Whatever stands in the way of timm, and with it: there is no network of that name."""
+    config = tiny_config(model__name=ModelName.timm, model__backbone="unheard_of", model__pretrained=False)
+    *before, last = check_run(config)
+    assert (last.what, last.state) == ("network", State.problem)
+    assert last.change
+    assert {check.what for check in before} == {"device", "cores"}
+
+
 @pytest.mark.slow
 def test_what_does_not_fit_says_a_batch_that_does() -> None:
     config = tiny_config(train__batch_size=1024, model__image_size=256, engine__workers=0)
