@@ -189,7 +189,7 @@ def test_withheld_counts_are_left_out_and_nobody_to_ask_is_refused(cohort: Cohor
         kept_of([of_counts(0)], ICH, 1.0, 0)
     config = tiny_config(train__sampling=Sampling.under)
     network = build_model(config.model, ICH, cohort.image, seed=0)
-    everyone = after_roll_call(first_instructions(config, cohort, network), [of_counts(10), of_counts(20)], ICH)
+    everyone = after_roll_call(first_instructions(config, cohort, None), [of_counts(10), of_counts(20)], ICH)
     assert everyone.kept == everyone.model.kept_negatives == 30 / 170
     assert by_own_counts(everyone, of_counts(10), ICH).kept == 10 / 90
     silent = by_own_counts(everyone, of_counts(None), ICH)
