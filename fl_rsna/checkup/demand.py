@@ -1,14 +1,17 @@
 """What a configured run will need of memory and disk. The constants are measured, and the code says where."""
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fl_rsna.choices import Averaging, Keep, StrategyName
+from fl_rsna.choices import Averaging, Keep, Stage, StrategyName
 from fl_rsna.config import DEMO, Config
+from fl_rsna.federation.encoder import model_of, named_encoder
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import ImageKind
-from fl_rsna.learning.footprint import Footprint, footprint
+from fl_rsna.learning.footprint import Footprint, footprint, head_bytes
+from fl_rsna.learning.sequence import HeadShape
 from fl_rsna.task import named_task
 
 MB, GB = 10**6, 10**9
@@ -42,7 +45,21 @@ class Memory:
 
 
 def footprint_of(config: Config) -> Footprint:
-    return footprint(config.model, config.train, named_task(config.data.task), config.data.image)
+    """Of the stage that needs most: in both the slice model's training, in the second alone its features, made as it scores.
+
+    There the head is what travels and is kept, and the memory it trains in is little against the encoder's. An encoder
+    that cannot be read is taken for the configured model.
+    """
+    task, own = named_task(config.data.task), config.sequence
+    if config.stage is not Stage.sequence:
+        return footprint(config.model, config.train, task, config.data.image)
+    with contextlib.suppress(ValueError):
+        config = replace(config, model=model_of(named_encoder(str(own.encoder))))
+    encoder = footprint(config.model, config.train, task, config.data.image)
+    shape = HeadShape(
+        head=own.head, width=own.width, layers=own.layers, dropout=own.dropout, features=encoder.features, labels=len(task.labels)
+    )  # fmt: skip
+    return replace(encoder, model=head_bytes(shape), training=encoder.scoring)
 
 
 def memory_needed(config: Config, found: Footprint, *, cuda: bool) -> Memory:
@@ -96,9 +113,17 @@ def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Di
     remembered = sites if config.strategy.name in AT_SITES else 0
     return Disk(
         prepared=0 if prepared.exists() else png + drawn,
-        sites=raw * config.model.image_size**2,  # images are links, the packed array is new
+        sites=raw * config.model.image_size**2 + _features(config, found, slices),  # images are links, the pack is new
         runs=found.model * (3 + rounds * (kept + remembered)) + 5 * MB,
     )
+
+
+def _features(config: Config, found: Footprint, slices: int) -> int:
+    """What a second stage keeps beside the packs: features in float16 and logits in float32, of every copy."""
+    if config.stage is Stage.slice:
+        return 0
+    labels = len(named_task(config.data.task).labels)
+    return slices * config.sequence.copies * (2 * found.features + 4 * labels)
 
 
 def slices_there(config: Config) -> int | None:

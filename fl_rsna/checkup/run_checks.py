@@ -10,8 +10,9 @@ from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, each, refused
 from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed, size
 from fl_rsna.checkup.machine import free_memory, taken_ports, usable_cores
-from fl_rsna.choices import Device, EngineName
+from fl_rsna.choices import Device, EngineName, Stage
 from fl_rsna.config import Config
+from fl_rsna.federation.encoder import named_encoder
 from fl_rsna.federation.engines.shared import MEMORY, ROOM
 from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.learning.footprint import Footprint
@@ -35,6 +36,8 @@ def check_run(config: Config) -> Iterator[Check]:
     yield from each("memory", lambda: check_memory(config, found))
     yield from each("shared memory", lambda: check_shared(config))
     yield from each("data", lambda: check_data(config))
+    if config.stage is Stage.sequence:
+        yield from each("sequence.encoder", lambda: check_encoder(config))
     yield from each("disk", lambda: check_disk(config, found))
     yield from each("run folder", lambda: check_run_folder(config))
     yield from each("ports", check_ports)
@@ -77,6 +80,7 @@ def check_memory(config: Config, footprint: Footprint) -> list[Check]:
     cuda, workers = _uses_cuda(config), _workers(config)
     needed, free = memory_needed(config, footprint, cuda=cuda), free_memory()
     of_model = f"{config.model.backbone or config.model.name.value} at {config.model.image_size} px, batch {config.train.batch_size}"
+    of_model = of_model if config.stage is not Stage.sequence else "the features of a slice model and a head on them"
     found = f"about {size(needed.total(workers))} for {max(1, workers)} workers with {of_model}; {size(free)} free"
     checks = [
         _compared("memory", needed.total(workers), free, found, lambda: _less(config, footprint, free, cuda=False))
@@ -119,6 +123,13 @@ def _less(config: Config, footprint: Footprint, room: int, *, cuda: bool) -> str
     if batch is not None:
         return f"train.batch_size={batch}{alone}"
     return "a smaller model, or model.image_size"
+
+
+def check_encoder(config: Config) -> list[Check]:
+    """The slice model under a second stage can be read. Raises ValueError when it cannot."""
+    saved = named_encoder(str(config.sequence.encoder))
+    found = f"{saved.config.name.value} at {saved.config.image_size} px, {saved.sha256[:12]}"
+    return [Check(what="sequence.encoder", state=ok, found=found)]
 
 
 def check_shared(config: Config) -> list[Check]:

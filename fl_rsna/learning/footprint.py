@@ -22,6 +22,7 @@ from fl_rsna.learning.local_rules import trained_parameters
 from fl_rsna.learning.loss import task_loss
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.rates import layer_rates
+from fl_rsna.learning.sequence import HeadShape, SeriesHead
 from fl_rsna.learning.train import EVALUATION_BATCH, make_optimizer, start_training
 from fl_rsna.task import Task
 
@@ -35,6 +36,7 @@ class Footprint:
     model: int  # parameters and buffers: what is sent, kept and folded
     training: int  # the peak of a training step: model, gradients, optimizer, activations
     scoring: int  # the peak of scoring a batch without gradients
+    features: int = 0  # numbers a slice that a head over series is given
 
 
 class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -75,7 +77,15 @@ def footprint(model: ModelConfig, train: TrainConfig, task: Task, image: ImageKi
         model=held,
         training=_training(network, model, train, task, image, held),
         scoring=_scoring(network, model, image, held),
+        features=network.head.in_features,
     )
+
+
+def head_bytes(shape: HeadShape) -> int:
+    """Of a head over series."""
+    with META:
+        head = SeriesHead(shape)
+    return sum(tensor.nbytes for tensor in head.state_dict().values())
 
 
 def _training(
