@@ -41,6 +41,7 @@ class Stage(StrEnum):
     slice = "slice"
     sequence = "sequence"  # a head over the series, on the features of a slice model that is there already
     both = "both"  # the slice model first, in <run>/slice, then the head on it
+    stacking = "stacking"  # a slice model a fold, then a second model on what each says of patients it never saw
 
 
 class HeadName(StrEnum):
@@ -193,6 +194,19 @@ class Keep(StrEnum):
 
     all = "all"  # any site's part in any round can be repeated: python -m fl_rsna.replay
     last = "last"  # what going on after a kill needs
+
+
+class Stacker(StrEnum):
+    """The second model of stage=stacking."""
+
+    xgboost = "xgboost"  # boosted trees, one set a label
+
+
+class Boosting(StrEnum):
+    """How boosted trees are federated, each by Flower's strategy of that name."""
+
+    bagging = "bagging"  # a round adds one tree of every site, at its share of the learning rate
+    cyclic = "cyclic"  # a round adds one tree of one site; sites take turns
 
 
 class Baseline(StrEnum):

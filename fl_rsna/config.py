@@ -8,6 +8,7 @@ from fl_rsna.choices import (
     Baseline,
     Correction,
     Crop,
+    Boosting,
     Device,
     EngineName,
     HeadName,
@@ -23,6 +24,7 @@ from fl_rsna.choices import (
     Sampling,
     Schedule,
     Select,
+    Stacker,
     Stage,
     StrategyName,
     Trainable,
@@ -181,6 +183,23 @@ class SequenceConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class StackingConfig:
+    """With stage=stacking: slice models that each leave out one fold of every site's patients, and a second model on them."""
+
+    folds: int = 3  # of every site's training patients; as many slice models
+    left_out: int | None = None  # with stage=slice: the fold, from 0, that every site leaves out; null is none
+    stacker: Stacker = Stacker.xgboost
+    rounds: int = 20  # of the second model
+    method: Boosting = Boosting.bagging
+    learning_rate: float = 0.3  # of a round's trees together
+    depth: int = 3  # of a tree
+    min_child_weight: float = 1.0  # sum of p (1 - p) of the slices in a leaf, at least
+    l2: float = 1.0
+    rows: float = 0.8  # share of the site's slices that a tree sees
+    columns: float = 0.5  # share of the features
+
+
+@dataclass(kw_only=True, slots=True)
 class StrategyConfig:
     name: StrategyName = StrategyName.fedavg
     fraction: float = 1.0  # of the sites, sampled each round
@@ -300,6 +319,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    stacking: StackingConfig = field(default_factory=StackingConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     faults: FaultsConfig = field(default_factory=FaultsConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)

@@ -28,6 +28,12 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("1 or more", lambda value: value >= 1, ("strategy.chosen", "faults.slowdown")),
     ("1 or more", lambda value: value >= 1, ("deploy.attempts",)),
     ("0 or more", lambda value: value >= 0, ("deploy.patience_s",)),
+    ("1 or more", lambda value: value >= 1, ("stacking.rounds",)),
+    ("2 to 10", lambda value: 2 <= value <= 10, ("stacking.folds",)),
+    ("1 to 8", lambda value: 1 <= value <= 8, ("stacking.depth",)),
+    ("0 or more", lambda value: value >= 0, ("stacking.min_child_weight", "stacking.l2")),
+    ("more than 0, up to 1", lambda value: 0 < value <= 1, ("stacking.learning_rate", "stacking.rows", "stacking.columns")),
+    ("0 or more, or null", lambda value: value >= 0, ("stacking.left_out",)),
     ("1 or more, or null", lambda value: value >= 1, ("train.local_steps", "train.patience")),
     ("0 or more", lambda value: value >= 0, ("strategy.malicious", "strategy.q", "strategy.mu", "strategy.personal", "strategy.adjustment")),
     ("0 or more", lambda value: value >= 0, ("network.latency_s", "network.step_s", "network.usd_per_gigabyte", "network.usd_per_hour")),
@@ -85,6 +91,7 @@ def check(config: Config) -> None:
     _check_network(config.network)
     _check_engine(config.engine)
     _check_tracking(config.tracking)
+    _check_stacking(config)
     _check_contradictions(config)
     _check_labels_learned(config)
     check_stage(config)
@@ -186,6 +193,24 @@ def _check_tracking(tracking: TrackingConfig) -> None:
     if not re.fullmatch(r"[\w.-]{1,128}", tracking.project, re.ASCII):
         raise ValueError(
             f"tracking.project: expected letters, digits, dots, dashes and underscores, got {tracking.project!r}"
+        )
+
+
+def _check_stacking(config: Config) -> None:
+    stacking, left_out = config.stacking, config.stacking.left_out
+    if left_out is not None and left_out >= stacking.folds:
+        raise ValueError(
+            f"stacking.left_out: expected 0 to {stacking.folds - 1} of {stacking.folds} folds, got {left_out}"
+        )
+    if config.stage is not Stage.stacking:
+        return
+    if left_out is not None:
+        raise ValueError(
+            f"stacking.left_out: expected null with stage=stacking, which leaves out every fold once, got {left_out}"
+        )
+    if config.baseline in (Baseline.local, Baseline.gap):
+        raise ValueError(
+            f"baseline: expected none or central with stage=stacking, got {config.baseline}; compare runs of their own"
         )
 
 
