@@ -6,9 +6,9 @@ from typing import Any
 from fl_rsna.choices import (
     Averaging,
     Baseline,
+    Boosting,
     Correction,
     Crop,
-    Boosting,
     Device,
     EngineName,
     HeadName,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Sampling, StrategyName
+from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Sampling, Stage, StrategyName
 from fl_rsna.cohort.noise import check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
@@ -207,10 +207,6 @@ def _check_stacking(config: Config) -> None:
     if left_out is not None:
         raise ValueError(
             f"stacking.left_out: expected null with stage=stacking, which leaves out every fold once, got {left_out}"
-        )
-    if config.baseline in (Baseline.local, Baseline.gap):
-        raise ValueError(
-            f"baseline: expected none or central with stage=stacking, got {config.baseline}; compare runs of their own"
         )
 
 

@@ -12,7 +12,6 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import sole_maker
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
-from fl_rsna.federation.baselines import run_alone
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.workers import workers_for
@@ -20,12 +19,12 @@ from fl_rsna.federation.heartbeat import no_old_beats
 from fl_rsna.federation.messages import phase_of
 from fl_rsna.federation.records import STATE
 from fl_rsna.federation.replies import BelowQuorum
-from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.federation.server_app import Story, make_server_app
+from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.trackers import check_packages, tracked
-from fl_rsna.runs import SLICE_STAGE, Listener, RunFolder, is_finished, start_run
+from fl_rsna.runs import FIRST_FOLD, SLICE_STAGE, Listener, RunFolder, is_finished, start_run
 from fl_rsna.stages import stages
 
 
@@ -53,14 +52,16 @@ def _run_stage(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Li
         if config.resume and is_finished(folder):
             return
         run = start_run(folder, config, cohort, str(choose_device(config.train.device)), listeners)
-        story = run_alone if config.baseline is Baseline.local else run_rounds
+        story = story_of(config)
         try:
             with no_old_beats(folder), tracked(run, config):
                 _run_engine(config, cohort, run, story)
         except (BelowQuorum, FloatingPointError) as error:
             raise RunFailed(f"{error}; see {folder / 'events.jsonl'}") from None
         except ValueError:
-            begun = (run.checkpoints / STATE).exists() or (folder / SLICE_STAGE).exists()
+            begun = (run.checkpoints / STATE).exists() or any(
+                (folder / name).exists() for name in (SLICE_STAGE, FIRST_FOLD)
+            )
             if not begun:  # refused at the roll call, before anything was trained
                 shutil.rmtree(folder)
             raise

@@ -59,6 +59,8 @@ MANIFEST = "manifest.json"  # what began a run, and when
 MODEL = "model.safetensors"  # the final one
 ENCODER = "encoder.safetensors"  # of a run of the second stage: the slice model under it
 SLICE_STAGE = "slice"  # folder of the first stage's run, where both were asked for
+FIRST_FOLD = "fold-1"  # folder of the first of a stacking's slice models
+STACKER = "stacker.json"  # of a stacking, whose slice models are the folds'
 
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
 
@@ -97,6 +99,10 @@ class RunFolder:
             file.flush()
             if kind not in OF_MANY:
                 os.fsync(file.fileno())
+        self.tell(kind, fields)
+
+    def tell(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Show an event to whoever listens, without writing it down."""
         for listener in self._listeners:
             listener(kind, fields)
 

@@ -25,5 +25,5 @@ def check_stage(config: Config) -> None:
         raise ValueError(
             f"baseline: expected none or central with stage={stage}, got {config.baseline}; every site alone has no second stage"
         )
-    if stage is not Stage.slice and named_task(config.data.task).kind is not LabelKind.multi_label:
+    if stage in (Stage.sequence, Stage.both) and named_task(config.data.task).kind is not LabelKind.multi_label:
         raise ValueError(f"stage: expected slice for classes, got {stage}: blends are chosen label by label")

@@ -16,7 +16,7 @@ def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
     Raises ValueError when sequence.encoder names no slice model.
     """
     match config.stage:
-        case Stage.slice:
+        case Stage.slice | Stage.stacking:  # a stacking's folds are runs inside it
             return [(config, folder)]
         case Stage.sequence:
             kept = folder / ENCODER

@@ -15,9 +15,8 @@ from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.cohort.whole import sole_maker
 from fl_rsna.compose import compose_config
 from fl_rsna.config import Config
-from fl_rsna.federation.baselines import run_alone
 from fl_rsna.federation.replies import BelowQuorum
-from fl_rsna.federation.rounds import run_rounds
+from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.trackers import tracked
@@ -57,9 +56,8 @@ def _play(grid: Grid, config: Config, cohort: Cohort, folder: Path) -> None:
 
 def act(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
     """Tell the story of the run, and write down what ended it: refused at the roll call, failed by name, or a fault of ours."""
-    story = run_alone if config.baseline is Baseline.local else run_rounds
     try:
-        story(grid, config, cohort, run)
+        story_of(config)(grid, config, cohort, run)
     except (BelowQuorum, FloatingPointError):
         raise  # written down where it happened
     except ValueError as error:

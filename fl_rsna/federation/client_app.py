@@ -18,7 +18,11 @@ from fl_rsna.federation.messages import (
     COUNTS,
     ENCODE,
     FEATURES,
+    GROW,
+    GROWN,
+    OUT_OF_FOLD,
     SCORECARD,
+    TREE_COUNTS,
     action_of,
     asked_of,
     read_instructions,
@@ -29,6 +33,7 @@ from fl_rsna.federation.site_encoding import encode, has_features, weigh
 from fl_rsna.federation.site_log import line_of, site_name
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
 from fl_rsna.federation.site_scoring import count, score
+from fl_rsna.federation.site_stacking import count_trees, grow_trees, keep_out_of_fold, validate_trees
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.process import settle_process
 
@@ -51,6 +56,10 @@ def make_client_app(locate: Callable[[Context], Place]) -> ClientApp:
     app.evaluate(action_of(FEATURES))(acting(has_features))
     app.evaluate(action_of(ENCODE))(acting(encode))
     app.evaluate(action_of(BLEND))(acting(weigh))
+    app.evaluate(action_of(OUT_OF_FOLD))(acting(keep_out_of_fold))
+    app.train(action_of(GROW))(acting(grow_trees))
+    app.evaluate(action_of(GROWN))(acting(validate_trees))
+    app.evaluate(action_of(TREE_COUNTS))(acting(count_trees))
     return app
 
 

@@ -32,6 +32,11 @@ class HeldOut:
         self._material = material_of(data, task, told)
         self._network = new_network(told, task, data.image)  # its weights are overwritten by every model scored
 
+    @property
+    def slices(self) -> pd.DataFrame:
+        """The index of the test slices."""
+        return self.data.index.iloc[self.rows].reset_index(drop=True)
+
     def probabilities(self, flat: FlatModel) -> NDArray[np.float32]:
         """[N, L] of the test slices, in the order of the site's index."""
         unflatten(flat, self._network)
@@ -39,7 +44,10 @@ class HeldOut:
 
     def curve_point(self, flat: FlatModel) -> dict[str, float | None]:
         """Log loss and AUROC a label, as one round's row has them; None where a label has one class only."""
-        found = self.probabilities(flat)
+        return self.point(self.probabilities(flat))
+
+    def point(self, found: NDArray[np.float32]) -> dict[str, float | None]:
+        """The same of probabilities [N, L]."""
         areas = {
             f"test_auroc_{label}": auroc(self.labels[:, i], found[:, i]) for i, label in enumerate(self.task.labels)
         }

@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
-from fl_rsna.config import FaultsConfig, ModelConfig, StrategyConfig, TrainConfig
+from fl_rsna.config import FaultsConfig, ModelConfig, StackingConfig, StrategyConfig, TrainConfig
 from fl_rsna.federation.scrubbing import Failure
 from fl_rsna.federation.sequence_told import SequenceTold
 from fl_rsna.federation.wire import decode, encode, pack, unpack
@@ -30,10 +30,14 @@ RECORDS: dict[str, type[Any]] = {
     "strategy": StrategyConfig,
     "faults": FaultsConfig,
     "sequence": SequenceTold,
+    "stacking": StackingConfig,
 }
 COUNTS, SCORECARD = f"{MessageType.EVALUATE}.counts", f"{MessageType.EVALUATE}.scorecard"  # of the final model
 FEATURES, ENCODE = f"{MessageType.EVALUATE}.features", f"{MessageType.EVALUATE}.encode"  # of the second stage, before
 BLEND = f"{MessageType.EVALUATE}.blend"  # and after its rounds
+OUT_OF_FOLD = f"{MessageType.EVALUATE}.out_of_fold"  # of a fold's final model, on the patients it never saw
+GROW, GROWN = f"{MessageType.TRAIN}.trees", f"{MessageType.EVALUATE}.trees"  # one more tree; validation of all
+TREE_COUNTS = f"{MessageType.EVALUATE}.tree_counts"  # as COUNTS
 RUN_ID = re.compile(r"[0-9a-f]{0,64}")
 INTEGERS = "integers"
 SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
@@ -64,6 +68,7 @@ class Instructions:
     min_count: int = 0  # no smaller count, but 0, leaves a site
     keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
     sequence: SequenceTold | None = None  # of the second stage: the model is a head on an encoder's features
+    stacking: StackingConfig | None = None  # where a fold of the training part is left out, or was
 
 
 def to_arrays(
@@ -90,15 +95,19 @@ def instruct(instructions: Instructions) -> ConfigRecord:
 def read_instructions(message: Message) -> Instructions:
     """Raises ValueError for a run id that could name another folder: at the site it names one."""
     told: dict[str, Any] = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)["instructions"]))
-    if not RUN_ID.fullmatch(str(told["run_id"])):
-        raise ValueError(
-            f"expected a run id of hexadecimal digits, got {told['run_id']!r}; the server is not one of ours"
-        )
+    checked_run(told["run_id"])
     for name, kind in RECORDS.items():
         told |= {name: typed(kind, told[name])} if told.get(name) is not None else {}
     told["precision_up"] = Precision(told["precision_up"])
     told["prior"], told["target"] = tuple(told["prior"]), tuple(told.get("target", ()))
     return Instructions(**told)
+
+
+def checked_run(name: object) -> str:
+    """A run id as it is sent; raises ValueError for one that could name another folder."""
+    if not RUN_ID.fullmatch(str(name)):
+        raise ValueError(f"expected a run id of hexadecimal digits, got {name!r}; the server is not one of ours")
+    return str(name)
 
 
 def reply_with(
@@ -142,6 +151,10 @@ def phase_of(message: Message) -> dict[str, Any]:
         FEATURES: "features",
         ENCODE: "encoding",
         BLEND: "blend",
+        OUT_OF_FOLD: "out of fold",
+        GROW: "trees",
+        GROWN: "validation",
+        TREE_COUNTS: "operating points",
     }.get(kind, kind)
     return {"round": int(group) if group else 0, "phase": phase}
 

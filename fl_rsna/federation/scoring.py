@@ -34,6 +34,7 @@ from fl_rsna.learning.validation import LOSS, SLICE, choose, choose_platt
 from fl_rsna.task import LabelKind, Task
 
 Sums = dict[str, NDArray[np.generic]]
+Recorder = Callable[[str], Callable[[SiteReply], None]]  # what is done with each site's reply, by the name of a phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,23 +70,24 @@ def score_at_sites(setting: Setting, progress: Progress, model: FlatModel) -> At
     return found
 
 
-def ask_sites(
-    setting: Setting, progress: Progress, model: FlatModel, record: Callable[[str], Callable[[SiteReply], None]]
-) -> AtSites:
+def ask_sites(setting: Setting, progress: Progress, model: FlatModel, record: Recorder) -> AtSites:
     """Ask every site for its counts under `model`, choose, and ask those that counted for their scorecards.
 
     `record` gives, for the name of a phase, what is done with each site's reply.
     """
-    round_, task = progress.round + 1, setting.test.task
+    round_ = progress.round + 1
     told = replace(setting.told, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
     messages, down = address(setting.sites, COUNTS, model, instruct(told), round_)
-    arriving = setting.deliver(messages)
+    return scored_by(setting, told, setting.sites, messages, down, record)
+
+
+def scored_by(
+    setting: Setting, told: Instructions, sites: list[Site], messages: list[Message], down: int, record: Recorder
+) -> AtSites:
+    """Send the messages that ask `sites` for their counts, each of `down` bytes, and go on from there as `ask_sites` says."""
+    task, arriving = setting.test.task, setting.deliver(messages)
     heard = hear(
-        setting.sites,
-        arriving,
-        lambda reply: read_sums(reply, task),
-        bytes_down=down,
-        on_reply=record("operating points"),
+        sites, arriving, lambda reply: read_sums(reply, task), bytes_down=down, on_reply=record("operating points")
     )
     replies, sums = [reply for reply, _ in heard], [found for _, found in heard if found is not None]
     if not sums:
@@ -93,7 +95,7 @@ def ask_sites(
     total, odds = added(sums), matching_odds(told.prior, told.target) if told.target else None
     points, counted = (
         choose(total, task),
-        [site for site, (_, found) in zip(setting.sites, heard, strict=True) if found is not None],
+        [site for site, (_, found) in zip(sites, heard, strict=True) if found is not None],
     )
     messages, down = _with_points(counted, told, points)
     arriving = setting.deliver(messages)

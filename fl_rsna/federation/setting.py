@@ -143,6 +143,7 @@ def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) 
         salt=secrets.token_hex(16),
         group_key=cohort.facts["disjoint"]["by"],
         min_count=config.privacy.min_count,
+        stacking=config.stacking if stacks(config) else None,
         keep_all=config.run.keep is Keep.all,
         sequence=None if encoder is None else encoder.told,
     )
@@ -153,15 +154,20 @@ def model_told(config: Config, encoder: Encoder | None) -> ModelConfig:
     return replace(config.model, weights=None) if encoder is None else model_of(encoder.saved)
 
 
-def announce(setting: Setting) -> None:
-    """Write down who takes part and what they hold."""
+def stacks(config: Config) -> bool:
+    """Whether folds of the sites' training parts matter to a run: to a stacking, or to the model of one of its folds."""
+    return config.stage is Stage.stacking or config.stacking.left_out is not None
+
+
+def announce(setting: Setting, rounds: int | None = None) -> None:
+    """Write down who takes part, what they hold and how many rounds there will be, as configured unless said."""
     test = counts(setting.test.data.index, setting.test.task)
     held = {**{site.name: site.counts for site in setting.sites}, TEST_SITE: test}
     facts = setting.cohort.facts
     known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
     unannotated = {site.name: sorted(site.unannotated) for site in setting.sites if site.unannotated}
     said = {"unannotated": unannotated} if unannotated else {}
-    setting.run.event("roll_call", sites=held, rounds=setting.config.rounds, **known, **said)
+    setting.run.event("roll_call", sites=held, rounds=rounds or setting.config.rounds, **known, **said)
 
 
 def check_enough(config: Config, names: list[str]) -> None:

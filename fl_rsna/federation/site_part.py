@@ -11,10 +11,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_rsna.choices import Precision
+from fl_rsna.choices import Precision, Stacker
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
+from fl_rsna.federation.counts_by_fold import counts_by_fold
 from fl_rsna.federation.disclosure import filled_up, rests_on_enough, shared_controls, shared_counts
 from fl_rsna.federation.faults import corrupted, fault_of
 from fl_rsna.federation.heartbeat import beating
@@ -32,9 +33,11 @@ from fl_rsna.federation.messages import (
 )
 from fl_rsna.federation.site_state import Memory, recall, remember
 from fl_rsna.federation.wire import decode, encode, unpack
+from fl_rsna.learning.boosting import xgboost
 from fl_rsna.learning.controls import Control, count_table
 from fl_rsna.learning.dataset import SiteData, open_for, open_pooled
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
+from fl_rsna.learning.folds import without_fold
 from fl_rsna.learning.metrics import auroc, log_loss
 from fl_rsna.learning.model import Classifier, personal_names
 from fl_rsna.learning.seeds import derive_seed
@@ -73,8 +76,7 @@ def roll_call(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     data = _open(told.model, place.folders, place.cache)
     task = named_task(TaskName(told.task))
-    train, exclusive = data.rows("train"), task.kind is LabelKind.multi_class
-    held = shared_counts(counts(data.index, task), told.min_count, exclusive=exclusive)
+    train = data.rows("train")
     tables = {
         control.value: shared_controls(
             count_table(data.index.iloc[train], np.nan_to_num(data.labels[train]), control), told.min_count
@@ -88,7 +90,7 @@ def roll_call(message: Message, place: Place) -> Message:
             "version": code_version(),
             "cohort_sha256": data.cohort_sha256,
             "task": data.task,
-            "counts": json.dumps(held),
+            "counts": json.dumps(_told_counts(data, task, told)),
             "controls": json.dumps(tables),
             "patients": filled_up(hashes, told.min_count),
             **({"unannotated": list(data.unannotated)} if data.unannotated else {}),
@@ -97,11 +99,22 @@ def roll_call(message: Message, place: Place) -> Message:
     return Message(RecordDict({SITE: answer}), reply_to=message)
 
 
+def _told_counts(data: SiteData, task: Task, told: Instructions) -> dict[str, object]:
+    """Counts of what is trained and validated on; a fold's are checked, too, where one is left out."""
+    exclusive = task.kind is LabelKind.multi_class
+    whole = shared_counts(counts(data.index, task), told.min_count, exclusive=exclusive)
+    if told.stacking is None:
+        return whole
+    if told.stacking.stacker is Stacker.xgboost:
+        xgboost()
+    return counts_by_fold(data, task, told.stacking, told.seed, told.min_count, whole)
+
+
 def train(message: Message, place: Place) -> Message:
     """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
     told = read_instructions(message)
     folder, device = place.memory / told.run_id, choose_device(told.train.device)
-    data = open_data(place, told.model)
+    data = trained_on(open_data(place, told.model), told)
     accepted = told.accepted.get(data.name, 0)
     memory = recall(folder, accepted)
     task, model = ready(message, data, told, memory)
@@ -227,6 +240,14 @@ def _open(model: ModelConfig, folders: tuple[Path, ...], cache: Path | None) -> 
         return open_for(model, folders[0], cache=cache)
     assert cache is None, "a pack is of one folder"
     return open_pooled(model, folders)
+
+
+def trained_on(data: SiteData, told: Instructions) -> SiteData:
+    """The site without the fold it is to leave out: no slice of it is in any part."""
+    if told.stacking is None or told.stacking.left_out is None:
+        return data
+    task = named_task(TaskName(told.task))
+    return without_fold(data, task, told.stacking.folds, told.stacking.left_out, told.seed)
 
 
 def open_data(place: Place, model: ModelConfig) -> SiteData:

@@ -38,8 +38,12 @@ def count(message: Message, place: Place) -> Message:
     task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
     rows = data.rows("validation")
     found = material_of(data, task, told).predict(model, rows)
-    table = prediction_table(data, rows, found, task)
-    path = final_predictions(place.memory, told.run_id)
+    return keep_and_count(message, place, told, prediction_table(data, rows, found, task))
+
+
+def keep_and_count(message: Message, place: Place, told: Instructions, table: pd.DataFrame) -> Message:
+    """Remember a final model's predictions and reply with what adds up over sites."""
+    task, path = named_task(TaskName(told.task)), final_predictions(place.memory, told.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         table.to_parquet(part, index=False)

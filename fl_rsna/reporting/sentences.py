@@ -41,6 +41,10 @@ def _sentence(event: Mapping[str, Any]) -> str:
             return f"stopped early after round {event['round']}: none was better than round {event['best_round']}"
         case "site_alone_done":
             return f"{event['site']} alone: its own model is done"
+        case "fold_start":
+            return f"fold {event['fold']} of {event['folds']}: a model that every site leaves it out of"
+        case "fold_end":
+            return f"fold {event['fold']} of {event['folds']}: its model is done"
         case "tracker_failed":
             return f"tracking with {event['tracker']} ended, the run goes on: {event['error']}"
         case "refused":
@@ -70,9 +74,10 @@ def round_line(row: Mapping[str, Any], rounds: int | None) -> str:
     headline = row["headline"]
     test = row[f"test_auroc_{headline}"]
     parts = [f"round {row['round']}" + ("" if rounds is None else f"/{rounds}")]
+    validation = row["validation_loss"]
     if row["train_loss"] is not None:
-        validation = row["validation_loss"]
         parts.append(f"train loss {row['train_loss']:.3f}")
+    if row["train_loss"] is not None or validation is not None:
         parts.append(f"validation loss {validation:.3f}" if validation is not None else "validation failed")
     parts.append(f"test AUROC {headline} {test:.3f}" if test is not None else f"test AUROC {headline} undefined")
     return ", ".join([*parts, f"{row['seconds']:.1f} s"])

@@ -9,7 +9,18 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl_rsna.federation.client_app import app_for_cohort
-from fl_rsna.federation.messages import BLEND, COUNTS, ENCODE, FEATURES, SCORECARD, action_of
+from fl_rsna.federation.messages import (
+    BLEND,
+    COUNTS,
+    ENCODE,
+    FEATURES,
+    GROW,
+    GROWN,
+    OUT_OF_FOLD,
+    SCORECARD,
+    TREE_COUNTS,
+    action_of,
+)
 
 
 def leave_pid(marks: Path, name: str, context: Context) -> None:
@@ -68,6 +79,22 @@ def app_that(tell: Callable[[str, Context], None], cohort: Path, memory: Path) -
     @app.evaluate(action_of(ENCODE))
     def _encode(message: Message, context: Context) -> Message:
         return told("encode", message, context)
+
+    @app.evaluate(action_of(OUT_OF_FOLD))
+    def _out_of_fold(message: Message, context: Context) -> Message:
+        return told("out of fold", message, context)
+
+    @app.train(action_of(GROW))
+    def _grow(message: Message, context: Context) -> Message:
+        return told("trees", message, context)
+
+    @app.evaluate(action_of(GROWN))
+    def _grown(message: Message, context: Context) -> Message:
+        return told("grown", message, context)
+
+    @app.evaluate(action_of(TREE_COUNTS))
+    def _tree_counts(message: Message, context: Context) -> Message:
+        return told("tree counts", message, context)
 
     @app.evaluate(action_of(BLEND))
     def _blend(message: Message, context: Context) -> Message:

@@ -1,0 +1,173 @@
+"""What a site does for a stacker: keeps what each fold's model says of patients it never saw, and grows trees on that.
+
+Predictions of single slices stay at the site, beside what else it remembers of each fold's run. What leaves it are trees,
+a loss a label, and the counts and scorecards every model's end has.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from fl_rsna.choices import Boosting
+from fl_rsna.cohort.whole import written_whole
+from fl_rsna.federation.disclosure import rests_on_enough
+from fl_rsna.federation.faults import FaultKind, SiteCrashed, fault_of
+from fl_rsna.federation.material import material_of
+from fl_rsna.federation.messages import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    Instructions,
+    checked_run,
+    read_instructions,
+    record_in,
+    reply_with,
+)
+from fl_rsna.federation.site_part import Place, open_data, ready
+from fl_rsna.federation.site_scoring import keep_and_count
+from fl_rsna.federation.site_state import recall
+from fl_rsna.federation.tree_wire import pack_trees, unpack_trees
+from fl_rsna.learning.boosting import grow
+from fl_rsna.learning.folds import fold_of
+from fl_rsna.learning.metrics import label_losses
+from fl_rsna.learning.predictions import LABEL, PROBABILITY, labels_in, prediction_table, probabilities_in
+from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.stack_features import feature_names, stack_features
+from fl_rsna.learning.trees import Floats, Forest, margins
+from fl_rsna.task import LabelKind, Task, TaskName, named_task
+
+STACK = "stack"  # beside the instructions: the folds' runs, and all training slices of the sites that are asked
+OUT_OF_FOLD = "out_of_fold.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a site can train and validate a stacker on: features [N, F], and the slices they are of."""
+
+    train: Floats
+    labels: Floats  # [N, L]
+    validation: Floats
+    table: pd.DataFrame  # of the validation slices, with the mean of the folds' probabilities
+
+
+def keep_out_of_fold(message: Message, place: Place) -> Message:
+    """Ask the model in the message, a fold's, about that fold's patients and the validation part; remember what it says."""
+    told = read_instructions(message)
+    assert told.stacking is not None
+    assert told.stacking.left_out is not None
+    data = open_data(place, told.model)
+    task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
+    strangers = np.flatnonzero(fold_of(data, task, told.stacking.folds, told.seed) == told.stacking.left_out)
+    rows = np.concatenate([strangers, data.rows("validation")])
+    found = material_of(data, task, told).predict(model, rows)
+    known = {f"{LABEL}{name}": data.labels[rows, i] for i, name in enumerate(task.labels)}  # NaN where nobody knows
+    table = prediction_table(data, rows, found, task)
+    table = table.assign(**known, stranger=np.arange(len(rows)) < len(strangers))
+    path = place.memory / told.run_id / OUT_OF_FOLD
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part:
+        table.to_parquet(part, index=False)
+    return reply_with(message, metrics={"num-examples": len(rows)})
+
+
+def grow_trees(message: Message, place: Place) -> Message:
+    """One more tree a label on the site's out-of-fold features; under cyclic the whole forests with it."""
+    told, asked = read_instructions(message), _asked(message)
+    assert told.stacking is not None
+    start, task, held = time.perf_counter(), named_task(TaskName(told.task)), _held(message, place, told)
+    name = open_data(place, told.model).name
+    if fault_of(told.faults, name, told.round) is FaultKind.crash:
+        raise SiteCrashed("told to crash by faults.sites")
+    share = len(held.train) / int(asked["slices"]) if told.stacking.method is Boosting.bagging else 1.0
+    forests, grown = _forests(message, held, task), dict[str, Forest]()
+    for i, label in enumerate(task.labels):
+        before = margins(forests[label], held.train, told.prior[i])
+        tree = grow(
+            held.train, held.labels[:, i], before, told.stacking, rate=told.stacking.learning_rate * share,
+            seed=derive_seed(told.seed, "tree", name, label, told.round), min_count=told.min_count,
+        )  # fmt: skip
+        grown[label] = [*(forests[label] if told.stacking.method is Boosting.cyclic else []), tree]
+    arrays = pack_trees(grown, held.train.shape[1], dict(zip(task.labels, told.prior, strict=True)))
+    metrics = {"num-examples": len(held.train), "steps": 1, "seconds": time.perf_counter() - start}
+    return Message(RecordDict({ARRAYS: arrays, METRICS: MetricRecord(dict(metrics))}), reply_to=message)
+
+
+def validate_trees(message: Message, place: Place) -> Message:
+    """Mean log loss of each label on the validation part; without labels that rest on too few under privacy.min_count."""
+    told = read_instructions(message)
+    task, held = named_task(TaskName(told.task)), _held(message, place, told)
+    labels = labels_in(held.table, task.labels)
+    found = stacked(_forests(message, held, task), held.validation, told.prior, task)
+    enough = rests_on_enough(labels, held.table[task.group_key].to_numpy(), told.min_count)
+    losses = label_losses(labels, found).mean(0)
+    known = {f"loss/{label}": float(losses[i]) for i, label in enumerate(task.labels) if enough[i]}
+    return reply_with(message, metrics={"num-examples": len(labels), **known})
+
+
+def count_trees(message: Message, place: Place) -> Message:
+    """As for a network: remember what the final trees say of the validation part, and reply with counts of it."""
+    told = read_instructions(message)
+    task, held = named_task(TaskName(told.task)), _held(message, place, told)
+    found = stacked(_forests(message, held, task), held.validation, told.prior, task)
+    table = held.table.assign(**{f"{PROBABILITY}{name}": found[:, i] for i, name in enumerate(task.labels)})
+    return keep_and_count(message, place, told, table)
+
+
+def stacked(forests: dict[str, Forest], features: Floats, prior: tuple[float, ...], task: Task) -> Floats:
+    """Probabilities [N, L] of every label's trees; of exclusive classes they add up to 1."""
+    logits = [margins(forests[label], features, prior[i]) for i, label in enumerate(task.labels)]
+    found = 1 / (1 + np.exp(-np.stack(logits, axis=1).astype(np.float64)))
+    if task.kind is LabelKind.multi_class:
+        found /= found.sum(1, keepdims=True)
+    return found.astype(np.float32)
+
+
+def mean_of(tables: list[pd.DataFrame], task: Task) -> NDArray[np.float32]:
+    """Mean probabilities [N, L] of the same slices."""
+    together = np.mean([probabilities_in(table, task.labels) for table in tables], axis=0)
+    return np.asarray(together, np.float32)
+
+
+def _asked(message: Message) -> dict[str, Any]:
+    return dict(json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[STACK])))
+
+
+def _forests(message: Message, held: Held, task: Task) -> dict[str, Forest]:
+    return unpack_trees(record_in(message.content, ARRAYS, ArrayRecord), task.labels, held.train.shape[1])
+
+
+def _held(message: Message, place: Place, told: Instructions) -> Held:
+    paths = tuple(place.memory / checked_run(run) / OUT_OF_FOLD for run in _asked(message)["runs"])
+    for number, path in enumerate(paths, 1):
+        if not path.exists():
+            raise ValueError(f"expected what the model of fold {number} says of this site's patients, got none; "
+                             "the site failed when it was asked")  # fmt: skip
+    return _read(paths, tuple(path.stat().st_mtime_ns for path in paths), told.task)
+
+
+@lru_cache(maxsize=64)
+def _read(paths: tuple[Path, ...], changed: tuple[int, ...], task_name: str) -> Held:
+    """Features of each training slice from the model that never saw its patient; of validation slices from all models' mean."""
+    task, tables = named_task(TaskName(task_name)), [pd.read_parquet(path) for path in paths]
+    own = pd.concat([table[table["stranger"]] for table in tables], ignore_index=True)
+    assert own["image_id"].is_unique, "a slice is in two folds"
+    shared = [table[~table["stranger"]].reset_index(drop=True) for table in tables]
+    assert all(table["image_id"].equals(shared[0]["image_id"]) for table in shared)
+    mean = mean_of(shared, task)
+    columns = {f"{PROBABILITY}{name}": mean[:, i] for i, name in enumerate(task.labels)}
+    held = Held(
+        train=stack_features(own, probabilities_in(own, task.labels)),
+        labels=labels_in(own, task.labels),
+        validation=stack_features(shared[0], mean),
+        table=shared[0].drop(columns="stranger").assign(**columns),
+    )
+    assert held.train.shape[1] == len(feature_names(task.labels))
+    return held

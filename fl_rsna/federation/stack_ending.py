@@ -1,0 +1,143 @@
+"""The end of a stacking: the trees of every label's best round, their scores, and what they gain over the folds' mean."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.whole import write_whole
+from fl_rsna.federation.ending import TEST, in_brief
+from fl_rsna.federation.fold_runs import FoldRun
+from fl_rsna.federation.messages import TREE_COUNTS
+from fl_rsna.federation.records import recorder
+from fl_rsna.federation.rollcall import summed_controls
+from fl_rsna.federation.scoring import AtSites, scored_by
+from fl_rsna.federation.tree_rounds import Forests, Stacking
+from fl_rsna.learning.metrics import compare_aurocs
+from fl_rsna.learning.paired_loss import compare_losses
+from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.learning.stack_features import feature_names
+from fl_rsna.learning.trees import to_json
+from fl_rsna.runs import SCORECARDS, STACKER
+
+
+def finish_stack(stacking: Stacking, folds: list[FoldRun]) -> None:
+    """Score the chosen trees at the sites and on the test site; write them, their predictions and summary.json."""
+    setting, progress = stacking.setting, stacking.progress
+    chosen, best = progress.chosen(), progress.best_rounds()
+    at_sites = _score_at_sites(stacking, chosen)
+    found, controls, seed = stacking.probabilities(chosen), summed_controls(setting.sites), setting.config.seed
+    scores = setting.test.scores(found, controls, seed, at_sites.points)
+    mean = setting.test.scores(stacking.mean, controls, seed, None)
+    setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
+    raw, model_bytes = _write(stacking, chosen, best)
+    shas = [str(fold.summary["model_sha256"]) for fold in folds]
+    sha256 = hashlib.sha256("\0".join([*shas, raw]).encode()).hexdigest()
+    setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
+    summary = {
+        **_facts(stacking, folds),
+        "model_sha256": sha256,
+        "selected_round": max(best.values()),
+        TEST: in_brief(scores),
+        "operating_points": at_sites.chosen(),
+        "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
+        "stacking": {
+            "stacker": setting.config.stacking.stacker.value,
+            "method": setting.config.stacking.method.value,
+            "features": stacking.test.shape[1],
+            "selected_rounds": best,
+            "model_bytes": model_bytes,
+            "folds": [_of_fold(fold) for fold in folds],
+            "mean_of_folds": in_brief(mean),
+            "against_mean_of_folds": compared(stacking, found),
+        },
+    }
+    setting.run.write_json("summary.json", summary)
+    setting.run.event(
+        "run_end", model_sha256=sha256, selected_round=summary["selected_round"], wall_s=summary["wall_s"]
+    )
+
+
+def compared(stacking: Stacking, found: NDArray[np.float32]) -> dict[str, Any]:
+    """The stacker minus the mean of the folds' models on the test site, paired over patients: log loss, and AUROC by label."""
+    test, seed = stacking.setting.test, stacking.setting.config.seed
+    labels, patients = test.labels, test.slices[test.task.group_key].to_numpy()
+    areas = {
+        label: compare_aurocs(
+            labels[:, i], found[:, i], [stacking.mean[:, i]], patients, seed=derive_seed(seed, "bootstrap", label)
+        ).difference
+        for i, label in enumerate(test.task.labels)
+    }
+    loss = compare_losses(
+        labels, found, stacking.mean, patients, task=test.task, seed=derive_seed(seed, "bootstrap", "log loss")
+    )
+    return {"log_loss": asdict(loss), "auroc": {label: asdict(area) for label, area in areas.items()}}
+
+
+def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
+    """As every run's end: written down as the round after the last; bytes and failures count."""
+    setting, progress, told = stacking.setting, stacking.progress, stacking.told
+    messages, down = stacking.messages(stacking.able, TREE_COUNTS, chosen, told)
+    found = scored_by(
+        setting, told, stacking.able, messages, down, lambda phase: recorder(setting.run, phase, told.round)
+    )
+    progress.bytes_down += sum(reply.bytes_down for reply in found.replies)
+    progress.bytes_up += sum(reply.bytes_up for reply in found.replies)
+    progress.failures += sum(bool(reply.error) for reply in found.replies)
+    return replace(found, asked=len(setting.sites))
+
+
+def _write(stacking: Stacking, chosen: Forests, best: dict[str, int]) -> tuple[str, int]:
+    """stacker.json, with each label's trees as XGBoost itself reads them; its text and size."""
+    setting, width = stacking.setting, stacking.test.shape[1]
+    priors = dict(zip(chosen, setting.told.prior, strict=True))
+    content = {
+        "task": setting.told.task,
+        "features": feature_names(setting.test.task.labels),
+        "prior": priors,
+        "selected_rounds": best,
+        "trees": {label: json.loads(to_json(forest, width, priors[label])) for label, forest in chosen.items()},
+    }
+    raw = json.dumps(content)
+    write_whole(setting.run.folder / STACKER, raw.encode())
+    return raw, len(raw.encode())
+
+
+def _of_fold(fold: FoldRun) -> dict[str, Any]:
+    kept = ("run_id", "model_sha256", "selected_round", "wall_s", "bytes_down", "bytes_up")
+    scores = fold.summary[TEST]
+    areas = {label: of["auroc"] for label, of in scores["slice"].items()}
+    return {"folder": fold.folder.name, **{name: fold.summary[name] for name in kept}, "log_loss": scores["log_loss"], "auroc": areas}  # fmt: skip
+
+
+def _facts(stacking: Stacking, folds: list[FoldRun]) -> dict[str, Any]:
+    """What is true of the run and not of its scores; times, bytes and failures are of all its parts together."""
+    setting, progress = stacking.setting, stacking.progress
+
+    def in_all(name: str, own: float) -> float:
+        return own + sum(float(fold.summary[name]) for fold in folds)
+
+    return {
+        "status": "finished",
+        "baseline": setting.config.baseline.value,
+        "stage": setting.config.stage.value,
+        "run_id": progress.run_id,
+        "rounds": progress.round,
+        "recalibrated": folds[0].summary["recalibrated"],
+        "selected_by": "validation loss",
+        "seed": setting.config.seed,
+        "task": setting.told.task,
+        "strategy": setting.config.strategy.name.value,
+        "engine": setting.config.engine.name.value,
+        "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
+        "leaky": setting.cohort.facts.get("leaky", False),
+        "wall_s": in_all("wall_s", progress.seconds),
+        "virtual_s": in_all("virtual_s", 0.0),
+        "usd": in_all("usd", 0.0),
+        "bytes_down": round(in_all("bytes_down", progress.bytes_down)),
+        "bytes_up": round(in_all("bytes_up", progress.bytes_up)),
+        "site_failures": round(in_all("site_failures", progress.failures)),
+    }
