@@ -189,14 +189,14 @@ class StackingConfig:
     folds: int = 3  # of every site's training patients; as many slice models
     left_out: int | None = None  # with stage=slice: the fold, from 0, that every site leaves out; null is none
     stacker: Stacker = Stacker.xgboost
-    rounds: int = 20  # of the second model
+    rounds: int = 40  # of the second model
     method: Boosting = Boosting.bagging
-    learning_rate: float = 0.3  # of a round's trees together
-    depth: int = 3  # of a tree
+    learning_rate: float = 0.1  # of a round's trees together
+    depth: int = 4  # of a tree
     min_child_weight: float = 1.0  # sum of p (1 - p) of the slices in a leaf, at least
     l2: float = 1.0
     rows: float = 0.8  # share of the site's slices that a tree sees
-    columns: float = 0.5  # share of the features
+    columns: float = 0.3  # share of the features
 
 
 @dataclass(kw_only=True, slots=True)
