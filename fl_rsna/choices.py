@@ -49,6 +49,7 @@ class HeadName(StrEnum):
 
     gru = "gru"  # a bidirectional GRU
     transformer = "transformer"
+    cnn = "cnn"  # convolutions over neighbouring slices
 
 
 class Norm(StrEnum):
@@ -200,6 +201,7 @@ class Stacker(StrEnum):
     """The second model of stage=stacking."""
 
     xgboost = "xgboost"  # boosted trees, one set a label
+    cnn = "cnn"  # convolutions over a series' logits, of sequence.width and so on, trained as any network
 
 
 class Boosting(StrEnum):

@@ -60,6 +60,7 @@ MODEL = "model.safetensors"  # the final one
 ENCODER = "encoder.safetensors"  # of a run of the second stage: the slice model under it
 SLICE_STAGE = "slice"  # folder of the first stage's run, where both were asked for
 FIRST_FOLD = "fold-1"  # folder of the first of a stacking's slice models
+STACK_NETWORK = "stacker.safetensors"  # of a stacking by a network
 STACKER = "stacker.json"  # of a stacking, whose slice models are the folds'
 
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one

@@ -100,6 +100,8 @@ def overrides(part: Config, name: str) -> str:
     if part.stage is Stage.sequence:
         encoder = str(Path(str(part.sequence.encoder)).resolve()).replace("'", "\\'")
         words += ["stage=sequence", f"sequence.encoder='{encoder}'"]
+    elif part.stage is Stage.stacking:
+        words += ["stage=stacking"]
     else:
         words += ["stage=slice"] if any(word.startswith("experiment=") for word in words) else []
     return shlex.join([*words, f"run.name={name}", "resume=true"])

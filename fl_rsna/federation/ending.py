@@ -1,6 +1,10 @@
 """The end of a run: which round's model is final, its scores on the test site, and what all of it took."""
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fl_rsna.choices import Select
 from fl_rsna.federation.network import money
@@ -13,10 +17,12 @@ from fl_rsna.federation.setting import Setting, prevalence_of
 from fl_rsna.federation.start import started_from
 from fl_rsna.federation.weighing import stage_summary, weighed, whole_network
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, model_sha256
-from fl_rsna.runs import SCORECARDS
+from fl_rsna.runs import MODEL, SCORECARDS, STACK_NETWORK
 
 BEST = "checkpoints/best.safetensors"
 TEST = "test_site"
+
+More = Callable[[dict[str, Any], NDArray[np.float32]], dict[str, Any]]
 
 
 def final_model(setting: Setting, progress: Progress) -> tuple[FlatModel, int]:
@@ -28,8 +34,11 @@ def _takes_last(setting: Setting, progress: Progress) -> bool:
     return setting.config.train.select is Select.last or progress.best_round == 0
 
 
-def finish(setting: Setting, progress: Progress) -> None:
-    """Score the selected model at the sites and on the test site; write it, its predictions and summary.json. Raises BelowQuorum."""
+def finish(setting: Setting, progress: Progress, more: More = lambda summary, found: {}) -> None:
+    """Score the selected model at the sites and on the test site; write it, its predictions and summary.json. Raises BelowQuorum.
+
+    `more` is what else the summary says, given itself and the test site's probabilities.
+    """
     final, selected = final_model(setting, progress)
     write_last(setting, progress)
     if is_recalibrated(setting):
@@ -42,7 +51,7 @@ def finish(setting: Setting, progress: Progress) -> None:
     network = whole_network(setting, final)
     sha256 = model_sha256(flatten(network), layout_sha256(network))
     facts = {"round": selected, "model_sha256": sha256, "prevalence": prevalence_of(setting), "platt": at_sites.lines()}
-    write_of(setting, final, "model.safetensors", facts)
+    write_of(setting, final, MODEL if setting.told.stack is None else STACK_NETWORK, facts)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     summary = {
         "status": "finished",
@@ -72,8 +81,11 @@ def finish(setting: Setting, progress: Progress) -> None:
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
         **({} if stages is None else {"sequence": stage_summary(setting, final, stages, progress)}),
     }
+    summary |= more(summary, found)
     setting.run.write_json("summary.json", summary)
-    setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])
+    setting.run.event(
+        "run_end", model_sha256=summary["model_sha256"], selected_round=selected, wall_s=summary["wall_s"]
+    )
 
 
 def in_brief(card: dict[str, Any]) -> dict[str, Any]:

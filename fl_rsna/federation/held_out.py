@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.federation.material import material_of, new_network
+from fl_rsna.federation.material import Material, material_of, new_network
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.learning.controls import Control, control_scores
 from fl_rsna.learning.dataset import SiteData
@@ -24,12 +24,12 @@ from fl_rsna.task import Task
 class HeldOut:
     """The test site's slices and a network to score models with."""
 
-    def __init__(self, data: SiteData, task: Task, told: Instructions) -> None:
+    def __init__(self, data: SiteData, task: Task, told: Instructions, material: Material | None = None) -> None:
         """Raises ValueError in the second stage when the encoder's features of it are not there."""
         self.data, self.task = data, task
         self.rows = data.rows("test")
         self.labels = data.labels[self.rows]
-        self._material = material_of(data, task, told)
+        self._material = material or material_of(data, task, told)
         self._network = new_network(told, task, data.image)  # its weights are overwritten by every model scored
 
     @property

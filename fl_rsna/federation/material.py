@@ -19,7 +19,10 @@ from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.disclosure import tells_positives
 from fl_rsna.federation.messages import Instructions, typed
+from fl_rsna.federation.out_of_fold import paths_of
 from fl_rsna.federation.sequence_told import SequenceTold, shape_of, views_told
+from fl_rsna.federation.stack_logits import alone, kept_logits
+from fl_rsna.federation.stack_told import stack_shape
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.encoded import open_encoded
@@ -42,9 +45,12 @@ class Material:
     predict: Callable[[nn.Module, Rows], NDArray[np.float32]]  # probabilities [len(rows), L] of these slices
 
 
-def material_of(data: SiteData, task: Task, told: Instructions) -> Material:
-    """Raises ValueError in the second stage when the encoder's features are not there."""
+def material_of(data: SiteData, task: Task, told: Instructions, memory: Path | None = None) -> Material:
+    """Raises ValueError in a second stage when the encoder's features, or the folds' predictions in `memory`, are not there."""
     device = choose_device(told.train.device)
+    if told.stack is not None:
+        assert memory is not None
+        return of_stack(data, task, told, kept_logits(data, task, paths_of(memory, told.stack.runs)), device)
     if told.sequence is None:
         return _of_slices(data, task, told, device)
     return _of_series(data, task, told, told.sequence, device)
@@ -83,15 +89,37 @@ def _of_series(data: SiteData, task: Task, told: Instructions, of: SequenceTold,
     return Material(lesson=lesson, predict=found)
 
 
+def of_stack(
+    data: SiteData, task: Task, told: Instructions, logits: NDArray[np.float32], device: torch.device
+) -> Material:
+    """A network along the series of the slices' logits [N, L]: a head whose slice model are the folds' models, without features."""
+    encoded = alone(logits, data.rows("train"))
+
+    def found(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
+        assert isinstance(model, SeriesHead)
+        return as_probabilities(head_logits(model, data.index, encoded, rows, device), task)
+
+    def lesson() -> Lesson:
+        return series_lesson(data, encoded, task, told.train, device, prior=told.prior, target=told.target)
+
+    return Material(lesson=lesson, predict=found)
+
+
 def network_of(told: Instructions, task: Task, image: ImageKind) -> nn.Module:
     """The network whose weights travel in a run's rounds; its own mean nothing, and the last slice model made is kept."""
-    return classifier(told.model, task, image) if told.sequence is None else new_network(told, task, image)
+    return (
+        classifier(told.model, task, image)
+        if told.sequence is None and told.stack is None
+        else new_network(told, task, image)
+    )
 
 
 def new_network(
     told: Instructions, task: Task, image: ImageKind, seed: int = 0, weights: Path | None = None
 ) -> nn.Module:
     """The same, made anew, with the weights of a seed, and those of a file where a slice model starts from one."""
+    if told.stack is not None:
+        return build_head(stack_shape(told.stack, task), seed=seed)
     if told.sequence is None:
         return build_model(told.model, task, image, seed=seed, weights=weights)
     return build_head(shape_of(told.sequence, task), seed=seed)

@@ -18,6 +18,7 @@ from fl_rsna.choices import Precision
 from fl_rsna.config import FaultsConfig, ModelConfig, StackingConfig, StrategyConfig, TrainConfig
 from fl_rsna.federation.scrubbing import Failure
 from fl_rsna.federation.sequence_told import SequenceTold
+from fl_rsna.federation.stack_told import StackTold
 from fl_rsna.federation.wire import decode, encode, pack, unpack
 from fl_rsna.learning.flat import FlatModel
 
@@ -31,6 +32,7 @@ RECORDS: dict[str, type[Any]] = {
     "faults": FaultsConfig,
     "sequence": SequenceTold,
     "stacking": StackingConfig,
+    "stack": StackTold,
 }
 COUNTS, SCORECARD = f"{MessageType.EVALUATE}.counts", f"{MessageType.EVALUATE}.scorecard"  # of the final model
 FEATURES, ENCODE = f"{MessageType.EVALUATE}.features", f"{MessageType.EVALUATE}.encode"  # of the second stage, before
@@ -69,6 +71,7 @@ class Instructions:
     keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
     sequence: SequenceTold | None = None  # of the second stage: the model is a head on an encoder's features
     stacking: StackingConfig | None = None  # where a fold of the training part is left out, or was
+    stack: StackTold | None = None  # the model is a network on what the folds' models say of slices
 
 
 def to_arrays(

@@ -126,7 +126,7 @@ def train(message: Message, place: Place) -> Message:
         part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
         with beating(place.heartbeat, data.name, told.round) as on_batch:
-            round_ = replace(_round(told, data, task, device, control), on_batch=on_batch)
+            round_ = replace(_round(told, data, task, device, control, place.memory), on_batch=on_batch)
             part = train_site(model, round_, memory)
     trained = flatten(model)
     exact = ~parameter_positions(model)
@@ -175,16 +175,16 @@ def evaluate(message: Message, place: Place) -> Message:
     data = open_data(place, told.model)
     memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0))
     task, model = ready(message, data, told, memory)
-    metrics = _scores(model, data, task, told)
+    metrics = _scores(model, data, task, told, place.memory)
     if PERSONAL in memory:
         unflatten(FlatModel(memory[PERSONAL], flatten(model).integers), model)
-        metrics |= {f"personal/{name}": value for name, value in _scores(model, data, task, told).items()}
+        metrics |= {f"personal/{name}": value for name, value in _scores(model, data, task, told, place.memory).items()}
     return reply_with(message, metrics={"num-examples": len(data.rows("validation")), **metrics})
 
 
-def _scores(model: nn.Module, data: SiteData, task: Task, told: Instructions) -> dict[str, float]:
+def _scores(model: nn.Module, data: SiteData, task: Task, told: Instructions, memory: Path) -> dict[str, float]:
     rows = data.rows("validation")
-    found = material_of(data, task, told).predict(model, rows)
+    found = material_of(data, task, told, memory).predict(model, rows)
     truth, known = data.labels[rows], ~np.isnan(data.labels[rows])
     enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], told.min_count)
     areas = {
@@ -201,10 +201,12 @@ def _control_in(message: Message) -> Vector | None:
     return unpack(arrays[SECOND]) if SECOND in arrays else None
 
 
-def _round(told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None) -> Round:
+def _round(
+    told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None, memory: Path
+) -> Round:
     return Round(
         data=data,
-        lesson=material_of(data, task, told).lesson(),
+        lesson=material_of(data, task, told, memory).lesson(),
         task=task,
         norm=told.model.norm,
         train=told.train,

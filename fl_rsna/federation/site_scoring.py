@@ -37,7 +37,7 @@ def count(message: Message, place: Place) -> Message:
     data = open_data(place, told.model)
     task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
     rows = data.rows("validation")
-    found = material_of(data, task, told).predict(model, rows)
+    found = material_of(data, task, told, place.memory).predict(model, rows)
     return keep_and_count(message, place, told, prediction_table(data, rows, found, task))
 
 

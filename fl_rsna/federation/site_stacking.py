@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from numpy.typing import NDArray
 
 from fl_rsna.choices import Boosting
 from fl_rsna.cohort.whole import written_whole
@@ -26,11 +25,11 @@ from fl_rsna.federation.messages import (
     CONFIG,
     METRICS,
     Instructions,
-    checked_run,
     read_instructions,
     record_in,
     reply_with,
 )
+from fl_rsna.federation.out_of_fold import OUT_OF_FOLD, STRANGER, paths_of, read_tables, with_probabilities
 from fl_rsna.federation.site_part import Place, open_data, ready
 from fl_rsna.federation.site_scoring import keep_and_count
 from fl_rsna.federation.site_state import recall
@@ -38,14 +37,13 @@ from fl_rsna.federation.tree_wire import pack_trees, unpack_trees
 from fl_rsna.learning.boosting import grow
 from fl_rsna.learning.folds import fold_of
 from fl_rsna.learning.metrics import label_losses
-from fl_rsna.learning.predictions import LABEL, PROBABILITY, labels_in, prediction_table, probabilities_in
+from fl_rsna.learning.predictions import LABEL, labels_in, prediction_table, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.stack_features import feature_names, stack_features
+from fl_rsna.learning.stack_features import stack_features
 from fl_rsna.learning.trees import Floats, Forest, margins
 from fl_rsna.task import LabelKind, Task, TaskName, named_task
 
 STACK = "stack"  # beside the instructions: the folds' runs, and all training slices of the sites that are asked
-OUT_OF_FOLD = "out_of_fold.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,7 @@ def keep_out_of_fold(message: Message, place: Place) -> Message:
     found = material_of(data, task, told).predict(model, rows)
     known = {f"{LABEL}{name}": data.labels[rows, i] for i, name in enumerate(task.labels)}  # NaN where nobody knows
     table = prediction_table(data, rows, found, task)
-    table = table.assign(**known, stranger=np.arange(len(rows)) < len(strangers))
+    table = table.assign(**known, **{STRANGER: np.arange(len(rows)) < len(strangers)})
     path = place.memory / told.run_id / OUT_OF_FOLD
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
@@ -107,9 +105,13 @@ def validate_trees(message: Message, place: Place) -> Message:
     labels = labels_in(held.table, task.labels)
     found = stacked(_forests(message, held, task), held.validation, told.prior, task)
     enough = rests_on_enough(labels, held.table[task.group_key].to_numpy(), told.min_count)
-    losses = label_losses(labels, found).mean(0)
-    known = {f"loss/{label}": float(losses[i]) for i, label in enumerate(task.labels) if enough[i]}
-    return reply_with(message, metrics={"num-examples": len(labels), **known})
+    losses, known = label_losses(labels, found), ~np.isnan(labels)
+    told_losses = {
+        f"loss/{label}": float(losses[known[:, i], i].mean())
+        for i, label in enumerate(task.labels)
+        if enough[i] and known[:, i].any()
+    }
+    return reply_with(message, metrics={"num-examples": len(labels), **told_losses})
 
 
 def count_trees(message: Message, place: Place) -> Message:
@@ -117,8 +119,7 @@ def count_trees(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     task, held = named_task(TaskName(told.task)), _held(message, place, told)
     found = stacked(_forests(message, held, task), held.validation, told.prior, task)
-    table = held.table.assign(**{f"{PROBABILITY}{name}": found[:, i] for i, name in enumerate(task.labels)})
-    return keep_and_count(message, place, told, table)
+    return keep_and_count(message, place, told, with_probabilities(held.table, found, task))
 
 
 def stacked(forests: dict[str, Forest], features: Floats, prior: tuple[float, ...], task: Task) -> Floats:
@@ -130,12 +131,6 @@ def stacked(forests: dict[str, Forest], features: Floats, prior: tuple[float, ..
     return found.astype(np.float32)
 
 
-def mean_of(tables: list[pd.DataFrame], task: Task) -> NDArray[np.float32]:
-    """Mean probabilities [N, L] of the same slices."""
-    together = np.mean([probabilities_in(table, task.labels) for table in tables], axis=0)
-    return np.asarray(together, np.float32)
-
-
 def _asked(message: Message) -> dict[str, Any]:
     return dict(json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[STACK])))
 
@@ -145,29 +140,18 @@ def _forests(message: Message, held: Held, task: Task) -> dict[str, Forest]:
 
 
 def _held(message: Message, place: Place, told: Instructions) -> Held:
-    paths = tuple(place.memory / checked_run(run) / OUT_OF_FOLD for run in _asked(message)["runs"])
-    for number, path in enumerate(paths, 1):
-        if not path.exists():
-            raise ValueError(f"expected what the model of fold {number} says of this site's patients, got none; "
-                             "the site failed when it was asked")  # fmt: skip
+    paths = paths_of(place.memory, _asked(message)["runs"])
     return _read(paths, tuple(path.stat().st_mtime_ns for path in paths), told.task)
 
 
 @lru_cache(maxsize=64)
 def _read(paths: tuple[Path, ...], changed: tuple[int, ...], task_name: str) -> Held:
-    """Features of each training slice from the model that never saw its patient; of validation slices from all models' mean."""
-    task, tables = named_task(TaskName(task_name)), [pd.read_parquet(path) for path in paths]
-    own = pd.concat([table[table["stranger"]] for table in tables], ignore_index=True)
-    assert own["image_id"].is_unique, "a slice is in two folds"
-    shared = [table[~table["stranger"]].reset_index(drop=True) for table in tables]
-    assert all(table["image_id"].equals(shared[0]["image_id"]) for table in shared)
-    mean = mean_of(shared, task)
-    columns = {f"{PROBABILITY}{name}": mean[:, i] for i, name in enumerate(task.labels)}
-    held = Held(
+    """Kept between messages until a file changes."""
+    task = named_task(TaskName(task_name))
+    own, others = read_tables(paths, task)
+    return Held(
         train=stack_features(own, probabilities_in(own, task.labels)),
         labels=labels_in(own, task.labels),
-        validation=stack_features(shared[0], mean),
-        table=shared[0].drop(columns="stranger").assign(**columns),
+        validation=stack_features(others, probabilities_in(others, task.labels)),
+        table=others,
     )
-    assert held.train.shape[1] == len(feature_names(task.labels))
-    return held

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.federation.ending import TEST, in_brief
 from fl_rsna.federation.fold_runs import FoldRun
+from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import TREE_COUNTS
 from fl_rsna.federation.records import recorder
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import AtSites, scored_by
+from fl_rsna.federation.setting import Setting
 from fl_rsna.federation.tree_rounds import Forests, Stacking
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.paired_loss import compare_losses
@@ -23,57 +25,78 @@ from fl_rsna.learning.stack_features import feature_names
 from fl_rsna.learning.trees import to_json
 from fl_rsna.runs import SCORECARDS, STACKER
 
+SUMS = (
+    "wall_s",
+    "virtual_s",
+    "usd",
+    "bytes_down",
+    "bytes_up",
+    "site_failures",
+)  # over the folds' runs and the stacker's
 
-def finish_stack(stacking: Stacking, folds: list[FoldRun]) -> None:
+
+def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     """Score the chosen trees at the sites and on the test site; write them, their predictions and summary.json."""
     setting, progress = stacking.setting, stacking.progress
     chosen, best = progress.chosen(), progress.best_rounds()
     at_sites = _score_at_sites(stacking, chosen)
-    found, controls, seed = stacking.probabilities(chosen), summed_controls(setting.sites), setting.config.seed
-    scores = setting.test.scores(found, controls, seed, at_sites.points)
-    mean = setting.test.scores(stacking.mean, controls, seed, None)
+    found, seed = stacking.probabilities(chosen), setting.config.seed
+    scores = setting.test.scores(found, summed_controls(setting.sites), seed, at_sites.points)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
-    raw, model_bytes = _write(stacking, chosen, best)
-    shas = [str(fold.summary["model_sha256"]) for fold in folds]
-    sha256 = hashlib.sha256("\0".join([*shas, raw]).encode()).hexdigest()
+    raw = _write(stacking, chosen, best)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
+    own = {
+        "stacker": setting.config.stacking.stacker.value,
+        "method": setting.config.stacking.method.value,
+        "features": stacking.test.shape[1],
+        "selected_rounds": best,
+        "model_bytes": len(raw),
+    }
     summary = {
-        **_facts(stacking, folds),
-        "model_sha256": sha256,
+        **_facts(stacking),
+        "model_sha256": hashlib.sha256(raw).hexdigest(),
         "selected_round": max(best.values()),
         TEST: in_brief(scores),
         "operating_points": at_sites.chosen(),
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
-        "stacking": {
-            "stacker": setting.config.stacking.stacker.value,
-            "method": setting.config.stacking.method.value,
-            "features": stacking.test.shape[1],
-            "selected_rounds": best,
-            "model_bytes": model_bytes,
-            "folds": [_of_fold(fold) for fold in folds],
-            "mean_of_folds": in_brief(mean),
-            "against_mean_of_folds": compared(stacking, found),
-        },
+        "stacking": {**own, **stack_summary(setting, folds, found, stacking.mean)},
     }
+    summary |= of_all_parts(summary, folds)
     setting.run.write_json("summary.json", summary)
-    setting.run.event(
-        "run_end", model_sha256=sha256, selected_round=summary["selected_round"], wall_s=summary["wall_s"]
-    )
+    sha256, selected = summary["model_sha256"], summary["selected_round"]
+    setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])
 
 
-def compared(stacking: Stacking, found: NDArray[np.float32]) -> dict[str, Any]:
-    """The stacker minus the mean of the folds' models on the test site, paired over patients: log loss, and AUROC by label."""
-    test, seed = stacking.setting.test, stacking.setting.config.seed
+def of_all_parts(summary: dict[str, Any], folds: list[FoldRun]) -> dict[str, Any]:
+    """Of a stacker's own summary what is of the folds, too: times, bytes, failures, and the hash of the whole model."""
+    shas = [str(fold.summary["model_sha256"]) for fold in folds]
+    sums = {name: summary[name] + sum(fold.summary[name] for fold in folds) for name in SUMS}
+    return {**sums, "model_sha256": hashlib.sha256("".join([*shas, summary["model_sha256"]]).encode()).hexdigest()}
+
+
+def stack_summary(
+    setting: Setting, folds: list[FoldRun], found: NDArray[np.float32], mean: NDArray[np.float32]
+) -> dict[str, Any]:
+    """What summary.json says of the parts, and of the stacker against the mean of the folds' models on the test site."""
+    scores = setting.test.scores(mean, summed_controls(setting.sites), setting.config.seed, None)
+    return {
+        "folds": [_of_fold(fold) for fold in folds],
+        "mean_of_folds": in_brief(scores),
+        "against_mean_of_folds": compared(setting.test, found, mean, setting.config.seed),
+    }
+
+
+def compared(test: HeldOut, found: NDArray[np.float32], mean: NDArray[np.float32], seed: int) -> dict[str, Any]:
+    """The stacker minus the mean of the folds' models, paired over patients: log loss, and AUROC by label."""
     labels, patients = test.labels, test.slices[test.task.group_key].to_numpy()
     areas = {
         label: compare_aurocs(
-            labels[:, i], found[:, i], [stacking.mean[:, i]], patients, seed=derive_seed(seed, "bootstrap", label)
+            labels[:, i], found[:, i], [mean[:, i]], patients, seed=derive_seed(seed, "bootstrap", label)
         ).difference
         for i, label in enumerate(test.task.labels)
     }
-    loss = compare_losses(
-        labels, found, stacking.mean, patients, task=test.task, seed=derive_seed(seed, "bootstrap", "log loss")
-    )
+    loss_seed = derive_seed(seed, "bootstrap", "log loss")
+    loss = compare_losses(labels, found, mean, patients, task=test.task, seed=loss_seed)
     return {"log_loss": asdict(loss), "auroc": {label: asdict(area) for label, area in areas.items()}}
 
 
@@ -90,8 +113,8 @@ def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
     return replace(found, asked=len(setting.sites))
 
 
-def _write(stacking: Stacking, chosen: Forests, best: dict[str, int]) -> tuple[str, int]:
-    """stacker.json, with each label's trees as XGBoost itself reads them; its text and size."""
+def _write(stacking: Stacking, chosen: Forests, best: dict[str, int]) -> bytes:
+    """stacker.json, with each label's trees as XGBoost itself reads them; what is in it."""
     setting, width = stacking.setting, stacking.test.shape[1]
     priors = dict(zip(chosen, setting.told.prior, strict=True))
     content = {
@@ -101,32 +124,28 @@ def _write(stacking: Stacking, chosen: Forests, best: dict[str, int]) -> tuple[s
         "selected_rounds": best,
         "trees": {label: json.loads(to_json(forest, width, priors[label])) for label, forest in chosen.items()},
     }
-    raw = json.dumps(content)
-    write_whole(setting.run.folder / STACKER, raw.encode())
-    return raw, len(raw.encode())
+    raw = json.dumps(content).encode()
+    write_whole(setting.run.folder / STACKER, raw)
+    return raw
 
 
 def _of_fold(fold: FoldRun) -> dict[str, Any]:
-    kept = ("run_id", "model_sha256", "selected_round", "wall_s", "bytes_down", "bytes_up")
-    scores = fold.summary[TEST]
+    kept = ("run_id", "model_sha256", "selected_round", *SUMS)
+    scores, own = fold.summary[TEST], {name: fold.summary[name] for name in kept}
     areas = {label: of["auroc"] for label, of in scores["slice"].items()}
-    return {"folder": fold.folder.name, **{name: fold.summary[name] for name in kept}, "log_loss": scores["log_loss"], "auroc": areas}  # fmt: skip
+    return {"folder": fold.folder.name, **own, "log_loss": scores["log_loss"], "auroc": areas}
 
 
-def _facts(stacking: Stacking, folds: list[FoldRun]) -> dict[str, Any]:
-    """What is true of the run and not of its scores; times, bytes and failures are of all its parts together."""
+def _facts(stacking: Stacking) -> dict[str, Any]:
+    """What is true of the stacker's rounds and not of its scores."""
     setting, progress = stacking.setting, stacking.progress
-
-    def in_all(name: str, own: float) -> float:
-        return own + sum(float(fold.summary[name]) for fold in folds)
-
     return {
         "status": "finished",
         "baseline": setting.config.baseline.value,
         "stage": setting.config.stage.value,
         "run_id": progress.run_id,
         "rounds": progress.round,
-        "recalibrated": folds[0].summary["recalibrated"],
+        "recalibrated": False,
         "selected_by": "validation loss",
         "seed": setting.config.seed,
         "task": setting.told.task,
@@ -134,10 +153,10 @@ def _facts(stacking: Stacking, folds: list[FoldRun]) -> dict[str, Any]:
         "engine": setting.config.engine.name.value,
         "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
         "leaky": setting.cohort.facts.get("leaky", False),
-        "wall_s": in_all("wall_s", progress.seconds),
-        "virtual_s": in_all("virtual_s", 0.0),
-        "usd": in_all("usd", 0.0),
-        "bytes_down": round(in_all("bytes_down", progress.bytes_down)),
-        "bytes_up": round(in_all("bytes_up", progress.bytes_up)),
-        "site_failures": round(in_all("site_failures", progress.failures)),
+        "wall_s": progress.seconds,
+        "virtual_s": 0.0,
+        "usd": 0.0,
+        "bytes_down": progress.bytes_down,
+        "bytes_up": progress.bytes_up,
+        "site_failures": progress.failures,
     }

@@ -62,6 +62,8 @@ class SeriesHead(nn.Module):
                 self.context: nn.Module = Recurrent(width, shape.layers, shape.dropout)
             case HeadName.transformer:
                 self.context = Attention(width, shape.layers, shape.dropout)
+            case HeadName.cnn:
+                self.context = Convolution(width, shape.layers, shape.dropout)
         self.norm_out = nn.LayerNorm(width)
         self.dropout = nn.Dropout(shape.dropout)
         self.out = nn.Linear(width, shape.labels)
@@ -116,6 +118,25 @@ class Attention(nn.Module):
         where = waves(seen.shape[1], seen.shape[2], seen.device)
         found: torch.Tensor = self.layers(seen + where, src_key_padding_mask=~batch.mask)
         return found
+
+
+class Convolution(nn.Module):
+    """Convolutions over 3 slices, each layer twice as far apart, normalised slice by slice; beyond a series there is nothing."""
+
+    def __init__(self, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            nn.Conv1d(width, width, 3, padding=2**apart, dilation=2**apart) for apart in range(layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, seen: torch.Tensor, batch: SeriesBatch) -> torch.Tensor:
+        nowhere = ~batch.mask[..., None]
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            there = norm(seen).masked_fill(nowhere, 0.0)
+            seen = seen + self.dropout(nn.functional.gelu(layer(there.transpose(1, 2)).transpose(1, 2)))
+        return seen
 
 
 def waves(length: int, width: int, device: torch.device) -> torch.Tensor:

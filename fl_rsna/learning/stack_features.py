@@ -24,12 +24,17 @@ def stack_features(index: pd.DataFrame, probabilities: NDArray[np.floating]) -> 
     `index` needs series_id and rank, and patient_id where a series' name is not its own. Beyond the ends of a series its
     last slice stands in, also inside the windows.
     """
-    clipped = np.clip(probabilities.astype(np.float64), 1e-9, 1 - 1e-9)
-    logits = np.clip(np.log(clipped / (1 - clipped)), -LOGIT, LOGIT)
+    logits = clipped_logits(probabilities)
     found = np.empty((len(index), len(feature_names([""] * logits.shape[1]))), np.float32)
     for rows in in_order(index):
         found[rows] = _of_series(logits[rows])
     return np.asarray(np.rint(found * GRID) / GRID, np.float32)
+
+
+def clipped_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logits of [N, L], at most LOGIT on either side of 0."""
+    clipped = np.clip(probabilities.astype(np.float64), 1e-9, 1 - 1e-9)
+    return np.clip(np.log(clipped / (1 - clipped)), -LOGIT, LOGIT)
 
 
 def in_order(index: pd.DataFrame) -> list[NDArray[np.intp]]:

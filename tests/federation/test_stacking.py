@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import pandas as pd
 import pytest
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import Boosting, Stage
-from fl_rsna.cohort.sites import Cohort, read_cohort
+from fl_rsna.choices import Boosting, Stacker, Stage, StrategyName
+from fl_rsna.cohort.sites import Cohort, counts, read_cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.federation.counts_by_fold import counts_by_fold
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.messages import instruct
+from fl_rsna.federation.out_of_fold import OUT_OF_FOLD
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.setting import first_instructions
-from fl_rsna.federation.site_stacking import OUT_OF_FOLD, _read
+from fl_rsna.federation.site_stacking import _read
 from fl_rsna.federation.stories import story_of
 from fl_rsna.imaging.store import read_png, write_png
 from fl_rsna.learning.dataset import open_site
@@ -155,6 +158,41 @@ def test_sites_take_turns_and_a_lost_turn_adds_no_tree(two: Cohort, whole: Path,
     assert run(two, with_folds(whole, tmp_path / "run"), config)["site_failures"] == 1
     state = json.loads((tmp_path / "run" / "checkpoints" / "stacker.json").read_text())
     assert (state["sizes"], state["lost"]) == ([1, 1, 2], [False, True, False])
+
+
+@pytest.mark.parametrize("strategy", [StrategyName.fedavg, StrategyName.scaffold])
+def test_a_network_stacks_as_any_network_is_trained(
+    two: Cohort, whole: Path, tmp_path: Path, strategy: StrategyName
+) -> None:
+    """It starts as the mean of the folds' models, in whose place it is; an ended run goes on to the same model."""
+    small = {"sequence__width": 8, "sequence__rounds": 2, "strategy__name": strategy, "resume": True}
+    config = settings(stacking__stacker=Stacker.cnn, **small)
+    found = run(two, with_folds(whole, tmp_path / "run"), config)
+    rounds = pd.read_csv(tmp_path / "run" / "rounds.csv")
+    assert rounds["test_loss"][0] == pytest.approx(found["stacking"]["mean_of_folds"]["log_loss"], rel=1e-4)
+    assert rounds["train_loss"][1:].notna().all()
+    assert found["rounds"] == 2
+    assert (tmp_path / "run" / "stacker.safetensors").exists()
+    with pytest.raises(Stopped):
+        run(two, with_folds(whole, tmp_path / "ended"), config, stop_at="round_end 1")
+    assert run(two, tmp_path / "ended", config)["model_sha256"] == found["model_sha256"]
+
+
+def test_under_min_count_no_fold_of_few_is_told(two: Cohort, whole: Path, tmp_path: Path) -> None:
+    """With 3, what a fold has 1 or 2 of is withheld in every fold; a site whose folds have fewer than 40 slices stays out."""
+    site = open_site(two.site_folder(SITE), image_size=24)
+    stacking = settings().stacking
+    fold = fold_of(site, ICH, FOLDS, seed=0)
+    for left_out in range(FOLDS):
+        part = replace(stacking, left_out=left_out)
+        whole_counts = counts(site.index, ICH)
+        told = counts_by_fold(site, ICH, part, 0, 3, whole_counts)["train"]["positives"]
+        for i, label in enumerate(ICH.labels):
+            by_fold = [int(site.labels[fold == number, i].sum()) for number in range(FOLDS)]
+            few = any(0 < count < 3 for count in by_fold)
+            assert told[label] == (None if few else sum(by_fold) - by_fold[left_out])
+    with pytest.raises(ValueError, match=r"privacy.min_count: expected at least 40 slices in each of 2 folds"):
+        counts_by_fold(site, ICH, stacking, 0, 40, counts(site.index, ICH))
 
 
 def test_below_the_quorum_the_run_fails_by_name(two: Cohort, whole: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_what_else_is_in_the_batch_and_how_far_it_is_filled_up_changes_nothing(h
     np.testing.assert_allclose(alone[0], padded, atol=1e-5)
 
 
-@HEADS
+@pytest.mark.parametrize("head", [HeadName.gru, HeadName.transformer])  # a convolution looks at neighbours alone
 def test_the_whole_series_is_looked_at_both_ways(head: HeadName) -> None:
     model, given = made(head), series(9)
     before = scored(model, given)[0]
