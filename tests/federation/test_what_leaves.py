@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,19 @@ from numpy.typing import NDArray
 from tiny import tiny_cohort, tiny_config
 from wiretap import FROM, TO, Secrets, Tapped, documented, keys_of, shipped, tapped_run
 
-from fl_rsna.choices import Precision, Stage, StrategyName
+from fl_rsna.choices import Precision, Stacker, Stage, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig
+from fl_rsna.federation.out_of_fold import OUT_OF_FOLD
 from fl_rsna.federation.scrubbing import IDS
-from fl_rsna.federation.wire import pack
+from fl_rsna.federation.wire import pack, unpack
 from fl_rsna.imaging.store import read_png
 from fl_rsna.learning.dataset import gather, open_site
 from fl_rsna.learning.input_stage import InputStage
 from fl_rsna.learning.model import build_model
+from fl_rsna.learning.predictions import probabilities_in
 from fl_rsna.learning.saved import write_saved
+from fl_rsna.learning.stack_features import GRID, clipped_logits, stack_features
 from fl_rsna.stages import stages
 from fl_rsna.task import ICH
 
@@ -124,6 +129,20 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, list[Tappe
 
 
 @pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tapped]]:
+    """A run of each stacker, on the same models of folds; and its folder, with what the sites keep."""
+    folder = tmp_path_factory.mktemp("stacked")
+    cohort, trees, network = long_cohort(folder), folder / "trees", folder / "network"
+    small = {"rounds": 1, "model__image_size": PIXELS, "stage": Stage.stacking, "stacking__folds": 2}
+    config = tiny_config(**small, stacking__rounds=2, stacking__min_child_weight=0.1)
+    tapped = tapped_run(cohort, trees, config, lambda kind, fields: None)
+    for part in ("fold-1", "fold-2", "site_memory"):
+        shutil.copytree(trees / part, network / part)
+    config = tiny_config(**small, stacking__stacker=Stacker.cnn, sequence__rounds=1, sequence__width=8, resume=True)
+    return trees, tapped + tapped_run(cohort, network, config, lambda kind, fields: None)
+
+
+@pytest.fixture(scope="module")
 def everything(secrets: Secrets, plain: list[Tapped], broken: list[Tapped]) -> list[Tapped]:
     """In this order: the secrets are read before an image is damaged."""
     return plain + broken
@@ -196,11 +215,57 @@ def test_the_second_stage_has_messages_of_its_own(staged: tuple[Cohort, list[Tap
     assert kinds.count("evaluate.encode") == 1  # to the site that said it has none
 
 
+def test_no_prediction_and_no_stacked_feature_of_a_slice_passes(stacked: tuple[Path, list[Tapped]]) -> None:
+    """As they are kept, as logits, and as a stacker sees them: neighbours in one row, and one column of a series."""
+    folder, tapped = stacked
+    found, tables = Secrets(), [pd.read_parquet(path) for path in folder.glob(f"site_memory/*/*/{OUT_OF_FOLD}")]
+    for table in tables:
+        said = probabilities_in(table, ICH.labels)
+        seen = stack_features(table, said)
+        for row in (*said, *clipped_logits(said), *clipped_logits(said).astype(np.float32), *seen):
+            found.add("row", row[:VALUES].tobytes())
+        for name in IDS:
+            found.add("id", *(value.removeprefix("ID_").encode() for value in table[name].unique()))
+        for column in said.T:
+            found.add("column", *(column[place : place + 4].tobytes() for place in range(len(column) - 3)))
+    assert len(tables) == 4
+    assert len(found.known) > 500
+    blobs = shipped(message for _, message in tapped)
+    assert {name for blob in blobs.values() for name in found.found_in(blob)} == set()
+    planted = Message(RecordDict({"score": ArrayRecord({"x": pack(seen[3])})}), 5, MessageType.TRAIN)
+    assert any(found.found_in(blob) for blob in shipped([planted]).values())
+
+
+def test_trees_leave_without_sums_and_with_thresholds_on_the_public_grid(stacked: tuple[Path, list[Tapped]]) -> None:
+    sent = [
+        message.content["arrays"]
+        for way, message in stacked[1]
+        if message.metadata.message_type == "train.trees" and way == FROM
+    ]
+    splits = 0
+    for arrays in sent:
+        for packed in arrays.values():  # type: ignore[union-attr]
+            plain = json.loads(zlib.decompress(unpack(packed).tobytes()))
+            for tree in plain["learner"]["gradient_booster"]["model"]["trees"]:
+                assert not any(tree["sum_hessian"] + tree["base_weights"] + tree["loss_changes"])
+                inner = [
+                    value
+                    for value, left in zip(tree["split_conditions"], tree["left_children"], strict=True)
+                    if left >= 0
+                ]
+                assert all((value * GRID).is_integer() for value in inner)
+                splits += len(inner)
+    assert splits
+
+
 def test_what_travels_is_what_the_threat_model_lists(
-    everything: list[Tapped], staged: tuple[Cohort, list[Tapped]], cohort: Cohort
+    everything: list[Tapped],
+    staged: tuple[Cohort, list[Tapped]],
+    stacked: tuple[Path, list[Tapped]],
+    cohort: Cohort,
 ) -> None:
     """Nothing more; and nothing is listed that does not travel, but for scores that this little data may not define."""
-    seen, listed = keys_of([*everything, *staged[1]], ICH.labels, cohort.sites), documented(PAGE)
+    seen, listed = keys_of([*everything, *staged[1], *stacked[1]], ICH.labels, cohort.sites), documented(PAGE)
     assert seen - listed == set()
     assert {row for row in listed - seen if not row[3].startswith("scorecard.")} == set()
 

@@ -18,11 +18,20 @@ from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import RUN_ID, LocalGrid, identify
 from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.federation.stories import story_of
 from fl_rsna.runs import start_run
 
 TO, FROM = "to", "from"  # a site
 ESTIMATE = {"value", "low", "high", "positives", "negatives", "positive_patients"}
-SETTINGS = ("model", "train", "strategy", "faults", "sequence")  # groups of the configuration in the instructions
+SETTINGS = (
+    "model",
+    "train",
+    "strategy",
+    "faults",
+    "sequence",
+    "stacking",
+    "stack",
+)  # groups of the configuration in the instructions
 
 Tapped = tuple[str, Message]  # which way, what
 
@@ -46,7 +55,9 @@ def tapped_run(cohort: Cohort, folder: Path, config: Config, on_event: Callable[
     """All messages of one run in this process."""
     identify()
     client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
-    server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", (on_event,))))
+    server = make_server_app(
+        lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", (on_event,))), story_of(config)
+    )
     tap = Tap(client, len(cohort.sites), 0)
     server(tap, Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {}))
     return tap.heard
