@@ -14,6 +14,7 @@ from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_evaluation, say_submissions
+from fl_rsna.reporting.stack_scores import stack_lines
 from fl_rsna.reporting.stage_scores import stage_lines
 from fl_rsna.reporting.tables import interval, read_run
 from fl_rsna.reporting.trackers import check_packages
@@ -122,7 +123,7 @@ def say_result(folder: Path, report: Path) -> dict[str, Any]:
             soft_wrap=True,
             markup=False,
         )
-    for line in stage_lines(run.summary, run.headline):
+    for line in [*stage_lines(run.summary, run.headline), *stack_lines(run.summary, run.headline)]:
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"report: {report}", soft_wrap=True, markup=False)
     return {

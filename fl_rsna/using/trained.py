@@ -11,6 +11,7 @@ import yaml
 from fl_rsna.choices import Norm, Window
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.learning.saved import SavedModel, read_saved
+from fl_rsna.runs import FIRST_FOLD, STACK_NETWORK, STACKER
 
 MODEL = "model.safetensors"
 PREPARED_SIZE = 256  # pixels a side of the stored PNG, where no run says what the model was trained on
@@ -73,6 +74,11 @@ def _model_of(folder: Path) -> Path:
         raise ValueError(f"model: expected a run folder or a .safetensors file, got {folder}, which does not exist")
     if (folder / MODEL).is_file():
         return folder / MODEL
+    if any((folder / name).is_file() for name in (STACKER, STACK_NETWORK)):
+        raise ValueError(
+            f"model: expected a model that is asked slice by slice, or series by series, got the stacking in {folder}, whose "
+            f"second model can be asked in its own run alone; give one of its slice models, {folder / FIRST_FOLD}"
+        )
     others = [*sorted(folder.glob(f"*/{MODEL}")), *sorted(folder.glob("checkpoints/best.safetensors"))]
     others += sorted(folder.glob(f"alone/*/{MODEL}"))
     hint = f"give model={others[0]}" if others else "finish the run with resume=true, or give another"
