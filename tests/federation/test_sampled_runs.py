@@ -23,7 +23,6 @@ from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.setting import first_instructions
 from fl_rsna.learning.dataset import open_site
-from fl_rsna.learning.model import build_model
 from fl_rsna.learning.predictions import probabilities_in
 from fl_rsna.learning.prior_correction import PriorCorrection
 from fl_rsna.learning.saved import read_saved
@@ -188,7 +187,6 @@ def test_withheld_counts_are_left_out_and_nobody_to_ask_is_refused(cohort: Cohor
     with pytest.raises(ValueError, match=r"^train\.sampling: under needs training slices with any, got none"):
         kept_of([of_counts(0)], ICH, 1.0, 0)
     config = tiny_config(train__sampling=Sampling.under)
-    network = build_model(config.model, ICH, cohort.image, seed=0)
     everyone = after_roll_call(first_instructions(config, cohort, None), [of_counts(10), of_counts(20)], ICH)
     assert everyone.kept == everyone.model.kept_negatives == 30 / 170
     assert by_own_counts(everyone, of_counts(10), ICH).kept == 10 / 90
