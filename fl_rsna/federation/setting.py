@@ -79,7 +79,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     told = replace(told, layout_sha256=layout_sha256(network))
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
-    held_out = open_for(config.model, there, cache=cache)
+    held_out = open_for(told.model, there, cache=cache)
     sites = call_roll(
         grid,
         told,

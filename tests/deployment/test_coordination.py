@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny_config
 
-from fl_rsna.choices import Baseline, EngineName
+from fl_rsna.choices import Baseline, EngineName, Stage
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
@@ -204,6 +204,31 @@ def test_between_machines_it_is_the_model_of_simulate(cohort: Cohort, tmp_path: 
     assert [summary["engine"] for summary in alike] == ["deployment", "local"]
     assert alike[0]["model_sha256"] == alike[1]["model_sha256"]
     assert alike[0]["test_site"]["slice"]["any"] == alike[1]["test_site"]["slice"]["any"]
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+def test_both_stages_run_between_machines_one_after_the_other(cohort: Cohort, tmp_path: Path) -> None:
+    """Over one SuperLink, from one command; and what is finished is only reported."""
+    folder, words = tmp_path / "runs" / "staged", ["stage=both", "sequence.width=16", "model.image_size=24", "rounds=1"]
+    with ExitStack() as stack:
+        federation = Federation(tmp_path, cohort, stack)
+        federation.superlink()
+        for name in cohort.sites:
+            federation.site(name)
+        done = federation.coordinate("run.name=staged", *words)
+        logs = "".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted(tmp_path.glob("*.log")))
+        assert done.returncode == 0, done.stdout + done.stderr + logs
+        again = federation.coordinate("run.name=staged", "resume=true", *words)
+    assert (again.returncode, "head over the series alone" in again.stdout) == (0, True)
+    config = config_at(
+        tmp_path, stage=Stage.both, sequence__width=16, model__image_size=24, rounds=1, model__recalibrate=True
+    )
+    run_federation(config, cohort, tmp_path / "here", ())
+    for part in ("slice", "."):
+        alike = [RunFolder(path / part).read_json("summary.json") for path in (folder, tmp_path / "here")]
+        assert [summary["engine"] for summary in alike] == ["deployment", "local"]
+        assert alike[0]["model_sha256"] == alike[1]["model_sha256"]
 
 
 def lines_of(run: Path) -> list[str]:

@@ -11,10 +11,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
-from tiny import SIZE, tiny_cohort, tiny_config
+from tiny import SIZE, tiny_cohort, tiny_config, tiny_index
 
-from fl_rsna.choices import Averaging, Baseline, EngineName, HeadName, ModelName, Norm, Precision, Stage, StrategyName
+from fl_rsna.choices import (
+    Averaging,
+    Baseline,
+    EngineName,
+    HeadName,
+    ModelName,
+    Norm,
+    Precision,
+    Stage,
+    StrategyName,
+    Window,
+)
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config, ModelConfig
@@ -22,8 +34,12 @@ from fl_rsna.federation.messages import instruct
 from fl_rsna.federation.setting import first_instructions
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.blend import WEIGHTS
+from fl_rsna.learning.dataset import open_site
+from fl_rsna.learning.metrics import log_loss
 from fl_rsna.learning.model import build_model
+from fl_rsna.learning.predictions import labels_in
 from fl_rsna.learning.saved import read_saved, write_saved
+from fl_rsna.learning.scoring import score_images
 from fl_rsna.learning.smoothing import SIGMAS
 from fl_rsna.loading import loading_context
 from fl_rsna.replay import replay
@@ -156,6 +172,23 @@ def test_the_file_alone_says_what_the_run_said(plain: Path, cohort: Cohort, tmp_
         saved.two_stage.weights, list(summary_of(plain)["sequence"]["weights"].values()), rtol=1e-6
     )
     assert len(pd.read_csv(out / "submission.csv")) == len(ICH.labels) * len(ours)
+
+
+def test_a_prepared_set_gets_what_the_run_said_of_its_slices(plain: Path, cohort: Cohort, tmp_path: Path) -> None:
+    """Whole series are found in the set's own index; but for what another batch rounds. A series of one slice is one, too."""
+    prepared, index = cohort.folder.parent / "prepared", tiny_index()
+    saved = read_saved(plain / "model.safetensors")
+    order = np.random.default_rng(0).permutation(len(index))
+    shuffled = index.iloc[order].reset_index(drop=True)
+    found = score_images(saved, prepared / "images", shuffled, torch.device("cpu"), lambda done, total: None)
+    theirs = pd.DataFrame(found, index=shuffled["image_id"])
+    ours = pd.read_parquet(plain / "predictions.parquet").set_index("image_id")
+    names = [f"probability_{label}" for label in ICH.labels]
+    np.testing.assert_allclose(theirs.loc[ours.index], ours[names], atol=1e-5)
+    (alone,) = score_images(
+        saved, prepared / "images", shuffled.iloc[:1], torch.device("cpu"), lambda done, total: None
+    )
+    assert np.isfinite(alone).all()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -348,6 +381,39 @@ def test_other_encoders_are_frozen_as_well(cohort: Cohort, tmp_path: Path) -> No
     assert warned == [
         "sequence.encoder: each site kept BatchNorm of its own; features are made with the mean of theirs"
     ]
+
+
+def test_all_that_a_slice_model_does_when_it_predicts_is_in_its_logits(cohort: Cohort, tmp_path: Path) -> None:
+    """Neighbours, learned windows, several views and a corrected prior: the head begins where `evaluate` is."""
+    rich = {"neighbours": 1, "window": Window.learned, "tta": 2, "kept_negatives": 0.5}
+    encoder = written(tmp_path / "rich.safetensors", **rich)
+    found = run(cohort, tmp_path / "run", asked(encoder, rounds=1))
+    for number, model in enumerate((encoder, tmp_path / "run")):
+        words = EvaluateConfig(
+            model=str(model), site=str(cohort.site_folder("test-site")), out=str(tmp_path / f"out-{number}")
+        )
+        evaluate(words, lambda what, done, total: None)
+    names = [f"probability_{label}" for label in ICH.labels]
+    tables = [
+        pd.read_parquet(path / "predictions.parquet")
+        for path in (tmp_path / "out-0", tmp_path / "out-1", tmp_path / "run")
+    ]
+    slices, again, ours = (table.set_index("image_id").sort_index() for table in tables)
+    np.testing.assert_array_equal(again[names], ours[names])
+    labels = labels_in(slices, ICH.labels)
+    assert found["sequence"]["test_site"]["slice"]["log_loss"]["value"] == pytest.approx(
+        log_loss(labels, slices[names].to_numpy(), ICH), rel=1e-4
+    )
+
+
+def test_a_label_that_a_site_does_not_annotate_teaches_it_nothing(
+    own_cohort: Cohort, encoder: Path, tmp_path: Path
+) -> None:
+    path = own_cohort.site_folder("site-1") / "site.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "noise": {"unannotated": ["epidural"]}}))
+    assert open_site(path.parent, image_size=SIDE).unannotated == ("epidural",)
+    assert run(own_cohort, tmp_path / "run", asked(encoder, rounds=1))["status"] == "finished"
+    assert np.isfinite(pd.read_csv(tmp_path / "run" / "sites.csv")["loss"].dropna()).all()
 
 
 def test_a_wide_head_says_what_it_costs(cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
