@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.federation.fold_runs import FoldRun
+from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import OUT_OF_FOLD, Instructions, instruct
 from fl_rsna.federation.records import read_model, recorder
 from fl_rsna.federation.replies import BelowQuorum, SiteReply, address, hear
@@ -53,7 +54,11 @@ def ask_folds(setting: Setting, folds: list[FoldRun]) -> AskedFolds:
 
 def mean_on_test_site(setting: Setting, folds: list[FoldRun]) -> NDArray[np.float32]:
     """Probabilities [N, L] of the test slices, the mean of the folds' models."""
-    found = [setting.test.probabilities(read_model(fold.model, setting.network)) for fold in folds]
+    data, task = setting.test.data, setting.test.task
+    found = [
+        HeldOut(data, task, _told(setting, fold)).probabilities(read_model(fold.model, setting.network))
+        for fold in folds
+    ]
     return np.asarray(np.mean(found, axis=0), np.float32)
 
 
@@ -70,7 +75,7 @@ def _told(setting: Setting, fold: FoldRun) -> Instructions:
     """As in the fold's own run, so that a site's personal layers of that run are found."""
     assert setting.told.stacking is not None
     stacking = replace(setting.told.stacking, left_out=fold.number)
-    return replace(setting.told, run_id=fold.run_id, accepted=fold.accepted, stacking=stacking)
+    return replace(setting.told, model=fold.config, run_id=fold.run_id, accepted=fold.accepted, stacking=stacking)
 
 
 def _able(setting: Setting, replies: list[SiteReply]) -> list[str]:

@@ -11,10 +11,11 @@ from flwr.serverapp import Grid
 
 from fl_rsna.choices import Stage
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
+from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.progress import load_progress
 from fl_rsna.federation.records import STATE
 from fl_rsna.federation.rounds import run_rounds
+from fl_rsna.learning.saved import read_saved
 from fl_rsna.runs import MANIFEST, MODEL, Listener, RunFolder, is_finished, start_run
 
 SHOWN = (
@@ -37,6 +38,7 @@ class FoldRun:
     run_id: str
     accepted: dict[str, int]  # a site's last round that entered its model: what is personal there is of that round
     summary: dict[str, Any]
+    config: ModelConfig  # as its run left it: what its predictions are corrected for is of that run
 
     @property
     def model(self) -> Path:
@@ -81,4 +83,7 @@ def _shown_in(run: RunFolder) -> Listener:
 def _read(folder: Path, number: int) -> FoldRun:
     summary = json.loads((folder / "summary.json").read_text())
     accepted = load_progress(folder / "checkpoints" / STATE).accepted
-    return FoldRun(number=number, folder=folder, run_id=summary["run_id"], accepted=accepted, summary=summary)
+    config = read_saved(folder / MODEL).config
+    return FoldRun(
+        number=number, folder=folder, run_id=summary["run_id"], accepted=accepted, summary=summary, config=config
+    )

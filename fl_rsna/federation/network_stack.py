@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.choices import Norm, Trainable
+from fl_rsna.choices import Norm, Sampling, Trainable
 from fl_rsna.config import Config
 from fl_rsna.federation.asking_folds import ask_folds, mean_on_test_site
 from fl_rsna.federation.ending import finish, write_last
@@ -20,7 +20,7 @@ from fl_rsna.federation.setting import Setting, announce
 from fl_rsna.federation.stack_ending import of_all_parts, stack_summary
 from fl_rsna.federation.stack_logits import in_index
 from fl_rsna.federation.stack_told import StackTold
-from fl_rsna.learning.flat import layout_sha256, parameter_positions, positions
+from fl_rsna.learning.flat import flatten, layout_sha256, parameter_positions, positions
 from fl_rsna.learning.model import set_training
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import choose_device
@@ -61,9 +61,8 @@ def _second(setting: Setting, folds: list[FoldRun], mean: NDArray[np.float32]) -
     stack = StackTold(
         runs=tuple(fold.run_id for fold in folds), width=shape.width, layers=shape.layers, dropout=shape.dropout
     )
-    told = replace(
-        setting.told, model=config.model, train=config.train, learning_rate=config.train.learning_rate, stack=stack
-    )
+    model = replace(setting.told.model, norm=Norm.average, recalibrate=False)
+    told = replace(setting.told, model=model, train=config.train, learning_rate=config.train.learning_rate, stack=stack)
     network = new_network(told, task, data.image, derive_seed(config.seed, "initial stacker"))
     set_training(network, config.model.norm, config.train.trainable)
     logits = in_index(data.index, setting.test.predictions(mean), task)
@@ -74,6 +73,7 @@ def _second(setting: Setting, folds: list[FoldRun], mean: NDArray[np.float32]) -
         told=told,
         test=HeldOut(data, task, told, of_stack(data, task, told, logits, choose_device(config.train.device))),
         network=network,
+        initial=flatten(network),
         parameters=parameter_positions(network),
         trained=positions(network, (name for name, _ in network.named_parameters())),
     )
@@ -90,6 +90,9 @@ def _config_of(config: Config) -> Config:
         local_epochs=own.local_epochs,
         local_steps=None,
         batch_size=own.batch_size,
+        sampling=Sampling.all,
+        mixup=0.0,
+        layer_decay=1.0,
         learning_rate=own.learning_rate,
     )
     return found

@@ -16,7 +16,8 @@ from fl_rsna.federation.messages import TREE_COUNTS
 from fl_rsna.federation.records import recorder
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import AtSites, scored_by
-from fl_rsna.federation.setting import Setting
+from fl_rsna.federation.setting import Setting, prevalence_of
+from fl_rsna.federation.start import started_from
 from fl_rsna.federation.tree_rounds import Forests, Stacking
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.paired_loss import compare_losses
@@ -146,6 +147,8 @@ def _facts(stacking: Stacking) -> dict[str, Any]:
         "run_id": progress.run_id,
         "rounds": progress.round,
         "recalibrated": False,
+        "started_from": started_from(setting.run),
+        "prevalence": prevalence_of(setting),
         "selected_by": "validation loss",
         "seed": setting.config.seed,
         "task": setting.told.task,
