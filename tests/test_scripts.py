@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from dicom_files import write_tiny
 
 from fl_rsna.cohort.prepared import Request, prepare_folder
+from fl_rsna.compose import compose_config
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import ImageKind, read_png, write_png
 from fl_rsna.imaging.workers import convert_here
@@ -146,3 +148,31 @@ def test_undersampling_calibration(tmp_path: Path) -> None:
     assert set(figures["corrected_not_worse"]) == {  # type: ignore[call-overload]
         f"{of} {measure}" for of in ("any", "weighted") for measure in ("log_loss", "brier", "ece")
     }
+
+
+def test_an_ablation_is_the_recipe_without_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    ablate = importlib.import_module("ablate")
+    for name, words in ablate.VARIANTS.items():
+        compose_config(words)
+        if name.startswith("without "):
+            part = ablate.RECIPE[name.removeprefix("without ")]
+            assert sorted([*words, *part]) == sorted(ablate.VARIANTS[ablate.WHOLE])
+    assert ablate.VARIANTS[ablate.PLAIN] == []
+
+
+def test_an_ablation_is_compared_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of probabilities nearer to the truth by a known step; the same patients in two seeds are drawn once."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    report = importlib.import_module("ablate_report")
+    truth = np.tile([0, 0, 1, 1], 12)
+    table = pd.DataFrame({"image_id": np.arange(48).astype(str), "patient_id": np.repeat(np.arange(12), 4).astype(str)})
+    for label in ICH.labels:
+        table[f"label_{label}"], table[f"probability_{label}"] = truth, np.where(truth, 0.6, 0.4)
+    better = table.assign(**{f"probability_{label}": np.where(truth, 0.8, 0.2) for label in ICH.labels})
+    same, _ = report.compared([(table, table)])
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    losses, areas = report.compared([(better, table), (better, table)])
+    assert losses.value == pytest.approx(np.log(0.6) - np.log(0.8))
+    assert losses.low == pytest.approx(losses.high)  # every slice gains the same
+    assert (areas.value, losses.positives) == (0, 48)
