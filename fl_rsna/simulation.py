@@ -19,7 +19,7 @@ from fl_rsna.reporting.stage_scores import stage_lines
 from fl_rsna.reporting.tables import interval, read_run
 from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
-from fl_rsna.runs import COHORT_VIEW, MODEL, RunFolder, default_run_name
+from fl_rsna.runs import COHORT_VIEW, MODEL, SLICE_STAGE, RunFolder, default_run_name
 from fl_rsna.steps import cohort_for_run
 from fl_rsna.task import TaskName, named_task
 from fl_rsna.using.predicting import check_predict, predict_set
@@ -53,11 +53,13 @@ def simulate(config: Config) -> dict[str, Any]:
 
 
 def report_run(folder: Path, cohort: Cohort) -> Path:
-    """Write a finished run's report.html, and what it is made from; its path."""
+    """Write a finished run's report.html, and what it is made from; its path. Of two stages the first has its own."""
     from fl_rsna.reporting.explained import explain
     from fl_rsna.reporting.pages import cohort_view  # these load matplotlib: not before the first round
     from fl_rsna.reporting.report import write_report
 
+    if (folder / SLICE_STAGE).is_dir():
+        report_run(folder / SLICE_STAGE, cohort)
     RunFolder(folder).write_json(COHORT_VIEW, cohort_view(cohort))
     if (folder / MODEL).exists():  # every site alone has its own
         explain(folder)

@@ -44,9 +44,11 @@ from fl_rsna.learning.smoothing import SIGMAS
 from fl_rsna.loading import loading_context
 from fl_rsna.replay import replay
 from fl_rsna.runner import run_federation
+from fl_rsna.simulation import report_run
 from fl_rsna.task import ICH
 from fl_rsna.using.evaluate_words import EvaluateConfig, Part
 from fl_rsna.using.evaluation import evaluate
+from fl_rsna.using.exporting import ExportConfig, export
 
 SIDE = 24
 
@@ -126,6 +128,19 @@ def test_both_stages_are_two_whole_runs_one_inside_the_other(both: Path) -> None
         "rounds.csv",
         "sites.csv",
     }
+
+
+def test_each_stage_has_a_report(both: Path, cohort: Cohort) -> None:
+    page = report_run(both, cohort)
+    assert "Two stages" in page.read_text()
+    assert "Two stages" not in (both / "slice" / "report.html").read_text()
+
+
+def test_no_onnx_file_holds_a_head(plain: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"head over series no ONNX file holds; export its slice model with model=.*encoder"
+    ):
+        export(ExportConfig(model=str(plain)))
 
 
 def test_the_head_begins_as_the_slice_model_and_says_what_each_stage_is_worth(both: Path) -> None:
