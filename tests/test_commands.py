@@ -155,7 +155,7 @@ def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
         (["nothing=1"], "nothing: no such setting"),
         (["data.size=large"], "data.size: Value 'large' of type 'str' could not be converted to Integer"),
         (["data.size=8"], "data.size: expected 16 or more, got 8"),
-        (["model=resnet"], "model: expected one of efficientnet_b0"),
+        (["model=resnet"], "model: expected one of densenet121"),
         (
             ["data.dicom=absent", "data.labels=labels.csv"],
             "data.dicom: expected a folder, a zip archive or a CSV or Parquet list of files, got absent",

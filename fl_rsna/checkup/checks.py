@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DISTRIBUTION = "fl-rsna"
 PYTHON = (3, 11)
@@ -72,21 +76,26 @@ def needed_packages(project: Path = Path(__file__).parent.parent / "pyproject.to
     """Requirements by pyproject.toml, where this is a checkout, else by what was installed."""
     from packaging.requirements import Requirement
 
-    stated: list[tuple[str, str]] = []  # (requirement, extra)
+    stated: list[tuple[Requirement, str]] = []  # and the extra it is of
     if project.is_file():
         facts = tomllib.loads(project.read_text())["project"]
-        stated = [(line, "") for line in facts["dependencies"]]
-        stated += [(line, extra) for extra, lines in facts["optional-dependencies"].items() for line in lines]
+        by_extra = {"": facts["dependencies"], **facts["optional-dependencies"]}
+        stated = [(Requirement(line), extra) for extra, lines in by_extra.items() for line in lines]
     else:
+        extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
         for line in importlib.metadata.requires(DISTRIBUTION) or []:
-            before, _, extra = line.partition("extra ==")
-            stated.append((before.rstrip("; ") if extra else line, extra.strip(" '\"")))
-    found = [(Requirement(line), extra) for line, extra in stated]
+            requirement = Requirement(line)  # an extra is part of its marker
+            stated.append((requirement, next((name for name in ("", *extras) if _holds(requirement, name)), "")))
     return [
         Needed(name=requirement.name, versions=str(requirement.specifier), extra=extra)
-        for requirement, extra in found
-        if requirement.name != DISTRIBUTION and (requirement.marker is None or requirement.marker.evaluate())
+        for requirement, extra in stated
+        if requirement.name != DISTRIBUTION and _holds(requirement, extra)
     ]
+
+
+def _holds(requirement: "Requirement", extra: str) -> bool:
+    """Whether it is asked for on this machine with that extra."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _wrong(one: Needed) -> str:

@@ -11,6 +11,7 @@ from tiny import SIZE, tiny_cohort, tiny_config
 
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import ModelConfig
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.dataset import Joined, open_pooled, open_site
 from fl_rsna.learning.intervals import MIN_PATIENTS
@@ -35,7 +36,10 @@ def read(path: Path) -> dict:  # type: ignore[type-arg]
 
 def test_pooled_data_are_the_sites_slices_one_after_the_other(cohort: Cohort) -> None:
     folders = [cohort.site_folder(name) for name in cohort.sites]
-    sites, pool = [open_site(folder, image_size=SIZE) for folder in folders], open_pooled(folders, image_size=SIZE)
+    sites, pool = (
+        [open_site(folder, image_size=SIZE) for folder in folders],
+        open_pooled(ModelConfig(image_size=SIZE), folders),
+    )
     assert pool.name == "pooled"
     np.testing.assert_array_equal(pool.labels, np.concatenate([site.labels for site in sites]))
     everything = np.concatenate([site.images for site in sites])

@@ -13,7 +13,7 @@ from tiny import SIZE, tiny_config
 
 from fl_rsna.choices import Baseline, Sampling, StrategyName
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.config import Config
+from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
@@ -72,7 +72,7 @@ def test_a_run_says_nothing_of_a_label_where_nobody_annotates_it(own_cohort: Coh
 def test_a_label_and_its_prior_come_from_those_who_annotate_it(own_cohort: Cohort) -> None:
     cohort = lacking(own_cohort, ("site-2",), ["epidural"])
     folders = [cohort.site_folder(site) for site in cohort.sites]
-    lacks, pool = open_site(folders[1], image_size=SIZE), open_pooled(folders, image_size=SIZE)
+    lacks, pool = open_site(folders[1], image_size=SIZE), open_pooled(ModelConfig(image_size=SIZE), folders)
     assert (lacks.unannotated, pool.unannotated) == (("epidural",), ())
     assert np.isnan(lacks.labels[:, EPIDURAL]).all()
     assert not np.isnan(np.delete(lacks.labels, EPIDURAL, axis=1)).any()

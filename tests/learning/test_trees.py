@@ -38,7 +38,7 @@ def test_margins_are_those_of_xgboost_to_the_last_bit(drawn: tuple[np.ndarray, n
 
 def test_a_tree_by_a_tree_is_plain_boosting(drawn: tuple[np.ndarray, np.ndarray]) -> None:
     """With all rows and columns, and one site, federated boosting is XGBoost's own."""
-    trees = forest(drawn, 4, rows=1.0)
+    trees = forest(drawn, 4, rows=1.0, depth=3)
     settings = {
         "objective": "binary:logistic",
         "tree_method": "hist",
