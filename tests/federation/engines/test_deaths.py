@@ -137,7 +137,7 @@ def test_a_worker_that_died_between_jobs_is_replaced_alone(cohort: Cohort, tmp_p
 
 def test_a_site_that_is_not_done_in_time_is_left_and_its_worker_ended(cohort: Cohort, tmp_path: Path) -> None:
     before = [worker.process for worker in hire(1)]
-    with pytest.raises(ValueError, match="roll call: expected 3 answers, got 0"):
+    with pytest.raises(ValueError, match=r"roll call: expected 3 answers, got [01] "):
         run(cohort, tmp_path / "run", tiny_config(strategy__timeout_s=1e-9), leaving(tmp_path / "marks"), 1)
     before[0].join()
     assert before[0].exitcode == -signal.SIGKILL
