@@ -48,7 +48,7 @@ class InputStage(nn.Module):
         slices = images.shape[1] // self.planes
         single = images if slices == 1 else images.reshape(-1, self.planes, *images.shape[2:])
         channels = (self.grey(single) - self.mean) / self.std
-        return channels if slices == 1 else channels.reshape(len(images), -1, *images.shape[2:])
+        return channels if slices == 1 else channels.reshape(-1, slices * channels.shape[1], *channels.shape[2:])
 
     def grey(self, images: torch.Tensor) -> torch.Tensor:
         """Slices [N, C, S, S] -> [N, 3, S, S] of 0 to 1."""
