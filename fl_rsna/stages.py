@@ -4,9 +4,10 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from fl_rsna.choices import Sampling, Stage, Trainable
+from fl_rsna.choices import Stage
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.encoder import model_of, named_encoder
+from fl_rsna.federation.sequence_told import head_training
 from fl_rsna.runs import ENCODER, SLICE_STAGE
 
 
@@ -39,15 +40,5 @@ def _second(config: Config, model: ModelConfig) -> Config:
     found, own = copy.deepcopy(config), config.sequence
     found.model = model
     found.rounds = own.rounds or config.rounds
-    found.train = replace(
-        config.train,
-        trainable=Trainable.all,
-        local_epochs=own.local_epochs,
-        local_steps=None,
-        batch_size=own.batch_size,
-        sampling=Sampling.all,
-        mixup=0.0,
-        layer_decay=1.0,
-        learning_rate=own.learning_rate,
-    )
+    found.train = head_training(config)
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.choices import Norm, Sampling, Trainable
+from fl_rsna.choices import Norm
 from fl_rsna.config import Config
 from fl_rsna.federation.asking_folds import ask_folds, mean_on_test_site
 from fl_rsna.federation.ending import finish, write_last
@@ -16,6 +16,7 @@ from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.material import new_network, of_stack
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.rounds import begin, play_rounds
+from fl_rsna.federation.sequence_told import head_training
 from fl_rsna.federation.setting import Setting, announce
 from fl_rsna.federation.stack_ending import of_all_parts, stack_summary
 from fl_rsna.federation.stack_logits import in_index
@@ -84,15 +85,5 @@ def _config_of(config: Config) -> Config:
     found, own = copy.deepcopy(config), config.sequence
     found.rounds = own.rounds or config.stacking.rounds
     found.model = replace(config.model, norm=Norm.average, recalibrate=False)
-    found.train = replace(
-        config.train,
-        trainable=Trainable.all,
-        local_epochs=own.local_epochs,
-        local_steps=None,
-        batch_size=own.batch_size,
-        sampling=Sampling.all,
-        mixup=0.0,
-        layer_decay=1.0,
-        learning_rate=own.learning_rate,
-    )
+    found.train = head_training(config)
     return found

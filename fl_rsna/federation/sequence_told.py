@@ -1,9 +1,9 @@
 """What a site is told of the second stage, beside what it is told in either: which features, which head, which blend."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fl_rsna.choices import HeadName
-from fl_rsna.config import SequenceConfig, TrainConfig
+from fl_rsna.choices import HeadName, Sampling, Trainable
+from fl_rsna.config import Config, SequenceConfig, TrainConfig
 from fl_rsna.learning.encoded import Views, views_of
 from fl_rsna.learning.sequence import HeadShape
 from fl_rsna.task import Task
@@ -51,3 +51,19 @@ def shape_of(told: SequenceTold, task: Task) -> HeadShape:
 def views_told(told: SequenceTold, train: TrainConfig) -> Views:
     """The features a site has, or is to make."""
     return views_of(told.encoder_id, told.copies, train)
+
+
+def head_training(config: Config) -> TrainConfig:
+    """How a head over series trains: as `sequence` says, without what only a slice model's training has."""
+    own = config.sequence
+    return replace(
+        config.train,
+        trainable=Trainable.all,
+        local_epochs=own.local_epochs,
+        local_steps=None,
+        batch_size=own.batch_size,
+        sampling=Sampling.all,
+        mixup=0.0,
+        layer_decay=1.0,
+        learning_rate=own.learning_rate,
+    )
