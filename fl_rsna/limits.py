@@ -208,10 +208,6 @@ def _check_stacking(config: Config) -> None:
         raise ValueError(
             f"stacking.left_out: expected null with stage=stacking, which leaves out every fold once, got {left_out}"
         )
-    if config.predict is not None:
-        raise ValueError(
-            f"predict: expected nothing with stage=stacking, whose second model is asked in its own run alone, got {config.predict}"
-        )
 
 
 def _check_contradictions(config: Config) -> None:

@@ -24,7 +24,7 @@ from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.trackers import check_packages, tracked
-from fl_rsna.runs import FIRST_FOLD, SLICE_STAGE, Listener, RunFolder, is_finished, start_run
+from fl_rsna.runs import SLICE_STAGE, Listener, RunFolder, fold_folder, is_finished, start_run
 from fl_rsna.stages import stages
 
 
@@ -59,9 +59,8 @@ def _run_stage(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Li
         except (BelowQuorum, FloatingPointError) as error:
             raise RunFailed(f"{error}; see {folder / 'events.jsonl'}") from None
         except ValueError:
-            begun = (run.checkpoints / STATE).exists() or any(
-                (folder / name).exists() for name in (SLICE_STAGE, FIRST_FOLD)
-            )
+            parts = (run.checkpoints / STATE, folder / SLICE_STAGE, fold_folder(folder, 0))
+            begun = any(part.exists() for part in parts)
             if not begun:  # refused at the roll call, before anything was trained
                 shutil.rmtree(folder)
             raise

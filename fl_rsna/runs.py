@@ -59,13 +59,17 @@ MANIFEST = "manifest.json"  # what began a run, and when
 MODEL = "model.safetensors"  # the final one
 ENCODER = "encoder.safetensors"  # of a run of the second stage: the slice model under it
 SLICE_STAGE = "slice"  # folder of the first stage's run, where both were asked for
-FIRST_FOLD = "fold-1"  # folder of the first of a stacking's slice models
 STACK_NETWORK = "stacker.safetensors"  # of a stacking by a network
 STACKER = "stacker.json"  # of a stacking, whose slice models are the folds'
 
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
 
 Listener = Callable[[str, Mapping[str, Any]], None]
+
+
+def fold_folder(run: Path, number: int) -> Path:
+    """Where fold number 0, 1, ... of a stacking has its run: fold-1, fold-2, ..."""
+    return run / f"fold-{number + 1}"
 
 
 class RunFolder:

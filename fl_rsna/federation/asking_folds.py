@@ -16,6 +16,7 @@ from fl_rsna.federation.records import read_model, recorder
 from fl_rsna.federation.replies import BelowQuorum, SiteReply, address, hear
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.setting import Setting
+from fl_rsna.learning.stacked import mean_of_folds
 
 ASKED = "out_of_fold.json"  # in checkpoints/
 
@@ -59,7 +60,7 @@ def mean_on_test_site(setting: Setting, folds: list[FoldRun]) -> NDArray[np.floa
         HeldOut(data, task, _told(setting, fold)).probabilities(read_model(fold.model, setting.network))
         for fold in folds
     ]
-    return np.asarray(np.mean(found, axis=0), np.float32)
+    return mean_of_folds(found)
 
 
 def _ask(setting: Setting, fold: FoldRun) -> list[SiteReply]:

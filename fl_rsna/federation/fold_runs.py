@@ -16,7 +16,7 @@ from fl_rsna.federation.progress import load_progress
 from fl_rsna.federation.records import STATE
 from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.learning.saved import read_saved
-from fl_rsna.runs import MANIFEST, MODEL, Listener, RunFolder, is_finished, start_run
+from fl_rsna.runs import MANIFEST, MODEL, Listener, RunFolder, fold_folder, is_finished, start_run
 
 SHOWN = (
     "waiting",
@@ -43,11 +43,6 @@ class FoldRun:
     @property
     def model(self) -> Path:
         return self.folder / MODEL
-
-
-def fold_folder(run: Path, number: int) -> Path:
-    """Where fold number 0, 1, ... has its run: fold-1, fold-2, ..."""
-    return run / f"fold-{number + 1}"
 
 
 def play_folds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> list[FoldRun]:

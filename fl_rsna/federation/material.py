@@ -21,7 +21,7 @@ from fl_rsna.federation.disclosure import tells_positives
 from fl_rsna.federation.messages import Instructions, typed
 from fl_rsna.federation.out_of_fold import paths_of
 from fl_rsna.federation.sequence_told import SequenceTold, shape_of, views_told
-from fl_rsna.federation.stack_logits import alone, kept_logits
+from fl_rsna.federation.stack_logits import kept_logits
 from fl_rsna.federation.stack_told import stack_shape
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import SiteData
@@ -30,6 +30,7 @@ from fl_rsna.learning.lesson import Lesson, slice_lesson
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.sequence import SeriesHead, build_head
 from fl_rsna.learning.series_lesson import head_logits, series_lesson
+from fl_rsna.learning.stacked import logits_alone
 from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, predict
 from fl_rsna.learning.two_stage import as_probabilities, final_probabilities
 from fl_rsna.task import Task
@@ -93,7 +94,7 @@ def of_stack(
     data: SiteData, task: Task, told: Instructions, logits: NDArray[np.float32], device: torch.device
 ) -> Material:
     """A network along the series of the slices' logits [N, L]: a head whose slice model are the folds' models, without features."""
-    encoded = alone(logits, data.rows("train"))
+    encoded = logits_alone(logits, data.rows("train"))
 
     def found(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
         assert isinstance(model, SeriesHead)

@@ -40,8 +40,9 @@ from fl_rsna.learning.metrics import label_losses
 from fl_rsna.learning.predictions import LABEL, labels_in, prediction_table, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.stack_features import stack_features
+from fl_rsna.learning.stacked import by_trees
 from fl_rsna.learning.trees import Floats, Forest, margins
-from fl_rsna.task import LabelKind, Task, TaskName, named_task
+from fl_rsna.task import Task, TaskName, named_task
 
 STACK = "stack"  # beside the instructions: the folds' runs, and all training slices of the sites that are asked
 
@@ -103,7 +104,7 @@ def validate_trees(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     task, held = named_task(TaskName(told.task)), _held(message, place, told)
     labels = labels_in(held.table, task.labels)
-    found = stacked(_forests(message, held, task), held.validation, told.prior, task)
+    found = by_trees(_forests(message, held, task), held.validation, told.prior, task)
     enough = rests_on_enough(labels, held.table[task.group_key].to_numpy(), told.min_count)
     losses, known = label_losses(labels, found), ~np.isnan(labels)
     told_losses = {
@@ -118,17 +119,8 @@ def count_trees(message: Message, place: Place) -> Message:
     """As for a network: remember what the final trees say of the validation part, and reply with counts of it."""
     told = read_instructions(message)
     task, held = named_task(TaskName(told.task)), _held(message, place, told)
-    found = stacked(_forests(message, held, task), held.validation, told.prior, task)
+    found = by_trees(_forests(message, held, task), held.validation, told.prior, task)
     return keep_and_count(message, place, told, with_probabilities(held.table, found, task))
-
-
-def stacked(forests: dict[str, Forest], features: Floats, prior: tuple[float, ...], task: Task) -> Floats:
-    """Probabilities [N, L] of every label's trees; of exclusive classes they add up to 1."""
-    logits = [margins(forests[label], features, prior[i]) for i, label in enumerate(task.labels)]
-    found = 1 / (1 + np.exp(-np.stack(logits, axis=1).astype(np.float64)))
-    if task.kind is LabelKind.multi_class:
-        found /= found.sum(1, keepdims=True)
-    return found.astype(np.float32)
 
 
 def _asked(message: Message) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.paired_loss import compare_losses
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.stack_features import feature_names
+from fl_rsna.learning.stacked import stack_sha256
 from fl_rsna.learning.trees import to_json
 from fl_rsna.runs import SCORECARDS, STACKER
 
@@ -44,7 +45,7 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     found, seed = stacking.probabilities(chosen), setting.config.seed
     scores = setting.test.scores(found, summed_controls(setting.sites), seed, at_sites.points)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
-    raw = _write(stacking, chosen, best)
+    raw = _write(stacking, chosen, best, at_sites.lines())
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     own = {
         "stacker": setting.config.stacking.stacker.value,
@@ -72,7 +73,7 @@ def of_all_parts(summary: dict[str, Any], folds: list[FoldRun]) -> dict[str, Any
     """Of a stacker's own summary what is of the folds, too: times, bytes, failures, and the hash of the whole model."""
     shas = [str(fold.summary["model_sha256"]) for fold in folds]
     sums = {name: summary[name] + sum(fold.summary[name] for fold in folds) for name in SUMS}
-    return {**sums, "model_sha256": hashlib.sha256("".join([*shas, summary["model_sha256"]]).encode()).hexdigest()}
+    return {**sums, "model_sha256": stack_sha256(shas, summary["model_sha256"])}
 
 
 def stack_summary(
@@ -114,7 +115,7 @@ def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
     return replace(found, asked=len(setting.sites))
 
 
-def _write(stacking: Stacking, chosen: Forests, best: dict[str, int]) -> bytes:
+def _write(stacking: Stacking, chosen: Forests, best: dict[str, int], lines: dict[str, Any]) -> bytes:
     """stacker.json, with each label's trees as XGBoost itself reads them; what is in it."""
     setting, width = stacking.setting, stacking.test.shape[1]
     priors = dict(zip(chosen, setting.told.prior, strict=True))
@@ -123,6 +124,7 @@ def _write(stacking: Stacking, chosen: Forests, best: dict[str, int]) -> bytes:
         "features": feature_names(setting.test.task.labels),
         "prior": priors,
         "selected_rounds": best,
+        "platt": lines,
         "trees": {label: json.loads(to_json(forest, width, priors[label])) for label, forest in chosen.items()},
     }
     raw = json.dumps(content).encode()

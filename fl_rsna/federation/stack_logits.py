@@ -8,8 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fl_rsna.federation.out_of_fold import read_tables
-from fl_rsna.learning.dataset import Joined, SiteData
-from fl_rsna.learning.encoded import Encoded
+from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.predictions import probabilities_in
 from fl_rsna.learning.stack_features import clipped_logits
 from fl_rsna.task import Task
@@ -29,9 +28,3 @@ def in_index(index: pd.DataFrame, table: pd.DataFrame, task: Task) -> Logits:
     assert (rows >= 0).all(), "a prediction is of no slice here"
     found[rows] = clipped_logits(probabilities_in(table, task.labels))
     return found
-
-
-def alone(logits: Logits, train: NDArray[np.intp]) -> Encoded:
-    """Logits without features, as a head takes them: of each slice one number that says nothing."""
-    nothing = np.zeros((len(logits), 1), np.float16)
-    return Encoded(features=(Joined((nothing,)),), logits=(logits,), train=train)

@@ -18,9 +18,10 @@ from fl_rsna.federation.records import recorder, write_round
 from fl_rsna.federation.replies import BelowQuorum, SiteReply, hear, sample_sites, weighted_mean
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.setting import Setting
-from fl_rsna.federation.site_stacking import STACK, stacked
+from fl_rsna.federation.site_stacking import STACK
 from fl_rsna.federation.stack_progress import STACK_STATE, StackProgress, save_stack
 from fl_rsna.federation.tree_wire import pack_trees, unpack_trees
+from fl_rsna.learning.stacked import by_trees
 from fl_rsna.learning.trees import Floats, Forest
 
 Forests = dict[str, Forest]
@@ -45,7 +46,7 @@ class Stacking:
 
     def probabilities(self, forests: Forests) -> NDArray[np.float32]:
         """[N, L] of the test slices."""
-        return stacked(forests, self.test, self.setting.told.prior, self.setting.test.task)
+        return by_trees(forests, self.test, self.setting.told.prior, self.setting.test.task)
 
     def messages(self, sites: list[Site], kind: str, forests: Forests, told: Instructions) -> tuple[list[Message], int]:
         """One message a site with the trees and what belongs to them; and the bytes each carries."""

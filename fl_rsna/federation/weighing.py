@@ -20,7 +20,7 @@ from fl_rsna.federation.records import recorder
 from fl_rsna.federation.replies import address, hear
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.scoring import Sums, added
-from fl_rsna.federation.sequence_told import shape_of, views_told
+from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.setting import Setting, held_out_site
 from fl_rsna.federation.wire import unpack
 from fl_rsna.learning.encoded import open_encoded
@@ -97,7 +97,7 @@ def whole_network(setting: Setting, flat: FlatModel) -> nn.Module:
     head = new_network(setting.told, task, setting.cohort.image)
     assert isinstance(head, SeriesHead)
     unflatten(flat, head)
-    whole = TwoStage(encoder.saved.network, head, shape_of(encoder.told, task)).cpu()
+    whole = TwoStage(encoder.saved.network, head).cpu()
     if setting.told.sequence.weights:
         assert setting.sigmas is not None
         whole.choose(np.array(setting.told.sequence.weights), setting.sigmas)

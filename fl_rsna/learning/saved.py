@@ -18,9 +18,11 @@ from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.model import Classifier, build_model
-from fl_rsna.learning.sequence import HeadShape, build_head
+from fl_rsna.learning.sequence import HeadShape, SeriesHead, build_head
 from fl_rsna.learning.two_stage import TwoStage
 from fl_rsna.task import Task, TaskName, named_task
+
+ALONE = "head_alone"  # key of the shape of a head without encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,9 @@ def write_saved(
         "facts": json.dumps(dict(facts)),
     }
     if isinstance(network, TwoStage):
-        metadata["head"] = json.dumps(asdict(network.shape))
+        metadata["head"] = json.dumps(asdict(network.head.shape))
+    if isinstance(network, SeriesHead):
+        metadata[ALONE] = json.dumps(asdict(network.shape))
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     write_whole(path, save_tensors(tensors, metadata=metadata))
 
@@ -71,23 +75,42 @@ def read_saved(path: Path) -> SavedModel:
             f"({type(error).__name__}: {error}); give the model.safetensors of a run"
         ) from None
     network = build_model(replace(config, pretrained=False), task, image, seed=0)  # the file's weights take their place
-    two_stage = None if shape is None else TwoStage(network, build_head(shape, seed=0), shape)
-    whole: nn.Module = network if two_stage is None else two_stage
+    two_stage = None if shape is None else TwoStage(network, build_head(shape, seed=0))
+    sha256 = _fill(network if two_stage is None else two_stage, tensors, facts, path)
+    return SavedModel(
+        path=path, network=network, task=task, image=image, config=config, facts=facts, sha256=sha256, two_stage=two_stage
+    )  # fmt: skip
+
+
+def read_head(path: Path) -> tuple[SeriesHead, dict[str, Any], str]:
+    """A head that `write_saved` wrote alone, what its run said of it, and the hash of its weights; raises as `read_saved`."""
+    metadata, tensors = _read(path)
     try:
-        whole.load_state_dict(tensors)
+        shape, facts = _shape(json.loads(metadata[ALONE])), json.loads(metadata["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"model: expected a network along the series with its shape in its metadata, got {path} "
+            f"({type(error).__name__}: {error}); take it from a run of this version"
+        ) from None
+    head = build_head(shape, seed=0)
+    return head, facts, _fill(head, tensors, facts, path)
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any], path: Path) -> str:
+    """Give a network its weights, in evaluation mode; their hash, which must be the one they were written with."""
+    try:
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise ValueError(f"model: {path} does not hold the weights of the network it names: {detail}") from None
-    whole.eval()
-    sha256 = model_sha256(flatten(whole), layout_sha256(whole))
+    network.eval()
+    sha256 = model_sha256(flatten(network), layout_sha256(network))
     if facts.get("model_sha256", sha256) != sha256:
         raise ValueError(
             f"model: the weights in {path} are not those it was written with: their hash is {sha256[:12]}, "
             f"not {facts['model_sha256'][:12]}; copy the file again"
         )
-    return SavedModel(
-        path=path, network=network, task=task, image=image, config=config, facts=facts, sha256=sha256, two_stage=two_stage
-    )  # fmt: skip
+    return sha256
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

@@ -18,6 +18,7 @@ from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
 from fl_rsna.learning.neighbours import Stacked, neighbour_table
 from fl_rsna.learning.saved import SavedModel
 from fl_rsna.learning.series_lesson import head_logits
+from fl_rsna.learning.stacked import AnyModel, SavedStack, mean_of_folds
 from fl_rsna.learning.train import EVALUATION_BATCH, predict, unwatched
 from fl_rsna.learning.two_stage import TwoStage, final_probabilities
 from fl_rsna.learning.views import mean_probabilities
@@ -28,7 +29,7 @@ EXAM = ["patient_id", "study_id", "series_id"]
 
 @torch.inference_mode()
 def score_images(
-    model: SavedModel,
+    model: AnyModel,
     images: Path,
     index: pd.DataFrame,
     device: torch.device,
@@ -36,9 +37,14 @@ def score_images(
 ) -> NDArray[np.float32]:
     """Probabilities [N, L] of the slices of an index, in its order, seen as in training: size, crop, neighbours, views.
 
-    A model of two stages looks along their series. Their prepared PNGs lie in the folder `images`; `on_progress` gets
-    slices done and all. Raises ValueError for an unreadable PNG, FloatingPointError when a probability is not finite.
+    A model of two stages looks along their series, and so does a stacking, which asks the slice models of all folds. Their
+    prepared PNGs lie in the folder `images`; `on_progress` gets slices done and all. Raises ValueError for an unreadable
+    PNG, FloatingPointError when a probability is not finite.
     """
+    if isinstance(model, SavedStack):
+        steps = [_part_of(on_progress, number, len(model.folds)) for number in range(len(model.folds))]
+        parts = [score_images(fold, images, index, device, step) for fold, step in zip(model.folds, steps, strict=True)]
+        return model.second(index, mean_of_folds(parts), device)
     batches = _batches(model, images, index, device, on_progress)
     network = model.network.to(device).eval()
     if model.two_stage is not None:
@@ -50,6 +56,11 @@ def score_images(
     if not np.isfinite(found).all():
         raise FloatingPointError(f"the predictions of {model.path} are not finite: the model diverged in training")
     return found
+
+
+def _part_of(on_progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
+    """Progress of one of several passes over the same slices."""
+    return lambda done, slices: on_progress(number * slices + done, parts * slices)
 
 
 def _batches(
@@ -81,8 +92,11 @@ def score_encoded(
     return final_probabilities(encoded.take(0, rows)[1], of_head, model.weights.cpu().numpy(), task)
 
 
-def score_rows(model: SavedModel, data: SiteData, rows: NDArray[np.intp], device: torch.device) -> NDArray[np.float32]:
-    """Probabilities [len(rows), L] of slices of a site, of a model of one stage or two; features are left beside its pack."""
+def score_rows(model: AnyModel, data: SiteData, rows: NDArray[np.intp], device: torch.device) -> NDArray[np.float32]:
+    """Probabilities [len(rows), L] of slices of a site, whole series of them, by any model; features are left beside its pack."""
+    if isinstance(model, SavedStack):
+        mean = mean_of_folds([score_rows(fold, data, rows, device) for fold in model.folds])
+        return model.second(data.index.iloc[rows].reset_index(drop=True), mean, device)
     if model.two_stage is None:
         return predict(model.network, data, rows, task=model.task, batch_size=EVALUATION_BATCH, device=device)
     plain = TrainConfig()  # nothing is augmented

@@ -52,7 +52,7 @@ class SeriesHead(nn.Module):
 
     def __init__(self, shape: HeadShape) -> None:
         super().__init__()
-        width = shape.width
+        self.shape, width = shape, shape.width
         self.norm_in = nn.LayerNorm(shape.features)
         self.from_features = nn.Linear(shape.features, width)
         self.from_logits = nn.Linear(shape.labels, width, bias=False)

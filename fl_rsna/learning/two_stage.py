@@ -8,7 +8,7 @@ from torch import nn
 from fl_rsna.learning.blend import blended
 from fl_rsna.learning.loss import probabilities
 from fl_rsna.learning.model import Classifier
-from fl_rsna.learning.sequence import HeadShape, SeriesHead
+from fl_rsna.learning.sequence import SeriesHead
 from fl_rsna.task import Task
 
 
@@ -18,11 +18,11 @@ class TwoStage(nn.Module):
     Before they are chosen the head is alone and nothing is smoothed.
     """
 
-    def __init__(self, encoder: Classifier, head: SeriesHead, shape: HeadShape) -> None:
+    def __init__(self, encoder: Classifier, head: SeriesHead) -> None:
         super().__init__()
-        self.encoder, self.head, self.shape = encoder, head, shape
-        self.register_buffer("weights", torch.ones(shape.labels))
-        self.register_buffer("sigmas", torch.zeros(shape.labels))
+        self.encoder, self.head = encoder, head
+        self.register_buffer("weights", torch.ones(head.shape.labels))
+        self.register_buffer("sigmas", torch.zeros(head.shape.labels))
 
     weights: torch.Tensor
     sigmas: torch.Tensor

@@ -18,6 +18,7 @@ from fl_rsna.learning.operating import OperatingPoints, calibrate
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.scoring import exam_table
+from fl_rsna.learning.stacked import SavedStack
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.submission import left_out, submission
 from fl_rsna.runs import default_run_name
@@ -196,6 +197,7 @@ def model_of(trained: Trained) -> dict[str, Any]:
         "name": saved.config.name.value,
         "image": saved.image.value,
         "image_size": saved.config.image_size,
+        "stacks": [fold.sha256 for fold in saved.folds] if isinstance(saved, SavedStack) else None,
         "run": None if trained.run is None else str(trained.run),
         "instead_of_personal_parts": trained.fallback,
         "prevalence": (saved.facts.get("prevalence") or {}).get("meant"),

@@ -24,6 +24,8 @@ from fl_rsna.learning.onnx_file import (
     write_onnx,
 )
 from fl_rsna.learning.process import settle_process
+from fl_rsna.learning.saved import SavedModel
+from fl_rsna.learning.stacked import AnyModel, SavedStack
 from fl_rsna.runs import ENCODER
 from fl_rsna.using.model_card import model_card
 from fl_rsna.using.scans import check_image
@@ -51,18 +53,14 @@ def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
     require_packages()
     settle_process()
     trained = trained_model(asked.model)
-    if trained.saved.two_stage is not None:
-        raise ValueError(
-            f"model: expected a model of single slices, got {trained.saved.path}, whose head over series no ONNX file holds; "
-            f"export its slice model with model={trained.saved.path.with_name(ENCODER)}"
-        )
+    saved = of_single_slices(trained.saved)
     out = Path(asked.out) if asked.out else _default_out(trained)
     if out.exists():
         raise ValueError(f"out: expected a new folder, got the existing {out}; choose another with out= or delete it")
-    slices = check_slices(asked, trained)
+    slices = check_slices(asked, trained, saved)
     with built_whole(out) as building:
-        write_onnx(trained.saved, building / ONNX)
-        check = checked(trained, building / ONNX, slices)
+        write_onnx(saved, building / ONNX)
+        check = checked(saved, building / ONNX, slices)
         content = (building / ONNX).read_bytes()
         check |= {"onnx_sha256": hashlib.sha256(content).hexdigest(), "onnx_bytes": len(content)}
         (building / "check.json").write_text(json.dumps(check, indent=2) + "\n")
@@ -70,11 +68,26 @@ def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
     return out, check
 
 
-def checked(trained: Trained, onnx: Path, slices: dict[str, Images]) -> dict[str, Any]:
+def of_single_slices(model: AnyModel) -> SavedModel:
+    """The model, if an ONNX file can hold it; raises ValueError with the name of one that it can."""
+    if isinstance(model, SavedStack):
+        raise ValueError(
+            f"model: expected a model of single slices, got the stacking at {model.path}, which no ONNX file holds; "
+            f"export one of its slice models, as model={model.folds[0].path}"
+        )
+    if model.two_stage is not None:
+        raise ValueError(
+            f"model: expected a model of single slices, got {model.path}, whose head over series no ONNX file holds; "
+            f"export its slice model with model={model.path.with_name(ENCODER)}"
+        )
+    return model
+
+
+def checked(saved: SavedModel, onnx: Path, slices: dict[str, Images]) -> dict[str, Any]:
     """The greatest difference to torch over each kind of slices, and over batches of one."""
-    found = {what: greatest_difference(trained.saved, onnx, images) for what, images in slices.items()}
+    found = {what: greatest_difference(saved, onnx, images) for what, images in slices.items()}
     found["one at a time"] = max(
-        greatest_difference(trained.saved, onnx, images[:1]) for images in slices.values() if len(images)
+        greatest_difference(saved, onnx, images[:1]) for images in slices.values() if len(images)
     )
     worst = max(found, key=lambda what: found[what])
     if not found[worst] <= TOLERANCE:
@@ -84,16 +97,15 @@ def checked(trained: Trained, onnx: Path, slices: dict[str, Images]) -> dict[str
         )
     counts = {what: len(images) for what, images in slices.items()}
     return {
-        "model_sha256": trained.saved.sha256,
+        "model_sha256": saved.sha256,
         "slices": counts,
         "greatest_difference": found,
         "tolerance": TOLERANCE,
     }
 
 
-def check_slices(asked: ExportConfig, trained: Trained) -> dict[str, Images]:
+def check_slices(asked: ExportConfig, trained: Trained, saved: SavedModel) -> dict[str, Images]:
     """What ONNX and torch are compared on: random values, a synthetic head, and slices of a site where there is one."""
-    saved = trained.saved
     slices = {"random": random_images(saved, 40, asked.seed), "synthetic": synthetic_images(saved, asked.seed)}
     folder = Path(asked.site) if asked.site else _test_site(trained)
     if folder is None:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fl_rsna.imaging.windows import WINDOWS_HU
 from fl_rsna.learning.input_stage import LearnedWindow
 from fl_rsna.learning.onnx_file import slices_of
+from fl_rsna.learning.saved import SavedModel
 from fl_rsna.reporting.tables import interval, shown_counts
 from fl_rsna.using.trained import Trained
 
@@ -28,6 +29,7 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
     )
     environment.filters |= {"interval": interval, "three": lambda value: f"{value:.3f}"}
     saved = trained.saved
+    assert isinstance(saved, SavedModel), "only a model of single slices is exported"
     return environment.get_template("model_card.md.j2").render(
         saved=saved,
         model=saved.config,
@@ -45,14 +47,14 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         stored=trained.stored_size,
         network=saved.config.backbone or saved.config.name.value,
         slices=slices_of(saved),
-        windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in _windows(trained)),
+        windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in _windows(saved)),
         hu=saved.image.value == "hu",
     )
 
 
-def _windows(trained: Trained) -> Sequence[tuple[float, float]]:
+def _windows(saved: SavedModel) -> Sequence[tuple[float, float]]:
     """(centre, width) in HU: the fixed ones, or what they have become."""
-    stage = trained.saved.network.input_stage
+    stage = saved.network.input_stage
     return stage.windows_hu() if isinstance(stage, LearnedWindow) else WINDOWS_HU
 
 

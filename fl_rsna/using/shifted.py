@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fl_rsna.learning.blend import bounded
 from fl_rsna.learning.label_shift import Shift, estimate_shift, matched
 from fl_rsna.learning.platt import Platt, honest
-from fl_rsna.learning.saved import SavedModel
+from fl_rsna.learning.stacked import AnyModel
 from fl_rsna.task import LabelKind, Task
 
 Floats = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Readings:
     shift: Shift
 
 
-def lines_of(saved: SavedModel) -> Lines:
+def lines_of(saved: AnyModel) -> Lines:
     """What makes each label's probabilities honest, which the run left in the model file. Raises ValueError without it."""
     said = saved.facts.get("platt")
     if saved.task.kind is LabelKind.multi_class:
@@ -57,7 +57,7 @@ def lines_of(saved: SavedModel) -> Lines:
     return {label: Platt.from_json(said[label]) if said.get(label) else None for label in saved.task.labels}
 
 
-def has_lines(saved: SavedModel) -> bool:
+def has_lines(saved: AnyModel) -> bool:
     """Whether a model can be matched at all."""
     try:
         lines_of(saved)

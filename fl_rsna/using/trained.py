@@ -10,10 +10,11 @@ import yaml
 
 from fl_rsna.choices import Norm, Window
 from fl_rsna.cohort.index import read_facts
-from fl_rsna.learning.saved import SavedModel, read_saved
-from fl_rsna.runs import FIRST_FOLD, STACK_NETWORK, STACKER
+from fl_rsna.learning.saved import read_saved
+from fl_rsna.learning.stacked import AnyModel
+from fl_rsna.runs import MODEL
+from fl_rsna.using.stacks import read_stack, stacker_at
 
-MODEL = "model.safetensors"
 PREPARED_SIZE = 256  # pixels a side of the stored PNG, where no run says what the model was trained on
 
 
@@ -21,7 +22,7 @@ PREPARED_SIZE = 256  # pixels a side of the stored PNG, where no run says what t
 class Trained:
     """A model, and its run where the file lies in one; `summary` only where it is of this very model."""
 
-    saved: SavedModel
+    saved: AnyModel
     run: Path | None
     config: dict[str, Any]
     manifest: dict[str, Any]
@@ -53,8 +54,9 @@ def trained_model(word: str | None) -> Trained:
     if not word:
         raise ValueError("model: expected model=<run folder or .safetensors file>, got nothing; give runs/<name>")
     path = Path(word)
-    file = path if path.is_file() else _model_of(path)
-    saved = read_saved(file)
+    stacker = stacker_at(path)
+    file = stacker or (path if path.is_file() else _model_of(path))
+    saved = read_saved(file) if stacker is None else read_stack(stacker)
     folder = next((place for place in (file.parent, file.parent.parent) if (place / "config.yaml").is_file()), None)
     if folder is None:
         return Trained(saved=saved, run=None, config={}, manifest={}, summary={})
@@ -74,11 +76,6 @@ def _model_of(folder: Path) -> Path:
         raise ValueError(f"model: expected a run folder or a .safetensors file, got {folder}, which does not exist")
     if (folder / MODEL).is_file():
         return folder / MODEL
-    if any((folder / name).is_file() for name in (STACKER, STACK_NETWORK)):
-        raise ValueError(
-            f"model: expected a model that is asked slice by slice, or series by series, got the stacking in {folder}, whose "
-            f"second model can be asked in its own run alone; give one of its slice models, {folder / FIRST_FOLD}"
-        )
     others = [*sorted(folder.glob(f"*/{MODEL}")), *sorted(folder.glob("checkpoints/best.safetensors"))]
     others += sorted(folder.glob(f"alone/*/{MODEL}"))
     hint = f"give model={others[0]}" if others else "finish the run with resume=true, or give another"

@@ -1,9 +1,7 @@
 """A stacking: one model a fold, a second one on what they say of strangers, and no way for a label to leak into its own features."""
 
-import functools
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,57 +10,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from tiny import tiny_cohort, tiny_config
+from tiny_stacking import FOLDS, Stopped, run, settings, with_folds
 
 from fl_rsna.choices import Boosting, Stacker, Stage, StrategyName
 from fl_rsna.cohort.sites import Cohort, counts, read_cohort
 from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.counts_by_fold import counts_by_fold
-from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.messages import instruct
 from fl_rsna.federation.out_of_fold import OUT_OF_FOLD
 from fl_rsna.federation.replies import BelowQuorum
-from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.setting import first_instructions
 from fl_rsna.federation.site_stacking import _read
-from fl_rsna.federation.stories import story_of
 from fl_rsna.imaging.store import read_png, write_png
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.folds import fold_of
 from fl_rsna.learning.metrics import average_precision
 from fl_rsna.limits import check
-from fl_rsna.runs import start_run
 from fl_rsna.task import ICH
 
-FOLDS, SITE = 2, "site-1"
-
-
-class Stopped(Exception):
-    """What ends a run from outside."""
-
-
-def settings(**changes: object) -> Config:
-    """One round of two folds at 24 px, with new BatchNorm statistics at the end, and three rounds of trees."""
-    small = {
-        "stage": Stage.stacking,
-        "stacking__folds": FOLDS,
-        "stacking__rounds": 3,
-        "stacking__min_child_weight": 0.1,
-    }
-    return tiny_config(**{"rounds": 1, "model__image_size": 24, "model__recalibrate": True, **small, **changes})
-
-
-def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, stop_at: str = "") -> dict[str, Any]:
-    """Its summary; `stop_at` names the event of the whole at which it is ended, e.g. `round_end 2`."""
-
-    def listen(kind: str, fields: Mapping[str, Any]) -> None:
-        if stop_at == f"{kind} {fields.get('round', fields.get('fold'))}":
-            raise Stopped
-
-    begun = lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", (listen,)))  # noqa: E731
-    client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
-    run_local(make_server_app(begun, story_of(config)), client, num_sites=len(cohort.sites), workers=workers)
-    return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+SITE = "site-1"
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +40,6 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 def whole(two: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     run(two, folder, settings())
-    return folder
-
-
-def with_folds(whole: Path, folder: Path) -> Path:
-    """A new run folder in which the folds' models are there already."""
-    for part in ("fold-1", "fold-2", "site_memory"):
-        shutil.copytree(whole / part, folder / part)
     return folder
 
 
