@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fl_rsna.choices import Stage
-from fl_rsna.reporting import scores, site_scores, stage_scores
+from fl_rsna.reporting import scores, site_scores, stack_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.headlines import headlines
 from fl_rsna.reporting.pictures import pictures_section
@@ -39,6 +39,7 @@ def content(run: RunRecord) -> dict[str, Any]:
         "cohort": _cohort(run),
         "curves": {"plots": _plots(round_plots(run))},
         "stages": _stages(run),
+        "stacking": _stacking(run),
         "scorecard": _scorecard(run),
         "sites": _sites(run),
         "points": _points(run),
@@ -54,12 +55,18 @@ def content(run: RunRecord) -> dict[str, Any]:
 
 def _kind(run: RunRecord) -> str:
     kind = KINDS.get(run.config["baseline"], "Federated run")
-    return f"{kind}, second stage: a head over series" if run.config.get("stage") == Stage.sequence else kind
+    stages = {Stage.sequence: ", second stage: a head over series", Stage.stacking: ", a stacking of slice models"}
+    return kind + stages.get(run.config.get("stage", Stage.slice), "")
 
 
 def _stages(run: RunRecord) -> dict[str, Any] | None:
     found = stage_scores.stages(run)
     return found and {**found, "compared": asdict(found["compared"]), "chosen": asdict(found["chosen"])}
+
+
+def _stacking(run: RunRecord) -> dict[str, Any] | None:
+    found = stack_scores.stacking(run)
+    return found and {**found, "compared": asdict(found["compared"]), "labels": asdict(found["labels"])}
 
 
 def _state(run: RunRecord) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fl_rsna.reporting import scores, site_scores, stage_scores
+from fl_rsna.reporting import scores, site_scores, stack_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, said
 from fl_rsna.reporting.tables import RunRecord
 
@@ -24,6 +24,8 @@ def paper_tables(run: RunRecord) -> list[Table]:
         ]
         if found := stage_scores.stages(run):
             tables.append(_titled(found["compared"], "Both stages on the test site, differences paired over patients"))
+        if stacked := stack_scores.stacking(run):
+            tables.append(_titled(stacked["compared"], "Stacking on the test site, differences paired over patients"))
         if site_scores.by_site(run):
             tables.append(site_scores.sites_table(run))
         cards = by_level["slice"]
