@@ -1,4 +1,4 @@
-"""The tables of ablate.py: differences to the whole recipe, paired over slices and pooled over seeds, with intervals over patients."""
+"""The tables of ablate.py: differences to the recipe and to plain, paired over slices, pooled over seeds, with intervals over patients."""
 
 import json
 import re
@@ -24,9 +24,7 @@ from fl_rsna.task import ICH
 
 Found = dict[str, dict[str, dict[int, Path]]]  # cohort, variant, seed
 Pair = tuple[pd.DataFrame, pd.DataFrame]  # one run's test slices, and another's of the same seed
-COLUMNS = (
-    "variant", "seeds", "log loss", "minus the recipe's [95%]", "AUROC any", "minus the recipe's [95%]", "by seed", "seconds",
-)  # fmt: skip
+Groups = Mapping[str, Sequence[str]]  # a variant, and those that are compared with it
 
 
 def compared(pairs: Sequence[Pair]) -> tuple[Estimate, Estimate]:
@@ -106,37 +104,52 @@ def signed(found: Mapping[str, Any]) -> str:
     return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]{star}"
 
 
-def title(data: str, whole: Mapping[str, Any]) -> str:
+def title(data: str, against: str, whole: Mapping[str, Any]) -> str:
     position = ", ".join(f"{area:.3f}" for area in whole["position_alone"])
-    return f"{data}: {whole['positives']} positive slices of the test site by seed; slice position alone, AUROC any: {position}"
+    positives = ", ".join(map(str, whole["positives"]))
+    return f"{data}, compared with {against}. Positive slices of the test site: {positives}; slice position alone, AUROC any: {position}"
 
 
-def tables(found: Found, against: str) -> dict[str, dict[str, dict[str, Any]]]:
+def columns(against: str) -> tuple[str, ...]:
+    apart = f"minus {against} [95%]"
+    return ("variant", "seeds", "log loss", apart, "AUROC any", apart, "by seed", "seconds")
+
+
+def tables(found: Found, groups: Groups) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """By cohort and by what is compared with, the figures of every variant that has runs."""
     return {
-        data: {name: of for name, folders in variants.items() if (of := figures(folders, variants[against]))}
+        data: {
+            against: {
+                name: of for name in names if name in variants and (of := figures(variants[name], variants[against]))
+            }
+            for against, names in groups.items()
+            if against in variants
+        }
         for data, variants in found.items()
-        if against in variants
     }
 
 
-def report(found: Found, against: str) -> None:
-    every = tables(found, against)
-    for data, variants in every.items():
-        table = Table(title=title(data, variants[against]))
-        for column in COLUMNS:
-            table.add_column(column, justify="left" if column == "variant" else "right")
-        for name, of in variants.items():
-            table.add_row(*line(name, of))
-        Console(width=170).print(table)
+def report(found: Found, groups: Groups) -> None:
+    every = tables(found, groups)
+    for data, by_reference in every.items():
+        for against, variants in by_reference.items():
+            table = Table(title=title(data, against, variants[against]))
+            for column in columns(against):
+                table.add_column(column, justify="left" if column == "variant" else "right")
+            for name, of in variants.items():
+                table.add_row(*line(name, of))
+            Console(width=170).print(table)
     print(json.dumps(every))
 
 
-def write(found: Found, against: str, docs: Path) -> None:
+def write(found: Found, groups: Groups, docs: Path) -> None:
     """Put the tables between the markers of ablations.md."""
     text = ""
-    for data, variants in tables(found, against).items():
-        text += f"\n{title(data, variants[against])}\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
-        text += "".join(f"| {' | '.join(line(name, of))} |\n" for name, of in variants.items())
+    for data, by_reference in tables(found, groups).items():
+        for against, variants in by_reference.items():
+            heads = columns(against)
+            text += f"\n{title(data, against, variants[against])}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
+            text += "".join(f"| {' | '.join(line(name, of))} |\n" for name, of in variants.items())
     page = docs / "ablations.md"
     marked = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
     page.write_text(marked.sub(lambda match: match[1] + text + "\n" + match[2], page.read_text()))

@@ -158,7 +158,10 @@ def test_an_ablation_is_the_recipe_without_one_part(monkeypatch: pytest.MonkeyPa
         if name.startswith("without "):
             part = ablate.RECIPE[name.removeprefix("without ")]
             assert sorted([*words, *part]) == sorted(ablate.VARIANTS[ablate.WHOLE])
+        if name.startswith("with "):
+            assert words == ablate.RECIPE[name.removeprefix("with ")]
     assert ablate.VARIANTS[ablate.PLAIN] == []
+    assert {name for names in ablate.TABLES.values() for name in names} == set(ablate.VARIANTS)
 
 
 def test_an_ablation_is_compared_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
