@@ -2,8 +2,8 @@
 
 Same seeds, same patients, same number of steps. Every variant is one federated run of the package for every seed, and is
 compared slice by slice on the same test patients, with the recipe or with the plain pipeline (nothing on): weighted log loss
-and AUROC `any`, paired, with 95% intervals over patients. The second stage (`stage=both` on the recipe's model: smoothing,
-sequence head, blend) is a variant, too. Runs are kept and resumed, so the study can be stopped, and repeated with more seeds;
+and AUROC `any`, paired, with 95% intervals over patients. The second stage (`stage=both`: smoothing, sequence
+head, blend) and stacking are variants, too. Runs are kept and resumed, so the study can be stopped, and repeated with more seeds;
 it reports all it finds in its folder. `--write docs` puts its tables into docs/ablations.md.
 
     python scripts/ablate.py [--data demo ct_ich] [--seeds 0 1 2] [--only "without 2.5D" "with mixup" ...] [--write docs]
@@ -54,6 +54,7 @@ OTHERWISE = {  # a part in another form
     "focal loss": {"label weights": ["train.label_weights=prevalence", "train.loss=focal"]},
     "under-sampling uncorrected": {"under-sampling": [*RECIPE["under-sampling"], "train.correction=none"]},
 }
+STAGES = {"sequence stage": ["stage=both"], "stacking": ["stage=stacking"]}  # after the slice model, or around it
 WHOLE, PLAIN = "the recipe", "plain"
 
 
@@ -67,11 +68,11 @@ def off() -> dict[str, list[str]]:
     found |= {f"without {part}": {name: words for name, words in RECIPE.items() if name != part} for part in RECIPE}
     found |= {name: RECIPE | other for name, other in OTHERWISE.items()}
     return {name: words_of(parts) for name, parts in found.items()} | {
-        "sequence stage": [*words_of(RECIPE), "stage=both"]
+        "sequence stage": [*words_of(RECIPE), *STAGES["sequence stage"]]
     }
 
 
-OFF, ON = off(), {f"with {part}": words for part, words in RECIPE.items()}
+OFF, ON = off(), {f"with {part}": words for part, words in (RECIPE | STAGES).items()}
 VARIANTS = {WHOLE: words_of(RECIPE)} | OFF | ON
 TABLES = {WHOLE: (WHOLE, *OFF), PLAIN: (PLAIN, *ON)}  # what is compared with what
 
