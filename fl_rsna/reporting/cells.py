@@ -83,6 +83,8 @@ def _signed(value: float) -> str:
 
 
 def _signed_interval(estimate: dict[str, Any]) -> str:
-    if estimate["value"] is None or estimate["low"] is None:
+    if estimate["value"] is None:
         return interval(estimate)
+    if estimate["low"] is None:
+        return f"{_signed(estimate['value'])} {interval(estimate).split(' ', 1)[1]}"
     return f"{_signed(estimate['value'])} [{_signed(estimate['low'])}, {_signed(estimate['high'])}]"

@@ -1,9 +1,10 @@
 """Plots of what changed from round to round: loss, AUROC, each site's AUROC, and what the rounds took."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fl_rsna.choices import Stage
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
 from fl_rsna.reporting.tables import RunRecord
@@ -46,8 +47,19 @@ def auroc_by_round(run: RunRecord) -> Plot:
         data=[trace for trace in data if _any(trace)],
         layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
         table=_rounds_table("AUROC", run, names),
-        note="Round 0 is the untrained start. The test site is scored for this curve and never for a choice.",
+        note=f"Round 0 is {_start(run.config)}. The test site is scored for this curve and never for a choice.",
     )
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    """What a run's rounds begin with."""
+    match config.get("stage", Stage.slice):
+        case Stage.sequence:
+            return "the slice model, to which the head adds nothing yet"
+        case Stage.stacking:
+            return "the mean of the slice models"
+        case _:
+            return "the model it began with" if config.get("start") else "the untrained start"
 
 
 def sites_by_round(run: RunRecord) -> Plot | None:

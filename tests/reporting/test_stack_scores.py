@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from made_runs import LABELS, estimate, made_run
 
+from fl_rsna.reporting.cells import Kind, said
 from fl_rsna.reporting.content import content
 from fl_rsna.reporting.paper import paper_tables
 from fl_rsna.reporting.report import write_report
@@ -54,7 +55,14 @@ def test_the_page_sets_the_stacker_beside_the_mean_and_every_slice_model(tmp_pat
     assert [row[0] for row in labels] == list(LABELS)
     assert [row[4] for row in labels] == list(range(len(LABELS)))
     page = write_report(run).read_text()
-    for words in ("Stacking on the test site", "boosted trees", "−0.020", "fold-3", "chosen round"):
+    for words in (
+        "Stacking on the test site",
+        "boosted trees",
+        "−0.020",
+        "fold-3",
+        "chosen round",
+        "Round 0 is the mean of the slice models",
+    ):
         assert words in page
     assert any(table.title.startswith("Stacking") for table in paper_tables(read_run(run)))
 
@@ -78,3 +86,8 @@ def test_lines_at_the_end(tmp_path: Path) -> None:
         "mean of 3 slice models: AUROC any 0.800 [0.750, 0.850], log loss 0.2500",
         "stacker (xgboost) against it, paired over patients: AUROC any 0.050 [-0.050, 0.150], log loss -0.020 [-0.120, 0.080]",
     ]
+
+
+@pytest.mark.parametrize(("value", "words"), [(-0.25, "−0.250 [no interval"), (0.25, "+0.250 [no interval")])
+def test_a_difference_without_interval_has_its_sign(value: float, words: str) -> None:
+    assert said({**estimate(None), "value": value}, Kind.signed).startswith(words)
