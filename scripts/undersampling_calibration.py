@@ -1,10 +1,11 @@
 """Whether under-sampling with prior correction leaves probabilities as honest as training on all slices does.
 
 Three federations a seed, on the same split and under the same budget of rounds and passes: all slices, under-sampled and
-corrected, and under-sampled as it is. On the test site: log loss, Brier score and expected calibration error (15 bins), of
-the headline label and as the task weighs its labels, and how the mean probability compares with the share of positives.
-Differences from all slices are paired: every resample draws the same patients for all three and for all seeds, whose models
-are averaged over. Runs are kept and resumed. Any other word is a setting of every run.
+corrected, and under-sampled as it is. On the test site, as the model says and at the temperatures that the run's sites chose:
+log loss, Brier score and expected calibration error (15 bins), of the headline label and as the task weighs its labels, and
+how the mean probability compares with the share of positives. Differences from all slices are paired: every resample draws
+the same patients for all three and for all seeds, whose models are averaged over. Runs are kept and resumed. Any other word is
+a setting of every run: train.local_steps=20 gives all three the steps that a pass over all slices of the demo's sites has.
 
     python scripts/undersampling_calibration.py [--seeds 0 1 2] [--negatives 1] [--runs runs/undersampling] [rounds=10 ...]
 """
@@ -14,6 +15,7 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -27,7 +29,8 @@ from fl_rsna.learning.bootstrap import Drawn, Floats, by_patient, draw_patients,
 from fl_rsna.learning.calibration import BINS
 from fl_rsna.learning.intervals import Estimate, Scale, estimate, support
 from fl_rsna.learning.metrics import label_losses
-from fl_rsna.learning.predictions import labels_in, probabilities_in
+from fl_rsna.learning.operating import calibrate
+from fl_rsna.learning.predictions import PROBABILITY, labels_in, probabilities_in
 from fl_rsna.loading import begin_loading
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import is_finished
@@ -38,6 +41,7 @@ FULL = "all slices"
 UNDER = {name: ["train.sampling=under", f"train.correction={name}"] for name in ("prior", "none")}
 VARIANTS = {FULL: [], **{f"under, {name}": words for name, words in UNDER.items()}}
 CORRECTED = "under, prior"
+READINGS = ("as the model says", "at the run's temperatures")
 MEASURES = ("log_loss", "brier", "ece", "mean_over_share")
 
 
@@ -49,11 +53,22 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="settings of every run, e.g. rounds=8 paths.prepared=...")
     words = parser.parse_args()
     begin_loading()
-    tables = {name: [predictions(words, name, seed) for seed in words.seeds] for name in VARIANTS}
+    runs = {name: [run(words, name, seed) for seed in words.seeds] for name in VARIANTS}
+    said = {READINGS[0]: predictions, READINGS[1]: at_temperatures}
+    every = {
+        reading: compared({n: [of(folder) for folder in all_] for n, all_ in runs.items()})
+        for reading, of in said.items()
+    }
+    for reading, facts in every.items():
+        report(reading, facts, len(words.seeds))
+    print(json.dumps({"seeds": words.seeds, "negatives": words.negatives, **every}))
+
+
+def compared(tables: dict[str, list[pd.DataFrame]]) -> dict[str, Any]:
+    """Values and paired differences of every variant's tables, one a seed."""
     patients = pd.concat([table["patient_id"] for table in tables[FULL]]).to_numpy(str)
-    drawn = draw_patients(patients, seed=0)
+    drawn, truth = draw_patients(patients, seed=0), pd.concat(tables[FULL])
     found = {name: measured(of_seeds, drawn) for name, of_seeds in tables.items()}
-    truth = pd.concat(tables[FULL])
     values = {
         name: {of: asdict(_estimate(drawn, truth, all_)) for of, all_ in by.items()} for name, by in found.items()
     }
@@ -62,21 +77,37 @@ def main() -> None:
         for name, by in found.items()
         if name != FULL
     }
-    report(values, differences, len(words.seeds))
     honest = {of: not_worse(differences[CORRECTED][of]) for of in differences[CORRECTED] if "mean_over" not in of}
-    facts = {"seeds": words.seeds, "negatives": words.negatives, "patients": drawn.patients}
-    print(json.dumps({**facts, "values": values, "differences": differences, "corrected_not_worse": honest}))
+    return {
+        "patients": drawn.patients,
+        "values": values,
+        "differences": differences,
+        "corrected_not_worse": honest,
+    }
 
 
-def predictions(words: argparse.Namespace, name: str, seed: int) -> pd.DataFrame:
-    """What one variant's model says of the test site's slices, trained now or earlier."""
-    folder = words.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+def run(words: argparse.Namespace, name: str, seed: int) -> Path:
+    """The folder of one variant's run, made now or earlier."""
+    folder: Path = words.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     if not is_finished(folder):
         sampled = VARIANTS[name] and [*VARIANTS[name], f"train.negatives={words.negatives}"]
         config = compose_config([*sampled, f"seed={seed}", f"partition.seed={seed}", "resume=true", *words.words])
         run_federation(config, cohort_for_run(config, lambda what, done, total: None), folder, ())
         print(f"{name}, seed {seed}: done", flush=True)
+    return folder
+
+
+def predictions(folder: Path) -> pd.DataFrame:
+    """What a run's model says of the test site's slices."""
     return pd.read_parquet(folder / "predictions.parquet")
+
+
+def at_temperatures(folder: Path) -> pd.DataFrame:
+    """The same at the temperatures that the run chose on its sites' validation parts, as `evaluate` gives them out."""
+    table, chosen = predictions(folder), json.loads((folder / "summary.json").read_text())["operating_points"]
+    temperatures = np.array([chosen["temperatures"].get(label) or 1.0 for label in ICH.labels])
+    found = calibrate(probabilities_in(table, ICH.labels), temperatures)
+    return table.assign(**{f"{PROBABILITY}{label}": found[:, i] for i, label in enumerate(ICH.labels)})
 
 
 def measured(tables: list[pd.DataFrame], drawn: Drawn) -> dict[str, Floats]:
@@ -122,8 +153,11 @@ def not_worse(difference: dict[str, float | None]) -> bool | None:
     return None if low is None else low <= 0
 
 
-def report(values: dict[str, dict[str, dict]], differences: dict[str, dict[str, dict]], seeds: int) -> None:  # type: ignore[type-arg]
-    print(f"\ntest site, mean over {seeds} seeds [95% interval over patients]; below it minus {FULL}, paired")
+def report(reading: str, facts: dict[str, Any], seeds: int) -> None:
+    values, differences = facts["values"], facts["differences"]
+    print(
+        f"\n{reading}: test site, mean over {seeds} seeds [95% interval over patients]; beside it minus {FULL}, paired"
+    )
     for of in values[FULL]:
         print(f"\n{of}")
         for name, by in values.items():
