@@ -86,7 +86,11 @@ def undisturbed(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("die_at", [*(f"event {n}" for n in (2, 10, 14, 21)), *(f"file {n}" for n in range(5, 65, 10))])
+DEATHS = [*(f"event {n}" for n in (2, 10, 14, 21)), *(f"file {n}" for n in range(5, 65, 10))]
+ALWAYS = ("event 10", "file 25", "file 55")  # the others are beyond what .ci/run has time for
+
+
+@pytest.mark.parametrize("die_at", [at if at in ALWAYS else pytest.param(at, marks=pytest.mark.extra) for at in DEATHS])
 def test_killed_and_resumed_is_as_if_nothing_happened(
     cohort: Cohort, tmp_path: Path, undisturbed: Path, die_at: str
 ) -> None:
@@ -102,7 +106,7 @@ def test_killed_and_resumed_is_as_if_nothing_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [{"workers": 2}, {"ray": True}])
+@pytest.mark.parametrize("engine", [{"workers": 2}, pytest.param({"ray": True}, marks=pytest.mark.extra)])
 def test_killed_in_other_engines_too(cohort: Cohort, tmp_path: Path, undisturbed: Path, engine: dict[str, Any]) -> None:
     killed(cohort, tmp_path / "run", tiny_config(**RICH), "event 12", **engine)
     run(cohort, tmp_path / "run", tiny_config(**RICH, resume=True), **engine)

@@ -127,7 +127,7 @@ def test_an_actor_that_is_killed_is_started_and_asked_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unseen", ["cohort", "run"])
+@pytest.mark.parametrize("unseen", ["cohort", pytest.param("run", marks=pytest.mark.extra)])
 def test_a_node_that_cannot_see_the_folders_says_so(cohort: Cohort, tmp_path: Path, address: str, unseen: str) -> None:
     place = tmp_path / "elsewhere"
     folders = (place, tmp_path / "run" / "memory") if unseen == "cohort" else (cohort.folder, place / "memory")
