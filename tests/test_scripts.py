@@ -105,6 +105,7 @@ def test_bench_leak() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_fuzz_prepare() -> None:
     figures = last_line("fuzz_prepare.py", "--seconds", "0", "--files", "120", "--seed", "1")
     assert figures["violations"] == 0

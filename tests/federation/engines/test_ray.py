@@ -115,6 +115,7 @@ def test_a_cluster_of_two_nodes_trains_the_same_model_and_runs_on(
 
 
 @pytest.mark.slow
+@pytest.mark.extra  # as a local worker that is killed, in test_deaths.py
 def test_an_actor_that_is_killed_is_started_and_asked_again(
     cohort: Cohort, tmp_path: Path, address: str, undisturbed: str
 ) -> None:
