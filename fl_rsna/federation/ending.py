@@ -14,6 +14,7 @@ from fl_rsna.federation.records import read_model, write_model
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import score_at_sites
 from fl_rsna.federation.setting import Setting, prevalence_of
+from fl_rsna.federation.stack_progress import StackProgress
 from fl_rsna.federation.start import started_from
 from fl_rsna.federation.weighing import stage_summary, weighed, whole_network
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, model_sha256
@@ -54,28 +55,13 @@ def finish(setting: Setting, progress: Progress, more: More = lambda summary, fo
     write_of(setting, final, MODEL if setting.told.stack is None else STACK_NETWORK, facts)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     summary = {
-        "status": "finished",
-        "baseline": setting.config.baseline.value,
-        "run_id": progress.run_id,
+        **run_facts(setting, progress),
         "model_sha256": sha256,
-        "rounds": progress.round,
         "selected_round": selected,
         "recalibrated": is_recalibrated(setting),
         "selected_by": "last round" if _takes_last(setting, progress) else "validation loss",
-        "started_from": started_from(setting.run),
-        "prevalence": prevalence_of(setting),
-        "seed": setting.config.seed,
-        "task": setting.told.task,
-        "strategy": setting.config.strategy.name.value,
-        "engine": setting.config.engine.name.value,
-        "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
-        "leaky": setting.cohort.facts.get("leaky", False),
-        "wall_s": progress.seconds,
         "virtual_s": progress.virtual_s,
         "usd": _cost(setting, progress),
-        "bytes_down": progress.bytes_down,
-        "bytes_up": progress.bytes_up,
-        "site_failures": progress.failures,
         TEST: in_brief(scores),
         "operating_points": at_sites.chosen(),
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
@@ -86,6 +72,28 @@ def finish(setting: Setting, progress: Progress, more: More = lambda summary, fo
     setting.run.event(
         "run_end", model_sha256=summary["model_sha256"], selected_round=selected, wall_s=summary["wall_s"]
     )
+
+
+def run_facts(setting: Setting, progress: Progress | StackProgress) -> dict[str, Any]:
+    """What summary.json says of any run but its model and its scores."""
+    return {
+        "status": "finished",
+        "baseline": setting.config.baseline.value,
+        "run_id": progress.run_id,
+        "rounds": progress.round,
+        "started_from": started_from(setting.run),
+        "prevalence": prevalence_of(setting),
+        "seed": setting.config.seed,
+        "task": setting.told.task,
+        "strategy": setting.config.strategy.name.value,
+        "engine": setting.config.engine.name.value,
+        "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
+        "leaky": setting.cohort.facts.get("leaky", False),
+        "wall_s": progress.seconds,
+        "bytes_down": progress.bytes_down,
+        "bytes_up": progress.bytes_up,
+        "site_failures": progress.failures,
+    }
 
 
 def in_brief(card: dict[str, Any]) -> dict[str, Any]:

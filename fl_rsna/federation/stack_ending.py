@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.whole import write_whole
-from fl_rsna.federation.ending import TEST, in_brief
+from fl_rsna.federation.ending import TEST, in_brief, run_facts
 from fl_rsna.federation.fold_runs import FoldRun
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import TREE_COUNTS
 from fl_rsna.federation.records import recorder
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import AtSites, scored_by
-from fl_rsna.federation.setting import Setting, prevalence_of
-from fl_rsna.federation.start import started_from
+from fl_rsna.federation.setting import Setting
 from fl_rsna.federation.tree_rounds import Forests, Stacking
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.paired_loss import compare_losses
@@ -55,7 +54,12 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
         "model_bytes": len(raw),
     }
     summary = {
-        **_facts(stacking),
+        **run_facts(setting, progress),
+        "stage": setting.config.stage.value,
+        "recalibrated": False,
+        "selected_by": "validation loss",
+        "virtual_s": 0.0,
+        "usd": 0.0,
         "model_sha256": hashlib.sha256(raw).hexdigest(),
         "selected_round": max(best.values()),
         TEST: in_brief(scores),
@@ -137,31 +141,3 @@ def _of_fold(fold: FoldRun) -> dict[str, Any]:
     scores, own = fold.summary[TEST], {name: fold.summary[name] for name in kept}
     areas = {label: of["auroc"] for label, of in scores["slice"].items()}
     return {"folder": fold.folder.name, **own, "log_loss": scores["log_loss"], "auroc": areas}
-
-
-def _facts(stacking: Stacking) -> dict[str, Any]:
-    """What is true of the stacker's rounds and not of its scores."""
-    setting, progress = stacking.setting, stacking.progress
-    return {
-        "status": "finished",
-        "baseline": setting.config.baseline.value,
-        "stage": setting.config.stage.value,
-        "run_id": progress.run_id,
-        "rounds": progress.round,
-        "recalibrated": False,
-        "started_from": started_from(setting.run),
-        "prevalence": prevalence_of(setting),
-        "selected_by": "validation loss",
-        "seed": setting.config.seed,
-        "task": setting.told.task,
-        "strategy": setting.config.strategy.name.value,
-        "engine": setting.config.engine.name.value,
-        "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
-        "leaky": setting.cohort.facts.get("leaky", False),
-        "wall_s": progress.seconds,
-        "virtual_s": 0.0,
-        "usd": 0.0,
-        "bytes_down": progress.bytes_down,
-        "bytes_up": progress.bytes_up,
-        "site_failures": progress.failures,
-    }
