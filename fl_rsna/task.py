@@ -15,36 +15,45 @@ class LabelKind(StrEnum):
 class Rendering(StrEnum):
     """What a stored pixel value means before it is cut to 8 or 16 bits."""
 
-    hounsfield = "hounsfield"
+    hounsfield = "hounsfield"  # Hounsfield units, the same number for the same tissue on every scanner
+    radiograph = "radiograph"  # grey as the film is meant to be seen: its own windows applied, white is dense
 
 
 class TaskName(StrEnum):
-    """The tasks a user may ask for with `data.task=`."""
+    """The tasks a user may ask for with `task=`."""
 
-    ich = "ich"
+    ich = "ich"  # intracranial hemorrhage on head CT
+    covid_cxr = "covid_cxr"  # appearance of COVID-19 on chest radiographs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A learning task, independent of any data set.
 
-    `labels` are in the order of every label vector, logit and table column. `union` names the label that must
-    equal the OR of all others, or is None. `headline` is the label whose AUROC is quoted first. `group_key` is
-    the index column that no two splits may share.
+    `labels` are in the order of every label vector, logit and table column; `published` are the same labels as the
+    tables of the field name them. `union` names the label that must equal the OR of all others, or is None. `headline` is
+    the label whose AUROC is quoted first. `modalities` are the values of DICOM's Modality that it takes. `group_key` is the
+    index column that no two splits may share, `exam_key` the one whose images are judged together. `demo` is what the
+    synthetic cohort is called that stands in for data. `picture` and `exam` are what one image and one exam are called.
     """
 
     name: str
     labels: tuple[str, ...]
+    published: tuple[str, ...]
     kind: LabelKind
     label_weights: tuple[float, ...]
     union: str | None
     headline: str
     rendering: Rendering
-    modality: str
+    modalities: tuple[str, ...]
     group_key: str
+    exam_key: str
+    demo: str
+    picture: str
+    exam: str
 
     def __post_init__(self) -> None:
-        assert len(self.labels) == len(self.label_weights) == len(set(self.labels))
+        assert len(self.labels) == len(self.label_weights) == len(set(self.labels)) == len(self.published)
         assert self.headline in self.labels
         assert self.union is None or self.union in self.labels
 
@@ -54,16 +63,39 @@ class Task:
         return tuple(label for label in self.labels if label != self.union)
 
 
+_SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 ICH = Task(
     name="ich",
-    labels=("any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"),
+    labels=("any", *_SUBTYPES),
+    published=("any", *_SUBTYPES),
     kind=LabelKind.multi_label,
     label_weights=(2.0, 1.0, 1.0, 1.0, 1.0, 1.0),
     union="any",
     headline="any",
     rendering=Rendering.hounsfield,
-    modality="CT",
+    modalities=("CT",),
     group_key="patient_id",
+    exam_key="series_id",
+    demo="demo",
+    picture="slice",
+    exam="exam",
+)
+
+COVID_CXR = Task(  # the study classes of SIIM-FISABIO-RSNA COVID-19 (Litmanovich et al. 2020, J Thorac Imaging 35:354)
+    name="covid_cxr",
+    labels=("negative", "typical", "indeterminate", "atypical"),
+    published=("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance"),
+    kind=LabelKind.multi_class,
+    label_weights=(1.0, 1.0, 1.0, 1.0),
+    union=None,
+    headline="typical",
+    rendering=Rendering.radiograph,
+    modalities=("DX", "CR"),
+    group_key="patient_id",
+    exam_key="study_id",
+    demo="demo_cxr",
+    picture="image",
+    exam="study",
 )
 
 
@@ -74,6 +106,7 @@ def annotated_part(task: Task, unannotated: Sequence[str]) -> Task:
     return replace(
         task,
         labels=labels,
+        published=tuple(task.published[place] for place in kept),
         label_weights=tuple(task.label_weights[place] for place in kept),
         union=task.union if task.union in labels else None,
         headline=task.headline if task.headline in labels else labels[0],
@@ -85,3 +118,5 @@ def named_task(name: TaskName) -> Task:
     match name:
         case TaskName.ich:
             return ICH
+        case TaskName.covid_cxr:
+            return COVID_CXR

@@ -15,6 +15,7 @@ outside 93% to 97% by more than two of them, and, as the last line, one JSON obj
 
 import argparse
 import json
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -28,12 +29,11 @@ from fl_rsna.learning.metrics import auroc, compare_aurocs
 from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.ranking import rank
 from fl_rsna.learning.scorecard import scorecard
-from fl_rsna.task import LabelKind, Rendering, Task
+from fl_rsna.task import ICH
 
-TASK = Task(
-    name="simulated", labels=("bleed",), kind=LabelKind.multi_label, label_weights=(1.0,), union=None, headline="bleed",
-    rendering=Rendering.hounsfield, modality="CT", group_key="patient_id",
-)  # fmt: skip
+TASK = replace(
+    ICH, name="simulated", labels=("bleed",), published=("bleed",), label_weights=(1.0,), union=None, headline="bleed"
+)
 SPREAD, TRUTH = 0.7, 20_000
 SHIFTS = {2.0: 0.9, 3.0: 1.0}  # mean conspicuity, and the threshold on the score
 SHARES = (0.25, 0.6)  # of patients with a bleed

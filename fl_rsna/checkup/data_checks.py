@@ -82,7 +82,7 @@ def check_dicom(config: Config) -> Check:
     )
     spread = [inputs.files[number * (len(inputs.files) - 1) // max(1, TRIED - 1)] for number in range(TRIED)]
     tried = list(dict.fromkeys(spread))
-    refused = [sentence for file in tried if (sentence := _refused(file, task.modality))]
+    refused = [sentence for file in tried if (sentence := _refused(file, task.modalities[0]))]
     found = f"{len(inputs.files)} files in {data.dicom}"
     if inputs.labels is not None:
         found += f", {len(inputs.labels)} images with labels"

@@ -104,7 +104,10 @@ def _convert_rest(
     on_progress: Callable[[int, int], None],
 ) -> None:
     work = Conversion(
-        incoming=building.incoming.absolute(), modality=request.task.modality, kind=request.image, size=request.size
+        incoming=building.incoming.absolute(),
+        modality=request.task.modalities[0],
+        kind=request.image,
+        size=request.size,
     )
     wanted = None if labels is None else set(labels.index)
     on_progress(building.done, len(files))
