@@ -2,12 +2,13 @@
 
 0 and 1 leave everything as it is. A count that may not leave is withheld: None, not 0. Tables are made coarser instead:
 neighbouring bins are added up until every cell is 0 or at least k, and stand where the mean of their rows lies, so that
-the tables of sites still add. A label with too few positives or negatives is absent from them. Slices are counted where
-a table is of slices, patients where a score is of patients.
+the tables of sites still add. A label with too few positives or negatives is absent from them. Of classes, which add up
+to all slices, another one or more is absent with it. Slices are counted where a table is of slices, patients where a
+score is of patients.
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def _shared_part(held: Mapping[str, Any], k: int, exclusive: bool) -> dict[str, 
     positives = {label: n for label, n in held["positives"].items() if n is not None}  # of an unannotated label: None
     few = {label for label, n in positives.items() if is_small(n, k) or is_small(held["slices"] - n, k)}
     if exclusive:
-        few = _hidden(positives, few, k)
+        few = hidden_classes(positives, few, k)
     told = {label: None if label in few else n for label, n in held["positives"].items()}
     return {**held, "patients": shown(held["patients"], k), "positives": told}
 
@@ -66,7 +67,7 @@ def tells_positives(held: Mapping[str, Any], label: str, k: int) -> bool:
     return _shared_part(held, k, exclusive=False)["positives"][label] is not None
 
 
-def _hidden(positives: Mapping[str, int], few: set[str], k: int) -> set[str]:
+def hidden_classes(positives: Mapping[str, int], few: set[str], k: int) -> set[str]:
     """`few` and the next smallest classes, until what they are together says nothing of one: classes add up to all."""
     for label in sorted(positives, key=lambda label: positives[label]):
         if not few or (len(few) > 1 and sum(positives[name] for name in few) >= k):
@@ -110,21 +111,28 @@ def coarsened(table: NDArray[np.int64], cells: NDArray[np.int64], k: int) -> NDA
     return coarse
 
 
-def shared_controls(table: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """A table of learning.controls, slices and positives a bin [BINS, 1 + L], with every cell and its rest 0 or at least k."""
+def shared_controls(table: NDArray[np.int64], k: int, *, exclusive: bool = False) -> NDArray[np.int64]:
+    """A table of learning.controls, slices and positives a bin [BINS, 1 + L], with every cell and its rest 0 or at least k.
+
+    Of `exclusive` labels what is left to those that are hidden, too.
+    """
     if k <= 1:
         return table
     slices, total = table[:, :1], table.sum(0)
-    few = [is_small(n, k) or is_small(total[0] - n, k) for n in total[1:].tolist()]
-    table = np.where([False, *few], 0, table)
-    return coarsened(table, np.concatenate([table, (slices - table[:, 1:])], axis=1), k)
+    positives = {str(label): n for label, n in enumerate(total[1:].tolist())}
+    few = {label for label, n in positives.items() if is_small(n, k) or is_small(total[0] - n, k)}
+    few = hidden_classes(positives, few, k) if exclusive else few
+    table = np.where([False, *(label in few for label in positives)], 0, table)
+    left = slices - table[:, 1:].sum(1, keepdims=True) if exclusive else np.zeros_like(slices)
+    return coarsened(table, np.concatenate([table, slices - table[:, 1:], left], axis=1), k)
 
 
-def shared_sums(sums: Sums, k: int) -> Sums:
+def shared_sums(sums: Sums, k: int, *, exclusive: bool = False) -> Sums:
     """What sites add up, with histograms [L, 2, BINS] coarser and labels of few slices or exams all 0: their losses, too."""
     if k <= 1:
         return sums
-    told: Sums = {name: _coarse_scores(counts, k) for name, counts in sums.items() if name not in LOSSES}
+    hidden = _hidden_in(sums, k) if exclusive else set()
+    told: Sums = {name: _coarse_scores(counts, k, hidden) for name, counts in sums.items() if name not in LOSSES}
     rows = told[SLICE].astype(np.int64).sum(axis=(1, 2))
     for name in LOSSES & sums.keys():
         losses = sums[name]
@@ -132,11 +140,21 @@ def shared_sums(sums: Sums, k: int) -> Sums:
     return told
 
 
-def _coarse_scores(counts: NDArray[np.generic], k: int) -> NDArray[np.generic]:
+def _hidden_in(sums: Sums, k: int) -> set[str]:
+    """Classes, by their place, that no histogram may tell of: slices first, as `shared_counts` has it, then exams."""
+    hidden: set[str] = set()
+    for name in sorted(sums.keys() - LOSSES, key=lambda name: name != SLICE):
+        sides = {str(label): of.tolist() for label, of in enumerate(sums[name].astype(np.int64).sum(2))}
+        few = {label for label, of in sides.items() if any(is_small(n, k) for n in of)}
+        hidden = hidden_classes({label: of[1] for label, of in sides.items()}, hidden | few, k)
+    return hidden
+
+
+def _coarse_scores(counts: NDArray[np.generic], k: int, hidden: Collection[str]) -> NDArray[np.generic]:
     found = counts.astype(np.int64)
     coarse = np.zeros_like(found)
     for label, sides in enumerate(found):
-        if sides.sum(1).min() >= k:
+        if sides.sum(1).min() >= k and str(label) not in hidden:
             coarse[label] = [coarsened(side[:, None], side[:, None], k)[:, 0] for side in sides]
     return coarse
 

@@ -17,6 +17,7 @@ from fl_rsna.federation.setting import Setting, prevalence_of
 from fl_rsna.federation.stack_progress import StackProgress
 from fl_rsna.federation.start import started_from
 from fl_rsna.federation.weighing import stage_summary, weighed, whole_network
+from fl_rsna.learning.classes import ACCURACIES, RANKINGS
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, model_sha256
 from fl_rsna.runs import MODEL, SCORECARDS, STACK_NETWORK
 
@@ -97,13 +98,17 @@ def run_facts(setting: Setting, progress: Progress | StackProgress) -> dict[str,
 
 
 def in_brief(card: dict[str, Any]) -> dict[str, Any]:
-    """A scorecard's counts and what ranks slices and exams; the whole of it is in scorecards.json."""
+    """A scorecard's counts, what ranks slices and exams, and figures of all classes; the whole of it is in scorecards.json."""
 
     def ranked(by_label: dict[str, Any]) -> dict[str, Any]:
         return {label: {name: of[name] for name in ("auroc", "average_precision")} for label, of in by_label.items()}
 
+    def together(of_level: dict[str, Any]) -> dict[str, Any]:
+        return {name: of_level[name] for name in (*ACCURACIES, *RANKINGS) if name in of_level}
+
     exams = {kind: ranked(by_label) for kind, by_label in card["exam"].items()}
-    return {**card, "slice": ranked(card["slice"]), "exam": exams}
+    classes = {level: together(of_level) for level, of_level in card.get("classes", {}).items()}
+    return {**card, "slice": ranked(card["slice"]), "exam": exams, **({"classes": classes} if classes else {})}
 
 
 def _cost(setting: Setting, progress: Progress) -> float:

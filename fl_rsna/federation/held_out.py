@@ -63,9 +63,8 @@ class HeldOut:
         """The scorecard at operating points that were chosen elsewhere, and the controls' AUROC over the same draws of patients."""
         table = self.data.index.iloc[self.rows]
         patients, drawn = table[self.task.group_key].to_numpy(), derive_seed(seed, "bootstrap", TEST_SITE)
-        card = scorecard(
-            self.labels, found, patients, table["series_id"].to_numpy(), task=self.task, settings=points, seed=drawn
-        )
+        exams = table[self.task.exam_key].to_numpy()
+        card = scorecard(self.labels, found, patients, exams, task=self.task, settings=points, seed=drawn)
 
         def area(scores: NDArray[np.float32], label: int) -> dict[str, Any]:
             return asdict(auroc_with_interval(self.labels[:, label], scores[:, label], patients, seed=drawn))

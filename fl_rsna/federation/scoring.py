@@ -21,7 +21,7 @@ from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.setting import Setting
 from fl_rsna.federation.site_scoring import POINTS
 from fl_rsna.federation.wire import unpack
-from fl_rsna.learning.exams import Aggregate
+from fl_rsna.learning.exams import aggregates
 from fl_rsna.learning.flat import FlatModel
 from fl_rsna.learning.matching import matching_odds
 from fl_rsna.learning.operating import (
@@ -115,7 +115,7 @@ def added(sums: list[Sums]) -> Sums:
 def shapes_of(task: Task) -> dict[str, tuple[int, ...]]:
     """What a site's sums look like."""
     counts, losses = (len(task.labels), 2, BINS), 1 if task.kind is LabelKind.multi_class else len(task.labels)
-    return {SLICE: counts, **{kind.value: counts for kind in Aggregate}, LOSS: (losses, len(TEMPERATURES))}
+    return {SLICE: counts, **{how.value: counts for how in aggregates(task.kind)}, LOSS: (losses, len(TEMPERATURES))}
 
 
 def _with_points(sites: list[Site], told: Instructions, points: OperatingPoints) -> tuple[list[Message], int]:

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from fl_rsna.federation.disclosure import groups, is_small, shown
+from fl_rsna.federation.disclosure import groups, hidden_classes, is_small, shown
+from fl_rsna.federation.shared_classes import shared_classes
 
 CELLS = ("tp", "fn"), ("fp", "tn")  # of a confusion table: two that add up to a count that is told
 READ_FROM = ("sensitivity", "false_negative_rate"), ("specificity",)  # what tells one of each pair
 READ_FROM_ALL = ("ppv", "npv", "f1")
+CLASSES = "classes"
 
 
 def shared_card(card: Mapping[str, Any], k: int) -> dict[str, Any]:
@@ -17,11 +19,13 @@ def shared_card(card: Mapping[str, Any], k: int) -> dict[str, Any]:
     if k <= 1:
         return dict(card)
     told = {name: shown(card[name], k) for name in ("patients", "exams")}
+    hidden = _hidden(card, k) if CLASSES in card else set()
     overall = card["log_loss"]
-    if _of_few(overall, k):  # of all slices; only what it is counted by is of few
+    if _of_few(overall, k) or hidden:  # of all slices; only what it is counted by is of few
         overall = {**_nothing(overall), "value": overall["value"]}
-    exams = {how: _shared_labels(of, k) for how, of in card["exam"].items()}
-    return {**card, **told, "log_loss": overall, "slice": _shared_labels(card["slice"], k), "exam": exams}
+    exams = {how: _shared_labels(of, k, hidden) for how, of in card["exam"].items()}
+    slices = _shared_labels(card["slice"], k, hidden)
+    return {**card, **told, "log_loss": overall, "slice": slices, "exam": exams, **_classes(card, hidden, k)}
 
 
 def without_labels(card: Mapping[str, Any], unknown: Collection[str], headline: str) -> dict[str, Any]:
@@ -34,11 +38,33 @@ def without_labels(card: Mapping[str, Any], unknown: Collection[str], headline: 
     if headline in unknown:
         overall = {**_nothing(overall), "value": overall["value"]}
     exams = {how: kept(of) for how, of in card["exam"].items()}
-    return {**card, "log_loss": overall, "slice": kept(card["slice"]), "exam": exams}
+    together = _classes(card, set(card["slice"]), k=0)  # nothing of all classes without one of them
+    return {**card, "log_loss": overall, "slice": kept(card["slice"]), "exam": exams, **together}
 
 
-def _shared_labels(cards: Mapping[str, Any], k: int) -> dict[str, Any]:
-    return {label: _withheld(of) if _of_few(of["auroc"], k) else _shared_label(of, k) for label, of in cards.items()}
+def _hidden(card: Mapping[str, Any], k: int) -> set[str]:
+    """Classes of few, and those that give them away: in slices as the counts of the roll call, then in exams, then in patients."""
+    hidden: set[str] = set()
+    for counted, *rest in (("positives", "negatives"), ("positive_patients",)):
+        for cards in (card["slice"], *card["exam"].values()):
+            areas = {label: of["auroc"] for label, of in cards.items()}
+            few = {label for label, area in areas.items() if any(is_small(area[name], k) for name in (counted, *rest))}
+            hidden = hidden_classes({label: area[counted] for label, area in areas.items()}, hidden | few, k)
+    return hidden
+
+
+def _classes(card: Mapping[str, Any], hidden: Collection[str], k: int) -> dict[str, Any]:
+    """What is said of classes together, where there are any."""
+    if CLASSES not in card:
+        return {}
+    return {CLASSES: {level: shared_classes(found, hidden, k) for level, found in card[CLASSES].items()}}
+
+
+def _shared_labels(cards: Mapping[str, Any], k: int, hidden: Collection[str]) -> dict[str, Any]:
+    return {
+        label: _withheld(of) if _of_few(of["auroc"], k) or label in hidden else _shared_label(of, k)
+        for label, of in cards.items()
+    }
 
 
 def _of_few(estimate: Mapping[str, Any], k: int) -> bool:

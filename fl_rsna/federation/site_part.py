@@ -77,11 +77,13 @@ def roll_call(message: Message, place: Place) -> Message:
     data = _open(told.model, place.folders, place.cache)
     task = named_task(TaskName(told.task))
     train = data.rows("train")
-    tables = {
-        control.value: shared_controls(
-            count_table(data.index.iloc[train], np.nan_to_num(data.labels[train]), control), told.min_count
-        ).tolist()
+    exclusive = task.kind is LabelKind.multi_class
+    counted = {
+        control.value: count_table(data.index.iloc[train], np.nan_to_num(data.labels[train]), control)
         for control in Control
+    }
+    tables = {
+        name: shared_controls(table, told.min_count, exclusive=exclusive).tolist() for name, table in counted.items()
     }
     hashes = {hash_id(str(patient), told.salt) for patient in data.index[told.group_key]}
     answer = ConfigRecord(

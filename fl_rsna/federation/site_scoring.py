@@ -26,7 +26,7 @@ from fl_rsna.learning.predictions import labels_in, prediction_table, probabilit
 from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.validation import site_sums
-from fl_rsna.task import Task, TaskName, named_task
+from fl_rsna.task import LabelKind, Task, TaskName, named_task
 
 POINTS = "operating_points"
 
@@ -47,7 +47,8 @@ def keep_and_count(message: Message, place: Place, told: Instructions, table: pd
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
         table.to_parquet(part, index=False)
-    told_sums = shared_sums(sums_of(table, task, told), told.min_count)
+    exclusive = task.kind is LabelKind.multi_class
+    told_sums = shared_sums(sums_of(table, task, told), told.min_count, exclusive=exclusive)
     sums = {name: pack(array.reshape(-1)) for name, array in told_sums.items()}
     content = RecordDict({SCORE: ArrayRecord(sums), METRICS: MetricRecord({"num-examples": len(table)})})
     return Message(content, reply_to=message)
@@ -81,7 +82,7 @@ def sums_of(table: pd.DataFrame, task: Task, told: Instructions | None = None) -
     """
     labels, found = labels_in(table, task.labels), probabilities_in(table, task.labels)
     weights = label_weights(labels, matching_odds(told.prior, told.target)) if told and told.target else None
-    return site_sums(labels, found, table[task.group_key].to_numpy(), table["series_id"].to_numpy(), task, weights)
+    return site_sums(labels, found, table[task.group_key].to_numpy(), table[task.exam_key].to_numpy(), task, weights)
 
 
 def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints, site: str) -> dict[str, object]:
@@ -91,7 +92,7 @@ def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints
         labels_in(table, task.labels),
         probabilities_in(table, task.labels),
         table[task.group_key].to_numpy(),
-        table["series_id"].to_numpy(),
+        table[task.exam_key].to_numpy(),
         task=task,
         settings=points,
         seed=derive_seed(told.seed, "bootstrap", site),

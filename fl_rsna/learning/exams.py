@@ -1,10 +1,12 @@
-"""From slices to exams: a series is one exam, positive when any of its slices is."""
+"""From slices to exams: a series or a study is one exam, positive when any of its slices is."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fl_rsna.task import LabelKind
 
 
 class Aggregate(StrEnum):
@@ -16,6 +18,16 @@ class Aggregate(StrEnum):
     noisy_or = (
         "noisy_or"  # 1 - prod(1 - p): assumes slices err independently; neighbours do not, so it comes out too sure
     )
+    mean = "mean"  # all slices speak alike: of classes that exclude each other, whose means still add up to 1
+
+
+def aggregates(kind: LabelKind) -> tuple[Aggregate, ...]:
+    """Those that make sense of such labels, the plainest first."""
+    match kind:
+        case LabelKind.multi_label:
+            return Aggregate.max, Aggregate.noisy_or
+        case LabelKind.multi_class:
+            return (Aggregate.mean,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +40,7 @@ class Exams:
 
 
 def group_exams(labels: NDArray[np.float32], patients: NDArray[np.generic], series: NDArray[np.generic]) -> Exams:
-    """Exams of slices [N, L] by their series; one series name used by two patients is two exams."""
+    """Exams of slices [N, L] by their series, or study; one name used by two patients is two exams."""
     patient_names, patient_of = np.unique(patients, return_inverse=True)
     series_names, series_of = np.unique(series, return_inverse=True)
     keys, member = np.unique(patient_of * len(series_names) + series_of, return_inverse=True)
@@ -45,7 +57,7 @@ def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggreg
 
     The max assumes that an exam is as suspicious as its worst slice, whatever their number. The noisy-or is the
     probability that at least one slice is positive if slices were independent, summed as log(1 - p), so that many
-    small ones are not lost; it grows with the number of slices.
+    small ones are not lost; it grows with the number of slices. The mean weighs every slice alike.
     """
     order, starts = _grouped(exams.member)
     by_exam = probabilities.astype(np.float64)[order]
@@ -55,6 +67,9 @@ def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggreg
         case Aggregate.noisy_or:
             with np.errstate(divide="ignore"):  # a slice that is certain makes its exam certain
                 return -np.expm1(np.add.reduceat(np.log1p(-by_exam), starts, axis=0))
+        case Aggregate.mean:
+            sums: NDArray[np.float64] = np.add.reduceat(by_exam, starts, axis=0)
+            return sums / np.bincount(exams.member)[:, None]
 
 
 def _grouped(member: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -21,14 +21,20 @@ class Ranking:
     average_precision: Floats
 
 
-def rank(labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Drawn) -> Ranking:
-    """Rank rows [N] by score, higher is more positive; memory grows with N, not with N times the draws."""
+def rank(
+    labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Drawn, *, interpolated: bool = False
+) -> Ranking:
+    """Rank rows [N] by score, higher is more positive; memory grows with N, not with N times the draws.
+
+    `interpolated`: the average precision of PASCAL VOC 2010 (devkit, section 3.4.1), whose precision at a recall is the
+    best of it and all higher recalls. Rows of one score are one step of either curve, so their order does not matter.
+    """
     columns = drawn.weights.shape[1]
     area, precision = np.full(columns, np.nan), np.full(columns, np.nan)
     if labels.any():
         positive, negative = _counts(labels, scores, drawn)
         for part, weights in drawn.chunks():
-            area[part], precision[part] = _ranked(positive @ weights, negative @ weights)
+            area[part], precision[part] = _ranked(positive @ weights, negative @ weights, interpolated)
     return Ranking(auroc=area, average_precision=precision)
 
 
@@ -50,8 +56,8 @@ def _table(rows: NDArray[np.int64], patients: NDArray[np.int64], shape: tuple[in
     return csr_array((np.ones(len(rows)), (rows, patients)), shape=shape)  # sums what falls on one place
 
 
-def _ranked(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
-    """AUROC (Mann-Whitney, ties half) and average precision (step-wise, no interpolation) of weighted counts [G, C], [2G + 1, C]."""
+def _ranked(positive: Floats, negative: Floats, interpolated: bool = False) -> tuple[Floats, Floats]:
+    """AUROC (Mann-Whitney, ties half) and average precision (step-wise) of weighted counts [G, C], [2G + 1, C]."""
     np.cumsum(negative, axis=0, out=negative)
     under, up_to, negatives = negative[0:-1:2], negative[1::2], negative[-1]
     positives = positive.sum(0)
@@ -60,6 +66,8 @@ def _ranked(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
     with np.errstate(invalid="ignore", divide="ignore"):
         area = np.einsum("gc,gc->c", positive, under + up_to) / (2 * positives * negatives)
         share = np.divide(caught, flagged, out=np.zeros_like(caught), where=flagged > 0)
+        if interpolated:  # levels rise, so recall falls
+            np.maximum.accumulate(share, axis=0, out=share)
         precision = np.einsum("gc,gc->c", positive, share) / positives
     return area, precision
 

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from fl_rsna.learning.bootstrap import RESAMPLES, Drawn, Floats, by_patient, draw_patients, totals
 from fl_rsna.learning.calibration import Calibration, calibration
+from fl_rsna.learning.classes import class_scores
 from fl_rsna.learning.confusion import at_threshold
-from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.exams import Exams, aggregates, exam_probabilities, group_exams
 from fl_rsna.learning.intervals import Estimate, Scale, Support, estimate, support
 from fl_rsna.learning.metrics import slice_losses
 from fl_rsna.learning.operating import OperatingPoints, Thresholds, calibrate
 from fl_rsna.learning.ranking import rank
-from fl_rsna.task import Task
+from fl_rsna.task import LabelKind, Task
 
 Labels = NDArray[np.float32]
 Probabilities = NDArray[np.floating]
@@ -24,18 +25,18 @@ def scorecard(
     labels: Labels,
     probabilities: Probabilities,
     patients: NDArray[np.generic],
-    series: NDArray[np.generic] | None,
+    exams: NDArray[np.generic] | None,
     *,
     task: Task,
     settings: OperatingPoints | None,
     seed: int,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Plain values for every label [N, L] at slice level and, with series [N], at exam level, all over the same draws of patients.
+    """Plain values for every label [N, L] at slice level and, with the exam of each [N], at exam level, all over the same draws of patients.
 
     Thresholds and temperatures come from `settings` and are applied as they are; without it there are none. Exams
-    after calibration are made of calibrated slices. Classes are scored one against the rest. An unknown label, NaN, is
-    left out of the log loss; the card of a label that is unknown of any slice means nothing.
+    after calibration are made of calibrated slices. Classes are scored one against the rest and, in "classes", together. An
+    unknown label, NaN, is left out of the log loss; the card of a label that is unknown of any slice means nothing.
     """
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     after = _calibrated(probabilities, task, settings)
@@ -52,16 +53,31 @@ def scorecard(
         ),
         "exam": {},
     }
-    if series is not None:
-        exams = group_exams(np.nan_to_num(labels), patients, series)
-        of_exams = drawn.of_rows(exams.patients)
-        found["exams"] = len(exams.labels)
-        for aggregate in Aggregate:
-            before, then = (exam_probabilities(rows, exams, aggregate) for rows in (probabilities, after))
+    grouped = None if exams is None else group_exams(np.nan_to_num(labels), patients, exams)
+    if grouped is not None:
+        of_exams = drawn.of_rows(grouped.patients)
+        found["exams"] = len(grouped.labels)
+        for aggregate in aggregates(task.kind):
+            before, then = (exam_probabilities(rows, grouped, aggregate) for rows in (probabilities, after))
             thresholds = settings.exam[aggregate.value] if settings else {}
             found["exam"][aggregate.value] = _cards(
-                exams.labels, before, then, of_exams, task, thresholds, temperatures, exams=True
+                grouped.labels, before, then, of_exams, task, thresholds, temperatures, exams=True
             )
+    if task.kind is LabelKind.multi_class:
+        found["classes"] = _classes(np.nan_to_num(labels), probabilities, drawn, grouped, task)
+    return found
+
+
+def _classes(
+    labels: Labels, probabilities: Probabilities, drawn: Drawn, exams: Exams | None, task: Task
+) -> dict[str, Any]:
+    """Of classes together, at either level."""
+    found = {"slice": class_scores(labels, probabilities, drawn, task.labels), "exam": {}}
+    if exams is not None:
+        (how,) = aggregates(task.kind)
+        of_exams = drawn.of_rows(exams.patients)
+        mean = exam_probabilities(probabilities, exams, how)
+        found["exam"] = class_scores(exams.labels, mean, of_exams, task.labels)
     return found
 
 

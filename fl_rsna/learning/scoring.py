@@ -1,6 +1,6 @@
 """Probabilities of slices that no site folder holds: PNGs in, one pass, no copy on disk; and those of whole exams."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fl_rsna.imaging.store import fit_square, read_png
 from fl_rsna.learning.crop import cut, squares
 from fl_rsna.learning.dataset import SiteData, gather
 from fl_rsna.learning.encoded import Encoded, encode_site, encoded_of, open_encoded, views_of
-from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.exams import aggregates, exam_probabilities, group_exams
 from fl_rsna.learning.neighbours import Stacked, neighbour_table
 from fl_rsna.learning.saved import SavedModel
 from fl_rsna.learning.series_lesson import head_logits
@@ -24,7 +24,7 @@ from fl_rsna.learning.two_stage import TwoStage, final_probabilities
 from fl_rsna.learning.views import mean_probabilities
 from fl_rsna.task import Task
 
-EXAM = ["patient_id", "study_id", "series_id"]
+IDS = ["patient_id", "study_id", "series_id"]  # from the whole to its parts
 
 
 @torch.inference_mode()
@@ -106,22 +106,22 @@ def score_rows(model: AnyModel, data: SiteData, rows: NDArray[np.intp], device: 
 
 
 def exam_table(
-    index: pd.DataFrame, found: NDArray[np.floating], known: NDArray[np.float32] | None, labels: Sequence[str]
+    index: pd.DataFrame, found: NDArray[np.floating], known: NDArray[np.float32] | None, task: Task
 ) -> pd.DataFrame:
-    """One row an exam, that is a series: its slices, labels if known, and probabilities by every aggregate.
+    """One row an exam, that is a series or a study: its slices, labels if known, and probabilities by every aggregate.
 
     An exam is positive when one of its slices is, and of unknown label when none is and not all are known.
     """
     unknown = np.full(found.shape, np.nan, np.float32) if known is None else known
-    patients, series = index["patient_id"].to_numpy(str), index["series_id"].to_numpy(str)
-    exams = group_exams(np.nan_to_num(unknown), patients, series)
+    patients, names = index["patient_id"].to_numpy(str), index[task.exam_key].to_numpy(str)
+    exams = group_exams(np.nan_to_num(unknown), patients, names)
     incomplete = np.zeros(exams.labels.shape, np.float32)
     np.add.at(incomplete, exams.member, np.isnan(unknown))
     truth = np.where((incomplete > 0) & (exams.labels == 0), np.nan, exams.labels)
     first = np.unique(exams.member, return_index=True)[1]
     columns: dict[str, Any] = {"slices": np.bincount(exams.member)}
-    columns |= {} if known is None else {f"label_{label}": truth[:, i] for i, label in enumerate(labels)}
-    for aggregate in Aggregate:
+    columns |= {} if known is None else {f"label_{label}": truth[:, i] for i, label in enumerate(task.labels)}
+    for aggregate in aggregates(task.kind):
         of_exams = exam_probabilities(found, exams, aggregate)
-        columns |= {f"{aggregate}_{label}": of_exams[:, i] for i, label in enumerate(labels)}
-    return index[EXAM].iloc[first].reset_index(drop=True).assign(**columns)
+        columns |= {f"{aggregate}_{label}": of_exams[:, i] for i, label in enumerate(task.labels)}
+    return index[IDS[: IDS.index(task.exam_key) + 1]].iloc[first].reset_index(drop=True).assign(**columns)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.exams import aggregates, exam_probabilities, group_exams
 from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.learning.operating import (
     OperatingPoints,
@@ -34,7 +34,8 @@ def site_sums(
     """
     exams = group_exams(labels, patients, series)
     of_exams = {
-        how.value: score_counts(exams.labels, exam_probabilities(probabilities, exams, how)) for how in Aggregate
+        how.value: score_counts(exams.labels, exam_probabilities(probabilities, exams, how))
+        for how in aggregates(task.kind)
     }
     return {
         SLICE: score_counts(labels, probabilities),
@@ -45,10 +46,11 @@ def site_sums(
 
 def choose(sums: Mapping[str, NDArray[np.generic]], task: Task) -> OperatingPoints:
     """Thresholds and temperatures from the added sums of all sites."""
-    counts = {name: sums[name].astype(np.int64) for name in (SLICE, *Aggregate)}
+    exams = aggregates(task.kind)
+    counts = {name: sums[name].astype(np.int64) for name in (SLICE, *exams)}
     return OperatingPoints(
         slice=choose_points(counts[SLICE], task.labels),
-        exam={how.value: choose_points(counts[how], task.labels) for how in Aggregate},
+        exam={how.value: choose_points(counts[how], task.labels) for how in exams},
         temperatures=choose_temperature(sums[LOSS].astype(np.float64), task.labels, counts[SLICE]),
     )
 
@@ -61,7 +63,8 @@ def choose_platt(
     None for a label of fewer than MIN_PATIENTS positive or negative exams: nobody knows how honest it is. None for classes,
     whose probabilities no line of one class changes.
     """
-    slices, exams = sums[SLICE].astype(np.int64), sums[Aggregate.max.value].astype(np.int64).sum(axis=2)
+    plainest = aggregates(task.kind)[0]
+    slices, exams = sums[SLICE].astype(np.int64), sums[plainest].astype(np.int64).sum(axis=2)
     enough = (exams.min(axis=1) >= MIN_PATIENTS) & (task.kind is LabelKind.multi_label)
     weights = np.ones((2, len(task.labels))) if odds is None else odds
     return {

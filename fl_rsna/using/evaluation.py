@@ -34,7 +34,7 @@ IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
 def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
     """Score what the words name with the model they name, into a new folder, whole or not at all.
 
-    predictions.parquet and .csv: a row a slice; exams.csv: a row a series; submission.csv: Kaggle's format;
+    predictions.parquet and .csv: a row a slice; exams.csv: a row an exam; submission.csv: Kaggle's format;
     rejected.csv: files that gave no slice; scorecard.json: only with labels; evaluation.json: what was done.
     Raises ValueError for a request that cannot be met, RunFailed for a model that diverged.
     """
@@ -96,7 +96,7 @@ def write_evaluation(folder: Path, made: Verdict) -> None:
         table = pd.concat([table, _read_columns(made.readings, task)], axis=1)
     table.to_parquet(folder / "predictions.parquet", index=False)
     table.to_csv(folder / "predictions.csv", index=False)
-    exam_table(scored.index, scored.found, scored.labels, task.labels).to_csv(folder / "exams.csv", index=False)
+    exam_table(scored.index, scored.found, scored.labels, task).to_csv(folder / "exams.csv", index=False)
     submissions = {"submission": calibrated(scored, task, settings)}
     if made.readings is not None:
         submissions |= {"submission_safe": made.readings.safe, "submission_risky": made.readings.risky}
@@ -141,9 +141,9 @@ def card(
     """The scorecard of the slices with labels, at thresholds and temperatures that were chosen elsewhere."""
     assert scored.labels is not None
     of = scored.index.iloc[known]
-    patients, series = of[task.group_key].to_numpy(str), of["series_id"].to_numpy(str)
+    patients, exams = of[task.group_key].to_numpy(str), of[task.exam_key].to_numpy(str)
     labels = scored.labels[known]
-    found = scorecard(labels, scored.found[known], patients, series, task=task, settings=settings, seed=seed)
+    found = scorecard(labels, scored.found[known], patients, exams, task=task, settings=settings, seed=seed)
     unknown = [label for label, lacks in zip(task.labels, np.isnan(labels).any(axis=0), strict=True) if lacks]
     return without_labels(found, unknown, task.headline) if unknown else found
 
@@ -214,7 +214,7 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
         "headline": made.task.headline,
         "scored": scored.source,
         "slices": len(index),
-        "exams": len(index[["patient_id", "series_id"]].drop_duplicates()),
+        "exams": len(index[["patient_id", made.task.exam_key]].drop_duplicates()),
         "patients": int(index["patient_id"].nunique()),
         "labelled_slices": labelled,
         "rejected": dict(sorted(Counter(scored.rejected["reason"]).items())),

@@ -89,7 +89,7 @@ def remembered(members: Sequence[Trained]) -> Remembered:
         labels=labels_in(first, task.labels),
         logits=np.stack([logits_of(m, probabilities_in(t, task.labels)) for m, t in zip(members, tables, strict=True)]),
         patients=first[task.group_key].to_numpy(str),
-        series=first["series_id"].to_numpy(str),
+        series=first[task.exam_key].to_numpy(str),
     )
 
 

@@ -38,7 +38,7 @@ from fl_rsna.learning.validation import LOSS, SLICE, choose, site_sums
 from fl_rsna.reporting.paper import cohort_table
 from fl_rsna.reporting.report import write_report
 from fl_rsna.reporting.tables import read_run
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH
 
 K = 3
 
@@ -227,6 +227,101 @@ def test_bins_of_a_curve_keep_their_slices_and_their_mean(card: dict[str, Any]) 
     for one in told:
         positives = round(one["count"] * (one["share"] or 0))
         assert not {positives, one["count"] - positives} & {1, 2}
+
+
+CLASSES = COVID_CXR.labels
+
+
+def of_classes(*patients: int, wrong: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One-hot labels, probabilities and patients: so many patients of each class with two slices each; every so manyth is taken for another."""
+    kind = np.repeat(np.arange(4), 2 * np.array(patients))
+    labels, random = np.eye(4, dtype=np.float32)[kind], np.random.default_rng(0)
+    found = labels + 0.1 * random.random(labels.shape)
+    found[::wrong] = np.roll(found[::wrong], 1, axis=1)
+    return labels, found / found.sum(1, keepdims=True), np.arange(len(kind)) // 2
+
+
+def card_of_classes(*patients: int, wrong: int = 12) -> dict[str, Any]:
+    labels, found, of = of_classes(*patients, wrong=wrong)
+    points = choose(site_sums(labels, found, of, of, COVID_CXR), COVID_CXR)
+    return scorecard(labels, found, of, of, task=COVID_CXR, settings=points, seed=0, resamples=20)
+
+
+def withheld(cards: dict[str, Any]) -> set[str]:
+    return {label for label, of in cards.items() if of["auroc"]["positives"] is None}
+
+
+def test_with_a_class_of_few_go_those_that_give_it_away_at_every_level() -> None:
+    """One patient of the third class; the first is the next smallest, and with it they are enough."""
+    card = card_of_classes(6, 20, 1, 9)
+    told = shared_card(card, K)
+    assert [n for n in ints(told) if 0 < n < K] == []
+    for cards in (told["slice"], told["exam"]["mean"]):
+        assert withheld(cards) == {CLASSES[0], CLASSES[2]}
+    assert set(told["log_loss"].values()) == {None, told["log_loss"]["value"]}
+    for level in ("slice", "exam"):
+        found, before = told["classes"][level], card["classes"][level]
+        for name in ("accuracy", "balanced_accuracy", "macro_auroc", "mean_average_precision"):
+            assert set(found[name].values()) == {None}
+        for i, label in enumerate(CLASSES):
+            gone = i in (0, 2) or any(0 < cell["count"] < K for cell in before["confusion"][label].values())
+            if gone:
+                assert {cell["count"] for cell in found["confusion"][label].values()} == {None}
+                assert found["classes"][label]["accuracy"]["value"] is None
+            else:
+                assert found["confusion"][label] == before["confusion"][label]
+    assert shared_card(card, 0) == card
+
+
+def test_a_small_cell_takes_its_row_and_what_adds_up_over_rows() -> None:
+    """All classes are of enough; some are taken for others once."""
+    card = card_of_classes(10, 10, 10, 10, wrong=30)
+    before, found = card["classes"]["slice"], shared_card(card, K)["classes"]["slice"]
+    small = {label: any(0 < cell["count"] < K for cell in row.values()) for label, row in before["confusion"].items()}
+    assert any(small.values())
+    assert not all(small.values())
+    for label, row in before["confusion"].items():
+        expected = {None} if small[label] else {cell["count"] for cell in row.values()}
+        assert {cell["count"] for cell in found["confusion"][label].values()} == expected
+        assert (found["classes"][label]["accuracy"]["value"] is None) == small[label]
+        assert found["classes"][label]["voc_average_precision"] == before["classes"][label]["voc_average_precision"]
+    assert found["accuracy"]["value"] is found["balanced_accuracy"]["value"] is None
+    assert found["macro_auroc"] == before["macro_auroc"]
+
+
+def test_no_count_of_a_class_is_what_the_others_leave() -> None:
+    """Of the scorecard, of what sites add up, and of the controls: what is not told is nothing or at least k."""
+    random = np.random.default_rng(3)
+    hidden = 0
+    for _ in range(40):
+        patients = random.integers(0, 6, 4) + np.array([0, 0, 5, 5])
+        labels, found, of = of_classes(*patients)
+        sums_ = site_sums(labels, found, of, of, COVID_CXR)
+        told = shared_sums(sums_, K, exclusive=True)
+        for name, rows in ((SLICE, len(labels)), ("mean", int(patients.sum()))):
+            left = rows - int(told[name][:, 1].sum())
+            absent = [i for i in range(4) if not told[name][i].any() and patients[i]]
+            assert not 0 < left < K
+            assert len(absent) != 1
+            hidden += len(absent)
+        shown = shared_card(card_of_classes(*patients), K)
+        for cards in (shown["slice"], shown["exam"]["mean"]):
+            gone = [i for i in range(4) if CLASSES[i] in withheld(cards) and patients[i]]
+            assert len(gone) != 1
+            assert not 0 < sum(patients[gone]) < K
+        place = np.arange(len(labels)) % 5
+        table = np.stack([np.bincount(place, column, 5) for column in (np.ones(len(labels)), *labels.T)], axis=1)
+        controls = shared_controls(table.astype(np.int64), K, exclusive=True)
+        left = controls[:, 0] - controls[:, 1:].sum(1)
+        assert not ((left > 0) & (left < K)).any()
+    assert hidden
+
+
+def test_classes_of_enough_lose_nothing_to_their_kind() -> None:
+    labels, found, of = of_classes(10, 10, 10, 10)
+    sums_ = site_sums(labels, found, of, of, COVID_CXR)
+    for name, counts in shared_sums(sums_, K, exclusive=True).items():
+        assert (counts == shared_sums(sums_, K)[name]).all()
 
 
 def test_the_common_prior_is_of_those_that_tell(cohort: Cohort) -> None:

@@ -141,6 +141,7 @@ def test_classes_that_exclude_each_other_have_points_and_one_temperature() -> No
     table = table.rename(columns={name: f"label_{name}" for name in CHEST.labels}).assign(**columns)
     sums = sums_of(table, CHEST)
     assert {name: array.shape for name, array in sums.items()} == shapes_of(CHEST)
+    assert set(sums) == {"slice", "mean", "loss_by_temperature"}
     points = choose(added([sums]), CHEST)
     assert set(points.slice) == set(CHEST.labels)
     assert len(set(points.temperatures.values())) == 1

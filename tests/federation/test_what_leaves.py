@@ -30,7 +30,7 @@ from fl_rsna.learning.predictions import probabilities_in
 from fl_rsna.learning.saved import write_saved
 from fl_rsna.learning.stack_features import GRID, clipped_logits, stack_features
 from fl_rsna.stages import stages
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH, TaskName
 
 PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
 PIXELS = 24  # a side of what the network sees: not that of the PNGs, so that the packed rows are others
@@ -140,6 +140,15 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tapped
         shutil.copytree(trees / part, network / part)
     config = tiny_config(**small, stacking__stacker=Stacker.cnn, sequence__rounds=1, sequence__width=8, resume=True)
     return trees, tapped + tapped_run(cohort, network, config, lambda kind, fields: None)
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
+    """A run of a task whose labels exclude each other."""
+    folder = tmp_path_factory.mktemp("classes")
+    cohort = tiny_cohort(folder, COVID_CXR, num_sites=2, patients=24)
+    config = tiny_config(rounds=1, data__task=TaskName.covid_cxr)
+    return tapped_run(cohort, folder / "run", config, lambda kind, fields: None)
 
 
 @pytest.fixture(scope="module")
@@ -262,12 +271,20 @@ def test_what_travels_is_what_the_threat_model_lists(
     everything: list[Tapped],
     staged: tuple[Cohort, list[Tapped]],
     stacked: tuple[Path, list[Tapped]],
+    of_classes: list[Tapped],
     cohort: Cohort,
 ) -> None:
     """Nothing more; and nothing is listed that does not travel, but for scores that this little data may not define."""
-    seen, listed = keys_of([*everything, *staged[1], *stacked[1]], ICH.labels, cohort.sites), documented(PAGE)
+    labels, listed = {*ICH.labels, *COVID_CXR.labels}, documented(PAGE)
+    seen = keys_of([*everything, *staged[1], *stacked[1], *of_classes], labels, cohort.sites)
     assert seen - listed == set()
     assert {row for row in listed - seen if not row[3].startswith("scorecard.")} == set()
+
+
+def test_scores_of_classes_together_leave_as_listed(of_classes: list[Tapped]) -> None:
+    seen = keys_of(of_classes, COVID_CXR.labels, ["site-1", "site-2"])
+    told = {key for way, _, _, key in seen if way == FROM and key.startswith("scorecard.classes.")}
+    assert told == {key for _, _, _, key in documented(PAGE) if key.startswith("scorecard.classes.")}
 
 
 def test_a_key_nobody_wrote_down_is_noticed(cohort: Cohort) -> None:

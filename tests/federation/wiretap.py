@@ -142,7 +142,8 @@ def _general(path: str, labels: set[str], sites: set[str]) -> str:
     words = ["<label>" if word in labels else "<site>" if word in sites else word for word in words]
     path = re.sub(r"^counts\.(train|validation|test)\.", "counts.<part>.", "".join(words))
     path = re.sub(r"\.(sensitivity_95|specificity_90|youden)(?=\.|$)", ".<point>", path)
-    path = re.sub(r"^(scorecard|operating_points)\.(slice|exam\.(max|noisy_or))\.", r"\1.<level>.", path)
+    path = re.sub(r"^(scorecard|operating_points)\.(slice|exam\.(max|noisy_or|mean))\.", r"\1.<level>.", path)
+    path = re.sub(r"^scorecard\.classes\.(slice|exam)\.", "scorecard.classes.<level>.", path)
     return re.sub(r"\.calibration\.(before|after)(?=\.|$)", ".calibration.<when>", path)
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.exams import Aggregate, aggregates, exam_probabilities, group_exams
+from fl_rsna.task import LabelKind
 
 PATIENTS = np.array(["a", "b", "a", "a", "b"])
 SERIES = np.array(["s1", "s1", "s1", "s2", "s1"])  # two patients use the name s1
@@ -18,6 +19,19 @@ def test_exams_by_hand() -> None:
     np.testing.assert_allclose(
         exam_probabilities(FOUND, exams, Aggregate.noisy_or), [[0.75, 0.28], [0.3, 0], [0.52, 0.9]], rtol=1e-6
     )
+
+
+def test_classes_of_an_exam_are_the_mean_of_its_images_and_add_up() -> None:
+    found = np.array([[0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.5, 0.5], [0.6, 0.4]], np.float32)
+    exams = group_exams(LABELS, PATIENTS, SERIES)
+    mean = exam_probabilities(found, exams, Aggregate.mean)
+    np.testing.assert_allclose(mean, [[0.4, 0.6], [0.5, 0.5], [0.4, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(mean.sum(1), 1, rtol=1e-6)
+
+
+def test_findings_of_images_are_not_averaged_and_classes_are_not_alarms() -> None:
+    assert aggregates(LabelKind.multi_label) == (Aggregate.max, Aggregate.noisy_or)
+    assert aggregates(LabelKind.multi_class) == (Aggregate.mean,)
 
 
 def test_noisy_or_is_at_least_the_max_and_keeps_small_probabilities() -> None:

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from tiny import CHEST
 
 from fl_rsna.learning.confusion import called
+from fl_rsna.learning.exams import aggregates
 from fl_rsna.learning.metrics import label_losses, slice_losses
 from fl_rsna.learning.operating import (
     BINS,
@@ -67,7 +68,9 @@ def test_sites_choose_what_the_pool_would(task: Task) -> None:
     added = {name: sum(part[name] for part in parts) for name in parts[0]}
     pooled = choose(site_sums(labels, found, patients, series, task), task)
     assert choose(added, task) == pooled  # type: ignore[arg-type]
-    assert pooled.exam["max"] != pooled.exam["noisy_or"] != pooled.slice
+    levels = [pooled.slice, *pooled.exam.values()]
+    assert list(pooled.exam) == [*aggregates(task.kind)]
+    assert all(one != other for i, one in enumerate(levels) for other in levels[:i])
 
 
 def test_points_are_chosen_from_counts_and_nothing_else() -> None:

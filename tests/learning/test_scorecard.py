@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from tiny import CHEST
 
+from fl_rsna.learning.bootstrap import draw_patients
 from fl_rsna.learning.calibration import BINS
+from fl_rsna.learning.classes import class_scores
 from fl_rsna.learning.curves import pr_points, roc_points
-from fl_rsna.learning.exams import Aggregate, exam_probabilities, group_exams
+from fl_rsna.learning.exams import Aggregate, aggregates, exam_probabilities, group_exams
 from fl_rsna.learning.metrics import auroc, average_precision, log_loss
 from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.scorecard import scorecard
@@ -56,7 +58,7 @@ def test_values_are_those_of_the_single_metrics() -> None:
     assert found["log_loss"]["value"] == pytest.approx(log_loss(labels, probabilities, ICH))
     for i, label in enumerate(ICH.labels):
         assert found["slice"][label]["auroc"]["value"] == pytest.approx(auroc(labels[:, i], probabilities[:, i]))
-        for how in Aggregate:
+        for how in aggregates(ICH.kind):
             of_exams = exam_probabilities(probabilities, exams, how)[:, i]
             expected = average_precision(exams.labels[:, i], of_exams)
             assert found["exam"][how.value][label]["average_precision"]["value"] == pytest.approx(expected)
@@ -113,6 +115,22 @@ def test_classes_are_scored_one_against_the_rest() -> None:
     for i, label in enumerate(CHEST.labels):
         assert found["slice"][label]["auroc"]["value"] == pytest.approx(auroc(labels[:, i], probabilities[:, i]))
     assert found["slice"]["typical"]["calibration"]["after"]["brier"]["value"] > 0
+
+
+def test_classes_are_scored_together_over_the_same_draws_and_labels_are_not() -> None:
+    """At exam level the mean of an exam's slices is what is ranked, and the only thing."""
+    labels, probabilities, patients, series = scored(CHEST)
+    found, drawn = card(CHEST, chosen(CHEST)), draw_patients(patients, seed=3, resamples=100)
+    assert found["classes"]["slice"] == class_scores(labels, probabilities, drawn, CHEST.labels)
+    assert list(found["exam"]) == ["mean"]
+    exams = group_exams(labels, patients, series)
+    mean = exam_probabilities(probabilities, exams, Aggregate.mean)
+    of_exams = class_scores(exams.labels, mean, drawn.of_rows(exams.patients), CHEST.labels)
+    assert found["classes"]["exam"] == of_exams
+    assert sum(cell["count"] for row in of_exams["confusion"].values() for cell in row.values()) == 48
+    assert card(CHEST, with_series=False)["classes"]["exam"] == {}
+    assert "classes" not in card()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_curve_points_run_from_corner_to_corner_and_hold_the_area() -> None:

@@ -1,5 +1,6 @@
 """Slices scored from their PNGs, and exams made of slices."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,12 @@ INDEX = pd.DataFrame(
     {"patient_id": ["a", "b", "a", "b"], "study_id": ["t", "u", "t", "u"], "series_id": ["s", "s", "s", "s"]}
 )
 FOUND = np.array([[0.5], [0.1], [0.2], [0.0]])
+ONE = replace(ICH, labels=("any",), published=("any",), label_weights=(1.0,))
 
 
 def test_exams_by_hand() -> None:
     """One name of a series at two patients is two exams."""
-    table = exam_table(INDEX, FOUND, None, ["any"])
+    table = exam_table(INDEX, FOUND, None, ONE)
     assert list(table.columns) == ["patient_id", "study_id", "series_id", "slices", "max_any", "noisy_or_any"]
     assert table["patient_id"].tolist() == ["a", "b"]
     np.testing.assert_allclose(table["max_any"], [0.5, 0.1])
@@ -67,10 +69,10 @@ def test_exams_by_hand() -> None:
     [([1, 0, 0, 0], [1, 0]), ([1, 0, np.nan, 0], [1, 0]), ([0, 0, np.nan, 0], [np.nan, 0])],
 )
 def test_an_exam_is_positive_when_a_slice_is_and_unknown_when_one_may_be(known: list[float], expected: list) -> None:
-    table = exam_table(INDEX, FOUND, np.array(known, np.float32)[:, None], ["any"])
+    table = exam_table(INDEX, FOUND, np.array(known, np.float32)[:, None], ONE)
     np.testing.assert_array_equal(table["label_any"].to_numpy(float), expected)
 
 
 def test_a_certain_slice_makes_its_exam_certain() -> None:
-    table = exam_table(INDEX, np.array([[1.0], [0.1], [0.2], [0.0]]), None, ["any"])
+    table = exam_table(INDEX, np.array([[1.0], [0.1], [0.2], [0.0]]), None, ONE)
     assert table["noisy_or_any"].tolist()[0] == 1.0
