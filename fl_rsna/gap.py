@@ -14,12 +14,13 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.baselines import matrix_entry
 from fl_rsna.federation.site_scoring import final_predictions
+from fl_rsna.learning.classes import MACRO, compare_macro_aurocs
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import ALONE, Listener, RunFolder
-from fl_rsna.task import Task, named_task
+from fl_rsna.task import LabelKind, Task, named_task
 
 PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}
 GLOBAL = "federated"  # the row of the global model in the matrix of models and sites
@@ -72,9 +73,9 @@ def _joining(
 
 
 def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) -> dict[str, Any]:
-    """By label: AUROC of the first minus and over the reference's, which is the mean over several models' AUROC."""
+    """By label: AUROC of the first minus and over the reference's, which is the mean over several models' AUROC; of classes also of their mean."""
     patients = ours[task.group_key].to_numpy()
-    return {
+    by_label = {
         label: asdict(
             compare_aurocs(
                 np.nan_to_num(labels_in(ours, [label])[:, 0]),  # at a site that does not annotate it: no positives
@@ -86,6 +87,11 @@ def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) 
         )
         for label in task.labels
     }
+    if task.kind is not LabelKind.multi_class:
+        return by_label
+    truth, seed = labels_in(ours, task.labels), derive_seed(seed, "bootstrap", MACRO)
+    scores, *others = (probabilities_in(table, task.labels) for table in (ours, *theirs))
+    return {MACRO: asdict(compare_macro_aurocs(truth, scores, others, patients, seed=seed)), **by_label}
 
 
 def _model_folders(part: Path) -> list[Path]:

@@ -11,17 +11,18 @@ from fl_rsna.existing import adopt_cohort
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
+from fl_rsna.reporting.class_scores import class_lines
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_evaluation, say_submissions
 from fl_rsna.reporting.stack_scores import stack_lines
 from fl_rsna.reporting.stage_scores import stage_lines
-from fl_rsna.reporting.tables import interval, read_run
+from fl_rsna.reporting.tables import area_name, area_of, interval, read_run
+from fl_rsna.reporting.task_words import plural
 from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import COHORT_VIEW, MODEL, SLICE_STAGE, RunFolder, default_run_name
 from fl_rsna.steps import cohort_for_run
-from fl_rsna.task import TaskName, named_task
 from fl_rsna.using.predicting import check_predict, predict_set
 
 
@@ -68,13 +69,13 @@ def report_run(folder: Path, cohort: Cohort) -> Path:
 
 def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
     """Print what federating cost against pooling and gained over going alone."""
-    headline = named_task(TaskName(summary["task"])).headline
     row = say_result(folder / "federated", report_run(folder / "federated", cohort))
+    label = read_run(folder / "federated").quoted
     for name, by_label in summary["gap"].items():
-        found = by_label[headline]
+        found = by_label[label]
         text = f"difference {interval(found['difference'])}, ratio {interval(found['ratio'])}"
         console.print(
-            f"federated against {name}, AUROC {headline}: {text}, paired over patients", soft_wrap=True, markup=False
+            f"federated against {name}, {area_name(label)}: {text}, paired over patients", soft_wrap=True, markup=False
         )
         row[f"federated / {name}"] = interval(found["ratio"])
     console.print(f"all three: {_comparison(folder, cohort)}", soft_wrap=True, markup=False)
@@ -94,18 +95,14 @@ def _comparison(folder: Path, cohort: Cohort) -> Path:
 def say_alone(folder: Path, report: Path) -> dict[str, Any]:
     """Print how good each site's own model is on the test site."""
     summary = RunFolder(folder).read_json("summary.json")
-    scores = {site: alone["test_site"]["slice"] for site, alone in summary["alone"].items()}
-    headline = named_task(TaskName(summary["task"])).headline
-    for site, score in scores.items():
-        console.print(
-            f"{site} alone, test-site AUROC {headline}: {interval(score[headline]['auroc'])}",
-            soft_wrap=True,
-            markup=False,
-        )
+    label = read_run(folder).quoted
+    areas = {site: interval(area_of(alone["test_site"], label)) for site, alone in summary["alone"].items()}
+    for site, area in areas.items():
+        console.print(f"{site} alone, test-site {area_name(label)}: {area}", soft_wrap=True, markup=False)
     console.print(f"each model at every site: {report}", soft_wrap=True, markup=False)
     return {
         "run": str(folder),
-        **{f"{site} alone": interval(score[headline]["auroc"]) for site, score in scores.items()},
+        **{f"{site} alone": area for site, area in areas.items()},
     }
 
 
@@ -113,9 +110,11 @@ def say_result(folder: Path, report: Path) -> dict[str, Any]:
     """Print the final numbers and, last, where the report is; return the row a sweep's table shows."""
     run = read_run(folder)
     assert run.summary is not None
-    scores = run.summary["test_site"]
+    scores, pictures = run.summary["test_site"], plural(run.task.picture)
+    for line in class_lines(run.test_site or {}, run.task):
+        console.print(f"test-site {line}", soft_wrap=True, markup=False)
     for label, score in scores["slice"].items():
-        counted = f"{score['auroc']['positives']} of {scores['slices']} slices positive"
+        counted = f"{score['auroc']['positives']} of {scores['slices']} {pictures} positive"
         console.print(
             f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True, markup=False
         )
@@ -130,7 +129,7 @@ def say_result(folder: Path, report: Path) -> dict[str, Any]:
     console.print(f"report: {report}", soft_wrap=True, markup=False)
     return {
         "run": str(folder),
-        f"test AUROC {run.headline} [95%]": interval(scores["slice"][run.headline]["auroc"]),
+        f"test {area_name(run.quoted)} [95%]": interval(area_of(scores, run.quoted)),
         "position alone": interval(scores["controls"]["position"][run.headline]["auroc"]),
         "log loss": f"{scores['log_loss']:.3f}",
         "seconds": f"{run.summary['wall_s']:.0f}",

@@ -18,6 +18,7 @@ from fl_rsna.learning.intervals import Scale, Support, estimate, support
 from fl_rsna.learning.metrics import Comparison
 from fl_rsna.learning.ranking import rank
 
+MACRO = "macro"  # where a figure of all classes stands among those of one
 ACCURACIES = ("accuracy", "balanced_accuracy")  # what `class_scores` says of all classes together
 RANKINGS = ("macro_auroc", "mean_average_precision")
 

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     text = "text"
     number = "number"
     score = "score"  # between 0 and 1, or an estimate of such a number
+    percent = "percent"  # a share, times 100
     signed = "signed"  # a difference of scores, or an estimate of one
     threshold = "threshold"  # a probability that may be small
     seconds = "seconds"
@@ -55,6 +56,8 @@ def said(cell: Any, kind: str) -> str:
             return cell if isinstance(cell, str) else f"{cell:,}"  # <5: withheld
         case Kind.score:
             return f"{cell:.3f}"
+        case Kind.percent:
+            return f"{100 * cell:.1f}"
         case Kind.signed:
             return _signed(cell)
         case Kind.threshold:

@@ -16,7 +16,8 @@ from fl_rsna.reporting.plots import Plot, area_axis, axes, by_rounds, lines, nam
 from fl_rsna.reporting.report import interactive, write_json
 from fl_rsna.reporting.site_scores import defined_areas, spread
 from fl_rsna.reporting.swept import curves_over, differing
-from fl_rsna.reporting.tables import RunRecord, read_run
+from fl_rsna.reporting.tables import RunRecord, area_name, read_run
+from fl_rsna.reporting.task_words import task_words
 
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
 
@@ -46,7 +47,7 @@ def compared(runs: Runs) -> dict[str, Any]:
             f"expected runs that learned the same labels, got others in {runs[odd].folder}; compare it on its own"
         )
     found = {name: one for name, run in runs.items() if (one := scored(run))}
-    label, settings = first.headline, differing([run.config for run in runs.values()])
+    label, settings = first.quoted, differing([run.config for run in runs.values()])
     shown = [
         scores_plot(found, label),
         rounds_plot(runs, label),
@@ -55,6 +56,7 @@ def compared(runs: Runs) -> dict[str, Any]:
     content = {
         "runs": list(runs),
         "headline": label,
+        "words": task_words(first.task),
         "unfinished": [name for name, run in runs.items() if not run.finished],
         "table": asdict(runs_table(runs, found, settings)),
         "differences": asdict(table) if (table := differences_table(found, label)) else None,
@@ -104,7 +106,7 @@ def differences_table(found: Mapping[str, Scored], label: str) -> Table | None:
         Column(name=f"minus {first}", kind=Kind.signed),
         *columns(gap_to_pooled="signed", gain_over_alone="signed"),
     ]
-    return without_empty(Table(title=f"AUROC {label}", columns=heads, rows=rows))
+    return without_empty(Table(title=area_name(label), columns=heads, rows=rows))
 
 
 def labels_table(found: Mapping[str, Scored], labels: Sequence[str]) -> Table:
@@ -120,7 +122,7 @@ def scores_plot(found: Mapping[str, Scored], label: str) -> Plot | None:
     data = [points(found, areas, "test site", 0, showlegend=False)]
     return Plot(
         name="scores",
-        title=f"Test-site AUROC {label}",
+        title=f"Test-site {area_name(label)}",
         data=data,
         layout=axes("", "AUROC", xaxis=named_axis(list(found)), yaxis=area_axis(data)),
         table=Table(
@@ -146,7 +148,7 @@ def rounds_plot(runs: Runs, label: str) -> Plot | None:
     crowd = any("meta" in trace for trace in data)
     return Plot(
         name="rounds",
-        title=f"Test-site AUROC {label} by round",
+        title=f"Test-site {area_name(label)} by round",
         data=data,
         layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
         table=Table(
@@ -159,13 +161,14 @@ def rounds_plot(runs: Runs, label: str) -> Plot | None:
 
 def _scores(runs: Runs, found: Mapping[str, Scored]) -> dict[str, list[Any]]:
     """What runs are judged by: name -> a value or an estimate of every run."""
-    label = next(iter(runs.values())).headline
+    first = next(iter(runs.values()))
+    label, worst_of = first.quoted, first.headline
     worst = {name: spread(defined_areas(run)) for name, run in runs.items() if name in found}
     loss = {name: one.run.test_site["log_loss"] for name, one in found.items() if one.run.test_site is not None}
     scores: dict[str, list[Any]] = {
-        f"AUROC {label}": [found[name].auroc(label) if name in found else None for name in runs],
+        area_name(label): [found[name].auroc(label) if name in found else None for name in runs],
         "log loss": [loss.get(name) for name in runs],
-        f"AUROC {label}, worst site": [areas["least"] if (areas := worst.get(name)) else None for name in runs],
+        f"AUROC {worst_of}, worst site": [areas["least"] if (areas := worst.get(name)) else None for name in runs],
     }
     return {name: values for name, values in scores.items() if any(value is not None for value in values)}
 

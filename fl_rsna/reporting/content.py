@@ -7,6 +7,7 @@ from typing import Any
 from fl_rsna.choices import Stage
 from fl_rsna.reporting import scores, site_scores, stack_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
+from fl_rsna.reporting.class_scores import classes_section
 from fl_rsna.reporting.headlines import headlines
 from fl_rsna.reporting.pictures import pictures_section
 from fl_rsna.reporting.plots import Plot
@@ -21,6 +22,7 @@ from fl_rsna.reporting.score_plots import (
     sites_plot,
 )
 from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.task_words import level_titles, task_words
 from fl_rsna.runs import COHORT_VIEW
 
 OLDER = "This run does not hold them: an older version made it. Repeat it to have them."
@@ -35,11 +37,13 @@ def content(run: RunRecord) -> dict[str, Any]:
         "state": _state(run),
         "labels": run.labels,
         "headline": run.headline,
+        "words": task_words(run.task),
         "headlines": headlines(run),
         "cohort": _cohort(run),
         "curves": {"plots": _plots(round_plots(run))},
         "stages": _stages(run),
         "stacking": _stacking(run),
+        "classes": classes_section(run),
         "scorecard": _scorecard(run),
         "sites": _sites(run),
         "points": _points(run),
@@ -92,7 +96,8 @@ def _scorecard(run: RunRecord) -> dict[str, Any] | None:
         return None
     if run.test_site is None:
         return {"tables": [asdict(_alone_table(run))], "plots": [], "missing": "", "resamples": None}
-    tables = [scores.scores_table(run.test_site, level) for level in scores.levels(run.test_site)]
+    titles = level_titles(run.task)
+    tables = [scores.scores_table(run.test_site, level, titles[level]) for level in scores.levels(run.test_site)]
     return {
         "tables": [asdict(table) for table in tables],
         "plots": _plots(ranking_plots(run, run.folder)),
@@ -142,9 +147,9 @@ def _points(run: RunRecord) -> dict[str, Any] | None:
             "chosen_on": "",
             "thresholds": None,
         }
-    operating = (run.summary or {}).get("operating_points") or {}
+    operating, titles = (run.summary or {}).get("operating_points") or {}, level_titles(run.task)
     tables = [
-        {"title": scores.LEVELS[name], "tables": [asdict(scores.points_table(cards, point)) for point in scores.POINTS]}
+        {"title": titles[name], "tables": [asdict(scores.points_table(cards, point)) for point in scores.POINTS]}
         for name, cards in by_level.items()
     ]
     return {
@@ -152,7 +157,7 @@ def _points(run: RunRecord) -> dict[str, Any] | None:
         "chosen_on": operating.get("chosen_on", "validation parts of the sites"),
         "levels": tables,
         "plots": _plots([points_plot(next(iter(by_level.values())))]),
-        "thresholds": asdict(scores.thresholds_table(operating)) if operating else None,
+        "thresholds": asdict(scores.thresholds_table(operating, titles)) if operating else None,
     }
 
 
@@ -162,11 +167,9 @@ def _calibration(run: RunRecord) -> dict[str, Any] | None:
     by_level = {name: cards for name, cards in scores.levels(run.test_site).items() if scores.is_calibrated(cards)}
     if not by_level:
         return {"missing": f"Reliability curves: {OLDER.lower()}", "tables": [], "folded": [], "plots": []}
-    tables = []
-    for name, cards in by_level.items():
-        table = asdict(scores.calibration_table(cards))
-        tables.append({**table, "title": scores.LEVELS[name]})
-    plot = reliability_plot(next(iter(by_level.values())), run.headline)
+    titles = level_titles(run.task)
+    tables = [{**asdict(scores.calibration_table(cards)), "title": titles[name]} for name, cards in by_level.items()]
+    plot = reliability_plot(next(iter(by_level.values())), run.headline, task_words(run.task)["pictures"])
     return {"missing": "", "tables": tables[:1], "folded": tables[1:], "plots": _plots([plot])}
 
 

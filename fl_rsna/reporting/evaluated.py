@@ -1,6 +1,7 @@
 """What evaluate prints: what was scored, what to beware of, and the scores where labels are known."""
 
 import json
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from fl_rsna.imaging.rejections import MEANING, Reason
+from fl_rsna.reporting.class_scores import class_lines
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.sheets import counted
 from fl_rsna.reporting.tables import UNKNOWN, interval
+from fl_rsna.reporting.task_words import plural
+from fl_rsna.task import LabelKind, Task, TaskName, named_task
 
 CARD = "scorecard.json"
 EXAMS_SHOWN = 5
@@ -20,10 +24,10 @@ EXAMS_SHOWN = 5
 def say_evaluation(folder: Path) -> None:
     """Print an evaluation's folder; last, where it is."""
     record: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
-    what = ", ".join(
-        (counted(record["slices"], "slice"), counted(record["exams"], "exam"), counted(record["patients"], "patient"))
-    )
-    console.print(f"scored {what}; {record['labelled_slices']} slices with labels", soft_wrap=True)
+    task = named_task(TaskName(record.get("task", TaskName.ich)))  # older folders were of one task
+    held = ((record["slices"], task.picture), (record["exams"], task.exam), (record["patients"], "patient"))
+    what = ", ".join(counted(count, of) for count, of in held)
+    console.print(f"scored {what}; {record['labelled_slices']} {plural(task.picture)} with labels", soft_wrap=True)
     for reason, count in record["rejected"].items():
         console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
     if record["guessed_in_submission"]:
@@ -34,10 +38,13 @@ def say_evaluation(folder: Path) -> None:
     for warning in record["warnings"]:
         console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
     if (folder / CARD).exists():
-        console.print(_table(json.loads((folder / CARD).read_text())))
+        card = json.loads((folder / CARD).read_text())
+        for line in class_lines(card, task):
+            console.print(line, soft_wrap=True, markup=False)
+        console.print(_table(card, task))
     if record["shift"]:
         _say_shift(folder, record["shift"])
-    for line in _exams(folder, record):
+    for line in _exams(folder, record, task):
         console.print(escape(line), soft_wrap=True)
     console.print(f"everything: {folder}", soft_wrap=True)
 
@@ -94,30 +101,38 @@ def say_submissions(folder: Path) -> None:
     console.print(f"submissions, each image and label once: {names} in {folder}", soft_wrap=True)
 
 
-def _exams(folder: Path, record: dict[str, Any]) -> list[str]:
+def _exams(folder: Path, record: dict[str, Any], task: Task) -> list[str]:
     """A line an exam, where they are few."""
     if record["exams"] > EXAMS_SHOWN:
         return []
-    headline = record["headline"]
-    rows = pd.read_csv(folder / "exams.csv", dtype={"series_id": str}).to_dict("records")
+    rows = pd.read_csv(folder / "exams.csv", dtype={task.exam_key: str}).to_dict("records")
     return [
-        f"exam {row['series_id']}, {counted(int(row['slices']), 'slice')}: {headline} {row[f'max_{headline}']:.3f} by its surest slice, "
-        f"{row[f'noisy_or_{headline}']:.3f} if slices were independent"
+        f"{task.exam} {row[task.exam_key]}, {counted(int(row['slices']), task.picture)}: {_of_exam(row, record['headline'], task)}"
         for row in rows
     ]
 
 
-def _table(card: dict[str, Any]) -> Table:
-    """AUROC and average precision a label, of slices and, by their greatest probability, of exams."""
-    log_loss = card["log_loss"]
+def _of_exam(row: Mapping[Hashable, Any], headline: str, task: Task) -> str:
+    """What a model says of one exam: of its headline label, or of every class."""
+    match task.kind:
+        case LabelKind.multi_label:
+            independent = f"{row[f'noisy_or_{headline}']:.3f} if {plural(task.picture)} were independent"
+            return f"{headline} {row[f'max_{headline}']:.3f} by its surest {task.picture}, {independent}"
+        case LabelKind.multi_class:
+            return ", ".join(f"{label} {row[f'mean_{label}']:.3f}" for label in task.labels)
+
+
+def _table(card: dict[str, Any], task: Task) -> Table:
+    """AUROC and average precision a label, of slices and, by their plainest aggregate, of exams."""
+    log_loss, exams = card["log_loss"], plural(task.exam)
     table = Table(
         title=f"log loss {escape(interval(log_loss))}; 95% intervals over {counted(card['patients'], 'patient')}"
     )
-    for name in ("label", "positive", "AUROC", "average precision", "exams positive", "AUROC of exams"):
+    for name in ("label", "positive", "AUROC", "average precision", f"{exams} positive", f"AUROC of {exams}"):
         table.add_column(name, justify="left" if name == "label" else "right")
-    exams = card["exam"].get("max", {})
+    by_exam: dict[str, Any] = next(iter(card["exam"].values()), {})
     for label, found in card["slice"].items():
-        area, exam = found["auroc"], exams.get(label, {}).get("auroc")
+        area, exam = found["auroc"], by_exam.get(label, {}).get("auroc")
         table.add_row(
             label,
             _of(area),

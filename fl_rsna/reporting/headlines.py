@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from fl_rsna.learning.classes import MACRO
 from fl_rsna.reporting.cells import Kind, said
 from fl_rsna.reporting.site_scores import by_site, defined_areas, spread
-from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.tables import RunRecord, area_of
+from fl_rsna.reporting.task_words import plural
+from fl_rsna.task import LabelKind
 
 Headline = dict[str, Any]  # name, text, note, and the estimate or number the text states
 
@@ -15,40 +18,66 @@ def headlines(run: RunRecord) -> list[Headline]:
         return []
     if run.test_site is None:
         return _alone(run)
-    test = run.test_site
-    area = test["slice"][run.headline]["auroc"]
-    resting = f"95% interval over {test['patients']} patients, {area['positives']} of {test['slices']} slices positive"
-    found = [_headline(f"test-site AUROC, {run.headline}", area, Kind.score, resting)]
-    found += [_gap(name, by_label[run.headline]["difference"]) for name, by_label in _gaps(run).items()]
-    found += _worst(run)
+    found = [_area(run, run.test_site)]
+    found += [_gap(name, by_label[run.quoted]["difference"], run.quoted) for name, by_label in _gaps(run).items()]
+    match run.task.kind:
+        case LabelKind.multi_label:
+            found += [*_worst(run), _position(run, run.test_site)]
+            loss = "weighted log loss"
+        case LabelKind.multi_class:
+            found += [*_together(run, run.test_site["classes"]), *_worst(run)]
+            loss = "log loss"
+    return [*found, _headline(loss, run.test_site["log_loss"], Kind.score, _chosen(run))]
+
+
+def _area(run: RunRecord, test: dict[str, Any]) -> Headline:
+    """The AUROC of the headline label, or the mean over classes."""
+    area, pictures = area_of(test, run.quoted), plural(run.task.picture)
+    over = f"95% interval over {test['patients']} patients"
+    if run.quoted == MACRO:
+        note = f"{over}; mean of {len(run.labels)} classes, each against the rest, over {test['slices']} {pictures}"
+        return _headline("test-site macro AUROC", area, Kind.score, note)
+    note = f"{over}, {area['positives']} of {test['slices']} {pictures} positive"
+    return _headline(f"test-site AUROC, {run.headline}", area, Kind.score, note)
+
+
+def _position(run: RunRecord, test: dict[str, Any]) -> Headline:
     control = test["controls"]["position"][run.headline]["auroc"]
-    found.append(
-        _headline(
-            "from slice position alone", control, Kind.score, "what a model must beat to have looked at the image"
-        )
-    )
-    return [*found, _headline("weighted log loss", test["log_loss"], Kind.score, _chosen(run))]
+    note = "what a model must beat to have looked at the image"
+    return _headline(f"from {run.task.picture} position alone", control, Kind.score, note)
+
+
+def _together(run: RunRecord, classes: dict[str, Any]) -> list[Headline]:
+    """Of classes: the balanced accuracy, of which a guess has one in so many, and the competition's figure of exams."""
+    guess = f"mean over classes of what is named right, {run.task.picture} by {run.task.picture}; a guess has 1 in {len(run.labels)}"
+    found = [_headline("balanced accuracy", classes["slice"]["balanced_accuracy"], Kind.score, guess)]
+    if classes["exam"]:
+        precision = classes["exam"]["mean_average_precision"]
+        note = "mean of average precisions over classes, PASCAL VOC 2010"
+        found.append(_headline(f"{run.task.exam} mAP", precision, Kind.score, note))
+    return found
 
 
 def _gaps(run: RunRecord) -> dict[str, Any]:
     return {name: found for name, found in run.gap.items() if name in ("central", "local")}
 
 
-def _gap(name: str, difference: dict[str, Any]) -> Headline:
+def _gap(name: str, difference: dict[str, Any], quoted: str) -> Headline:
+    area = "macro AUROC" if quoted == MACRO else "AUROC"
     match name:
         case "central":
             return _headline(
                 "gap to pooled data",
                 difference,
                 Kind.signed,
-                "AUROC minus that of all sites' data in one place, paired",
+                f"{area} minus that of all sites' data in one place, paired",
             )
         case _:
             return _headline(
                 "gain over the sites alone",
                 difference,
                 Kind.signed,
-                "AUROC minus the mean of the sites' own models, paired",
+                f"{area} minus the mean of the sites' own models, paired",
             )
 
 
@@ -57,23 +86,25 @@ def _worst(run: RunRecord) -> list[Headline]:
     found = spread(defined_areas(run))
     if found is None:
         return []
+    name = "worst site, AUROC" if run.quoted == run.headline else f"worst site, AUROC {run.headline}"
     if cards := by_site(run):
         area = cards[found["worst"]]["auroc"]
-        note = f"{found['worst']}, its validation part: {area['positives']} slices positive"
-        return [_headline("worst site, AUROC", area, Kind.score, note)]
+        note = f"{found['worst']}, its validation part: {area['positives']} {plural(run.task.picture)} positive"
+        return [_headline(name, area, Kind.score, note)]
     note = f"{found['worst']}, its validation part in the last round"
-    return [_headline("worst site, AUROC", found["least"], Kind.score, note)]
+    return [_headline(name, found["least"], Kind.score, note)]
 
 
 def _alone(run: RunRecord) -> list[Headline]:
     """Of sites alone: the best and the worst of their models on the test site."""
     alone = (run.summary or {}).get("alone", {})
-    areas = {site: of["test_site"]["slice"][run.headline]["auroc"] for site, of in alone.items()}
+    areas = {site: area_of(of["test_site"], run.quoted) for site, of in alone.items()}
+    quoted = "macro AUROC" if run.quoted == MACRO else f"AUROC, {run.headline}"
     order = sorted(
         (site for site in areas if areas[site]["value"] is not None), key=lambda site: float(areas[site]["value"])
     )
     return [
-        _headline(f"{name} site's own model, test-site AUROC, {run.headline}", areas[site], Kind.score, site)
+        _headline(f"{name} site's own model, test-site {quoted}", areas[site], Kind.score, site)
         for name, site in (zip(("best", "worst"), (order[-1], order[0]), strict=True) if order else ())
     ]
 

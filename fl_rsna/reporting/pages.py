@@ -23,6 +23,7 @@ from fl_rsna.reporting.cells import said
 from fl_rsna.reporting.contact import NO_LABEL
 from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.tables import interval, megabytes
+from fl_rsna.reporting.task_words import task_words
 from fl_rsna.task import Task
 
 SITES_SHOWN = 12
@@ -73,6 +74,7 @@ def write_partition_page(cohort: Cohort, task: Task) -> Path:
     shares = [_share(facts["sites"][site], task.headline) for site in cohort.sites]
     page = rendered(
         "partition.html.j2",
+        words=task_words(task),
         facts=facts,
         made_of={site: [_spoken(value) for value in values] for site, values in facts["made_of"].items()},
         settings=_settings_that_count(facts["settings"]),

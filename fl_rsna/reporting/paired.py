@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fl_rsna.learning.classes import MACRO, compare_macro_aurocs
 from fl_rsna.learning.metrics import compare_aurocs
+from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.reporting.provenance import flat
-from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.tables import RunRecord, area_of
 from fl_rsna.runs import ALONE
-from fl_rsna.task import TaskName, named_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +28,10 @@ class Scored:
         return str(self.run.config["baseline"])
 
     def auroc(self, label: str) -> dict[str, Any]:
-        """The run's AUROC; of sites alone the mean of their models', which has no interval."""
+        """The run's AUROC, of MACRO the mean over classes; of sites alone the mean of their models', which has no interval."""
         if self.run.test_site is not None:
-            return dict(self.run.test_site["slice"][label]["auroc"])
-        found = [of["test_site"]["slice"][label]["auroc"] for of in (self.run.summary or {})["alone"].values()]
+            return area_of(self.run.test_site, label)
+        found = [area_of(of["test_site"], label) for of in (self.run.summary or {})["alone"].values()]
         values = [area["value"] for area in found if area["value"] is not None]
         return {**found[0], "value": float(np.mean(values)) if values else None, "low": None, "high": None}
 
@@ -64,15 +65,14 @@ def difference(one: Scored, other: Scored, label: str) -> dict[str, Any]:
             "high": None,
             "paired": False,
         }
-    table = one.tables[0]
-    patients = table[named_task(TaskName(one.run.config["data"]["task"])).group_key].to_numpy()
-    found = compare_aurocs(
-        table[f"label_{label}"].to_numpy(np.float32),
-        _column(table, label),
-        [_column(of, label) for of in other.tables],
-        patients,
-        seed=derive_seed(0, "bootstrap", label),
-    )
+    table, task, seed = one.tables[0], one.run.task, derive_seed(0, "bootstrap", label)
+    patients = table[task.group_key].to_numpy()
+    if label == MACRO:
+        scores, *references = (probabilities_in(of, task.labels) for of in (table, *other.tables))
+        found = compare_macro_aurocs(labels_in(table, task.labels), scores, references, patients, seed=seed)
+    else:
+        own, *others = (probabilities_in(of, [label])[:, 0] for of in (table, *other.tables))
+        found = compare_aurocs(labels_in(table, [label])[:, 0], own, others, patients, seed=seed)
     return {**asdict(found.difference), "paired": True}
 
 
@@ -86,7 +86,3 @@ def baseline_of(one: Scored, runs: Sequence[Scored], kind: str) -> Scored | None
 def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     mine, theirs = flat(one), flat(other)
     return sum(mine.get(name) != theirs.get(name) for name in mine.keys() | theirs.keys())
-
-
-def _column(table: pd.DataFrame, label: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return table[f"probability_{label}"].to_numpy(np.float32)

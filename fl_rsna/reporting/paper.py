@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from fl_rsna.reporting import scores, site_scores, stack_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, said
+from fl_rsna.reporting.class_scores import class_tables
 from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.task_words import level_titles, plural
 
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -17,9 +19,10 @@ def paper_tables(run: RunRecord) -> list[Table]:
     """What the run can fill, in a paper's order."""
     tables = [cohort_table(run)] if run.cohort else []
     if run.test_site is not None and run.finished:
-        by_level = scores.levels(run.test_site)
+        by_level, titles = scores.levels(run.test_site), level_titles(run.task)
+        tables += class_tables(run)
         tables += [
-            _titled(scores.scores_table(run.test_site, level), f"Performance on the test site. {scores.LEVELS[level]}")
+            scores.scores_table(run.test_site, level, f"Performance on the test site. {titles[level]}")
             for level in by_level
         ]
         if found := stage_scores.stages(run):
@@ -39,14 +42,15 @@ def paper_tables(run: RunRecord) -> list[Table]:
 
 def cohort_table(run: RunRecord) -> Table:
     """One row a site and part: patients, slices, positives by label."""
-    heads = columns(site="text", part="text", patients="number", slices="number")
+    pictures = plural(run.task.picture)
+    heads = [*columns(site="text", part="text", patients="number"), Column(name=pictures, kind=Kind.number)]
     heads += [Column(name=label, kind=Kind.number) for label in run.labels]
     rows = [
         [site, part, held["patients"], held["slices"], *(held["positives"].get(label) for label in run.labels)]
         for site, parts in run.counts.items()
         for part, held in parts.items()
     ]
-    return Table(title="Cohort by site, with positive slices by label", columns=heads, rows=rows)
+    return Table(title=f"Cohort by site, with positive {pictures} by label", columns=heads, rows=rows)
 
 
 def cost_table(run: RunRecord) -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 from fl_rsna.choices import Stage
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
-from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.tables import RunRecord, area_name
 
 LOSSES = (("train_loss", "training"), ("validation_loss", "validation, all sites"), ("test_loss", "test site"))
 
@@ -33,14 +33,14 @@ def loss_by_round(run: RunRecord) -> Plot:
 
 
 def auroc_by_round(run: RunRecord) -> Plot:
-    rounds = run.rounds["round"].tolist()
+    rounds, labels = run.rounds["round"].tolist(), list(dict.fromkeys([*run.labels, run.quoted]))
     data = [
-        line(rounds, _column(run, f"test_auroc_{label}"), label, i, width=2.8 if label == run.headline else 1.3)
-        for i, label in enumerate(run.labels)
+        line(rounds, _column(run, f"test_auroc_{label}"), label, i, width=2.8 if label == run.quoted else 1.3)
+        for i, label in enumerate(labels)
     ]
     quoted = f"validation_auroc_{run.headline}"
     data.append(line(rounds, _column(run, quoted), f"{run.headline}, validation", 6))
-    names = [*((label, f"test_auroc_{label}") for label in run.labels), (f"{run.headline}, validation", quoted)]
+    names = [*((label, f"test_auroc_{label}") for label in labels), (f"{run.headline}, validation", quoted)]
     return Plot(
         name="auroc",
         title="AUROC on the test site by round",
@@ -106,11 +106,11 @@ def cost_plots(run: RunRecord) -> list[Plot]:
         table=Table(title="Seconds", columns=heads, rows=_rows(x, *(rounds[c] for _, c in phases), rounds["seconds"])),
     )
     moved = (rounds["bytes_down"].fillna(0) + rounds["bytes_up"].fillna(0)).cumsum()
-    areas = rounds[f"test_auroc_{run.headline}"]
-    against = line(moved / 1e6, areas, run.headline, 0, text=[f"round {n}" for n in x], showlegend=False)
+    areas = rounds[f"test_auroc_{run.quoted}"]
+    against = line(moved / 1e6, areas, run.quoted, 0, text=[f"round {n}" for n in x], showlegend=False)
     traffic = Plot(
         name="traffic",
-        title=f"AUROC {run.headline} against traffic",
+        title=f"{area_name(run.quoted)} against traffic",
         data=[against],
         layout=axes("MB to and from all sites", "AUROC", yaxis=area_axis([against]), xaxis={"rangemode": "tozero"}),
         table=Table(

@@ -13,6 +13,7 @@ from fl_rsna.reporting.plots import SHARE, SQUARE, Plot, Trace, area_axis, axes,
 from fl_rsna.reporting.scores import POINTS, SHORT_POINTS, Cards, is_calibrated
 from fl_rsna.reporting.site_scores import by_site, cross_site, joining_table, matrix_table
 from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.task_words import task_words
 
 NUMBERED_SITES = 10  # whose AUROCs stand in the cells of the matrix
 
@@ -22,11 +23,13 @@ def ranking_plots(run: RunRecord, folder: Path) -> list[Plot]:
     path = folder / "predictions.parquet"
     if not run.finished or not path.exists():
         return []
-    table = pd.read_parquet(path)
+    table, pictures = pd.read_parquet(path), task_words(run.task)["pictures"]
     roc, pr = ({label: found for label in run.labels if (found := of(table, label))} for of in (_roc, _pr))
     return [
-        _ranking("roc", "ROC curves, test-site slices", "false positive rate", "sensitivity", roc, [diagonal()]),
-        _ranking("pr", "Precision and recall, test-site slices", "recall (sensitivity)", "precision (PPV)", pr, []),
+        _ranking("roc", f"ROC curves, test-site {pictures}", "false positive rate", "sensitivity", roc, [diagonal()]),
+        _ranking(
+            "pr", f"Precision and recall, test-site {pictures}", "recall (sensitivity)", "precision (PPV)", pr, []
+        ),
     ]
 
 
@@ -87,25 +90,29 @@ def points_plot(cards: Cards) -> Plot:
     )
 
 
-def reliability_plot(cards: Cards, headline: str) -> Plot:
-    """Share of positives against mean probability, by bin, before and after temperature scaling, for one label at a time."""
+def reliability_plot(cards: Cards, headline: str, pictures: str) -> Plot:
+    """Share of positives against mean probability, by bin, before and after temperature scaling, for one label at a time.
+
+    `pictures` is what the rows of a bin are called.
+    """
     data, rows = [diagonal()], []
     labels = [label for label, card in cards.items() if is_calibrated({label: card})]
     for label in labels:
         for i, when in enumerate(("before", "after")):
             curve = cards[label]["calibration"].get(when)
             bins = [of for of in curve["bins"] if of["count"]] if curve else []
-            data += [_reliability(bins, f"{when} temperature scaling", i, label)] if bins else []
+            data += [_reliability(bins, f"{when} temperature scaling", i, label, pictures)] if bins else []
             rows += [
                 [label, when, of["count"], of["mean"], of["share"], of["share_low"], of["share_high"]] for of in bins
             ]
-    heads = columns(label="text", temperature_scaling="text", slices="number", mean_probability="threshold")
+    heads = [*columns(label="text", temperature_scaling="text"), Column(name=pictures, kind=Kind.number)]
+    heads += columns(mean_probability="threshold")
     heads += columns(share_positive="score", low="score", high="score")
     return Plot(
         name="reliability",
         title="Reliability",
         data=data,
-        layout=axes("mean probability of a bin", "share of its slices positive", xaxis=SQUARE, yaxis=SQUARE),
+        layout=axes("mean probability of a bin", f"share of its {pictures} positive", xaxis=SQUARE, yaxis=SQUARE),
         table=Table(title="Reliability", columns=heads, rows=rows),
         choices=labels,
         choice_name="Label",
@@ -113,11 +120,11 @@ def reliability_plot(cards: Cards, headline: str) -> Plot:
     )
 
 
-def _reliability(bins: list[dict[str, Any]], name: str, style: int, label: str) -> Trace:
+def _reliability(bins: list[dict[str, Any]], name: str, style: int, label: str, pictures: str) -> Trace:
     shares = [{"value": of["share"], "low": of["share_low"], "high": of["share_high"]} for of in bins]
     trace = points([of["mean"] for of in bins], shares, name, style, meta={"choice": label})
     look = {"color": f"--c{style}", "dash": ("solid", "dash")[style], "width": 1.6}
-    return {**trace, "mode": "lines+markers", "line": look, "text": [f"{of['count']:,} slices" for of in bins]}
+    return {**trace, "mode": "lines+markers", "line": look, "text": [f"{of['count']:,} {pictures}" for of in bins]}
 
 
 def sites_plot(run: RunRecord) -> Plot | None:

@@ -15,22 +15,17 @@ SHORT_POINTS = {
     "specificity_90": "specificity ≥ 0.90",
     "youden": "Youden",
 }
-LEVELS = {
-    "slice": "Slices",
-    "max": "Exams, by their highest slice",
-    "noisy_or": "Exams, by the noisy-or of their slices",
-}
 SCORES = ("auroc", "average_precision", "log_loss", "brier", "ece")
 
 Cards = Mapping[str, Mapping[str, Any]]  # label -> CARD of a scorecard
 
 
 def levels(scorecard: Mapping[str, Any]) -> dict[str, Cards]:
-    """The cards at slice level and, where there are any, at exam level, by the names of LEVELS."""
+    """The cards at slice level and, where there are any, at exam level, by the names that `level_titles` knows."""
     return {"slice": scorecard["slice"], **scorecard.get("exam", {})}
 
 
-def scores_table(scorecard: Mapping[str, Any], level: str) -> Table:
+def scores_table(scorecard: Mapping[str, Any], level: str, title: str) -> Table:
     """One row a label: what defines the metrics, and the metrics; at slice level, what the controls reach without the image."""
     cards, controls = levels(scorecard)[level], scorecard.get("controls", {}) if level == "slice" else {}
     rows = [
@@ -49,7 +44,7 @@ def scores_table(scorecard: Mapping[str, Any], level: str) -> Table:
     heads += [Column(name=f"AUROC, {control} alone") for control in controls]
     heads += columns(average_precision="score", log_loss="score", Brier="score", ECE="score")
     heads += columns(negative="number", patients_positive="number")
-    return without_empty(Table(title=LEVELS[level], columns=heads, rows=rows))
+    return without_empty(Table(title=title, columns=heads, rows=rows))
 
 
 def points_table(cards: Cards, point: str) -> Table:
@@ -82,13 +77,13 @@ def has_points(cards: Cards) -> bool:
     return any(found for card in cards.values() for found in card.get("points", {}).values())
 
 
-def thresholds_table(operating: Mapping[str, Any]) -> Table:
+def thresholds_table(operating: Mapping[str, Any], titles: Mapping[str, str]) -> Table:
     """The thresholds as the sites' validation parts chose them, and the temperatures."""
     by_level = {"slice": operating.get("slice", {}), **operating.get("exam", {})}
     heads = [Column(name="label", kind=Kind.text), Column(name="level", kind=Kind.text)]
     heads += [Column(name=name, kind=Kind.threshold) for name in POINTS.values()]
     rows = [
-        [label, LEVELS[level], *(chosen.get(point) for point in POINTS)]
+        [label, titles[level], *(chosen.get(point) for point in POINTS)]
         for level, by_label in by_level.items()
         for label, chosen in by_label.items()
     ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.noisy import Scan, unchanged
 from fl_rsna.reporting.contact import NO_LABEL, VIEWS_HU, Row, Tile, View, described, draw, evenly, spread, views
+from fl_rsna.reporting.task_words import plural
 
 TILES_A_ROW = 8
 BOX_COLUMNS = ("crop_top", "crop_left", "crop_bottom", "crop_right", "rows", "columns")
@@ -85,7 +86,7 @@ def site_row(
 
 def counted(number: int, what: str) -> str:
     """`1 slice`, `1,200 slices`; `series` stays as it is."""
-    return f"{number:,} {what if number == 1 or what.endswith('s') else what + 's'}"
+    return f"{number:,} {what if number == 1 else plural(what)}"
 
 
 def _with_each(index: pd.DataFrame, labels: Sequence[str]) -> Iterable[tuple[str, NDArray[np.bool_]]]:

@@ -9,6 +9,7 @@ from typing import Any
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.scores import POINTS, SCORES, SHORT_POINTS
 from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.task_words import plural
 
 GLOBAL = "this run"  # its row in the cross-site matrix
 
@@ -24,7 +25,8 @@ def sites_table(run: RunRecord) -> Table:
     heads = columns(
         site="text", positive="number", AUROC="score", average_precision="score", log_loss="score", Brier="score"
     )
-    heads += columns(ECE="score", patients="number", slices="number", patients_positive="number")
+    heads += [*columns(ECE="score", patients="number"), Column(name=plural(run.task.picture), kind=Kind.number)]
+    heads += columns(patients_positive="number")
     rows = [
         [
             site,

@@ -13,9 +13,10 @@ import pandas as pd
 import yaml
 
 from fl_rsna.choices import Baseline
+from fl_rsna.learning.classes import MACRO
 from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.runs import SCORECARDS
-from fl_rsna.task import TaskName, named_task
+from fl_rsna.task import LabelKind, Task, TaskName, named_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
 FEDERATED, LOCAL = "federated", "local"
@@ -54,6 +55,15 @@ class RunRecord:
         return f"{folder.parent.name}/{folder.name}" if folder.name in PARTS else folder.name
 
     @property
+    def task(self) -> Task:
+        return task_of(self.config)
+
+    @property
+    def quoted(self) -> str:
+        """Whose AUROC the run is judged by: the headline label's, or of classes the mean over all."""
+        return MACRO if self.task.kind is LabelKind.multi_class else self.headline
+
+    @property
     def training_sites(self) -> int:
         return sum("train" in parts for parts in self.cohort.values())
 
@@ -85,12 +95,13 @@ def read_run(folder: Path) -> RunRecord:
     labels, headline = _labels(rounds, roll, config)
     summary = _summary(folder)
     gap, alone = _beside(folder.absolute(), config, summary or {})
+    rounds = rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, headline)])])
     return RunRecord(
         folder=folder,
         config=config,
         manifest=_json(folder / "manifest.json") or {},
         summary=summary,
-        rounds=rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, headline)])]),
+        rounds=_with_macro(rounds, labels) if task_of(config).kind is LabelKind.multi_class else rounds,
         sites=_sites(folder / "sites.csv"),
         cohort=roll["sites"],
         leaky=roll.get("leaky", False),
@@ -109,6 +120,22 @@ def _summary(folder: Path) -> dict[str, Any] | None:
     """summary.json, with whole scorecards in place of those in brief."""
     summary, cards = _json(folder / "summary.json"), _json(folder / SCORECARDS)
     return {**summary, **cards} if summary and cards and summary["status"] == "finished" else summary
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task of a run's configuration."""
+    return named_task(TaskName(config["data"]["task"]))
+
+
+def area_of(test_site: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """The AUROC of a label on the test site, or of MACRO the mean over classes, as an estimate."""
+    if label == MACRO:
+        return dict(test_site["classes"]["slice"]["macro_auroc"])
+    return dict(test_site["slice"][label]["auroc"])
+
+
+def area_name(label: str) -> str:
+    return "macro AUROC" if label == MACRO else f"AUROC {label}"
 
 
 def interval(estimate: dict[str, Any]) -> str:
@@ -206,10 +233,16 @@ def _labels(rounds: pd.DataFrame, roll: dict[str, Any], config: dict[str, Any]) 
     quoted = [name for name in rounds.columns if name.startswith("validation_auroc_")]
     if tested and quoted:
         return tested, quoted[0].removeprefix("validation_auroc_")
-    task = named_task(TaskName(config["data"]["task"]))
+    task = task_of(config)
     counted = [list(part["positives"]) for parts in roll["sites"].values() for part in parts.values()]
     labels = counted[0] if counted else list(task.labels)
     return labels, task.headline if task.headline in labels else labels[0]
+
+
+def _with_macro(rounds: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """The rounds with the mean of their classes' AUROCs, where all are defined."""
+    areas = rounds[[f"test_auroc_{label}" for label in labels]].astype(float)
+    return rounds.assign(**{f"test_auroc_{MACRO}": areas.mean(axis=1, skipna=False)})
 
 
 def _round_columns(labels: list[str], headline: str) -> list[str]:

@@ -211,6 +211,7 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": made.model,
+        "task": made.task.name,
         "headline": made.task.headline,
         "scored": scored.source,
         "slices": len(index),

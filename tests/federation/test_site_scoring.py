@@ -139,7 +139,9 @@ def test_classes_that_exclude_each_other_have_points_and_one_temperature() -> No
     found = random.dirichlet(np.ones(4), len(table)) + 2 * table[list(CHEST.labels)].to_numpy()
     columns = {f"probability_{name}": found[:, i] / found.sum(1) for i, name in enumerate(CHEST.labels)}
     table = table.rename(columns={name: f"label_{name}" for name in CHEST.labels}).assign(**columns)
+    table = table.assign(series_id=table["image_id"])  # a radiograph is a series of its own
     sums = sums_of(table, CHEST)
+    assert sums["mean"].sum(axis=(1, 2)).tolist() == [24] * 4  # studies
     assert {name: array.shape for name, array in sums.items()} == shapes_of(CHEST)
     assert set(sums) == {"slice", "mean", "loss_by_temperature"}
     points = choose(added([sums]), CHEST)

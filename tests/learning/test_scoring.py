@@ -16,7 +16,7 @@ from fl_rsna.learning.model import build_model
 from fl_rsna.learning.saved import SavedModel, read_saved, write_saved
 from fl_rsna.learning.scoring import exam_table, score_images
 from fl_rsna.learning.train import predict
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH
 
 CPU = torch.device("cpu")
 
@@ -71,6 +71,15 @@ def test_exams_by_hand() -> None:
 def test_an_exam_is_positive_when_a_slice_is_and_unknown_when_one_may_be(known: list[float], expected: list) -> None:
     table = exam_table(INDEX, FOUND, np.array(known, np.float32)[:, None], ONE)
     np.testing.assert_array_equal(table["label_any"].to_numpy(float), expected)
+
+
+def test_an_exam_of_classes_is_a_study_with_the_mean_of_its_images() -> None:
+    index = INDEX.assign(series_id=["1", "2", "3", "4"])
+    found = np.array([[0.7, 0.1, 0.1, 0.1], [0.25] * 4, [0.1, 0.7, 0.1, 0.1], [0.25] * 4])
+    table = exam_table(index, found, None, COVID_CXR)
+    assert list(table.columns[:3]) == ["patient_id", "study_id", "slices"]
+    assert list(table.columns[3:]) == [f"mean_{label}" for label in COVID_CXR.labels]
+    np.testing.assert_allclose(table.iloc[:, 3:].to_numpy(float), [[0.4, 0.4, 0.1, 0.1], [0.25] * 4])
 
 
 def test_a_certain_slice_makes_its_exam_certain() -> None:

@@ -1,0 +1,39 @@
+"""What a page calls an image and an exam of the run's task, and what it says of them."""
+
+from fl_rsna.task import Rendering, Task
+
+
+def task_words(task: Task) -> dict[str, str]:
+    """One and several of either; what the control of brightness measures, and what a model is to have learned to see."""
+    match task.rendering:
+        case Rendering.hounsfield:
+            brightness, sought = "mean brain HU", "blood"
+        case Rendering.radiograph:
+            brightness, sought = "mean brightness", "disease"
+    return {
+        "picture": task.picture,
+        "pictures": plural(task.picture),
+        "exam": task.exam,
+        "exams": plural(task.exam),
+        "brightness": brightness,
+        "sought": sought,
+    }
+
+
+def level_titles(task: Task) -> dict[str, str]:
+    """The levels of a scorecard by their names in it."""
+    words = task_words(task)
+    exams = words["exams"].capitalize()
+    return {
+        "slice": words["pictures"].capitalize(),
+        "max": f"{exams}, by their highest {task.picture}",
+        "noisy_or": f"{exams}, by the noisy-or of their {words['pictures']}",
+        "mean": f"{exams}, by the mean of their {words['pictures']}",
+    }
+
+
+def plural(what: str) -> str:
+    """`slices`, `studies`; `series` stays as it is."""
+    if what.endswith("s"):
+        return what
+    return f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
