@@ -108,7 +108,8 @@ def make_index(rows: int, labels: Path | None) -> "pd.DataFrame":
     import numpy as np
     import pandas as pd
 
-    from fl_rsna.cohort.columns import COLUMNS
+    from fl_rsna.cohort.columns import columns_of
+    from fl_rsna.task import Rendering
 
     rng = np.random.default_rng(0)
     found = labels_of(rows, labels, rng)
@@ -133,7 +134,10 @@ def make_index(rows: int, labels: Path | None) -> "pd.DataFrame":
         "orientation": np.array([f"1.0000\\0.0000\\0.0000\\0.0000\\{tilt:.4f}\\-0.2000" for tilt in rng.random(50)], dtype=object)[series % 50],
         "png_sha256": hexadecimal(rng, rows),
     }  # fmt: skip
-    drawn = {name: special.get(name, filler(column.dtype, rows, rng)) for name, column in COLUMNS.items()}
+    drawn = {
+        name: special.get(name, filler(column.dtype, rows, rng))
+        for name, column in columns_of(Rendering.hounsfield).items()
+    }
     return pd.concat([pd.DataFrame(drawn), found], axis=1)
 
 

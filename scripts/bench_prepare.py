@@ -40,7 +40,7 @@ from fl_rsna.imaging.store import ImageKind, fit_square, render
 from fl_rsna.imaging.windows import WINDOWS_HU, Rescale, hu_table, window_table
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.memory import keep_freed_memory
-from fl_rsna.task import ICH
+from fl_rsna.task import ICH, Rendering
 
 WAYS = ((ImageKind.windows, 512), (ImageKind.hu, 256))
 
@@ -64,7 +64,9 @@ def seed_way(paths: Sequence[str], out: Path) -> None:
 
 
 def our_way(files: Sequence[File], out: Path, kind: ImageKind, size: int) -> None:
-    convert_files(Conversion(incoming=out, modality="CT", kind=kind, size=size), 0, files)
+    convert_files(
+        Conversion(incoming=out, rendering=Rendering.hounsfield, modalities=("CT",), kind=kind, size=size), 0, files
+    )
 
 
 def limit_way(
@@ -88,7 +90,7 @@ def usable(files: Sequence[File]) -> list[File]:
     for file in files:
         data = Path(file.path).read_bytes()
         with contextlib.suppress(Rejected):
-            if data.endswith(read_slice(data, modality="CT").stored.tobytes()):
+            if data.endswith(read_slice(data, modalities=("CT",)).stored.tobytes()):
                 kept.append(file)
     return kept
 
@@ -98,7 +100,7 @@ def known(files: Sequence[File]) -> list[tuple[str, int, tuple[int, int], Rescal
     facts = []
     for file in files:
         data = Path(file.path).read_bytes()
-        slice_ = read_slice(data, modality="CT")
+        slice_ = read_slice(data, modalities=("CT",))
         facts.append((file.path, len(data) - slice_.stored.nbytes, slice_.stored.shape, slice_.rescale))
     return facts
 
@@ -109,7 +111,7 @@ def sizes(files: Sequence[File]) -> dict[str, float]:
     for kind, size in (*WAYS, (ImageKind.windows, 256), (ImageKind.hu, 512)):
         ours = theirs = 0
         for file in files:
-            slice_ = read_slice(Path(file.path).read_bytes(), modality="CT")
+            slice_ = read_slice(Path(file.path).read_bytes(), modalities=("CT",))
             image = render(slice_.stored, slice_.rescale, kind=kind, size=size)
             bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             png = encode_png(image)
@@ -129,7 +131,7 @@ def scaling(files: Sequence[File], count: int, folder: Path, repeats: int) -> di
     dicom.mkdir()
     for number in range(count):
         data = Path(files[number % len(files)].path).read_bytes()
-        image_id = read_slice(data, modality="CT").header.image_id.encode()
+        image_id = read_slice(data, modalities=("CT",)).header.image_id.encode()
         new = f"{number:0{len(image_id)}d}".encode()
         (dicom / f"{number:06d}.dcm").write_bytes(data.replace(image_id, new))
     listed = find_files(dicom)

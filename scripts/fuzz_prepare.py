@@ -36,6 +36,7 @@ from fl_rsna.imaging.convert import Conversion
 from fl_rsna.imaging.files import File
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import Chunk, convert_local
+from fl_rsna.task import Rendering
 
 SIZE = 256  # pixels a side of the PNGs
 LONGEST_S = 10.0  # of processor time, a file
@@ -137,7 +138,9 @@ def too_slow(path: Path, folder: Path) -> str:
     """Run what ended its worker again, alone."""
     incoming = folder / path.stem
     incoming.mkdir()
-    work = Conversion(incoming=incoming, modality="CT", kind=ImageKind.hu, size=SIZE)
+    work = Conversion(
+        incoming=incoming, rendering=Rendering.hounsfield, modalities=("CT",), kind=ImageKind.hu, size=SIZE
+    )
     began = time.monotonic()
     files = [File(path.name, str(path), path.stat().st_size)]
     for _ in convert_local(work, [Chunk(first=0, files=files)], workers=1):

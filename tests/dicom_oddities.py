@@ -51,7 +51,7 @@ def tiny(folder: Path, **changes: object) -> bytes:
 
 def rejection(data: bytes, modality: str = "CT") -> tuple[Reason, str]:
     with pytest.raises(Rejected) as caught:
-        read_slice(data, modality=modality)
+        read_slice(data, modalities=(modality,))
     detail = caught.value.detail
     assert detail
     assert detail.isprintable()
@@ -66,7 +66,7 @@ def hu_of(slice_: Slice) -> NDArray[np.float64]:
 def outcome(data: bytes, modality: str, thorough: bool) -> tuple[object, ...]:
     """Everything a reading gives, to be compared."""
     try:
-        slice_ = read_slice(data, modality=modality, thorough=thorough)
+        slice_ = read_slice(data, modalities=(modality,), thorough=thorough)
     except Rejected as why:
         return why.reason, why.tag, why.detail
     return slice_.header, slice_.rescale.wrapped_12_bit, hu_of(slice_).tobytes(), slice_.stored.dtype

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.prepared import REJECTED
 from fl_rsna.imaging.rejections import LONGEST, MEANING
+from fl_rsna.task import Rendering
 
 PAGE = (Path(__file__).parents[1] / "docs" / "preparation.md").read_text()
+HEADINGS = {
+    Rendering.hounsfield: "The columns of the index",
+    Rendering.radiograph: "The columns of a radiograph's index",
+}
 TYPES = {"str": "text", "float64": "number", "int32": "whole number", "bool": "true or false"}
 
 
@@ -27,10 +32,12 @@ def test_every_reason_is_in_the_page_with_its_meaning() -> None:
     assert table("Why a file is rejected") == {reason.value: [meaning] for reason, meaning in MEANING.items()}
 
 
-def test_every_column_is_in_the_page_with_its_type_unit_and_meaning() -> None:
-    expected = {name: [TYPES[column.dtype], column.unit, column.meaning] for name, column in COLUMNS.items()}
-    assert table("The columns of the index") == expected
-    assert list(table("The columns of the index")) == list(COLUMNS)
+@pytest.mark.parametrize("rendering", list(Rendering))
+def test_every_column_is_in_the_page_with_its_type_unit_and_meaning(rendering: Rendering) -> None:
+    columns = columns_of(rendering)
+    expected = {name: [TYPES[column.dtype], column.unit, column.meaning] for name, column in columns.items()}
+    assert table(HEADINGS[rendering]) == expected
+    assert list(table(HEADINGS[rendering])) == list(columns)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_real_slices_are_heads_in_air(prepared: Prepared) -> None:
 
 def outcome(path: Path) -> Slice | Reason:
     try:
-        return read_slice(path.read_bytes(), modality="CT")
+        return read_slice(path.read_bytes(), modalities=("CT",))
     except Rejected as why:
         return why.reason
 
@@ -88,21 +88,21 @@ def test_every_hard_file_gives_a_slice_or_a_reason() -> None:
 
 @needs_hard
 def test_lossless_transfer_syntaxes_decode_to_the_same_slice() -> None:
-    reference = read_slice((HARD / "CTImage.dcm").read_bytes(), modality="CT")
+    reference = read_slice((HARD / "CTImage.dcm").read_bytes(), modalities=("CT",))
     lossless = [path for path in HARD.glob("CTImage.dcm*") if not any(name in path.name for name in LOSSY + CANNOT_BE_DECODED)]  # fmt: skip
     assert len(lossless) == 10
     for path in lossless:
-        slice_ = read_slice(path.read_bytes(), modality="CT")
+        slice_ = read_slice(path.read_bytes(), modalities=("CT",))
         np.testing.assert_array_equal(slice_.stored, reference.stored, err_msg=path.name)
         assert slice_.rescale == reference.rescale
 
 
 @needs_hard
 def test_lossy_transfer_syntaxes_decode_to_nearly_the_same_hounsfield_units() -> None:
-    reference = read_slice((HARD / "CTImage.dcm").read_bytes(), modality="CT")
+    reference = read_slice((HARD / "CTImage.dcm").read_bytes(), modalities=("CT",))
     hu = to_hu16(reference.stored, reference.rescale).astype(int)
     for path in HARD.glob("CTImage.dcm*"):
         if any(name in path.name for name in LOSSY):
-            slice_ = read_slice(path.read_bytes(), modality="CT")
+            slice_ = read_slice(path.read_bytes(), modalities=("CT",))
             error = np.abs(to_hu16(slice_.stored, slice_.rescale).astype(int) - hu).mean()
             assert error < 32, f"{path.name}: {error}"  # 8-bit files have steps of 32 HU

@@ -13,11 +13,11 @@ from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import cohort_name
 from fl_rsna.config import DEMO, Config
-from fl_rsna.imaging.dicom import read_slice
+from fl_rsna.imaging.dicom import read_image
 from fl_rsna.imaging.files import File, read_file
 from fl_rsna.imaging.rejections import Rejected
 from fl_rsna.learning.footprint import Footprint
-from fl_rsna.task import named_task
+from fl_rsna.task import Task, named_task
 
 TRIED = 5  # DICOM files that are read to see whether they are what they should be
 
@@ -82,7 +82,7 @@ def check_dicom(config: Config) -> Check:
     )
     spread = [inputs.files[number * (len(inputs.files) - 1) // max(1, TRIED - 1)] for number in range(TRIED)]
     tried = list(dict.fromkeys(spread))
-    refused = [sentence for file in tried if (sentence := _refused(file, task.modalities[0]))]
+    refused = [sentence for file in tried if (sentence := _refused(file, task))]
     found = f"{len(inputs.files)} files in {data.dicom}"
     if inputs.labels is not None:
         found += f", {len(inputs.labels)} images with labels"
@@ -92,9 +92,9 @@ def check_dicom(config: Config) -> Check:
     return Check(what="data.dicom", state=state, found=found, change="look at these files" if refused else "")
 
 
-def _refused(file: File, modality: str) -> str:
+def _refused(file: File, task: Task) -> str:
     try:
-        read_slice(read_file(file), modality=modality)
+        read_image(read_file(file), rendering=task.rendering, modalities=task.modalities)
     except Rejected as why:
         return f"{file.name}: {why.reason} {why.detail}".strip()
     return ""

@@ -1,6 +1,11 @@
-"""The columns of index.parquet, declared once: what each holds, in which type and unit. The task's labels follow them."""
+"""The columns of index.parquet, declared once: what each holds, in which type and unit. The task's labels follow them.
+
+Slices and films have a set each; what both have is said for both.
+"""
 
 from dataclasses import dataclass
+
+from fl_rsna.task import Rendering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +33,38 @@ def _flag(meaning: str) -> Column:
     return Column(dtype="bool", unit="", meaning=meaning)
 
 
-COLUMNS = {
+_IDENTITY = {
     "image_id": _text("SOPInstanceUID, the PNG's name"),
     "patient_id": _text("PatientID, hashed unless data.hash_ids=false"),
     "study_id": _text("StudyInstanceUID, likewise"),
     "series_id": _text("SeriesInstanceUID, likewise"),
+}
+_SHAPE = {
+    "rows": _count("pixels", "before resizing"),
+    "columns": _count("pixels", "before resizing"),
+}
+_BITS = {
+    "bits_stored": _count("bits", "BitsStored"),
+    "signed": _flag("PixelRepresentation is 1"),
+}
+_SCANNER = {"scanner": _text("Manufacturer and ManufacturerModelName; or empty")}
+_FILE = {
+    "transfer_syntax": _text("TransferSyntaxUID the pixels were stored in"),
+    "png_sha256": _text("first 16 hexadecimal digits of the PNG's SHA-256: equal for equal pixels"),
+}
+
+
+def _box(of: str) -> dict[str, Column]:
+    return {
+        "crop_top": _count("pixels", f"first row of the {of}"),
+        "crop_left": _count("pixels", "first column"),
+        "crop_bottom": _count("pixels", "row after the last"),
+        "crop_right": _count("pixels", "column after the last"),
+    }
+
+
+_SLICE = {
+    **_IDENTITY,
     "origin": _text(
         "where the slice was made, if known: `site` of a list of files, else InstitutionName, hashed; or empty"
     ),
@@ -49,8 +81,7 @@ COLUMNS = {
     "row_spacing_mm": _number("mm", "PixelSpacing before resizing"),
     "column_spacing_mm": _number("mm", "PixelSpacing before resizing"),
     "thickness_mm": _number("mm", "SliceThickness"),
-    "rows": _count("pixels", "before resizing"),
-    "columns": _count("pixels", "before resizing"),
+    **_SHAPE,
     "hu_min": _number("HU", "least value, clipped to [-1024, 3071] like all that follow, before resizing"),
     "hu_max": _number("HU", "greatest value"),
     "hu_mean": _number("HU", "mean"),
@@ -59,12 +90,8 @@ COLUMNS = {
     "brain_hu_mean": _number("HU", "mean of those pixels; 0 without any"),
     "brain_range_hu": _number("HU", "greatest minus least value inside the brain window, 0 to 80 HU"),
     "noise": _flag("no brain to see: brain_range_hu <= 60 or brain_share < 0.02; for training only"),
-    "crop_top": _count("pixels", "first row of the head's box, before resizing; the whole image without a head"),
-    "crop_left": _count("pixels", "first column"),
-    "crop_bottom": _count("pixels", "row after the last"),
-    "crop_right": _count("pixels", "column after the last"),
-    "bits_stored": _count("bits", "BitsStored"),
-    "signed": _flag("PixelRepresentation is 1"),
+    **_box("head's box, before resizing; the whole image without a head"),
+    **_BITS,
     "slope": _number("HU", "RescaleSlope"),
     "intercept": _number("HU", "RescaleIntercept"),
     "wrapped_12_bit": _flag("negative values were stored modulo 4096 and have been restored"),
@@ -73,10 +100,58 @@ COLUMNS = {
     "padding_hu": _number("HU", "least value before clipping, where it is below -1024; empty otherwise"),
     "bit_type": _text("BitsStored, u or s for the sign, RescaleIntercept: 12u-1024"),
     "padding_group": _text("none, low (below -1024 HU) or deep (-2500 HU and below)"),
-    "scanner": _text("Manufacturer and ManufacturerModelName; or empty"),
+    **_SCANNER,
     "fingerprint": _text("scanner, bit_type, padding_group and window in one word, joined by |"),
-    "transfer_syntax": _text("TransferSyntaxUID the pixels were stored in"),
-    "png_sha256": _text("first 16 hexadecimal digits of the PNG's SHA-256: equal for equal pixels"),
+    **_FILE,
 }
 
+_FILM = {
+    **_IDENTITY,
+    "origin": _text(
+        "where the film was made, if known: `site` of a list of files, else InstitutionName, hashed; or empty"
+    ),
+    "rank": _count("", "place of the film in its study, from 0, by series_id and then image_id"),
+    "slices": _count("", "films of the study"),
+    "relative_position": _number("", "rank / (slices - 1), 0.5 for a single film"),
+    "row_spacing_mm": _number("mm", "ImagerPixelSpacing, else PixelSpacing, before resizing"),
+    "column_spacing_mm": _number("mm", "likewise"),
+    **_SHAPE,
+    "grey_min": _number(
+        "", "least grey of the film as it is shown, 0 black to 1 white, like all that follow, before resizing"
+    ),
+    "grey_max": _number("", "greatest grey"),
+    "grey_mean": _number("", "mean"),
+    "grey_std": _number("", "standard deviation"),
+    "photometric": _text(
+        "PhotometricInterpretation: MONOCHROME1, the least value is white and was turned over, or MONOCHROME2"
+    ),
+    "view": _text("ViewPosition; or empty"),
+    "voi": _text(
+        "what chose the values to show: lut (VOILUTSequence), window, or percentiles where the header has neither"
+    ),
+    "padding_share": _number("", "share of pixels that PixelPaddingValue says are no picture; they are black"),
+    **_box("lungs' box, before resizing; the whole image where none are found"),
+    **_BITS,
+    "slope": _number("", "RescaleSlope; 1 without, or with a modality table"),
+    "intercept": _number("", "RescaleIntercept; 0 without, or with a modality table"),
+    "window_center": _number("", "WindowCenter, the first, in rescaled values"),
+    "window_width": _number("", "WindowWidth, the first"),
+    **_SCANNER,
+    "fingerprint": _text(
+        "scanner, bits with u or s for the sign and photometric, padded or none, and voi in one word, joined by |"
+    ),
+    **_FILE,
+}
+
+
+def columns_of(rendering: Rendering) -> dict[str, Column]:
+    """The columns of an index of images of this rendering, in their order."""
+    match rendering:
+        case Rendering.hounsfield:
+            return _SLICE
+        case Rendering.radiograph:
+            return _FILM
+
+
+COLUMNS = {**_FILM, **_SLICE}  # all there are; a name that both sets have holds the same type in both
 IDS = ("patient_id", "study_id", "series_id")  # hashed together

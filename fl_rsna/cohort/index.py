@@ -1,4 +1,4 @@
-"""The index of a prepared folder: one row a slice, ordered along the slice normal inside each series."""
+"""The index of a prepared folder: one row an image, slices in their order in space, films in that of their study."""
 
 import hashlib
 import json
@@ -11,13 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.columns import columns_of
+from fl_rsna.cohort.rows import film_rows, slice_rows
 from fl_rsna.imaging.store import ImageKind
-from fl_rsna.task import Task
-
-SERIES = ["patient_id", "series_id"]
-DEEP_PADDING_HU = -2500.0
-NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # the competitors' rules for slices without brain
+from fl_rsna.task import Rendering, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +30,19 @@ class Prepared:
     index: pd.DataFrame
 
 
-def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFrame:
-    """COLUMNS and then `labels` (index image_id) for the slices of `facts`, which has the columns a file gives.
+def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None, rendering: Rendering) -> pd.DataFrame:
+    """`columns_of(rendering)` and then all of `labels` (index image_id), for `facts`, the columns that a file gives.
 
-    Rows are sorted by patient, series and rank.
+    Rows are sorted by patient, series and rank; films by patient, study and rank.
     """
-    stated = {name: column.dtype for name, column in COLUMNS.items() if name in facts}
-    table = facts.astype(stated).sort_values([*SERIES, "position_mm", "image_id"], kind="stable").reset_index(drop=True)
-    table = _with_places(table)
-    table["noise"] = (table["brain_range_hu"] <= NOISE_RANGE_HU) | (table["brain_share"] < NOISE_SHARE)
-    table = _with_fingerprint(table)
-    table = table[list(COLUMNS)].astype({name: column.dtype for name, column in COLUMNS.items()})
+    columns = {name: column.dtype for name, column in columns_of(rendering).items()}
+    table = facts.astype({name: dtype for name, dtype in columns.items() if name in facts})
+    match rendering:
+        case Rendering.hounsfield:
+            table = slice_rows(table)
+        case Rendering.radiograph:
+            table = film_rows(table)
+    table = table[list(columns)].astype(columns)
     return table if labels is None else table.join(labels, on="image_id", validate="one_to_one")
 
 
@@ -121,42 +120,3 @@ def read_facts(path: Path, missing: str) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise ValueError(f"expected a JSON object in {path}, got {type(facts).__name__}; repeat the step that wrote it")
     return facts
-
-
-def _with_places(table: pd.DataFrame) -> pd.DataFrame:
-    """Ranks, steps and ranges inside each series; `table` is sorted by position."""
-    series = table.groupby(SERIES, sort=False)
-    position = series["position_mm"]
-    below = position.diff()
-    rank, slices = series.cumcount(), series["image_id"].transform("size")
-    last = slices - 1
-    return table.assign(
-        rank=rank,
-        slices=slices,
-        relative_position=(rank / last.where(last > 0)).fillna(0.5),
-        step_below_mm=below,
-        step_above_mm=-position.diff(-1),
-        range_mm=position.transform("max") - position.transform("min"),
-        repeated_position=below.eq(0) | position.diff(-1).eq(0),
-    )
-
-
-def _with_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
-    """Words for what a scanner's headers look like; few different ones, so built once for each."""
-    keys = ["bits_stored", "signed", "intercept", "scanner", "window_center", "window_width"]
-    padding = np.select([table["padding_hu"].isna(), table["padding_hu"] <= DEEP_PADDING_HU], ["none", "deep"], "low")
-    combined = table[keys].assign(padding_group=padding)
-    kinds = combined.drop_duplicates()
-    bit_type = [
-        f"{bits}{'s' if signed else 'u'}{intercept:+g}"
-        for bits, signed, intercept in zip(kinds["bits_stored"], kinds["signed"], kinds["intercept"], strict=True)
-    ]
-    window = [
-        f"{a:g}/{b:g}" if a == a and b == b else ""
-        for a, b in zip(kinds["window_center"], kinds["window_width"], strict=True)
-    ]
-    words = kinds.assign(bit_type=bit_type, window=window)
-    parts = zip(words["scanner"], words["bit_type"], words["padding_group"], words["window"], strict=True)
-    words["fingerprint"] = ["|".join(part) for part in parts]
-    found = combined.merge(words, how="left", on=[*keys, "padding_group"])
-    return table.assign(**{name: found[name].to_numpy() for name in ("bit_type", "padding_group", "fingerprint")})

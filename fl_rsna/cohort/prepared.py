@@ -14,17 +14,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.json
 
-from fl_rsna.cohort.columns import COLUMNS, IDS
+from fl_rsna.cohort.columns import IDS, columns_of
 from fl_rsna.cohort.index import Prepared, build_index, hash_id, read_facts, read_prepared, table_sha256
 from fl_rsna.cohort.unfinished import Row, Unfinished, unfinished
-from fl_rsna.imaging.convert import Conversion, Converted, Refused
+from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
 from fl_rsna.imaging.files import File
-from fl_rsna.imaging.header import Header
 from fl_rsna.imaging.rejections import Reason
-from fl_rsna.imaging.statistics import Statistics
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.store import ImageKind, kinds_of
 from fl_rsna.imaging.workers import Converter, chunks_from
-from fl_rsna.task import Task
+from fl_rsna.task import Rendering, Task
 
 REJECTED = ["path", "image_id", "reason", "tag", "detail"]
 
@@ -38,6 +36,14 @@ class Request:
     size: int
     hash_ids: bool
     salt: str
+
+    def check(self) -> None:
+        """Raise ValueError when images of the task cannot be stored so."""
+        kinds = kinds_of(self.task.rendering)
+        if self.image not in kinds:
+            raise ValueError(
+                f"data.image: expected {' or '.join(kinds)} for task {self.task.name}, got {self.image}; say data.image={kinds[0]}"
+            )
 
     def identity(self, files: Sequence[File], labels: pd.DataFrame | None) -> dict[str, Any]:
         """What prepare.json records: settings, names and sizes of the files, and the labels; nothing of where they lie."""
@@ -69,19 +75,21 @@ def prepare_folder(
     """Convert `files`, all of them without `labels` and otherwise those that have a row there.
 
     A folder that the same request already made is returned as it is; one that it began is finished. `on_progress`
-    gets files done and files in all. Raises ValueError when the folder holds something else, when another process
-    works on it, when nothing can be prepared, when more than the share `max_rejected` of the files is rejected, and
-    when the disk does not take it; then all that is done stays in `<folder>.part` for the next try.
+    gets files done and files in all. Raises ValueError when images of the task are not stored as the request says, when
+    the folder holds something else, when another process works on it, when nothing can be prepared, when more than the
+    share `max_rejected` of the files is rejected, and when the disk does not take it; then all that is done stays in
+    `<folder>.part` for the next try.
     """
+    request.check()
     identity = request.identity(files, labels)
     if folder.exists():
         return _already(folder, identity, request.task)
     try:
         with unfinished(folder, identity) as building:
             _convert_rest(building, request, files, labels, convert, on_progress)
-            facts, rejected = _read_back(building)
+            facts, rejected = _read_back(building, request.task.rendering)
             _check_rejected(building, rejected, len(files), max_rejected)
-            index = build_index(facts, labels)
+            index = build_index(facts, labels, request.task.rendering)
             index.to_parquet(building.part / "index.parquet", index=False)
             rejected.to_csv(building.part / "rejected.csv", index=False)
             record = _record(index, rejected, labels, request.task, identity)
@@ -105,7 +113,8 @@ def _convert_rest(
 ) -> None:
     work = Conversion(
         incoming=building.incoming.absolute(),
-        modality=request.task.modalities[0],
+        rendering=request.task.rendering,
+        modalities=request.task.modalities,
         kind=request.image,
         size=request.size,
     )
@@ -159,11 +168,12 @@ def _row(file: File, result: Converted | Refused, request: Request) -> Row:
     return {**facts, "png_sha256": result.png_sha256, "png_bytes": result.png_bytes, "reason": ""}
 
 
-def _read_back(building: Unfinished) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The journal as a table of converted slices and one of rejected files."""
+def _read_back(building: Unfinished, rendering: Rendering) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The journal as a table of converted images and one of rejected files."""
     kinds = {"float64": pa.float64(), "int32": pa.int32(), "bool": pa.bool_(), "str": pa.string()}
-    stated = [name for name in COLUMNS if name in (*Header.__slots__, *Statistics.__slots__, "png_sha256")]
-    fields = {**{name: kinds[COLUMNS[name].dtype] for name in stated}, **dict.fromkeys(REJECTED, pa.string())}
+    columns, of_a_file = columns_of(rendering), facts_of_a_file(rendering)
+    stated = [name for name in columns if name in of_a_file]
+    fields = {**{name: kinds[columns[name].dtype] for name in stated}, **dict.fromkeys(REJECTED, pa.string())}
     options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
     rows = pa.json.read_json(building.journal, pa.json.ReadOptions(block_size=16 << 20), options).to_pandas()
     kept = rows["reason"] == ""

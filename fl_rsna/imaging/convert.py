@@ -8,24 +8,32 @@ from pathlib import Path
 
 import cv2
 
-from fl_rsna.imaging.dicom import Slice, read_slice
+from fl_rsna.imaging.dicom import Film, Slice, read_image
 from fl_rsna.imaging.files import File, read_file
+from fl_rsna.imaging.film import FilmHeader
+from fl_rsna.imaging.film_statistics import FilmStatistics, film_statistics
 from fl_rsna.imaging.header import Header
 from fl_rsna.imaging.png import encode_png
+from fl_rsna.imaging.radiograph import Presentation, to_grey16
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.statistics import Statistics, statistics
 from fl_rsna.imaging.store import ImageKind, render
-from fl_rsna.imaging.windows import to_hu16
+from fl_rsna.imaging.windows import Rescale, to_hu16
+from fl_rsna.task import Rendering
 
 FILE_CPU_S = 10.0  # of processor time; a file that takes longer ends its process and is rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What every file of one preparation has in common. PNGs lie in `incoming` until they get their names."""
+    """What every file of one preparation has in common. PNGs lie in `incoming` until they get their names.
+
+    `kind` is one of `kinds_of(rendering)`.
+    """
 
     incoming: Path
-    modality: str
+    rendering: Rendering
+    modalities: tuple[str, ...]
     kind: ImageKind
     size: int
     file_cpu_s: float = FILE_CPU_S
@@ -33,10 +41,10 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A slice whose PNG lies at `incoming`/`written`."""
+    """A slice or film whose PNG lies at `incoming`/`written`."""
 
-    header: Header
-    statistics: Statistics
+    header: Header | FilmHeader
+    statistics: Statistics | FilmStatistics
     png_sha256: str
     png_bytes: int
     written: str
@@ -44,13 +52,22 @@ class Converted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A file that gave no slice, and why."""
+    """A file that gave no image, and why."""
 
     path: str  # the file's name in the input
     image_id: str  # empty when the file did not say
     reason: Reason
     tag: str
     detail: str
+
+
+def facts_of_a_file(rendering: Rendering) -> frozenset[str]:
+    """Names of what a file gives by itself: of its header, of its pixels and of its PNG."""
+    match rendering:
+        case Rendering.hounsfield:
+            return frozenset((*Header.__slots__, *Statistics.__slots__, "png_sha256"))
+        case Rendering.radiograph:
+            return frozenset((*FilmHeader.__slots__, *FilmStatistics.__slots__, "png_sha256"))
 
 
 def convert_files(work: Conversion, first: int, files: Sequence[File]) -> list[Converted | Refused]:
@@ -66,7 +83,8 @@ def refused_as_crashed(work: Conversion, file: File) -> Refused:
 
 def _convert(work: Conversion, number: int, file: File) -> Converted | Refused:
     try:
-        return _written(work, number, read_slice(read_file(file), modality=work.modality))
+        image = read_image(read_file(file), rendering=work.rendering, modalities=work.modalities)
+        return _written(work, number, image)
     except Rejected as why:
         return Refused(path=file.name, image_id="", reason=why.reason, tag=why.tag, detail=why.detail)
     except (MemoryError, cv2.error) as error:
@@ -76,14 +94,22 @@ def _convert(work: Conversion, number: int, file: File) -> Converted | Refused:
         return Refused(path=file.name, image_id="", reason=Reason.too_large, tag="", detail=detail)
 
 
-def _written(work: Conversion, number: int, slice_: Slice) -> Converted:
-    plane = to_hu16(slice_.stored, slice_.rescale)
-    png = encode_png(render(slice_.stored, slice_.rescale, kind=work.kind, size=work.size, plane=plane))
+def _written(work: Conversion, number: int, image: Slice | Film) -> Converted:
+    meaning: Rescale | Presentation
+    facts: Statistics | FilmStatistics
+    match image:
+        case Slice(stored=stored, rescale=meaning):
+            plane = to_hu16(stored, meaning)
+            facts = statistics(plane, stored, meaning)
+        case Film(stored=stored, presentation=meaning):
+            plane = to_grey16(stored, meaning)
+            facts = film_statistics(plane, stored, meaning)
+    png = encode_png(render(stored, meaning, kind=work.kind, size=work.size, plane=plane))
     written = f"{number}-{os.getpid()}.png"
     (work.incoming / written).write_bytes(png)
     return Converted(
-        header=slice_.header,
-        statistics=statistics(plane, slice_.stored, slice_.rescale),
+        header=image.header,
+        statistics=facts,
         png_sha256=hashlib.sha256(png).hexdigest()[:16],
         png_bytes=len(png),
         written=written,

@@ -1,4 +1,4 @@
-"""One DICOM file: read into stored values with their rescale, or rejected with the tag that decided it.
+"""One DICOM file: read into stored values and what they mean, or rejected with the tag that decided it.
 
 The only module that imports pydicom.
 """
@@ -7,11 +7,11 @@ import io
 import logging
 import re
 import warnings
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pydicom
@@ -25,27 +25,30 @@ from pydicom.uid import (
     UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
 from fl_rsna.imaging.codestream import check_codestream
-from fl_rsna.imaging.header import MAX_SIDE, Header, check_grey, check_kind, read_header, read_rescale
+from fl_rsna.imaging.film import FilmHeader, check_film, read_film_header, read_presentation
+from fl_rsna.imaging.header import Header, check_grey, check_kind, read_header, read_rescale
+from fl_rsna.imaging.lut import Lut, read_lut
+from fl_rsna.imaging.plain import PlainPixels, check_length, inflated, not_plain, plain
+from fl_rsna.imaging.radiograph import Presentation, Stored
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.tags import TAGS, Tags
 from fl_rsna.imaging.windows import Rescale
+from fl_rsna.task import Rendering
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # RSNA's ids are not valid UI values
 warnings.filterwarnings("ignore", module=r"pydicom\.")  # a file gives a slice or a named row, not lines on the screen
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
-Stored = NDArray[np.int16] | NDArray[np.uint16]
-
 PIXELS, META_LENGTH = 0x7FE00010, 0x00020000
 PIXELS_TAG, END_OF_ITEM = b"\xe0\x7f\x10\x00", b"\xfe\xff\x0d\xe0"  # little endian
 DEFLATED = str(DeflatedExplicitVRLittleEndian)
 IMPLICIT_VR = {str(ImplicitVRLittleEndian): True, str(ExplicitVRLittleEndian): False, DEFLATED: False}
-INFLATED_BYTES = 4 * MAX_SIDE**2  # of a deflated file: its pixels and as much again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +60,44 @@ class Slice:
     rescale: Rescale
 
 
-@dataclass(frozen=True, slots=True)
-class PlainPixels:
-    """Where uncompressed 16-bit little-endian values begin in a file's bytes, and how many bytes they are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """One radiograph: `stored` [rows, columns] int16 or uint16, which `presentation` turns into grey."""
 
-    data: bytes
-    at: int
-    length: int
+    header: FilmHeader
+    stored: Stored
+    presentation: Presentation
 
 
-def read_slice(data: bytes, *, modality: str, thorough: bool = False) -> Slice:
-    """Read one single-frame grey image of `modality` from a file's bytes.
+Read = TypeVar("Read", Slice, Film)
+
+
+def read_image(data: bytes, *, rendering: Rendering, modalities: Sequence[str]) -> Slice | Film:
+    """Read what a task of this rendering learns from; raises `Rejected` for anything else."""
+    match rendering:
+        case Rendering.hounsfield:
+            return read_slice(data, modalities=modalities)
+        case Rendering.radiograph:
+            return read_film(data, modalities=modalities)
+
+
+def read_slice(data: bytes, *, modalities: Sequence[str], thorough: bool = False) -> Slice:
+    """Read one single-frame grey image of one of `modalities`, which has Hounsfield units, from a file's bytes.
 
     `thorough` leaves out the fast way of reading plain files; it gives the same. Raises `Rejected` for anything else,
     and no other error but MemoryError.
     """
+    return _read(data, partial(_slice, modalities), thorough)
+
+
+def read_film(data: bytes, *, modalities: Sequence[str], thorough: bool = False) -> Film:
+    """Read one frontal chest film of one of `modalities` from a file's bytes; otherwise as `read_slice`."""
+    return _read(data, partial(_film, modalities), thorough)
+
+
+def _read(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
     try:
-        return _to_slice(data, modality, thorough)
+        return _one_way_or_other(data, made, thorough)
     except (Rejected, MemoryError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files
@@ -96,40 +120,79 @@ def write_slice(path: Path, stored: Stored, tags: Mapping[str, object], *, sop_c
     ds.save_as(path, enforce_file_format=True)
 
 
-def _to_slice(data: bytes, modality: str, thorough: bool) -> Slice:
+def _one_way_or_other(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
     if not data:
         raise Rejected(Reason.empty_file, "", "0 bytes")
     if data[128:132] != b"DICM":
         raise Rejected(Reason.not_dicom, "", "no DICM prefix at byte 128")
     if thorough:
-        return _slice(modality, *_read_thoroughly(data))
+        return made(*_read_thoroughly(data))
     try:
-        return _slice(modality, *_read_plain(data))
+        return made(*_read_plain(data))
     except Rejected:
         raise
     except Exception:  # whatever is unusual
-        return _slice(modality, *_read_thoroughly(data))
+        return made(*_read_thoroughly(data))
 
 
-def _slice(modality: str, tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Slice:
+def _slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Slice:
+    syntax = _syntax(meta)
+    check_kind(tags, meta, modalities)
+    _check_pixels(tags, pixels)
+    rescale = read_rescale(tags)
+    header = read_header(tags, rescale, syntax)
+    stored = _stored(pixels, header, tags)
+    if isinstance(pixels, Dataset):
+        rescale = replace(rescale, bits_stored=16)  # decoders return values, not bits
+    return Slice(header=header, stored=stored, rescale=rescale)
+
+
+def _film(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Film:
+    syntax = _syntax(meta)
+    check_film(tags, meta, modalities)
+    _check_pixels(tags, pixels)
+    shown = read_presentation(tags, _lut(tags, "ModalityLUTSequence", syntax), _lut(tags, "VOILUTSequence", syntax))
+    header = read_film_header(tags, shown, syntax)
+    stored = _stored(pixels, header, tags)
+    if isinstance(pixels, Dataset):
+        shown = replace(shown, value_bits=16)
+    return Film(header=header, stored=stored, presentation=shown)
+
+
+def _syntax(meta: Tags) -> str:
     syntax = meta.text("TransferSyntaxUID")
     if not syntax:
         raise Rejected(Reason.no_meta_header, "TransferSyntaxUID", "missing")
-    check_kind(tags, meta, modality)
+    return syntax
+
+
+def _check_pixels(tags: Tags, pixels: PlainPixels | Dataset) -> None:
     if isinstance(pixels, Dataset) and "PixelData" not in pixels:
         raise Rejected(Reason.no_pixels, "PixelData", "missing")
     check_grey(tags)
-    rescale = read_rescale(tags)
-    header = read_header(tags, rescale, syntax)
-    kind = np.int16 if rescale.signed else np.uint16
+
+
+def _stored(pixels: PlainPixels | Dataset, header: Header | FilmHeader, tags: Tags) -> Stored:
+    kind = np.int16 if header.signed else np.uint16
     if isinstance(pixels, Dataset):
-        stored = _decoded(pixels, header, tags.integer("BitsAllocated") or 0).astype(kind, copy=False)
-        rescale = replace(rescale, bits_stored=16)  # decoders return values, not bits
+        values = _decoded(pixels, header, tags.integer("BitsAllocated") or 0).astype(kind, copy=False)
     else:
-        _check_length(pixels.length, header, 2)
+        check_length(pixels.length, header.rows, header.columns, 2)
         flat = np.frombuffer(pixels.data, kind, header.rows * header.columns, pixels.at)
-        stored = flat.reshape(header.rows, header.columns)
-    return Slice(header=header, stored=cast(Stored, stored), rescale=rescale)
+        values = flat.reshape(header.rows, header.columns)
+    return cast(Stored, values)
+
+
+def _lut(tags: Tags, keyword: str, syntax: str) -> Lut | None:
+    """The table of a sequence's first item; None without one. The plain reading has no sequences and raises."""
+    items = tags.converted(keyword) if keyword in tags else None
+    if not items or not {"LUTDescriptor", "LUTData"} <= set(items[0].dir()):
+        return None
+    descriptor, data = items[0]["LUTDescriptor"].value, items[0]["LUTData"].value
+    if descriptor is None or data is None:
+        return None
+    data = [data] if isinstance(data, int) else data
+    return read_lut(list(descriptor), data, little=syntax != ExplicitVRBigEndian, tag=keyword)
 
 
 def _read_plain(data: bytes) -> tuple[Tags, Tags, PlainPixels]:
@@ -141,34 +204,25 @@ def _read_plain(data: bytes) -> tuple[Tags, Tags, PlainPixels]:
     stream.seek(132)
     meta: dict[int, Any] = {element.tag: element for element in data_element_generator(stream, False, True, _past_meta)}
     first = meta[META_LENGTH] if META_LENGTH in meta else meta[min(meta)]  # decides how pydicom reads the others
-    _plain(first.VR in ("OB", "UI") or (first.VR == "UL" and first.length == 4))
+    plain(first.VR in ("OB", "UI") or (first.VR == "UL" and first.length == 4))
     syntax, at = meta[TAGS["TransferSyntaxUID"]].value.decode().rstrip("\0"), stream.tell()
     implicit = IMPLICIT_VR[syntax]
     if syntax == DEFLATED:
-        stream = io.BytesIO(data := _inflated(data[at:]))
+        stream = io.BytesIO(data := inflated(data[at:]))
         at = 0
     vr = data[at + 4 : at + 6]
-    _plain(data[at : at + 2] != b"\0\0" and (vr.isalpha() and vr.isupper()) is not implicit)
+    plain(data[at : at + 2] != b"\0\0" and (vr.isalpha() and vr.isupper()) is not implicit)
     found: dict[int, Any] = {
         element.tag: element for element in data_element_generator(stream, implicit, True, _at_pixels)
     }
     here = stream.tell()
-    _plain(data[here - 8 : here - 4] != END_OF_ITEM and data[here : here + 4] == PIXELS_TAG)
+    plain(data[here - 8 : here - 4] != END_OF_ITEM and data[here : here + 4] == PIXELS_TAG)
     at = here + (8 if implicit else 12)
     length = int.from_bytes(data[at - 4 : at], "little")
-    _plain(length == len(data) - at and (implicit or data[here + 4 : here + 6] in (b"OW", b"OB")))
-    tags = Tags(found.get, _not_plain)
-    _plain(tags.integer("BitsAllocated") == 16)
-    return tags, Tags(meta.get, _not_plain), PlainPixels(data, at, length)
-
-
-def _plain(condition: bool) -> None:
-    if not condition:
-        raise ValueError("not plain")
-
-
-def _not_plain(tag: int) -> Any:
-    raise ValueError(f"{tag:08x} is not plain")
+    plain(length == len(data) - at and (implicit or data[here + 4 : here + 6] in (b"OW", b"OB")))
+    tags = Tags(found.get, not_plain)
+    plain(tags.integer("BitsAllocated") == 16)
+    return tags, Tags(meta.get, not_plain), PlainPixels(data, at, length)
 
 
 def _past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -177,16 +231,6 @@ def _past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
 
 def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
     return int(tag) >= PIXELS
-
-
-def _inflated(packed: bytes) -> bytes:
-    """PS3.5 A.5, without the harm a small file can do."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflater.decompress(packed, INFLATED_BYTES)
-    if inflater.unconsumed_tail:
-        raise Rejected(Reason.too_large, "", f"inflates to more than {INFLATED_BYTES} bytes")
-    _plain(inflater.eof)
-    return data
 
 
 def _read_thoroughly(data: bytes) -> tuple[Tags, Tags, Dataset]:
@@ -204,7 +248,7 @@ def _tags(ds: Dataset) -> Tags:
     return Tags(lambda tag: ds.get_item(tag) if tag in ds else None, lambda tag: ds[tag].value)
 
 
-def _decoded(ds: Dataset, header: Header, allocated: int) -> NDArray[np.generic]:
+def _decoded(ds: Dataset, header: Header | FilmHeader, allocated: int) -> NDArray[np.generic]:
     """Values as pydicom and its plugins decode them, unused high bits gone; `allocated` is BitsAllocated."""
     packed, syntax = ds.PixelData or b"", UID(header.transfer_syntax)
     options: dict[str, Any] = {
@@ -221,7 +265,7 @@ def _decoded(ds: Dataset, header: Header, allocated: int) -> NDArray[np.generic]
     }
     try:
         if not syntax.is_encapsulated:
-            _check_length(len(packed), header, allocated // 8)
+            check_length(len(packed), header.rows, header.columns, allocated // 8)
         elif not packed:
             raise Rejected(Reason.truncated_pixels, "PixelData", "compressed pixels without an end")
         else:
@@ -234,15 +278,6 @@ def _decoded(ds: Dataset, header: Header, allocated: int) -> NDArray[np.generic]
     if pixels.shape != (header.rows, header.columns):
         raise Rejected(Reason.undecodable, "PixelData", f"decodes to shape {pixels.shape}")
     return pixels
-
-
-def _check_length(length: int, header: Header, size: int) -> None:
-    """`length` bytes for rows x columns values of `size` bytes; less than a row or column beyond that is padding."""
-    expected = header.rows * header.columns * size
-    if length < expected:
-        raise Rejected(Reason.truncated_pixels, "PixelData", f"{length} bytes, expected {expected}")
-    if length - expected - expected % 2 >= min(header.rows, header.columns) * size:
-        raise Rejected(Reason.excess_pixels, "PixelData", f"{length} bytes, expected {expected}")
 
 
 def _named(error: BaseException) -> str:

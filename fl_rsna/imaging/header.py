@@ -5,6 +5,7 @@ Attribute names follow DICOM PS3.3: C.7.6.2 Image Plane, C.7.6.3 Image Pixel, C.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fl_rsna.imaging.rejections import Reason, Rejected
@@ -50,16 +51,27 @@ class Header:
     transfer_syntax: str
 
 
-def check_kind(tags: Tags, meta: Tags, modality: str) -> None:
-    """Raise `Rejected` for what is no single axial image of `modality`."""
+def check_kind(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
+    """Raise `Rejected` for what is no single axial image of one of `modalities`."""
+    sop_class = check_modality(tags, meta, modalities)
+    if "CT" in modalities and sop_class.startswith(STORAGE) and sop_class not in CT_STORAGE:
+        raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
+    check_single(tags)
+
+
+def check_modality(tags: Tags, meta: Tags, modalities: Sequence[str]) -> str:
+    """The SOPClassUID, or empty; raises `Rejected` for another modality and for a secondary capture."""
     found = tags.text("Modality")
-    if found != modality:
+    if found not in modalities:
         raise Rejected(Reason.wrong_modality, "Modality", found or "missing")
     sop_class = tags.text("SOPClassUID") or meta.text("MediaStorageSOPClassUID")
     if sop_class.startswith(SECONDARY_CAPTURE):
         raise Rejected(Reason.secondary_capture, "SOPClassUID", sop_class)
-    if modality == "CT" and sop_class.startswith(STORAGE) and sop_class not in CT_STORAGE:
-        raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
+    return sop_class
+
+
+def check_single(tags: Tags) -> None:
+    """Raise `Rejected` for a scout, several frames in one file, and text in the pixels."""
     image_type = [part.upper() for part in tags.parts("ImageType")]
     if "LOCALIZER" in image_type:
         raise Rejected(Reason.localizer, "ImageType", "\\".join(image_type))
@@ -81,7 +93,7 @@ def check_grey(tags: Tags) -> None:
 
 def read_rescale(tags: Tags) -> Rescale:
     """How the stored values become HU. Checks the pixel module's numbers, too: without them no value means anything."""
-    bits, signed = _bits(tags)
+    bits, signed = read_bits(tags)
     unit = tags.text("RescaleType").upper()
     if unit not in ("", "HU", "US"):  # US: unspecified
         raise Rejected(Reason.not_hounsfield, "RescaleType", unit)
@@ -94,7 +106,8 @@ def read_rescale(tags: Tags) -> Rescale:
     return Rescale(bits_stored=bits, signed=signed, slope=slope, intercept=intercept, wrapped_12_bit=wrapped)
 
 
-def _bits(tags: Tags) -> tuple[int, bool]:
+def read_bits(tags: Tags) -> tuple[int, bool]:
+    """BitsStored and whether PixelRepresentation says signed; raises `Rejected` where the tags of the pixels contradict."""
     allocated, bits, high = (tags.integer(keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit"))
     if allocated not in (8, 16) or not bits or not 0 < bits <= allocated or high not in (None, bits - 1):
         detail = f"BitsAllocated {allocated}, BitsStored {bits}, HighBit {high}; expected 8 or 16 with BitsStored = HighBit + 1"
@@ -108,24 +121,15 @@ def _bits(tags: Tags) -> tuple[int, bool]:
 
 def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
     """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient."""
-    rows, columns = tags.integer("Rows") or 0, tags.integer("Columns") or 0
-    if rows < 1 or columns < 1:
-        raise Rejected(Reason.bad_bits, "Rows" if rows < 1 else "Columns", f"{rows} rows and {columns} columns")
-    if max(rows, columns) > MAX_SIDE:
-        raise Rejected(Reason.too_large, "Rows", f"{rows} x {columns} pixels")
-    image_id, patient_id = tags.text("SOPInstanceUID"), _id(tags, "PatientID").strip()
-    if not SAFE_ID.fullmatch(image_id):
-        raise Rejected(Reason.bad_id, "SOPInstanceUID", image_id or "missing")
-    if not patient_id:
-        raise Rejected(Reason.no_patient, "PatientID", "missing: patients are what splits must not share")
+    rows, columns = read_shape(tags)
+    image_id, patient_id = read_ids(tags)
     position_mm, tilt_deg, orientation = _place(tags)
     spacing = tags.numbers("PixelSpacing", 2)
-    names = (tags.text(keyword) for keyword in ("Manufacturer", "ManufacturerModelName"))
     return Header(
         image_id=image_id,
         patient_id=patient_id,
-        study_id=_id(tags, "StudyInstanceUID"),
-        series_id=_id(tags, "SeriesInstanceUID"),
+        study_id=read_id(tags, "StudyInstanceUID"),
+        series_id=read_id(tags, "SeriesInstanceUID"),
         origin=tags.text("InstitutionName")[:LONGEST_NAME],
         position_mm=position_mm,
         tilt_deg=tilt_deg,
@@ -142,12 +146,38 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
         wrapped_12_bit=rescale.wrapped_12_bit,
         window_center=tags.number("WindowCenter"),
         window_width=tags.number("WindowWidth"),
-        scanner=" ".join(filter(None, names))[:LONGEST_NAME],
+        scanner=scanner_of(tags),
         transfer_syntax=syntax,
     )
 
 
-def _id(tags: Tags, keyword: str) -> str:
+def read_shape(tags: Tags) -> tuple[int, int]:
+    """Rows and columns; raises `Rejected` where there are none, or more than any image has."""
+    rows, columns = tags.integer("Rows") or 0, tags.integer("Columns") or 0
+    if rows < 1 or columns < 1:
+        raise Rejected(Reason.bad_bits, "Rows" if rows < 1 else "Columns", f"{rows} rows and {columns} columns")
+    if max(rows, columns) > MAX_SIDE:
+        raise Rejected(Reason.too_large, "Rows", f"{rows} x {columns} pixels")
+    return rows, columns
+
+
+def read_ids(tags: Tags) -> tuple[str, str]:
+    """SOPInstanceUID and PatientID; raises `Rejected` without a usable name or a patient."""
+    image_id, patient_id = tags.text("SOPInstanceUID"), read_id(tags, "PatientID").strip()
+    if not SAFE_ID.fullmatch(image_id):
+        raise Rejected(Reason.bad_id, "SOPInstanceUID", image_id or "missing")
+    if not patient_id:
+        raise Rejected(Reason.no_patient, "PatientID", "missing: patients are what splits must not share")
+    return image_id, patient_id
+
+
+def scanner_of(tags: Tags) -> str:
+    """Maker and model in one line, or empty."""
+    names = (tags.text(keyword) for keyword in ("Manufacturer", "ManufacturerModelName"))
+    return " ".join(filter(None, names))[:LONGEST_NAME]
+
+
+def read_id(tags: Tags, keyword: str) -> str:
     """An identifier, whole: two of them cut short could become one."""
     text = tags.text(keyword)
     if len(text) > LONGEST_ID:

@@ -1,4 +1,4 @@
-"""Why a file does not become a slice: the fixed list of reasons that `rejected.csv` uses."""
+"""Why a file does not become an image: the fixed list of reasons that `rejected.csv` uses."""
 
 from enum import StrEnum
 
@@ -16,7 +16,10 @@ class Reason(StrEnum):
     bad_header = "bad_header"
     wrong_modality = "wrong_modality"
     secondary_capture = "secondary_capture"
+    not_for_presentation = "not_for_presentation"
     localizer = "localizer"
+    wrong_body_part = "wrong_body_part"
+    not_frontal = "not_frontal"
     multi_frame = "multi_frame"
     not_grey = "not_grey"
     burned_in_text = "burned_in_text"
@@ -27,6 +30,7 @@ class Reason(StrEnum):
     bad_bits = "bad_bits"
     no_rescale = "no_rescale"
     not_hounsfield = "not_hounsfield"
+    bad_lut = "bad_lut"
     no_patient = "no_patient"
     bad_id = "bad_id"
     duplicate_id = "duplicate_id"
@@ -43,7 +47,10 @@ MEANING = {
     Reason.bad_header: "the header is damaged: an element has no end, or an identifier no sensible length",
     Reason.wrong_modality: "Modality or SOPClassUID is not the task's: MR, structured reports, RT objects, waveforms, directories",
     Reason.secondary_capture: "a secondary capture: a screenshot or derived picture, not what the scanner measured",
+    Reason.not_for_presentation: "raw detector data, which its maker's software still has to make a film of",
     Reason.localizer: "a localizer (scout), not an axial slice",
+    Reason.wrong_body_part: "BodyPartExamined names a part of the body that is not the chest",
+    Reason.not_frontal: "ViewPosition says that the film is a lateral, oblique or decubitus view",
     Reason.multi_frame: "several frames in one file",
     Reason.not_grey: "colour or palette pixels",
     Reason.burned_in_text: "BurnedInAnnotation says that text, perhaps a name, stands in the pixels",
@@ -54,6 +61,7 @@ MEANING = {
     Reason.bad_bits: "BitsAllocated, BitsStored, HighBit, PixelRepresentation, Rows or Columns are missing or contradictory",
     Reason.no_rescale: "no usable RescaleSlope and RescaleIntercept, so no Hounsfield units",
     Reason.not_hounsfield: "RescaleType states another unit than Hounsfield units",
+    Reason.bad_lut: "a film's lookup table or rescale slope cannot be applied, so its grey means nothing",
     Reason.no_patient: "no PatientID: patients are what splits must not share",
     Reason.bad_id: "SOPInstanceUID is missing or no safe file name",
     Reason.duplicate_id: "a file before it, in the order of their paths, has the same SOPInstanceUID",
@@ -63,7 +71,7 @@ MEANING = {
 
 
 class Rejected(Exception):
-    """A file that cannot become a slice: the reason, the tag that decided, and what it held, on one short line."""
+    """A file that cannot become an image: the reason, the tag that decided, and what it held, on one short line."""
 
     def __init__(self, reason: Reason, tag: str, detail: str) -> None:
         line = "".join(mark if mark.isprintable() else "?" for mark in " ".join(detail.split())[:LONGEST])

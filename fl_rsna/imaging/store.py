@@ -1,4 +1,4 @@
-"""A slice as a PNG: square, resized, 16-bit HU or 8-bit windows; written whole or not at all."""
+"""An image as a PNG: square, resized, 16-bit HU, 8-bit windows or 16-bit grey; written whole or not at all."""
 
 import os
 from enum import StrEnum
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.imaging.png import encode_png
+from fl_rsna.imaging.radiograph import Presentation, to_grey16
 from fl_rsna.imaging.windows import Rescale, to_hu16, to_windows
+from fl_rsna.task import Rendering
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -22,26 +24,42 @@ class ImageKind(StrEnum):
 
     hu = "hu"  # one 16-bit channel, HU + 1024
     windows = "windows"  # three 8-bit channels: brain, subdural, soft tissue in R, G, B
+    grey = "grey"  # one 16-bit channel of a radiograph, 0 black to 65535 white
+
+
+def kinds_of(rendering: Rendering) -> tuple[ImageKind, ...]:
+    """What images of this rendering can be stored as, the usual one first."""
+    match rendering:
+        case Rendering.hounsfield:
+            return ImageKind.hu, ImageKind.windows
+        case Rendering.radiograph:
+            return (ImageKind.grey,)
 
 
 def render(
     stored: NDArray[np.int16] | NDArray[np.uint16],
-    rescale: Rescale,
+    meaning: Rescale | Presentation,
     *,
     kind: ImageKind,
     size: int,
     plane: NDArray[np.uint16] | None = None,
 ) -> Image:
-    """stored [H, W] -> uint16 [size, size] or uint8 [size, size, 3]; `plane` is its `to_hu16`, if already at hand.
+    """stored [H, W] -> uint16 [size, size] or uint8 [size, size, 3]; grey wants a Presentation, the others a Rescale.
 
+    `plane` is its `to_hu16` or `to_grey16`, if already at hand.
     Windows are applied at full resolution and then resized, as the classic pipelines do; HU are resized as HU.
     The two differ at the skull by design.
     """
     match kind:
         case ImageKind.hu:
-            return fit_square(to_hu16(stored, rescale) if plane is None else plane, size)
+            assert isinstance(meaning, Rescale)
+            return fit_square(to_hu16(stored, meaning) if plane is None else plane, size)
         case ImageKind.windows:
-            return fit_square(to_windows(stored, rescale), size)
+            assert isinstance(meaning, Rescale)
+            return fit_square(to_windows(stored, meaning), size)
+        case ImageKind.grey:
+            assert isinstance(meaning, Presentation)
+            return fit_square(to_grey16(stored, meaning) if plane is None else plane, size)
 
 
 def fit_square(image: Image, size: int) -> Image:

@@ -14,11 +14,15 @@ TAGS = {  # keyword -> tag (DICOM PS3.6)
     "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018,
     "Modality": 0x00080060,
+    "PresentationIntentType": 0x00080068,
     "Manufacturer": 0x00080070,
     "InstitutionName": 0x00080080,
     "ManufacturerModelName": 0x00081090,
     "PatientID": 0x00100020,
+    "BodyPartExamined": 0x00180015,
     "SliceThickness": 0x00180050,
+    "ImagerPixelSpacing": 0x00181164,
+    "ViewPosition": 0x00185101,
     "StudyInstanceUID": 0x0020000D,
     "SeriesInstanceUID": 0x0020000E,
     "ImagePositionPatient": 0x00200032,
@@ -33,17 +37,22 @@ TAGS = {  # keyword -> tag (DICOM PS3.6)
     "BitsStored": 0x00280101,
     "HighBit": 0x00280102,
     "PixelRepresentation": 0x00280103,
+    "PixelPaddingValue": 0x00280120,
+    "PixelPaddingRangeLimit": 0x00280121,
     "BurnedInAnnotation": 0x00280301,
     "WindowCenter": 0x00281050,
     "WindowWidth": 0x00281051,
     "RescaleIntercept": 0x00281052,
     "RescaleSlope": 0x00281053,
     "RescaleType": 0x00281054,
+    "VOILUTFunction": 0x00281056,
     "ModalityLUTSequence": 0x00283000,
+    "VOILUTSequence": 0x00283010,
 }
 TEXT_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
 INTEGERS = frozenset(
     {"SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"}
+    | {"PixelPaddingValue", "PixelPaddingRangeLimit"}
 )
 SIZES = {None: 2, "US": 2, "SS": 2, "UL": 4, "SL": 4}  # bytes of a single integer; implicit VR has none but US here
 PADDING = " \0"  # at the end; zeros before a number are what is left of its sign and digits
@@ -63,10 +72,14 @@ class Tags:
     def __contains__(self, keyword: str) -> bool:
         return self._find(TAGS[keyword]) is not None
 
+    def converted(self, keyword: str) -> Any:
+        """The value in the parser's own conversion, for what is neither text nor number; may raise."""
+        return self._convert(TAGS[keyword])
+
     def text(self, keyword: str) -> str:
         """The value without padding, multiple values joined by backslashes; empty when missing."""
         element = self._find(TAGS[keyword])
-        if element is None or not element.value:
+        if element is None or (not element.value and _is_empty(element.value)):
             return ""
         value = element.value
         plain = element.VR in TEXT_VRS or (element.VR is None and keyword not in INTEGERS)
@@ -96,7 +109,7 @@ class Tags:
     def integer(self, keyword: str) -> int | None:
         """A binary integer, or a text that is one; None when missing, malformed or several."""
         element = self._find(TAGS[keyword])
-        if element is None or not element.value:
+        if element is None or (not element.value and _is_empty(element.value)):
             return None
         value = element.value
         if isinstance(value, bytes) and len(value) == SIZES.get(element.VR):
@@ -104,6 +117,11 @@ class Tags:
             return int.from_bytes(value, "little" if element.is_little_endian else "big", signed=signed)
         values = self.numbers(keyword, 1) if "\\" not in self.text(keyword) else None
         return int(values[0]) if values is not None and values[0].is_integer() else None
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value that counts as false is none at all: a number that the parser has converted already may be 0."""
+    return value is None or hasattr(value, "__len__")
 
 
 def _joined(value: Any) -> str:

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from tiny import CHEST
 
-from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.index import build_index, hash_id, read_facts, read_prepared, table_sha256
-from fl_rsna.task import ICH, Task
+from fl_rsna.task import ICH, Rendering, Task
+
+SLICE_COLUMNS = columns_of(Rendering.hounsfield)
 
 
 def facts(
@@ -35,14 +37,14 @@ def no_findings(rows: list[dict[str, object]], task: Task = ICH) -> pd.DataFrame
 
 
 def plain_index(rows: list[dict[str, object]]) -> pd.DataFrame:
-    return build_index(pd.DataFrame(rows), no_findings(rows))
+    return build_index(pd.DataFrame(rows), no_findings(rows), Rendering.hounsfield)
 
 
 def test_columns_are_the_documented_ones_then_the_labels() -> None:
     rows = [facts("a")]
-    assert list(plain_index(rows).columns) == [*COLUMNS, *ICH.labels]
-    chest = build_index(pd.DataFrame(rows), no_findings(rows, CHEST))
-    assert list(chest.columns) == [*COLUMNS, *CHEST.labels]
+    assert list(plain_index(rows).columns) == [*SLICE_COLUMNS, *ICH.labels]
+    chest = build_index(pd.DataFrame(rows), no_findings(rows, CHEST), Rendering.hounsfield)
+    assert list(chest.columns) == [*SLICE_COLUMNS, *CHEST.labels]
 
 
 def test_slices_are_ranked_by_position_inside_their_series() -> None:
@@ -79,7 +81,7 @@ def test_labels_follow_their_image() -> None:
     rows = [facts("a", position_mm=1), facts("b", position_mm=0)]
     labels = no_findings([*rows, facts("without image")])
     labels.loc["a", ["any", "subdural"]] = 1
-    index = build_index(pd.DataFrame(rows), labels).set_index("image_id")
+    index = build_index(pd.DataFrame(rows), labels, Rendering.hounsfield).set_index("image_id")
     assert index["subdural"].to_dict() == {"b": 0, "a": 1}
     assert index.loc["b", list(ICH.labels)].sum() == 0
     assert (index[list(ICH.labels)].dtypes == "int8").all()
@@ -124,7 +126,7 @@ def test_slices_without_brain_are_marked(share: float, range_hu: float, noise: b
 
 def test_columns_have_the_declared_types() -> None:
     index = plain_index([facts("a"), facts("b", position_mm=None)])
-    for name, column in COLUMNS.items():
+    for name, column in SLICE_COLUMNS.items():
         assert index[name].dtype == column.dtype, name
 
 

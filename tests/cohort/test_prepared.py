@@ -12,13 +12,13 @@ import pytest
 from dicom_files import write_tiny
 from tiny import CHEST
 
-from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.index import Prepared, hash_id, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.store import ImageKind, read_png
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local
-from fl_rsna.task import ICH, Task
+from fl_rsna.task import ICH, Rendering, Task
 
 SLICES = 6  # that `sources` writes: ID_0 .. ID_5, two patients, one series each
 AXIAL_SORTED = ["ID_2", "ID_1", "ID_0", "ID_5", "ID_4", "ID_3"]  # z falls with the number
@@ -240,7 +240,7 @@ def test_labels_of_other_images_are_refused_with_the_counts(tmp_path: Path) -> N
 def test_without_labels_every_slice_is_prepared_and_no_column_promises_any(tmp_path: Path) -> None:
     dicom, _ = sources(tmp_path)
     prepared = prepare(tmp_path / "new", dicom, None)
-    assert (prepared.labels, list(prepared.index.columns)) == ((), list(COLUMNS))
+    assert (prepared.labels, list(prepared.index.columns)) == ((), list(columns_of(Rendering.hounsfield)))
     facts = json.loads((prepared.folder / "prepare.json").read_text())
     assert (facts["labels"], facts["positives"], facts["labels_without_image"], facts["slices"]) == ([], {}, 0, SLICES)
 

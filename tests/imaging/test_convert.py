@@ -13,12 +13,13 @@ from dicom_files import write_tiny
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, convert_files
 from fl_rsna.imaging.files import File, find_files
 from fl_rsna.imaging.rejections import MEANING, Reason
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import ImageKind, kinds_of, read_png
+from fl_rsna.task import Rendering
 
 
 def conversion(incoming: Path, kind: ImageKind = ImageKind.hu, size: int = 4) -> Conversion:
     incoming.mkdir(exist_ok=True)
-    return Conversion(incoming=incoming, modality="CT", kind=kind, size=size)
+    return Conversion(incoming=incoming, rendering=Rendering.hounsfield, modalities=("CT",), kind=kind, size=size)
 
 
 def converted(folder: Path, incoming: Path, **changes: object) -> list[Converted | Refused]:
@@ -52,7 +53,7 @@ def test_files_with_one_id_are_all_converted(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").iterdir())) == len(results) == 2
 
 
-@pytest.mark.parametrize("kind", list(ImageKind))
+@pytest.mark.parametrize("kind", kinds_of(Rendering.hounsfield))
 def test_the_facts_of_a_png_are_those_of_its_bytes(tmp_path: Path, kind: ImageKind) -> None:
     write_tiny(tmp_path / "dicom" / "a", hu=np.arange(36, dtype=np.int16).reshape(6, 6))
     facts = only(tmp_path / "dicom", tmp_path / "out", kind=kind)
@@ -95,7 +96,7 @@ def test_the_head_is_boxed_and_the_table_is_not(tmp_path: Path) -> None:
 
 def test_facts_do_not_depend_on_what_is_written(tmp_path: Path) -> None:
     write_tiny(tmp_path / "dicom" / "a", hu=np.arange(36, dtype=np.int16).reshape(6, 6))
-    each = [only(tmp_path / "dicom", tmp_path / kind, kind=kind) for kind in ImageKind]
+    each = [only(tmp_path / "dicom", tmp_path / kind, kind=kind) for kind in kinds_of(Rendering.hounsfield)]
     assert asdict(each[0].header) == asdict(each[1].header)
     assert each[0].statistics == each[1].statistics
 
@@ -120,8 +121,9 @@ def test_a_file_that_needs_too_much_memory_is_named(tmp_path: Path) -> None:
         "from fl_rsna.imaging.files import find_files\n"
         "from fl_rsna.imaging.store import ImageKind\n"
         "from fl_rsna.memory import limit_memory\n"
+        "from fl_rsna.task import Rendering\n"
         "limit_memory(96 << 20)\n"
-        "work = Conversion(incoming=Path(sys.argv[2]), modality='CT', kind=ImageKind.windows, size=4)\n"
+        "work = Conversion(incoming=Path(sys.argv[2]), rendering=Rendering.hounsfield, modalities=('CT',), kind=ImageKind.windows, size=4)\n"
         "for result in convert_files(work, 0, find_files(Path(sys.argv[1]))): print(getattr(result, 'reason', 'slice'))\n"
     )
     done = subprocess.run(

@@ -26,7 +26,7 @@ def test_a_written_slice_is_read_back(tmp_path: Path) -> None:
     slice_ = read_slice(
         tiny(tmp_path, image_id="ID_a", patient="P7", series="SE9", z=12.5, hu=hu, PixelSpacing=[0.4, 0.6], SliceThickness=5,
              InstitutionName="Clinic", Manufacturer="Maker", ManufacturerModelName="Model", WindowCenter=40, WindowWidth=80),
-        modality="CT",
+        modalities=("CT",),
     )  # fmt: skip
     np.testing.assert_array_equal(slice_.stored, hu)
     head = slice_.header
@@ -58,7 +58,7 @@ def test_what_the_kind_is_matters_more_than_the_damage(tmp_path: Path) -> None:
 
 def test_what_must_not_matter_does_not(tmp_path: Path) -> None:
     for name, data in same_slices(tmp_path).items():
-        slice_ = read_slice(data, modality="CT")
+        slice_ = read_slice(data, modalities=("CT",))
         np.testing.assert_array_equal(hu_of(slice_), RAMP, err_msg=name)
         assert (slice_.header.patient_id, slice_.header.image_id) == ("P1", "ID_1"), name
 
@@ -93,7 +93,7 @@ def test_a_damaged_file_writes_nothing_to_the_screen(tmp_path: Path) -> None:
         "from fl_rsna.imaging.dicom import read_slice\n"
         "from fl_rsna.imaging.rejections import Rejected\n"
         "for name in sys.argv[1:]:\n"
-        "    try: print(read_slice(Path(name).read_bytes(), modality='CT').stored.shape)\n"
+        "    try: print(read_slice(Path(name).read_bytes(), modalities=('CT',)).stored.shape)\n"
         "    except Rejected as why: print(why.reason)\n"
     )
     done = subprocess.run(

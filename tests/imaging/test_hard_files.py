@@ -11,7 +11,8 @@ from fl_rsna.imaging.convert import Conversion, Converted, convert_files
 from fl_rsna.imaging.dicom import read_slice
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.rejections import Rejected
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.store import ImageKind, kinds_of
+from fl_rsna.task import Rendering
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets
 needs_hard = pytest.mark.skipif(not HARD.is_dir(), reason=f"no hard DICOM files at {HARD}")
@@ -97,7 +98,7 @@ PYDICOM_FILES: Table = {
 
 def outcome(path: Path, modality: str) -> str:
     try:
-        read_slice(path.read_bytes(), modality=modality)
+        read_slice(path.read_bytes(), modalities=(modality,))
     except Rejected as why:
         return f"{why.reason} {why.tag}".strip()
     return SLICE
@@ -140,11 +141,13 @@ def test_no_row_of_the_table_is_idle(pattern: str) -> None:
 
 
 @needs_hard
-@pytest.mark.parametrize("kind", list(ImageKind))
+@pytest.mark.parametrize("kind", kinds_of(Rendering.hounsfield))
 def test_lossless_transfer_syntaxes_of_a_slice_give_the_same_png(tmp_path: Path, kind: ImageKind) -> None:
     same = {path for pattern in LOSSLESS for path in HARD.glob(f"CTImage.dcm{pattern}")}
     files = [file for file in find_files(HARD) if Path(file.path) in same]
-    results = convert_files(Conversion(incoming=tmp_path, modality="CT", kind=kind, size=512), 0, files)
+    results = convert_files(
+        Conversion(incoming=tmp_path, rendering=Rendering.hounsfield, modalities=("CT",), kind=kind, size=512), 0, files
+    )
     assert len(results) == 10
     slices = [result for result in results if isinstance(result, Converted)]
     assert len({(tmp_path / result.written).read_bytes() for result in slices}) == 1

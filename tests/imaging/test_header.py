@@ -101,7 +101,7 @@ def test_a_missing_tag_is_named(tmp_path: Path, missing: str, reason: Reason, ta
     ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "HighBit", "SamplesPerPixel", "StudyInstanceUID"],
 )  # fmt: skip
 def test_a_tag_that_can_be_done_without(tmp_path: Path, missing: str) -> None:
-    slice_ = read_slice(tiny(tmp_path, without=[missing]), modality="CT")
+    slice_ = read_slice(tiny(tmp_path, without=[missing]), modalities=("CT",))
     assert (slice_.header.position_mm is None) == missing.startswith("Image")
     assert (slice_.header.row_spacing_mm is None) == (missing == "PixelSpacing")
     assert (hu_of(slice_) == 30).all()
@@ -132,7 +132,7 @@ def test_a_shape_that_no_slice_has_is_named(tmp_path: Path, shape: tuple[int, in
 def test_a_number_that_is_none_is_no_number(tmp_path: Path, text: bytes) -> None:
     whole = tiny(tmp_path, hu=RAMP, WindowCenter=40, SliceThickness=5)
     for tag, name in ((0x00281050, "window_center"), (0x00180050, "thickness_mm")):
-        slice_ = read_slice(replaced(whole, tag, element(tag, "DS", text)), modality="CT")
+        slice_ = read_slice(replaced(whole, tag, element(tag, "DS", text)), modalities=("CT",))
         assert getattr(slice_.header, name) is None
         np.testing.assert_array_equal(hu_of(slice_), RAMP)
     assert rejection(replaced(whole, SLOPE, element(SLOPE, "DS", text))) == (Reason.no_rescale, "RescaleSlope")
@@ -161,7 +161,7 @@ def test_position_is_measured_along_the_normal_of_a_tilted_slice(tmp_path: Path,
     for n in range(3):
         corner = 5 * n * normal + 30 * (n % 2) * columns - 7 * n * rows
         tags = {"ImagePositionPatient": list(corner.round(9)), "ImageOrientationPatient": [*rows, *columns.round(9)]}
-        headers.append(read_slice(tiny(tmp_path, **tags), modality="CT").header)
+        headers.append(read_slice(tiny(tmp_path, **tags), modalities=("CT",)).header)
     assert [header.position_mm for header in headers] == pytest.approx([0, 5, 10], abs=1e-6)
     assert [header.tilt_deg for header in headers] == pytest.approx([abs(tilt_deg)] * 3, abs=1e-6)
 
@@ -179,7 +179,7 @@ def test_position_is_measured_along_the_normal_of_a_tilted_slice(tmp_path: Path,
     ],
 )
 def test_geometry_that_means_nothing_is_no_geometry(tmp_path: Path, keyword: str, value: list[object]) -> None:
-    header = read_slice(tiny(tmp_path, **{keyword: value}), modality="CT").header
+    header = read_slice(tiny(tmp_path, **{keyword: value}), modalities=("CT",)).header
     assert (header.position_mm, header.tilt_deg) == (None, None)
 
 
@@ -204,12 +204,12 @@ def test_a_localizer_is_found_however_it_is_written(tmp_path: Path) -> None:
 def test_a_patient_of_any_alphabet(tmp_path: Path, charset: str, written: bytes, read: str) -> None:
     new = element(PATIENT, "LO", written + b" " * (len(written) % 2))
     data = replaced(tiny(tmp_path, SpecificCharacterSet=charset), PATIENT, new)
-    patient = read_slice(data, modality="CT").header.patient_id
+    patient = read_slice(data, modalities=("CT",)).header.patient_id
     assert patient == read
     assert patient.encode()  # no half characters: it must go into a table
 
 
 def test_names_are_cut_and_details_are_one_short_line(tmp_path: Path) -> None:
-    header = read_slice(tiny(tmp_path, Manufacturer="M" * 3000, InstitutionName="I" * 3000), modality="CT").header
+    header = read_slice(tiny(tmp_path, Manufacturer="M" * 3000, InstitutionName="I" * 3000), modalities=("CT",)).header
     assert (header.scanner, header.origin) == ("M" * 256, "I" * 256)
     assert rejection(tiny(tmp_path, Modality="a\nb\x00c\x1b[31m" + "d" * 3000)) == (Reason.wrong_modality, "Modality")

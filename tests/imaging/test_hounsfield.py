@@ -39,7 +39,7 @@ def test_hounsfield_units_follow_the_files_own_bits_and_rescale(
     tmp_path: Path, bits: int, sign: int, intercept: int, wrapped: bool, thorough: bool
 ) -> None:
     data = typed(tmp_path, bits, sign, intercept)
-    slice_ = read_slice(data, modality="CT", thorough=thorough)
+    slice_ = read_slice(data, modalities=("CT",), thorough=thorough)
     expected = formula_hu(bits, sign, intercept, wrapped)
     np.testing.assert_array_equal(hu_of(slice_), expected)
     np.testing.assert_array_equal(
@@ -74,7 +74,7 @@ def test_hounsfield_units_follow_the_files_own_bits_and_rescale(
 )
 def test_values_a_person_can_check(tmp_path: Path, stored: np.int16 | np.uint16, tags: dict[str, int], hu: int) -> None:
     data = tiny(tmp_path, hu=np.full((2, 2), stored), HighBit=tags["BitsStored"] - 1, **tags)
-    slice_ = read_slice(data, modality="CT")
+    slice_ = read_slice(data, modalities=("CT",))
     np.testing.assert_array_equal(to_hu16(slice_.stored, slice_.rescale).astype(int) - 1024, hu)
 
 
@@ -86,14 +86,14 @@ def test_pixels_of_8_bits(tmp_path: Path, bits: int, sign: int, value: int, byte
     data = tiny(tmp_path, hu=pixels, BitsAllocated=8, BitsStored=bits, HighBit=bits - 1, PixelRepresentation=sign)
     if pixels.size % 2:
         data = data[: position_of(data, PIXELS)] + element(PIXELS, "OW", pixels.tobytes() + b"\0")
-    slice_ = read_slice(data, modality="CT")
+    slice_ = read_slice(data, modalities=("CT",))
     np.testing.assert_array_equal(hu_of(slice_), np.full(shape, value))
     assert slice_.stored.dtype == (np.int16 if sign else np.uint16)
 
 
 @pytest.mark.parametrize("name", list(WINDOWS))
 def test_no_window_in_the_header_changes_a_pixel(tmp_path: Path, name: str) -> None:
-    slice_ = read_slice(tiny(tmp_path, hu=RAMP, **WINDOWS[name]), modality="CT")
+    slice_ = read_slice(tiny(tmp_path, hu=RAMP, **WINDOWS[name]), modalities=("CT",))
     np.testing.assert_array_equal(hu_of(slice_), RAMP)
     expected = {"none": (None, None), "several": (36, 80), "no width": (40, 0)}
     assert (slice_.header.window_center, slice_.header.window_width) == expected.get(name, (40, 80))

@@ -32,7 +32,7 @@ def label_rows(folder: Path) -> list[tuple[str, str]]:
 
 def rejection(path: Path) -> Reason | None:
     try:
-        read_slice(path.read_bytes(), modality="CT")
+        read_slice(path.read_bytes(), modalities=("CT",))
     except Rejected as rejected:
         return rejected.reason
     return None
@@ -96,7 +96,7 @@ def test_headers_are_what_rsna_left_in_its_files(cohort: Path) -> None:
 def test_file_names_do_not_sort_by_anatomy(cohort: Path) -> None:
     by_patient: dict[str, list[float]] = {}
     for path in sorted((cohort / "stage_2_train").iterdir()):
-        found = read_slice(path.read_bytes(), modality="CT")
+        found = read_slice(path.read_bytes(), modalities=("CT",))
         assert found.header.position_mm is not None
         by_patient.setdefault(found.header.patient_id, []).append(found.header.position_mm)
     assert len(by_patient) == PATIENTS
@@ -107,7 +107,7 @@ def test_file_names_do_not_sort_by_anatomy(cohort: Path) -> None:
 def test_what_is_read_back_is_what_was_rendered(tmp_path: Path, wrapped: bool) -> None:
     small_cohort(tmp_path, patients=1, quirks=Quirks(wrapped_12_bit=wrapped))
     found = sorted(
-        (read_slice(path.read_bytes(), modality="CT") for path in (tmp_path / "stage_2_train").iterdir()),
+        (read_slice(path.read_bytes(), modalities=("CT",)) for path in (tmp_path / "stage_2_train").iterdir()),
         key=lambda item: item.header.position_mm or 0,
     )
     if wrapped:

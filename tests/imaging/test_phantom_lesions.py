@@ -11,16 +11,16 @@ from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.phantom import write_cohort
 from fl_rsna.imaging.phantom_bleeds import SUBTYPES
 from fl_rsna.imaging.phantom_lesions import Drawn, draw_again
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import ImageKind, kinds_of, read_png
 from fl_rsna.imaging.windows import HU_OFFSET
 from fl_rsna.imaging.workers import convert_here
-from fl_rsna.task import ICH
+from fl_rsna.task import ICH, Rendering
 
 SETTINGS = {"patients": 4, "seed": 11, "size": 96, "slices_per_series": 9}
 SIDE = 64  # smaller than the phantom: masks take the images' way through padding and resizing
 
 
-@pytest.fixture(scope="module", params=list(ImageKind))
+@pytest.fixture(scope="module", params=kinds_of(Rendering.hounsfield))
 def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, kind = tmp_path_factory.mktemp("demo"), request.param
     write_cohort(folder / "dicom", **SETTINGS)

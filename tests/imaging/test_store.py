@@ -7,8 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from fl_rsna.imaging.store import ImageKind, fit_square, read_png, render, write_png
+from fl_rsna.imaging.lut import Function, Window
+from fl_rsna.imaging.radiograph import Presentation
+from fl_rsna.imaging.store import ImageKind, fit_square, kinds_of, read_png, render, write_png
 from fl_rsna.imaging.windows import Rescale
+from fl_rsna.task import Rendering
 
 SIGNED = Rescale(signed=True, slope=1.0, intercept=0.0)
 
@@ -31,7 +34,7 @@ def test_padding_of_windows_is_black() -> None:
     assert (image[1:3] == (127, 76, 127)).all()
 
 
-@pytest.mark.parametrize("kind", list(ImageKind))
+@pytest.mark.parametrize("kind", kinds_of(Rendering.hounsfield))
 def test_a_square_slice_of_the_asked_size_is_only_translated(kind: ImageKind) -> None:
     pixels = np.arange(-32, 32, dtype=np.int16).reshape(8, 8)
     image = render(pixels, SIGNED, kind=kind, size=8)
@@ -103,3 +106,20 @@ def test_an_unreadable_png_is_named(tmp_path: Path, damage: str) -> None:
             path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"expected a PNG image.*a\.png; prepare"):
         read_png(path)
+
+
+@pytest.mark.parametrize("size", [8, 4])
+def test_a_film_is_centred_in_black_and_resized_as_grey(size: int) -> None:
+    stored = np.full((8, 4), 300, np.uint16)
+    shown = Presentation(
+        signed=False, window=Window(center=200, width=400, function=Function.LINEAR_EXACT), inverted=True
+    )
+    image = render(stored, shown, kind=ImageKind.grey, size=size)
+    assert (image.dtype, image.shape) == (np.uint16, (size, size))
+    assert not image[:, : size // 4].any()
+    assert (image[:, size // 2 - 1 : size // 2 + 1] == 65535 - round(0.75 * 65535)).all()
+
+
+def test_every_kind_is_of_one_rendering() -> None:
+    kinds = [kind for rendering in Rendering for kind in kinds_of(rendering)]
+    assert sorted(kinds) == sorted(ImageKind)

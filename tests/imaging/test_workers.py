@@ -14,6 +14,7 @@ from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.rejections import Reason
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import CHUNK_FILES, Converter, chunks_from, convert_here, convert_local, convert_on_ray
+from fl_rsna.task import Rendering
 
 FILES = 3 * CHUNK_FILES + 5
 Outcome = tuple[object, ...]
@@ -33,7 +34,14 @@ def dicom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(convert: Converter, dicom: Path, incoming: Path, start: int = 0, file_cpu_s: float = 10) -> list[Outcome]:
     """What each file gave, with the PNG's bytes instead of its passing name."""
     incoming.mkdir()
-    work = Conversion(incoming=incoming, modality="CT", kind=ImageKind.hu, size=4, file_cpu_s=file_cpu_s)
+    work = Conversion(
+        incoming=incoming,
+        rendering=Rendering.hounsfield,
+        modalities=("CT",),
+        kind=ImageKind.hu,
+        size=4,
+        file_cpu_s=file_cpu_s,
+    )
     results = [result for chunk in convert(work, chunks_from(find_files(dicom), start)) for result in chunk]
     return [outcome(result, incoming) for result in results]
 
@@ -111,7 +119,7 @@ def test_a_disk_that_takes_nothing_ends_the_work(dicom: Path, tmp_path: Path) ->
 def test_stopping_early_ends_the_work(dicom: Path, tmp_path: Path, convert: Callable[..., object]) -> None:
     incoming = tmp_path / "incoming"
     incoming.mkdir()
-    work = Conversion(incoming=incoming, modality="CT", kind=ImageKind.hu, size=4)
+    work = Conversion(incoming=incoming, rendering=Rendering.hounsfield, modalities=("CT",), kind=ImageKind.hu, size=4)
     many = [*find_files(dicom)] * 20
     results = convert(work, chunks_from(many, 0))
     next(results)  # type: ignore[call-overload]

@@ -1,0 +1,155 @@
+"""What a chest film's tags state, or the tag that rules it out. Nothing here is guessed from pixels.
+
+Attribute names follow DICOM PS3.3: C.8.1.2 CR Image, C.8.11 DX Modules, C.11.1 Modality LUT, C.11.2 VOI LUT.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fl_rsna.imaging.header import (
+    LONGEST_NAME,
+    STORAGE,
+    check_modality,
+    check_single,
+    read_bits,
+    read_id,
+    read_ids,
+    read_shape,
+    scanner_of,
+)
+from fl_rsna.imaging.lut import Lut, read_window
+from fl_rsna.imaging.radiograph import Presentation
+from fl_rsna.imaging.rejections import Reason, Rejected
+from fl_rsna.imaging.tags import Tags
+
+FILM_STORAGE = (STORAGE + "1", STORAGE + "1.1")  # computed radiography; digital X-ray for presentation
+RAW_STORAGE = STORAGE + "1.1.1"  # digital X-ray for processing
+
+# Words of ViewPosition for other views than a frontal one: CR's and DX's defined terms, and what is written for them.
+OTHER_VIEWS = frozenset({"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LPO", "RPO", "LAO", "RAO", "LAT", "LATERAL"})
+OTHER_VIEWS |= {"DECUB", "DECUBITUS", "OBL", "OBLIQUE"}
+# Defined terms of BodyPartExamined (PS3.16 Annex L) that are not the chest. Makers and sites also write words of their
+# own and of their language (PORT CHEST, TORAX, PECHO) or nothing: a word that is not here is taken for a chest.
+OTHER_PARTS = frozenset({
+    "ABDOMEN", "ABDOMENPELVIS", "ANKLE", "ARM", "BREAST", "BUTTOCK", "CALCANEUS", "CALF", "CERVIX", "CLAVICLE",
+    "COCCYX", "COLON", "CSPINE", "CTSPINE", "ELBOW", "EXTREMITY", "EYE", "FACE", "FACIALBONES", "FEMUR", "FINGER",
+    "FOOT", "FOREARM", "HAND", "HEAD", "HEADNECK", "HIP", "HUMERUS", "ILIUM", "JAW", "KIDNEY", "KNEE", "LEG",
+    "LOWERLEG", "LSPINE", "LSSPINE", "MANDIBLE", "MAXILLA", "MOUTH", "NECK", "NOSE", "ORBIT", "PATELLA", "PELVIS",
+    "RADIUS", "RADIUSULNA", "RIB", "SACRUM", "SCALP", "SCAPULA", "SHOULDER", "SIJOINT", "SINUS", "SKULL", "SPINE",
+    "SSPINE", "STERNUM", "TAILBONE", "THIGH", "THUMB", "TIBIAFIBULA", "TLSPINE", "TMJ", "TOE", "TSPINE", "ULNA",
+    "UPPERARM", "WHOLEBODY", "WHOLESPINE", "WRIST", "ZYGOMA",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmHeader:
+    """What one film's tags state; names and units are those of the index (cohort/columns.py)."""
+
+    image_id: str
+    patient_id: str
+    study_id: str
+    series_id: str
+    origin: str
+    row_spacing_mm: float | None
+    column_spacing_mm: float | None
+    rows: int
+    columns: int
+    photometric: str
+    view: str
+    voi: str
+    bits_stored: int
+    signed: bool
+    slope: float
+    intercept: float
+    window_center: float | None
+    window_width: float | None
+    scanner: str
+    transfer_syntax: str
+
+
+def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
+    """Raise `Rejected` for what is no single frontal chest film of one of `modalities`, ready to be looked at."""
+    sop_class = check_modality(tags, meta, modalities)
+    if sop_class == RAW_STORAGE:
+        raise Rejected(Reason.not_for_presentation, "SOPClassUID", sop_class)
+    if sop_class.startswith(STORAGE) and sop_class not in FILM_STORAGE:
+        raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
+    if tags.text("PresentationIntentType").upper() == "FOR PROCESSING":
+        raise Rejected(Reason.not_for_presentation, "PresentationIntentType", "FOR PROCESSING")
+    check_single(tags)
+    part = tags.text("BodyPartExamined")
+    if re.sub(r"[^A-Z]", "", part.upper()) in OTHER_PARTS:
+        raise Rejected(Reason.wrong_body_part, "BodyPartExamined", part)
+    view = tags.text("ViewPosition")
+    if OTHER_VIEWS.intersection(re.findall(r"[A-Z]+", view.upper())):
+        raise Rejected(Reason.not_frontal, "ViewPosition", view)
+
+
+def read_presentation(tags: Tags, modality_lut: Lut | None, voi_lut: Lut | None) -> Presentation:
+    """How the stored values become grey; tables come from sequences, which the parser reads."""
+    bits, signed = read_bits(tags)
+    slope, intercept = _rescale(tags) if modality_lut is None else (1.0, 0.0)
+    window = read_window(tags.number("WindowCenter"), tags.number("WindowWidth"), tags.text("VOILUTFunction"))
+    return Presentation(
+        value_bits=bits,
+        signed=signed,
+        slope=slope,
+        intercept=intercept,
+        modality_lut=modality_lut,
+        voi_lut=voi_lut,
+        window=window,
+        inverted=tags.text("PhotometricInterpretation") == "MONOCHROME1",
+        padding=_padding(tags, signed),
+    )
+
+
+def _rescale(tags: Tags) -> tuple[float, float]:
+    """Slope and intercept in whatever unit; 1 and 0 where the file states neither, which the standard allows."""
+    if not tags.text("RescaleSlope") and not tags.text("RescaleIntercept"):
+        return 1.0, 0.0
+    slope, intercept = tags.number("RescaleSlope"), tags.number("RescaleIntercept")
+    if not slope or intercept is None or not math.isfinite(slope * 65536 + abs(intercept)):
+        found = f"{tags.text('RescaleSlope') or 'missing'}, {tags.text('RescaleIntercept') or 'missing'}"
+        raise Rejected(Reason.bad_lut, "RescaleSlope", f"slope and intercept: {found}")
+    return slope, intercept
+
+
+def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:
+    """The stored values that are padding; 16 bits written with the wrong sign mean the same bits."""
+    value, limit = tags.integer("PixelPaddingValue"), tags.integer("PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    ends = [end % 65536 for end in (value, value if limit is None else limit)]
+    first, last = (end - 65536 if signed and end >= 32768 else end for end in ends)
+    return first, last
+
+
+def read_film_header(tags: Tags, shown: Presentation, syntax: str) -> FilmHeader:
+    """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient."""
+    rows, columns = read_shape(tags)
+    image_id, patient_id = read_ids(tags)
+    spacing = tags.numbers("ImagerPixelSpacing", 2) or tags.numbers("PixelSpacing", 2)
+    return FilmHeader(
+        image_id=image_id,
+        patient_id=patient_id,
+        study_id=read_id(tags, "StudyInstanceUID"),
+        series_id=read_id(tags, "SeriesInstanceUID"),
+        origin=tags.text("InstitutionName")[:LONGEST_NAME],
+        row_spacing_mm=spacing[0] if spacing else None,
+        column_spacing_mm=spacing[1] if spacing else None,
+        rows=rows,
+        columns=columns,
+        photometric=tags.text("PhotometricInterpretation"),
+        view=tags.text("ViewPosition")[:LONGEST_NAME],
+        voi=shown.voi.value,
+        bits_stored=shown.value_bits,
+        signed=shown.signed,
+        slope=shown.slope,
+        intercept=shown.intercept,
+        window_center=tags.number("WindowCenter"),
+        window_width=tags.number("WindowWidth"),
+        scanner=scanner_of(tags),
+        transfer_syntax=syntax,
+    )
