@@ -184,3 +184,11 @@ def test_an_ablation_is_compared_slice_by_slice(monkeypatch: pytest.MonkeyPatch)
     assert losses.value == pytest.approx(np.log(0.6) - np.log(0.8))
     assert losses.low == pytest.approx(losses.high)  # every slice gains the same
     assert (areas.value, losses.positives) == (0, 48)
+
+
+def test_guess_inversion() -> None:
+    """The tag is never wrong on films that are made to fit it; the counts add up."""
+    figures = last_line("guess_inversion.py", "--films", "2", "--side", "64")
+    assert (figures["films"], figures["tag_wrong"]) == (2 * 2 * 4 * 2 * 3, 0)
+    rows = figures["kinds"].values()  # type: ignore[attr-defined]
+    assert sum(row[tag][0] for row in rows for tag in ("MONOCHROME1", "MONOCHROME2")) == figures["guess_wrong"]
