@@ -43,7 +43,7 @@ DEMO = "demo"  # the data that is made when none is given
 class DataConfig:
     name: str = DEMO  # folder under paths.prepared
     dicom: str | None = None  # folder searched recursively, Kaggle's zip, or a CSV or Parquet list with a column `path`
-    labels: str | None = None  # CSV, Kaggle's long form or wide; default: stage_2_train.csv beside or inside data.dicom
+    labels: str | None = None  # CSV, Kaggle's long form, wide or SIIM's two; default: those beside or inside data.dicom
     task: TaskName = TaskName.ich
     size: int = 256  # pixels a side of the stored PNG
     image: ImageKind = ImageKind.hu

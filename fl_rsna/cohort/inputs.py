@@ -1,6 +1,7 @@
-"""What data.dicom and data.labels mean: any folder, archive or list, or RSNA's own layout inside one of them.
+"""What data.dicom and data.labels mean: any folder, archive or list, or a published layout inside one of them.
 
-RSNA's layout has stage_2_train/ with stage_2_train.csv, and perhaps stage_2_test/, whose labels nobody has.
+RSNA's layout has stage_2_train/ with stage_2_train.csv, SIIM's has train/ with train_study_level.csv and
+train_image_level.csv; and perhaps stage_2_test/ or test/, whose labels nobody has.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,28 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from fl_rsna.cohort import siim
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.imaging.files import File, find_files, read_file
 from fl_rsna.task import Task
 
-TRAIN, TEST, LABELS = "stage_2_train", "stage_2_test", "stage_2_train.csv"
 SAMPLE = "stage_2_sample_submission.csv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """Folders of a published data set and the tables of labels beside them; `by_tables`: without one it is another's."""
+
+    train: str
+    test: str
+    tables: tuple[str, ...]
+    by_tables: bool
+
+
+LAYOUTS = (
+    Folders(train="stage_2_train", test="stage_2_test", tables=("stage_2_train.csv",), by_tables=False),
+    Folders(train="train", test="test", tables=(siim.STUDIES, siim.IMAGES), by_tables=True),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,26 +58,12 @@ def find_inputs(
     With `if_any` labels are read where there are some, and nobody has to say that there are none. `unannotated` labels are
     not there, and nobody is to look for them.
     """
-    if dicom.is_dir():
-        root = dicom if (dicom / TRAIN).is_dir() else dicom.parent if dicom.name == TRAIN else None
-        files = find_files(dicom if root is None else root / TRAIN)
-        has_test = test_set and root is not None and (root / TEST).is_dir() and any((root / TEST).iterdir())
-        test_files = find_files(root / TEST) if root is not None and has_test else []
-        found = root / LABELS if root is not None and (root / LABELS).is_file() else None
-        table = None if unlabelled else _labels(labels or found, task, if_any, unannotated)
-        return Inputs(files=files, labels=table, test_files=test_files)
-    everything = find_files(dicom)
-    files = _inside(everything, TRAIN) or everything
+    files, test_files, found, packed = _in_folder(dicom, test_set) if dicom.is_dir() else _in_archive(dicom, test_set)
     table = None
     if not unlabelled:
-        inside = next((file for file in everything if PurePosixPath(file.name).name == LABELS and file.member), None)
-        packed = inside is not None and labels is None
-        table = (
-            read_labels(dicom / inside.name, task, read_file(inside), unannotated)
-            if inside and packed
-            else _labels(labels, task, if_any, unannotated)
-        )
-    return Inputs(files=files, labels=table, test_files=_inside(everything, TEST) if test_set else [])
+        there = packed if labels is None else []
+        table = _labels(labels or found, task, if_any, unannotated, [read_file(file) for file in there])
+    return Inputs(files=files, labels=table, test_files=test_files)
 
 
 def find_sample(dicom: Path) -> bytes | None:
@@ -73,12 +76,42 @@ def find_sample(dicom: Path) -> bytes | None:
     return next((path.read_bytes() for path in places if path.is_file()), None)
 
 
+def _in_folder(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Path | None, list[File]]:
+    """A folder's files, those of its set without labels, its table of labels, and nothing that would be packed."""
+    for layout in LAYOUTS:
+        root = dicom if (dicom / layout.train).is_dir() else dicom.parent if dicom.name == layout.train else None
+        if root is None:
+            continue
+        found = next((root / name for name in layout.tables if (root / name).is_file()), None)
+        if found or not layout.by_tables:
+            test = root / layout.test
+            has_test = test_set and test.is_dir() and any(test.iterdir())
+            return find_files(root / layout.train), find_files(test) if has_test else [], found, []
+    return find_files(dicom), [], None, []
+
+
+def _in_archive(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Path | None, list[File]]:
+    """The same of an archive or a list; the tables of labels inside it are the last, the first of them is named."""
+    everything = find_files(dicom)
+    for layout in LAYOUTS:
+        named = {PurePosixPath(file.name).name: file for file in reversed(everything) if file.member}
+        tables = [named[name] for name in layout.tables if name in named]
+        train, test = _inside(everything, layout.train), _inside(everything, layout.test)
+        if tables or (not layout.by_tables and (train or test)):
+            found = dicom / tables[0].name if tables else None
+            return train or everything, test if test_set else [], found, tables
+    return everything, [], None, []
+
+
 def _inside(files: list[File], folder: str) -> list[File]:
     """Members of an archive below a folder of that name."""
     return [file for file in files if file.member and folder in PurePosixPath(file.name).parts[:-1]]
 
 
-def _labels(path: Path | None, task: Task, if_any: bool, unannotated: Sequence[str]) -> pd.DataFrame | None:
+def _labels(
+    path: Path | None, task: Task, if_any: bool, unannotated: Sequence[str], packed: Sequence[bytes]
+) -> pd.DataFrame | None:
+    """The table at `path` or, inside an archive, of the bytes `packed`: one table, or SIIM's two."""
     if path is None and if_any:
         return None
     if path is None:
@@ -86,4 +119,5 @@ def _labels(path: Path | None, task: Task, if_any: bool, unannotated: Sequence[s
             "data.labels: expected a table of labels, got nothing; give data.labels=<csv>, or data.unlabelled=true for "
             "slices that are only to be scored"
         )
-    return read_labels(path, task, unannotated=unannotated)
+    content, other = [*packed, None, None][:2]
+    return read_labels(path, task, content, unannotated, other)

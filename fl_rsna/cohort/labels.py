@@ -1,4 +1,4 @@
-"""The label table: Kaggle's long form or a wide one, checked, to one row an image."""
+"""The label table: Kaggle's long form, a wide one or SIIM's two tables, checked, to one row an image."""
 
 import io
 import zlib
@@ -9,16 +9,43 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from fl_rsna.task import LabelKind, Task, annotated_part
+from fl_rsna.cohort import siim
+from fl_rsna.cohort.label_rules import as_integers, check_together
+from fl_rsna.task import Task, annotated_part
+
+KEYS = ("Image", "image_id", "SOPInstanceUID", "ID")  # what the image is called in a wide table
 
 
-def read_labels(path: Path, task: Task, content: bytes | None = None, unannotated: Sequence[str] = ()) -> pd.DataFrame:
+def read_labels(
+    path: Path, task: Task, content: bytes | None = None, unannotated: Sequence[str] = (), other: bytes | None = None
+) -> pd.DataFrame:
     """Labels of every image: index `image_id` (str), one int8 column a label of `task`, in its order, but for `unannotated`.
 
-    Long form has the columns ID (`<image>_<label>`) and Label; wide form has one column a label and the image in
-    `Image`, `image_id`, `SOPInstanceUID` or `ID`. `content` is the file's bytes where it lies inside an archive.
-    Raises ValueError for anything contradictory or incomplete, and for what the table has of an unannotated label.
+    The columns say which form it is. Long form has ID (`<image>_<label>`) and Label; wide form has one column a label and
+    the image in one of KEYS; SIIM's two tables have `id`: `path` is one of them or a folder with both, and the column
+    `boxes` (cohort/boxes.py) comes after the labels. `content` is the file's bytes where it lies inside an archive, `other`
+    those of the other of SIIM's tables. Raises ValueError for anything contradictory or incomplete, and for what the table
+    has of an unannotated label.
     """
+    if content is None and path.is_dir():
+        path = siim.in_folder(path)
+    raw, part = _read(path, content), annotated_part(task, unannotated)
+    if siim.is_one(raw, KEYS):
+        beside = siim.other_of(raw, path, there=other is not None)
+        return siim.label_images((path, raw), (beside, _read(beside, other)), part, whole=not unannotated)
+    is_long = {"ID", "Label"} <= set(raw.columns)
+    for label in unannotated:
+        if raw["ID"].str.endswith(f"_{label}").any() if is_long else label in raw.columns:
+            raise ValueError(
+                f"data.unannotated: expected labels that {path} does not hold, got {label}, which it does; leave it out of one of them"
+            )
+    wide = _from_long(raw, part, path) if is_long else _from_wide(raw, part, path)
+    check_together(wide, part, path, whole=not unannotated)
+    return wide
+
+
+def _read(path: Path, content: bytes | None) -> pd.DataFrame:
+    """The table as text."""
     try:
         raw = pd.read_csv(path if content is None else io.BytesIO(content), dtype=str, keep_default_na=False)
     except (OSError, EOFError, ValueError, zlib.error, BadZipFile) as error:  # pandas also unpacks .gz and .zip
@@ -29,15 +56,7 @@ def read_labels(path: Path, task: Task, content: bytes | None = None, unannotate
         raise ValueError(
             f"data.labels: expected at least one labelled image, got an empty table in {path}; give the whole table"
         )
-    is_long, part = {"ID", "Label"} <= set(raw.columns), annotated_part(task, unannotated)
-    for label in unannotated:
-        if raw["ID"].str.endswith(f"_{label}").any() if is_long else label in raw.columns:
-            raise ValueError(
-                f"data.unannotated: expected labels that {path} does not hold, got {label}, which it does; leave it out of one of them"
-            )
-    wide = _from_long(raw, part, path) if is_long else _from_wide(raw, part, path)
-    _check(wide, part, path, whole=not unannotated)
-    return wide
+    return raw
 
 
 def _from_long(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
@@ -72,7 +91,7 @@ def _from_long(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
 
 
 def _from_wide(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
-    key = next((name for name in ("Image", "image_id", "SOPInstanceUID", "ID") if name in raw.columns), None)
+    key = next((name for name in KEYS if name in raw.columns), None)
     missing = [label for label in task.labels if label not in raw.columns]
     if key is None or missing:
         raise ValueError(
@@ -83,32 +102,4 @@ def _from_wide(raw: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
     twice = rows[key][rows[key].duplicated()]
     if len(twice):
         raise ValueError(f"data.labels: {path} contradicts itself on image {twice.iloc[0]}; keep one row of it")
-    return _as_integers(rows.set_index(key).rename_axis("image_id"), path)
-
-
-def _as_integers(wide: pd.DataFrame, path: Path) -> pd.DataFrame:
-    numbers: pd.DataFrame = wide.apply(pd.to_numeric, errors="coerce")
-    bad = ~numbers.isin([0, 1])
-    if bad.any(axis=None):
-        image_id, label = bad.stack().pipe(lambda cells: cells[cells]).index[0]
-        raise ValueError(
-            f"data.labels: expected 0 or 1, got {wide.loc[image_id, label]!r} for {image_id}_{label} in {path}; correct it"
-        )
-    return numbers.astype("int8").sort_index()
-
-
-def _check(wide: pd.DataFrame, task: Task, path: Path, *, whole: bool) -> None:
-    """Without all labels (`whole`) the union may be 1 where none of those there are is."""
-    if task.kind is LabelKind.multi_class:
-        wrong = wide.index[wide.sum(axis=1) != 1]
-        rule = "exactly one class an image"
-    elif task.union is not None:
-        others = wide[list(task.specific_labels)].max(axis=1)
-        wrong = wide.index[wide[task.union] != others if whole else wide[task.union] < others]
-        rule = f"{task.union!r} to be 1 exactly where one of the other labels is"
-    else:
-        return
-    if len(wrong):
-        raise ValueError(
-            f"data.labels: expected {rule}, not so for {len(wrong)} images in {path} (first: {wrong[0]}); correct them"
-        )
+    return as_integers(rows.set_index(key).rename_axis("image_id"), path)

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.csv import write_csv
 
+from fl_rsna.cohort.boxes import BOXES
 from fl_rsna.cohort.index import read_prepared
 from fl_rsna.cohort.links import link_images
 from fl_rsna.cohort.split import TEST_SITE
@@ -81,14 +82,14 @@ def write_s0(
 
 
 def metadata(index: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Header facts of slices: KEYWORDS and PixelSpacing, then the index's other columns but for the labels."""
+    """Header facts of slices: KEYWORDS and PixelSpacing, then the index's other columns but for what people annotated."""
     known = [name for name in KEYWORDS if name in index]
     found = index[known].rename(columns=KEYWORDS)
     if "PixelRepresentation" in found:
         found["PixelRepresentation"] = found["PixelRepresentation"].astype("int8")
     if set(SPACING) <= set(index):
         found["PixelSpacing"] = _joined(index[SPACING])
-    rest = [name for name in index if name not in (*known, *SPACING, *labels)]
+    rest = [name for name in index if name not in (*known, *SPACING, *labels, BOXES)]
     return pd.concat([found, index[rest]], axis=1)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.demand import MB, RAW_BYTES, size
 from fl_rsna.checkup.machine import free_disk, refuses_writing
+from fl_rsna.cohort.boxes import BOXES
 from fl_rsna.cohort.columns import COLUMNS, IDS
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.split import TEST_SITE
@@ -119,7 +120,7 @@ def _wrong_image(path: Path, held: Held) -> str:
 
 def check_identifiers(held: Held) -> list[Check]:
     """Ids are hashed, and no column came along that we do not write."""
-    known = {*COLUMNS, "split", "site", *held.facts["labels"]}
+    known = {*COLUMNS, BOXES, "split", "site", *held.facts["labels"]}
     strange = [str(name) for name in held.index if name not in known]
     plain = {name: int((~held.index[name].str.fullmatch(HASHED, na=True)).sum()) for name in IDS}
     clear = [name for name, count in plain.items() if count]

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from dicom_files import write_tiny
 
+from fl_rsna.cohort.boxes import BOXES
 from fl_rsna.cohort.inputs import Inputs, find_inputs
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH, Task
 
 
 def labels_of(ids: list[str]) -> pd.DataFrame:
@@ -28,8 +29,33 @@ def kaggle(tmp_path: Path) -> Path:
     return root
 
 
-def found(dicom: Path, labels: Path | None = None, *, unlabelled: bool = False, test_set: bool = True) -> Inputs:
-    return find_inputs(dicom, labels, ICH, unlabelled=unlabelled, test_set=test_set)
+@pytest.fixture
+def siim(tmp_path: Path) -> Path:
+    """SIIM's layout: a folder a study and a series; two labelled films, one without labels, and two tables beside them."""
+    root = tmp_path / "siim"
+    for folder, name in (("train/s1/e1", "a"), ("train/s2/e2", "b"), ("test/s3/e3", "c")):
+        write_tiny(root / folder / f"{name}.dcm", name)
+    heads = ",".join(["id", *COVID_CXR.published])
+    (root / "train_study_level.csv").write_text(f"{heads}\ns1_study,1,0,0,0\ns2_study,0,1,0,0\n")
+    rows = [
+        "a_image,,none 1 0 0 1 1,s1",
+        "b_image,\"[{'x': 1, 'y': 2, 'width': 3, 'height': 4}]\",opacity 1 1 2 4 6,s2",
+    ]
+    (root / "train_image_level.csv").write_text("\n".join(["id,boxes,label,StudyInstanceUID", *rows]) + "\n")
+    (root / "sample_submission.csv").write_text("id,PredictionString\n")
+    return root
+
+
+def found(
+    dicom: Path, labels: Path | None = None, *, unlabelled: bool = False, test_set: bool = True, task: Task = ICH
+) -> Inputs:
+    return find_inputs(dicom, labels, task, unlabelled=unlabelled, test_set=test_set)
+
+
+def packed(folder: Path, archive: Path, prefix: str) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in sorted(folder.rglob("*")):
+            opened.write(path, prefix + path.relative_to(folder).as_posix())
 
 
 def names(inputs: Inputs) -> tuple[list[str], list[str]]:
@@ -67,15 +93,52 @@ def test_unlabelled_reads_no_table(kaggle: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "rsna-intracranial-hemorrhage-detection/"])
 def test_kaggles_archive_is_the_same_inputs(kaggle: Path, tmp_path: Path, prefix: str) -> None:
-    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(kaggle.rglob("*")):
-            archive.write(path, prefix + path.relative_to(kaggle).as_posix())
+    packed(kaggle, tmp_path / "all.zip", prefix)
     inputs = found(tmp_path / "all.zip")
     train, test = ["ID_a.dcm", "ID_b.dcm"], ["ID_c.dcm"]
     expected = [f"{prefix}stage_2_train/{name}" for name in train], [f"{prefix}stage_2_test/{name}" for name in test]
     assert names(inputs) == expected
     assert inputs.labels is not None
     assert list(inputs.labels.index) == ["ID_a", "ID_b"]
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_siims_layout_brings_its_two_tables_and_its_test_set(siim: Path, inside: str) -> None:
+    inputs = found(siim / inside, task=COVID_CXR)
+    assert names(inputs) == (["s1/e1/a.dcm", "s2/e2/b.dcm"], ["s3/e3/c.dcm"])
+    assert inputs.labels is not None
+    assert inputs.labels[["negative", "typical", BOXES]].to_dict("index") == {
+        "a": {"negative": 1, "typical": 0, BOXES: "[]"},
+        "b": {"negative": 0, "typical": 1, BOXES: "[[1.0, 2.0, 3.0, 4.0]]"},
+    }
+    assert names(found(siim / inside, test_set=False, task=COVID_CXR))[1] == []
+    assert found(siim / inside, unlabelled=True, task=COVID_CXR).labels is None
+
+
+@pytest.mark.parametrize("prefix", ["", "siim-covid19-detection/"])
+def test_siims_archive_is_the_same_inputs(siim: Path, tmp_path: Path, prefix: str) -> None:
+    packed(siim, tmp_path / "all.zip", prefix)
+    inputs, plain = found(tmp_path / "all.zip", task=COVID_CXR), found(siim, task=COVID_CXR)
+    train, test = names(plain)
+    assert names(inputs) == ([f"{prefix}train/{name}" for name in train], [f"{prefix}test/{name}" for name in test])
+    pd.testing.assert_frame_equal(inputs.labels, plain.labels)
+
+
+def test_siims_layout_without_one_of_its_tables_says_which(siim: Path, tmp_path: Path) -> None:
+    (siim / "train_image_level.csv").unlink()
+    packed(siim, tmp_path / "part.zip", "")
+    for dicom in (siim, tmp_path / "part.zip"):
+        with pytest.raises(ValueError, match=r"^data\.labels: expected train_image_level\.csv, the images"):
+            found(dicom, task=COVID_CXR)
+
+
+def test_a_folder_called_train_is_no_layout_by_itself(siim: Path) -> None:
+    for name in ("train_image_level.csv", "train_study_level.csv"):
+        (siim / name).unlink()
+    assert names(found(siim, unlabelled=True)) == (
+        ["sample_submission.csv", "test/s3/e3/c.dcm", "train/s1/e1/a.dcm", "train/s2/e2/b.dcm"],
+        [],
+    )
 
 
 def test_any_other_archive_is_all_its_files(kaggle: Path, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_headers_have_the_keywords_of_their_tags() -> None:
             "signed": [True, False],
             "intercept": [-1024.0, 0.0],
             "any": [0, 1],
+            "boxes": ["[]", "[[1.0, 2.0, 3.0, 4.0]]"],  # annotated, like labels
         }
     )
     expected = pd.DataFrame(

@@ -196,6 +196,8 @@ def test_identifiers_in_clear(node: Node) -> None:
         return found
 
     assert check().state is State.ok
+    change_index(node, lambda table: table.assign(boxes="[]"))
+    assert check().state is State.ok
     change_index(node, lambda table: table.assign(patient_name="Doe"))
     assert check().state is State.warning
     assert "patient_name" in check().found
