@@ -29,10 +29,19 @@ class Window(StrEnum):
 
 
 class Crop(StrEnum):
-    """Which part of a slice the network sees."""
+    """Which part of an image the network sees."""
 
     none = "none"  # all of it
     head = "head"  # a square around the head, the same for all slices of a series
+    lungs = "lungs"  # of a radiograph, a square around the lung field, which a rule finds that sees no annotation
+    boxes_leaky = (
+        "boxes_leaky"  # of a radiograph, a square around what readers marked; says the label, only to measure that
+    )
+
+    @property
+    def shows_truth(self) -> bool:
+        """Whether annotations decide what is seen, which no patient's film has: scores are too high."""
+        return self is Crop.boxes_leaky
 
 
 class Stage(StrEnum):

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from fl_rsna.choices import ModelName, Norm, Trainable, Window
+from fl_rsna.choices import Crop, ModelName, Norm, Trainable, Window
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.task import Rendering, named_task
 
 
 def check_model(config: Config) -> None:
     """Raises ValueError with the key's path."""
     model = config.model
     _check_network(model)
+    _check_crop(config)
     _check_start(model)
     starts_trained = model.pretrained or model.weights is not None
     if model.norm is Norm.frozen and not starts_trained:
@@ -42,6 +44,21 @@ def _check_network(model: ModelConfig) -> None:
     if model.name is not ModelName.timm and model.backbone is not None:
         raise ValueError(
             f"model.backbone: expected nothing with {model.name}, got {model.backbone}; say model=timm or leave it out"
+        )
+
+
+def _check_crop(config: Config) -> None:
+    """Refuse a crop around what images of the task's rendering do not show."""
+    task, crop = named_task(config.data.task), config.model.crop
+    fitting: tuple[Crop, ...]
+    match task.rendering:
+        case Rendering.hounsfield:
+            fitting, why = (Crop.none, Crop.head), "whose images are CT slices"
+        case Rendering.radiograph:
+            fitting, why = (Crop.none, Crop.lungs, Crop.boxes_leaky), "whose images are radiographs"
+    if crop not in fitting:
+        raise ValueError(
+            f"model.crop: expected {' or '.join(fitting)} for task {task.name}, {why}, got {crop}; choose one of them"
         )
 
 

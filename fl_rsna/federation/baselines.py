@@ -16,7 +16,7 @@ from fl_rsna.federation.roll_counts import by_own_counts
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.scoring import ask_sites
-from fl_rsna.federation.setting import Setting, announce, call_sites
+from fl_rsna.federation.setting import Setting, announce, call_sites, truth_shown
 from fl_rsna.runs import ALONE, RunFolder, is_finished
 
 
@@ -45,6 +45,7 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
         "status": "finished",
         "baseline": config.baseline.value,
         **{name: first[name] for name in kept},
+        **truth_shown(setting.told),
         "cohort": {"name": cohort.name, "sha256": cohort.sha256, "sites": len(setting.sites)},
         "wall_s": sum(score["wall_s"] for score in scores.values()),
         "alone": {

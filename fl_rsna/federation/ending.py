@@ -13,7 +13,7 @@ from fl_rsna.federation.recalibration import is_recalibrated, recalibrated
 from fl_rsna.federation.records import read_model, write_model
 from fl_rsna.federation.rollcall import summed_controls
 from fl_rsna.federation.scoring import score_at_sites
-from fl_rsna.federation.setting import Setting, prevalence_of
+from fl_rsna.federation.setting import Setting, prevalence_of, truth_shown
 from fl_rsna.federation.stack_progress import StackProgress
 from fl_rsna.federation.start import started_from
 from fl_rsna.federation.weighing import stage_summary, weighed, whole_network
@@ -90,6 +90,7 @@ def run_facts(setting: Setting, progress: Progress | StackProgress) -> dict[str,
         "engine": setting.config.engine.name.value,
         "cohort": {"name": setting.cohort.name, "sha256": setting.cohort.sha256, "sites": len(setting.sites)},
         "leaky": setting.cohort.facts.get("leaky", False),
+        **truth_shown(setting.told),
         "wall_s": progress.seconds,
         "bytes_down": progress.bytes_down,
         "bytes_up": progress.bytes_up,

@@ -27,6 +27,7 @@ from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_
 from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
+from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.dataset import SiteData, open_for, writable_cache
 from fl_rsna.learning.encoded import encode_site
 from fl_rsna.learning.flat import FlatModel, layout_sha256, parameter_positions, positions
@@ -110,7 +111,8 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         encoder=encoder,
     )
     announce(setting)
-    for text in () if encoder is None else warnings_of(encoder, parameters.size):
+    warnings = () if encoder is None else warnings_of(encoder, parameters.size)
+    for text in (*warnings, *([TRUTH_SHOWN] if told.model.crop.shows_truth else ())):
         run.event("warning", text=text)
     return setting
 
@@ -167,7 +169,14 @@ def announce(setting: Setting, rounds: int | None = None) -> None:
     known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
     unannotated = {site.name: sorted(site.unannotated) for site in setting.sites if site.unannotated}
     said = {"unannotated": unannotated} if unannotated else {}
-    setting.run.event("roll_call", sites=held, rounds=rounds or setting.config.rounds, **known, **said)
+    setting.run.event(
+        "roll_call", sites=held, rounds=rounds or setting.config.rounds, **known, **said, **truth_shown(setting.told)
+    )
+
+
+def truth_shown(told: Instructions) -> dict[str, bool]:
+    """The stamp of a run whose model was shown what the annotations decide; of any other nothing."""
+    return {"crops_from_truth": True} if told.model.crop.shows_truth else {}
 
 
 def check_enough(config: Config, names: list[str]) -> None:

@@ -58,6 +58,7 @@ def compared(runs: Runs) -> dict[str, Any]:
         "headline": label,
         "words": task_words(first.task),
         "unfinished": [name for name, run in runs.items() if not run.finished],
+        "crops_from_truth": [name for name, run in runs.items() if run.crops_from_truth],
         "table": asdict(runs_table(runs, found, settings)),
         "differences": asdict(table) if (table := differences_table(found, label)) else None,
         "unpaired": _unpaired(found, label),

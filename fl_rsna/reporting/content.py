@@ -75,7 +75,7 @@ def _stacking(run: RunRecord) -> dict[str, Any] | None:
 
 def _state(run: RunRecord) -> dict[str, Any]:
     last = None if run.rounds.empty else int(run.rounds["round"].max())
-    state = {"leaky": run.leaky, "last_round": last, "reason": None}
+    state = {"leaky": run.leaky, "crops_from_truth": run.crops_from_truth, "last_round": last, "reason": None}
     if run.summary is None:
         return {**state, "status": "unfinished"}
     return {**state, "status": run.summary["status"], "reason": run.summary.get("reason")}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.reporting import scores, site_scores, stack_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, said
 from fl_rsna.reporting.class_scores import class_tables
@@ -17,7 +18,7 @@ SECONDS_AN_HOUR = 3600
 
 def paper_tables(run: RunRecord) -> list[Table]:
     """What the run can fill, in a paper's order."""
-    tables = [cohort_table(run)] if run.cohort else []
+    tables = list[Table]()
     if run.test_site is not None and run.finished:
         by_level, titles = scores.levels(run.test_site), level_titles(run.task)
         tables += class_tables(run)
@@ -37,7 +38,9 @@ def paper_tables(run: RunRecord) -> list[Table]:
                 _titled(scores.points_table(cards, point), f"Operating point: {name}")
                 for point, name in scores.POINTS.items()
             ]
-    return [*tables, cost_table(run)]
+    if run.crops_from_truth:
+        tables = [_titled(table, f"{table.title}. NOT A RESULT: {TRUTH_SHOWN}") for table in tables]
+    return [*([cohort_table(run)] if run.cohort else []), *tables, cost_table(run)]
 
 
 def cohort_table(run: RunRecord) -> Table:

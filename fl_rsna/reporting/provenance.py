@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.choices import Crop
 from fl_rsna.reporting.cells import Table, columns
 from fl_rsna.reporting.tables import RunRecord
 
@@ -66,7 +67,10 @@ def _network(model: Mapping[str, Any]) -> str:
     slices = 1 + 2 * model.get("neighbours", 0)
     more = [f"{slices} slices at once"] if slices > 1 else []
     more += [f"{model['window']} window"] if model.get("window", "fixed") != "fixed" else []
-    more += [f"cropped to the {model['crop']}"] if model.get("crop", "none") != "none" else []
+    crop = Crop(model.get("crop", "none"))
+    more += (
+        [f"cropped to {'ground-truth boxes' if crop.shows_truth else f'the {crop}'}"] if crop is not Crop.none else []
+    )
     more += [f"mean of {model['tta']} views"] if model.get("tta", 1) > 1 else []
     return ", ".join([f"{model.get('backbone') or model['name']} at {model['image_size']} px", *more])
 

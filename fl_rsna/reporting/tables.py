@@ -39,6 +39,7 @@ class RunRecord:
     failures: list[dict[str, Any]]
     resumed: list[int]  # after which rounds a killed run went on
     leaky: bool  # one patient may be in two places, as was asked for by name
+    crops_from_truth: bool  # annotations decided what the model was shown, as was asked for by name
     noise: dict[str, dict[str, Any]]  # site -> what partition.noise made wrong there
     unannotated: dict[str, list[str]]  # site -> labels that it does not annotate
     labels: list[str]
@@ -105,6 +106,7 @@ def read_run(folder: Path) -> RunRecord:
         sites=_sites(folder / "sites.csv"),
         cohort=roll["sites"],
         leaky=roll.get("leaky", False),
+        crops_from_truth=roll.get("crops_from_truth", False),
         noise=roll.get("noise", {}),
         unannotated=roll.get("unannotated", {}),
         failures=list(failures.values()),

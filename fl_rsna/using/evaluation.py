@@ -14,6 +14,7 @@ from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.federation.shared_card import without_labels
 from fl_rsna.learning.blend import bounded
+from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.operating import OperatingPoints, calibrate
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.scorecard import scorecard
@@ -237,6 +238,7 @@ def seen_in_training(scored: Scored, trained: Trained) -> dict[str, int] | None:
 def warnings_of(scored: Scored, trained: Trained) -> list[str]:
     """What a reader of the numbers must know."""
     found = [trained.fallback] if trained.fallback else []
+    found += [TRUTH_SHOWN] if trained.saved.config.crop.shows_truth else []
     seen = seen_in_training(scored, trained)
     if seen is None:
         found.append("the run's cohort is not at hand: nobody checked whether the model was trained on these patients")

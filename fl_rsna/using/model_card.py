@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.imaging.windows import WINDOWS_HU
+from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.input_stage import LearnedWindow
 from fl_rsna.learning.onnx_file import slices_of
 from fl_rsna.learning.saved import SavedModel
@@ -48,6 +49,7 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         network=saved.config.backbone or saved.config.name.value,
         slices=slices_of(saved),
         windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in _windows(saved)),
+        truth_shown=TRUTH_SHOWN if saved.config.crop.shows_truth else "",
         hu=saved.image.value == "hu",
     )
 

@@ -26,8 +26,10 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site_state import recall
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.scoring import score_images
+from fl_rsna.reporting.report import write_report
 from fl_rsna.runs import start_run
 from fl_rsna.task import ICH
 from fl_rsna.using.evaluate_words import EvaluateConfig
@@ -153,6 +155,52 @@ def test_all_of_it_at_once_in_the_model_file(boxed: Cohort, tmp_path: Path, whol
 def test_one_process_more_changes_nothing(boxed: Cohort, tmp_path: Path, whole: Path) -> None:
     run(boxed, tmp_path / "again", tiny_config(**ALL), workers=1)
     assert sha256(tmp_path / "again") == sha256(whole)
+
+
+def test_a_run_that_was_shown_ground_truth_says_so_everywhere(tmp_path: Path, plain: Path) -> None:
+    """In its events, summary, report, paper and evaluations; another run does not, and unmarked images cannot be scored."""
+    prepared, config = tiny_prepared(tmp_path / "prepared", patients=14, slices=3), tiny_config(rounds=1)
+    cells = np.where(prepared.index["any"] == 1, "[[8, 8, 12, 12]]", "[]")
+    marked = replace(prepared, index=prepared.index.assign(rows=SIZE, columns=SIZE, boxes=cells))
+    sites = split_patients(
+        marked.index, ICH, kind=PartitionKind.iid, num_sites=2, alpha=1.0, test=0.2, validation=0.2, seed=0
+    )
+    cohort = write_cohort(tmp_path / "sites", marked, sites, ICH, partition_settings(config))
+    config.model.crop = Crop.boxes_leaky
+    summary = run(cohort, tmp_path / "leaky", config)
+    assert (summary["crops_from_truth"], summary["site_failures"]) == (True, 0)
+    found = {name: reported(folder) for name, folder in {"leaky": tmp_path / "leaky", "plain": plain}.items()}
+    assert {name: stamped["state"] for name, stamped in found.items()} == {"leaky": True, "plain": False}
+    for part, words in {
+        "events.jsonl": '"crops_from_truth": true', "warnings": TRUTH_SHOWN, "report.html": "This model was shown the answer.",
+        "about": "cropped to ground-truth boxes", "paper.md": f"Slices. NOT A RESULT: {TRUTH_SHOWN}", "paper.tex": "NOT A RESULT",
+    }.items():  # fmt: skip
+        assert words in found["leaky"][part], part
+        assert words not in found["plain"][part], part
+    assert "crops_from_truth" not in json.loads((plain / "summary.json").read_text())
+    asked = EvaluateConfig(
+        model=str(tmp_path / "leaky"), site=str(cohort.site_folder("test-site")), out=str(tmp_path / "out")
+    )
+    evaluate(asked, lambda what, done, total: None)
+    assert TRUTH_SHOWN in json.loads((tmp_path / "out" / "evaluation.json").read_text())["warnings"]
+    saved = trained_model(str(tmp_path / "leaky")).saved
+    with pytest.raises(ValueError, match=r"^model\.crop: expected the ground-truth column boxes"):
+        score_images(saved, prepared.folder / "images", prepared.index, CPU, lambda done, total: None)
+
+
+def reported(folder: Path) -> dict[str, Any]:
+    """What a run says of itself in its report and events."""
+    write_report(folder)
+    content = json.loads((folder / "report.json").read_text())
+    texts = {name: (folder / name).read_text() for name in ("report.html", "paper.md", "paper.tex", "events.jsonl")}
+    events = [json.loads(line) for line in texts["events.jsonl"].splitlines()]
+    warnings = " ".join(event["text"] for event in events if event["event"] == "warning")
+    return {
+        **texts,
+        "warnings": warnings,
+        "state": content["state"]["crops_from_truth"],
+        "about": content["provenance"]["about"],
+    }
 
 
 def test_killed_and_resumed_is_as_if_nothing_happened(boxed: Cohort, tmp_path: Path, whole: Path) -> None:

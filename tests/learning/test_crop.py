@@ -1,4 +1,4 @@
-"""The square around a series' head: the same for all of its slices, and never a guess."""
+"""The square around a series' head, a film's lungs or what readers marked: never a guess."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +74,67 @@ def test_each_series_has_its_own_and_no_crop_is_whole() -> None:
 def test_an_index_without_boxes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^model\.crop: expected the heads' boxes"):
         squares(pd.DataFrame({"patient_id": ["p"], "series_id": ["s"]}), Crop.head)
+    with pytest.raises(ValueError, match=r"^model\.crop: expected the lungs' boxes in index\.csv, got no crop_top"):
+        squares(pd.DataFrame({"rows": [8], "columns": [8]}), Crop.lungs)
+    with pytest.raises(
+        ValueError, match=r"^model\.crop: expected the ground-truth column boxes .*; say model\.crop=lungs"
+    ):
+        squares(boxed([(20, 20, 60, 60)]), Crop.boxes_leaky)
+
+
+def test_lungs_are_cut_like_heads_but_each_film_has_its_own() -> None:
+    """Two films of one series; no share of brain is needed, for there is none to see."""
+    films = boxed([(20, 30, 60, 50), (30, 30, 90, 90)]).drop(columns="brain_share")
+    first, second = squares(films, Crop.lungs)
+    assert (first.top, first.left, first.side) == pytest.approx((0.192, 0.192, 0.416))
+    assert second.side == pytest.approx(0.624)
+    one, other = (boxed([box]) for box in ((20.0, 30.0, 60.0, 50.0), (30.0, 30.0, 90.0, 90.0)))
+    assert [first, second] == squares(one, Crop.head) + squares(other, Crop.head)
+
+
+def test_a_film_without_lungs_keeps_the_whole_image() -> None:
+    boxes = [(0.0, 0.0, 100.0, 100.0), (40.0, 40.0, 50.0, 50.0), (float("nan"),) * 4, (20.0, 20.0, 60.0, 60.0)]
+    found = squares(boxed(boxes, brain_share=[0.3] * 4), Crop.lungs)
+    assert found[:3] == [WHOLE] * 3
+    assert found[3].side == pytest.approx(0.416)
+
+
+def marked(*cells: str, rows: int = 100, columns: int = 100) -> pd.DataFrame:
+    """One film a cell of the column `boxes`; of an index that has no box of the lungs."""
+    ids = [f"film-{number}" for number in range(len(cells))]
+    return pd.DataFrame({"image_id": ids, "boxes": cells, "rows": rows, "columns": columns})
+
+
+def test_ground_truth_boxes_decide_the_leaky_crop() -> None:
+    """Boxes at x 30 to 50, y 20 to 40 and x 40 to 50, y 30 to 60: 40 high, 41.6 with margins, around (40, 40)."""
+    found = squares(marked("[[30, 20, 20, 20], [40, 30, 10, 30]]", "[]", "[[10, 10, 5, 5]]"), Crop.boxes_leaky)
+    assert (found[0].top, found[0].left, found[0].side) == pytest.approx((0.192, 0.192, 0.416))
+    assert found[1] == WHOLE  # that there is nothing to cut out says what the label is
+    assert (found[2].top, found[2].left, found[2].side) == pytest.approx((0.099, 0.099, 0.052))
+
+
+def test_a_ground_truth_box_is_cut_at_the_edge_and_padded_like_the_image() -> None:
+    """Of 50 rows, which lie 25 rows down in the stored image; 10 columns lie left of it, 20 rows below it."""
+    [found] = squares(marked("[[-10, 10, 50, 60]]", rows=50), Crop.boxes_leaky)
+    assert (found.top, found.left, found.side) == pytest.approx((0.342, 0, 0.416))
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ("[[100, 10, 5, 5]]", "a box that reaches into the image of 100 x 100 pixels"),
+        ("[[10, 10, 0, 5]]", "a width and a height above 0"),
+        ("10 10 5 5", "a JSON list"),
+        (float("nan"), "a JSON list"),
+    ],
+)
+def test_a_ground_truth_box_that_cannot_be_is_refused_with_its_film(cell: str, why: str) -> None:
+    with pytest.raises(ValueError, match=rf"^model\.crop: expected {why}.* for image film-1 in the column boxes"):
+        squares(marked("[]", cell), Crop.boxes_leaky)
+
+
+def test_only_one_crop_shows_the_truth() -> None:
+    assert [crop for crop in Crop if crop.shows_truth] == [Crop.boxes_leaky]
 
 
 def test_cut_and_laid_back() -> None:
@@ -94,6 +155,28 @@ def test_a_cut_holds_its_square_and_lies_inside(size: int) -> None:
         assert top + side <= size
         assert top + side >= (share + 0.5) * size - 1e-3
         assert side < size / 2 + 3
+
+
+def test_a_site_without_ground_truth_is_refused_and_one_with_it_is_packed(tmp_path: Path) -> None:
+    """index.csv keeps the column, and a box of [8, 24) in both ways is the same square for every crop."""
+    prepared = tiny_prepared(tmp_path / "prepared", patients=8)
+    write_own_site(tmp_path / "own", prepared, ICH, "unmarked", validation=0.25, seed=0)
+    with pytest.raises(ValueError, match=r"^model\.crop: expected the ground-truth column boxes"):
+        open_site(tmp_path / "own" / "unmarked", image_size=16, crop=Crop.boxes_leaky)
+    box = {"crop_top": 8, "crop_left": 8, "crop_bottom": 24, "crop_right": 24, "rows": SIZE, "columns": SIZE}
+    cells = ["[[8, 8, 16, 16]]", *["[]"] * (len(prepared.index) - 1)]
+    index = prepared.index.assign(**box, boxes=cells)
+    write_own_site(tmp_path / "own", replace(prepared, index=index), ICH, "here", validation=0.25, seed=0)
+    folder = tmp_path / "own" / "here"
+    plain, lungs, leaky = (
+        open_site(folder, image_size=16, crop=crop) for crop in (Crop.none, Crop.lungs, Crop.boxes_leaky)
+    )
+    assert len(list((folder / "packed").iterdir())) == 3
+    is_marked = leaky.index["image_id"] == prepared.index["image_id"][0]
+    assert is_marked.sum() == 1
+    assert (np.asarray(leaky.images)[is_marked] == np.asarray(lungs.images)[is_marked]).all()
+    assert (np.asarray(leaky.images)[~is_marked] == np.asarray(plain.images)[~is_marked]).all()
+    assert (np.asarray(lungs.images) != np.asarray(plain.images)).any(axis=(1, 2)).all()
 
 
 def test_a_pack_of_heads_lies_beside_the_plain_one(tmp_path: Path) -> None:

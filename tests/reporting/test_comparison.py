@@ -154,3 +154,12 @@ def test_a_setting_of_words_has_no_line() -> None:
     [plot] = curves_over(settings, {"AUROC": [0.6, None]}, ["a", "b"])
     assert {trace["mode"] for trace in plot.data} == {"markers"}
     assert plot.layout["xaxis"]["type"] == "category"
+
+
+def test_runs_that_were_shown_ground_truth_are_named(tmp_path: Path) -> None:
+    folders = [made_run(tmp_path / "a"), made_run(tmp_path / "b")]
+    events = tmp_path / "b" / "events.jsonl"
+    events.write_text(events.read_text().replace('"leaky": false', '"leaky": false, "crops_from_truth": true'))
+    assert "<b>Not results:</b> b." in write_comparison(folders, tmp_path / "both.html").read_text()
+    others = [folders[0], made_run(tmp_path / "c")]
+    assert "Not results" not in write_comparison(others, tmp_path / "others.html").read_text()

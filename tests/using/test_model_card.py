@@ -6,6 +6,7 @@ from pathlib import Path
 from saved_runs import SETTINGS, write_tiny_run
 
 from fl_rsna.choices import Crop, Window
+from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.task import ICH
 from fl_rsna.using.model_card import model_card
 from fl_rsna.using.trained import trained_model
@@ -86,3 +87,14 @@ def test_what_it_sees_is_in_its_card(tmp_path: Path) -> None:
     plain = model_card(trained_model(str(write_tiny_run(tmp_path / "plain"))), CHECK)
     assert "```python" in plain
     assert not any(f"| {word} |" in plain for word in ("neighbours", "crop", "views"))
+    assert TRUTH_SHOWN not in card + plain
+
+
+def test_a_model_that_was_shown_ground_truth_has_it_in_its_card(tmp_path: Path) -> None:
+    card = model_card(trained_model(str(write_tiny_run(tmp_path / "run", crop=Crop.boxes_leaky))), CHECK)
+    assert f"**Not for any film:** {TRUTH_SHOWN}." in card
+    assert "| crop | a square around ground-truth boxes" in card
+    assert "```python" not in card
+    lungs = model_card(trained_model(str(write_tiny_run(tmp_path / "lungs", crop=Crop.lungs))), CHECK)
+    assert "| crop | a square around the lung field" in lungs
+    assert TRUTH_SHOWN not in lungs
