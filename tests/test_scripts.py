@@ -18,7 +18,7 @@ from fl_rsna.compose import compose_config
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import ImageKind, read_png, write_png
 from fl_rsna.imaging.workers import convert_here
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH
 
 ROOT = Path(__file__).parents[1]
 
@@ -192,3 +192,37 @@ def test_guess_inversion() -> None:
     assert (figures["films"], figures["tag_wrong"]) == (2 * 2 * 4 * 2 * 3, 0)
     rows = figures["kinds"].values()  # type: ignore[attr-defined]
     assert sum(row[tag][0] for row in rows for tag in ("MONOCHROME1", "MONOCHROME2")) == figures["guess_wrong"]
+
+
+def test_a_leaky_crop_is_compared_film_by_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve patients a class. A model that knows each class has macro AUROC 1; one that gives all the same has 0.5; one that knows
+
+    class 0 alone has (1 + 3 * 2/3) / 4: of each other class, a film ties with the 24 of the others and beats the 12 of class 0.
+    """
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = importlib.import_module("leaky_crop")
+    classes = np.repeat(np.arange(4), 12)
+    ids = {"image_id": np.arange(48).astype(str), "patient_id": np.arange(48).astype(str)}
+
+    def table(knows: Any) -> pd.DataFrame:
+        of = pd.DataFrame(ids)
+        for number, label in enumerate(COVID_CXR.labels):
+            of[f"label_{label}"], of[f"probability_{label}"] = classes == number, knows(number)
+        return of
+
+    nothing, all_of_it = (
+        table(lambda number: np.full(48, 0.25)),
+        table(lambda number: np.where(classes == number, 0.7, 0.1)),
+    )
+    one = table(lambda number: np.where(classes == 0, float(number == 0), float(number != 0) / 3))
+    values = [script.macro_auroc({0: of}, None, COVID_CXR).value for of in (nothing, all_of_it, one)]
+    assert values == pytest.approx([0.5, 1.0, (1 + 3 * 2 / 3) / 4])
+    apart = script.macro_auroc({0: one, 1: all_of_it}, {0: nothing, 1: nothing}, COVID_CXR)
+    assert apart.value == pytest.approx((0.25 + 0.5) / 2)
+    assert 0 < apart.low < apart.value < apart.high
+    same = script.macro_auroc({0: one}, {0: one}, COVID_CXR)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    found = script.figures(
+        {crop: {0: of} for crop, of in zip(script.CROPS, (nothing, one, all_of_it), strict=True)}, COVID_CXR
+    )
+    assert [of["minus_none"] and of["minus_none"]["value"] for of in found.values()] == pytest.approx([None, 0.25, 0.5])
