@@ -45,6 +45,8 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # RSNA'
 warnings.filterwarnings("ignore", module=r"pydicom\.")  # a file gives a slice or a named row, not lines on the screen
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
+Grey = Stored | NDArray[np.uint8]
+
 PIXELS, META_LENGTH = 0x7FE00010, 0x00020000
 PIXELS_TAG, END_OF_ITEM = b"\xe0\x7f\x10\x00", b"\xfe\xff\x0d\xe0"  # little endian
 DEFLATED = str(DeflatedExplicitVRLittleEndian)
@@ -104,20 +106,34 @@ def _read(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read]
         raise Rejected(Reason.bad_header, "", _named(error)) from None
 
 
-def write_slice(path: Path, stored: Stored, tags: Mapping[str, object], *, sop_class: str = CTImageStorage) -> None:
-    """Write `stored` [rows, columns] as explicit VR little endian; `tags` by DICOM keyword. Same input, same bytes."""
+def write_slice(path: Path, stored: Grey, tags: Mapping[str, object], *, sop_class: str = CTImageStorage) -> None:
+    """Write `stored` [rows, columns] as explicit VR little endian; `tags` by DICOM keyword.
+
+    A sequence is a list of mappings. Same input, same bytes.
+    """
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = UID(sop_class)
     ds.file_meta.MediaStorageSOPInstanceUID = UID("2.25.1")  # RSNA's ids are no UIDs; the data set holds the real one
     for keyword, value in tags.items():
-        vr = pydicom.datadict.dictionary_VR(keyword)
-        ds.add(pydicom.DataElement(keyword, vr, value, validation_mode=pydicom.config.IGNORE))
+        ds.add(_element(keyword, value))
     ds.Rows, ds.Columns = stored.shape
     ds.PixelData = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<")).tobytes()
-    ds["PixelData"].VR = "OW"
+    ds["PixelData"].VR = "OB" if stored.dtype.itemsize == 1 else "OW"
     ds.save_as(path, enforce_file_format=True)
+
+
+def _element(keyword: str, value: Any) -> pydicom.DataElement:
+    """A data element by keyword; the value of a sequence is a list of such mappings."""
+    vr = pydicom.datadict.dictionary_VR(keyword)
+    if vr == "SQ":
+        items = [Dataset() for _ in value]
+        for item, content in zip(items, value, strict=True):
+            for name, held in content.items():
+                item.add(_element(name, held))
+        value = items
+    return pydicom.DataElement(keyword, vr, value, validation_mode=pydicom.config.IGNORE)
 
 
 def _one_way_or_other(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
