@@ -13,10 +13,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from fl_rsna.imaging.dicom import write_slice
 from fl_rsna.imaging.phantom_bleeds import SUBTYPES
+from fl_rsna.imaging.phantom_names import scrambled
 from fl_rsna.imaging.phantom_render import Patient, Purpose, generator, render_patient
 from fl_rsna.imaging.phantom_scanner import Scan, to_stored
 from fl_rsna.imaging.phantom_vendors import WRAPPED
@@ -169,14 +169,8 @@ def slice_id(seed: int, patient: int, index: int, study: int = 0) -> str:
 
 
 def _identifier(kind: str, seed: int, number: int) -> str:
-    """`ID_` and hexadecimal digits: a seeded one-to-one scramble, so ids never collide and never sort by anatomy."""
-    bits = ID_BITS[kind]
-    keys = np.random.default_rng([seed, Purpose.names, bits, len(kind)]).integers(0, 1 << bits, size=(3, 2))
-    value = number
-    for factor, offset in keys.tolist():
-        value = (value * (factor | 1) + offset) % (1 << bits)
-        value ^= value >> (bits // 2)
-    return f"ID_{value:0{bits // 4}x}"
+    """`ID_` and hexadecimal digits, which never collide and never sort by anatomy."""
+    return f"ID_{scrambled(seed, number, bits=ID_BITS[kind], kind=len(kind))}"
 
 
 def _truncate(images: Path, rows: Iterable[_Row]) -> None:

@@ -29,6 +29,10 @@ class Purpose(IntEnum):
     noise = 4
     names = 5
     quirks = 6
+    findings = 7
+    film = 8
+    classes = 9
+    counts = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
