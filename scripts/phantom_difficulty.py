@@ -1,8 +1,10 @@
 """How far slice position or mean brightness alone get on the phantom, and how fast it is made.
 
     python scripts/phantom_difficulty.py --patients 200 --size 128
+    python scripts/phantom_difficulty.py --patients 400 --chest
 
-Prints a table and, as the last line, one JSON object. Patients are split in two halves; what is learned (the
+`--chest` asks the same of the chest films: what brightness, vendor and whatever else a header or a picture's form tells
+say of each class, one against the rest. Prints a table and, as the last line, one JSON object. Patients are split in two halves; what is learned (the
 prevalence at each relative position, the direction of a brightness) is learned on one and scored on the other.
 Intervals come from resampling patients.
 """
@@ -19,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.imaging.phantom import Quirks, render_patient, write_cohort
+from fl_rsna.imaging.phantom_chest import render_film, studies_of, write_chest_cohort
+from fl_rsna.imaging.phantom_chest_vendors import VENDORS
+from fl_rsna.task import COVID_CXR
 
 Floats = NDArray[np.float64]
 POSITION_BINS = 12
@@ -41,8 +46,12 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=20, help="slices a series")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--speed-patients", type=int, default=10, help="patients written at 256 pixels for the speed")
+    parser.add_argument("--chest", action="store_true", help="chest films instead of head CT")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    if options.chest:
+        report_films(options.patients, options.seed, options.size, options.speed_patients)
+        return
     slices = gather(options.patients, options.seed, options.size, options.slices)
     figures = {name: score(name, slices, options.patients, options.seed) for name in slices.features}
     print(f"{'feature alone':<22}{'AUROC of any':>14}{'95% interval':>18}{'positives':>11}{'slices':>8}")
@@ -53,6 +62,62 @@ def main() -> None:
     print(f"written at 256 px: {speed:.1f} slices a second and core")
     result = {"patients": options.patients, "prevalence": float(slices.positive.mean()), **figures}
     print(json.dumps({**result, "slices_per_second_256": speed}))
+
+
+def report_films(patients: int, seed: int, size: int, speed_patients: int) -> None:
+    """Print how far each feature alone gets on each class of chest film."""
+    features, classes = gather_films(patients, seed, size)
+    owner, figures = np.arange(patients), {}
+    print(f"{'feature alone':<22}{'class':<16}{'AUROC':>8}{'95% interval':>18}{'positives':>11}{'films':>8}")
+    for name, values in features.items():
+        for place, label in enumerate(COVID_CXR.labels):
+            films = Slices(positive=classes == place, patient=owner, features={name: values})
+            figure = figures[f"{name} {label}"] = score(name, films, patients, seed)
+            interval = f"{figure['low']:.3f} .. {figure['high']:.3f}"
+            print(
+                f"{name:<22}{label:<16}{figure['value']:>8.3f}{interval:>18}{figure['positives']:>11}{figure['slices']:>8}"
+            )
+    speed = films_per_second(speed_patients, seed)
+    print(f"written at 256 px: {speed:.1f} films a second and core")
+    shares = {label: float((classes == place).mean()) for place, label in enumerate(COVID_CXR.labels)}
+    print(json.dumps({"patients": patients, "shares": shares, **figures, "films_per_second_256": speed}))
+
+
+def gather_films(patients: int, seed: int, size: int) -> tuple[dict[str, Floats], NDArray[np.int64]]:
+    """The first film of every patient: features that should say nothing of the class, and the class."""
+    rows: list[tuple[float, ...]] = []
+    classes = []
+    for number in range(patients):
+        film = render_film(seed, number, size=size)
+        names = [vendor.name for vendor in VENDORS]
+        high, wide = film.picture.shape
+        counts = studies_of(seed, number)
+        rows.append(
+            (
+                float(film.picture.mean()),
+                float(film.picture.std()),
+                names.index(film.vendor.name),
+                film.vendor.bits,
+                film.vendor.inverted,
+                film.view == "AP",
+                wide / high,
+                sum(counts),
+            )
+        )
+        classes.append(int(film.appearance))
+    table = np.array(rows, dtype=np.float64).T
+    titles = ("mean_grey", "deviation", "vendor", "bits", "monochrome1", "view", "aspect", "images")
+    return dict(zip(titles, table, strict=True)), np.array(classes)
+
+
+def films_per_second(patients: int, seed: int) -> float:
+    """Chest films made and written at 256 pixels a second of one core's time."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_chest_cohort(Path(folder) / "warm", patients=1, seed=seed, size=64)
+        start = time.process_time()
+        write_chest_cohort(Path(folder) / "timed", patients=patients, seed=seed)
+        seconds = time.process_time() - start
+        return len(list((Path(folder) / "timed").rglob("*.dcm"))) / seconds
 
 
 def gather(patients: int, seed: int, size: int, slices: int) -> Slices:
