@@ -180,7 +180,9 @@ class LabelWeights(StrEnum):
     """How much each label counts in the training loss."""
 
     task = "task"  # as in the task's metric: of RSNA's labels, any counts twice
-    prevalence = "prevalence"  # that, times 1 over the root of its share of positive slices over all sites
+    prevalence = (
+        "prevalence"  # that, times 1 over the root of its share over all sites; classes get it back in their logits
+    )
 
 
 class Schedule(StrEnum):

@@ -34,17 +34,15 @@ from fl_rsna.choices import (
 from fl_rsna.cohort.partitioners import Group, PartitionKind
 from fl_rsna.cohort.s0 import Layout
 from fl_rsna.imaging.store import ImageKind
-from fl_rsna.task import TaskName
-
-DEMO = "demo"  # the data that is made when none is given
+from fl_rsna.task import ICH, TaskName
 
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    name: str = DEMO  # folder under paths.prepared
+    name: str = ICH.demo  # folder under paths.prepared; the task's `demo` is drawn when none is given
     dicom: str | None = None  # folder searched recursively, Kaggle's zip, or a CSV or Parquet list with a column `path`
     labels: str | None = None  # CSV, Kaggle's long form, wide or SIIM's two; default: those beside or inside data.dicom
-    task: TaskName = TaskName.ich
+    task: TaskName = TaskName.ich  # chosen by task=, with what suits it; fl_rsna/task.py
     size: int = 256  # pixels a side of the stored PNG
     image: ImageKind = ImageKind.hu
     hash_ids: bool = True  # patient, study and series ids leave prepare as salted hashes
@@ -65,10 +63,10 @@ class PrepareConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DemoConfig:
-    """The synthetic cohort that stands in when data.name=demo was never prepared."""
+    """The synthetic cohort that stands in when the task's demo was never prepared."""
 
     patients: int = 100
-    slices_per_series: int = 20
+    slices_per_series: int = 20  # of CT; a radiograph is one image
     size: int = 256  # pixels a side of the synthetic DICOM
     seed: int = 2019
 
@@ -109,6 +107,7 @@ class ModelConfig:
     kept_negatives: float = (
         1.0  # share that was drawn of slices without the union label; set by the run, never by words
     )
+    class_weights: list[float] = field(default_factory=list)  # of classes in the loss, given back; set by the run alone
     backbone: str | None = None  # with name=timm: one of timm.list_models()
     weights: str | None = (
         None  # file of a state dict to start from: .safetensors, .pth or .pt; only the server reads it
@@ -124,7 +123,7 @@ class TrainConfig:
     trainable: Trainable = Trainable.all
     local_epochs: int = 1
     local_steps: int | None = None  # exactly so many instead of epochs
-    batch_size: int = 16
+    batch_size: Any = 16  # or auto: the largest that fits, checkup/batch.py
     optimizer: Optimizer = Optimizer.adamw
     momentum: float = 0.0  # sgd
     learning_rate: float = 2e-3
@@ -141,6 +140,7 @@ class TrainConfig:
     mixup: float = 0.0  # alpha of the beta distribution that images and labels are mixed by; 0 is off
     mixup_share: float = 0.4  # of batches, if any is mixed
     smooth_z: int = 1  # labels are means over so many neighbouring slices of a series, an odd number
+    label_smoothing: float = 0.0  # share of a label that is spread evenly over what else it might be
     soft_between: float = 0.0  # label of a negative slice between a series' first and last positive one
     loss: Loss = Loss.bce
     focal_gamma: float = 2.0

@@ -8,7 +8,13 @@ from fl_rsna.cohort.partitioners import Group, PartitionKind
 from fl_rsna.cohort.s0 import Layout
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.cohort_name import FILES, cohort_name, partition_settings
-from fl_rsna.config import DEMO, Config, PartitionConfig
+from fl_rsna.config import Config, PartitionConfig
+from fl_rsna.task import named_task
+
+
+def is_demo(config: Config) -> bool:
+    """The data are those that are drawn when none are given."""
+    return config.data.name == named_task(config.data.task).demo
 
 
 def adopt_cohort(config: Config) -> None:
@@ -18,7 +24,7 @@ def adopt_cohort(config: Config) -> None:
     ValueError when there are several to choose from.
     """
     named, sites = config.partition.name, Path(config.paths.sites)
-    if named is None and (config.data.name == DEMO or (sites / cohort_name(config)).exists()):
+    if named is None and (is_demo(config) or (sites / cohort_name(config)).exists()):
         return
     paths = [path.parent for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
     found = [read_cohort(path) for path in paths if path.suffix != ".part"]

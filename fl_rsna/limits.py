@@ -11,6 +11,7 @@ from fl_rsna.cohort.noise import check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
 from fl_rsna.model_limits import check_model
+from fl_rsna.rendering_limits import check_rendering
 from fl_rsna.stage_limits import check_stage
 from fl_rsna.task import LabelKind, named_task
 
@@ -41,13 +42,14 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("more than 0", lambda value: value > 0, ("strategy.max_update", "network.down_mbit", "network.up_mbit")),
     ("more than 0, or null", lambda value: value > 0, ("faults.deadline_s",)),
     ("0 to less than 1", lambda value: 0 <= value < 1, ("train.momentum", "strategy.server_momentum", "strategy.beta_1", "strategy.beta_2")),
-    ("0 to less than 1", lambda value: 0 <= value < 1, ("strategy.ema_decay", "train.cutout", "train.hu_noise", "train.soft_between")),
+    ("0 to less than 1", lambda value: 0 <= value < 1, ("strategy.ema_decay", "train.cutout", "train.hu_noise")),
+    ("0 to less than 1", lambda value: 0 <= value < 1, ("train.soft_between", "train.label_smoothing")),
     ("more than 0, up to 1", lambda value: 0 < value <= 1, ("train.mixup_share",)),
     ("more than 0, up to 1e6", lambda value: 0 < value <= 1e6, ("train.negatives",)),
     ("an odd number, 1 or more", lambda value: value % 2 == 1, ("train.smooth_z",)),
     ("0 to less than 0.5", lambda value: 0 <= value < 0.5, ("strategy.trim",)),
     ("0 to 1", lambda value: 0 <= value <= 1, ("faults.dropout", "faults.stragglers")),
-    ("2 or more", lambda value: value >= 2, ("train.batch_size",)),
+    ("2 or more, or auto", lambda value: value >= 2, ("train.batch_size",)),
     ("1 or more", lambda value: value >= 1, ("sequence.layers", "sequence.local_epochs", "sequence.batch_size", "sequence.copies")),
     ("1 or more, or null", lambda value: value >= 1, ("sequence.rounds",)),
     ("a multiple of 8 from 8 to 1024", lambda value: value % 8 == 0 and 8 <= value <= 1024, ("sequence.width",)),
@@ -73,7 +75,7 @@ def check(config: Config) -> None:
     for expected, rule, keys in RANGES:
         for key in keys:
             value = _value(config, key)
-            if value is None and expected.endswith("or null"):
+            if expected.endswith(f", or {'null' if value is None else value}"):
                 continue
             if key == "partition.test" and isinstance(value, str | list):
                 _check_test(value)
@@ -94,6 +96,7 @@ def check(config: Config) -> None:
     _check_stacking(config)
     _check_contradictions(config)
     _check_labels_learned(config)
+    check_rendering(config)
     check_stage(config)
 
 
@@ -231,6 +234,11 @@ def _check_labels_learned(config: Config) -> None:
     lacks = config.data.unannotated or any("unannotated" in said for said in config.partition.noise.values())
     if lacks and task.kind is LabelKind.multi_class:
         raise ValueError(f"data.unannotated: expected nothing for task {task.name}, whose classes exclude each other")
+    if config.model.class_weights:
+        raise ValueError(
+            f"model.class_weights: expected nothing, for the run sets them, got {config.model.class_weights}; "
+            "say train.label_weights=prevalence"
+        )
     if config.model.kept_negatives != 1:
         raise ValueError(
             f"model.kept_negatives: expected nothing, for the run sets it, got {config.model.kept_negatives:g}; "
@@ -238,12 +246,10 @@ def _check_labels_learned(config: Config) -> None:
         )
     if train.sampling is Sampling.under and task.union is None:
         raise ValueError(f"train.sampling: expected all or weighted for task {task.name}, which has no union label")
-    if task.kind is LabelKind.multi_class:
-        for key in ("soft_between", "label_weights"):
-            if getattr(train, key) != getattr(plain, key):
-                raise ValueError(
-                    f"train.{key}: expected {getattr(plain, key)} for classes, which exclude each other, got {getattr(train, key)}"
-                )
+    if task.kind is LabelKind.multi_class and train.soft_between != plain.soft_between:
+        raise ValueError(
+            f"train.soft_between: expected {plain.soft_between} for classes, which exclude each other, got {train.soft_between}"
+        )
     if (
         config.strategy.name is StrategyName.fedavg_logit_adjusted
         and train.sampling is Sampling.weighted

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.checkup.batch import settle_batch
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import partition_asked
@@ -34,10 +35,11 @@ def simulate(config: Config) -> dict[str, Any]:
     settle_process()
     if not partition_asked(config):
         adopt_cohort(config)
+    folder = Path(config.paths.runs) / (config.run.name or default_run_name())
+    settle_batch(config, folder)
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
         check_predict(config, cohort.image)
-        folder = Path(config.paths.runs) / (config.run.name or default_run_name())
         display.run = folder
         if config.baseline is Baseline.gap:
             return _say_gap(folder, run_gap(config, cohort, folder, (display.event,)), cohort)
@@ -118,19 +120,16 @@ def say_result(folder: Path, report: Path) -> dict[str, Any]:
         console.print(
             f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True, markup=False
         )
-    for control, by_label in scores["controls"].items():
-        console.print(
-            f"{control} alone, {run.headline}: {interval(by_label[run.headline]['auroc'])}",
-            soft_wrap=True,
-            markup=False,
-        )
+    controls = {name: interval(by_label[run.headline]["auroc"]) for name, by_label in scores["controls"].items()}
+    for control, area in controls.items():
+        console.print(f"{control} alone, {run.headline}: {area}", soft_wrap=True, markup=False)
     for line in [*stage_lines(run.summary, run.headline), *stack_lines(run.summary, run.headline)]:
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"report: {report}", soft_wrap=True, markup=False)
     return {
         "run": str(folder),
         f"test {area_name(run.quoted)} [95%]": interval(area_of(scores, run.quoted)),
-        "position alone": interval(scores["controls"]["position"][run.headline]["auroc"]),
+        **{f"{control} alone": area for control, area in list(controls.items())[:1]},
         "log loss": f"{scores['log_loss']:.3f}",
         "seconds": f"{run.summary['wall_s']:.0f}",
         "model_sha256": run.summary["model_sha256"][:12],

@@ -19,11 +19,12 @@ from fl_rsna.cohort.s0 import Layout, read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import TEST_SITE, split_patients
 from fl_rsna.cohort_name import cohort_name, partition_settings
-from fl_rsna.config import DEMO, Config, PartitionConfig
-from fl_rsna.existing import existing_cohort
+from fl_rsna.config import Config, PartitionConfig
+from fl_rsna.existing import existing_cohort, is_demo
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
+from fl_rsna.imaging.phantom_chest import write_chest_cohort
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
-from fl_rsna.task import Task, annotated_part, named_task
+from fl_rsna.task import Rendering, Task, annotated_part, named_task
 
 TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
 
@@ -70,7 +71,7 @@ def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
 
 
 def _converter(config: Config) -> Converter:
-    if config.data.name == DEMO:
+    if is_demo(config):
         return convert_here  # our own files, and few: starting processes would take longer
     match config.prepare.engine:
         case PrepareEngine.local:
@@ -80,27 +81,39 @@ def _converter(config: Config) -> Converter:
 
 
 def demo_step(config: Config, on_progress: Progress) -> Prepared:
-    """Synthetic head CT written as DICOM, prepared like any other; the DICOM is deleted afterwards."""
+    """Synthetic patients written as DICOM, prepared like any other; the DICOM is deleted afterwards."""
     demo, prepared = config.demo, Path(config.paths.prepared)
     dicom = prepared / f"{config.data.name}.dicom"
     shutil.rmtree(dicom, ignore_errors=True)
     try:
-        write_phantoms(
-            dicom,
-            patients=demo.patients,
-            seed=demo.seed,
-            size=demo.size,
-            slices_per_series=demo.slices_per_series,
-            workers=config.prepare.workers or 2,
-            on_progress=lambda done: on_progress("drawing synthetic patients", done, demo.patients),
-        )
+        _draw(config, dicom, lambda done: on_progress("drawing synthetic patients", done, demo.patients))
         drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
-        drawn.data.dicom, drawn.data.labels = str(dicom / "stage_2_train"), str(dicom / "stage_2_train.csv")
+        drawn.data.dicom = str(dicom)  # in the layout of the competition, whose tables are found
         (made,) = prepare_step(drawn, on_progress)
         (made.folder / "demo.json").write_text(json.dumps(asdict(demo)) + "\n")
         return made
     finally:
         shutil.rmtree(dicom, ignore_errors=True)
+
+
+def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> None:
+    """The task's synthetic cohort, as DICOM with its label tables."""
+    demo, workers = config.demo, config.prepare.workers or 2
+    match named_task(config.data.task).rendering:
+        case Rendering.hounsfield:
+            write_phantoms(
+                dicom,
+                patients=demo.patients,
+                seed=demo.seed,
+                size=demo.size,
+                slices_per_series=demo.slices_per_series,
+                workers=workers,
+                on_progress=on_patient,
+            )
+        case Rendering.radiograph:
+            write_chest_cohort(
+                dicom, patients=demo.patients, seed=demo.seed, size=demo.size, workers=workers, on_progress=on_patient
+            )
 
 
 def _check_demo(config: Config, folder: Path) -> None:
@@ -186,7 +199,7 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
         check_named(config)
         for _ in prepare_step(config, on_progress):
             pass
-    if config.data.name == DEMO:
+    if is_demo(config):
         _check_demo(config, prepared) if prepared.exists() else demo_step(config, on_progress)
     folder = Path(config.paths.sites) / cohort_name(config)
     if prepared.exists() or not folder.exists():
@@ -201,8 +214,10 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
 
 def check_named(config: Config) -> None:
     """Refuse the user's own data under the name of the synthetic cohort."""
-    if config.data.dicom is not None and config.data.name == DEMO:
-        raise ValueError(f"data.name: expected a name for your data, got {DEMO}, which stands for the synthetic cohort")
+    if config.data.dicom is not None and is_demo(config):
+        raise ValueError(
+            f"data.name: expected a name for your data, got {config.data.name}, which stands for the synthetic cohort"
+        )
 
 
 def _check_labelled(prepared: Prepared, task: Task) -> None:

@@ -34,7 +34,8 @@ class Task:
     tables of the field name them. `union` names the label that must equal the OR of all others, or is None. `headline` is
     the label whose AUROC is quoted first. `modalities` are the values of DICOM's Modality that it takes. `group_key` is the
     index column that no two splits may share, `exam_key` the one whose images are judged together. `demo` is what the
-    synthetic cohort is called that stands in for data. `picture` and `exam` are what one image and one exam are called.
+    synthetic cohort is called that stands in for data. `picture` and `exam` are what one image and one exam are called, `finding`
+    what is looked for and `body` where.
     """
 
     name: str
@@ -51,6 +52,8 @@ class Task:
     demo: str
     picture: str
     exam: str
+    finding: str
+    body: str
 
     def __post_init__(self) -> None:
         assert len(self.labels) == len(self.label_weights) == len(set(self.labels)) == len(self.published)
@@ -79,6 +82,8 @@ ICH = Task(
     demo="demo",
     picture="slice",
     exam="exam",
+    finding="blood",
+    body="head",
 )
 
 COVID_CXR = Task(  # the study classes of SIIM-FISABIO-RSNA COVID-19 (Litmanovich et al. 2020, J Thorac Imaging 35:354)
@@ -96,6 +101,8 @@ COVID_CXR = Task(  # the study classes of SIIM-FISABIO-RSNA COVID-19 (Litmanovic
     demo="demo_cxr",
     picture="image",
     exam="study",
+    finding="opacity",
+    body="film",
 )
 
 

@@ -1,5 +1,6 @@
 """A cohort small enough to train on in a second: 32-pixel slices in which blood is a bright square."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,11 +33,13 @@ def tiny_index(task: Task = ICH, patients: int = 18, slices: int = 4) -> pd.Data
             if found and (task.kind is LabelKind.multi_class or 0 < rank < slices - 1):
                 labels[found] = 1
                 labels |= {task.union: 1} if task.union else {}
-            place = {
-                "rank": rank,
-                "relative_position": rank / (slices - 1),
-                "brain_hu_mean": 30.0 + 5 * max(labels.values()),
-            }
+            place: dict[str, object] = {"rank": rank, "relative_position": rank / (slices - 1)}
+            match task.rendering:
+                case Rendering.hounsfield:
+                    place["brain_hu_mean"] = 30.0 + 5 * max(labels.values())
+                case Rendering.radiograph:
+                    box = [] if found == task.labels[0] else [[8, 8, 12, 12]]
+                    place |= {"view": "PA", "grey_mean": 0.4, "rows": SIZE, "columns": SIZE, "boxes": json.dumps(box)}
             ids = {"image_id": f"p{patient:02d}s{rank}", "patient_id": f"p{patient:02d}", "study_id": f"t{patient:02d}"}
             rows.append({**ids, "series_id": f"e{patient:02d}", **place, **labels})
     return pd.DataFrame(rows)
@@ -51,7 +54,13 @@ def tiny_prepared(folder: Path, task: Task = ICH, image: ImageKind = ImageKind.h
         if any(getattr(row, label) for label in task.specific_labels):
             hu[8:20, 8:20] += 40
         grey = np.clip(hu * 255 / 80, 0, 255).astype(np.uint8)
-        pixels = (hu + 1024).astype(np.uint16) if image is ImageKind.hu else np.stack([grey] * 3, 2)
+        match image:
+            case ImageKind.hu:
+                pixels = (hu + 1024).astype(np.uint16)
+            case ImageKind.windows:
+                pixels = np.stack([grey] * 3, 2)
+            case ImageKind.grey:
+                pixels = grey.astype(np.uint16) * 257
         write_png(folder / "images" / f"{row.image_id}.png", pixels)
     return Prepared(
         folder=folder,

@@ -12,7 +12,8 @@ from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import cohort_name
-from fl_rsna.config import DEMO, Config
+from fl_rsna.config import Config
+from fl_rsna.existing import is_demo
 from fl_rsna.imaging.dicom import read_image
 from fl_rsna.imaging.files import File, read_file
 from fl_rsna.imaging.rejections import Rejected
@@ -53,7 +54,7 @@ def check_data(config: Config) -> list[Check]:
         checks.append(
             Check(what="prepared", state=state, found=found, change="" if held.labels else "prepare with data.labels")
         )
-    elif config.data.name == DEMO and not cohort.exists():
+    elif is_demo(config) and not cohort.exists():
         checks.append(Check(what="prepared", state=ok, found="the synthetic demo, drawn on first use"))
     elif not cohort.exists() and config.data.dicom is None:
         change = "python -m fl_rsna.prepare data.dicom=<folder> data.labels=<csv> data.name=<name>"

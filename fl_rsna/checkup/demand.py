@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fl_rsna.choices import Averaging, Keep, Stage, StrategyName
-from fl_rsna.config import DEMO, Config
+from fl_rsna.config import Config
+from fl_rsna.existing import is_demo
 from fl_rsna.federation.encoder import model_of, named_encoder
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import ImageKind
@@ -18,8 +19,12 @@ MB, GB = 10**6, 10**9
 SCRATCH = 1.2  # what a step takes above its tensors: scripts/bench_memory.py, 1.08 to 1.20 on a CPU
 COMMAND, FORKSERVER, WORKER = 450 * MB, 300 * MB, 400 * MB  # private memory without the model, Linux, torch 2.13
 CUDA_CONTEXT = 600 * MB  # a process's kernels on a GPU
-PNG_SHARE = {ImageKind.hu: 0.5, ImageKind.windows: 0.3}  # of raw bytes; 0.43 and 0.24 on real slices at 256 pixels
-RAW_BYTES = {ImageKind.hu: 2, ImageKind.windows: 3}  # a pixel
+PNG_SHARE = {
+    ImageKind.hu: 0.5,
+    ImageKind.windows: 0.3,
+    ImageKind.grey: 1.0,
+}  # of raw bytes; the first two 0.43 and 0.24 on real slices
+RAW_BYTES = {ImageKind.hu: 2, ImageKind.windows: 3, ImageKind.grey: 2}  # a pixel
 ON_SERVER = {  # models' worth of vectors a strategy keeps in every checkpoint besides the model
     StrategyName.fedavgm: 1,
     StrategyName.fedadagrad: 2,
@@ -106,7 +111,7 @@ def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Di
     raw = RAW_BYTES[config.data.image] * slices
     prepared = Path(config.paths.prepared) / config.data.name
     png = int(PNG_SHARE[config.data.image] * raw * config.data.size**2)
-    drawn = 2 * slices * config.demo.size**2 if config.data.name == DEMO else 0  # as DICOM, deleted afterwards
+    drawn = 2 * slices * config.demo.size**2 if is_demo(config) else 0  # as DICOM, deleted afterwards
     kept = 1 + ON_SERVER.get(config.strategy.name, 0)
     kept += {Averaging.none: 0, Averaging.ema: 1, Averaging.window: config.strategy.window}[config.strategy.averaging]
     rounds = config.rounds + 1 if config.run.keep is Keep.all else 2
@@ -131,7 +136,7 @@ def slices_there(config: Config) -> int | None:
     facts = Path(config.paths.prepared) / config.data.name / "prepare.json"
     if facts.is_file():
         return int(json.loads(facts.read_text())["slices"])
-    if config.data.name == DEMO:
+    if is_demo(config):
         return config.demo.patients * config.demo.slices_per_series
     return len(find_files(Path(config.data.dicom))) if config.data.dicom else None
 

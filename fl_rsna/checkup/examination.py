@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from fl_rsna.checkup.batch import settle_batch
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.run_checks import check_run
 from fl_rsna.command import RunFailed, partition_asked
@@ -17,6 +18,7 @@ COLOUR = {State.ok: "green", State.warning: "yellow", State.problem: "red"}
 
 def examine(config: Config, first: Sequence[Check]) -> None:
     """Say what is wrong with a run of these settings here; raises RunFailed when there is a problem."""
+    settle_batch(config, None)
     checks = [*first, *_adopted(config), *check_run(config)]
     say_checks(checks)
     counts = {state: sum(check.state is state for check in checks) for state in State}

@@ -20,6 +20,7 @@ from fl_rsna.imaging.store import ImageKind, read_png
 
 TRIED = 5  # images that are decoded
 REMEMBERED = 500 * MB  # of a run: a few models
+DIMENSIONS = {ImageKind.hu: 2, ImageKind.windows: 3, ImageKind.grey: 2}  # of an image as an array
 HASHED = re.compile("[0-9a-f]{16}")  # as cohort.index.hash_id writes it
 NEEDED = ("site", "cohort", "cohort_sha256", "task", "labels", "image", "size")
 
@@ -112,7 +113,7 @@ def _wrong_image(path: Path, held: Held) -> str:
         image = read_png(path)
     except ValueError:
         return f"{path} is no readable PNG"
-    side, channels = int(held.facts["size"]), {ImageKind.hu: 2, ImageKind.windows: 3}[ImageKind(held.facts["image"])]
+    side, channels = int(held.facts["size"]), DIMENSIONS[ImageKind(held.facts["image"])]
     if image.shape[:2] != (side, side) or image.ndim != channels:
         return f"{path} is {' x '.join(map(str, image.shape))}, site.json says {held.facts['image']} at {side} pixels"
     return ""

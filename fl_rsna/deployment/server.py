@@ -10,6 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fl_rsna.checkup.batch import AUTO
 from fl_rsna.choices import Baseline, EngineName
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.cohort.whole import sole_maker
@@ -84,8 +85,13 @@ def asked_for(context: Context) -> tuple[Config, Cohort, Path]:
 
 
 def check_deployable(config: Config) -> None:
-    """Refuse what only one machine can do: pooling the sites' data."""
+    """Refuse what only one machine can do: pooling the sites' data, and looking at the memory of all."""
     if config.baseline not in (Baseline.none, Baseline.local):
         raise ValueError(
             f"baseline: expected none or local, got {config.baseline}; pooling needs all sites' data in one place, use python -m fl_rsna.simulate"
+        )
+    if config.train.batch_size == AUTO:
+        raise ValueError(
+            f"train.batch_size: expected a number between machines, whose memories nobody compares, got {AUTO}; say the number "
+            "that the smallest site can take: python -m fl_rsna.doctor train.batch_size=auto there tells it"
         )

@@ -48,7 +48,9 @@ def finish(setting: Setting, progress: Progress, more: More = lambda summary, fo
     setting, stages = weighed(setting, progress, final)
     at_sites = score_at_sites(setting, progress, final)
     found = setting.test.probabilities(final)
-    scores = setting.test.scores(found, summed_controls(setting.sites), setting.config.seed, at_sites.points)
+    scores = setting.test.scores(
+        found, summed_controls(setting.sites, setting.test.task), setting.config.seed, at_sites.points
+    )
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
     network = whole_network(setting, final)
     sha256 = model_sha256(flatten(network), layout_sha256(network))

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from fl_rsna.choices import Correction, Sampling
+from fl_rsna.choices import Correction, LabelWeights, Sampling
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.rollcall import Site
+from fl_rsna.learning.loss import rare_label_weights
 from fl_rsna.learning.sampling import kept_negatives
 from fl_rsna.learning.site_round import positive_share
-from fl_rsna.task import Task
+from fl_rsna.task import LabelKind, Task
 
 
 def after_roll_call(told: Instructions, sites: Sequence[Site], task: Task) -> Instructions:
@@ -19,12 +20,20 @@ def after_roll_call(told: Instructions, sites: Sequence[Site], task: Task) -> In
     Under train.sampling=under one share of the slices without the union label is kept at every site, so that the sites'
     priors keep their relation, and one correction holds for all.
     """
-    told = replace(told, prior=prior_of(sites, task))
+    told = _with_class_weights(replace(told, prior=prior_of(sites, task)), task)
     if told.train.sampling is not Sampling.under:
         return told
     kept = kept_of(sites, task, told.train.negatives, told.min_count)
     corrected = kept if told.train.correction is Correction.prior else 1.0
     return replace(told, kept=kept, model=replace(told.model, kept_negatives=corrected))
+
+
+def _with_class_weights(told: Instructions, task: Task) -> Instructions:
+    """Classes that are to count by how rare they are: the model they are trained with takes their weights off again."""
+    by_class = task.kind is LabelKind.multi_class and told.train.label_weights is LabelWeights.prevalence
+    if not by_class or told.train.correction is Correction.none:
+        return told
+    return replace(told, model=replace(told.model, class_weights=list(rare_label_weights(task, told.prior))))
 
 
 def by_own_counts(told: Instructions, site: Site, task: Task) -> Instructions:
@@ -36,7 +45,7 @@ def by_own_counts(told: Instructions, site: Site, task: Task) -> Instructions:
     known = np.array([_known(site, label) is not None for label in task.labels])
     prior = tuple(np.where(known, own, told.prior).tolist())
     if told.train.sampling is not Sampling.under or _known(site, task.union or "") is None:
-        return replace(told, prior=prior)
+        return _with_class_weights(replace(told, prior=prior), task)
     return replace(after_roll_call(told, [site], task), prior=prior)
 
 

@@ -17,7 +17,7 @@ from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.federation.delivery import deliver
 from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
-from fl_rsna.learning.controls import Control
+from fl_rsna.learning.controls import Control, controls_of
 from fl_rsna.task import Task
 from fl_rsna.version import code_version
 
@@ -114,10 +114,11 @@ def hashed_patients(patients: pd.Series, salt: str) -> frozenset[str]:
     return frozenset(hash_id(str(patient), salt) for patient in patients)
 
 
-def summed_controls(sites: list[Site]) -> dict[Control, NDArray[np.int64]]:
+def summed_controls(sites: list[Site], task: Task) -> dict[Control, NDArray[np.int64]]:
     """The control tables of all sites, added up: int64 [BINS, 1 + L] a control."""
     return {
-        control: np.sum([site.controls[control.value] for site in sites], axis=0, dtype=np.int64) for control in Control
+        control: np.sum([site.controls[control.value] for site in sites], axis=0, dtype=np.int64)
+        for control in controls_of(task.rendering)
     }
 
 

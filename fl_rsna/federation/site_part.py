@@ -34,7 +34,7 @@ from fl_rsna.federation.messages import (
 from fl_rsna.federation.site_state import Memory, recall, remember
 from fl_rsna.federation.wire import decode, encode, unpack
 from fl_rsna.learning.boosting import xgboost
-from fl_rsna.learning.controls import Control, count_table
+from fl_rsna.learning.controls import controls_of, count_table
 from fl_rsna.learning.dataset import SiteData, open_for, open_pooled
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
 from fl_rsna.learning.folds import without_fold
@@ -80,7 +80,7 @@ def roll_call(message: Message, place: Place) -> Message:
     exclusive = task.kind is LabelKind.multi_class
     counted = {
         control.value: count_table(data.index.iloc[train], np.nan_to_num(data.labels[train]), control)
-        for control in Control
+        for control in controls_of(task.rendering)
     }
     tables = {
         name: shared_controls(table, told.min_count, exclusive=exclusive).tolist() for name, table in counted.items()

@@ -42,7 +42,7 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     chosen, best = progress.chosen(), progress.best_rounds()
     at_sites = _score_at_sites(stacking, chosen)
     found, seed = stacking.probabilities(chosen), setting.config.seed
-    scores = setting.test.scores(found, summed_controls(setting.sites), seed, at_sites.points)
+    scores = setting.test.scores(found, summed_controls(setting.sites, setting.test.task), seed, at_sites.points)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
     raw = _write(stacking, chosen, best, at_sites.lines())
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
@@ -84,7 +84,7 @@ def stack_summary(
     setting: Setting, folds: list[FoldRun], found: NDArray[np.float32], mean: NDArray[np.float32]
 ) -> dict[str, Any]:
     """What summary.json says of the parts, and of the stacker against the mean of the folds' models on the test site."""
-    scores = setting.test.scores(mean, summed_controls(setting.sites), setting.config.seed, None)
+    scores = setting.test.scores(mean, summed_controls(setting.sites, setting.test.task), setting.config.seed, None)
     return {
         "folds": [_of_fold(fold) for fold in folds],
         "mean_of_folds": in_brief(scores),

@@ -1,7 +1,7 @@
-"""What a score is worth without looking at the image: prevalence by slice position and by mean brightness.
+"""What a score is worth without looking at the image: prevalence by slice position, by mean brightness, by how it was taken.
 
 Each site sends two small count tables; summed, they are a classifier. An AUROC that does not clearly beat it
-says that the model learned where bleeds are, or how bright slices are, and not what they look like.
+says that the model learned where bleeds are, or how bright images are, and not what they look like.
 """
 
 from enum import StrEnum
@@ -10,15 +10,29 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.task import Rendering
+
 
 class Control(StrEnum):
-    """The quantity a control sees of a slice."""
+    """The quantity a control sees of an image."""
 
-    position = "position"
-    brightness = "brightness"
+    position = "position"  # of a slice in its series
+    brightness = "brightness"  # mean HU of the brain
+    grey = "grey"  # mean grey of a radiograph
+    view = "view"  # how a radiograph was taken: AP is for patients who cannot stand
 
 
 BINS = 20
+VIEWS = ("PA", "AP")  # any other is a third
+
+
+def controls_of(rendering: Rendering) -> tuple[Control, ...]:
+    """What may give the labels away on such images; the first is quoted beside every headline."""
+    match rendering:
+        case Rendering.hounsfield:
+            return Control.position, Control.brightness
+        case Rendering.radiograph:
+            return Control.view, Control.grey
 
 
 def bins(index: pd.DataFrame, control: Control) -> NDArray[np.intp]:
@@ -28,6 +42,10 @@ def bins(index: pd.DataFrame, control: Control) -> NDArray[np.intp]:
             share = index["relative_position"].to_numpy(np.float64)
         case Control.brightness:
             share = (index["brain_hu_mean"].to_numpy(np.float64) - 15) / 40  # 15 to 55 HU holds every head
+        case Control.grey:
+            share = index["grey_mean"].to_numpy(np.float64)
+        case Control.view:
+            return np.select([index["view"] == view for view in VIEWS], range(len(VIEWS)), len(VIEWS)).astype(np.intp)
     return np.clip((share * BINS).astype(np.intp), 0, BINS - 1)
 
 

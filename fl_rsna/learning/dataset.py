@@ -49,7 +49,7 @@ Packed = NDArray[np.generic] | Joined | Stacked
 class SiteData:
     """One site's packed slices, in the order of its index.
 
-    `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024) or uint8 [N, S, S, 3]; several of them where sites
+    `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024, or grey) or uint8 [N, S, S, 3]; several of them where sites
     are pooled; either with each slice's neighbours where the model sees them. `labels` is float32 [N, L] in the task's
     order, `split` holds train, validation or test. Of a noisy site this is what it sees and believes: its scanner's
     pixels, and in `labels` and `index` its training labels with the wrong ones among them, and NaN for a label that it
@@ -178,8 +178,8 @@ def gather(images: Packed, rows: NDArray[np.intp], device: torch.device) -> torc
 
 def to_planes(batch: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     """Slices [B, S, S(, 3)] or stacks [B, n, S, S(, 3)] as they are stored, as float32 [B, C, S, S]."""
-    if batch.dtype == np.uint16:  # stored values stay below 4096, so the bits mean the same as int16
-        values = torch.from_numpy(batch.view(np.int16)).to(device).float()
+    if batch.dtype == np.uint16:
+        values = torch.from_numpy(batch).to(device).float()
         return values.unsqueeze(1) if values.ndim == 3 else values
     return torch.from_numpy(batch).to(device).movedim(-1, -3).flatten(1, -3).float()
 

@@ -21,8 +21,8 @@ EDGE = 1 / 255  # grey at a window's lower edge, and short of white at its upper
 class InputStage(nn.Module):
     """Stored values [B, n * C, S, S] of n slices -> three channels a slice, normalised, [B, 3 n, S, S].
 
-    HU images pass through the windows of `imaging.windows`; windowed images are only scaled. It has no
-    parameters and nothing in the state dict, so nothing of it travels.
+    HU images pass through the windows of `imaging.windows`; windowed and grey images are only scaled, and grey is the
+    same in all three channels. It has no parameters and nothing in the state dict, so nothing of it travels.
     """
 
     def __init__(
@@ -36,6 +36,8 @@ class InputStage(nn.Module):
                 width = [width for _, width in WINDOWS_HU]
             case ImageKind.windows:
                 low, width = [0.0] * 3, [255.0] * 3
+            case ImageKind.grey:
+                low, width = [0.0] * 3, [65535.0] * 3
         for name, values in (("low", low), ("width", width), ("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -66,10 +68,10 @@ class LearnedWindow(InputStage):
         self, image: ImageKind, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> None:
         super().__init__(image, mean, std)
-        if image == ImageKind.windows:
+        if image is not ImageKind.hu:
             raise ValueError(
-                f"model.window: expected fixed with images of kind {image}, whose windows are cut already; "
-                "prepare with data.image=hu"
+                f"model.window: expected fixed with images of kind {image}, which hold no Hounsfield units; "
+                "prepare head CT with data.image=hu"
             )
         steep = 2 * math.log(1 / EDGE - 1)  # from edge to edge
         weight = [steep / width * UNIT_HU for _, width in WINDOWS_HU]
@@ -91,7 +93,7 @@ class LearnedWindow(InputStage):
 def planes_of(image: ImageKind) -> int:
     """Channels of one stored slice."""
     match image:
-        case ImageKind.hu:
+        case ImageKind.hu | ImageKind.grey:
             return 1
         case ImageKind.windows:
             return 3

@@ -54,7 +54,7 @@ def slice_lesson(
     sites' mean is of their drawn slices; `tells` is false where the site keeps the number of its positive slices to itself.
     """
     drawn = drawing(config, data.rows("train"), data.labels, task, kept=kept, prior=prior, tells=tells)
-    known = known_targets(training_labels(data.index, data.labels, config), drawn.odds)
+    known = known_targets(training_labels(data.index, data.labels, config, task.kind), drawn.odds)
     known = matched(known, prior, target)
     mix, measure = mixing(config), objective(task, config, prior)
 

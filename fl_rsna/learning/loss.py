@@ -73,10 +73,9 @@ def rare_label_weights(task: Task, prior: Sequence[float]) -> tuple[float, ...]:
     """The task's label weights times 1/sqrt(share of positive slices), with the sum of the task's.
 
     The root tempers it: of shares 1% and 10%, the rarer label counts 3.2 times as much. All slices of a label count alike,
-    positive or not, so the loss of each label is still cross-entropy and its probabilities are as honest as before;
-    weighing positives would not leave them so, and neither would weighing classes, which have one softmax.
+    positive or not, so the loss of each label is still cross-entropy and its probabilities are as honest as before. Classes
+    have one softmax, which leans to what counts more; learning/prior_correction.py leads it back.
     """
-    assert task.kind is LabelKind.multi_label
     assert len(prior) == len(task.labels)
     rare = [weight / share**0.5 for weight, share in zip(task.label_weights, prior, strict=True)]
     return tuple(weight * sum(task.label_weights) / sum(rare) for weight in rare)

@@ -12,7 +12,7 @@ from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.backbone import build_backbone, dropout_of, head_of, normalisation, widen
 from fl_rsna.learning.input_stage import make_input_stage
-from fl_rsna.learning.prior_correction import PriorCorrection
+from fl_rsna.learning.prior_correction import ClassCorrection, PriorCorrection
 from fl_rsna.learning.weights import load_weights
 from fl_rsna.task import LabelKind, Task
 
@@ -87,6 +87,8 @@ def build_model(
     if config.kept_negatives < 1:
         assert task.union is not None
         model.correction = PriorCorrection(task.labels.index(task.union), config.kept_negatives)
+    if config.class_weights:
+        model.correction = ClassCorrection(config.class_weights)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

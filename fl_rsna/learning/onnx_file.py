@@ -33,7 +33,7 @@ Images = NDArray[np.float32] | NDArray[np.uint8]
 class Exported(nn.Module):
     """What the file computes: stored values as they lie in a PNG -> probabilities [B, L] of one view.
 
-    HU: float32 [B, n, S, S] of HU + 1024, of n slices. Windows: uint8 RGB [B, S, S, 3], or [B, n, S, S, 3].
+    HU: float32 [B, n, S, S] of HU + 1024, of n slices. Grey: the same of 0 to 65535. Windows: uint8 RGB [B, S, S, 3], or [B, n, S, S, 3].
     """
 
     def __init__(self, saved: SavedModel) -> None:
@@ -108,6 +108,8 @@ def random_images(saved: SavedModel, count: int, seed: int) -> Images:
     match saved.image:
         case ImageKind.hu:
             return rng.integers(0, HU_MAX + HU_OFFSET + 1, (count, slices, size, size)).astype(np.float32)
+        case ImageKind.grey:
+            return rng.integers(0, 65536, (count, slices, size, size)).astype(np.float32)
         case ImageKind.windows:
             stack = (slices,) if slices > 1 else ()
             return rng.integers(0, 256, (count, *stack, size, size, 3), dtype=np.uint8)
@@ -136,7 +138,7 @@ def slices_of(saved: SavedModel) -> int:
 def as_input(stored: NDArray[Any], image: ImageKind) -> Images:
     """Stored slices [N, S, S(, 3)] or stacks [N, n, S, S(, 3)] in the form the file takes."""
     match image:
-        case ImageKind.hu:
+        case ImageKind.hu | ImageKind.grey:
             return (stored if stored.ndim == 4 else stored[:, None]).astype(np.float32)
         case ImageKind.windows:
             return np.ascontiguousarray(stored, np.uint8)

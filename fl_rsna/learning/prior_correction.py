@@ -1,6 +1,7 @@
-"""Honest probabilities from a model that was trained on fewer slices without a finding than there are."""
+"""Honest probabilities from a model that was trained on another prior than the data's: by what was drawn, or what counted."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,3 +31,20 @@ class PriorCorrection(nn.Module):
         z = logits.float()
         of_union = F.softplus(z[:, self.union : self.union + 1])
         return z - F.softplus(self.log_c + F.softplus(z) - of_union)
+
+
+class ClassCorrection(nn.Module):
+    """Logits [B, L] of classes that counted w_l each in the loss -> logits of the classes as they are.
+
+    The weighted cross-entropy is least where softmax(z)_l is in proportion to w_l P(l | x), so log w_l is taken off: the prior
+    shift of Saerens et al. 2002 (Neural Computation 14:21) at a known ratio of priors. Nothing in the state dict.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("log_weights", torch.tensor(weights).log(), persistent=False)
+
+    log_weights: torch.Tensor
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.float() - self.log_weights

@@ -42,7 +42,7 @@ def series_lesson(
     Labels and their weights are those of a slice lesson that draws every slice.
     """
     rows = data.rows("train")
-    known = matched(known_targets(training_labels(data.index, data.labels, config)), prior, target)
+    known = matched(known_targets(training_labels(data.index, data.labels, config, task.kind)), prior, target)
     measure = objective(task, config, prior)
     series = series_of(data.index, rows)
     places = places_of(data.index, series)

@@ -1,4 +1,4 @@
-"""Training labels that know of a slice's neighbours: smoothed along z, and no hard 0 between two positive slices.
+"""Training labels that are less than sure: of a slice's neighbours along z, with no hard 0 between two positive ones.
 
 Of training slices only. Neighbours are those of the same series that train here, too: in a cohort dealt by slice, those at
 hand. Both make probabilities less sure than the labels are, which is what they are for.
@@ -10,15 +10,33 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.rows import SERIES
 from fl_rsna.config import TrainConfig
+from fl_rsna.task import LabelKind
 
 
-def training_labels(index: pd.DataFrame, labels: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
-    """`labels` [N, L] of an index with what train.soft_between and, after it, train.smooth_z make of the training rows.
+def training_labels(
+    index: pd.DataFrame, labels: NDArray[np.float32], config: TrainConfig, kind: LabelKind
+) -> NDArray[np.float32]:
+    """`labels` [N, L] of an index with what soft_between, smooth_z and label_smoothing of train make of the training rows.
 
     A union label stays at least each of the others, and classes still add up to 1. NaN, an unknown label, stays NaN.
     """
-    if config.soft_between == 0 and config.smooth_z == 1:
-        return labels
+    found = _along_z(index, labels, config) if config.soft_between > 0 or config.smooth_z > 1 else labels
+    if config.label_smoothing == 0:
+        return found
+    train = (index["split"].to_numpy() == "train")[:, None]
+    return np.where(train, smoothed_over_labels(found, kind, config.label_smoothing), found)
+
+
+def smoothed_over_labels(labels: NDArray[np.float32], kind: LabelKind, share: float) -> NDArray[np.float32]:
+    """Labels [N, L] of which a share says nothing: of classes spread over all of them, of labels over yes and no.
+
+    Szegedy et al. 2016 (arXiv:1512.00567), section 7.
+    """
+    even = 0.5 if kind is LabelKind.multi_label else 1 / labels.shape[1]
+    return ((1 - share) * labels + share * even).astype(np.float32)
+
+
+def _along_z(index: pd.DataFrame, labels: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
     rows = np.flatnonzero(index["split"].to_numpy() == "train")
     series = index.iloc[rows].groupby(SERIES, sort=False).ngroup().to_numpy().astype(np.int64)
     rank = index["rank"].to_numpy()[rows].astype(np.int64)

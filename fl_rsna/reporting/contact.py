@@ -31,6 +31,7 @@ class View(StrEnum):
     soft_tissue = "soft tissue"
     bone = "bone"  # HU images only: the stored windows end below it
     stored = "stored RGB"  # the three windows as red, green and blue
+    grey = "grey"  # of a radiograph
 
 
 CHANNELS = (View.brain, View.subdural, View.soft_tissue)  # in the order of WINDOWS_HU and of a windows image
@@ -63,6 +64,8 @@ def views(kind: ImageKind) -> tuple[View, ...]:
             return tuple(VIEWS_HU)
         case ImageKind.windows:
             return (View.stored, *CHANNELS)
+        case ImageKind.grey:
+            return (View.grey,)
 
 
 def spread(index: pd.DataFrame, where: NDArray[np.bool_], count: int, purpose: str) -> list[int]:
@@ -90,8 +93,10 @@ def draw(images: Path, row: Mapping[str, Any], view: View, *, boxed: bool = Fals
 
 
 def seen_as(image: Image, view: View, side: int = TILE) -> NDArray[np.uint8]:
-    """Stored uint16 [H, W] or uint8 [H, W, 3] -> uint8 [side, side] grey, or [side, side, 3] for the stored view."""
+    """Stored uint16 [H, W] or uint8 [H, W, 3] -> uint8 [side, side], or [side, side, 3] for the stored view."""
     small = fit_square(image, side)
+    if view is View.grey:
+        return (small >> 8).astype(np.uint8)
     if small.ndim == 2:
         return window(small.astype(np.float64) - HU_OFFSET, *VIEWS_HU[view])
     chosen = small if view is View.stored else small[..., CHANNELS.index(view)]

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fl_rsna.choices import Device
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import DEMO
 from fl_rsna.imaging.store import Image, read_png
 from fl_rsna.learning.crop import Square, squares, uncut
 from fl_rsna.learning.dataset import SiteData, gather, open_for, writable_cache
@@ -97,14 +96,14 @@ def read_finished(folder: Path) -> Finished:
         threshold_from=threshold_from,
         images=there / "images",
         side=cohort.size,
-        demo=_demo(config),
+        demo=_demo(config, saved.task),
     )
 
 
-def _demo(config: dict[str, Any]) -> dict[str, int] | None:
+def _demo(config: dict[str, Any], task: Task) -> dict[str, int] | None:
     """What the phantom was asked for, if the run's data are its and all of it is stated."""
     stated = {name: config.get("demo", {}).get(name) for name in ("patients", "seed", "size", "slices_per_series")}
-    return None if config["data"]["name"] != DEMO or None in stated.values() else stated
+    return None if config["data"]["name"] != task.demo or None in stated.values() else stated
 
 
 def _thresholds(summary: dict[str, Any], task: Task) -> tuple[dict[str, float], str]:

@@ -1,4 +1,4 @@
-"""How much of the heat of true positives lies in the blood, where the blood is known: on the demo's phantoms."""
+"""How much of the heat of true positives lies in the finding, where that is known: on phantoms, and in boxes people drew."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.imaging.statistics import HEAD_ABOVE_HU
-from fl_rsna.imaging.store import Image
+from fl_rsna.imaging.store import Image, ImageKind
 from fl_rsna.imaging.windows import HU_OFFSET
 
 RESAMPLES, FEWEST = 2000, 5  # draws of patients; no interval from fewer patients
@@ -71,6 +71,15 @@ def _estimate(values: NDArray[np.float64], *, enough: bool) -> dict[str, float |
     return {"value": float(values[0]), "low": float(low) if enough else None, "high": float(high) if enough else None}
 
 
+def body_of(image: Image, kind: ImageKind) -> Mask:
+    """Where on a stored image a finding can be, bool [S, S]: in the head, or anywhere on a film."""
+    match kind:
+        case ImageKind.hu | ImageKind.windows:
+            return head_of(image)
+        case ImageKind.grey:
+            return np.ones(image.shape[:2], bool)
+
+
 def head_of(image: Image) -> Mask:
     """The head on a stored image, bool [S, S]: the largest piece denser than air, after thin parts, with its holes filled."""
     dense = image > HEAD_ABOVE_HU + HU_OFFSET if image.ndim == 2 else image[..., 2] > 0  # the widest window
@@ -83,5 +92,5 @@ def head_of(image: Image) -> Mask:
 
 
 def lesion_of(lesions: Mapping[str, Mask], label: str) -> Mask:
-    """Where a label's blood is; of a label that is no subtype, all blood."""
+    """Where a label's finding is; of a label that has none of its own, all findings."""
     return lesions[label] if label in lesions else np.any(list(lesions.values()), axis=0)

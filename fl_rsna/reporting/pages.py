@@ -185,6 +185,8 @@ def _stored(kind: ImageKind) -> str:
             return "16-bit grey, HU + 1024"
         case ImageKind.windows:
             return "8-bit RGB: brain, subdural and soft tissue window"
+        case ImageKind.grey:
+            return "16-bit grey, black to white, dense is white"
 
 
 def _shown_as(kind: ImageKind) -> str:
@@ -193,3 +195,5 @@ def _shown_as(kind: ImageKind) -> str:
             return "Brain window, 0 to 80 HU"
         case ImageKind.windows:
             return "The stored colours: brain window in red, subdural in green, soft tissue in blue"
+        case ImageKind.grey:
+            return "The film as it is meant to be seen"

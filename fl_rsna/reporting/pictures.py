@@ -10,12 +10,13 @@ from fl_rsna.runs import EXPLANATIONS
 
 IMAGES = ("picture", "heat", "lesion")  # of an entry, as data URIs
 MEASURES = {
-    "share": "share of the heat inside the blood",
-    "uniform": "share of heat spread evenly over the head",
+    "share": "share of the heat inside the {finding}",
+    "uniform": "share of heat spread evenly over the {body}",
     "times_uniform": "times the even share",
     "others": "share of other patients' heat, on average",
-    "outside": "share of the heat outside the head",
+    "outside": "share of the heat outside the {body}",
 }
+OLDER = {"finding": "blood", "body": "head"}  # where nobody said it
 
 
 def explained_slices(folder: Path) -> list[dict[str, Any]]:
@@ -29,19 +30,21 @@ def pictures_section(folder: Path) -> dict[str, Any] | None:
     if not found["entries"]:
         return None
     measured = found.get("heat_in_lesion")
+    words = {name: found.get(name, word) for name, word in OLDER.items()}
     return {
         "method": found.get("method", ""),
         "threshold_from": found.get("threshold_from"),
         "thresholds": found.get("thresholds"),
         "entries": [{key: value for key, value in entry.items() if key not in IMAGES} for entry in found["entries"]],
         "outlined": any(entry.get("lesion") for entry in found["entries"]),
-        "measured": asdict(_measured(measured)) if measured else None,
+        "measured": asdict(_measured(measured, words)) if measured else None,
+        **words,
     }
 
 
-def _measured(found: dict[str, Any]) -> Table:
-    title = f"Heat inside the known blood: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
-    rows = [[words, found[name]] for name, words in MEASURES.items() if name in found]
+def _measured(found: dict[str, Any], words: dict[str, str]) -> Table:
+    title = f"Heat inside the known {words['finding']}: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
+    rows = [[said.format(**words), found[name]] for name, said in MEASURES.items() if name in found]
     return Table(title=title, columns=columns(what="text", mean="score"), rows=rows)
 
 

@@ -15,6 +15,7 @@ from fl_rsna.reporting.task_words import plural
 
 TILES_A_ROW = 8
 BOX_COLUMNS = ("crop_top", "crop_left", "crop_bottom", "crop_right", "rows", "columns")
+BOXED = {ImageKind.hu: View.soft_tissue, ImageKind.windows: View.soft_tissue, ImageKind.grey: View.grey}
 FIFTHS = ("lowest fifth", "second fifth", "middle fifth", "fourth fifth", "highest fifth")
 
 
@@ -68,7 +69,7 @@ def box_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
     tiles = []
     for place in evenly(index, share, TILES_A_ROW):
         row = _row(index, place)
-        uri = draw(images, row, View.soft_tissue, boxed=True)
+        uri = draw(images, row, BOXED[kind], boxed=True)
         tiles.append(Tile(image_id=row["image_id"], uri=uri, caption=f"{share[place]:.0%} of the slice"))
     return [Row(name="head box", note="smallest to largest", tiles=tuple(tiles))]
 
@@ -118,7 +119,7 @@ def _row(index: pd.DataFrame, place: int) -> Mapping[str, Any]:
 
 def _range(view: View) -> str:
     match view:
-        case View.stored:
+        case View.stored | View.grey:
             return "as training reads it"
         case _:
             centre, width = VIEWS_HU[view]

@@ -7,16 +7,16 @@ def task_words(task: Task) -> dict[str, str]:
     """One and several of either; what the control of brightness measures, and what a model is to have learned to see."""
     match task.rendering:
         case Rendering.hounsfield:
-            brightness, sought = "mean brain HU", "blood"
+            brightness = "mean brain HU"
         case Rendering.radiograph:
-            brightness, sought = "mean brightness", "disease"
+            brightness = "mean grey"
     return {
         "picture": task.picture,
         "pictures": plural(task.picture),
         "exam": task.exam,
         "exams": plural(task.exam),
         "brightness": brightness,
-        "sought": sought,
+        "sought": task.finding,
     }
 
 

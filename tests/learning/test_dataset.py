@@ -81,3 +81,9 @@ def test_gather_gives_stored_values(tmp_path: Path, cohort: Cohort) -> None:
     batch = gather(colour.images, np.array([1]), torch.device("cpu"))
     assert batch.shape == (1, 3, SIZE, SIZE)
     np.testing.assert_array_equal(batch[0].permute(1, 2, 0).numpy(), colour.images[1].astype(np.float32))
+
+
+def test_all_of_sixteen_bits_are_read() -> None:
+    stored = np.array([[[0, 4095], [40000, 65535]]], np.uint16)
+    found = gather(stored, np.array([0]), torch.device("cpu"))
+    np.testing.assert_array_equal(found, [[[[0, 4095], [40000, 65535]]]])

@@ -73,3 +73,11 @@ def test_what_is_personal_is_what_the_words_say() -> None:
 def test_windowed_images_have_no_window_to_learn() -> None:
     with pytest.raises(ValueError, match=r"^model\.window: expected fixed with images of kind windows"):
         build_model(ModelConfig(window=Window.learned), ICH, ImageKind.windows, seed=0)
+
+
+def test_grey_is_the_same_in_all_channels_from_black_to_white() -> None:
+    values = torch.tensor([0.0, 65535 / 2, 65535.0]).view(1, 1, 1, 3)
+    grey = InputStage(ImageKind.grey).grey(values)
+    torch.testing.assert_close(grey, torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3).expand(1, 3, 1, 3))
+    with pytest.raises(ValueError, match=r"^model\.window: expected fixed with images of kind grey"):
+        LearnedWindow(ImageKind.grey)

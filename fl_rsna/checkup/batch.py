@@ -1,0 +1,64 @@
+"""train.batch_size=auto: the largest batch that fits, decided once, before a run begins, and written down as its number."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed
+from fl_rsna.checkup.machine import free_memory
+from fl_rsna.choices import EngineName
+from fl_rsna.config import Config
+from fl_rsna.federation.engines.workers import workers_for
+from fl_rsna.learning.train import choose_device
+
+AUTO = "auto"
+MOST = 64  # a larger batch leaves a site of a few hundred images too few steps
+SPARE = 0.5  # of what is free: other processes want some, too
+
+
+def settle_batch(config: Config, run: Path | None) -> None:
+    """Put a number in place of `auto`: of the run that goes on, or else a power of two up to MOST.
+
+    Raises ValueError when not even two images fit.
+    """
+    if config.train.batch_size != AUTO:
+        return
+    begun = None if run is None else run / "config.yaml"
+    if config.resume and begun is not None and begun.exists():
+        config.train.batch_size = int(yaml.safe_load(begun.read_text())["train"]["batch_size"])
+        return
+    found = largest_batch(_of(config, 2 * MOST), _room(config), cuda=_uses_cuda(config))
+    if found is None:
+        raise ValueError(
+            f"train.batch_size: expected memory for two images of {config.model.image_size} px and "
+            f"{config.model.backbone or config.model.name}, found {_room(config) / 1e9:.1f} GB a worker; "
+            "lower model.image_size or engine.workers"
+        )
+    config.train.batch_size = found
+
+
+def _room(config: Config) -> int:
+    """Bytes a worker may take."""
+    if _uses_cuda(config):
+        devices = torch.cuda.device_count()
+        free = min(torch.cuda.mem_get_info(number)[0] for number in range(devices))
+        return int(SPARE * free / -(-_workers(config) // devices))
+    two = _of(config, 2)
+    command = memory_needed(two, footprint_of(two), cuda=False).command
+    return max(0, int(SPARE * free_memory()) - command) // _workers(config)
+
+
+def _of(config: Config, batch: int) -> Config:
+    return replace(config, train=replace(config.train, batch_size=batch))
+
+
+def _workers(config: Config) -> int:
+    devices = torch.cuda.device_count() if _uses_cuda(config) else 0
+    of_engine = config.engine.workers if config.engine.name is not EngineName.ray or config.engine.workers else 1
+    return max(1, workers_for(of_engine, devices))
+
+
+def _uses_cuda(config: Config) -> bool:
+    return choose_device(config.train.device).type == "cuda"

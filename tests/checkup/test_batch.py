@@ -1,0 +1,49 @@
+"""train.batch_size=auto becomes a number once, that fits, and stays the same for a run that goes on."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import tiny_config
+
+from fl_rsna.checkup import batch
+from fl_rsna.checkup.batch import AUTO, MOST, settle_batch
+from fl_rsna.checkup.demand import footprint_of, memory_needed
+from fl_rsna.compose import compose_config
+
+
+def test_the_largest_power_of_two_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["model=efficientnet_b0", "model.pretrained=false", "model.image_size=64", "engine.workers=0"]
+    asked = compose_config([*words, "train.batch_size=auto"])
+    needed = {}
+    for size in (8, 16):
+        config = compose_config([*words, f"train.batch_size={size}"])
+        memory = memory_needed(config, footprint_of(config), cuda=False)
+        needed[size] = memory.command + memory.worker
+    between = (needed[8] + needed[16]) // 2
+    monkeypatch.setattr(batch, "free_memory", lambda: int(between / batch.SPARE))
+    settle_batch(asked, None)
+    assert asked.train.batch_size == 8
+
+
+def test_plenty_of_memory_is_not_filled_and_a_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "free_memory", lambda: 10**13)
+    config = tiny_config(train__batch_size=AUTO)
+    settle_batch(config, None)
+    assert config.train.batch_size == MOST
+    config.train.batch_size = 5
+    settle_batch(config, None)
+    assert config.train.batch_size == 5
+
+
+def test_no_room_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "free_memory", lambda: 10**6)
+    with pytest.raises(ValueError, match=r"^train\.batch_size: expected memory for two images of 32 px and "):
+        settle_batch(tiny_config(train__batch_size=AUTO), None)
+
+
+def test_a_run_that_goes_on_keeps_its_number(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"train": {"batch_size": 12}}))
+    config = tiny_config(train__batch_size=AUTO, resume=True)
+    settle_batch(config, tmp_path)
+    assert config.train.batch_size == 12
