@@ -20,10 +20,11 @@ def conf_folder() -> Path:
 
 
 def register_schema() -> None:
-    """Make the dataclasses the schema of conf/config.yaml; settings by site may name any site."""
+    """Make the dataclasses the schema of conf/config.yaml; settings by site may name any site, those by label any label."""
     schema = OmegaConf.structured(Config)
-    for by_site in (schema.partition.noise, schema.faults.sites, schema.network.speeds, schema.network.downtime):
-        OmegaConf.set_struct(by_site, False)
+    by_site = (schema.partition.noise, schema.faults.sites, schema.network.speeds, schema.network.downtime)
+    for named in (*by_site, schema.match.prevalence):
+        OmegaConf.set_struct(named, False)
     ConfigStore.instance().store(name="schema", node=schema)
 
 
