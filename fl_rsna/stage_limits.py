@@ -21,6 +21,12 @@ def check_stage(config: Config) -> None:
         raise ValueError(
             f"start: expected nothing with stage=sequence, whose head begins as its slice model, got {config.start}; leave it out"
         )
+    if config.start is not None and (stage is Stage.stacking or config.stacking.left_out is not None):
+        asked = "stage=stacking" if stage is Stage.stacking else "stacking.left_out"
+        raise ValueError(
+            f"start: expected nothing with {asked}, whose model may have seen no patient of the fold it leaves out, "
+            f"got {config.start}; leave it out"
+        )
     if stage is not Stage.slice and config.baseline not in (Baseline.none, Baseline.central):
         raise ValueError(
             f"baseline: expected none or central with stage={stage}, got {config.baseline}; every site alone has no second stage"

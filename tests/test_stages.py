@@ -44,6 +44,8 @@ def test_both_are_a_slice_run_inside_that_of_the_head() -> None:
         ("stage=both baseline=gap", "baseline: expected none or central with stage=both, got gap"),
         ("stage=both baseline=local", "baseline: expected none or central"),
         ("stage=sequence sequence.encoder=a start=b", "start: expected nothing with stage=sequence"),
+        ("stage=stacking start=b", "start: expected nothing with stage=stacking, .*, got b; leave it out"),
+        ("stacking.left_out=0 start=b", r"start: expected nothing with stacking\.left_out"),
         ("sequence.width=12", r"sequence\.width: expected a multiple of 8 from 8 to 1024, got 12"),
         ("sequence.copies=0", r"sequence\.copies: expected 1 or more, got 0"),
         ("sequence.dropout=1", r"sequence\.dropout: expected 0 to less than 1, got 1"),
