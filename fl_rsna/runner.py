@@ -24,7 +24,7 @@ from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.trackers import check_packages, tracked
-from fl_rsna.runs import SLICE_STAGE, Listener, RunFolder, fold_folder, is_finished, start_run
+from fl_rsna.runs import SLICE_STAGE, Listener, RunFolder, fold_folder, start_run, stays
 from fl_rsna.stages import stages
 
 
@@ -49,7 +49,7 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
 
 def _run_stage(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> None:
     with sole_maker(folder):
-        if config.resume and is_finished(folder):
+        if config.resume and stays(folder, config, cohort):
             return
         run = start_run(folder, config, cohort, str(choose_device(config.train.device)), listeners)
         story = story_of(config)

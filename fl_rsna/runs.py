@@ -204,6 +204,14 @@ def is_finished(folder: Path) -> bool:
     return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
 
 
+def stays(folder: Path, config: Config, cohort: Cohort) -> bool:
+    """Whether the run in `folder` is finished and is what is asked for; raises ValueError when it is finished under other settings."""
+    finished = is_finished(folder)
+    if finished:
+        check_same(folder, config, cohort)
+    return finished
+
+
 def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
     """Refuse to go on with a run under other settings than it began with; where and how it runs may change.
 

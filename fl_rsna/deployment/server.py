@@ -21,7 +21,7 @@ from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.trackers import tracked
-from fl_rsna.runs import RunFolder, default_run_name, is_finished, start_run
+from fl_rsna.runs import RunFolder, default_run_name, start_run, stays
 from fl_rsna.stages import stages
 
 ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
@@ -42,7 +42,7 @@ def main(grid: Grid, context: Context) -> None:
 
 def _play(grid: Grid, config: Config, cohort: Cohort, folder: Path) -> None:
     with sole_maker(folder):
-        if config.resume and is_finished(folder):
+        if config.resume and stays(folder, config, cohort):
             return
         settle_process()
         try:

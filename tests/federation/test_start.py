@@ -75,6 +75,16 @@ def test_a_run_that_was_killed_goes_on_without_the_model_it_began_with(
     assert read(ran(again, cohort, whole) / "summary.json")["model_sha256"] == before
 
 
+def test_a_finished_run_stays_as_it_is_and_is_not_taken_for_another(cohort: Cohort, tmp_path: Path) -> None:
+    """The same words, in whatever engine, leave it alone; others are refused as those of a run that goes on are."""
+    folder = ran(quick(rounds=1), cohort, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    ran(quick(rounds=1, resume=True, engine__workers=1), cohort, folder)
+    with pytest.raises(ValueError, match=r"^resume: .* was begun with other settings \(rounds, seed differ\)"):
+        ran(quick(rounds=3, seed=2, resume=True), cohort, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_every_site_alone_begins_with_the_same_weights(first: Path, cohort: Cohort, tmp_path: Path) -> None:
     folder = ran(quick(rounds=1, start=str(first), baseline=Baseline.local), cohort, tmp_path / "local")
     rows = [pd.read_csv(path)["test_loss"][0] for path in sorted(folder.glob("alone/*/rounds.csv"))]

@@ -288,7 +288,12 @@ def test_both_are_resumed_in_either_stage(own_cohort: Cohort, tmp_path: Path) ->
     assert summary_of(folder / "slice")["status"] == "finished"
     with pytest.raises(ValueError, match="other settings"):
         run(own_cohort, folder, asked(None, rounds=2, resume=True))
-    assert run(own_cohort, folder, asked(None, rounds=1, resume=True))["model_sha256"] == whole
+    for _ in range(2):  # the second time there is nothing left to do
+        assert run(own_cohort, folder, asked(None, rounds=1, resume=True))["model_sha256"] == whole
+    changes: list[dict[str, Any]] = [{"rounds": 2}, {"sequence__width": 8}]
+    for changed in changes:
+        with pytest.raises(ValueError, match="other settings"):
+            run(own_cohort, folder, asked(None, **{"rounds": 1, "resume": True, **changed}))
 
 
 def test_a_round_can_be_repeated_even_without_its_features(
