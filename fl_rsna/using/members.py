@@ -79,8 +79,7 @@ def remembered(members: Sequence[Trained]) -> Remembered:
     task = members[0].saved.task
     first = tables[0]
     for member, table in zip(members, tables, strict=True):
-        named = ["image_id", *(f"label_{label}" for label in task.labels)]
-        if not first[named].equals(table[named]):
+        if not same_slices(first, table, task):
             raise ValueError(
                 f"models: weights cannot be fitted, since {member.run} was validated on other slices than {members[0].run}; "
                 f"{INSTEAD}"
@@ -91,6 +90,13 @@ def remembered(members: Sequence[Trained]) -> Remembered:
         patients=first[task.group_key].to_numpy(str),
         series=first[task.exam_key].to_numpy(str),
     )
+
+
+def same_slices(one: pd.DataFrame, other: pd.DataFrame, task: Task) -> bool:
+    """Whether two tables hold the same slices with the same labels, whatever types their columns have."""
+    if not np.array_equal(one["image_id"].to_numpy(str), other["image_id"].to_numpy(str)):
+        return False
+    return np.array_equal(labels_in(one, task.labels), labels_in(other, task.labels), equal_nan=True)
 
 
 def _of_run(member: Trained) -> pd.DataFrame:
