@@ -100,7 +100,9 @@ def _play_round(setting: Setting, progress: Progress, round_: int) -> None:
         round=round_,
         learning_rate=rate,
         accepted=dict(progress.accepted),
-        estimate=config.model.norm is Norm.adapted and round_ == 1,
+        estimate=config.model.norm is Norm.adapted
+        and setting.encoder is None
+        and round_ == 1,  # a head has no BatchNorm
     )
     trained = _train(setting, progress, told, chosen, out)
     progress.round = round_

@@ -403,6 +403,16 @@ def test_other_encoders_are_frozen_as_well(cohort: Cohort, tmp_path: Path) -> No
     ]
 
 
+def test_a_head_learns_in_its_first_round_whatever_norm_its_encoder_was_trained_with(
+    cohort: Cohort, tmp_path: Path
+) -> None:
+    """Where BatchNorm is adapted the slice model's first round only estimates; a head has nothing to estimate."""
+    adapted = written(tmp_path / "adapted.safetensors", norm=Norm.adapted)
+    assert run(cohort, tmp_path / "run", asked(adapted, rounds=1))["site_failures"] == 0
+    losses = pd.read_csv(tmp_path / "run" / "rounds.csv")["test_loss"]
+    assert losses[1] != losses[0]
+
+
 def test_all_that_a_slice_model_does_when_it_predicts_is_in_its_logits(cohort: Cohort, tmp_path: Path) -> None:
     """Neighbours, learned windows, several views and a corrected prior: the head begins where `evaluate` is."""
     rich = {"neighbours": 1, "window": Window.learned, "tta": 2, "kept_negatives": 0.5}
