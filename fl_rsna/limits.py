@@ -205,12 +205,13 @@ def _check_stacking(config: Config) -> None:
         raise ValueError(
             f"stacking.left_out: expected 0 to {stacking.folds - 1} of {stacking.folds} folds, got {left_out}"
         )
-    if config.stage is not Stage.stacking:
-        return
-    if left_out is not None:
-        raise ValueError(
-            f"stacking.left_out: expected null with stage=stacking, which leaves out every fold once, got {left_out}"
+    if left_out is not None and config.stage is not Stage.slice:
+        why = (
+            ", which leaves out every fold once"
+            if config.stage is Stage.stacking
+            else ": only a slice model leaves one out"
         )
+        raise ValueError(f"stacking.left_out: expected null with stage={config.stage}{why}, got {left_out}")
 
 
 def _check_contradictions(config: Config) -> None:

@@ -235,6 +235,10 @@ def test_sites_of_other_runs_are_told_nothing_of_folds(two: Cohort) -> None:
     ("changes", "said"),
     [
         ({"stacking__left_out": 1}, "stacking.left_out: expected null with stage=stacking"),
+        (
+            {"stage": Stage.both, "stacking__left_out": 1},
+            "stacking.left_out: expected null with stage=both: only a slice",
+        ),
         ({"stage": Stage.slice, "stacking__left_out": 2}, "stacking.left_out: expected 0 to 1 of 2 folds, got 2"),
         ({"stacking__folds": 1}, "stacking.folds: expected 2 to 10, got 1"),
         ({"stacking__rows": 0.0}, "stacking.rows: expected more than 0, up to 1, got 0"),
