@@ -9,7 +9,7 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
 from fl_rsna.learning.saved import read_saved
-from fl_rsna.runs import MANIFEST, MODEL, RunFolder
+from fl_rsna.runs import ENCODER, MANIFEST, MODEL, RunFolder
 
 
 def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFolder) -> FlatModel:
@@ -26,6 +26,11 @@ def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFold
         saved = read_saved(path)
     except ValueError as error:
         raise ValueError(f"start: {str(error).removeprefix('model: ')}") from None
+    if saved.two_stage is not None:
+        raise ValueError(
+            f"start: expected a model of single slices, got {path}, which has a head over series; give the slice model under it, "
+            f"{ENCODER} in its run's folder, or the run that it is of"
+        )
     for what, expected, got in (
         ("task", cohort.task, saved.task.name),
         ("labels", cohort.labels, saved.task.labels),

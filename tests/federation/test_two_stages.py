@@ -136,6 +136,17 @@ def test_each_stage_has_a_report(both: Path, cohort: Cohort) -> None:
     assert "Two stages" not in (both / "slice" / "report.html").read_text()
 
 
+def test_no_run_starts_from_a_head(plain: Path, cohort: Cohort, tmp_path: Path) -> None:
+    """Nor, in silence, from the slice model under it alone; said by its own name it is as good as any."""
+    for given in (plain, plain / "model.safetensors"):
+        with pytest.raises(
+            ValueError, match=r"^start: expected a model of single slices, got .*, encoder\.safetensors in "
+        ):
+            run(cohort, tmp_path / "run", tiny_config(model__image_size=SIDE, start=str(given)))
+    config = tiny_config(rounds=1, model__image_size=SIDE, start=str(plain / "encoder.safetensors"))
+    assert run(cohort, tmp_path / "run", config)["started_from"]["file"].endswith("encoder.safetensors")
+
+
 def test_no_onnx_file_holds_a_head(plain: Path) -> None:
     with pytest.raises(
         ValueError, match=r"head over series no ONNX file holds; export its slice model with model=.*encoder"
