@@ -152,13 +152,15 @@ def read_cohort(folder: Path) -> Cohort:
 def counts(table: pd.DataFrame, task: Task) -> dict[str, Any]:
     """Patients, slices and positive slices a label, by part (train, validation, test), of one site's table.
 
-    None for a label that the site does not annotate.
+    None for a label that the site does not annotate. Where only some slices have a label, as in a pool of sites one of
+    which does not annotate it, `known` says how many.
     """
     return {
         str(part): {
             "patients": int(rows[task.group_key].nunique()),
             "slices": len(rows),
             "positives": {label: _positives(rows, label) for label in task.labels},
+            **_partly_known(rows, task),
         }
         for part, rows in table.groupby("split")
     }
@@ -166,6 +168,12 @@ def counts(table: pd.DataFrame, task: Task) -> dict[str, Any]:
 
 def _positives(rows: pd.DataFrame, label: str) -> int | None:
     return int(rows[label].sum()) if label in rows and not rows[label].isna().all() else None
+
+
+def _partly_known(rows: pd.DataFrame, task: Task) -> dict[str, dict[str, int]]:
+    known = {label: int(rows[label].notna().sum()) for label in task.labels if label in rows}
+    some = {label: count for label, count in known.items() if 0 < count < len(rows)}
+    return {"known": some} if some else {}
 
 
 def _peculiarities(sites: list[SitePatients]) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def shared_counts(counts: Mapping[str, Any], k: int, *, exclusive: bool) -> dict
 
 def _shared_part(held: Mapping[str, Any], k: int, exclusive: bool) -> dict[str, Any]:
     positives = {label: n for label, n in held["positives"].items() if n is not None}  # of an unannotated label: None
-    few = {label for label, n in positives.items() if is_small(n, k) or is_small(held["slices"] - n, k)}
+    known = {label: held.get("known", {}).get(label, held["slices"]) for label in positives}
+    few = {label for label, n in positives.items() if is_small(n, k) or is_small(known[label] - n, k)}
     if exclusive:
         few = hidden_classes(positives, few, k)
     told = {label: None if label in few else n for label, n in held["positives"].items()}

@@ -53,9 +53,7 @@ def prior_of(sites: Sequence[Site], task: Task) -> tuple[float, ...]:
     """Share of positive training slices of all sites together, a label; of those that say how many they have."""
     shares = []
     for label in task.labels:
-        known = [
-            (count, site.counts["train"]["slices"]) for site in sites if (count := _known(site, label)) is not None
-        ]
+        known = _known_of_all(sites, label)
         positives, slices = (sum(column) for column in zip(*known, strict=True)) if known else (0, 0)
         shares.append(positive_share(np.array([positives], np.float64), slices))
     return tuple(np.concatenate(shares).tolist())
@@ -67,9 +65,7 @@ def kept_of(sites: Sequence[Site], task: Task, wanted: float, min_count: int) ->
     Raises ValueError when no site tells, and when no slice is positive.
     """
     assert task.union is not None
-    known = [
-        (count, site.counts["train"]["slices"]) for site in sites if (count := _known(site, task.union)) is not None
-    ]
+    known = _known_of_all(sites, task.union)
     if not known:
         raise ValueError(
             f"train.sampling: under needs a site that tells how many slices with {task.union} it has, but "
@@ -81,6 +77,12 @@ def kept_of(sites: Sequence[Site], task: Task, wanted: float, min_count: int) ->
             f"train.sampling: under needs training slices with {task.union}, got none; say train.sampling=all"
         )
     return kept_negatives(positives, slices, wanted)
+
+
+def _known_of_all(sites: Sequence[Site], label: str) -> list[tuple[int, int]]:
+    """Training slices with the label, and those of which it is known, of each site that tells."""
+    held = [(count, site.counts["train"]) for site in sites if (count := _known(site, label)) is not None]
+    return [(count, int(train.get("known", {}).get(label, train["slices"]))) for count, train in held]
 
 
 def _known(site: Site, label: str) -> int | None:

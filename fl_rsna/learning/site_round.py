@@ -82,7 +82,7 @@ def train_site(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -
             return SitePart(result=_train(model, round_, PLAIN), remembered={})
 
 
-def positive_share(positives: NDArray[np.float64], slices: int) -> NDArray[np.float64]:
+def positive_share(positives: NDArray[np.float64], slices: int | NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of positive slices a label, with half a slice added to either side so that 0 and 1 stay finite in logits."""
     return (positives + 0.5) / (slices + 1)
 
@@ -150,7 +150,8 @@ def _ditto(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> Si
 
 def _adjusted(round_: Round) -> LocalRule:
     rows = round_.data.rows("train")
-    own = positive_share(np.nansum(round_.data.labels[rows], 0, dtype=np.float64), len(rows))
+    labels = round_.data.labels[rows]
+    own = positive_share(np.nansum(labels, 0, dtype=np.float64), (~np.isnan(labels)).sum(0))
     everyone = np.array(round_.prior, np.float64)
     here, all_ = (torch.from_numpy(drawn_shares(shares, round_.task, round_.kept)) for shares in (own, everyone))
     return prior_shift(here, all_, round_.strategy.adjustment)

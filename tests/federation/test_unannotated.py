@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tiny import SIZE, tiny_config
 
-from fl_rsna.choices import Baseline, Sampling, StrategyName
+from fl_rsna.choices import Baseline, Sampling, StrategyName, Trainable
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.client_app import app_for_cohort
@@ -81,6 +81,21 @@ def test_a_label_and_its_prior_come_from_those_who_annotate_it(own_cohort: Cohor
     assert counts[EPIDURAL].sum() == 0
     assert (np.delete(counts, EPIDURAL, axis=0).sum((1, 2)) == len(lacks.labels)).all()
     assert pd.read_csv(folders[1] / "index.csv")["epidural"].notna().all()  # files stay true
+
+
+def test_the_pools_prior_is_of_the_slices_that_know_the_label(own_cohort: Cohort, tmp_path: Path) -> None:
+    """As it is between sites: that of those who annotate it. What every slice knows is counted as ever."""
+    cohort = lacking(own_cohort, ("site-2",), ["subdural"])
+    config = tiny_config(rounds=1, baseline=Baseline.central, train__trainable=Trainable.head)
+    run_federation(config, cohort, tmp_path / "central", ())
+    found = json.loads((tmp_path / "central" / "summary.json").read_text())["prevalence"]["training"]
+    held = {site: cohort.facts["sites"][site]["train"] for site in cohort.sites}
+    for label, sites in (("subdural", ("site-1", "site-3")), ("any", cohort.sites)):
+        positives = sum(held[site]["positives"][label] for site in sites)
+        assert found[label] == pytest.approx((positives + 0.5) / (sum(held[site]["slices"] for site in sites) + 1))
+    roll = json.loads((tmp_path / "central" / "events.jsonl").read_text().splitlines()[0])["sites"]
+    assert roll["pooled"]["train"]["known"] == {"subdural": held["site-1"]["slices"] + held["site-3"]["slices"]}
+    assert "known" not in roll["test-site"]["test"]
 
 
 def test_pooled_and_alone_learn_what_there_is(own_cohort: Cohort, tmp_path: Path) -> None:
