@@ -103,10 +103,19 @@ def check_annotated(sites: list[Site], task: Task, sampling: Sampling) -> None:
             raise ValueError(
                 f"roll call: expected a site that annotates {label}, got none of {len(sites)}; take one more, or all learn nothing of it"
             )
-        if lacking and label == task.union and sampling is Sampling.under:
+        if label != task.union or sampling is not Sampling.under:
+            continue
+        if lacking:
             raise ValueError(
                 f"train.sampling: under draws by {label}, which {lacking[0]} does not annotate; say train.sampling=all or weighted"
             )
+        for site in sites:
+            held = site.counts["train"]
+            if label in held.get("known", {}):
+                raise ValueError(
+                    f"train.sampling: under draws by {label}, which {held['known'][label]} of {held['slices']} training slices at "
+                    f"{site.name} have; say train.sampling=all or weighted"
+                )
 
 
 def hashed_patients(patients: pd.Series, salt: str) -> frozenset[str]:

@@ -118,6 +118,13 @@ def test_a_draw_by_a_label_needs_that_label(own_cohort: Cohort, tmp_path: Path) 
     said = re.escape("train.sampling: under draws by any, which site-3 does not annotate")
     with pytest.raises(ValueError, match=f"^{said}"):
         run(cohort, tmp_path / "under", tiny_config(train__sampling=Sampling.under))
+    with pytest.raises(
+        ValueError, match=r"^train.sampling: under draws by any, which \d+ of \d+ training slices at pooled"
+    ):
+        run_federation(
+            tiny_config(baseline=Baseline.central, train__sampling=Sampling.under), cohort, tmp_path / "pool", ()
+        )
+    assert not (tmp_path / "pool").exists()  # refused at the roll call
     run(cohort, tmp_path / "weighted", tiny_config(rounds=1, train__sampling=Sampling.weighted))
 
 
