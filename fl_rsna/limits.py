@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Sampling, Stage, StrategyName
+from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Sampling, Stacker, Stage, StrategyName
 from fl_rsna.cohort.noise import check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
@@ -212,6 +212,11 @@ def _check_stacking(config: Config) -> None:
             else ": only a slice model leaves one out"
         )
         raise ValueError(f"stacking.left_out: expected null with stage={config.stage}{why}, got {left_out}")
+    if config.stage is Stage.stacking and stacking.stacker is Stacker.xgboost and config.match.prevalence:
+        raise ValueError(
+            f"match.prevalence: expected nothing with stacking.stacker={stacking.stacker}, whose trees are grown for the sites' own "
+            f"prevalence, got {config.match.prevalence}; say stacking.stacker=cnn"
+        )
 
 
 def _check_contradictions(config: Config) -> None:

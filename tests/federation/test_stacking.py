@@ -12,7 +12,7 @@ import pytest
 from tiny import tiny_cohort, tiny_config
 from tiny_stacking import FOLDS, Stopped, run, settings, with_folds
 
-from fl_rsna.choices import Boosting, Stacker, Stage, StrategyName
+from fl_rsna.choices import Boosting, Select, Stacker, Stage, StrategyName
 from fl_rsna.cohort.sites import Cohort, counts, read_cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.counts_by_fold import counts_by_fold
@@ -135,6 +135,24 @@ def test_a_network_stacks_as_any_network_is_trained(
     with pytest.raises(Stopped):
         run(two, with_folds(whole, tmp_path / "ended"), config, stop_at="round_end 1")
     assert run(two, tmp_path / "ended", config)["model_sha256"] == found["model_sha256"]
+
+
+def test_a_network_is_trained_for_a_stated_prevalence_and_trees_are_not_asked(
+    two: Cohort, whole: Path, tmp_path: Path
+) -> None:
+    """On the same folds, stacked for 95% instead of the sites' own share: what is lost and what is said goes with it."""
+    losses, means = [], []
+    for name, stated in (("plain", dict[str, float]()), ("matched", {"any": 0.95})):
+        config = settings(stacking__stacker=Stacker.cnn, sequence__width=8, sequence__rounds=2, resume=True)
+        config.sequence.learning_rate, config.train.select, config.match.prevalence = 0.02, Select.last, stated
+        found = run(two, with_folds(whole, tmp_path / name), config)
+        losses.append(pd.read_csv(tmp_path / name / "rounds.csv")["train_loss"][1])
+        means.append(pd.read_parquet(tmp_path / name / "predictions.parquet")["probability_any"].mean())
+    assert found["prevalence"]["meant"]["any"] == 0.95
+    assert losses[1] > losses[0] + 0.05  # slices with blood, which it misses, count more
+    assert means[1] > means[0]
+    with pytest.raises(ValueError, match=r"^match.prevalence: expected nothing with stacking.stacker=xgboost"):
+        check(settings(match__prevalence={"any": 0.95}))
 
 
 def test_under_min_count_no_fold_of_few_is_told(two: Cohort, whole: Path, tmp_path: Path) -> None:
