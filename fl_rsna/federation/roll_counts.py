@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from fl_rsna.choices import Correction, LabelWeights, Sampling
+from fl_rsna.config import TrainConfig
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.learning.loss import rare_label_weights
@@ -34,6 +35,22 @@ def _with_class_weights(told: Instructions, task: Task) -> Instructions:
     if not by_class or told.train.correction is Correction.none:
         return told
     return replace(told, model=replace(told.model, class_weights=list(rare_label_weights(task, told.prior))))
+
+
+def approximate(train: TrainConfig) -> str | None:
+    """What somebody should know who draws by hard labels, learns soft ones and has the prior given back."""
+    soft = {
+        "train.mixup": train.mixup > 0,
+        "train.smooth_z": train.smooth_z > 1,
+        "train.soft_between": train.soft_between > 0,
+        "train.label_smoothing": train.label_smoothing > 0,
+    }
+    if train.sampling is not Sampling.under or train.correction is not Correction.prior or not any(soft.values()):
+        return None
+    return (
+        f"train.sampling=under: beside {' and '.join(key for key, is_on in soft.items() if is_on)} its correction of the prior, which "
+        "takes labels for hard ones, is approximate, and probabilities lean low; say train.sampling=weighted, whose weights are exact"
+    )
 
 
 def by_own_counts(told: Instructions, site: Site, task: Task) -> Instructions:

@@ -22,7 +22,7 @@ from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.material import new_network
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import sampled_count
-from fl_rsna.federation.roll_counts import after_roll_call
+from fl_rsna.federation.roll_counts import after_roll_call, approximate
 from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_roll, hashed_patients
 from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.server_rules import fewest_sites
@@ -111,10 +111,15 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         encoder=encoder,
     )
     announce(setting)
-    warnings = () if encoder is None else warnings_of(encoder, parameters.size)
-    for text in (*warnings, *([TRUTH_SHOWN] if told.model.crop.shows_truth else ())):
+    for text in _warnings(config, told, encoder, parameters.size):
         run.event("warning", text=text)
     return setting
+
+
+def _warnings(config: Config, told: Instructions, encoder: Encoder | None, values: int) -> list[str]:
+    """What whoever asked should know before round 1."""
+    known = [approximate(config.train)] if encoder is None else warnings_of(encoder, values)
+    return [text for text in (*known, TRUTH_SHOWN if told.model.crop.shows_truth else None) if text is not None]
 
 
 def held_out_site(data: SiteData, task: Task, told: Instructions, encoder: Encoder | None) -> HeldOut:

@@ -15,10 +15,10 @@ from tiny import SIZE, tiny_config
 
 from fl_rsna.choices import Baseline, Correction, LabelWeights, Loss, Sampling, Select, StrategyName
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
+from fl_rsna.config import Config, TrainConfig
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
-from fl_rsna.federation.roll_counts import after_roll_call, by_own_counts, kept_of
+from fl_rsna.federation.roll_counts import after_roll_call, approximate, by_own_counts, kept_of
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.setting import first_instructions
@@ -84,6 +84,21 @@ def test_a_run_with_everything_on_goes_on_after_a_kill_in_another_process_with_t
         run(cohort, tmp_path / "run", tiny_config(**EVERYTHING), listen=kill)
     found = run(cohort, tmp_path / "run", tiny_config(**EVERYTHING, resume=True), workers=1)
     assert found["model_sha256"] == json.loads((sampled / "summary.json").read_text())["model_sha256"]
+
+
+def test_soft_labels_beside_the_correction_are_warned_of(sampled: Path) -> None:
+    """By the keys that make them soft; neither weights in the loss, which are exact, nor hard labels are."""
+    events = [json.loads(line) for line in (sampled / "events.jsonl").read_text().splitlines()]
+    (said,) = [event["text"] for event in events if event["event"] == "warning"]
+    assert said.startswith(
+        "train.sampling=under: beside train.mixup and train.smooth_z and train.soft_between its correction"
+    )
+    assert said.endswith("say train.sampling=weighted, whose weights are exact")
+    under, soft = {"sampling": Sampling.under}, {"smooth_z": 3}
+    assert approximate(TrainConfig(**under, **soft)) is not None
+    assert approximate(TrainConfig(**under, label_smoothing=0.1)) is not None
+    for hard in (under, {"sampling": Sampling.weighted, **soft}, {**under, **soft, "correction": Correction.none}):
+        assert approximate(TrainConfig(**hard)) is None
 
 
 def test_sites_count_by_what_they_draw(cohort: Cohort, sampled: Path) -> None:
