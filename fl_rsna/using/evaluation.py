@@ -150,9 +150,9 @@ def card(
 
 
 def predictions(scored: Scored, task: Task, settings: OperatingPoints | None) -> pd.DataFrame:
-    """A row a slice: ids, label_<name> where known, probability_<name>; with the run's settings also calibrated_<name>
+    """A row a slice: ids, label_<name> where known, probability_<name>; with the run's settings also calibrated_<name>,
 
-    and, for the headline label, whether it is positive at each operating point.
+    of which the union label's is no less than any other, and, for the headline label, whether it is positive at each operating point.
     """
     columns: dict[str, Any] = {}
     if scored.labels is not None:
@@ -160,7 +160,7 @@ def predictions(scored: Scored, task: Task, settings: OperatingPoints | None) ->
         columns |= {f"label_{label}": known[i].to_numpy() for i, label in enumerate(task.labels)}
     columns |= {f"probability_{label}": scored.found[:, i] for i, label in enumerate(task.labels)}
     if settings is not None:
-        after = calibrated(scored, task, settings)
+        after = bounded(calibrated(scored, task, settings), task)
         columns |= {f"calibrated_{label}": after[:, i] for i, label in enumerate(task.labels)}
         headline = scored.found[:, task.labels.index(task.headline)]
         for point, threshold in settings.slice.get(task.headline, {}).items():
