@@ -12,21 +12,24 @@ from fl_rsna.choices import EngineName
 from fl_rsna.config import Config
 from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.learning.train import choose_device
+from fl_rsna.runs import SLICE_STAGE
 
 AUTO = "auto"
+FEDERATED = "federated"  # folder of the first run of a gap
 MOST = 64  # a larger batch leaves a site of a few hundred images too few steps
 SPARE = 0.5  # of what is free: other processes want some, too
 
 
 def settle_batch(config: Config, run: Path | None) -> None:
-    """Put a number in place of `auto`: of the run that goes on, or else a power of two up to MOST.
+    """Put a number in place of `auto`: of the run that goes on, of several the first, or else a power of two up to MOST.
 
     Raises ValueError when not even two images fit.
     """
     if config.train.batch_size != AUTO:
         return
-    begun = None if run is None else run / "config.yaml"
-    if config.resume and begun is not None and begun.exists():
+    parts = [] if run is None or not config.resume else [run / SLICE_STAGE, run / FEDERATED, run]
+    begun = next((path for part in parts if (path := part / "config.yaml").exists()), None)
+    if begun is not None:
         config.train.batch_size = int(yaml.safe_load(begun.read_text())["train"]["batch_size"])
         return
     found = largest_batch(_of(config, 2 * MOST), _room(config), cuda=_uses_cuda(config))

@@ -42,8 +42,12 @@ def test_no_room_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         settle_batch(tiny_config(train__batch_size=AUTO), None)
 
 
-def test_a_run_that_goes_on_keeps_its_number(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"train": {"batch_size": 12}}))
+@pytest.mark.parametrize("part", ["", "slice", "federated"])
+def test_a_run_that_goes_on_keeps_its_number(tmp_path: Path, part: str) -> None:
+    """Of two stages the slice model's, not the head's, which lies in the folder itself."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"train": {"batch_size": 4}}))
+    (tmp_path / part).mkdir(exist_ok=True)
+    (tmp_path / part / "config.yaml").write_text(yaml.safe_dump({"train": {"batch_size": 12}}))
     config = tiny_config(train__batch_size=AUTO, resume=True)
     settle_batch(config, tmp_path)
     assert config.train.batch_size == 12
