@@ -7,7 +7,7 @@ from typing import Any
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import Plot, Trace, axes, named_axis
 from fl_rsna.reporting.tables import RunRecord, interval
-from fl_rsna.reporting.task_words import task_words
+from fl_rsna.reporting.task_words import task_words, with_article
 from fl_rsna.task import Task
 
 FIGURES = {
@@ -101,7 +101,7 @@ def confusion_plot(levels: Mapping[str, Level], task: Task) -> Plot:
             height=360,
         ),
         table=_all_levels([confusion_table(of, task, title) for title, of in levels.items()], list(levels)),
-        note=f"A {task.picture} or {task.exam} is named by its likeliest class; colour is the share of the true class.",
+        note=f"{with_article(task.picture).capitalize()} or {task.exam} is named by its likeliest class; colour is the share of the true class.",
         choices=list(levels),
         choice_name="Level",
         chosen=next(iter(levels)),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fl_rsna.learning.classes import MACRO
+from fl_rsna.learning.controls import Control
 from fl_rsna.reporting.cells import Kind, said
 from fl_rsna.reporting.site_scores import by_site, defined_areas, spread
 from fl_rsna.reporting.tables import RunRecord, area_of
@@ -22,10 +23,10 @@ def headlines(run: RunRecord) -> list[Headline]:
     found += [_gap(name, by_label[run.quoted]["difference"], run.quoted) for name, by_label in _gaps(run).items()]
     match run.task.kind:
         case LabelKind.multi_label:
-            found += [*_worst(run), _position(run, run.test_site)]
+            found += [*_worst(run), _control(run, run.test_site)]
             loss = "weighted log loss"
         case LabelKind.multi_class:
-            found += [*_together(run, run.test_site["classes"]), *_worst(run)]
+            found += [*_together(run, run.test_site["classes"]), *_worst(run), _control(run, run.test_site)]
             loss = "log loss"
     return [*found, _headline(loss, run.test_site["log_loss"], Kind.score, _chosen(run))]
 
@@ -41,10 +42,13 @@ def _area(run: RunRecord, test: dict[str, Any]) -> Headline:
     return _headline(f"test-site AUROC, {run.headline}", area, Kind.score, note)
 
 
-def _position(run: RunRecord, test: dict[str, Any]) -> Headline:
-    control = test["controls"]["position"][run.headline]["auroc"]
+def _control(run: RunRecord, test: dict[str, Any]) -> Headline:
+    """The first control's AUROC of the headline label."""
+    name, by_label = next(iter(test["controls"].items()))
+    of_label = "" if run.quoted == run.headline else f", {run.headline}"
     note = "what a model must beat to have looked at the image"
-    return _headline(f"from {run.task.picture} position alone", control, Kind.score, note)
+    what = f"{run.task.picture} position" if name == Control.position else name
+    return _headline(f"from {what} alone{of_label}", by_label[run.headline]["auroc"], Kind.score, note)
 
 
 def _together(run: RunRecord, classes: dict[str, Any]) -> list[Headline]:

@@ -24,7 +24,7 @@ from fl_rsna.reporting.contact import NO_LABEL
 from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.tables import interval, megabytes
 from fl_rsna.reporting.task_words import task_words
-from fl_rsna.task import Task
+from fl_rsna.task import Rendering, Task
 
 SITES_SHOWN = 12
 ONLY_OF = {  # settings that mean something to one kind of partition
@@ -47,9 +47,11 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
         stored=_stored(kind),
         shown_as=_shown_as(kind),
         hu=kind is ImageKind.hu,
+        series=task.rendering is Rendering.hounsfield,
+        words=task_words(task),
         positives=counted,
         headline=next((row for row in counted if row["label"] == task.headline), None),
-        sheet=sheets.label_sheet(index, images, kind, labels, specific)
+        sheet=sheets.label_sheet(index, images, kind, labels, specific, task.picture)
         if labels
         else sheets.height_sheet(index, images, kind),
         windows=sheets.window_sheet(index, images, kind, specific),
@@ -102,8 +104,11 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
         if site in shown:
             scan = scan_of(noise_from(cohort.facts.get("noise", {}).get(site, {})), site)
             matrix.append(sheets.site_row(site, index, folder / "images", cohort.image, cohort.labels, scan))
+    exclusive = not any(row["cells"][-1]["slices"] for row in matrix)  # nothing is without a label
+    if exclusive:
+        matrix = [{**row, "cells": row["cells"][:-1]} for row in matrix]
     return {
-        "columns": [*cohort.labels, NO_LABEL],
+        "columns": [*cohort.labels, *([] if exclusive else [NO_LABEL])],
         "shown_as": _shown_as(cohort.image),
         "matrix": matrix,
         "hidden": len(headers) - len(matrix),

@@ -20,14 +20,21 @@ FIFTHS = ("lowest fifth", "second fifth", "middle fifth", "fourth fifth", "highe
 
 
 def label_sheet(
-    index: pd.DataFrame, images: Path, kind: ImageKind, labels: Sequence[str], specific: Sequence[str]
+    index: pd.DataFrame,
+    images: Path,
+    kind: ImageKind,
+    labels: Sequence[str],
+    specific: Sequence[str],
+    picture: str = "slice",
 ) -> list[Row]:
-    """A row each label and one of slices with none; captions name the other `specific` labels of a slice."""
+    """A row each label and one of pictures with none, if there are; captions name the other `specific` labels of one."""
     rows = []
     for label, where in _with_each(index, labels):
+        if label == NO_LABEL and not where.any():
+            continue
         others = [other for other in specific if other != label]
         tiles = _tiles(index, spread(index, where, TILES_A_ROW, label), images, views(kind)[0], others)
-        rows.append(Row(name=label, note=counted(int(where.sum()), "slice"), tiles=tiles))
+        rows.append(Row(name=label, note=counted(int(where.sum()), picture), tiles=tiles))
     return rows
 
 
@@ -70,8 +77,8 @@ def box_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
     for place in evenly(index, share, TILES_A_ROW):
         row = _row(index, place)
         uri = draw(images, row, BOXED[kind], boxed=True)
-        tiles.append(Tile(image_id=row["image_id"], uri=uri, caption=f"{share[place]:.0%} of the slice"))
-    return [Row(name="head box", note="smallest to largest", tiles=tuple(tiles))]
+        tiles.append(Tile(image_id=row["image_id"], uri=uri, caption=f"{share[place]:.0%} of it"))
+    return [Row(name="box", note="smallest to largest", tiles=tuple(tiles))]
 
 
 def site_row(

@@ -4,18 +4,19 @@ from fl_rsna.task import Rendering, Task
 
 
 def task_words(task: Task) -> dict[str, str]:
-    """One and several of either; what the control of brightness measures, and what a model is to have learned to see."""
+    """One and several of either; what the controls measure, and what a model is to have learned to see."""
     match task.rendering:
         case Rendering.hounsfield:
-            brightness = "mean brain HU"
+            controls = "slice position and by mean brain HU"
         case Rendering.radiograph:
-            brightness = "mean grey"
+            controls = "view (PA or AP) and by mean grey"
     return {
         "picture": task.picture,
         "pictures": plural(task.picture),
         "exam": task.exam,
         "exams": plural(task.exam),
-        "brightness": brightness,
+        "a_picture": with_article(task.picture),
+        "controls": controls,
         "sought": task.finding,
     }
 
@@ -37,3 +38,8 @@ def plural(what: str) -> str:
     if what.endswith("s"):
         return what
     return f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+
+
+def with_article(what: str) -> str:
+    """`a slice`, `an image`."""
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"

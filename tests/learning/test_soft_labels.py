@@ -53,7 +53,9 @@ def test_a_union_stays_at_least_each_of_the_others(settings: dict[str, float]) -
 def test_classes_smoothed_are_distributions() -> None:
     rng = np.random.default_rng(0)
     labels = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 20)]
-    found = training_labels(index_of(list(range(20)), ["a"] * 20), labels, TrainConfig(smooth_z=3), LabelKind.multi_class)
+    found = training_labels(
+        index_of(list(range(20)), ["a"] * 20), labels, TrainConfig(smooth_z=3), LabelKind.multi_class
+    )
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-6)
 
 
