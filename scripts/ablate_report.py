@@ -116,14 +116,14 @@ def columns(against: str) -> tuple[str, ...]:
 
 
 def tables(found: Found, groups: Groups) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """By cohort and by what is compared with, the figures of every variant that has runs."""
+    """By cohort and by what is compared with, the figures of every variant that has runs; nothing is compared with itself alone."""
     return {
         data: {
             against: {
                 name: of for name in names if name in variants and (of := figures(variants[name], variants[against]))
             }
             for against, names in groups.items()
-            if against in variants
+            if against in variants and any(name in variants for name in names if name != against)
         }
         for data, variants in found.items()
     }

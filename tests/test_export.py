@@ -18,12 +18,14 @@ from saved_runs import write_tiny_model, write_tiny_run
 from fl_rsna.choices import Norm, Window
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
+from fl_rsna.config import ModelConfig
 from fl_rsna.evaluate import main as evaluate
 from fl_rsna.export import main as export
 from fl_rsna.imaging.store import ImageKind, read_png, write_png
-from fl_rsna.learning.onnx_file import PACKAGES, greatest_difference, random_images, write_onnx
+from fl_rsna.learning.model import build_model
+from fl_rsna.learning.onnx_file import PACKAGES, greatest_difference, random_images, synthetic_images, write_onnx
 from fl_rsna.learning.saved import read_saved, write_saved
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH
 from fl_rsna.using.exporting import checked
 from fl_rsna.using.trained import trained_model
 
@@ -154,3 +156,17 @@ def test_a_model_of_an_under_sampled_run_is_exported_with_its_correction(tmp_pat
         with torch.inference_mode():
             found[kept] = again.network(images)
     torch.testing.assert_close(found[0.1][:, 0], found[1.0][:, 0] + np.log(0.1))
+
+
+def test_a_model_of_films_is_exported_and_tried_on_films(tmp_path: Path) -> None:
+    config = ModelConfig(image_size=SIZE)
+    network = build_model(config, COVID_CXR, ImageKind.grey, seed=0).eval()
+    path = tmp_path / "model.safetensors"
+    write_saved(path, network, task=COVID_CXR.name, image=ImageKind.grey, config=config, facts={})
+    saved, onnx = read_saved(path), tmp_path / "model.onnx"
+    write_onnx(saved, onnx)
+    films = synthetic_images(saved, seed=0)
+    assert films.shape == (4, 1, SIZE, SIZE)
+    assert films.max() > 40000  # sixteen bits are used
+    for images in (films, random_images(saved, 3, seed=0)):
+        assert greatest_difference(saved, onnx, images) <= 1e-4

@@ -13,7 +13,7 @@ from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.footprint import Footprint, footprint, head_bytes
 from fl_rsna.learning.sequence import HeadShape
-from fl_rsna.task import named_task
+from fl_rsna.task import Rendering, named_task
 
 MB, GB = 10**6, 10**9
 SCRATCH = 1.2  # what a step takes above its tensors: scripts/bench_memory.py, 1.08 to 1.20 on a CPU
@@ -137,8 +137,17 @@ def slices_there(config: Config) -> int | None:
     if facts.is_file():
         return int(json.loads(facts.read_text())["slices"])
     if is_demo(config):
-        return config.demo.patients * config.demo.slices_per_series
+        return config.demo.patients * images_a_patient(config)
     return len(find_files(Path(config.data.dicom))) if config.data.dicom else None
+
+
+def images_a_patient(config: Config) -> int:
+    """Of the task's synthetic cohort; a few patients have some more films."""
+    match named_task(config.data.task).rendering:
+        case Rendering.hounsfield:
+            return config.demo.slices_per_series
+        case Rendering.radiograph:
+            return 1
 
 
 def size(count: float) -> str:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_rsna.imaging.phantom import render_patient
-from fl_rsna.imaging.store import ImageKind, fit_square
+from fl_rsna.imaging.phantom_chest_render import render_film
+from fl_rsna.imaging.store import Image, ImageKind, fit_square
 from fl_rsna.imaging.windows import HU_MAX, HU_MIN, HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.learning.loss import probabilities
 from fl_rsna.learning.neighbours import Stacked, neighbour_table
@@ -116,18 +117,22 @@ def random_images(saved: SavedModel, count: int, seed: int) -> Images:
 
 
 def synthetic_images(saved: SavedModel, seed: int) -> Images:
-    """The slices of one synthetic head, with their neighbours where the model sees them."""
-    volume = np.clip(render_patient(seed, 0, size=128).volume_hu, HU_MIN, HU_MAX)
-    match saved.image:
-        case ImageKind.hu:
-            planes = [(np.rint(plane) + HU_OFFSET).astype(np.uint16) for plane in volume]
-        case ImageKind.windows:
-            planes = [np.stack([window(plane, *at) for at in WINDOWS_HU], axis=2) for plane in volume]
-    stored = np.stack([fit_square(plane, saved.config.image_size) for plane in planes])
+    """The slices of one synthetic head, with their neighbours where the model sees them, or a few synthetic films."""
+    stored = np.stack([fit_square(plane, saved.config.image_size) for plane in _synthetic(saved.image, seed)])
     if saved.config.neighbours:
         head = pd.DataFrame({"image_id": "", "patient_id": "", "series_id": "", "rank": range(len(stored))})
         stored = Stacked(stored, neighbour_table(head, saved.config.neighbours)).take(np.arange(len(stored)))
     return as_input(stored, saved.image)
+
+
+def _synthetic(image: ImageKind, seed: int) -> list[Image]:
+    """Images as prepare stores them, of a phantom."""
+    if image is ImageKind.grey:
+        return [np.rint(render_film(seed, number, size=128).picture * 65535).astype(np.uint16) for number in range(4)]
+    volume = np.clip(render_patient(seed, 0, size=128).volume_hu, HU_MIN, HU_MAX)
+    if image is ImageKind.hu:
+        return [(np.rint(plane) + HU_OFFSET).astype(np.uint16) for plane in volume]
+    return [np.stack([window(plane, *at) for at in WINDOWS_HU], axis=2) for plane in volume]
 
 
 def slices_of(saved: SavedModel) -> int:

@@ -51,6 +51,7 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in _windows(saved)),
         truth_shown=TRUTH_SHOWN if saved.config.crop.shows_truth else "",
         hu=saved.image.value == "hu",
+        grey=saved.image.value == "grey",
     )
 
 
