@@ -6,16 +6,13 @@ from pathlib import Path
 import torch
 import yaml
 
-from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed
+from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed, uses_cuda, workers_of
 from fl_rsna.checkup.machine import free_memory
-from fl_rsna.choices import EngineName
 from fl_rsna.config import Config
-from fl_rsna.federation.engines.workers import workers_for
-from fl_rsna.learning.train import choose_device
+from fl_rsna.reporting.tables import FEDERATED
 from fl_rsna.runs import SLICE_STAGE
 
 AUTO = "auto"
-FEDERATED = "federated"  # folder of the first run of a gap
 MOST = 64  # a larger batch leaves a site of a few hundred images too few steps
 SPARE = 0.5  # of what is free: other processes want some, too
 
@@ -32,7 +29,7 @@ def settle_batch(config: Config, run: Path | None) -> None:
     if begun is not None:
         config.train.batch_size = int(yaml.safe_load(begun.read_text())["train"]["batch_size"])
         return
-    found = largest_batch(_of(config, 2 * MOST), _room(config), cuda=_uses_cuda(config))
+    found = largest_batch(_of(config, 2 * MOST), _room(config), cuda=uses_cuda(config))
     if found is None:
         raise ValueError(
             f"train.batch_size: expected memory for two images of {config.model.image_size} px and "
@@ -44,24 +41,15 @@ def settle_batch(config: Config, run: Path | None) -> None:
 
 def _room(config: Config) -> int:
     """Bytes a worker may take."""
-    if _uses_cuda(config):
+    workers = max(1, workers_of(config))
+    if uses_cuda(config):
         devices = torch.cuda.device_count()
         free = min(torch.cuda.mem_get_info(number)[0] for number in range(devices))
-        return int(SPARE * free / -(-_workers(config) // devices))
+        return int(SPARE * free / -(-workers // devices))
     two = _of(config, 2)
     command = memory_needed(two, footprint_of(two), cuda=False).command
-    return max(0, int(SPARE * free_memory()) - command) // _workers(config)
+    return max(0, int(SPARE * free_memory()) - command) // workers
 
 
 def _of(config: Config, batch: int) -> Config:
     return replace(config, train=replace(config.train, batch_size=batch))
-
-
-def _workers(config: Config) -> int:
-    devices = torch.cuda.device_count() if _uses_cuda(config) else 0
-    of_engine = config.engine.workers if config.engine.name is not EngineName.ray or config.engine.workers else 1
-    return max(1, workers_for(of_engine, devices))
-
-
-def _uses_cuda(config: Config) -> bool:
-    return choose_device(config.train.device).type == "cuda"

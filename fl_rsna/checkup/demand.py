@@ -5,10 +5,13 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fl_rsna.choices import Averaging, Keep, Stage, StrategyName
+import torch
+
+from fl_rsna.choices import Averaging, Device, Keep, Stage, StrategyName
 from fl_rsna.config import Config
 from fl_rsna.existing import is_demo
 from fl_rsna.federation.encoder import model_of, named_encoder
+from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.footprint import Footprint, footprint, head_bytes
@@ -65,6 +68,15 @@ def footprint_of(config: Config) -> Footprint:
         head=own.head, width=own.width, layers=own.layers, dropout=own.dropout, features=encoder.features, labels=len(task.labels)
     )  # fmt: skip
     return replace(encoder, model=head_bytes(shape), training=encoder.scoring)
+
+
+def uses_cuda(config: Config) -> bool:
+    return config.train.device is not Device.cpu and torch.cuda.is_available()
+
+
+def workers_of(config: Config) -> int:
+    """Processes that train; 0 where the command's own does."""
+    return workers_for(config.engine.workers, torch.cuda.device_count() if uses_cuda(config) else 0)
 
 
 def memory_needed(config: Config, found: Footprint, *, cuda: bool) -> Memory:

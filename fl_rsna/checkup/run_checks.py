@@ -8,13 +8,12 @@ import torch
 
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, each, refused
-from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed, size
+from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed, size, uses_cuda, workers_of
 from fl_rsna.checkup.machine import free_memory, taken_ports, usable_cores
 from fl_rsna.choices import Device, EngineName, Stage
 from fl_rsna.config import Config
 from fl_rsna.federation.encoder import named_encoder
 from fl_rsna.federation.engines.shared import MEMORY, ROOM
-from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.learning.footprint import Footprint
 from fl_rsna.learning.train import choose_device
 
@@ -43,14 +42,6 @@ def check_run(config: Config) -> Iterator[Check]:
     yield from each("ports", check_ports)
 
 
-def _uses_cuda(config: Config) -> bool:
-    return config.train.device is not Device.cpu and torch.cuda.is_available()
-
-
-def _workers(config: Config) -> int:
-    return workers_for(config.engine.workers, torch.cuda.device_count() if _uses_cuda(config) else 0)
-
-
 def check_device(config: Config) -> list[Check]:
     """Where sites train; a GPU that torch cannot use is worth a word."""
     device = choose_device(config.train.device)
@@ -66,18 +57,18 @@ def check_device(config: Config) -> list[Check]:
 
 def check_cores(config: Config) -> list[Check]:
     """One core a worker is what a worker uses."""
-    cores, workers = usable_cores(), _workers(config)
+    cores, workers = usable_cores(), workers_of(config)
     found = f"{cores:g} usable, {workers} workers"
     if config.engine.address is not None:
         return [Check(what="cores", state=ok, found="those of the cluster")]
-    if workers > cores and not _uses_cuda(config):
+    if workers > cores and not uses_cuda(config):
         return [Check(what="cores", state=warning, found=found, change=f"engine.workers={max(1, int(cores))}")]
     return [Check(what="cores", state=ok, found=found)]
 
 
 def check_memory(config: Config, footprint: Footprint) -> list[Check]:
     """What the configured network and batch take, against what is free; on a GPU both of its memories."""
-    cuda, workers = _uses_cuda(config), _workers(config)
+    cuda, workers = uses_cuda(config), workers_of(config)
     needed, free = memory_needed(config, footprint, cuda=cuda), free_memory()
     of_model = f"{config.model.backbone or config.model.name.value} at {config.model.image_size} px, batch {config.train.batch_size}"
     of_model = of_model if config.stage is not Stage.sequence else "the features of a slice model and a head on them"
@@ -112,7 +103,7 @@ def _compared(what: str, needed: int, free: int, found: str, mend: Callable[[], 
 def _less(config: Config, footprint: Footprint, room: int, *, cuda: bool) -> str:
     """What makes it fit: fewer workers, then a smaller batch, then something smaller altogether."""
     needed = memory_needed(config, footprint, cuda=cuda)
-    workers = _workers(config)
+    workers = workers_of(config)
     if not cuda:
         fitting = int((TIGHT * room - needed.command) // needed.worker_host)
         if 1 <= fitting < workers:
@@ -134,7 +125,7 @@ def check_encoder(config: Config) -> list[Check]:
 
 def check_shared(config: Config) -> list[Check]:
     """Messages between processes go through shared memory where there is room."""
-    if config.engine.name is not EngineName.local or _workers(config) == 0:
+    if config.engine.name is not EngineName.local or workers_of(config) == 0:
         return []
     free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
     if free >= ROOM:

@@ -38,7 +38,6 @@ def pictures_section(folder: Path) -> dict[str, Any] | None:
         "entries": [{key: value for key, value in entry.items() if key not in IMAGES} for entry in found["entries"]],
         "outlined": any(entry.get("lesion") for entry in found["entries"]),
         "measured": asdict(_measured(measured, words)) if measured else None,
-        **words,
     }
 
 
