@@ -8,6 +8,9 @@ import json
 import math
 import re
 
+import numpy as np
+from numpy.typing import NDArray
+
 BOXES = "boxes"  # the column: JSON, a list of boxes; [] where nobody drew any
 NOTHING = "none 1 0 0 1 1"  # what the column `label` says of an image without boxes
 NAMES = ("x", "y", "width", "height")
@@ -118,6 +121,14 @@ def union_inside(boxes: list[Box], rows: int, columns: int) -> tuple[float, floa
     left, top = (max(0.0, min(box[axis] for box in boxes)) for axis in (0, 1))
     right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) for axis in (0, 1))
     return top, left, min(float(rows), bottom), min(float(columns), right)
+
+
+def covered(boxes: list[Box], rows: int, columns: int) -> NDArray[np.bool_]:
+    """Pixels [rows, columns] in any of the boxes, to whole pixels and cut at the image's edges."""
+    found = np.zeros((rows, columns), bool)
+    for x, y, width, height in boxes:
+        found[max(0, round(y)) : max(0, round(y + height)), max(0, round(x)) : max(0, round(x + width))] = True
+    return found
 
 
 def _short(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 
-from fl_rsna.cohort.boxes import BOXES, read_boxes
+from fl_rsna.cohort.boxes import BOXES, covered, read_boxes
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.imaging.phantom_lesions import Drawn, draw_again
 from fl_rsna.imaging.store import ImageKind, fit_square
@@ -132,9 +132,7 @@ def _rows_of(run: Finished, ids: set[str]) -> list[dict[str, Any]]:
 
 def _boxed(run: Finished, row: Mapping[str, Any]) -> Drawn:
     """An image with what its boxes hold, as prepare made it square."""
-    inside = np.zeros((int(row["rows"]), int(row["columns"])), np.uint8)
-    for left, top, width, height in read_boxes(row[BOXES]):
-        inside[round(top) : round(top + height), round(left) : round(left + width)] = 255
+    inside = covered(read_boxes(row[BOXES]), int(row["rows"]), int(row["columns"])).astype(np.uint8) * 255
     image_id = str(row["image_id"])
     lesions = {run.task.finding: fit_square(inside, run.side) > 127}
     return Drawn(image_id=image_id, image=run.image(image_id), lesions=lesions)

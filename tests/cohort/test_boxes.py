@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fl_rsna.cohort.boxes import check_label, parse_boxes, read_boxes, union_inside, write_boxes
+from fl_rsna.cohort.boxes import check_label, covered, parse_boxes, read_boxes, union_inside, write_boxes
 
 ONE = "[{'x': 10, 'y': 20.5, 'width': 30, 'height': 40}]"
 TWO = "[{'x': 1.0, 'y': 2.0, 'width': 3.0, 'height': 4.0}, {'x': 5.0, 'y': 6.0, 'width': 7.0, 'height': 8.0}]"
@@ -134,3 +134,13 @@ def test_the_union_ends_at_the_edges_of_the_image() -> None:
     for outside in ((100.0, 0.0, 1.0, 1.0), (0.0, 50.0, 1.0, 1.0)):
         with pytest.raises(ValueError, match="reaches into the image of 100 x 50 pixels"):
             union_inside([(0, 0, 1, 1), outside], 50, 100)
+
+
+def test_covered_pixels_are_cut_at_every_edge() -> None:
+    """A published box begins four pixels left of its film: what lies on the film counts, and nothing on the other side."""
+    found = covered([(-4, 1, 6, 2), (8, 3, 5, 9)], 5, 10)
+    assert {tuple(map(int, place)) for place in zip(*found.nonzero(), strict=True)} == {
+        *((row, column) for row in (1, 2) for column in (0, 1)),
+        *((row, column) for row in (3, 4) for column in (8, 9)),
+    }
+    assert not covered([], 5, 10).any()
