@@ -28,6 +28,8 @@ from fl_rsna.cohort.whole import write_whole
 from fl_rsna.command import ending
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.findings import Audit, say_audit
+from fl_rsna.reporting.task_words import plural
+from fl_rsna.task import ICH, named_task
 
 COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")
 ONLY_FOR = {"pixels": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}
@@ -65,18 +67,20 @@ def audit_cohort(request: Request, folder: Path | None) -> Audit:
     read = {"pixels": f"compared by {cohort.pixels_by}"} | (
         {"leaky": f"on purpose, by {asked}"} if cohort.leaky else {}
     )
-    return examine(folder, cohort.slices, read, cohort.differences, asked if cohort.leaky else None, request.strict)
+    pictures, leaky = plural(named_task(cohort.task).picture), asked if cohort.leaky else None
+    return examine(folder, cohort.slices, pictures, read, cohort.differences, leaky, request.strict)
 
 
 def audit_table(request: Request, path: Path) -> Audit:
     table = read_published(path, request.columns, request.labels)
     read = {role: ", ".join(columns) for role, columns in table.columns.items() if columns}
-    return examine(path, table.slices, read, (), None, request.strict)
+    return examine(path, table.slices, plural(ICH.picture), read, (), None, request.strict)
 
 
 def examine(
     path: Path,
     slices: Slices,
+    pictures: str,
     read: dict[str, str],
     differences: tuple[Difference, ...],
     leaky: str | None,
@@ -87,6 +91,7 @@ def examine(
     choices = {"/".join(by): by for by in ([slices.site or columns[0]], columns)}
     return Audit(
         of=str(path),
+        pictures=pictures,
         read=read,
         sharing=sharing,
         prevalence={name: prevalence(slices, by) for name, by in choices.items()},

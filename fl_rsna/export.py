@@ -30,7 +30,7 @@ def main(words: list[str]) -> None:
     for what, count in check["slices"].items():
         difference = check["greatest_difference"][what]
         console.print(
-            f"ONNX against torch, {count} slices {what}: greatest difference {difference:.2g}", soft_wrap=True
+            f"ONNX against torch, {count} images {what}: greatest difference {difference:.2g}", soft_wrap=True
         )
     console.print(f"model: {out / ONNX}, {check['onnx_bytes'] / 1e6:.1f} MB", soft_wrap=True)
     console.print(f"card: {out / CARD}", soft_wrap=True)

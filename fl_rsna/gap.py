@@ -14,13 +14,13 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.baselines import matrix_entry
 from fl_rsna.federation.site_scoring import final_predictions
-from fl_rsna.learning.classes import MACRO, compare_macro_aurocs
+from fl_rsna.learning.classes import compare_macro_aurocs
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import ALONE, Listener, RunFolder
-from fl_rsna.task import LabelKind, Task, named_task
+from fl_rsna.task import MACRO, LabelKind, Task, named_task
 
 PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}
 GLOBAL = "federated"  # the row of the global model in the matrix of models and sites

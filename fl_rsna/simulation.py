@@ -18,8 +18,8 @@ from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_evaluation, say_submissions
 from fl_rsna.reporting.stack_scores import stack_lines
 from fl_rsna.reporting.stage_scores import stage_lines
-from fl_rsna.reporting.tables import area_name, area_of, interval, read_run
-from fl_rsna.reporting.task_words import plural
+from fl_rsna.reporting.tables import area_of, control_of, interval, read_run
+from fl_rsna.reporting.task_words import area_name, plural
 from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import COHORT_VIEW, MODEL, SLICE_STAGE, RunFolder, default_run_name
@@ -120,9 +120,9 @@ def say_result(folder: Path, report: Path) -> dict[str, Any]:
         console.print(
             f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True, markup=False
         )
-    controls = {name: interval(by_label[run.headline]["auroc"]) for name, by_label in scores["controls"].items()}
+    controls = {name: interval(area) for name, area in control_of(scores, run.quoted).items()}
     for control, area in controls.items():
-        console.print(f"{control} alone, {run.headline}: {area}", soft_wrap=True, markup=False)
+        console.print(f"{control} alone, {area_name(run.quoted)}: {area}", soft_wrap=True, markup=False)
     for line in [*stage_lines(run.summary, run.headline), *stack_lines(run.summary, run.headline)]:
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"report: {report}", soft_wrap=True, markup=False)

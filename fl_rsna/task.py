@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+MACRO = "macro"  # the mean over classes, where it stands among figures of one
+
 
 class LabelKind(StrEnum):
     """How the labels of one image relate to each other."""
@@ -59,6 +61,11 @@ class Task:
         assert len(self.labels) == len(self.label_weights) == len(set(self.labels)) == len(self.published)
         assert self.headline in self.labels
         assert self.union is None or self.union in self.labels
+
+    @property
+    def quoted(self) -> str:
+        """Whose AUROC a model is judged by: the headline label's, or of classes MACRO, the mean over all."""
+        return MACRO if self.kind is LabelKind.multi_class else self.headline
 
     @property
     def specific_labels(self) -> tuple[str, ...]:

@@ -87,18 +87,19 @@ def figures(found: Mapping[Crop, Tables], task: Task) -> dict[str, Any]:
 
 def macro_auroc(ours: Tables, theirs: Tables | None, task: Task) -> Estimate:
     """Of `ours`, or of `ours` minus `theirs` of the same seeds: every resample draws the same patients for all of them."""
-    everything = pd.concat(ours.values())
-    patients = np.unique(everything[task.group_key].to_numpy(str))
+    films = next(iter(ours.values()))  # the same of every seed
+    patients = np.unique(films[task.group_key].to_numpy(str))
     drawn = draw_patients(patients, seed=0)
     values = []
     for seed, table in ours.items():
         here = _of_rows(drawn, patients, table, task)
+        assert table["image_id"].equals(films["image_id"]), "every seed was scored on the same films"
         one = areas(table, here, task)
         if theirs is not None:
             assert table["image_id"].equals(theirs[seed]["image_id"]), "both were scored on the same films"
             one = one - areas(theirs[seed], here, task)
         values.append(one)
-    found = rarest(everything, _of_rows(drawn, patients, everything, task), task)
+    found = rarest(films, _of_rows(drawn, patients, films, task), task)
     scale = Scale.share if theirs is None else Scale.difference
     return estimate(np.mean(values, axis=0), found, found.fewest, scale)
 

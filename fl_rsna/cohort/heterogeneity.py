@@ -19,6 +19,7 @@ from scipy.spatial.distance import jensenshannon
 
 from fl_rsna.cohort.places import Codes, Kind, Slices, places_of
 
+PATIENTS, SLICES = "patients_by_rarest_label", "slices_by_label_set"
 SHUFFLES = 20
 TEST_PARTS = ("test", "testing", "holdout", "held-out", "held_out")
 
@@ -163,8 +164,8 @@ def _distributions(labels: pd.DataFrame, patients: Any) -> dict[str, csr_array]:
     owner, label_set = patients.ngroup().to_numpy(), labels.groupby(list(labels)).ngroup().to_numpy()
     everyone = np.arange(len(positive))
     return {
-        "patients_by_rarest_label": coo_array((np.ones(len(everyone)), (everyone, rarest(positive)))).tocsr(),
-        "slices_by_label_set": coo_array((np.ones(len(owner)), (owner, label_set))).tocsr(),
+        PATIENTS: coo_array((np.ones(len(everyone)), (everyone, rarest(positive)))).tocsr(),
+        SLICES: coo_array((np.ones(len(owner)), (owner, label_set))).tocsr(),
     }
 
 

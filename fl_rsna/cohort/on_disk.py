@@ -20,6 +20,7 @@ import pandas as pd
 
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.places import SPREAD, Kind, Slices, apart_from_blank, as_ids, constant_images
+from fl_rsna.task import TaskName
 
 NEEDED = ("image_id", "split", "patient_id")
 SHA256 = "png_sha256"
@@ -50,6 +51,7 @@ class OnDisk:
     """A cohort folder as found."""
 
     slices: Slices
+    task: TaskName
     group: str | None  # what was dealt, where cohort.json says
     leaky: bool
     pixels_by: str  # how pixels were compared
@@ -66,6 +68,9 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
         raise ValueError(
             f"cohort: expected sites and labels in {folder / 'cohort.json'}, got none; deal the cohort again"
         )
+    task = facts.get("task", TaskName.ich.value)  # older cohorts were of one task
+    if task not in list(TaskName):
+        raise ValueError(f"cohort: expected task {' or '.join(TaskName)} in {folder / 'cohort.json'}, got {task}")
     labels, differences, hashed, tables = facts["labels"], _strangers(folder, facts["sites"]), [], []
     for done, (site, counted) in enumerate(facts["sites"].items(), 1):
         table = _site_table(folder / site, labels)
@@ -86,6 +91,7 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
             site="site",
             part="split",
         ),
+        task=TaskName(task),
         group=facts.get("group"),
         leaky=bool(facts.get("leaky")),
         pixels_by=_pixels_by(pixels, hashed, len(tables)),

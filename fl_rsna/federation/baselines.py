@@ -18,6 +18,7 @@ from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.scoring import ask_sites
 from fl_rsna.federation.setting import Setting, announce, call_sites, truth_shown
 from fl_rsna.runs import ALONE, RunFolder, is_finished
+from fl_rsna.task import MACRO
 
 
 def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
@@ -87,5 +88,7 @@ def _at_every_site(setting: Setting, alone: Setting, progress: Progress) -> dict
 def matrix_entry(card: dict[str, Any]) -> dict[str, Any]:
     """What a matrix of models and sites shows of a scorecard."""
     areas = {label: of_label["auroc"] for label, of_label in card["slice"].items()}
+    if "classes" in card:
+        areas[MACRO] = card["classes"]["slice"]["macro_auroc"]
     known = {f"auroc/{label}": area["value"] for label, area in areas.items() if area["value"] is not None}
     return {"loss": card["log_loss"]["value"], **known, "auroc": areas}

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.federation.material import Material, material_of, new_network
 from fl_rsna.federation.messages import Instructions
+from fl_rsna.learning.classes import macro_auroc
 from fl_rsna.learning.controls import Control, control_scores
 from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.flat import FlatModel, unflatten
-from fl_rsna.learning.metrics import auroc, auroc_with_interval, log_loss
+from fl_rsna.learning.metrics import auroc_with_interval, aurocs, log_loss
 from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import prediction_table
 from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.task import Task
+from fl_rsna.task import MACRO, LabelKind, Task
 
 
 class HeldOut:
@@ -48,10 +49,11 @@ class HeldOut:
 
     def point(self, found: NDArray[np.float32]) -> dict[str, float | None]:
         """The same of probabilities [N, L]."""
-        areas = {
-            f"test_auroc_{label}": auroc(self.labels[:, i], found[:, i]) for i, label in enumerate(self.task.labels)
+        areas = aurocs(self.labels, found, self.task).items()
+        return {
+            "test_loss": log_loss(self.labels, found, self.task),
+            **{f"test_auroc_{name}": area for name, area in areas},
         }
-        return {"test_loss": log_loss(self.labels, found, self.task), **areas}
 
     def scores(
         self,
@@ -66,19 +68,21 @@ class HeldOut:
         exams = table[self.task.exam_key].to_numpy()
         card = scorecard(self.labels, found, patients, exams, task=self.task, settings=points, seed=drawn)
 
-        def area(scores: NDArray[np.float32], label: int) -> dict[str, Any]:
-            return asdict(auroc_with_interval(self.labels[:, label], scores[:, label], patients, seed=drawn))
+        def areas(scores: NDArray[np.float32]) -> dict[str, Any]:
+            found = {
+                label: auroc_with_interval(self.labels[:, i], scores[:, i], patients, seed=drawn)
+                for i, label in enumerate(self.task.labels)
+            }
+            if self.task.kind is LabelKind.multi_class:
+                found[MACRO] = macro_auroc(self.labels, scores, patients, seed=drawn)
+            return {label: {"auroc": asdict(area)} for label, area in found.items()}
 
         return {
             **card,
             "log_loss": card["log_loss"]["value"],
             "log_loss_interval": card["log_loss"],
             "controls": {
-                control.value: {
-                    label: {"auroc": area(control_scores(counted, table, control), i)}
-                    for i, label in enumerate(self.task.labels)
-                }
-                for control, counted in controls.items()
+                control.value: areas(control_scores(counted, table, control)) for control, counted in controls.items()
             },
         }
 

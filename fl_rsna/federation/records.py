@@ -53,8 +53,8 @@ def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], N
 
 def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) -> None:
     """One row of rounds.csv and its event."""
-    columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{task.headline}", "test_loss"]
-    columns += [f"test_auroc_{label}" for label in task.labels]
+    columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{task.quoted}", "test_loss"]
+    columns += [f"test_auroc_{label}" for label in dict.fromkeys([*task.labels, task.quoted])]
     columns += [
         "sites",
         "failed",
@@ -68,7 +68,7 @@ def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) ->
     ]
     full = {name: row.get(name) for name in columns} | {"round": round_}
     run.append_row("rounds", full)
-    run.event("round_end", headline=task.headline, **full)
+    run.event("round_end", headline=task.quoted, **full)
 
 
 def write_model(

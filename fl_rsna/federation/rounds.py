@@ -117,7 +117,7 @@ def _play_round(setting: Setting, progress: Progress, round_: int) -> None:
     row: dict[str, Any] = {
         "train_loss": weighted_mean(trained, "loss"),
         "validation_loss": weighted_mean(evaluated, "loss"),
-        f"validation_auroc_{task.headline}": weighted_mean(evaluated, f"auroc/{task.headline}"),
+        f"validation_auroc_{task.quoted}": weighted_mean(evaluated, f"auroc/{task.quoted}"),
         **point,
         "sites": len(chosen),
         "failed": sum(bool(reply.error) for reply in replies),

@@ -174,9 +174,8 @@ def announce(setting: Setting, rounds: int | None = None) -> None:
     known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
     unannotated = {site.name: sorted(site.unannotated) for site in setting.sites if site.unannotated}
     said = {"unannotated": unannotated} if unannotated else {}
-    setting.run.event(
-        "roll_call", sites=held, rounds=rounds or setting.config.rounds, **known, **said, **truth_shown(setting.told)
-    )
+    shown = {"task": setting.told.task, **truth_shown(setting.told)}
+    setting.run.event("roll_call", sites=held, rounds=rounds or setting.config.rounds, **known, **said, **shown)
 
 
 def truth_shown(told: Instructions) -> dict[str, bool]:

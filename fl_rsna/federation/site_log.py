@@ -10,7 +10,7 @@ from fl_rsna.federation.messages import METRICS, failure_of, phase_of
 
 
 def line_of(message: Message, reply: Message, site: str) -> str:
-    """What became of a message at `site`, e.g. `site-1  round 2  trained on 245 slices in 7.5 s, loss 0.226`."""
+    """What became of a message at `site`, e.g. `site-1  round 2  trained on 245 images in 7.5 s, loss 0.226`."""
     said = phase_of(message)
     round_, phase = said["round"], str(said["phase"])
     where = f"{site}  round {round_}  " if round_ else f"{site}  "
@@ -22,8 +22,8 @@ def line_of(message: Message, reply: Message, site: str) -> str:
 
 
 def _done(phase: str, found: Mapping[str, object]) -> str:
-    slices, loss, seconds = found.get("num-examples"), found.get("loss"), found.get("seconds")
-    of = f" {slices} slices" if slices is not None else ""
+    images, loss, seconds = found.get("num-examples"), found.get("loss"), found.get("seconds")
+    of = f" {images} images" if images is not None else ""
     taken = f" in {seconds:.1f} s" if isinstance(seconds, float) else ""
     said = f", loss {loss:.3f}" if isinstance(loss, float) else ""
     match phase:

@@ -38,7 +38,7 @@ from fl_rsna.learning.controls import controls_of, count_table
 from fl_rsna.learning.dataset import SiteData, open_for, open_pooled
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
 from fl_rsna.learning.folds import without_fold
-from fl_rsna.learning.metrics import auroc, log_loss
+from fl_rsna.learning.metrics import aurocs, log_loss
 from fl_rsna.learning.model import Classifier, personal_names
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, Vector, train_site
@@ -187,14 +187,11 @@ def evaluate(message: Message, place: Place) -> Message:
 def _scores(model: nn.Module, data: SiteData, task: Task, told: Instructions, memory: Path) -> dict[str, float]:
     rows = data.rows("validation")
     found = material_of(data, task, told, memory).predict(model, rows)
-    truth, known = data.labels[rows], ~np.isnan(data.labels[rows])
+    truth = data.labels[rows]
     enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], told.min_count)
-    areas = {
-        f"auroc/{label}": auroc(truth[known[:, i], i], found[known[:, i], i])
-        for i, label in enumerate(task.labels)
-        if enough[i]
-    }
-    return {"loss": log_loss(truth, found, task), **{name: area for name, area in areas.items() if area is not None}}
+    areas = aurocs(truth, found, task, enough).items()
+    known = {f"auroc/{name}": area for name, area in areas if area is not None}
+    return {"loss": log_loss(truth, found, task), **known}
 
 
 def _control_in(message: Message) -> Vector | None:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.learning.bootstrap import RESAMPLES, Drawn, Floats, draw_patients, totals
-from fl_rsna.learning.intervals import Scale, Support, estimate, support
+from fl_rsna.learning.intervals import Estimate, Scale, Support, estimate, support
 from fl_rsna.learning.metrics import Comparison
 from fl_rsna.learning.ranking import rank
 
-MACRO = "macro"  # where a figure of all classes stands among those of one
 ACCURACIES = ("accuracy", "balanced_accuracy")  # what `class_scores` says of all classes together
 RANKINGS = ("macro_auroc", "mean_average_precision")
 
@@ -79,6 +78,20 @@ def confusion(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> Flo
     places = drawn.member * count**2 + cells
     sums = np.bincount(places, minlength=drawn.patients * count**2).reshape(drawn.patients, count**2)
     return totals(drawn, sums.astype(np.float64)).reshape(count, count, -1)
+
+
+def macro_auroc(
+    labels: Labels,
+    scores: Probabilities,
+    patients: NDArray[np.generic],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Macro AUROC of `scores` [N, L] with a 95% interval from resampling whole patients; it rests on the rarest class."""
+    drawn = draw_patients(patients, seed=seed, resamples=resamples)
+    rarest = _resting(labels, drawn).rarest
+    return estimate(_ranked(labels, scores, drawn)[0].mean(0), rarest, rarest.fewest)
 
 
 def compare_macro_aurocs(

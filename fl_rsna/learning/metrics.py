@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fl_rsna.learning.bootstrap import RESAMPLES, draw_patients
 from fl_rsna.learning.intervals import Estimate, Scale, estimate, support
 from fl_rsna.learning.ranking import Ranking, rank, weighted_auroc
-from fl_rsna.task import LabelKind, Task
+from fl_rsna.task import MACRO, LabelKind, Task
 
 __all__ = [
     "CLIP",
@@ -18,6 +18,7 @@ __all__ = [
     "Estimate",
     "auroc",
     "auroc_with_interval",
+    "aurocs",
     "average_precision",
     "compare_aurocs",
     "label_losses",
@@ -54,6 +55,24 @@ def auroc(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | 
     """Area under the ROC curve of one label [N], ties counted half; None with one class only."""
     value = _ranked_alone(labels, scores).auroc[0]
     return None if np.isnan(value) else float(value)
+
+
+def aurocs(
+    labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task, asked: Sequence[bool] | None = None
+) -> dict[str, float | None]:
+    """AUROC of each label of [N, L], over the rows where it is known, and of classes their mean as MACRO.
+
+    None where it is undefined, or not `asked` for; a mean over fewer than all classes would be another figure.
+    """
+    known = ~np.isnan(labels)
+    found = {
+        label: auroc(labels[known[:, i], i], probabilities[known[:, i], i]) if asked is None or asked[i] else None
+        for i, label in enumerate(task.labels)
+    }
+    if task.kind is LabelKind.multi_label:
+        return found
+    areas = [area for area in found.values() if area is not None]
+    return {**found, MACRO: sum(areas) / len(areas) if len(areas) == len(found) else None}
 
 
 def average_precision(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | None:

@@ -16,8 +16,8 @@ from fl_rsna.reporting.plots import Plot, area_axis, axes, by_rounds, lines, nam
 from fl_rsna.reporting.report import interactive, write_json
 from fl_rsna.reporting.site_scores import defined_areas, spread
 from fl_rsna.reporting.swept import curves_over, differing
-from fl_rsna.reporting.tables import RunRecord, area_name, read_run
-from fl_rsna.reporting.task_words import task_words
+from fl_rsna.reporting.tables import RunRecord, read_run
+from fl_rsna.reporting.task_words import area_name, task_words
 
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
 
@@ -163,13 +163,13 @@ def rounds_plot(runs: Runs, label: str) -> Plot | None:
 def _scores(runs: Runs, found: Mapping[str, Scored]) -> dict[str, list[Any]]:
     """What runs are judged by: name -> a value or an estimate of every run."""
     first = next(iter(runs.values()))
-    label, worst_of = first.quoted, first.headline
+    label = first.quoted
     worst = {name: spread(defined_areas(run)) for name, run in runs.items() if name in found}
     loss = {name: one.run.test_site["log_loss"] for name, one in found.items() if one.run.test_site is not None}
     scores: dict[str, list[Any]] = {
         area_name(label): [found[name].auroc(label) if name in found else None for name in runs],
         "log loss": [loss.get(name) for name in runs],
-        f"AUROC {worst_of}, worst site": [areas["least"] if (areas := worst.get(name)) else None for name in runs],
+        f"{area_name(label)}, worst site": [areas["least"] if (areas := worst.get(name)) else None for name in runs],
     }
     return {name: values for name, values in scores.items() if any(value is not None for value in values)}
 

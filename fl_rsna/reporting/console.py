@@ -12,6 +12,8 @@ from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA, Layo
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.imaging.rejections import MEANING, Reason
 from fl_rsna.reporting.sheets import counted
+from fl_rsna.reporting.task_words import plural
+from fl_rsna.task import TaskName, named_task
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -20,12 +22,15 @@ if not console.is_terminal:
 
 def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
     """What prepare made, and what it rejected and why."""
+    picture = named_task(TaskName(facts["task"])).picture
     console.print(
-        f"prepared {counted(facts['slices'], 'slice')} of {counted(facts['patients'], 'patient')} in {prepared.folder}",
+        f"prepared {counted(facts['slices'], picture)} of {counted(facts['patients'], 'patient')} in {prepared.folder}",
         soft_wrap=True,
     )
     positives = ", ".join(f"{label} {count}" for label, count in facts["positives"].items())
-    console.print(f"positive slices: {positives}" if positives else "without labels: to be scored only", soft_wrap=True)
+    console.print(
+        f"positive {plural(picture)}: {positives}" if positives else "without labels: to be scored only", soft_wrap=True
+    )
     for reason, count in facts["rejected"].items():
         console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
     if facts["rejected"]:
@@ -37,7 +42,8 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
 def say_cohort(cohort: Cohort) -> None:
     """The sites of a cohort and what they hold."""
     table = Table(title=f"{cohort.name} in {cohort.folder}")
-    for name in ("site", "part", "patients", "slices", *cohort.labels):
+    pictures = plural(named_task(TaskName(cohort.facts["task"])).picture)
+    for name in ("site", "part", "patients", pictures, *cohort.labels):
         table.add_column(name, justify="left" if name in ("site", "part") else "right")
     for site, parts in cohort.facts["sites"].items():
         for part, held in parts.items():

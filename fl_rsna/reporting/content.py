@@ -25,6 +25,7 @@ from fl_rsna.reporting.tables import RunRecord
 from fl_rsna.reporting.task_words import level_titles, task_words
 from fl_rsna.runs import COHORT_VIEW
 
+TOLD = ("census", "rejected", "label_shift")  # of the cohort's view, in report.json
 OLDER = "This run does not hold them: an older version made it. Repeat it to have them."
 KINDS = {"central": "Baseline: all sites' data pooled", "local": "Baseline: every site alone"}
 
@@ -87,7 +88,7 @@ def _cohort(run: RunRecord) -> dict[str, Any]:
     return {
         "sites": run.counts,
         "noise": run.noise,
-        "view": {"census": view["census"], "rejected": view["rejected"]} if view else None,
+        "view": {"label_shift": None, **{name: view[name] for name in TOLD if name in view}} if view else None,
     }
 
 

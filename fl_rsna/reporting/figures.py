@@ -41,13 +41,9 @@ def curves(run: RunRecord) -> Figure:
     for colour, (column, name) in enumerate(parts):
         _line(loss, rounds["round"], rounds[column], name, colour)
     loss.set(title="log loss", xlabel="round", ylim=(0, None))
-    for i, label in enumerate(run.labels):
-        _line(
-            area, rounds["round"], rounds[f"test_auroc_{label}"], label, i, width=2.4 if label == run.headline else 1.1
-        )
-    _line(
-        area, rounds["round"], rounds[f"validation_auroc_{run.headline}"], f"{run.headline}, validation", 6, style="--"
-    )
+    for i, label in enumerate(dict.fromkeys([*run.labels, run.quoted])):
+        _line(area, rounds["round"], rounds[f"test_auroc_{label}"], label, i, width=2.4 if label == run.quoted else 1.1)
+    _line(area, rounds["round"], rounds[f"validation_auroc_{run.quoted}"], f"{run.quoted}, validation", 6, style="--")
     area.axhline(0.5, color="0.7", linewidth=0.8)
     area.set(title="AUROC, test site", xlabel="round", ylim=(0, 1.01))
     for axes in (loss, area):

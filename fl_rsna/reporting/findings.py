@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fl_rsna.cohort.audit import Sharing, Verdict, plural
-from fl_rsna.cohort.heterogeneity import Distances, Heterogeneity, Prevalence, Share
+from fl_rsna.cohort.heterogeneity import PATIENTS, SLICES, Distances, Heterogeneity, Prevalence, Share
 from fl_rsna.cohort.on_disk import Difference
 from fl_rsna.cohort.places import Kind
 from fl_rsna.reporting.console import console
@@ -16,8 +16,8 @@ from fl_rsna.reporting.console import console
 MAX_PLACES, MAX_PAIRS, MAX_LINES = 40, 10, 10  # rows shown; the JSON file has all
 EXAMPLES = 3  # ids named: the user's own, needed to find the error
 MEANINGS = {
-    "patients_by_rarest_label": "patients by the rarest label each has, or none",
-    "slices_by_label_set": "slices by the set of labels each has",
+    PATIENTS: "patients by the rarest label each has, or none",
+    SLICES: "{pictures} by the set of labels each has",
 }
 
 
@@ -26,6 +26,7 @@ class Audit:
     """Everything an audit found, as it is printed and, by asdict, written as JSON."""
 
     of: str
+    pictures: str  # what its rows are: slices, images
     read: dict[str, str]  # how the cohort or table was read
     sharing: Sharing
     prevalence: dict[str, dict[str, Prevalence]]  # by place columns: sites first, then all columns together
@@ -38,12 +39,12 @@ def say_audit(audit: Audit) -> None:
     """Print an audit; the last line is the verdict."""
     totals = audit.sharing.totals
     counted = ", ".join(f"{count} {plural(kind, count)}" for kind, count in totals.items())
-    _say(f"audit of {audit.of}: {audit.sharing.slices} slices, {counted}")
+    _say(f"audit of {audit.of}: {audit.sharing.slices} {audit.pictures}, {counted}")
     for what, how in audit.read.items():
         _say(f"{what}: {how}")
-    _say_gaps(audit.sharing)
-    _say_places(audit.prevalence, audit.heterogeneity)
-    _say_heterogeneity(audit.heterogeneity)
+    _say_gaps(audit.sharing, audit.pictures)
+    _say_places(audit.prevalence, audit.heterogeneity, audit.pictures)
+    _say_heterogeneity(audit.heterogeneity, audit.pictures)
     _say_shared(audit.sharing)
     for difference in audit.differences[:MAX_LINES]:
         example = f" (first: {difference.first})" if difference.first else ""
@@ -61,28 +62,28 @@ def _say_more(left_out: int, what: str) -> None:
         _say(f"... and {left_out} more {what}; out=<file>.json has all")
 
 
-def _say_gaps(sharing: Sharing) -> None:
+def _say_gaps(sharing: Sharing, pictures: str) -> None:
     """What could not be compared."""
     for kind, count in sharing.missing.items():
         if count:
-            _say(f"{count} of {sharing.slices} slices have no {kind} id")
+            _say(f"{count} of {sharing.slices} {pictures} have no {kind} id")
     for view in sharing.views:
         if view.unplaced:
-            _say(f"{view.unplaced} of {sharing.slices} slices have no {view.by}: they count for no place of it")
+            _say(f"{view.unplaced} of {sharing.slices} {pictures} have no {view.by}: they count for no place of it")
     for kind in sharing.numbered:
         _say(f"{kind} ids repeat from patient to patient: read as numbers inside a patient")
     if Kind.pixels in sharing.totals and Kind.blank not in sharing.totals:
         _say("constant images cannot be told apart here: some identical pixels may be nothing but air")
 
 
-def _say_places(prevalence: Mapping[str, Mapping[str, Prevalence]], found: Heterogeneity) -> None:
+def _say_places(prevalence: Mapping[str, Mapping[str, Prevalence]], found: Heterogeneity, pictures: str) -> None:
     """Sizes, each site's distances to the pool, and label prevalence: sites first, then their parts."""
     places = [(name, place) for by in prevalence.values() for name, place in by.items()]
     labels = list(places[0][1].of_slices) if places else []
     sizes = _table(
-        "", ["place"], ["patients", "slices", *(f"to pool, {kind.partition('_')[0]}" for kind in found.distances)]
+        "", ["place"], ["patients", pictures, *(f"to pool, {_counted(kind, pictures)}" for kind in found.distances)]
     )
-    shares = _table("prevalence, % of slices / % of patients", ["place"], labels)
+    shares = _table(f"prevalence, % of {pictures} / % of patients", ["place"], labels)
     for name, place in places[:MAX_PLACES]:
         pool = [_number(distances.to_pool.get(name)) for distances in found.distances.values()]
         sizes.add_row(escape(name), str(place.patients), str(place.slices), *pool)
@@ -117,19 +118,25 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _say_heterogeneity(found: Heterogeneity) -> None:
+def _say_heterogeneity(found: Heterogeneity, pictures: str) -> None:
     besides = f", without {', '.join(found.held_out)}" if found.held_out else ""
     _say(
-        f"sizes by {found.between}{besides}: Gini {found.gini_patients:.3f} over patients, {found.gini_slices:.3f} over slices "
+        f"sizes by {found.between}{besides}: Gini {found.gini_patients:.3f} over patients, {found.gini_slices:.3f} over {pictures} "
         "(0 equal, towards 1 all in one)"
     )
     for name, distances in found.distances.items():
         if distances.mean is not None:
-            _say(f"label shift by {found.between}, {MEANINGS[name]}: {_distances(distances)}")
+            _say(f"label shift by {found.between}, {MEANINGS[name].format(pictures=pictures)}: {_distances(distances)}")
     if any(distances.mean is not None for distances in found.distances.values()):
         _say(
             "label shift is Jensen-Shannon distance, base 2: 0 the same labels, 1 none in common; by chance: the same patients dealt at random"
         )
+
+
+def _counted(kind: str, pictures: str) -> str:
+    """What a distribution of cohort.heterogeneity counts."""
+    what = kind.partition("_")[0]
+    return pictures if what == "slices" else what
 
 
 def _distances(found: Distances) -> str:

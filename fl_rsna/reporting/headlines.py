@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from fl_rsna.learning.classes import MACRO
 from fl_rsna.learning.controls import Control
 from fl_rsna.reporting.cells import Kind, said
-from fl_rsna.reporting.site_scores import by_site, defined_areas, spread
-from fl_rsna.reporting.tables import RunRecord, area_of
+from fl_rsna.reporting.site_scores import areas_by_site, defined_areas, spread
+from fl_rsna.reporting.tables import RunRecord, area_of, control_of
 from fl_rsna.reporting.task_words import plural
-from fl_rsna.task import LabelKind
+from fl_rsna.task import MACRO, LabelKind
 
 Headline = dict[str, Any]  # name, text, note, and the estimate or number the text states
 
@@ -43,12 +42,11 @@ def _area(run: RunRecord, test: dict[str, Any]) -> Headline:
 
 
 def _control(run: RunRecord, test: dict[str, Any]) -> Headline:
-    """The first control's AUROC of the headline label."""
-    name, by_label = next(iter(test["controls"].items()))
-    of_label = "" if run.quoted == run.headline else f", {run.headline}"
+    """The first control's AUROC of what the run is judged by."""
+    name, area = next(iter(control_of(test, run.quoted).items()))
     note = "what a model must beat to have looked at the image"
     what = f"{run.task.picture} position" if name == Control.position else name
-    return _headline(f"from {what} alone{of_label}", by_label[run.headline]["auroc"], Kind.score, note)
+    return _headline(f"from {what} alone", area, Kind.score, note)
 
 
 def _together(run: RunRecord, classes: dict[str, Any]) -> list[Headline]:
@@ -90,10 +88,14 @@ def _worst(run: RunRecord) -> list[Headline]:
     found = spread(defined_areas(run))
     if found is None:
         return []
-    name = "worst site, AUROC" if run.quoted == run.headline else f"worst site, AUROC {run.headline}"
-    if cards := by_site(run):
-        area = cards[found["worst"]]["auroc"]
-        note = f"{found['worst']}, its validation part: {area['positives']} {plural(run.task.picture)} positive"
+    name, of_class = (
+        ("worst site, macro AUROC", " of the rarest class")
+        if run.quoted == MACRO
+        else ("worst site, AUROC", " positive")
+    )
+    if areas := areas_by_site(run):
+        area = areas[found["worst"]]
+        note = f"{found['worst']}, its validation part: {area['positives']} {plural(run.task.picture)}{of_class}"
         return [_headline(name, area, Kind.score, note)]
     note = f"{found['worst']}, its validation part in the last round"
     return [_headline(name, found["least"], Kind.score, note)]

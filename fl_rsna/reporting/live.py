@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 from fl_rsna.reporting.event_log import Event
-from fl_rsna.reporting.sentences import sentence
+from fl_rsna.reporting.sentences import picture_of, sentence
+from fl_rsna.task import ICH
 
 TAIL = 40  # events
 
@@ -53,7 +54,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteState:
-    slices: int = 0  # to train on
+    slices: int = 0  # or what the task calls an image, to train on
     doing: Doing = Doing.idle
     train: tuple[Point, ...] = ()
     validation: tuple[Point, ...] = ()
@@ -74,7 +75,8 @@ class State:
     rounds: int = 0
     round: int = 0  # the last that began
     open: bool = False  # it has not ended
-    headline: str | None = None  # the label whose AUROC is quoted first
+    headline: str | None = None  # the label whose AUROC is quoted first, or the mean over classes
+    picture: str = ICH.picture  # what the task calls an image
     sites: Mapping[str, SiteState] = field(default_factory=dict)
     asked: tuple[str, ...] = ()  # to train in this round
     answered: Mapping[str, int] = field(default_factory=dict)  # in this round, by phase
@@ -154,6 +156,7 @@ def _roll_call(state: State, event: Event) -> State:
         state,
         status=Status.running,
         rounds=event["rounds"],
+        picture=picture_of(event),
         sites={
             name: replace(state.sites.get(name, SiteState()), slices=here[name]) for name in sorted(here, key=by_number)
         },

@@ -13,6 +13,7 @@ from fl_rsna.federation.heartbeat import Beat
 from fl_rsna.reporting.live import Doing, SiteState, State, Status, by_number
 from fl_rsna.reporting.live_chart import Curve, chart, sparkline
 from fl_rsna.reporting.outlook import clock, is_stalled, left_words, phase_of
+from fl_rsna.reporting.task_words import area_name, plural
 
 SECTIONS = ("head", "curves", "rounds", "sites", "failures", "events")
 LOSSES = {"training": "train_loss", "validation (sites)": "validation_loss", "test site": "test_loss"}
@@ -72,6 +73,8 @@ def sections(seen: Seen) -> dict[str, str]:
         "gone": None if state.began is None or state.last is None else clock(state.last - state.began),
         "row": state.curve[-1] if state.curve else None,
         "first": state.curve[0] if state.curve else None,
+        "area_name": "AUROC" if state.headline is None else area_name(state.headline),
+        "pictures": plural(state.picture),
         "area": f"test_auroc_{state.headline}",
         "validation_area": f"validation_auroc_{state.headline}",
         "losses": chart(_curves(state, LOSSES), last=state.rounds, low=0.0, high=None, title="log loss by round"),

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.heterogeneity import PATIENTS
+from fl_rsna.cohort.heterogeneity import heterogeneity as heterogeneity_of
 from fl_rsna.cohort.index import Prepared, read_facts
 from fl_rsna.cohort.noise import PIXEL_SIZE, noise_from
 from fl_rsna.cohort.noise import said as noise_said
 from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.cohort.places import Kind, Slices
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
@@ -96,10 +100,13 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
     """What pages show of a cohort beside its counts, as plain values for JSON: slices by site and label, headers, rejects."""
     here = tuple(site for site in cohort.sites if cohort.site_folder(site).is_dir())  # none, between machines
     shown = _spread_sites(here)
-    matrix, headers = [], []
+    matrix, headers, dealt = [], [], []
     for site in (*here, TEST_SITE):
         folder = cohort.site_folder(site)
         index = _read_site(folder / "index.csv", cohort.labels)
+        if site != TEST_SITE:
+            dealt.append(index.reindex(columns=["patient_id", *cohort.labels]).assign(site=site))
+        index = index.assign(**{label: 0 for label in cohort.labels if label not in index})
         headers.append({"site": [site], **census.site_facts(index)})
         if site in shown:
             scan = scan_of(noise_from(cohort.facts.get("noise", {}).get(site, {})), site)
@@ -113,8 +120,20 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
         "matrix": matrix,
         "hidden": len(headers) - len(matrix),
         "census": headers,
+        "label_shift": _label_shift(dealt, cohort.labels),
         "rejected": census.reject_reasons(cohort.facts["prepared"].get("rejected", {})),
     }
+
+
+def _label_shift(dealt: Sequence[pd.DataFrame], labels: Sequence[str]) -> dict[str, Any] | None:
+    """How unlike the labels of training sites are, as cohort.heterogeneity measures it over patients; None of fewer than two."""
+    if len(dealt) < 2:
+        return None
+    rows = pd.concat(dealt, ignore_index=True)
+    ids = pd.DataFrame({Kind.patient: rows["patient_id"]})
+    found = heterogeneity_of(Slices(places=rows[["site"]], ids=ids, labels=rows[list(labels)], site="site", part=None))
+    distances = found.distances.get(PATIENTS)
+    return {**asdict(distances), "farthest": list(distances.farthest or ())} if distances else None
 
 
 def rendered(template: str, **what: Any) -> bytes:
@@ -171,12 +190,11 @@ def _spread_sites(sites: Sequence[str]) -> set[str]:
 
 
 def _read_site(path: Path, labels: Sequence[str]) -> pd.DataFrame:
-    """What the pages need of a site's index; names stay text, empty ones are not missing, and what is not annotated is not there to see."""
+    """What the pages need of a site's index, without labels that it does not annotate; names stay text, empty ones are not missing."""
     wanted = {*census.SITE_COLUMNS, *PIXEL_SIZE, *labels}
     texts = {name: str for name in wanted if name in COLUMNS and COLUMNS[name].dtype == "str"}
     table = pd.read_csv(path, usecols=lambda name: name in wanted, dtype=texts)
-    lacks = {label: 0 for label in labels if label not in table}
-    return table.fillna({name: "" for name in texts if name in table}).assign(**lacks)
+    return table.fillna({name: "" for name in texts if name in table})
 
 
 def _share(parts: dict[str, Any], label: str) -> float:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fl_rsna.learning.classes import MACRO, compare_macro_aurocs
+from fl_rsna.learning.classes import compare_macro_aurocs
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.reporting.provenance import flat
 from fl_rsna.reporting.tables import RunRecord, area_of
 from fl_rsna.runs import ALONE
+from fl_rsna.task import MACRO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

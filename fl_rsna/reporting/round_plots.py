@@ -7,7 +7,8 @@ from typing import Any
 from fl_rsna.choices import Stage
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
-from fl_rsna.reporting.tables import RunRecord, area_name
+from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.task_words import area_name
 
 LOSSES = (("train_loss", "training"), ("validation_loss", "validation, all sites"), ("test_loss", "test site"))
 
@@ -38,9 +39,9 @@ def auroc_by_round(run: RunRecord) -> Plot:
         line(rounds, _column(run, f"test_auroc_{label}"), label, i, width=2.8 if label == run.quoted else 1.3)
         for i, label in enumerate(labels)
     ]
-    quoted = f"validation_auroc_{run.headline}"
-    data.append(line(rounds, _column(run, quoted), f"{run.headline}, validation", 6))
-    names = [*((label, f"test_auroc_{label}") for label in labels), (f"{run.headline}, validation", quoted)]
+    quoted = f"validation_auroc_{run.quoted}"
+    data.append(line(rounds, _column(run, quoted), f"{run.quoted}, validation", 6))
+    names = [*((label, f"test_auroc_{label}") for label in labels), (f"{run.quoted}, validation", quoted)]
     return Plot(
         name="auroc",
         title="AUROC on the test site by round",
@@ -63,7 +64,7 @@ def _start(config: Mapping[str, Any]) -> str:
 
 
 def sites_by_round(run: RunRecord) -> Plot | None:
-    """Each site's AUROC of the headline label on its validation part: all faint, with their median; one at a time chosen by name."""
+    """Each site's AUROC that the run is judged by on its validation part: all faint, with their median; one at a time chosen by name."""
     by_site = _site_areas(run)
     if not by_site:
         return None
@@ -74,7 +75,7 @@ def sites_by_round(run: RunRecord) -> Plot | None:
     many = len(by_site) > FEW
     return Plot(
         name="sites_by_round",
-        title=f"AUROC {run.headline} on each site's validation part by round",
+        title=f"{area_name(run.quoted)} on each site's validation part by round",
         data=data,
         layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
         table=Table(title="AUROC by site", columns=heads, rows=rows),
@@ -123,11 +124,11 @@ def cost_plots(run: RunRecord) -> list[Plot]:
 
 
 def _site_areas(run: RunRecord) -> dict[str, dict[int, float]]:
-    """AUROC of the headline label: site -> round -> value, where it is defined."""
+    """AUROC that the run is judged by: site -> round -> value, where it is defined."""
     told = run.sites[(run.sites["phase"] == "validation") & run.sites["aurocs"].notna()]
     found: dict[str, dict[int, float]] = {}
     for site, round_, text in zip(told["site"], told["round"], told["aurocs"], strict=True):
-        area = json.loads(text).get(f"auroc_{run.headline}")
+        area = json.loads(text).get(f"auroc_{run.quoted}")
         if area is not None:
             found.setdefault(str(site), {})[int(round_)] = area
     return found

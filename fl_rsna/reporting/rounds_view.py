@@ -11,6 +11,7 @@ from rich.text import Text
 from fl_rsna.federation.heartbeat import Beat
 from fl_rsna.reporting.live import Doing, SiteState, State, by_number
 from fl_rsna.reporting.outlook import clock, left_words, phase_of
+from fl_rsna.reporting.task_words import area_name
 
 FEW = 12  # sites, each with a line of its own
 BAR = 20  # characters
@@ -47,9 +48,9 @@ def _scores(state: State) -> str:
     row, headline = state.curve[-1], state.headline
     area, first = row.get(f"test_auroc_{headline}"), state.curve[0].get(f"test_auroc_{headline}")
     parts = [f"loss {row['train_loss']:.3f}"] if row.get("train_loss") is not None else []
-    if area is not None:
+    if area is not None and headline is not None:
         since = f" (round 0: {first:.3f})" if first is not None and row["round"] else ""
-        parts.append(f"test AUROC {headline} {area:.3f}{since}")
+        parts.append(f"test {area_name(headline)} {area:.3f}{since}")
     return "".join(f" · {part}" for part in parts)
 
 
@@ -66,7 +67,7 @@ def _sites(state: State, names: list[str], beats: Mapping[str, Beat]) -> Table:
     table.add_column("site")
     table.add_column("")
     table.add_column("batches", justify="right")
-    for name in ("loss", "validation", f"AUROC {state.headline or ''}".strip(), "failures" if state.failures else ""):
+    for name in ("loss", "validation", _area(state), "failures" if state.failures else ""):
         table.add_column(name, justify="right")
     failures = Counter(failure.site for failure in state.failures)
     for name in names:
@@ -83,6 +84,10 @@ def _sites(state: State, names: list[str], beats: Mapping[str, Beat]) -> Table:
             Text(str(failures[name]), style="red") if failures[name] else "",
         )
     return table
+
+
+def _area(state: State) -> str:
+    return "AUROC" if state.headline is None else area_name(state.headline)
 
 
 def _what(site: SiteState, beat: Beat | None) -> RenderableType:

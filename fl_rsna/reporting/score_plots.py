@@ -11,9 +11,9 @@ from fl_rsna.learning.curves import pr_points, roc_points
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import SHARE, SQUARE, Plot, Trace, area_axis, axes, diagonal, line, named_axis, points
 from fl_rsna.reporting.scores import POINTS, SHORT_POINTS, Cards, is_calibrated
-from fl_rsna.reporting.site_scores import by_site, cross_site, joining_table, matrix_table
-from fl_rsna.reporting.tables import RunRecord
-from fl_rsna.reporting.task_words import task_words
+from fl_rsna.reporting.site_scores import areas_by_site, cross_site, joining_table, matrix_table
+from fl_rsna.reporting.tables import RunRecord, area_of
+from fl_rsna.reporting.task_words import area_name, task_words
 
 NUMBERED_SITES = 10  # whose AUROCs stand in the cells of the matrix
 
@@ -128,23 +128,23 @@ def _reliability(bins: list[dict[str, Any]], name: str, style: int, label: str, 
 
 
 def sites_plot(run: RunRecord) -> Plot | None:
-    """AUROC of the headline label at each site with its interval, from the worst to the best, and on the test site."""
-    cards = {site: card["auroc"] for site, card in by_site(run).items() if card["auroc"]["value"] is not None}
-    if not cards:
+    """AUROC that the run is judged by at each site with its interval, from the worst to the best, and on the test site."""
+    areas = {site: area for site, area in areas_by_site(run).items() if area["value"] is not None}
+    if not areas:
         return None
-    order = sorted(cards, key=lambda site: float(cards[site]["value"]))
-    data = [points(order, [cards[site] for site in order], "site's validation part", 0)]
+    order = sorted(areas, key=lambda site: float(areas[site]["value"]))
+    data = [points(order, [areas[site] for site in order], "site's validation part", 0)]
     if run.test_site:
-        area = run.test_site["slice"][run.headline]["auroc"]["value"]
+        area = area_of(run.test_site, run.quoted)["value"]
         data.append(line([order[0], order[-1]], [area, area], "test site", 1, markers=False))
     heads = columns(site="text", positive="number", AUROC="score")
     return Plot(
         name="sites",
-        title=f"AUROC {run.headline} by site",
+        title=f"{area_name(run.quoted)} by site",
         data=data,
         layout=axes("sites, from the worst to the best", "AUROC", yaxis=area_axis(data), xaxis=named_axis(order)),
         table=Table(
-            title="By site", columns=heads, rows=[[site, cards[site]["positives"], cards[site]] for site in order]
+            title="By site", columns=heads, rows=[[site, areas[site]["positives"], areas[site]] for site in order]
         ),
         wide=True,
     )
@@ -168,7 +168,7 @@ def matrix_plot(run: RunRecord) -> Plot | None:
     size = {"height": 320 if few else 560}
     return Plot(
         name="matrix",
-        title=f"AUROC {run.headline}: every model at every site",
+        title=f"{area_name(run.quoted)}: every model at every site",
         data=[cells],
         layout=axes(
             "at site",
@@ -197,7 +197,7 @@ def joining_plot(run: RunRecord) -> Plot | None:
     zero = {"zeroline": True, "zerolinecolor": "--soft", "zerolinewidth": 1}
     return Plot(
         name="joining",
-        title=f"AUROC {run.headline}: this run's model minus the site's own",
+        title=f"{area_name(run.quoted)}: this run's model minus the site's own",
         data=[points(order, [gains[site] for site in order], "gain", 0, showlegend=False)],
         layout=axes("sites, from the most lost to the most gained", "difference", yaxis=zero, xaxis=named_axis(order)),
         table=table,

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fl_rsna.reporting.task_words import area_name, plural
+from fl_rsna.task import TaskName, named_task
+
 DONE = {"train": "trained", "validation": "validated", "recalibration": "recalibrated", "encoding": "made features"}
 
 
@@ -20,7 +23,7 @@ def _sentence(event: Mapping[str, Any]) -> str:
             return f"waiting for sites: {event['sites']} of {event['expected']} are there"
         case "roll_call":
             here = [parts["train"]["slices"] for parts in event["sites"].values() if "train" in parts]
-            return f"roll call: {len(here)} sites, {sum(here)} training slices"
+            return f"roll call: {len(here)} sites, {sum(here)} training {plural(picture_of(event))}"
         case "resumed":
             return f"resumed after round {event['round']}"
         case "warning":
@@ -69,15 +72,19 @@ def _site_line(event: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def picture_of(roll_call: Mapping[str, Any]) -> str:
+    """What a run's task calls an image, by the event of its roll call."""
+    return named_task(TaskName(roll_call.get("task", TaskName.ich))).picture
+
+
 def round_line(row: Mapping[str, Any], rounds: int | None) -> str:
-    """A row of rounds.csv with its headline label, of `rounds`."""
-    headline = row["headline"]
-    test = row[f"test_auroc_{headline}"]
+    """A row of rounds.csv with the AUROC it is judged by, of `rounds`."""
+    name, test = area_name(row["headline"]), row[f"test_auroc_{row['headline']}"]
     parts = [f"round {row['round']}" + ("" if rounds is None else f"/{rounds}")]
     validation = row["validation_loss"]
     if row["train_loss"] is not None:
         parts.append(f"train loss {row['train_loss']:.3f}")
     if row["train_loss"] is not None or validation is not None:
         parts.append(f"validation loss {validation:.3f}" if validation is not None else "validation failed")
-    parts.append(f"test AUROC {headline} {test:.3f}" if test is not None else f"test AUROC {headline} undefined")
+    parts.append(f"test {name} {test:.3f}" if test is not None else f"test {name} undefined")
     return ", ".join([*parts, f"{row['seconds']:.1f} s"])

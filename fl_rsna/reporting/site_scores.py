@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
+from fl_rsna.reporting.class_scores import FIGURES
 from fl_rsna.reporting.scores import POINTS, SCORES, SHORT_POINTS
-from fl_rsna.reporting.tables import RunRecord
-from fl_rsna.reporting.task_words import plural
+from fl_rsna.reporting.tables import RunRecord, area_of
+from fl_rsna.reporting.task_words import area_name, plural
+from fl_rsna.task import MACRO
 
 GLOBAL = "this run"  # its row in the cross-site matrix
 
@@ -20,7 +22,39 @@ def by_site(run: RunRecord) -> dict[str, dict[str, Any]]:
     return {site: card["slice"][run.headline] for site, card in sites.items() if run.headline in card.get("slice", {})}
 
 
+def areas_by_site(run: RunRecord) -> dict[str, dict[str, Any]]:
+    """Each site's estimate of the AUROC that the run is judged by, on its validation part; empty when the run has none."""
+    if run.quoted != MACRO:
+        return {site: card["auroc"] for site, card in by_site(run).items()}
+    sites = (run.summary or {}).get("sites", {})
+    return {site: area_of(card, MACRO) for site, card in sites.items() if card.get("classes")}
+
+
 def sites_table(run: RunRecord) -> Table:
+    """One row a site: of labels the headline's scores, of classes those of all together."""
+    return _labels_table(run) if run.quoted != MACRO else _classes_table(run)
+
+
+def _classes_table(run: RunRecord) -> Table:
+    cards = {site: card for site, card in (run.summary or {}).get("sites", {}).items() if card.get("classes")}
+    heads = [*columns(site="text", rarest_class="number"), *(Column(name=name) for name in FIGURES.values())]
+    heads += [Column(name="log loss"), *columns(patients="number")]
+    heads += [Column(name=plural(run.task.picture), kind=Kind.number)]
+    rows = [
+        [
+            site,
+            area_of(card, MACRO)["positives"],
+            *(card["classes"]["slice"][figure] for figure in FIGURES),
+            card["log_loss"],
+            card.get("patients"),
+            card.get("slices"),
+        ]
+        for site, card in cards.items()
+    ]
+    return without_empty(Table(title="Final model on each site's validation part", columns=heads, rows=rows))
+
+
+def _labels_table(run: RunRecord) -> Table:
     sites = (run.summary or {}).get("sites", {})
     heads = columns(
         site="text", positive="number", AUROC="score", average_precision="score", log_loss="score", Brier="score"
@@ -49,11 +83,12 @@ def last_round_table(run: RunRecord) -> Table | None:
     if told.empty:
         return None
     last = told[told["round"] == told["round"].max()]
+    names = dict.fromkeys([*run.labels, run.quoted])
     rows = [
-        [str(row.site), *(json.loads(str(row.aurocs)).get(f"auroc_{label}") for label in run.labels), _number(row.loss)]
+        [str(row.site), *(json.loads(str(row.aurocs)).get(f"auroc_{name}") for name in names), _number(row.loss)]
         for row in last.itertuples()
     ]
-    heads = [Column(name="site", kind=Kind.text), *(Column(name=f"AUROC {label}") for label in run.labels)]
+    heads = [Column(name="site", kind=Kind.text), *(Column(name=area_name(name)) for name in names)]
     title = f"Validation parts in round {int(told['round'].max())}"
     return Table(title=title, columns=[*heads, Column(name="log loss")], rows=rows)
 
@@ -107,19 +142,19 @@ def spread(areas: Mapping[str, float]) -> dict[str, Any] | None:
 
 
 def defined_areas(run: RunRecord) -> dict[str, float]:
-    """Each site's AUROC of the headline label where it is defined: the final model's, else the last round's."""
-    if cards := by_site(run):
-        return {site: card["auroc"]["value"] for site, card in cards.items() if card["auroc"]["value"] is not None}
+    """Each site's AUROC that the run is judged by, where it is defined: the final model's, else the last round's."""
+    if areas := areas_by_site(run):
+        return {site: area["value"] for site, area in areas.items() if area["value"] is not None}
     table = last_round_table(run)
-    place = 1 + run.labels.index(run.headline)
+    place = 1 + [*dict.fromkeys([*run.labels, run.quoted])].index(run.quoted)
     return {row[0]: row[place] for row in table.rows if row[place] is not None} if table else {}
 
 
 def cross_site(run: RunRecord) -> dict[str, dict[str, float | None]]:
-    """AUROC of the headline label, model of -> at site: each site's own model, and this run's at the sites it was scored at."""
+    """AUROC that the run is judged by, model of -> at site: each site's own model, and this run's at the sites it was scored at."""
     matrix = run.alone.get("matrix", {})
     found = {
-        model: {site: scores.get(f"auroc/{run.headline}") for site, scores in at_sites.items()}
+        model: {site: scores.get(f"auroc/{run.quoted}") for site, scores in at_sites.items()}
         for model, at_sites in matrix.items()
     }
     areas = defined_areas(run)
@@ -143,7 +178,7 @@ def joining_table(run: RunRecord) -> Table | None:
     for site, own in ((site, matrix[site].get(site)) for site in matrix if site != GLOBAL):
         joined = matrix[GLOBAL].get(site)
         plain = joined - own if joined is not None and own is not None else None
-        rows.append([site, own, joined, paired.get(site, {}).get(run.headline, {}).get("difference", plain)])
+        rows.append([site, own, joined, paired.get(site, {}).get(run.quoted, {}).get("difference", plain)])
     heads = columns(site="text", own_model="score", this_run="score", gain="signed")
     return Table(title="Who gains by joining", columns=heads, rows=rows)
 

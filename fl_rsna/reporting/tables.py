@@ -13,10 +13,9 @@ import pandas as pd
 import yaml
 
 from fl_rsna.choices import Baseline
-from fl_rsna.learning.classes import MACRO
 from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.runs import SCORECARDS
-from fl_rsna.task import LabelKind, Task, TaskName, named_task
+from fl_rsna.task import MACRO, LabelKind, Task, TaskName, named_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
 FEDERATED, LOCAL = "federated", "local"
@@ -62,7 +61,7 @@ class RunRecord:
     @property
     def quoted(self) -> str:
         """Whose AUROC the run is judged by: the headline label's, or of classes the mean over all."""
-        return MACRO if self.task.kind is LabelKind.multi_class else self.headline
+        return quoted_of(self.config, self.headline)
 
     @property
     def training_sites(self) -> int:
@@ -96,13 +95,14 @@ def read_run(folder: Path) -> RunRecord:
     labels, headline = _labels(rounds, roll, config)
     summary = _summary(folder)
     gap, alone = _beside(folder.absolute(), config, summary or {})
-    rounds = rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, headline)])])
+    quoted = quoted_of(config, headline)
+    rounds = rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, quoted)])])
     return RunRecord(
         folder=folder,
         config=config,
         manifest=_json(folder / "manifest.json") or {},
         summary=summary,
-        rounds=_with_macro(rounds, labels) if task_of(config).kind is LabelKind.multi_class else rounds,
+        rounds=rounds,
         sites=_sites(folder / "sites.csv"),
         cohort=roll["sites"],
         leaky=roll.get("leaky", False),
@@ -129,15 +129,21 @@ def task_of(config: Mapping[str, Any]) -> Task:
     return named_task(TaskName(config["data"]["task"]))
 
 
+def quoted_of(config: Mapping[str, Any], headline: str) -> str:
+    """Whose AUROC a run is judged by, of a headline label that need not be the task's."""
+    return MACRO if task_of(config).kind is LabelKind.multi_class else headline
+
+
 def area_of(test_site: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """The AUROC of a label on the test site, or of MACRO the mean over classes, as an estimate."""
+    """The AUROC of a label on the test site or at a site, or of MACRO the mean over classes, as an estimate."""
     if label == MACRO:
         return dict(test_site["classes"]["slice"]["macro_auroc"])
     return dict(test_site["slice"][label]["auroc"])
 
 
-def area_name(label: str) -> str:
-    return "macro AUROC" if label == MACRO else f"AUROC {label}"
+def control_of(test_site: Mapping[str, Any], label: str) -> dict[str, dict[str, Any]]:
+    """The same of what never looks at the picture, by control; none of a run that did not ask for that label."""
+    return {name: of[label]["auroc"] for name, of in test_site.get("controls", {}).items() if label in of}
 
 
 def interval(estimate: dict[str, Any]) -> str:
@@ -232,21 +238,16 @@ def _sites(path: Path) -> pd.DataFrame:
 def _labels(rounds: pd.DataFrame, roll: dict[str, Any], config: dict[str, Any]) -> tuple[list[str], str]:
     """The labels and the headline: as rounds.csv has them, else as the roll call counted them, else the task's."""
     tested = [name.removeprefix("test_auroc_") for name in rounds.columns if name.startswith("test_auroc_")]
-    quoted = [name for name in rounds.columns if name.startswith("validation_auroc_")]
-    if tested and quoted:
-        return tested, quoted[0].removeprefix("validation_auroc_")
+    quoted = [name.removeprefix("validation_auroc_") for name in rounds.columns if name.startswith("validation_auroc_")]
     task = task_of(config)
+    if tested and quoted:
+        tested = [name for name in tested if name != MACRO]
+        return tested, task.headline if quoted[0] == MACRO else quoted[0]
     counted = [list(part["positives"]) for parts in roll["sites"].values() for part in parts.values()]
     labels = counted[0] if counted else list(task.labels)
     return labels, task.headline if task.headline in labels else labels[0]
 
 
-def _with_macro(rounds: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """The rounds with the mean of their classes' AUROCs, where all are defined."""
-    areas = rounds[[f"test_auroc_{label}" for label in labels]].astype(float)
-    return rounds.assign(**{f"test_auroc_{MACRO}": areas.mean(axis=1, skipna=False)})
-
-
-def _round_columns(labels: list[str], headline: str) -> list[str]:
-    areas = [f"validation_auroc_{headline}", *(f"test_auroc_{label}" for label in labels)]
+def _round_columns(labels: list[str], quoted: str) -> list[str]:
+    areas = [f"validation_auroc_{quoted}", *(f"test_auroc_{label}" for label in dict.fromkeys([*labels, quoted]))]
     return ["round", "train_loss", "validation_loss", "test_loss", *areas, "seconds", "bytes_down", "bytes_up"]

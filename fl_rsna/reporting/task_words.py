@@ -1,6 +1,6 @@
 """What a page calls an image and an exam of the run's task, and what it says of them."""
 
-from fl_rsna.task import Rendering, Task
+from fl_rsna.task import MACRO, Rendering, Task
 
 
 def task_words(task: Task) -> dict[str, str]:
@@ -19,6 +19,11 @@ def task_words(task: Task) -> dict[str, str]:
         "controls": controls,
         "sought": task.finding,
     }
+
+
+def area_name(label: str) -> str:
+    """Whose AUROC: a label's, or of MACRO the mean over classes."""
+    return "macro AUROC" if label == MACRO else f"AUROC {label}"
 
 
 def level_titles(task: Task) -> dict[str, str]:

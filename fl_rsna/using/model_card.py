@@ -15,7 +15,9 @@ from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.input_stage import LearnedWindow
 from fl_rsna.learning.onnx_file import slices_of
 from fl_rsna.learning.saved import SavedModel
-from fl_rsna.reporting.tables import interval, shown_counts
+from fl_rsna.reporting.class_scores import FIGURES, class_levels
+from fl_rsna.reporting.tables import control_of, interval, shown_counts
+from fl_rsna.reporting.task_words import area_name, task_words
 from fl_rsna.using.trained import Trained
 
 
@@ -40,8 +42,11 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         summary=trained.summary,
         test=trained.summary.get("test_site"),
         sites=shown_counts(_sites(trained), (trained.config.get("privacy") or {}).get("min_count", 0)),
-        headline=saved.task.headline,
-        controls=_controls(trained.summary.get("test_site") or {}, saved.task.headline),
+        words=task_words(saved.task),
+        classes=class_levels(trained.summary.get("test_site"), saved.task),
+        figures=FIGURES,
+        quoted=area_name(saved.task.quoted),
+        controls=control_of(trained.summary.get("test_site") or {}, saved.task.quoted),
         points=(trained.summary.get("operating_points") or {}).get("slice", {}),
         temperatures=(trained.summary.get("operating_points") or {}).get("temperatures", {}),
         fallback=trained.fallback,
@@ -72,8 +77,3 @@ def _sites(trained: Trained) -> dict[str, Any]:
             if event.get("event") == "roll_call":
                 return dict(event["sites"])
     return {}
-
-
-def _controls(test: dict[str, Any], headline: str) -> dict[str, Any]:
-    """AUROC of the headline label by what never looks at the picture."""
-    return {name: by_label[headline]["auroc"] for name, by_label in test.get("controls", {}).items()}

@@ -144,10 +144,10 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tapped
 
 @pytest.fixture(scope="module")
 def of_classes(tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
-    """A run of a task whose labels exclude each other."""
+    """A run of a task whose labels exclude each other, every one of which is in every validation part."""
     folder = tmp_path_factory.mktemp("classes")
-    cohort = tiny_cohort(folder, COVID_CXR, num_sites=2, patients=24)
-    config = tiny_config(rounds=1, data__task=TaskName.covid_cxr)
+    cohort = tiny_cohort(folder, COVID_CXR, num_sites=2, patients=60, slices=2)
+    config = tiny_config(rounds=1, data__task=TaskName.covid_cxr, strategy__name=StrategyName.ditto)
     return tapped_run(cohort, folder / "run", config, lambda kind, fields: None)
 
 

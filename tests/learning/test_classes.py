@@ -1,5 +1,6 @@
 """Classes that exclude each other: figures by hand and by scikit-learn's, average precision by VOC's definition, and honest intervals."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from fl_rsna.learning.bootstrap import draw_patients
-from fl_rsna.learning.classes import class_scores, compare_macro_aurocs, confusion
+from fl_rsna.learning.classes import class_scores, compare_macro_aurocs, confusion, macro_auroc
 
 NAMES = ("a", "b", "c", "d")
 MEANS = ("accuracy", "balanced_accuracy", "macro_auroc", "mean_average_precision")
@@ -161,6 +162,14 @@ def test_without_a_row_of_a_class_there_is_no_mean_over_classes() -> None:
     scores = scored(classes, one_hot(classes) + 0.1, np.arange(60))
     assert [scores[name]["value"] for name in MEANS] == [1, None, None, None]
     assert scores["balanced_accuracy"]["positives"] == 0
+
+
+def test_a_control_is_scored_as_the_model_is() -> None:
+    """The same figure, interval and support as the scorecard's own; a score that is the same of all is worth a half."""
+    classes, found, patients = case(3)
+    card = class_scores(one_hot(classes), found, draw_patients(patients, seed=7, resamples=200), NAMES)
+    assert asdict(macro_auroc(one_hot(classes), found, patients, seed=7, resamples=200)) == card["macro_auroc"]
+    assert macro_auroc(one_hot(classes), np.full_like(found, 0.25), patients, seed=7, resamples=0).value == 0.5
 
 
 def test_macro_aurocs_are_compared_over_the_same_draws() -> None:

@@ -16,9 +16,9 @@ def stamped(events: Iterable[Event], start: int = 0) -> list[Event]:
     ]
 
 
-def roll_call(sites: int = 2, rounds: int = 3) -> Event:
+def roll_call(sites: int = 2, rounds: int = 3, **said: str) -> Event:
     held = {f"site-{i}": {"train": {"slices": 10 * i}, "validation": {"slices": 2}} for i in range(1, sites + 1)}
-    return {"event": "roll_call", "sites": {**held, "test-site": {"test": {"slices": 5}}}, "rounds": rounds}
+    return {"event": "roll_call", "sites": {**held, "test-site": {"test": {"slices": 5}}}, "rounds": rounds, **said}
 
 
 def round_end(round_: int, seconds: float = 10.0) -> Event:

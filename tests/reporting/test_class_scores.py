@@ -4,6 +4,7 @@ import functools
 import html
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.federation.shared_card import shared_card
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.reporting.class_scores import initials
 from fl_rsna.reporting.comparison import compared, named_runs
 from fl_rsna.reporting.report import write_report
+from fl_rsna.reporting.site_scores import defined_areas
 from fl_rsna.reporting.tables import read_run
 from fl_rsna.reporting.task_words import plural
 from fl_rsna.runs import start_run
@@ -34,7 +37,7 @@ FIGURES = ("accuracy", "balanced_accuracy", "macro_auroc", "mean_average_precisi
 def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of four classes, and beside it another seed's."""
     folder = tmp_path_factory.mktemp("chest")
-    cohort = tiny_cohort(folder, COVID_CXR, num_sites=2, patients=24, slices=2)
+    cohort = tiny_cohort(folder, COVID_CXR, num_sites=2, patients=60, slices=2)
     return run(cohort, folder / "runs" / "a", seed=0)
 
 
@@ -103,6 +106,7 @@ def test_accuracy_by_class_has_initials_and_a_total(chest: Path, page: str) -> N
     assert "AA : Atypical Appearance" in page or "AA: Atypical Appearance" in page
 
 
+@pytest.mark.usefixtures("page")
 def test_the_confusion_matrix_is_a_plot_with_its_numbers(chest: Path) -> None:
     """Two levels to choose from; shares of a row add up to 1 and counts to what there is."""
     (plot,) = told(chest)["classes"]["plots"]
@@ -151,6 +155,51 @@ def test_runs_of_classes_are_compared_by_all_of_them(chest: Path) -> None:
     (plot,) = [plot for plot in found["plots"] if plot["name"] == "rounds"]
     assert [row["a"] for row in table_of(plot["table"])] == pytest.approx(expected.tolist())
     assert rounds["test_auroc_macro"].iloc[-1] == pytest.approx(areas[0]["value"])
+
+
+def test_rounds_sites_and_controls_are_judged_by_all_classes_too(chest: Path, page: str) -> None:
+    """rounds.csv and sites.csv have the mean; the worst site and what never looks at the picture are measured by it."""
+    rounds, sites = (pd.read_csv(chest / f"{name}.csv") for name in ("rounds", "sites"))
+    assert "validation_auroc_macro" in rounds
+    told_by = sites[sites["phase"] == "validation"]
+    areas = [json.loads(text) for text in told_by["aurocs"]]
+    for area in areas:
+        assert area["auroc_macro"] == pytest.approx(np.mean([area[f"auroc_{label}"] for label in COVID_CXR.labels]))
+    weights = told_by["num-examples"]
+    mean = np.average([area["auroc_macro"] for area in areas], weights=weights)
+    assert rounds["validation_auroc_macro"].iloc[-1] == pytest.approx(mean)
+
+    run_, found = read_run(chest), told(chest)
+    lines = {line["name"]: line for line in found["headlines"]}
+    at_sites = {site: card["classes"]["slice"]["macro_auroc"] for site, card in run_.summary["sites"].items()}  # type: ignore[index]
+    worst = min(at_sites, key=lambda site: at_sites[site]["value"])
+    assert lines["worst site, macro AUROC"]["value"] == at_sites[worst]
+    assert lines["worst site, macro AUROC"]["note"].startswith(worst)
+    control = run_.test_site["controls"]["view"]  # type: ignore[index]
+    assert lines["from view alone"]["value"] == control["macro"]["auroc"]
+    alone = [control[label]["auroc"]["value"] for label in COVID_CXR.labels]
+    assert control["macro"]["auroc"]["value"] == pytest.approx(np.mean(alone))
+
+    (table,) = found["sites"]["tables"]
+    assert {row["site"]: row["macro AUROC"] for row in table_of(table)} == at_sites
+    assert "macro AUROC by site" in page
+
+
+def test_a_class_that_a_site_withholds_leaves_it_without_a_mean(chest: Path, tmp_path: Path) -> None:
+    """The other site still has one; the page says withheld and not 0."""
+    folder = tmp_path / "withheld"
+    shutil.copytree(chest, folder)
+    cards = json.loads((folder / "scorecards.json").read_text())
+    card = cards["sites"]["site-1"]
+    cards["sites"]["site-1"] = shared_card(card, k=1 + card["slice"]["typical"]["auroc"]["positives"])
+    (folder / "scorecards.json").write_text(json.dumps(cards))
+    found = read_run(folder)
+    assert list(defined_areas(found)) == ["site-2"]
+    write_report(folder)
+    rows = {row["site"]: row["macro AUROC"] for row in table_of(told(folder)["sites"]["tables"][0])}
+    assert rows["site-1"] == dict.fromkeys(rows["site-1"])
+    assert rows["site-2"]["value"] is not None
+    assert "withheld" in (folder / "report.html").read_text()
 
 
 def test_a_run_of_labels_has_no_classes(tmp_path: Path) -> None:

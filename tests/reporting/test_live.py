@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from logs import answer, played, resumed_run, roll_call, round_end, stamped, whole_run
+from rich.console import Console
 
 from fl_rsna.federation.heartbeat import Beat
 from fl_rsna.reporting.live import Doing, State, Status, by_number, fold
@@ -42,6 +43,30 @@ def test_a_resumed_run_ends_as_one_never_killed() -> None:
     assert timeless[0] == timeless[1]
     assert (whole.resumed, resumed.resumed) == ((), (1,))
     assert [(failure.round, failure.site) for failure in resumed.failures] == [(2, "site-2")]
+
+
+def test_a_run_of_classes_is_shown_by_their_mean_and_in_its_own_words() -> None:
+    """The roll call names the task: its images are no slices; what a round is judged by is no label."""
+    asked, scored = (
+        {"event": "round_start", "round": 1, "sites": ["site-1"]},
+        answer("site_done", 1, "validation", "site-1"),
+    )
+    scored["metrics"]["auroc/macro"] = 0.875
+    ended = {**round_end(1), "headline": "macro", "validation_auroc_macro": 0.75, "test_auroc_macro": 0.625}
+    before = {**round_end(0), "headline": "macro", "validation_auroc_macro": None, "test_auroc_macro": 0.5}
+    state = fold(State(), stamped([roll_call(task="covid_cxr"), before, asked, scored, ended]))
+    assert state.sites["site-1"].validation[-1].auroc == 0.875
+    assert [said.text for said in state.tail if said.kind == "roll_call"] == ["roll call: 2 sites, 30 training images"]
+    assert state.tail[-1].text.endswith("test macro AUROC 0.625, 10.0 s")
+    found = sections(seen(state))
+    assert "<th>images</th>" in found["sites"]
+    assert "slices" not in found["sites"]
+    assert "<th>macro AUROC</th>" in found["sites"]
+    assert "test-site macro AUROC" in found["head"]
+    console = Console(width=120)
+    with console.capture() as drawn:
+        console.print(rounds_view(state, {}, 0.0))
+    assert "test macro AUROC 0.625 (round 0: 0.500)" in drawn.get()
 
 
 def test_a_run_that_begins_anew_forgets_what_was_before() -> None:

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from test_contact import pixels_of
 from tiny import tiny_cohort, tiny_prepared
 
+from fl_rsna.cohort.heterogeneity import PATIENTS, heterogeneity
 from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.on_disk import read_on_disk
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import SitePatients
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.reporting.pages import SITES_SHOWN, cohort_view, write_partition_page, write_prepare_page
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH
 
 Write = Callable[[], Path]
 
@@ -242,6 +245,25 @@ def test_a_view_survives_json(own_cohort: Cohort) -> None:
     view = cohort_view(own_cohort)
     assert json.loads(json.dumps(view)) == view
     assert all(len(row["cells"]) == len(view["columns"]) for row in view["matrix"])
+
+
+def test_label_shift_is_told_of_the_training_sites(own_cohort: Cohort, tmp_path: Path) -> None:
+    """As an audit of the same folder has it; sites that share no label are 1 apart; a site that does not annotate a label is left out."""
+    view = cohort_view(own_cohort)["label_shift"]
+    audited = heterogeneity(read_on_disk(own_cohort.folder, pixels=False, on_progress=lambda *_: None).slices)
+    assert view["mean"] == pytest.approx(audited.distances[PATIENTS].mean)
+    assert tuple(view["farthest"]) == audited.distances[PATIENTS].farthest
+    page = write_partition_page(own_cohort, ICH).read_text()
+    assert f"<b>{view['mean']:.3f}</b> on average" in page
+
+    cohort = tiny_cohort(tmp_path, COVID_CXR, num_sites=2, patients=24)
+    for site, label in zip(cohort.sites, ("negative", "typical"), strict=True):
+        path = cohort.site_folder(site) / "index.csv"
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).assign(**dict.fromkeys(COVID_CXR.labels, "0"))
+        table.assign(**{label: "1"}).to_csv(path, index=False)
+    assert cohort_view(cohort)["label_shift"]["mean"] == pytest.approx(1.0)
+    table.drop(columns="typical").to_csv(path, index=False)
+    assert cohort_view(cohort)["label_shift"]["mean"] is None
 
 
 def test_tiles_of_positives_are_brighter_than_those_of_none(own_cohort: Cohort) -> None:
