@@ -6,9 +6,9 @@ from typing import Any
 
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import Plot, Trace, axes, named_axis
-from fl_rsna.reporting.tables import RunRecord, interval
+from fl_rsna.reporting.tables import RunRecord, control_of, interval
 from fl_rsna.reporting.task_words import task_words, with_article
-from fl_rsna.task import Task
+from fl_rsna.task import MACRO, Task
 
 FIGURES = {
     "macro_auroc": "macro AUROC",
@@ -26,7 +26,7 @@ def classes_section(run: RunRecord) -> dict[str, Any] | None:
     if not levels:
         return None
     return {
-        "figures": asdict(figures_table(levels)),
+        "figures": asdict(figures_table(levels, control_of(run.test_site or {}, MACRO))),
         "by_class": [asdict(by_class_table(of, run.task, title)) for title, of in levels.items()],
         "names": {short: run.task.published[i] for i, short in enumerate(initials(run.task).values())},
         "plots": [asdict(confusion_plot(levels, run.task))],
@@ -45,7 +45,10 @@ def class_tables(run: RunRecord) -> list[Table]:
     levels = class_levels(run.test_site, run.task)
     if not levels:
         return []
-    tables = [figures_table(levels), *(by_class_table(of, run.task, title) for title, of in levels.items())]
+    tables = [
+        figures_table(levels, control_of(run.test_site or {}, MACRO)),
+        *(by_class_table(of, run.task, title) for title, of in levels.items()),
+    ]
     return [*tables, *(confusion_table(of, run.task, title) for title, of in levels.items())]
 
 
@@ -55,10 +58,19 @@ def initials(task: Task) -> dict[str, str]:
     return dict(zip(task.labels, short if len(set(short)) == len(short) else task.published, strict=True))
 
 
-def figures_table(levels: Mapping[str, Level]) -> Table:
-    """One row a level: what is said of all classes together."""
+def figures_table(levels: Mapping[str, Level], controls: Mapping[str, Any]) -> Table:
+    """One row a level: what is said of all classes together; of images also what the controls reach without looking at them."""
     heads = [Column(name="level", kind=Kind.text), *(Column(name=name) for name in FIGURES.values())]
-    rows = [[title, *(of[figure] for figure in FIGURES)] for title, of in levels.items()]
+    heads += [Column(name=f"macro AUROC, {control} alone") for control in controls]
+    pictures = next(iter(levels))
+    rows = [
+        [
+            title,
+            *(of[figure] for figure in FIGURES),
+            *(area if title == pictures else None for area in controls.values()),
+        ]
+        for title, of in levels.items()
+    ]
     return Table(title="All classes together, on the test site", columns=heads, rows=rows)
 
 

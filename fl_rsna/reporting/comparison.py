@@ -17,7 +17,7 @@ from fl_rsna.reporting.report import interactive, write_json
 from fl_rsna.reporting.site_scores import defined_areas, spread
 from fl_rsna.reporting.swept import curves_over, differing
 from fl_rsna.reporting.tables import RunRecord, read_run
-from fl_rsna.reporting.task_words import area_name, task_words
+from fl_rsna.reporting.task_words import area_name, area_title, task_words
 
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
 
@@ -107,7 +107,7 @@ def differences_table(found: Mapping[str, Scored], label: str) -> Table | None:
         Column(name=f"minus {first}", kind=Kind.signed),
         *columns(gap_to_pooled="signed", gain_over_alone="signed"),
     ]
-    return without_empty(Table(title=area_name(label), columns=heads, rows=rows))
+    return without_empty(Table(title=area_title(label), columns=heads, rows=rows))
 
 
 def labels_table(found: Mapping[str, Scored], labels: Sequence[str]) -> Table:

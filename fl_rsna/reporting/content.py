@@ -22,7 +22,7 @@ from fl_rsna.reporting.score_plots import (
     sites_plot,
 )
 from fl_rsna.reporting.tables import RunRecord
-from fl_rsna.reporting.task_words import level_titles, task_words
+from fl_rsna.reporting.task_words import area_name, level_titles, task_words
 from fl_rsna.runs import COHORT_VIEW
 
 TOLD = ("census", "rejected", "label_shift")  # of the cohort's view, in report.json
@@ -119,7 +119,7 @@ def _alone_table(run: RunRecord) -> Table:
 
 
 def _sites(run: RunRecord) -> dict[str, Any]:
-    scored = bool(site_scores.by_site(run))
+    scored, spread = bool(site_scores.by_site(run)), site_scores.spread(site_scores.defined_areas(run))
     if scored:
         tables: list[Table | None] = [site_scores.sites_table(run)]
         folded = [site_scores.labels_by_site_table(run), site_scores.points_by_site_table(run)]
@@ -130,7 +130,7 @@ def _sites(run: RunRecord) -> dict[str, Any]:
         "tables": [asdict(table) for table in tables if table],
         "folded": [asdict(table) for table in folded if len(table.columns) > 1],
         "plots": _plots([plot for plot in plots if plot]),
-        "spread": site_scores.spread(site_scores.defined_areas(run)),
+        "spread": spread and {"name": area_name(run.quoted), **spread},
         "of_final_model": scored,
         "missing": "" if scored or not run.test_site else f"Scorecards by site: {OLDER.lower()}",
     }

@@ -8,7 +8,7 @@ from fl_rsna.choices import Stage
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
 from fl_rsna.reporting.tables import RunRecord
-from fl_rsna.reporting.task_words import area_name
+from fl_rsna.reporting.task_words import area_title
 
 LOSSES = (("train_loss", "training"), ("validation_loss", "validation, all sites"), ("test_loss", "test site"))
 
@@ -75,7 +75,7 @@ def sites_by_round(run: RunRecord) -> Plot | None:
     many = len(by_site) > FEW
     return Plot(
         name="sites_by_round",
-        title=f"{area_name(run.quoted)} on each site's validation part by round",
+        title=f"{area_title(run.quoted)} on each site's validation part by round",
         data=data,
         layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
         table=Table(title="AUROC by site", columns=heads, rows=rows),
@@ -111,7 +111,7 @@ def cost_plots(run: RunRecord) -> list[Plot]:
     against = line(moved / 1e6, areas, run.quoted, 0, text=[f"round {n}" for n in x], showlegend=False)
     traffic = Plot(
         name="traffic",
-        title=f"{area_name(run.quoted)} against traffic",
+        title=f"{area_title(run.quoted)} against traffic",
         data=[against],
         layout=axes("MB to and from all sites", "AUROC", yaxis=area_axis([against]), xaxis={"rangemode": "tozero"}),
         table=Table(

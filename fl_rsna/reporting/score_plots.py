@@ -13,7 +13,7 @@ from fl_rsna.reporting.plots import SHARE, SQUARE, Plot, Trace, area_axis, axes,
 from fl_rsna.reporting.scores import POINTS, SHORT_POINTS, Cards, is_calibrated
 from fl_rsna.reporting.site_scores import areas_by_site, cross_site, joining_table, matrix_table
 from fl_rsna.reporting.tables import RunRecord, area_of
-from fl_rsna.reporting.task_words import area_name, task_words
+from fl_rsna.reporting.task_words import area_title, task_words
 
 NUMBERED_SITES = 10  # whose AUROCs stand in the cells of the matrix
 
@@ -140,7 +140,7 @@ def sites_plot(run: RunRecord) -> Plot | None:
     heads = columns(site="text", positive="number", AUROC="score")
     return Plot(
         name="sites",
-        title=f"{area_name(run.quoted)} by site",
+        title=f"{area_title(run.quoted)} by site",
         data=data,
         layout=axes("sites, from the worst to the best", "AUROC", yaxis=area_axis(data), xaxis=named_axis(order)),
         table=Table(
@@ -168,7 +168,7 @@ def matrix_plot(run: RunRecord) -> Plot | None:
     size = {"height": 320 if few else 560}
     return Plot(
         name="matrix",
-        title=f"{area_name(run.quoted)}: every model at every site",
+        title=f"{area_title(run.quoted)}: every model at every site",
         data=[cells],
         layout=axes(
             "at site",
@@ -197,7 +197,7 @@ def joining_plot(run: RunRecord) -> Plot | None:
     zero = {"zeroline": True, "zerolinecolor": "--soft", "zerolinewidth": 1}
     return Plot(
         name="joining",
-        title=f"{area_name(run.quoted)}: this run's model minus the site's own",
+        title=f"{area_title(run.quoted)}: this run's model minus the site's own",
         data=[points(order, [gains[site] for site in order], "gain", 0, showlegend=False)],
         layout=axes("sites, from the most lost to the most gained", "difference", yaxis=zero, xaxis=named_axis(order)),
         table=table,

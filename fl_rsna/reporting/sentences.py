@@ -6,7 +6,14 @@ from typing import Any
 from fl_rsna.reporting.task_words import area_name, plural
 from fl_rsna.task import TaskName, named_task
 
-DONE = {"train": "trained", "validation": "validated", "recalibration": "recalibrated", "encoding": "made features"}
+DONE = {
+    "train": "trained",
+    "validation": "validated",
+    "recalibration": "recalibrated",
+    "encoding": "made features",
+    "operating points": "counted for the operating points",
+    "scorecard": "scored the final model",
+}
 
 
 def sentence(event: Mapping[str, Any]) -> str:

@@ -26,6 +26,12 @@ def area_name(label: str) -> str:
     return "macro AUROC" if label == MACRO else f"AUROC {label}"
 
 
+def area_title(label: str) -> str:
+    """The same at the beginning of a title."""
+    name = area_name(label)
+    return name[0].upper() + name[1:]
+
+
 def level_titles(task: Task) -> dict[str, str]:
     """The levels of a scorecard by their names in it."""
     words = task_words(task)

@@ -182,7 +182,7 @@ def test_rounds_sites_and_controls_are_judged_by_all_classes_too(chest: Path, pa
 
     (table,) = found["sites"]["tables"]
     assert {row["site"]: row["macro AUROC"] for row in table_of(table)} == at_sites
-    assert "macro AUROC by site" in page
+    assert "Macro AUROC by site" in page
 
 
 def test_a_class_that_a_site_withholds_leaves_it_without_a_mean(chest: Path, tmp_path: Path) -> None:
