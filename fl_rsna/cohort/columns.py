@@ -125,7 +125,7 @@ _FILM = {
     "photometric": _text(
         "PhotometricInterpretation: MONOCHROME1, the least value is white and was turned over, or MONOCHROME2"
     ),
-    "view": _text("ViewPosition; or empty"),
+    "view": _text("ViewPosition, else PA or AP by ViewCodeSequence; or empty"),
     "voi": _text(
         "what chose the values to show: lut (VOILUTSequence), window, or percentiles where the header has neither"
     ),

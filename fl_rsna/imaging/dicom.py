@@ -38,6 +38,7 @@ from fl_rsna.imaging.plain import PlainPixels, check_length, inflated, not_plain
 from fl_rsna.imaging.radiograph import Presentation, Stored
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.tags import TAGS, Tags
+from fl_rsna.imaging.view import CODE, POSITION, ViewCode, frontal_view
 from fl_rsna.imaging.windows import Rescale
 from fl_rsna.task import Rendering
 
@@ -166,9 +167,10 @@ def _slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixel
 def _film(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Film:
     syntax = _syntax(meta)
     check_film(tags, meta, modalities)
+    view = frontal_view(tags.text(POSITION), _view_code(tags))
     _check_pixels(tags, pixels)
     shown = read_presentation(tags, _lut(tags, "ModalityLUTSequence", syntax), _lut(tags, "VOILUTSequence", syntax))
-    header = read_film_header(tags, shown, syntax)
+    header = read_film_header(tags, view, shown, syntax)
     stored = _stored(pixels, header, tags)
     if isinstance(pixels, Dataset):
         shown = replace(shown, value_bits=16)
@@ -197,6 +199,15 @@ def _stored(pixels: PlainPixels | Dataset, header: Header | FilmHeader, tags: Ta
         flat = np.frombuffer(pixels.data, kind, header.rows * header.columns, pixels.at)
         values = flat.reshape(header.rows, header.columns)
     return cast(Stored, values)
+
+
+def _view_code(tags: Tags) -> ViewCode | None:
+    """The first item of the View Code Sequence. The plain reading has no sequences and raises."""
+    items = tags.converted(CODE) if CODE in tags else None
+    if not items:
+        return None
+    words = [str(items[0].get(name) or "").strip() for name in ("CodeValue", "CodeMeaning")]
+    return ViewCode(*words) if any(words) else None
 
 
 def _lut(tags: Tags, keyword: str, syntax: str) -> Lut | None:

@@ -27,9 +27,6 @@ from fl_rsna.imaging.tags import Tags
 FILM_STORAGE = (STORAGE + "1", STORAGE + "1.1")  # computed radiography; digital X-ray for presentation
 RAW_STORAGE = STORAGE + "1.1.1"  # digital X-ray for processing
 
-# Words of ViewPosition for other views than a frontal one: CR's and DX's defined terms, and what is written for them.
-OTHER_VIEWS = frozenset({"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LPO", "RPO", "LAO", "RAO", "LAT", "LATERAL"})
-OTHER_VIEWS |= {"DECUB", "DECUBITUS", "OBL", "OBLIQUE"}
 # Defined terms of BodyPartExamined (PS3.16 Annex L) that are not the chest. Makers and sites also write words of their
 # own and of their language (PORT CHEST, TORAX, PECHO) or nothing: a word that is not here is taken for a chest.
 OTHER_PARTS = frozenset({
@@ -70,7 +67,7 @@ class FilmHeader:
 
 
 def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
-    """Raise `Rejected` for what is no single frontal chest film of one of `modalities`, ready to be looked at."""
+    """Raise `Rejected` for what is no single chest film of one of `modalities`, ready to be looked at; imaging/view.py knows views."""
     sop_class = check_modality(tags, meta, modalities)
     if sop_class == RAW_STORAGE:
         raise Rejected(Reason.not_for_presentation, "SOPClassUID", sop_class)
@@ -82,9 +79,6 @@ def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
     part = tags.text("BodyPartExamined")
     if re.sub(r"[^A-Z]", "", part.upper()) in OTHER_PARTS:
         raise Rejected(Reason.wrong_body_part, "BodyPartExamined", part)
-    view = tags.text("ViewPosition")
-    if OTHER_VIEWS.intersection(re.findall(r"[A-Z]+", view.upper())):
-        raise Rejected(Reason.not_frontal, "ViewPosition", view)
 
 
 def read_presentation(tags: Tags, modality_lut: Lut | None, voi_lut: Lut | None) -> Presentation:
@@ -126,7 +120,7 @@ def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:
     return first, last
 
 
-def read_film_header(tags: Tags, shown: Presentation, syntax: str) -> FilmHeader:
+def read_film_header(tags: Tags, view: str, shown: Presentation, syntax: str) -> FilmHeader:
     """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient."""
     rows, columns = read_shape(tags)
     image_id, patient_id = read_ids(tags)
@@ -142,7 +136,7 @@ def read_film_header(tags: Tags, shown: Presentation, syntax: str) -> FilmHeader
         rows=rows,
         columns=columns,
         photometric=tags.text("PhotometricInterpretation"),
-        view=tags.text("ViewPosition")[:LONGEST_NAME],
+        view=view[:LONGEST_NAME],
         voi=shown.voi.value,
         bits_stored=shown.value_bits,
         signed=shown.signed,

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 
 from fl_rsna.imaging.dicom import write_slice
+from fl_rsna.imaging.phantom_chest_anatomy import View
 from fl_rsna.imaging.phantom_chest_render import Film, render_film
 from fl_rsna.imaging.phantom_chest_tables import ImageRow, write_tables
 from fl_rsna.imaging.phantom_names import scrambled
@@ -23,6 +24,7 @@ TWO_STUDIES, TWO_IMAGES = 0.08, 0.06  # share of patients seen twice, of studies
 ID_BITS = 48  # 12 hexadecimal digits, as SIIM has them
 ID_KINDS = {"patient": 21, "study": 22, "series": 23, "image": 24}  # each kind has an order of its own
 SMALLEST = 32  # pixels a side
+CODES = {View.pa: ("272479007", "postero-anterior"), View.ap: ("399348003", "antero-posterior")}  # PS3.16 CID 4010
 
 
 def write_chest_cohort(
@@ -115,8 +117,15 @@ def _header(film: Film) -> dict[str, object]:
         "ViewPosition": film.view.value,
         "PatientOrientation": ["L", "F"],  # the picture's right is the patient's left
         "PatientSex": "F" if film.female else "M",
-        **({"PresentationIntentType": "FOR PRESENTATION"} if film.vendor.modality == "DX" else {}),
+        **(_header_of_dx(film.view) if film.vendor.modality == "DX" else {}),
     }
+
+
+def _header_of_dx(view: View) -> dict[str, object]:
+    """What only a DX file must state."""
+    value, meaning = CODES[view]
+    code = {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
+    return {"PresentationIntentType": "FOR PRESENTATION", "ViewCodeSequence": [code]}
 
 
 def _identifier(kind: str, seed: int, number: int) -> str:

@@ -50,7 +50,7 @@ MEANING = {
     Reason.not_for_presentation: "raw detector data, which its maker's software still has to make a film of",
     Reason.localizer: "a localizer (scout), not an axial slice",
     Reason.wrong_body_part: "BodyPartExamined names a part of the body that is not the chest",
-    Reason.not_frontal: "ViewPosition says that the film is a lateral, oblique or decubitus view",
+    Reason.not_frontal: "ViewPosition or the view's code says that the film is a lateral, oblique or decubitus view",
     Reason.multi_frame: "several frames in one file",
     Reason.not_grey: "colour or palette pixels",
     Reason.burned_in_text: "BurnedInAnnotation says that text, perhaps a name, stands in the pixels",

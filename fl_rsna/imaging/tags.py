@@ -48,6 +48,7 @@ TAGS = {  # keyword -> tag (DICOM PS3.6)
     "VOILUTFunction": 0x00281056,
     "ModalityLUTSequence": 0x00283000,
     "VOILUTSequence": 0x00283010,
+    "ViewCodeSequence": 0x00540220,
 }
 TEXT_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
 INTEGERS = frozenset(

@@ -15,13 +15,14 @@ STORED = (
     ("transfer syntax", ("transfer_syntax",)),
     ("rows × columns", ("rows", "columns")),
     ("origin", ("origin",)),
+    ("view", ("view",)),
 )
 VALUES_SHOWN = 6  # of each of them
 MEASURES = (  # (what, column, digits, by series)
     ("pixel spacing, mm", "row_spacing_mm", 3, False),
     ("slice thickness, mm", "thickness_mm", 2, False),
     ("step between slices, mm", "step_above_mm", 2, False),
-    ("slices a series", "slices", 0, True),
+    ("images a series", "slices", 0, True),
     ("height of a series, mm", "range_mm", 1, True),
     ("gantry tilt, degrees", "tilt_deg", 1, False),
     ("mean brain HU", "brain_hu_mean", 1, False),
@@ -31,9 +32,16 @@ SITE_MEASURES = tuple(
     row for row in MEASURES if row[1] in ("row_spacing_mm", "thickness_mm", "step_above_mm", "slices", "tilt_deg")
 )
 FLAGS = ("noise", "repeated_position", "wrapped_12_bit")
-SITE_COLUMNS = {"image_id", "patient_id", "series_id", "relative_position", "brain_hu_mean", "fingerprint", *FLAGS} | {
-    row[1] for row in SITE_MEASURES
-}
+SITE_COLUMNS = {
+    "image_id",
+    "patient_id",
+    "series_id",
+    "relative_position",
+    "brain_hu_mean",
+    "fingerprint",
+    "view",
+    *FLAGS,
+} | {row[1] for row in SITE_MEASURES}
 TRANSFER_SYNTAXES = {
     "1.2.840.10008.1.2": "implicit little endian",
     "1.2.840.10008.1.2.1": "explicit little endian",
@@ -115,7 +123,7 @@ def flags(index: pd.DataFrame) -> Table:
         marks["no geometry"] = int(index["position_mm"].isna().sum()), "no position or orientation: ordered by image_id"
     if "png_sha256" in index:
         equal = int(index["png_sha256"].duplicated(keep=False).sum())
-        marks["equal pixels"] = equal, "another slice has the same pixels"
+        marks["equal pixels"] = equal, "another image has the same pixels"
     if "step_above_mm" in index:
         steps = index.groupby("series_id")["step_above_mm"].agg(["min", "max"])
         uneven = int((steps["max"] - steps["min"] > 0.1).sum())
@@ -127,6 +135,9 @@ def site_facts(index: pd.DataFrame) -> dict[str, list[str]]:
     """One site's headers: heading -> lines; headings depend only on the columns there are."""
     kinds = fingerprints(index)
     facts = {name: _commonest(kinds, name) for name in FINGERPRINT} if "fingerprint" in index else {}
+    if "view" in index:
+        views = index["view"].replace("", "not stated").value_counts(normalize=True)
+        facts["view"] = _commonest(views.rename("share").rename_axis("view").reset_index(), "view")
     for what, column, digits, by_series in SITE_MEASURES:
         if column in index:
             facts[what] = _span(_of_each(index, column, by_series), digits)

@@ -77,6 +77,10 @@ def test_another_part_of_the_body_is_named(tmp_path: Path, part: str) -> None:
     assert film_rejection(film_bytes(tmp_path, BodyPartExamined=part)) == (Reason.wrong_body_part, "BodyPartExamined")
 
 
+def coded(value: str, scheme: str, meaning: str) -> dict[str, object]:
+    return {"CodeValue": value, "CodingSchemeDesignator": scheme, "CodeMeaning": meaning}
+
+
 @pytest.mark.parametrize("view", ["", None, "AP", "PA", "ap", "AP SUPINE", "AP ERECT", "UNKNOWN"])
 def test_frontal_and_unnamed_views_are_taken(tmp_path: Path, view: str | None) -> None:
     assert film_of(film_bytes(tmp_path, ViewPosition=view)).header.view == (view or "")
@@ -87,6 +91,42 @@ def test_frontal_and_unnamed_views_are_taken(tmp_path: Path, view: str | None) -
 )
 def test_another_view_is_named(tmp_path: Path, view: str) -> None:
     assert film_rejection(film_bytes(tmp_path, ViewPosition=view)) == (Reason.not_frontal, "ViewPosition")
+
+
+@pytest.mark.parametrize(
+    ("code", "view"),
+    [
+        (("272479007", "SCT", "postero-anterior"), "PA"),
+        (("R-10206", "SRT", "antero-posterior"), "AP"),
+        (("399033003", "SCT", "frontal"), ""),
+        (("X1", "99LOCAL", "bedside"), ""),
+        (("", "", ""), ""),
+    ],
+)
+def test_a_frontal_view_may_be_told_by_its_code(tmp_path: Path, code: tuple[str, str, str], view: str) -> None:
+    """The files of digital units have a code and need no ViewPosition; a word that is there is kept."""
+    assert film_of(film_bytes(tmp_path, ViewPosition=None, ViewCodeSequence=[coded(*code)])).header.view == view
+    assert film_of(film_bytes(tmp_path, ViewPosition="AP", ViewCodeSequence=[coded(*code)])).header.view == "AP"
+    assert film_of(film_bytes(tmp_path, ViewPosition="", ViewCodeSequence=[])).header.view == ""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        ("399173006", "SCT", "left lateral"),
+        ("R-10232", "SRT", "Profil droit"),
+        ("399135007", "SCT", ""),
+        ("", "", "Left lateral decubitus"),
+        ("V7", "99LOCAL", "Oblique view"),
+    ],
+)
+@pytest.mark.parametrize("position", [None, "", "PA"])
+def test_another_view_is_named_by_its_code_too(
+    tmp_path: Path, code: tuple[str, str, str], position: str | None
+) -> None:
+    """By its code in whatever language its meaning is, or by its meaning; a ViewPosition that disagrees saves nothing."""
+    data = film_bytes(tmp_path, ViewPosition=position, ViewCodeSequence=[coded(*code)])
+    assert film_rejection(data) == (Reason.not_frontal, "ViewCodeSequence")
 
 
 def test_a_header_states_the_facts_of_the_index(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_rare_values_are_counted_as_one() -> None:
 
 def test_measures_say_what_is_missing() -> None:
     rows = {row["what"]: row for row in measures(full_index())}
-    assert rows["slices a series"] == {
-        "what": "slices a series",
+    assert rows["images a series"] == {
+        "what": "images a series",
         "least": "4",
         "median": "4",
         "most": "4",
@@ -108,11 +108,14 @@ def test_flags_count_what_is_marked() -> None:
 def test_a_sites_facts_are_the_commonest_and_the_range() -> None:
     facts = site_facts(full_index())
     assert facts["scanner"] == ["ACME One 50%", "not stated 50%"]
-    assert facts["slices a series"] == ["4"]
+    assert facts["images a series"] == ["4"]
     assert facts["step between slices, mm"] == ["5.00", "0.00–5.00"]
     assert facts["noise"] == ["12.5%"]
     three = full_index().assign(fingerprint=["a||none|", "b||none|", "c||none|", *["a||none|"] * 5])
     assert site_facts(three)["scanner"] == ["a 75%", "b 12%", "1 more"]
+    films = full_index().assign(view=["AP"] * 4 + ["PA"] * 3 + [""])
+    assert site_facts(films)["view"] == ["AP 50%", "PA 38%", "1 more"]
+    assert [(row["value"], row["slices"]) for row in stored_as(films) if row["what"] == "view"][-1] == ("not stated", 1)
 
 
 def test_an_index_of_the_least_columns_gives_empty_tables() -> None:
