@@ -107,6 +107,7 @@ _SLICE = {
 
 _FILM = {
     **_IDENTITY,
+    "study_id": _text("StudyInstanceUID, likewise; of a film that names no study its image_id"),
     "origin": _text(
         "where the film was made, if known: `site` of a list of files, else InstitutionName, hashed; or empty"
     ),

@@ -121,14 +121,17 @@ def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:
 
 
 def read_film_header(tags: Tags, view: str, shown: Presentation, syntax: str) -> FilmHeader:
-    """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient."""
+    """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient.
+
+    Films are judged study by study: one that names no study is one by itself, not one with all others that name none.
+    """
     rows, columns = read_shape(tags)
     image_id, patient_id = read_ids(tags)
     spacing = tags.numbers("ImagerPixelSpacing", 2) or tags.numbers("PixelSpacing", 2)
     return FilmHeader(
         image_id=image_id,
         patient_id=patient_id,
-        study_id=read_id(tags, "StudyInstanceUID"),
+        study_id=read_id(tags, "StudyInstanceUID").strip() or image_id,
         series_id=read_id(tags, "SeriesInstanceUID"),
         origin=tags.text("InstitutionName")[:LONGEST_NAME],
         row_spacing_mm=spacing[0] if spacing else None,

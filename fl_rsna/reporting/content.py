@@ -130,7 +130,7 @@ def _sites(run: RunRecord) -> dict[str, Any]:
         "tables": [asdict(table) for table in tables if table],
         "folded": [asdict(table) for table in folded if len(table.columns) > 1],
         "plots": _plots([plot for plot in plots if plot]),
-        "spread": spread and {"name": area_name(run.quoted), **spread},
+        "spread": spread and {"name": area_name(run.quoted), "all": run.training_sites, **spread},
         "of_final_model": scored,
         "missing": "" if scored or not run.test_site else f"Scorecards by site: {OLDER.lower()}",
     }

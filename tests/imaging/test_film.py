@@ -129,6 +129,11 @@ def test_another_view_is_named_by_its_code_too(
     assert film_rejection(data) == (Reason.not_frontal, "ViewCodeSequence")
 
 
+@pytest.mark.parametrize("study", [None, "", "  "])
+def test_a_film_that_names_no_study_is_one_by_itself(tmp_path: Path, study: str | None) -> None:
+    assert film_of(film_bytes(tmp_path, StudyInstanceUID=study)).header.study_id == "ID_1"
+
+
 def test_a_header_states_the_facts_of_the_index(tmp_path: Path) -> None:
     tags = {
         "ImagerPixelSpacing": [0.139, 0.143], "PixelSpacing": [1, 1], "Manufacturer": "ACME", "ManufacturerModelName": "X",
