@@ -27,6 +27,7 @@ from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_
 from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
+from fl_rsna.federation.unseen import check_unseen
 from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.dataset import SiteData, open_for, writable_cache
 from fl_rsna.learning.encoded import encode_site
@@ -81,6 +82,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
     held_out = open_for(told.model, there, cache=cache)
+    unknown = check_unseen(config, cohort, held_out.index)
     sites = call_roll(
         grid,
         told,
@@ -111,7 +113,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         encoder=encoder,
     )
     announce(setting)
-    for text in _warnings(config, told, encoder, parameters.size):
+    for text in (*unknown, *_warnings(config, told, encoder, parameters.size)):
         run.event("warning", text=text)
     return setting
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fl_rsna.cohort.took_part import NEITHER, TRAIN, VALIDATION, roles
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.federation.shared_card import without_labels
@@ -22,12 +23,13 @@ from fl_rsna.learning.scoring import exam_table
 from fl_rsna.learning.stacked import SavedStack
 from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.submission import left_out, submission
+from fl_rsna.reporting.task_words import plural
 from fl_rsna.runs import default_run_name
 from fl_rsna.task import Task
 from fl_rsna.using.evaluate_words import EvaluateConfig, check_words
 from fl_rsna.using.scans import Progress, Scored, score
 from fl_rsna.using.shifted import RISKY, SAFE, Lines, Readings, lines_of, readings, said_of
-from fl_rsna.using.trained import Trained, as_json, roles, trained_model
+from fl_rsna.using.trained import Trained, as_json, trained_model
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
 
@@ -231,23 +233,23 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
 
 def seen_in_training(scored: Scored, trained: Trained) -> dict[str, int] | None:
     """How many of the slices are of patients who had a part in the run; None where its cohort is not at hand."""
-    found = roles(scored.index, trained)
-    return None if found is None else {part: int((found == part).sum()) for part in ("train", "validation", "neither")}
+    found = None if trained.run is None else roles(scored.index, trained.run)
+    return None if found is None else {part: int((found == part).sum()) for part in (TRAIN, VALIDATION, NEITHER)}
 
 
 def warnings_of(scored: Scored, trained: Trained) -> list[str]:
     """What a reader of the numbers must know."""
-    found = [trained.fallback] if trained.fallback else []
+    found, pictures = [trained.fallback] if trained.fallback else [], plural(trained.saved.task.picture)
     found += [TRUTH_SHOWN] if trained.saved.config.crop.shows_truth else []
     seen = seen_in_training(scored, trained)
     if seen is None:
         found.append("the run's cohort is not at hand: nobody checked whether the model was trained on these patients")
     elif seen["train"] or seen["validation"]:
         found.append(
-            f"{seen['train']} of these slices are of patients who trained the model and {seen['validation']} of patients "
+            f"{seen['train']} of these {pictures} are of patients who trained the model and {seen['validation']} of patients "
             "who helped to choose it: scores on them say nothing about new patients"
         )
     size = scored.source.get("size")
     if size is not None and size != trained.stored_size:
-        found.append(f"slices are stored at {size} pixels a side, the model was trained on {trained.stored_size}")
+        found.append(f"{pictures} are stored at {size} pixels a side, the model was trained on {trained.stored_size}")
     return found

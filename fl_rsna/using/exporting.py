@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.cohort.took_part import cohort_of
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.learning.dataset import Joined, SiteData, open_for
@@ -29,7 +30,7 @@ from fl_rsna.learning.stacked import AnyModel, SavedStack
 from fl_rsna.runs import ENCODER
 from fl_rsna.using.model_card import model_card
 from fl_rsna.using.scans import check_image
-from fl_rsna.using.trained import Trained, cohort_of, trained_model
+from fl_rsna.using.trained import Trained, trained_model
 
 ONNX, CARD = "model.onnx", "model_card.md"
 REAL_SLICES = 256  # at most, spread over the site
@@ -126,7 +127,7 @@ def _spread(data: SiteData) -> Images:
 
 
 def _test_site(trained: Trained) -> Path | None:
-    cohort = cohort_of(trained)
+    cohort = None if trained.run is None else cohort_of(trained.run)
     return cohort / TEST_SITE if cohort is not None and (cohort / TEST_SITE / "site.json").exists() else None
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from fl_rsna.choices import Norm, Window
 from fl_rsna.cohort.index import read_facts
+from fl_rsna.cohort.took_part import run_of
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.stacked import AnyModel
 from fl_rsna.runs import MODEL
@@ -57,7 +57,7 @@ def trained_model(word: str | None) -> Trained:
     stacker = stacker_at(path)
     file = stacker or (path if path.is_file() else _model_of(path))
     saved = read_saved(file) if stacker is None else read_stack(stacker)
-    folder = next((place for place in (file.parent, file.parent.parent) if (place / "config.yaml").is_file()), None)
+    folder = run_of(file)
     if folder is None:
         return Trained(saved=saved, run=None, config={}, manifest={}, summary={})
     summary = _json(folder / "summary.json")
@@ -80,43 +80,6 @@ def _model_of(folder: Path) -> Path:
     others += sorted(folder.glob(f"alone/*/{MODEL}"))
     hint = f"give model={others[0]}" if others else "finish the run with resume=true, or give another"
     raise ValueError(f"model: no {MODEL} in {folder}, which is no finished federation; {hint}")
-
-
-def cohort_of(trained: Trained) -> Path | None:
-    """The folder of the cohort a run was made on, where it is at hand: it counts only with the hash in the manifest."""
-    named, sha256 = trained.manifest.get("cohort"), trained.manifest.get("cohort_sha256")
-    if named is None or trained.run is None:
-        return None
-    places = [Path(named), trained.run.parent.parent / named]  # as the command saw it, and beside the folder of runs
-    folder = next((place for place in places if (place / "cohort.json").is_file()), None)
-    return folder if folder is not None and read_facts(folder / "cohort.json", "").get("sha256") == sha256 else None
-
-
-def trained_on(trained: Trained) -> pd.DataFrame | None:
-    """image_id, patient_id and split of every slice that had a part in the run; None where its cohort is not at hand."""
-    folder = cohort_of(trained)
-    if folder is None:
-        return None
-    columns = ["image_id", "patient_id", "split"]
-    tables = [pd.read_csv(path, usecols=columns, dtype=str) for path in sorted(folder.glob("*/index.csv"))]
-    everyone = pd.concat(tables, ignore_index=True)
-    return everyone[everyone["split"] != "test"]
-
-
-def roles(index: pd.DataFrame, trained: Trained) -> pd.Series | None:
-    """What each slice of an index was to the model: train, validation or neither; None where nobody can tell.
-
-    A slice counts as its patient does: another slice of a patient who trained the model is no new patient. Patients
-    are compared by their ids as both indices have them, so hashed with the same salt, and by shared images.
-    """
-    took_part = trained_on(trained)
-    if took_part is None:
-        return None
-    part = took_part.assign(split=took_part["split"].where(took_part["split"] == "train", "validation"))
-    by_image, by_patient = (part.groupby(key)["split"].min() for key in ("image_id", "patient_id"))  # train comes first
-    own = index["image_id"].map(by_image).fillna(index["patient_id"].map(by_patient))
-    of_patient = own.groupby(index["patient_id"]).transform("min")
-    return of_patient.fillna("neither")
 
 
 def _json(path: Path) -> dict[str, Any]:
