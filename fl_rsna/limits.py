@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Sampling, Stacker, Stage, StrategyName
-from fl_rsna.cohort.noise import check_noise, check_unannotated
+from fl_rsna.cohort.noise import check_annotated_task, check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
 from fl_rsna.model_limits import check_model
@@ -237,9 +237,12 @@ def _check_labels_learned(config: Config) -> None:
     """Refuse what a task's labels have no meaning for, and shares of positives that nobody could know."""
     task, train, plain = named_task(config.data.task), config.train, TrainConfig()
     check_unannotated(config.data.unannotated, "data.unannotated", task.labels)
-    lacks = config.data.unannotated or any("unannotated" in said for said in config.partition.noise.values())
-    if lacks and task.kind is LabelKind.multi_class:
-        raise ValueError(f"data.unannotated: expected nothing for task {task.name}, whose classes exclude each other")
+    for key, lacks in (
+        ("data.unannotated", bool(config.data.unannotated)),
+        ("partition.noise", any("unannotated" in said for said in config.partition.noise.values())),
+    ):
+        if lacks:
+            check_annotated_task(task, key)
     if config.model.class_weights:
         raise ValueError(
             f"model.class_weights: expected nothing, for the run sets them, got {config.model.class_weights}; "

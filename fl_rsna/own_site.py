@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.cohort.index import Prepared, read_facts, read_prepared
-from fl_rsna.cohort.noise import check_unannotated
+from fl_rsna.cohort.noise import check_annotated_task, check_unannotated
 from fl_rsna.cohort.own import write_own_site, write_own_test_site
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import partition_settings
 from fl_rsna.command import ending
 from fl_rsna.config import Config
+from fl_rsna.reporting.task_words import plural
 from fl_rsna.task import Task, TaskName, annotated_part, named_task
 
 
@@ -46,7 +47,8 @@ def own_site(words: argparse.Namespace) -> None:
         )
         name, sha256, held = words.site, made["cohort_sha256"], made["counts"]
     parts = ", ".join(
-        f"{part['slices']} slices of {part['patients']} patients to {name}" for name, part in held.items()
+        f"{part['slices']} {plural(task.picture)} of {part['patients']} patients to {name}"
+        for name, part in held.items()
     )
     print(f"{folder / name}: {parts}")
     print(f"cohort {words.cohort} ({sha256[:12]}): everybody who takes part must read these twelve digits")
@@ -62,6 +64,8 @@ def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, T
         )
     task = named_task(TaskName(stated))
     check_unannotated(unannotated, "--unannotated", task.labels)
+    if unannotated:
+        check_annotated_task(task, "--unannotated")
     return read_prepared(folder, annotated_part(task, unannotated)), task
 
 

@@ -101,6 +101,8 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
         ("task=covid_cxr train.sampling=under", "train.sampling"),
         ("task=covid_cxr stage=both", "stage"),
         ("data.unannotated=[fracture]", "data.unannotated"),
+        ("task=covid_cxr data.unannotated=[atypical]", "data.unannotated"),
+        ("task=covid_cxr partition.noise={site-1:{unannotated:[atypical]}}", "partition.noise"),
         ("partition.noise={site-1:{unannotated:[fracture]}}", "partition.noise.site-1.unannotated"),
         ("strategy=fedavg_logit_adjusted train.sampling=weighted train.correction=none", "train.correction"),
     ],

@@ -14,6 +14,7 @@ import pandas as pd
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_MAX, HU_MIN
+from fl_rsna.task import LabelKind, Task
 
 KEY = "partition.noise"
 UNANNOTATED = "unannotated"
@@ -103,6 +104,14 @@ def check_unannotated(named: Sequence[str], key: str, labels: Sequence[str]) -> 
         raise ValueError(f"{key}: expected labels among {', '.join(labels)}, got {unknown[0]}")
     if labels and set(labels) <= set(named):
         raise ValueError(f"{key}: expected one label at least that the site annotates, got all of them")
+
+
+def check_annotated_task(task: Task, key: str) -> None:
+    """Refuse unannotated labels where each says what the others are not."""
+    if task.kind is LabelKind.multi_class:
+        raise ValueError(
+            f"{key}: expected no unannotated labels for task {task.name}, whose classes exclude each other"
+        )
 
 
 def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageKind, seed: int) -> dict[str, SiteNoise]:

@@ -39,14 +39,14 @@ class Held:
     def site(self) -> str:
         return str(self.facts["site"])
 
-    def slices(self, part: str) -> int:
+    def images(self, part: str) -> int:
         return int((self.index["split"] == part).sum())
 
     def says(self) -> str:
         """Its name and size in one line."""
-        held = f"{self.index['patient_id'].nunique()} patients, {self.slices('train')} slices to train on"
+        held = f"{self.index['patient_id'].nunique()} patients, {self.images('train')} images to train on"
         of = f"cohort {self.facts['cohort']} ({str(self.facts['cohort_sha256'])[:12]})"
-        return f"{self.site} of {of}: {held}, {self.slices('validation')} to validate"
+        return f"{self.site} of {of}: {held}, {self.images('validation')} to validate"
 
 
 def read_held(folder: Path) -> Held:
@@ -74,17 +74,17 @@ def read_held(folder: Path) -> Held:
 
 
 def check_site(node: Node, held: Held) -> list[Check]:
-    """It is the site that was meant, with slices to train on and to validate."""
+    """It is the site that was meant, with images to train on and to validate."""
     if node.name is not None and held.site != node.name:
         found = f"{node.folder} is {held.site}, not {node.name}"
         return [Check(what="site", state=problem, found=found, change="give --folder this site's own, or mend --name")]
     if held.site == TEST_SITE:
         change = "it stays at the coordinator; give --folder a site's own"
         return [Check(what="site", state=problem, found=f"{node.folder} is the test site", change=change)]
-    lacking = [part for part in ("train", "validation") if not held.slices(part)]
+    lacking = [part for part in ("train", "validation") if not held.images(part)]
     if lacking:
         change = "partition again, or copy the folder again"
-        return [Check(what="site", state=problem, found=f"no slices for {' and '.join(lacking)}", change=change)]
+        return [Check(what="site", state=problem, found=f"no images for {' and '.join(lacking)}", change=change)]
     return [Check(what="site", state=ok, found=held.says())]
 
 

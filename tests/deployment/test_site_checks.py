@@ -117,7 +117,7 @@ DAMAGE: dict[str, tuple[Callable[[Node], object], str, str]] = {
     "an empty index": (lambda node: (node.folder / "index.csv").write_text(""), "site", "cannot be read"),
     "a column is gone": (lambda node: change_index(node, lambda t: t.drop(columns="split")), "site", "no column split"),
     "nothing to validate": (
-        lambda node: change_index(node, lambda t: t[t["split"] == "train"]), "site", "no slices for validation",
+        lambda node: change_index(node, lambda t: t[t["split"] == "train"]), "site", "no images for validation",
     ),
     "the test site": (lambda node: set_fact(node, site="test-site"), "site", "not site-1"),
     "an image is gone": (lambda node: first_image(node).unlink(), "images", "1 of 20 are missing"),
