@@ -15,7 +15,7 @@ shift   true: two readings side by side. safe is what the model says, as its run
         safe_<label> and risky_<label>, submission_safe.csv and submission_risky.csv, a scorecard of each, and the
         match.prevalence= words that have a federation train for that prevalence
 out     the new folder, by default evaluations/<date-time>: predictions.parquet and .csv, exams.csv, submission.csv
-        (Kaggle's long form), rejected.csv, evaluation.json and, where labels are known, scorecard.json
+        (Kaggle's long form; of classes SIIM's), rejected.csv, evaluation.json and, where labels are known, scorecard.json
 
 Also train.device=, paths.prepared=, seed= (of the bootstrap). Research use, not for diagnosis.
 Exit codes: 0 done, 1 the model cannot score, 2 the request cannot be met (one sentence on stderr).

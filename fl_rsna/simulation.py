@@ -24,6 +24,7 @@ from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import COHORT_VIEW, MODEL, SLICE_STAGE, RunFolder, default_run_name
 from fl_rsna.steps import cohort_for_run
+from fl_rsna.task import named_task
 from fl_rsna.using.predicting import check_predict, predict_set
 
 
@@ -51,7 +52,7 @@ def simulate(config: Config) -> dict[str, Any]:
         with Display() as display:
             predicted = predict_set(config, folder, display.step)
         say_evaluation(predicted)
-        say_submissions(folder)
+        say_submissions(folder, named_task(config.data.task), hashed=config.data.hash_ids)
     return found
 
 

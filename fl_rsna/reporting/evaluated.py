@@ -92,10 +92,14 @@ def say_ensemble(folder: Path) -> None:
     )
 
 
-def say_submissions(folder: Path) -> None:
-    """Where the submissions are that a run made, checked as Kaggle would."""
+def say_submissions(folder: Path, task: Task, *, hashed: bool) -> None:
+    """Where the submissions are that a run made, checked as Kaggle would; `hashed` ids of studies nobody there knows."""
     found = [path.name for path in sorted(folder.glob("submission*.csv"))]
-    if len(found) == 1:
+    if task.kind is LabelKind.multi_class and hashed:
+        console.print(
+            "submissions name studies by their hashes: for Kaggle prepare with data.hash_ids=false", soft_wrap=True
+        )
+    if task.kind is LabelKind.multi_label and len(found) == 1:
         console.print("no safe and risky ones: the sites have too few positive exams to estimate how common labels are")
     names = ", ".join(found)
     console.print(f"submissions, each image and label once: {names} in {folder}", soft_wrap=True)

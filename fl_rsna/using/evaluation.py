@@ -22,10 +22,10 @@ from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.scoring import exam_table
 from fl_rsna.learning.stacked import SavedStack
 from fl_rsna.learning.train import choose_device
-from fl_rsna.reporting.submission import left_out, submission
+from fl_rsna.reporting.submission import class_submission, left_out, submission
 from fl_rsna.reporting.task_words import plural
 from fl_rsna.runs import default_run_name
-from fl_rsna.task import Task
+from fl_rsna.task import LabelKind, Task
 from fl_rsna.using.evaluate_words import EvaluateConfig, check_words
 from fl_rsna.using.scans import Progress, Scored, score
 from fl_rsna.using.shifted import RISKY, SAFE, Lines, Readings, lines_of, readings, said_of
@@ -183,8 +183,11 @@ def calibrated(scored: Scored, task: Task, settings: OperatingPoints | None) -> 
 def kaggle(scored: Scored, found: np.ndarray[Any, np.dtype[np.float64]], task: Task) -> tuple[pd.DataFrame, list[str]]:
     """The rows of a submission with the probabilities `found` [N, L]; and the images it guesses.
 
-    Kaggle wants a row for every image of its test set: one that was rejected gets the mean over those that were not.
+    RSNA wants a row for every image of its test set: one that was rejected gets the mean over those that were not. Of classes,
+    which are a study's, a rejected image has no row.
     """
+    if task.kind is LabelKind.multi_class:
+        return class_submission(scored.index, found, task), []
     found, ids = bounded(found, task), list(scored.index["image_id"])
     guessed = left_out(scored.rejected, ids)
     rows = np.concatenate([found, np.tile(found.mean(0), (len(guessed), 1))])

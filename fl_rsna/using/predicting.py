@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,8 @@ from fl_rsna.cohort.inputs import SAMPLE, find_sample
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
 from fl_rsna.imaging.store import ImageKind
-from fl_rsna.reporting.submission import check_submission, left_out, rows_of
-from fl_rsna.task import named_task
+from fl_rsna.reporting.submission import check_class_submission, check_submission, left_out, rows_of
+from fl_rsna.task import LabelKind, named_task
 from fl_rsna.using.evaluate_words import EvaluateConfig, ScansConfig, WhereConfig
 from fl_rsna.using.evaluation import evaluate
 from fl_rsna.using.scans import Progress
@@ -59,8 +60,16 @@ def predict_set(config: Config, run: Path, progress: Progress) -> Path:
 
 
 def check_predicted(config: Config, run: Path) -> None:
-    """Every image of the set has its rows once; and they are those of Kaggle's sample, where data.dicom has one."""
+    """Every image of the set has its rows once; and they are those of RSNA's sample, where data.dicom has one."""
     task, prepared = named_task(config.data.task), _set_of(config)
+    if task.kind is LabelKind.multi_class:
+        _check_each(
+            run,
+            lambda table, path: check_class_submission(
+                table, prepared.index, task, f"{path}, against {prepared.folder}"
+            ),
+        )
+        return
     images = list(prepared.index["image_id"])
     rejects = pd.read_csv(prepared.folder / "rejected.csv", dtype=str, keep_default_na=False)
     rows, source = rows_of([*images, *left_out(rejects, images)], task), str(prepared.folder)
@@ -71,9 +80,13 @@ def check_predicted(config: Config, run: Path) -> None:
     )
     if sample is not None:
         rows, source = list(pd.read_csv(io.BytesIO(sample), usecols=["ID"])["ID"].astype(str)), SAMPLE
+    _check_each(run, lambda table, path: check_submission(table, rows, f"{path}, against {source}"))
+
+
+def _check_each(run: Path, check: Callable[[pd.DataFrame, Path], None]) -> None:
     for path in sorted(run.glob(SUBMISSIONS)):
         try:
-            check_submission(pd.read_csv(path), rows, f"{path}, against {source}")
+            check(pd.read_csv(path), path)
         except ValueError as error:
             raise RunFailed(str(error)) from None
 

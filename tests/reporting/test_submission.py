@@ -4,8 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fl_rsna.reporting.submission import check_submission, left_out, rows_of, submission
-from fl_rsna.task import ICH
+from fl_rsna.reporting.submission import (
+    NOTHING_DRAWN,
+    check_class_submission,
+    check_submission,
+    class_submission,
+    left_out,
+    rows_of,
+    submission,
+)
+from fl_rsna.task import COVID_CXR, ICH
 
 
 def test_rows_by_hand() -> None:
@@ -58,3 +66,37 @@ def test_kaggle_takes_every_row_once_and_probabilities_only() -> None:
     ):
         with pytest.raises(ValueError, match=sentence):
             check_submission(bad, asked, "here")
+
+
+FILMS = pd.DataFrame({"image_id": ["c", "a", "b"], "study_id": ["s2", "s1", "s2"], "patient_id": ["p", "q", "p"]})
+
+
+def test_classes_are_told_by_study_and_no_box_is_claimed() -> None:
+    found = np.array([[0.5, 0.25, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0], [0.25, 0.5, 0.125, 0.125]])
+    rows = class_submission(FILMS, found, COVID_CXR)
+    assert rows["id"].tolist() == ["s1_study", "s2_study", "a_image", "b_image", "c_image"]
+    assert rows["PredictionString"].tolist()[1] == (
+        "negative 0.375000 0 0 1 1 typical 0.375000 0 0 1 1 indeterminate 0.187500 0 0 1 1 atypical 0.062500 0 0 1 1"
+    )
+    assert set(rows["PredictionString"][2:]) == {NOTHING_DRAWN}
+    check_class_submission(rows, FILMS, COVID_CXR, "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: rows.iloc[1:], "here: expected 5 rows, got no row for 1 ids, as s1_study"),
+        (lambda rows: rows[:-1], "got no row for 1 ids, as c_image"),
+        (lambda rows: pd.concat([rows, rows[:1]]), "got more than one row for 1 ids, as s1_study"),
+        (lambda rows: rows.replace("c_image", "d_image"), "got no row for 1 ids, as c_image"),
+        (lambda rows: rows.rename(columns={"id": "ID"}), "expected the columns id and PredictionString, got ID"),
+        (lambda rows: rows.replace("atypical", "typical", regex=True), "expected each of negative, typical"),
+        (lambda rows: rows.replace(" 0 0 1 1", " 0 0 1", regex=True), "expected each of negative, typical"),
+        (lambda rows: rows.replace("0.4", "1.4", regex=True), "expected each of negative, typical"),
+        (lambda rows: rows.replace("0.4", "nan", regex=True), "expected each of negative, typical"),
+    ],
+)
+def test_a_submission_of_classes_that_kaggle_would_not_take(change, sentence: str) -> None:  # type: ignore[no-untyped-def]
+    rows = class_submission(FILMS, np.full((3, 4), 0.4), COVID_CXR)
+    with pytest.raises(ValueError, match=sentence):
+        check_class_submission(change(rows), FILMS, COVID_CXR, "here")

@@ -11,9 +11,10 @@ import pytest
 from fl_rsna.command import run_command
 from fl_rsna.config import Config
 from fl_rsna.imaging.phantom import Quirks, write_cohort
+from fl_rsna.imaging.phantom_chest import write_chest_cohort
 from fl_rsna.reporting.submission import check_submission, rows_of
 from fl_rsna.simulation import simulate
-from fl_rsna.task import ICH
+from fl_rsna.task import COVID_CXR, ICH
 
 WORDS = ["model.image_size=24", "data.size=32", "train.batch_size=8", "rounds=1", "engine.workers=0", "tracking=none"]
 WORDS += ["partition.num_sites=2", "partition.allow_missing_labels=true", "train.trainable=head", "prepare.workers=1"]
@@ -61,6 +62,28 @@ def test_one_command_makes_a_submission_of_kaggles_data(
     assert typed(simulate, monkeypatch, *words, "resume=true") == 1  # what Kaggle asks is not what was predicted
     assert "got no row for 1 ids, as ID_0_any" in capfd.readouterr().err
     assert (run / "submission.csv").read_bytes() == before
+
+
+def test_siims_studies_and_images_are_predicted_in_its_own_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """train with its two tables, test without; ids as the files have them, as Kaggle knows them."""
+    monkeypatch.chdir(tmp_path)
+    write_chest_cohort(tmp_path / "siim", patients=24, seed=1, size=48)
+    write_chest_cohort(tmp_path / "other", patients=4, seed=2, size=48)
+    (tmp_path / "other" / "train").rename(tmp_path / "siim" / "test")
+    films = sorted((tmp_path / "siim" / "test").rglob("*.dcm"))
+    words = [*WORDS, "task=covid_cxr", "data.dicom=siim", "data.name=siim", "data.hash_ids=false", "predict=siim-test"]
+    assert typed(simulate, monkeypatch, *words, "run.name=one") == 0
+    table = pd.read_csv(tmp_path / "runs" / "one" / "submission.csv")
+    studies = {f"{path.parents[1].name}_study" for path in films}
+    assert set(table["id"]) == studies | {f"{path.stem}_image" for path in films}
+    said = table.set_index("id").loc[sorted(studies)[0], "PredictionString"].split(" ")
+    assert said[::6] == list(COVID_CXR.labels)
+    assert sum(map(float, said[1::6])) == pytest.approx(1, abs=1e-5)
+    shown = capfd.readouterr().out
+    assert "hashes" not in shown
+    assert "safe and risky" not in shown
 
 
 @pytest.mark.parametrize(
