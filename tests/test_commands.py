@@ -210,7 +210,7 @@ def test_a_test_set_without_a_slice_does_not_hide_the_set_that_was_prepared(
     (tmp_path / "stage_2_test" / "notes.txt").write_text("no DICOM")
     code, err = run(prepare, "data.dicom=stage_2_train", "data.labels=labels.csv", "data.name=mine")
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("error: data.dicom: expected at least one usable slice for mine-test, got none in 1 files")
+    assert err.startswith("error: data.dicom: expected at least one usable image for mine-test, got none in 1 files")
     assert [path.name for path in (tmp_path / "prepared").iterdir()] == ["mine"]
     assert (tmp_path / "prepared" / "mine" / "prepare.html").exists()
 

@@ -49,7 +49,7 @@ def check_data(config: Config) -> list[Check]:
         checks += each("data.dicom", lambda: [check_dicom(config)])
     if prepared.exists():
         held = read_prepared(prepared, named_task(config.data.task))
-        found = f"{prepared}: {len(held.index)} slices, {'labelled' if held.labels else 'without labels'}"
+        found = f"{prepared}: {len(held.index)} images, {'labelled' if held.labels else 'without labels'}"
         state = ok if held.labels else problem
         checks.append(
             Check(what="prepared", state=state, found=found, change="" if held.labels else "prepare with data.labels")
@@ -88,7 +88,7 @@ def check_dicom(config: Config) -> Check:
     if inputs.labels is not None:
         found += f", {len(inputs.labels)} images with labels"
     if refused:
-        found += f"; {len(refused)} of {len(tried)} tried give no slice, {refused[0]}"
+        found += f"; {len(refused)} of {len(tried)} tried give no image, {refused[0]}"
     state = problem if len(refused) == len(tried) else warning if refused else ok
     return Check(what="data.dicom", state=state, found=found, change="look at these files" if refused else "")
 

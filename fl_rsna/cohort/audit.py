@@ -115,7 +115,7 @@ def judge(sharing: Sharing, *, differences: int = 0, leaky: str | None = None, s
         for kind, found in sharing.aliases.items()
     ]
     without = sharing.missing[Kind.patient]
-    doubts += [f"{without} slices have no patient id"] * bool(without)
+    doubts += [f"{without} images have no patient id"] * bool(without)
     doubts += [f"{differences} differences from cohort.json"] * bool(differences)
     if shared:
         why, also = f", as {leaky} asks for" if leaky else "", "".join(f"; {doubt}" for doubt in doubts)

@@ -117,7 +117,7 @@ def _labels(
     if path is None:
         raise ValueError(
             "data.labels: expected a table of labels, got nothing; give data.labels=<csv>, or data.unlabelled=true for "
-            "slices that are only to be scored"
+            "images that are only to be scored"
         )
     content, other = [*packed, None, None][:2]
     return read_labels(path, task, content, unannotated, other)

@@ -130,7 +130,7 @@ def _counts(site: str, counted: Mapping[str, Any], table: pd.DataFrame, labels: 
         pairs = {
             "patients": (recorded.get("patients", 0), rows[IDS[Kind.patient]].nunique()),
             "slices": (recorded.get("slices", 0), len(rows)),
-            **{f"slices with {label}": (positives.get(label, 0), int(rows[label].sum())) for label in labels},
+            **{f"images with {label}": (positives.get(label, 0), int(rows[label].sum())) for label in labels},
         }
         differences += [
             Difference(site=site, what=f"{part} {what}", expected=expected, found=found)

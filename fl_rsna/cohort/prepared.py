@@ -187,7 +187,7 @@ def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, to
         first = rejected.iloc[0]
         building.forget()
         raise ValueError(
-            f"data.dicom: expected at least one usable slice for {building.part.stem}, got none in {files} files ({counts}; the first: "
+            f"data.dicom: expected at least one usable image for {building.part.stem}, got none in {files} files ({counts}; the first: "
             f"{first['path']}: {first['reason']} {first['tag']} {first['detail']}); give other files or labels"
         )
     if len(rejected) > tolerated * files:

@@ -58,7 +58,7 @@ def fault_of(sent: Sent, metrics: dict[str, float], expected: Expected) -> str:
     if any(values is not None and not np.isfinite(values).all() for values in suspects):
         return "the update holds values that are not finite"
     if metrics.get("num-examples", 0) <= 0:
-        return f"expected a number of training slices above 0, got {metrics.get('num-examples', 'none')}"
+        return f"expected a number of training images above 0, got {metrics.get('num-examples', 'none')}"
     times = moved / max(expected.norm, 1.0)
     if times > expected.max_update:
         return f"the update exploded: it moves the model by {times:.3g} times its norm, strategy.max_update is {expected.max_update:g}"

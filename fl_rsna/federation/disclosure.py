@@ -47,7 +47,7 @@ def shared_counts(counts: Mapping[str, Any], k: int, *, exclusive: bool) -> dict
     for part, held in counts.items():
         if is_small(held["slices"], k):
             raise ValueError(
-                f"privacy.min_count: expected at least {k} {part} slices at every site, got fewer here; "
+                f"privacy.min_count: expected at least {k} {part} images at every site, got fewer here; "
                 "lower it or leave this site out"
             )
     return {part: _shared_part(held, k, exclusive) for part, held in counts.items()}

@@ -81,7 +81,7 @@ def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patient
         for part in ("train", "validation"):
             if site.counts.get(part, {}).get("slices", 0) == 0:
                 raise ValueError(
-                    f"roll call: expected {part} slices at {site.name}, got none; partition again with fewer sites"
+                    f"roll call: expected {part} images at {site.name}, got none; partition again with fewer sites"
                 )
     for i, one in enumerate(sites):
         if one.patients & test_patients:

@@ -90,7 +90,7 @@ def _convert(work: Conversion, number: int, file: File) -> Converted | Refused:
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
-        detail = "needs more memory than a slice can"
+        detail = "needs more memory than an image can"
         return Refused(path=file.name, image_id="", reason=Reason.too_large, tag="", detail=detail)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fl_rsna.imaging.header import (
     LONGEST_NAME,
+    SECONDARY_CAPTURE,
     STORAGE,
     check_modality,
     check_single,
@@ -25,6 +26,7 @@ from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.tags import Tags
 
 FILM_STORAGE = (STORAGE + "1", STORAGE + "1.1")  # computed radiography; digital X-ray for presentation
+NO_PHOTOGRAPHS = ("SD", "DRW", "SYN")  # ConversionType of a scanned document, a drawing, a made-up picture
 RAW_STORAGE = STORAGE + "1.1.1"  # digital X-ray for processing
 
 # Defined terms of BodyPartExamined (PS3.16 Annex L) that are not the chest. Makers and sites also write words of their
@@ -67,11 +69,17 @@ class FilmHeader:
 
 
 def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
-    """Raise `Rejected` for what is no single chest film of one of `modalities`, ready to be looked at; imaging/view.py knows views."""
+    """Raise `Rejected` for what is no single chest film of one of `modalities`, ready to be looked at; imaging/view.py knows views.
+
+    A secondary capture may be one: grey on a film is a picture, not a measurement, and published chest films are stored so.
+    """
     sop_class = check_modality(tags, meta, modalities)
     if sop_class == RAW_STORAGE:
         raise Rejected(Reason.not_for_presentation, "SOPClassUID", sop_class)
-    if sop_class.startswith(STORAGE) and sop_class not in FILM_STORAGE:
+    if sop_class.startswith(SECONDARY_CAPTURE):
+        if (made_by := tags.text("ConversionType").upper()) in NO_PHOTOGRAPHS:
+            raise Rejected(Reason.secondary_capture, "ConversionType", made_by)
+    elif sop_class.startswith(STORAGE) and sop_class not in FILM_STORAGE:
         raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
     if tags.text("PresentationIntentType").upper() == "FOR PROCESSING":
         raise Rejected(Reason.not_for_presentation, "PresentationIntentType", "FOR PROCESSING")

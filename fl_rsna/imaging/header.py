@@ -54,20 +54,19 @@ class Header:
 def check_kind(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
     """Raise `Rejected` for what is no single axial image of one of `modalities`."""
     sop_class = check_modality(tags, meta, modalities)
+    if sop_class.startswith(SECONDARY_CAPTURE):
+        raise Rejected(Reason.secondary_capture, "SOPClassUID", sop_class)
     if "CT" in modalities and sop_class.startswith(STORAGE) and sop_class not in CT_STORAGE:
         raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
     check_single(tags)
 
 
 def check_modality(tags: Tags, meta: Tags, modalities: Sequence[str]) -> str:
-    """The SOPClassUID, or empty; raises `Rejected` for another modality and for a secondary capture."""
+    """The SOPClassUID, or empty; raises `Rejected` for another modality."""
     found = tags.text("Modality")
     if found not in modalities:
         raise Rejected(Reason.wrong_modality, "Modality", found or "missing")
-    sop_class = tags.text("SOPClassUID") or meta.text("MediaStorageSOPClassUID")
-    if sop_class.startswith(SECONDARY_CAPTURE):
-        raise Rejected(Reason.secondary_capture, "SOPClassUID", sop_class)
-    return sop_class
+    return tags.text("SOPClassUID") or meta.text("MediaStorageSOPClassUID")
 
 
 def check_single(tags: Tags) -> None:

@@ -14,6 +14,7 @@ TAGS = {  # keyword -> tag (DICOM PS3.6)
     "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018,
     "Modality": 0x00080060,
+    "ConversionType": 0x00080064,
     "PresentationIntentType": 0x00080068,
     "Manufacturer": 0x00080070,
     "InstitutionName": 0x00080080,

@@ -96,7 +96,7 @@ def open_site(
     index = pd.read_csv(folder / "index.csv", dtype=ids, keep_default_na=False, na_values=[""])  # an id may read NA
     if index.empty:
         raise ValueError(
-            f"expected slices at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
+            f"expected images at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
         )
     noise = read_noise(facts)
     if noise.of_labels:

@@ -81,11 +81,11 @@ def say_ensemble(folder: Path) -> None:
         table.add_row(escape(model["file"]), *(f"{shares[number]:.2f}" for shares in record["weights"].values()))
     console.print(table)
     if (fitted := record["fitted_on_validation"]) is None:
-        console.print("weights are stated, not fitted: how good the ensemble is on validation slices is not known")
+        console.print("weights are stated, not fitted: how good the ensemble is on validation images is not known")
         return
     each = ", ".join(f"{loss:.4f}" for loss in fitted["log_loss_of_each"])
     console.print(
-        f"log loss on {counted(fitted['slices'], 'validation slice')} of {counted(fitted['patients'], 'patient')}: models {each}; "
+        f"log loss on {counted(fitted['slices'], 'validation image')} of {counted(fitted['patients'], 'patient')}: models {each}; "
         f"ensemble {fitted['log_loss']:.4f} on what its weights were fitted on, {fitted['log_loss_cross_validated']:.4f} "
         "cross-validated over patients",
         soft_wrap=True,

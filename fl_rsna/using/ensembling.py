@@ -74,7 +74,7 @@ def combination_of(asked: EnsembleConfig, members: list[Trained]) -> Combination
     if asked.weights is not None:
         if asked.shift:
             raise ValueError(
-                "shift: expected weights that are fitted on validation slices, which also say how honest the ensemble is, "
+                "shift: expected weights that are fitted on validation images, which also say how honest the ensemble is, "
                 f"got weights={asked.weights}; leave one of them out"
             )
         return Combination(
@@ -84,7 +84,7 @@ def combination_of(asked: EnsembleConfig, members: list[Trained]) -> Combination
     combination = fit(known, task, asked.seed)
     if asked.shift and not any(combination.lines.values()):
         raise ValueError(
-            "shift: expected enough positive and negative exams among the sites' validation slices, got too few for any "
+            "shift: expected enough positive and negative exams among the sites' validation images, got too few for any "
             "label; leave shift out"
         )
     return combination

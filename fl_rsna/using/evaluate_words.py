@@ -70,6 +70,6 @@ def check_words(asked: EvaluateConfig) -> None:
     of = "site" if asked.site else "data.name" if not data.dicom else None
     for key in keys.get(str(of), ()):
         if getattr(data, key) != getattr(plain, key):
-            raise ValueError(f"data.{key}: expected nothing with {of}=, whose slices are as they are; leave it out")
+            raise ValueError(f"data.{key}: expected nothing with {of}=, whose images are as they are; leave it out")
     if not 0 <= data.max_rejected <= 1 or (data.size is not None and data.size < 16) or asked.prepare.workers < 0:
         raise ValueError("data: expected max_rejected of 0 to 1, size of 16 or more, prepare.workers of 0 or more")

@@ -93,7 +93,7 @@ def checked(saved: SavedModel, onnx: Path, slices: dict[str, Images]) -> dict[st
     worst = max(found, key=lambda what: found[what])
     if not found[worst] <= TOLERANCE:
         raise RunFailed(
-            f"the exported model differs from torch by {found[worst]:.2g} on {worst} slices, more than {TOLERANCE:g}; "
+            f"the exported model differs from torch by {found[worst]:.2g} on {worst} images, more than {TOLERANCE:g}; "
             "nothing is written: use the model with python -m fl_rsna.evaluate"
         )
     counts = {what: len(images) for what, images in slices.items()}

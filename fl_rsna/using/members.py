@@ -81,7 +81,7 @@ def remembered(members: Sequence[Trained]) -> Remembered:
     for member, table in zip(members, tables, strict=True):
         if not same_slices(first, table, task):
             raise ValueError(
-                f"models: weights cannot be fitted, since {member.run} was validated on other slices than {members[0].run}; "
+                f"models: weights cannot be fitted, since {member.run} was validated on other images than {members[0].run}; "
                 f"{INSTEAD}"
             )
     return Remembered(
@@ -107,7 +107,7 @@ def _of_run(member: Trained) -> pd.DataFrame:
         found = [path for site in sites if (path := final_predictions(site, str(run_id))).exists()]
     if not found:
         raise ValueError(
-            f"models: weights cannot be fitted, since what the sites' validation slices got is not at hand for {member.saved.path}: "
+            f"models: weights cannot be fitted, since what the sites' validation images got is not at hand for {member.saved.path}: "
             f"it is kept by simulated sites beside the final model; {INSTEAD}"
         )
     tables = [pd.read_parquet(path).assign(site=path.parents[1].name) for path in found]

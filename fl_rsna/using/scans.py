@@ -44,7 +44,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
     prepared, labels = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
     check_image("data.name", str(prepared.folder), prepared.image, trained)
     images, index = prepared.folder / "images", prepared.index
-    found = score_images(trained.saved, images, index, device, functools.partial(progress, "scoring slices"))
+    found = score_images(trained.saved, images, index, device, functools.partial(progress, "scoring images"))
     kept = asked.data.name is not None
     source = {
         "data": asked.data.dicom or str(prepared.folder),
@@ -83,7 +83,7 @@ def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Prog
         None,  # a slice without a label is scored, too
         max_rejected=data.max_rejected,
         convert=functools.partial(convert_local, workers=asked.prepare.workers),
-        on_progress=functools.partial(progress, "preparing slices"),
+        on_progress=functools.partial(progress, "preparing images"),
     )
     return prepared, _labels_of(prepared, inputs.labels, task.labels)
 
@@ -123,7 +123,7 @@ def _score_site(
         chosen = part or (Part.test if len(data.rows("test")) else Part.validation)
         rows = np.arange(len(data.index)) if chosen is Part.all else data.rows(chosen.value)
         if not len(rows):
-            raise ValueError(f"part: expected {chosen.value} slices in {folder}, got none; choose another part")
+            raise ValueError(f"part: expected {chosen.value} images in {folder}, got none; choose another part")
         found = score_rows(saved, data, rows, device)
         labels = data.labels[rows].copy()
     source = {"site": str(folder), "name": data.name, "part": chosen.value, "cohort_sha256": data.cohort_sha256}
@@ -142,7 +142,7 @@ def check_image(key: str, where: str, image: ImageKind, trained: Trained) -> Non
     if image is not expected:
         raise ValueError(
             f"{key}: expected images of kind {expected.value}, which the model was trained on, got {image.value} in "
-            f"{where}; prepare the slices with data.image={expected.value}"
+            f"{where}; prepare them with data.image={expected.value}"
         )
 
 

@@ -94,7 +94,7 @@ def test_missing_ids_are_counted_and_shared_by_nobody() -> None:
     sharing = find_shared(slices({"site": ["a", "b", "b"]}, patient=["", "nan", "q"], series=["s", "t", "u"]))
     assert sharing.patients == {}
     assert (sharing.missing[Kind.patient], sharing.totals[Kind.patient]) == (2, 1)
-    assert "2 slices have no patient id" in judge(sharing).sentence
+    assert "2 images have no patient id" in judge(sharing).sentence
 
 
 def test_a_series_at_two_sites_without_a_patient_is_a_doubt() -> None:

@@ -92,7 +92,7 @@ def test_of_classes_that_add_up_another_is_withheld_with_the_small_one() -> None
 
 
 def test_a_site_of_too_few_slices_stays_out() -> None:
-    with pytest.raises(ValueError, match=r"privacy.min_count: expected at least 3 validation slices at every site"):
+    with pytest.raises(ValueError, match=r"privacy.min_count: expected at least 3 validation images at every site"):
         shared_counts({"train": held(), "validation": held(slices=2)}, K, exclusive=False)
 
 

@@ -106,7 +106,7 @@ def without(record: str) -> Message:
         (lambda: reply(SITES[1], [3e38, 3e38, 3e38, 3e38], 30), "exploded"),
         (lambda: reply(SITES[1], [0, 0, 101, 0], 30), "exploded: it moves the model by 101 times its norm"),
         (lambda: reply(SITES[1], [1, 2], 30), "expected an update of 4 values, got 2"),
-        (lambda: reply(SITES[1], [1, 2, 3, 4], 0), "expected a number of training slices above 0, got 0"),
+        (lambda: reply(SITES[1], [1, 2, 3, 4], 0), "expected a number of training images above 0, got 0"),
         (lambda: reply(SITES[1], [1, 2, 3, 4], 30, second=[1.0]), "expected 0 values beside the update, got 1"),
         (lambda: without(ARRAYS), "expected a model and its metrics"),
         (lambda: without(METRICS), "expected a model and its metrics"),

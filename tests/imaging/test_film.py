@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the
 needs_hard = pytest.mark.skipif(not HARD.is_dir(), reason=f"no hard DICOM files at {HARD}")
 
 FILMS_OF_HARD = {  # what the chest task makes of files that are no head CT
-    "test1.dcm": "secondary_capture SOPClassUID",  # a frontal chest film, but a secondary capture
+    "test1.dcm": "film",  # a frontal chest film of 8 bits, stored as a secondary capture
     "test5.dcm": "wrong_modality Modality",  # the same film, Modality CT
     "RG3_J2KI.dcm": "wrong_body_part BodyPartExamined",  # a leg, MONOCHROME1
     "vlut_04.dcm": "wrong_modality Modality",  # test patterns
@@ -39,7 +39,14 @@ FILMS_OF_HARD = {  # what the chest task makes of files that are no head CT
         ({"Modality": None}, Reason.wrong_modality, "Modality"),
         ({"sop_class": STORAGE + "2"}, Reason.wrong_modality, "SOPClassUID"),
         ({"sop_class": STORAGE + "1.2"}, Reason.wrong_modality, "SOPClassUID"),  # mammography
-        ({"sop_class": STORAGE + "7"}, Reason.secondary_capture, "SOPClassUID"),
+        ({"sop_class": STORAGE + "7", "ConversionType": "SD"}, Reason.secondary_capture, "ConversionType"),
+        ({"sop_class": STORAGE + "7.2", "ConversionType": "drw"}, Reason.secondary_capture, "ConversionType"),
+        ({"sop_class": STORAGE + "7.2", "NumberOfFrames": 3}, Reason.multi_frame, "NumberOfFrames"),
+        (
+            {"sop_class": STORAGE + "7", "PhotometricInterpretation": "RGB"},
+            Reason.not_grey,
+            "PhotometricInterpretation",
+        ),
         ({"sop_class": DX_RAW}, Reason.not_for_presentation, "SOPClassUID"),
         ({"PresentationIntentType": "FOR PROCESSING"}, Reason.not_for_presentation, "PresentationIntentType"),
         ({"NumberOfFrames": 2}, Reason.multi_frame, "NumberOfFrames"),
@@ -57,7 +64,7 @@ def test_a_tag_that_rules_the_film_out_is_named(
     assert film_rejection(film_bytes(tmp_path, **tags)) == (reason, tag)
 
 
-@pytest.mark.parametrize("sop_class", [CR, DX, "1.2.3.4"])
+@pytest.mark.parametrize("sop_class", [CR, DX, "1.2.3.4", STORAGE + "7", STORAGE + "7.3"])
 @pytest.mark.parametrize("modality", FILMS)
 def test_both_kinds_of_films_are_read_by_either_name(tmp_path: Path, modality: str, sop_class: str) -> None:
     """A class that is no standard one says nothing against a film."""

@@ -120,7 +120,7 @@ def test_validation_on_other_slices_fits_nothing(runs: list[Path], cohort: Cohor
     whole = path.read_bytes()
     pd.read_parquet(path).iloc[1:].to_parquet(path, index=False)
     try:
-        with pytest.raises(ValueError, match="was validated on other slices than"):
+        with pytest.raises(ValueError, match="was validated on other images than"):
             made(tmp_path / "out", runs, f"site={cohort.site_folder('test-site')}")
     finally:
         path.write_bytes(whole)
