@@ -21,6 +21,8 @@ from dicom_oddities import (
 from fl_rsna.imaging.dicom import Slice, read_slice
 from fl_rsna.imaging.rejections import Reason, Rejected
 
+FEWEST = 15 if HARD.is_dir() else 10  # slices that must be among the real files, or nothing was compared
+
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets
 
 
@@ -46,7 +48,7 @@ def test_the_fast_reading_gives_what_the_thorough_one_gives_on_real_files() -> N
         fast = outcome(data, modality, thorough=False)
         assert fast == outcome(data, modality, thorough=True), path
         slices += len(fast) == 4
-    assert slices >= 15
+    assert slices >= FEWEST
 
 
 def test_the_fast_reading_gives_what_the_thorough_one_gives_on_every_kind_of_file(tmp_path: Path) -> None:
@@ -107,4 +109,4 @@ def test_decoded_pixels_are_those_of_pydicom() -> None:
                 values, pydicom.dcmread(io.BytesIO(data)).pixel_array, atol=1e-6, err_msg=str(path)
             )
             compared += 1
-    assert compared >= 15
+    assert compared >= FEWEST
