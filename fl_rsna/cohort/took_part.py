@@ -74,16 +74,14 @@ def _took_part(run: Path) -> pd.DataFrame | None:
 def cohort_of(run: Path) -> Path | None:
     """The cohort a run was made on, where it is at hand: it counts only with the hash in the manifest."""
     manifest = _facts(run / "manifest.json")
-    named = manifest.get("cohort")
-    if named is None:
+    named, sha256 = manifest.get("cohort"), manifest.get("cohort_sha256")
+    if named is None or sha256 is None:
         return None
     places = [
         Path(named),
         *(above / named for above in run.absolute().parents[:4]),
-    ]  # as the command saw it; beside its runs
-    folder = next((place for place in places if (place / "cohort.json").is_file()), None)
-    known = folder is not None and _facts(folder / "cohort.json").get("sha256") == manifest.get("cohort_sha256")
-    return folder if known else None
+    ]  # as typed then, and beside its runs
+    return next((place for place in places if _facts(place / "cohort.json").get("sha256") == sha256), None)
 
 
 def _facts(path: Path) -> dict[str, Any]:

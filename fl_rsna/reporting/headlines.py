@@ -22,10 +22,10 @@ def headlines(run: RunRecord) -> list[Headline]:
     found += [_gap(name, by_label[run.quoted]["difference"], run.quoted) for name, by_label in _gaps(run).items()]
     match run.task.kind:
         case LabelKind.multi_label:
-            found += [*_worst(run), _control(run, run.test_site)]
+            found += [*_worst(run), *_control(run, run.test_site)]
             loss = "weighted log loss"
         case LabelKind.multi_class:
-            found += [*_together(run, run.test_site["classes"]), *_worst(run), _control(run, run.test_site)]
+            found += [*_together(run, run.test_site["classes"]), *_worst(run), *_control(run, run.test_site)]
             loss = "log loss"
     return [*found, _headline(loss, run.test_site["log_loss"], Kind.score, _chosen(run))]
 
@@ -41,12 +41,15 @@ def _area(run: RunRecord, test: dict[str, Any]) -> Headline:
     return _headline(f"test-site AUROC, {run.headline}", area, Kind.score, note)
 
 
-def _control(run: RunRecord, test: dict[str, Any]) -> Headline:
-    """The first control's AUROC of what the run is judged by."""
-    name, area = next(iter(control_of(test, run.quoted).items()))
+def _control(run: RunRecord, test: dict[str, Any]) -> list[Headline]:
+    """The first control's AUROC of what the run is judged by; older runs of classes have none of that."""
     note = "what a model must beat to have looked at the image"
-    what = f"{run.task.picture} position" if name == Control.position else name
-    return _headline(f"from {what} alone", area, Kind.score, note)
+    return [
+        _headline(
+            f"from {f'{run.task.picture} position' if name == Control.position else name} alone", area, Kind.score, note
+        )
+        for name, area in list(control_of(test, run.quoted).items())[:1]
+    ]
 
 
 def _together(run: RunRecord, classes: dict[str, Any]) -> list[Headline]:
