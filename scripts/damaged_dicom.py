@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 from fl_rsna.imaging.phantom import Quirks, write_cohort
+from fl_rsna.imaging.phantom_chest import write_chest_cohort
 
 DEFLATED = str(DeflatedExplicitVRLittleEndian)
 SYNTAXES = (
@@ -208,10 +209,13 @@ def renamed(own: Source, new: bytes) -> Source:
     return Source(own.data.replace(own.image_id, image_id), own.elements, image_id) if own.image_id else own
 
 
-def drawn(folder: Path) -> Iterator[bytes]:
-    """Synthetic slices, each in another transfer syntax."""
-    write_cohort(folder, patients=2, seed=0, size=128, slices_per_series=8, quirks=Quirks())
-    for number, path in enumerate(sorted((folder / "stage_2_train").iterdir())):
+def drawn(folder: Path, *, chest: bool) -> Iterator[bytes]:
+    """Synthetic slices, or films of several vendors, each in another transfer syntax."""
+    if chest:
+        write_chest_cohort(folder, patients=24, seed=0, size=128)
+    else:
+        write_cohort(folder, patients=2, seed=0, size=128, slices_per_series=8, quirks=Quirks())
+    for number, path in enumerate(sorted(folder.rglob("*.dcm"))):
         ds, syntax = pydicom.dcmread(path), SYNTAXES[number % len(SYNTAXES)]
         if syntax.is_encapsulated:
             ds.compress(syntax, generate_instance_uid=False)
@@ -225,8 +229,8 @@ def drawn(folder: Path) -> Iterator[bytes]:
         yield stream.getvalue()
 
 
-def originals(folders: Sequence[Path]) -> list[Source]:
+def originals(folders: Sequence[Path], *, chest: bool = False) -> list[Source]:
     with tempfile.TemporaryDirectory() as name:
         paths = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-        contents = (path.read_bytes() for path in paths) if folders else drawn(Path(name))
+        contents = (path.read_bytes() for path in paths) if folders else drawn(Path(name), chest=chest)
         return [found for data in contents if data[128:132] == b"DICM" and (found := source(data))]

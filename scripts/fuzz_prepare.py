@@ -1,12 +1,14 @@
 """Damaged files against the real `prepare`: each must end as one row, in time, and what is accepted must be right.
 
-    python scripts/fuzz_prepare.py [--dicom <folder> ...] [--seed 0] [--seconds 60] [--only <batch>/<number>]
+    python scripts/fuzz_prepare.py [--chest] [--dicom <folder> ...] [--seed 0] [--seconds 60] [--only <batch>/<number>]
 
-Without --dicom it draws synthetic slices and writes them in six transfer syntaxes. Every batch is a folder of files with one to
+Without --dicom it draws synthetic slices, with --chest films, and writes them in six transfer syntaxes. Every batch is a folder of files with one to
 three mutations each and the untouched originals, prepared by the command in a process of its own, with two workers. Checked:
 it exits 0 and writes nothing on stderr; every file is exactly one row, of the index or of rejected.csv; a PNG lies there
 for exactly the accepted ones; and each PNG, read by Pillow, equals pixel for pixel what pydicom itself decodes of the file, turned
-into HU in float64 here. A file that ended its worker is run again alone: more than 10 s of processor time is a violation.
+into HU in float64 here. Films are what pydicom's modality and VOI stages make of them, to one step of 65,535, where pydicom does not
+refuse and the header states a window that both read alike; other films are only decoded. A file that ended its worker is run again
+alone: more than 10 s of processor time is a violation.
 Each file depends on the seed, its batch and its number alone, so --only makes one again. It prints a table of outcomes and, as
 the last line, one JSON object; exit code 1 on a violation, naming seed, file and recipe.
 """
@@ -21,7 +23,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -31,12 +33,14 @@ import pydicom
 from damaged_dicom import Source, deflated, mutated, originals, renamed
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from fl_rsna.imaging.convert import Conversion
 from fl_rsna.imaging.files import File
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.imaging.radiograph import WHITE
+from fl_rsna.imaging.store import kinds_of
 from fl_rsna.imaging.workers import Chunk, convert_local
-from fl_rsna.task import Rendering
+from fl_rsna.task import COVID_CXR, ICH, Rendering, Task
 
 SIZE = 256  # pixels a side of the PNGs
 LONGEST_S = 10.0  # of processor time, a file
@@ -60,19 +64,58 @@ def truth(path: Path) -> tuple[str, NDArray[np.uint16]]:
     if ds.BitsStored == 12 and ds.PixelRepresentation == 0 and intercept > -100:
         values = np.where(values >= 3000, values - 4096, values)
     hu = np.rint(np.clip(values * slope + intercept, -1024, 3071)) + 1024
-    side = max(hu.shape)
+    return str(ds.SOPInstanceUID).strip(" \0"), squared(hu)
+
+
+def truth_of_film(path: Path) -> tuple[str, NDArray[np.uint16] | None]:
+    """The same of a film, by pydicom's own stages; no PNG where they and the standard leave room."""
+    ds = pydicom.dcmread(path)
+    image_id, stored = str(ds.SOPInstanceUID).strip(" \0"), ds.pixel_array
+    try:
+        share = windowed(ds, stored)
+    except Exception:  # what pydicom refuses of a damaged table or window, or takes for another kind of value
+        return image_id, None
+    if share is None:
+        return image_id, None
+    grey = np.rint(np.clip(1 - share if ds.PhotometricInterpretation == "MONOCHROME1" else share, 0, 1) * WHITE)
+    if "PixelPaddingValue" in ds:
+        grey = np.where(stored == int(ds.PixelPaddingValue), 0, grey)
+    return image_id, squared(grey)
+
+
+def windowed(ds: pydicom.Dataset, stored: NDArray[np.generic]) -> NDArray[np.float64] | None:
+    """0 to 1 of the range that pydicom puts a window in; None without a plain one."""
+    window = [ds.get(keyword) for keyword in ("WindowCenter", "WindowWidth")]
+    if any(table in ds for table in ("VOILUTSequence", "ModalityLUTSequence", "PixelPaddingRangeLimit")):
+        return None
+    if any(
+        isinstance(value, str | bytes) or value is None or not np.isfinite(np.atleast_1d(value).astype(float)).all()
+        for value in window
+    ):
+        return None
+    least = -(2 ** (ds.BitsStored - 1)) if ds.PixelRepresentation else 0
+    slope, intercept = float(ds.get("RescaleSlope", 1)), float(ds.get("RescaleIntercept", 0))
+    low, high = np.array([least, least + 2**ds.BitsStored - 1], float) * slope + intercept
+    shown = apply_voi_lut(apply_modality_lut(stored, ds), ds).astype(np.float64)
+    return np.asarray((shown - low) / (high - low))
+
+
+def squared(image: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Padded to a square and resized, as prepare stores it."""
+    side = max(image.shape)
     square = np.zeros((side, side), np.uint16)
-    top, left = (side - hu.shape[0]) // 2, (side - hu.shape[1]) // 2
-    square[top : top + hu.shape[0], left : left + hu.shape[1]] = hu
-    if side != SIZE:
-        how = cv2.INTER_AREA if side > SIZE else cv2.INTER_LINEAR
-        square = cv2.resize(square, (SIZE, SIZE), interpolation=how)  # type: ignore[assignment]
-    return str(ds.SOPInstanceUID).strip(" \0"), square
+    top, left = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
+    square[top : top + image.shape[0], left : left + image.shape[1]] = image
+    if side == SIZE:
+        return square
+    how = cv2.INTER_AREA if side > SIZE else cv2.INTER_LINEAR
+    return cv2.resize(square, (SIZE, SIZE), interpolation=how)  # type: ignore[return-value]
 
 
-def prepared(dicom: Path, out: Path) -> list[str]:
+def prepared(dicom: Path, out: Path, task: Task) -> list[str]:
     """What is wrong with how the command ended."""
     words = [
+        f"task={task.name}",
         "data.unlabelled=true",
         "data.hash_ids=false",
         f"data.size={SIZE}",
@@ -87,7 +130,7 @@ def prepared(dicom: Path, out: Path) -> list[str]:
     return [] if done.returncode == 0 and not done.stderr else [f"exit code {done.returncode}: {done.stderr[-500:]}"]
 
 
-def checked(dicom: Path, out: Path) -> Iterator[tuple[str, str, str]]:
+def checked(dicom: Path, out: Path, task: Task = ICH) -> Iterator[tuple[str, str, str]]:
     """For each file its name, its outcome and what is wrong with it, empty if nothing is."""
     index = pd.read_parquet(out / "index.parquet", columns=["image_id"])["image_id"]
     rejected = pd.read_csv(out / "rejected.csv", keep_default_na=False, dtype=str)
@@ -102,19 +145,43 @@ def checked(dicom: Path, out: Path) -> Iterator[tuple[str, str, str]]:
     if len(names) != len(ids):
         yield "", "", f"{len(names)} files have no row in rejected.csv, but the index has {len(ids)}"
     for name in names:
-        yield name, "slice", why_wrong(dicom / name, out / "images", ids)
+        yield name, *of_accepted(dicom / name, out / "images", ids, task)
 
 
-def why_wrong(path: Path, images: Path, ids: set[str]) -> str:
+def of_accepted(path: Path, images: Path, ids: set[str], task: Task) -> tuple[str, str]:
+    """Its outcome, and what is wrong with it."""
+    match task.rendering:
+        case Rendering.hounsfield:
+            return task.picture, why_wrong(path, images, ids, truth, steps=0)
+        case Rendering.radiograph:
+            outcome = "image" if is_compared(path) else "image, only decoded"
+            return outcome, why_wrong(path, images, ids, truth_of_film, steps=1)
+
+
+def is_compared(path: Path) -> bool:
     try:
-        image_id, expected = truth(path)
+        return truth_of_film(path)[1] is not None
+    except Exception:
+        return False
+
+
+def why_wrong(
+    path: Path, images: Path, ids: set[str], of: Callable[[Path], tuple[str, NDArray[np.uint16] | None]], steps: int
+) -> str:
+    """`steps` is by how much a pixel may differ: where float64 was rounded half up or half even."""
+    try:
+        image_id, expected = of(path)
     except Exception as error:
         return f"accepted, but pydicom raises {type(error).__name__}: {error}"
     if image_id not in ids:
         return f"accepted, but {image_id!r} is not in the index"
     with Image.open(images / f"{image_id}.png") as png:
         found = np.array(png)
-    differing = np.count_nonzero(found != expected) if found.shape == expected.shape else -1
+    if expected is None:
+        return "" if found.shape == (SIZE, SIZE) else f"a PNG of {found.shape}"
+    differing = -1
+    if found.shape == expected.shape:
+        differing = np.count_nonzero(np.abs(found.astype(np.int64) - expected) > steps)
     return f"{differing} pixels differ" if differing else ""
 
 
@@ -134,12 +201,16 @@ def batch_of(sources: Sequence[Source], seed: int, batch: int, numbers: Sequence
     return recipes
 
 
-def too_slow(path: Path, folder: Path) -> str:
+def too_slow(path: Path, folder: Path, task: Task) -> str:
     """Run what ended its worker again, alone."""
     incoming = folder / path.stem
     incoming.mkdir()
     work = Conversion(
-        incoming=incoming, rendering=Rendering.hounsfield, modalities=("CT",), kind=ImageKind.hu, size=SIZE
+        incoming=incoming,
+        rendering=task.rendering,
+        modalities=task.modalities,
+        kind=kinds_of(task.rendering)[0],
+        size=SIZE,
     )
     began = time.monotonic()
     files = [File(path.name, str(path), path.stat().st_size)]
@@ -150,18 +221,18 @@ def too_slow(path: Path, folder: Path) -> str:
 
 
 def run_batch(
-    sources: Sequence[Source], seed: int, batch: int, numbers: Sequence[int]
+    sources: Sequence[Source], seed: int, batch: int, numbers: Sequence[int], task: Task
 ) -> tuple[Counter[tuple[str, str]], list[str]]:
     """Outcomes by recipe, and violations."""
     with tempfile.TemporaryDirectory() as name:
         dicom, out = Path(name) / "dicom", Path(name) / "out"
         recipes = batch_of(sources, seed, batch, numbers, dicom)
-        wrong = prepared(dicom, out)
+        wrong = prepared(dicom, out, task)
         if wrong or not out.exists():
             return Counter(), [f"seed {seed}, batch {batch}: {text}" for text in wrong or ["nothing was prepared"]]
-        found = [*checked(dicom, out)]
+        found = [*checked(dicom, out, task)]
         found = [
-            (file, what, why or (too_slow(dicom / file, Path(name)) if what == "crashed" else ""))
+            (file, what, why or (too_slow(dicom / file, Path(name), task) if what == "crashed" else ""))
             for file, what, why in found
         ]
     outcomes = Counter((what, recipe) for file, what, _ in found if file for recipe in recipes[file].split("+"))
@@ -187,6 +258,7 @@ def show(outcomes: Counter[tuple[str, str]], files: int, violations: Sequence[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dicom", type=Path, nargs="+", default=[], help="folders with originals")
+    parser.add_argument("--chest", action="store_true", help="chest films instead of head CT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60.0, help="no batch begins after them")
     parser.add_argument("--files", type=int, default=400, help="damaged files a batch")
@@ -195,7 +267,8 @@ def main() -> None:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     warnings.simplefilter("ignore")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    sources, began, batch = originals(words.dicom), time.monotonic(), 0
+    sources, began, batch = originals(words.dicom, chest=words.chest), time.monotonic(), 0
+    task = COVID_CXR if words.chest else ICH
     numbers = range(words.files)
     if words.only:
         batch, number = map(int, words.only.split("/"))
@@ -203,7 +276,7 @@ def main() -> None:
         Path(f"{batch}-{number}.dcm").write_bytes(mutated(sources, words.seed, batch, number)[0])
     outcomes, violations = Counter[tuple[str, str]](), list[str]()
     while not violations or not words.only:
-        found, wrong = run_batch(sources, words.seed, batch, numbers)
+        found, wrong = run_batch(sources, words.seed, batch, numbers, task)
         outcomes, violations, batch = outcomes + found, violations + wrong, batch + 1
         print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
         if words.only or time.monotonic() - began > words.seconds:

@@ -113,6 +113,14 @@ def test_fuzz_prepare() -> None:
     assert sum(figures["outcomes"].values()) == figures["files"] >= 120  # type: ignore[attr-defined, operator]
 
 
+@pytest.mark.slow
+@pytest.mark.extra
+def test_fuzz_prepare_of_films() -> None:
+    figures = last_line("fuzz_prepare.py", "--chest", "--seconds", "0", "--files", "120", "--seed", "1")
+    assert figures["violations"] == 0
+    assert {"image", "image, only decoded", "no_pixels"} <= set(figures["outcomes"])  # type: ignore[call-overload]
+
+
 def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel, one PNG too many, one row too few: each is a violation that names its file."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
