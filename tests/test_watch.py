@@ -33,10 +33,17 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         watch(tmp_path, "127.0.0.1", 65536)
 
 
+def hears_ctrl_c() -> None:
+    """Whoever runs the tests in the background has SIGINT ignored, and what is started from there with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signals) -> None:
     command = [sys.executable, "-m", "fl_rsna.watch", str(tmp_path / "to-come"), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
+    ) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         assert "which has not begun" in said
