@@ -11,10 +11,11 @@ import pytest
 from fl_rsna.federation.engines.workers import DEVICES, Worker, WorkerDied, device_of, hire, workers_for
 
 START = """
-import os, sys
+import os, signal, sys
 from fl_rsna.federation.engines.workers import hire
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     worker = hire(1)[0]
     worker.send(os.getpid)
     print(worker.receive(), flush=True)
