@@ -52,13 +52,19 @@ def number(ds: pydicom.Dataset, keyword: str) -> float:
     return float(str(value if isinstance(value, str | float | int) else value[0]))
 
 
-def truth(path: Path) -> tuple[str, NDArray[np.uint16]]:
-    """The id and the expected PNG, from pydicom's pixels and float64."""
+def readable(path: Path) -> pydicom.Dataset:
+    """The file with the numbers of its pixels as pydicom wants them: as they are, and a text is none to it."""
     ds = pydicom.dcmread(path)
     if "SamplesPerPixel" not in ds:
         ds.SamplesPerPixel = 1
     for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation"):
-        ds.add_new(keyword, "US", int(number(ds, keyword)))  # pydicom takes them as they are, and a text is none
+        ds.add_new(keyword, "US", int(number(ds, keyword)))
+    return ds
+
+
+def truth(path: Path) -> tuple[str, NDArray[np.uint16]]:
+    """The id and the expected PNG, from pydicom's pixels and float64."""
+    ds = readable(path)
     slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
     values = ds.pixel_array.astype(np.float64)
     if ds.BitsStored == 12 and ds.PixelRepresentation == 0 and intercept > -100:
@@ -69,17 +75,18 @@ def truth(path: Path) -> tuple[str, NDArray[np.uint16]]:
 
 def truth_of_film(path: Path) -> tuple[str, NDArray[np.uint16] | None]:
     """The same of a film, by pydicom's own stages; no PNG where they and the standard leave room."""
-    ds = pydicom.dcmread(path)
+    ds = readable(path)
     image_id, stored = str(ds.SOPInstanceUID).strip(" \0"), ds.pixel_array
     try:
         share = windowed(ds, stored)
+        padding = int(ds.PixelPaddingValue) if "PixelPaddingValue" in ds else None
     except Exception:  # what pydicom refuses of a damaged table or window, or takes for another kind of value
         return image_id, None
     if share is None:
         return image_id, None
     grey = np.rint(np.clip(1 - share if ds.PhotometricInterpretation == "MONOCHROME1" else share, 0, 1) * WHITE)
-    if "PixelPaddingValue" in ds:
-        grey = np.where(stored == int(ds.PixelPaddingValue), 0, grey)
+    if padding is not None:
+        grey = np.where(stored == padding, 0, grey)
     return image_id, squared(grey)
 
 
