@@ -108,11 +108,19 @@ def read_presentation(tags: Tags, modality_lut: Lut | None, voi_lut: Lut | None)
 
 
 def _rescale(tags: Tags) -> tuple[float, float]:
-    """Slope and intercept in whatever unit; 1 and 0 where the file states neither, which the standard allows."""
+    """Slope and intercept in whatever unit; 1 and 0 where the file states neither, which the standard allows.
+
+    An intercept beside which a step of the slope is nothing would make all values one.
+    """
     if not tags.text("RescaleSlope") and not tags.text("RescaleIntercept"):
         return 1.0, 0.0
     slope, intercept = tags.number("RescaleSlope"), tags.number("RescaleIntercept")
-    if not slope or intercept is None or not math.isfinite(slope * 65536 + abs(intercept)):
+    if (
+        not slope
+        or intercept is None
+        or not math.isfinite(slope * 65536 + abs(intercept))
+        or intercept + slope == intercept
+    ):
         found = f"{tags.text('RescaleSlope') or 'missing'}, {tags.text('RescaleIntercept') or 'missing'}"
         raise Rejected(Reason.bad_lut, "RescaleSlope", f"slope and intercept: {found}")
     return slope, intercept

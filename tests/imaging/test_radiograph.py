@@ -165,7 +165,8 @@ def test_tables_that_cannot_be_are_named(tmp_path: Path) -> None:
         assert descriptor in short
         short = short.replace(descriptor, np.array([4, 0, 16], "<u2").tobytes())
         assert film_rejection(bits) == film_rejection(short) == (Reason.bad_lut, keyword)
-    for tags in ({"RescaleSlope": 0, "RescaleIntercept": 0}, {"RescaleSlope": 1}, {"RescaleIntercept": 1}):
+    beyond = {"RescaleSlope": 1, "RescaleIntercept": "1e308"}  # beside which every value is the same
+    for tags in ({"RescaleSlope": 0, "RescaleIntercept": 0}, {"RescaleSlope": 1}, {"RescaleIntercept": 1}, beyond):
         assert film_rejection(film_bytes(tmp_path, **tags)) == (Reason.bad_lut, "RescaleSlope")
 
 
