@@ -44,6 +44,12 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
     facts = read_facts(folder / "prepare.json", f"data.name: no prepared data at {folder}")
     images, specific = folder / "images", [label for label in labels if label != task.union]
     counted = census.positives(index, labels)
+    if labels:
+        by, sheet = "label", sheets.label_sheet(index, images, kind, labels, specific, task.picture)
+    elif task.rendering is Rendering.radiograph:
+        by, sheet = "view", sheets.view_sheet(index, images, kind, task.picture)
+    else:
+        by, sheet = "height", sheets.height_sheet(index, images, kind)
     page = rendered(
         "prepare.html.j2",
         name=folder.name,
@@ -55,9 +61,8 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
         words=task_words(task),
         positives=counted,
         headline=next((row for row in counted if row["label"] == task.headline), None),
-        sheet=sheets.label_sheet(index, images, kind, labels, specific, task.picture)
-        if labels
-        else sheets.height_sheet(index, images, kind),
+        sheet=sheet,
+        sheet_by=by,
         windows=sheets.window_sheet(index, images, kind, specific),
         noise=sheets.noise_sheet(index, images, kind),
         boxes=sheets.box_sheet(index, images, kind),

@@ -49,6 +49,17 @@ def height_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row
     return rows
 
 
+def view_sheet(index: pd.DataFrame, images: Path, kind: ImageKind, picture: str) -> list[Row]:
+    """The same of films, which have no height: a row each view that their headers state, the commonest first."""
+    named = index["view"].replace("", "not stated")
+    rows = []
+    for name in named.value_counts().index:
+        where = (named == name).to_numpy()
+        tiles = _tiles(index, spread(index, where, TILES_A_ROW, name), images, views(kind)[0], ())
+        rows.append(Row(name=name, note=counted(int(where.sum()), picture), tiles=tiles))
+    return rows
+
+
 def window_sheet(index: pd.DataFrame, images: Path, kind: ImageKind, labels: Sequence[str]) -> list[Row]:
     """A row a window: the same few slices in each of them, with findings where there are any, named in the first row."""
     found = (index[list(labels)].max(axis=1) == 1).to_numpy() if labels else np.ones(len(index), bool)

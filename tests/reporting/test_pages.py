@@ -115,6 +115,19 @@ def test_without_labels_the_page_goes_by_height(tmp_path: Path) -> None:
     assert "epidural" not in page
 
 
+def test_films_without_labels_go_by_their_view(tmp_path: Path) -> None:
+    """A film has no height; its header says from which side it was taken, or nothing."""
+    labelled = tiny_prepared(tmp_path / "mine", COVID_CXR, ImageKind.grey)
+    index = labelled.index.drop(columns=list(COVID_CXR.labels))
+    views = np.where(np.arange(len(index)) % 3 == 0, "AP", np.where(np.arange(len(index)) % 3 == 1, "PA", ""))
+    prepared = with_facts(replace(labelled, labels=(), index=index.assign(view=views)))
+    page = write_prepare_page(prepared, COVID_CXR).read_text()
+    assert "Images by view" in page
+    assert all(f"<h3>{name}<small>" in page for name in ("AP", "PA", "not stated"))
+    assert "fifth" not in page
+    assert "slice" not in page.lower().split("provenance")[0]
+
+
 def test_every_column_finds_its_place(tmp_path: Path) -> None:
     made = tiny_prepared(tmp_path / "mine")
     index = made.index.assign(
