@@ -23,7 +23,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -157,39 +157,21 @@ def checked(dicom: Path, out: Path, task: Task = ICH) -> Iterator[tuple[str, str
 
 def of_accepted(path: Path, images: Path, ids: set[str], task: Task) -> tuple[str, str]:
     """Its outcome, and what is wrong with it."""
-    match task.rendering:
-        case Rendering.hounsfield:
-            return task.picture, why_wrong(path, images, ids, truth, steps=0)
-        case Rendering.radiograph:
-            outcome = "image" if is_compared(path) else "image, only decoded"
-            return outcome, why_wrong(path, images, ids, truth_of_film, steps=1)
-
-
-def is_compared(path: Path) -> bool:
+    films = task.rendering is Rendering.radiograph
     try:
-        return truth_of_film(path)[1] is not None
-    except Exception:
-        return False
-
-
-def why_wrong(
-    path: Path, images: Path, ids: set[str], of: Callable[[Path], tuple[str, NDArray[np.uint16] | None]], steps: int
-) -> str:
-    """`steps` is by how much a pixel may differ: where float64 was rounded half up or half even."""
-    try:
-        image_id, expected = of(path)
+        image_id, expected = truth_of_film(path) if films else truth(path)
     except Exception as error:
-        return f"accepted, but pydicom raises {type(error).__name__}: {error}"
+        return task.picture, f"accepted, but pydicom raises {type(error).__name__}: {error}"
     if image_id not in ids:
-        return f"accepted, but {image_id!r} is not in the index"
+        return task.picture, f"accepted, but {image_id!r} is not in the index"
     with Image.open(images / f"{image_id}.png") as png:
         found = np.array(png)
     if expected is None:
-        return "" if found.shape == (SIZE, SIZE) else f"a PNG of {found.shape}"
-    differing = -1
+        return f"{task.picture}, only decoded", "" if found.shape == (SIZE, SIZE) else f"a PNG of {found.shape}"
+    steps, differing = 1 if films else 0, -1  # of a film, where float64 was rounded half up or half even
     if found.shape == expected.shape:
         differing = np.count_nonzero(np.abs(found.astype(np.int64) - expected) > steps)
-    return f"{differing} pixels differ" if differing else ""
+    return task.picture, f"{differing} pixels differ" if differing else ""
 
 
 def batch_of(sources: Sequence[Source], seed: int, batch: int, numbers: Sequence[int], folder: Path) -> dict[str, str]:

@@ -130,6 +130,14 @@ def test_a_request_that_cannot_be_met_leaves_nothing(words: list[str], sentence:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_run_is_where_its_model_is_however_its_folder_is_typed(cohort: Cohort, tmp_path: Path) -> None:
+    """So that it is exported into itself, and not beside its checkpoints."""
+    run = write_tiny_run(tmp_path / "runs" / "first", cohort)
+    for typed in (run, Path("runs/first"), Path("runs/first/model.safetensors")):
+        trained = trained_model(str(typed))
+        assert trained.run == trained.saved.path.parent
+
+
 def test_a_run_folder_is_not_its_checkpoint(tmp_path: Path) -> None:
     """The card of another model of the run quotes no score of the final one."""
     run = write_tiny_run(tmp_path / "run")

@@ -14,11 +14,11 @@ TRAIN, VALIDATION, NEITHER, TEST = "train", "validation", "neither", "test"
 
 def run_of(file: Path) -> Path | None:
     """The folder of the run that a model file lies in, as its final model or below it; None for a file by itself."""
-    return next((place for place in file.absolute().parents[:2] if (place / "config.yaml").is_file()), None)
+    return next((place for place in (file.parent, file.parent.parent) if (place / "config.yaml").is_file()), None)
 
 
 def cohort_sha256_of(run: Path) -> str | None:
-    found = _facts(run / "manifest.json").get("cohort_sha256")
+    found = facts_of(run / "manifest.json").get("cohort_sha256")
     return None if found is None else str(found)
 
 
@@ -46,7 +46,7 @@ def _with_those_before(run: Path, seen: frozenset[Path] = frozenset()) -> Iterat
         return
     yield run
     config = yaml.safe_load((run / "config.yaml").read_text()) or {}
-    start = (_facts(run / "manifest.json").get("start") or {}).get("file")
+    start = (facts_of(run / "manifest.json").get("start") or {}).get("file")
     for given in (start, (config.get("sequence") or {}).get("encoder")):
         before = None if given is None else _run_at(Path(given))
         if before is not None:
@@ -62,7 +62,7 @@ def _took_part(run: Path) -> pd.DataFrame | None:
     folder = cohort_of(run)
     if folder is None:
         return None
-    sites = _facts(folder / "cohort.json").get("sites", {})
+    sites = facts_of(folder / "cohort.json").get("sites", {})
     paths = [folder / site / "index.csv" for site, parts in sites.items() if set(parts) != {TEST}]
     if not all(path.is_file() for path in paths):  # at a coordinator, whose sites keep theirs
         return None
@@ -73,7 +73,7 @@ def _took_part(run: Path) -> pd.DataFrame | None:
 
 def cohort_of(run: Path) -> Path | None:
     """The cohort a run was made on, where it is at hand: it counts only with the hash in the manifest."""
-    manifest = _facts(run / "manifest.json")
+    manifest = facts_of(run / "manifest.json")
     named, sha256 = manifest.get("cohort"), manifest.get("cohort_sha256")
     if named is None or sha256 is None:
         return None
@@ -81,8 +81,9 @@ def cohort_of(run: Path) -> Path | None:
         Path(named),
         *(above / named for above in run.absolute().parents[:4]),
     ]  # as typed then, and beside its runs
-    return next((place for place in places if _facts(place / "cohort.json").get("sha256") == sha256), None)
+    return next((place for place in places if facts_of(place / "cohort.json").get("sha256") == sha256), None)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def facts_of(path: Path) -> dict[str, Any]:
+    """A JSON file of a run or a cohort; empty where there is none."""
     return read_facts(path, "") if path.is_file() else {}

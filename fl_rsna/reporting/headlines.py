@@ -44,10 +44,9 @@ def _area(run: RunRecord, test: dict[str, Any]) -> Headline:
 def _control(run: RunRecord, test: dict[str, Any]) -> list[Headline]:
     """The first control's AUROC of what the run is judged by; older runs of classes have none of that."""
     note = "what a model must beat to have looked at the image"
+    named = {Control.position: f"{run.task.picture} position"}
     return [
-        _headline(
-            f"from {f'{run.task.picture} position' if name == Control.position else name} alone", area, Kind.score, note
-        )
+        _headline(f"from {named.get(Control(name), name)} alone", area, Kind.score, note)
         for name, area in list(control_of(test, run.quoted).items())[:1]
     ]
 

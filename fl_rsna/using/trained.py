@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from fl_rsna.choices import Norm, Window
-from fl_rsna.cohort.index import read_facts
-from fl_rsna.cohort.took_part import run_of
+from fl_rsna.cohort.took_part import facts_of, run_of
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.stacked import AnyModel
 from fl_rsna.runs import MODEL
@@ -60,12 +59,12 @@ def trained_model(word: str | None) -> Trained:
     folder = run_of(file)
     if folder is None:
         return Trained(saved=saved, run=None, config={}, manifest={}, summary={})
-    summary = _json(folder / "summary.json")
+    summary = facts_of(folder / "summary.json")
     return Trained(
         saved=saved,
         run=folder,
         config=yaml.safe_load((folder / "config.yaml").read_text()) or {},
-        manifest=_json(folder / "manifest.json"),
+        manifest=facts_of(folder / "manifest.json"),
         summary=summary if summary.get("model_sha256") == saved.sha256 else {},
     )
 
@@ -80,10 +79,6 @@ def _model_of(folder: Path) -> Path:
     others += sorted(folder.glob(f"alone/*/{MODEL}"))
     hint = f"give model={others[0]}" if others else "finish the run with resume=true, or give another"
     raise ValueError(f"model: no {MODEL} in {folder}, which is no finished federation; {hint}")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_facts(path, "") if path.is_file() else {}
 
 
 def as_json(content: Any) -> bytes:
