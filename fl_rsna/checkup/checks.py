@@ -37,7 +37,7 @@ class Needed:
     """One requirement of ours; `extra` is empty for what is always needed."""
 
     name: str
-    versions: str  # as in pyproject.toml: >=1.41,<1.43
+    versions: str  # as in pyproject.toml: >=1.42,<1.43
     extra: str
 
 

@@ -1,4 +1,4 @@
-"""The parts of Flower that have no public name (1.41 and 1.42): its SuperLink as an app, and its Control API.
+"""The parts of Flower that have no public name (1.42): its SuperLink as an app, and its Control API.
 
 Where one has moved, nothing is started and the user reads which; a new version of Flower is tried here.
 """
@@ -47,7 +47,7 @@ def part(module: str, name: str) -> Any:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError):
         raise ValueError(
-            f"expected {module}.{name} in Flower, got version {version('flwr')} without it; install flwr>=1.41,<1.43"
+            f"expected {module}.{name} in Flower, got version {version('flwr')} without it; install flwr>=1.42,<1.43"
         ) from None
 
 
@@ -66,7 +66,7 @@ def superlink_app(words: Sequence[str]) -> App:
         sys.argv = before
     if getattr(getattr(app, "state", None), "enable_supernode_auth", None) is not True:
         raise ValueError(
-            f"expected Flower {version('flwr')} to authenticate nodes, got an app that does not; install flwr>=1.41,<1.43"
+            f"expected Flower {version('flwr')} to authenticate nodes, got an app that does not; install flwr>=1.42,<1.43"
         )
     return app
 

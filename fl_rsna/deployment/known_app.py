@@ -4,7 +4,7 @@ Flower runs, at every site, whatever Python code comes with a run. The programs 
 here instead, and refuse a bundle that is not, file by file, the installed `app/`, which holds no code but names fl_rsna's apps.
 So nobody who may start runs can have a site, or the server, execute code of theirs.
 
-The one name of Flower that is replaced, `install_from_fab` in the two modules that call it, is private (1.41 and 1.42): where it is
+The one name of Flower that is replaced, `install_from_fab` in the two modules that call it, is private (1.42): where it is
 missing, nothing is run.
 """
 
@@ -53,7 +53,7 @@ def guarded(program: str) -> Callable[[], Any]:
     installer, runner = (import_module(name) for name in RUNS_IT[program])
     if getattr(installer, INSTALLS, None) is not install_from_fab:
         raise ValueError(
-            f"expected {installer.__name__}.{INSTALLS} in this version of Flower, got none; install flwr>=1.41,<1.43"
+            f"expected {installer.__name__}.{INSTALLS} in this version of Flower, got none; install flwr>=1.42,<1.43"
         )
     setattr(installer, INSTALLS, install_known)
     act: Callable[[], Any] = getattr(runner, program.replace("-", "_"))

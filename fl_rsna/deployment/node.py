@@ -56,7 +56,7 @@ def start_node(node: Node) -> NoReturn:
     found = node_environment(node)
     program = shutil.which("flower-supernode", path=found["PATH"])
     if program is None:
-        raise ValueError("expected the program flower-supernode beside this Python, got none; install flwr>=1.41,<1.43")
+        raise ValueError("expected the program flower-supernode beside this Python, got none; install flwr>=1.42,<1.43")
     words = node_words(node, node.port or free_port())
     node.memory.mkdir(parents=True, exist_ok=True)
     start_warming(node.state, found)

@@ -1,6 +1,6 @@
 """The local engine: a Flower Grid that runs the ClientApp in this process or in pre-loaded worker processes.
 
-Everything private of Flower that an in-process Grid needs is named in this file alone (1.41 and 1.42): the
+Everything private of Flower that an in-process Grid needs is named in this file alone (1.42): the
 TaskIdentity of whoever makes messages, a message's `_message_id`, and Run.create_empty.
 """
 
