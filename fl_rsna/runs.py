@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from fl_rsna.arithmetic import describe_arithmetic
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config
@@ -186,6 +187,7 @@ def start_run(
             "versions": {name: _version(name) for name in VERSIONS_OF},
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
+            "arithmetic": describe_arithmetic(),
             "device": device,
             "git_commit": _git_commit(),
             "cohort": str(cohort.folder),

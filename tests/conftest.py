@@ -11,7 +11,7 @@ from tiny import tiny_cohort
 
 from fl_rsna.cohort.sites import Cohort
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -49,8 +49,8 @@ def test_heat_lies_where_the_answer_comes_from(corner: torch.Tensor) -> None:
 @pytest.mark.parametrize("move", [lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2)])
 def test_heat_moves_with_the_image(corner: torch.Tensor, move) -> None:  # type: ignore[no-untyped-def]
     still, moved = heat(Looker(), corner, 0), heat(Looker(), move(corner), 0)
-    assert torch.equal(moved, move(still))
-    assert not torch.equal(moved, still)
+    torch.testing.assert_close(moved, move(still))
+    assert not torch.allclose(moved, still)
 
 
 def test_no_heat_without_evidence(corner: torch.Tensor) -> None:

@@ -25,8 +25,8 @@ HEADS = squares((0, 0, 10), (0, 0, 5), (0, 0, 10))
 def test_shares_by_hand() -> None:
     heat = squares((1, 1, 4), (5, 5, 5), (6, 6, 3)).astype(np.float32)
     found = shares(heat, LESIONS, HEADS, PATIENTS)
-    assert found.share.tolist() == [4 / 16, 0, 1]
-    assert found.uniform.tolist() == [4 / 100, 4 / 25, 9 / 100]
+    assert found.share.tolist() == pytest.approx([4 / 16, 0, 1])
+    assert found.uniform.tolist() == pytest.approx([4 / 100, 4 / 25, 9 / 100])
     assert found.outside.tolist() == pytest.approx([0, 1, 0])
     assert found.others.tolist() == pytest.approx([0, 0, (0 + 9 / 25) / 2])
 

@@ -1,0 +1,120 @@
+"""Run the tests with other arithmetic, in other order and under load: what passes on one machine has to pass on all.
+
+    python scripts/vary_arithmetic.py                      # make test's and make slow's tests in every setting: over an hour on two cores
+    python scripts/vary_arithmetic.py --only aten-default random-order --tests fast
+
+Prints a line a setting and, last, one JSON object with the same figures. Exits 1 when a test failed.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = {"fast": "not slow and not extra", "slow": "slow and not extra"}
+BUSY = "while True: pass"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Environment variables and words of pytest, and how many processes keep the cores busy meanwhile."""
+
+    name: str
+    environment: dict[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    busy: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    setting: str
+    tests: str
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    failures: tuple[str, ...]
+
+
+def list_settings() -> list[Setting]:
+    """What this machine can do otherwise; NumPy is told only instruction sets that it uses here, for it ignores others."""
+    simd = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
+    blas = {library.get("architecture") for library in threadpool_info() if library["internal_api"] == "openblas"}
+    other = "Nehalem" if "Nehalem" not in blas else "Prescott"
+    found = [
+        Setting(name="as-is"),
+        Setting(name="aten-default", environment={"ATEN_CPU_CAPABILITY": "default"}),
+        Setting(name="aten-avx2", environment={"ATEN_CPU_CAPABILITY": "avx2"}),
+        Setting(name="openblas", environment={"OPENBLAS_CORETYPE": other}),
+        Setting(name="two-threads", environment={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}),
+        Setting(name="random-order", words=("-p", "randomly", "--randomly-seed=2026")),
+        Setting(name="load", busy=2 * (os.cpu_count() or 1)),
+    ]
+    if simd:
+        found.insert(3, Setting(name="numpy-baseline", environment={"NPY_DISABLE_CPU_FEATURES": simd}))
+    return found
+
+
+def run_tests(setting: Setting, tests: str, jobs: int) -> Outcome:
+    """One whole run of pytest in this setting."""
+    dist = ["-n", str(jobs), "--dist", "loadfile" if tests == "fast" else "load"]
+    command = [sys.executable, "-m", "pytest", *dist, "-m", MARKS[tests], "-p", "no:cacheprovider", *setting.words]
+    start = time.monotonic()
+    with ExitStack() as stack:
+        for _ in range(setting.busy):
+            process = subprocess.Popen([sys.executable, "-c", BUSY])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **setting.environment}, capture_output=True, text=True
+        )
+    text = done.stdout + done.stderr
+    counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
+    failures = tuple(re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE))
+    if done.returncode not in (0, 1) or not counts:
+        failures = (*failures, f"pytest ended with {done.returncode}: {text.strip().splitlines()[-1:]}")
+    return Outcome(
+        setting=setting.name,
+        tests=tests,
+        passed=counts.get("passed", 0),
+        failed=max(counts.get("failed", 0) + counts.get("error", 0), len(failures)),
+        skipped=counts.get("skipped", 0),
+        seconds=round(time.monotonic() - start, 1),
+        failures=failures,
+    )
+
+
+def main() -> None:
+    settings = {setting.name: setting for setting in list_settings()}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=settings, default=list(settings), metavar="SETTING")
+    parser.add_argument("--tests", nargs="+", choices=MARKS, default=list(MARKS))
+    parser.add_argument("--jobs", type=int, default=2)
+    words = parser.parse_args()
+    outcomes = []
+    for name in words.only:
+        for tests in words.tests:
+            outcome = run_tests(settings[name], tests, words.jobs)
+            outcomes.append(outcome)
+            print(
+                f"{name:<15} {tests:<5} {outcome.passed:>5} passed {outcome.failed:>3} failed {outcome.skipped:>3} skipped "
+                f"{outcome.seconds:>7.1f} s",
+                *outcome.failures,
+                flush=True,
+            )
+    print(json.dumps({"runs": [asdict(outcome) for outcome in outcomes]}))
+    sys.exit(any(outcome.failed for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()
