@@ -18,8 +18,9 @@ from fl_rsna.learning.classes import compare_macro_aurocs
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.ownership import held, take_back
 from fl_rsna.runner import run_federation
-from fl_rsna.runs import ALONE, Listener, RunFolder
+from fl_rsna.runs import ALONE, Listener, RunFolder, kind_of, take_folder
 from fl_rsna.task import MACRO, LabelKind, Task, named_task
 
 PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}
@@ -32,11 +33,25 @@ def run_gap(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Liste
     All start from the same model, take as many passes over the same training slices, and are scored on the same test
     patients. Steps differ: a site alone takes its own, the pool the sum of all sites', one after the other.
     """
-    for name, baseline in PARTS.items():
-        part = copy.deepcopy(config)
-        part.baseline = baseline
-        part.resume = config.resume and (folder / name).exists()
-        run_federation(part, cohort, folder / name, listeners)
+    with held(folder):
+        made = take_folder(folder, (kind_of(config),), resume=config.resume)
+        try:
+            for name, baseline in PARTS.items():
+                part = copy.deepcopy(config)
+                part.baseline = baseline
+                part.resume = config.resume and (folder / name).exists()
+                run_federation(part, cohort, folder / name, listeners)
+        except ValueError:
+            if made is not None:
+                take_back(folder, made, ())
+            raise
+        summary = _summary(folder, config)
+        RunFolder(folder).write_json("summary.json", summary)
+        return summary
+
+
+def _summary(folder: Path, config: Config) -> dict[str, Any]:
+    """That of the federation, with the gaps."""
     task = named_task(config.data.task)
     found = {name: [_predictions(path) for path in _model_folders(folder / name)] for name in PARTS}
     federated = json.loads((folder / "federated" / "summary.json").read_text())
@@ -44,9 +59,7 @@ def run_gap(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Liste
     local = json.loads((folder / "local" / "summary.json").read_text())
     matrix = {**local["matrix"], GLOBAL: {site: matrix_entry(card) for site, card in federated["sites"].items()}}
     joining = _joining(folder, federated, local, task, config.seed)
-    summary = {**federated, "baseline": Baseline.gap.value, "gap": against, "matrix": matrix, "joining": joining}
-    RunFolder(folder).write_json("summary.json", summary)
-    return summary
+    return {**federated, "baseline": Baseline.gap.value, "gap": against, "matrix": matrix, "joining": joining}
 
 
 def _joining(

@@ -1,7 +1,6 @@
 """From a configuration and a cohort to a run folder: the engine is chosen here, for every command that trains."""
 
 import functools
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import torch
 
 from fl_rsna.choices import Baseline, Device, EngineName
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.cohort.whole import sole_maker
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
@@ -23,8 +21,22 @@ from fl_rsna.federation.server_app import Story, make_server_app
 from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.train import choose_device
+from fl_rsna.ownership import held, take_back
 from fl_rsna.reporting.trackers import check_packages, tracked
-from fl_rsna.runs import SLICE_STAGE, Listener, RunFolder, fold_folder, start_run, stays
+from fl_rsna.runs import (
+    BOTH,
+    SLICE_STAGE,
+    UNTRAINED,
+    Listener,
+    RunFolder,
+    check_same,
+    fold_folder,
+    is_begun,
+    is_finished,
+    refuse_existing,
+    start_run,
+    take_run,
+)
 from fl_rsna.stages import stages
 
 
@@ -39,19 +51,27 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
         raise ValueError(
             "engine.name: expected local or ray, got deployment; between machines use python -m fl_rsna.coordinate"
         )
-    if folder.exists() and not config.resume:
-        raise ValueError(
-            f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
-        )
-    for part, where in stages(config, folder):
-        _run_stage(part, cohort, where, listeners)
+    refuse_existing(folder, resume=config.resume)
+    parts = stages(config, folder)
+    with held(folder):
+        for part, where in parts:
+            if is_begun(where):
+                check_same(where, part, cohort)  # all of them, before any is gone on with
+        whole = take_run(folder, parts[-1][0], cohort, kind=BOTH, resume=config.resume) if len(parts) > 1 else None
+        try:
+            for part, where in parts:
+                _run_stage(part, cohort, where, listeners)
+        except ValueError:
+            if whole is not None:
+                take_back(folder, whole, ())
+            raise
 
 
 def _run_stage(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> None:
-    with sole_maker(folder):
-        if config.resume and stays(folder, config, cohort):
-            return
+    with held(folder):
         run = start_run(folder, config, cohort, str(choose_device(config.train.device)), listeners)
+        if is_finished(folder):
+            return
         story = story_of(config)
         try:
             with no_old_beats(folder), tracked(run, config):
@@ -61,8 +81,8 @@ def _run_stage(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Li
         except ValueError:
             parts = (run.checkpoints / STATE, folder / SLICE_STAGE, fold_folder(folder, 0))
             begun = any(part.exists() for part in parts)
-            if not begun:  # refused at the roll call, before anything was trained
-                shutil.rmtree(folder)
+            if run.token is not None and not begun:  # refused at the roll call, before anything was trained
+                take_back(folder, run.token, UNTRAINED)
             raise
 
 

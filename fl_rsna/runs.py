@@ -17,10 +17,12 @@ from typing import Any
 import yaml
 
 from fl_rsna.arithmetic import describe_arithmetic
+from fl_rsna.choices import Baseline, Stage
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config
 from fl_rsna.learning.weights import file_sha256
+from fl_rsna.ownership import drop, holds_nothing, make_folder, what_is
 
 VERSIONS_OF = (
     "fl-rsna",
@@ -48,10 +50,13 @@ MAY_CHANGE = (
     "strategy.lost",
     "strategy.timeout_s",
     "sequence.encoder",
+    "run.name",  # a folder that was copied or renamed is the same run
 )  # of a run that goes on
 
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
 
+CONFIG = "config.yaml"  # what a run was asked, resolved
+SUMMARY = "summary.json"  # how a run ended
 ALONE = "alone"  # folder of the sites' own runs, where each trained by itself
 
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
@@ -59,9 +64,23 @@ EXPLANATIONS = "explanations.json"  # slices of the test site with what the mode
 MANIFEST = "manifest.json"  # what began a run, and when
 MODEL = "model.safetensors"  # the final one
 ENCODER = "encoder.safetensors"  # of a run of the second stage: the slice model under it
+BOTH = "both"  # what a folder is that holds the runs of both stages, in owner.json
 SLICE_STAGE = "slice"  # folder of the first stage's run, where both were asked for
 STACK_NETWORK = "stacker.safetensors"  # of a stacking by a network
 STACKER = "stacker.json"  # of a stacking, whose slice models are the folds'
+
+UNTRAINED = (
+    CONFIG,
+    MANIFEST,
+    "events.jsonl",
+    "error.log",
+    ENCODER,
+    "checkpoints",
+    "site_memory",
+    "site_memory/*",
+    "site_memory/*/failures.log",
+    "heartbeat",
+)  # all that a run writes before a site trains
 
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
 
@@ -74,10 +93,14 @@ def fold_folder(run: Path, number: int) -> Path:
 
 
 class RunFolder:
-    """One run's folder, written by one process. Events go to events.jsonl and to every listener."""
+    """One run's folder, written by one process. Events go to events.jsonl and to every listener.
 
-    def __init__(self, folder: Path, listeners: tuple[Listener, ...] = ()) -> None:
+    `token` is the proof that this invocation made the folder; None of one that it found.
+    """
+
+    def __init__(self, folder: Path, listeners: tuple[Listener, ...] = (), token: str | None = None) -> None:
         self.folder = folder
+        self.token = token
         self._listeners = listeners
 
     def listen(self, listener: Listener) -> None:
@@ -144,13 +167,17 @@ class RunFolder:
                 rows = [row for row in reader if None not in row.values() and int(row["round"]) <= round_]
                 names = reader.fieldnames or []
             if not rows:
-                path.unlink()
+                drop(path)
                 continue
             text = io.StringIO()
             writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
             write_whole(path, text.getvalue().encode())
+
+    def forget_end(self) -> None:
+        """Drop how an earlier try of the run ended: it goes on now."""
+        drop(self.folder / SUMMARY)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_whole(self.folder / name, (json.dumps(content, indent=2) + "\n").encode())
@@ -162,56 +189,138 @@ def start_run(
     cohort: Cohort,
     device: str,
     listeners: tuple[Listener, ...],
+    token: str | None = None,
 ) -> RunFolder:
     """Make a new run folder with config.yaml and manifest.json, or, with `config.resume`, take up the one that is there.
 
-    Raises ValueError when it exists and is not to be resumed, and when it was begun with other settings or data.
+    `token` is what a new one is to be proven by, where somebody else will ask. Raises ValueError, with nothing changed, when
+    the folder exists and is not to be resumed, when it is no such run's, and when it was begun with other settings or data.
     """
-    run, plain = RunFolder(folder, listeners), json.loads(json.dumps(dataclasses.asdict(config)))
-    if config.resume and (folder / MANIFEST).exists():
-        check_same(folder, config, cohort)
-        (folder / "summary.json").unlink(missing_ok=True)  # of a run that failed and now goes on
+    begun = is_begun(folder)
+    manifest = {} if begun else _manifest(config, cohort, device)
+    run = RunFolder(
+        folder, listeners, take_run(folder, config, cohort, kind=kind_of(config), resume=config.resume, token=token)
+    )
+    if begun:
+        _note_cohort(run, cohort)
         return run
+    run.checkpoints.mkdir(exist_ok=True)
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    write_whole(folder / CONFIG, yaml.safe_dump(plain, sort_keys=False).encode())
+    run.write_json(MANIFEST, manifest)
+    return run
+
+
+def take_run(
+    folder: Path, config: Config, cohort: Cohort, *, kind: str, resume: bool, token: str | None = None
+) -> str | None:
+    """Make the folder of a new run of this kind, or see that it is one of which this run can go on.
+
+    Returns the proof of a folder that was made. The caller holds its lock. Raises ValueError, with nothing changed.
+    """
+    begun = resume and is_begun(folder)
+    if begun:
+        check_same(folder, config, cohort)
+    begun = begun and (kind != BOTH or (folder / SLICE_STAGE).is_dir())
+    return take_folder(folder, kinds_of(kind, config, folder), resume=resume, begun=begun, token=token)
+
+
+def take_folder(
+    folder: Path, kinds: tuple[str, ...], *, resume: bool, begun: bool = False, token: str | None = None
+) -> str | None:
+    """Make a folder of the first of `kinds`, or see that it is one of them; as `take_run`, without a run's settings."""
+    if not is_new(folder, kinds, resume=resume, begun=begun):
+        return None
     try:
-        folder.mkdir(parents=True, exist_ok=config.resume)
+        return make_folder(folder, kinds[0], token)
     except FileExistsError:
         raise ValueError(
-            f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
+            f"run.name: expected a new run, got {folder}, which somebody made just now; choose another run.name"
         ) from None
-    run.checkpoints.mkdir(exist_ok=config.resume)
-    (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
-    run.write_json(
-        MANIFEST,
-        {
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "versions": {name: _version(name) for name in VERSIONS_OF},
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "arithmetic": describe_arithmetic(),
-            "device": device,
-            "git_commit": _git_commit(),
-            "cohort": str(cohort.folder),
-            "cohort_sha256": cohort.sha256,
-            "seed": config.seed,
-            **({"weights_sha256": file_sha256(Path(config.model.weights))} if config.model.weights else {}),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
+
+
+def is_new(folder: Path, kinds: tuple[str, ...], *, resume: bool, begun: bool = False) -> bool:
+    """Whether a run's folder is to be made; False for one that can go on as one of `kinds`. Raises ValueError for anything else.
+
+    A run that has `begun` and whose owner.json is gone is known by its own files.
+    """
+    refuse_existing(folder, resume=resume)
+    if not os.path.lexists(folder):
+        return True
+    if not folder.is_dir():
+        raise ValueError(
+            f"run.name: expected the folder of a run, got {folder}, which is none; choose another run.name"
+        )
+    if holds_nothing(folder):
+        return True
+    found = what_is(folder)
+    if found in kinds or (found is None and begun):
+        return False
+    held = f"one of kind {found}" if found else f"what is no run ({_some_names(folder)})"
+    raise ValueError(
+        f"run.name: expected a run of kind {' or '.join(kinds)} to go on with, got {folder} with {held}; choose another run.name"
     )
-    return run
+
+
+def kinds_of(kind: str, config: Config, folder: Path) -> tuple[str, ...]:
+    """What a folder may be to hold this run: its own kind, and of both stages for the second one, whose first lies in it."""
+    encoder, first = config.sequence.encoder, os.path.realpath(folder / SLICE_STAGE)
+    is_second = config.stage is Stage.sequence and encoder is not None and os.path.realpath(encoder) == first
+    return (kind, BOTH) if is_second else (kind,)
+
+
+def refuse_existing(folder: Path, *, resume: bool) -> None:
+    """Raise ValueError when something lies at `folder` that was not asked to be resumed."""
+    if os.path.lexists(folder) and not resume:
+        raise ValueError(
+            f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
+        )
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run's settings and manifest are in `folder`."""
+    return (folder / CONFIG).is_file() and (folder / MANIFEST).is_file()
+
+
+def kind_of(config: Config) -> str:
+    """What a run's folder is, in one word: a baseline's name, else the stage's."""
+    return config.stage.value if config.baseline is Baseline.none else config.baseline.value
+
+
+def _some_names(folder: Path) -> str:
+    names = sorted(os.listdir(folder))
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _manifest(config: Config, cohort: Cohort, device: str) -> dict[str, Any]:
+    """What began a run, and when."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {name: _version(name) for name in VERSIONS_OF},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "arithmetic": describe_arithmetic(),
+        "device": device,
+        "git_commit": _git_commit(),
+        "cohort": str(cohort.folder),
+        "cohort_sha256": cohort.sha256,
+        "seed": config.seed,
+        **({"weights_sha256": file_sha256(Path(config.model.weights))} if config.model.weights else {}),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _note_cohort(run: RunFolder, cohort: Cohort) -> None:
+    """Where the data lie now, of a run that was moved away from where it found them; check_same saw that they are the same."""
+    manifest = run.read_json(MANIFEST)
+    if not Path(manifest["cohort"]).is_dir():
+        run.write_json(MANIFEST, {**manifest, "cohort": str(cohort.folder)})
 
 
 def is_finished(folder: Path) -> bool:
     """Whether a run in `folder` came to its end."""
-    summary = folder / "summary.json"
+    summary = folder / SUMMARY
     return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
-
-
-def stays(folder: Path, config: Config, cohort: Cohort) -> bool:
-    """Whether the run in `folder` is finished and is what is asked for; raises ValueError when it is finished under other settings."""
-    finished = is_finished(folder)
-    if finished:
-        check_same(folder, config, cohort)
-    return finished
 
 
 def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
@@ -221,7 +330,7 @@ def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
     """
     asked = json.loads(json.dumps(dataclasses.asdict(config)))
     begun, default = (
-        yaml.safe_load((folder / "config.yaml").read_text()),
+        yaml.safe_load((folder / CONFIG).read_text()),
         json.loads(json.dumps(dataclasses.asdict(Config()))),
     )
     for group, value in default.items():

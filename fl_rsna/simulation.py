@@ -22,7 +22,17 @@ from fl_rsna.reporting.tables import area_of, control_of, interval, read_run
 from fl_rsna.reporting.task_words import area_name, plural
 from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
-from fl_rsna.runs import COHORT_VIEW, MODEL, SLICE_STAGE, RunFolder, default_run_name
+from fl_rsna.runs import (
+    COHORT_VIEW,
+    MODEL,
+    SLICE_STAGE,
+    RunFolder,
+    default_run_name,
+    is_begun,
+    is_new,
+    kind_of,
+    kinds_of,
+)
 from fl_rsna.steps import cohort_for_run
 from fl_rsna.task import named_task
 from fl_rsna.using.predicting import check_predict, predict_set
@@ -37,6 +47,7 @@ def simulate(config: Config) -> dict[str, Any]:
     if not partition_asked(config):
         adopt_cohort(config)
     folder = Path(config.paths.runs) / (config.run.name or default_run_name())
+    is_new(folder, kinds_of(kind_of(config), config, folder), resume=config.resume, begun=is_begun(folder))
     settle_batch(config, folder)
     with Display() as display:
         cohort = cohort_for_run(config, display.step)

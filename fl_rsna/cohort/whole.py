@@ -1,32 +1,26 @@
 """Folders and files that appear under their names only when complete."""
 
 import os
-import shutil
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from fl_rsna.ownership import building_beside, drop, give_name, held, short_name
 
 
 @contextmanager
 def built_whole(folder: Path) -> Iterator[Path]:
     """A folder to build in; it gets its name only when the body succeeds and is removed when it does not.
 
-    Raises ValueError when another process is building it or has just done so.
+    Raises ValueError when another process is building it or something has the name.
     """
-    with sole_maker(folder):
-        if folder.exists():
+    with held(folder):
+        if os.path.lexists(folder):
             raise ValueError(f"{folder}: another process finished it just now; run the same command again to use it")
-        building = folder.with_name(folder.name + ".part")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        try:
+        with building_beside(folder) as building:
             yield building
-            os.replace(building, folder)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
+            give_name(building, folder)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -37,32 +31,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write a file under, which takes `path`'s place when the body succeeds."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """A name that nobody has to write a file under, which takes `path`'s place when the body succeeds."""
+    part = path.with_name(f"{short_name(path)}.{secrets.token_hex(8)}.part")
     try:
         yield part
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def sole_maker(folder: Path) -> Iterator[None]:
-    """Hold `<folder>.lock`, which the system frees when a process dies and which is deleted at the end.
-
-    Raises ValueError when another process holds it.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(folder.name + ".lock")
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(
-            f"{folder}: another process is making it at this moment; wait for it or choose another name"
-        ) from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held, so that nobody else's is deleted
-        lock.release()
+        drop(part)

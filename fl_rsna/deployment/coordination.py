@@ -1,8 +1,8 @@
 """The story of a coordinated run: admit the sites, ask the SuperLink for a run, follow it to its end, report."""
 
 import contextlib
+import secrets
 import shlex
-import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,12 +19,26 @@ from fl_rsna.config import Config, DeployConfig
 from fl_rsna.deployment.flower_parts import FlowerRun, control
 from fl_rsna.deployment.known_app import APP
 from fl_rsna.deployment.node_keys import sync_keys
-from fl_rsna.deployment.server import check_deployable
+from fl_rsna.deployment.server import TOKEN, check_deployable, refusal
 from fl_rsna.federation.records import STATE
+from fl_rsna.ownership import drop, held, take_back
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.event_log import EVENTS, Event, EventLog
 from fl_rsna.reporting.sentences import sentence
-from fl_rsna.runs import MANIFEST, SLICE_STAGE, check_same, default_run_name, is_finished
+from fl_rsna.runs import (
+    BOTH,
+    SLICE_STAGE,
+    UNTRAINED,
+    check_same,
+    default_run_name,
+    is_begun,
+    is_finished,
+    is_new,
+    kind_of,
+    kinds_of,
+    refuse_existing,
+    take_run,
+)
 from fl_rsna.simulation import report_run, say_alone, say_result
 from fl_rsna.stages import stages
 
@@ -42,17 +56,33 @@ def coordinate(config: Config) -> dict[str, Any]:
     config.run.name = folder.name
     parts = stages(config, folder)
     for part, where in parts:
-        if (where / MANIFEST).exists():
+        if is_begun(where):
             check_same(where, part, cohort)
-    for part, where in parts:
-        if not is_finished(where):
-            asked = {"cohort": str(cohort.folder), "runs": str(where.parent), "overrides": overrides(part, where.name)}
-            log = EventLog(where / EVENTS)
-            log.new()  # told by whoever coordinated it before
-            admit(deploy)
-            see_to_the_end(deploy, asked, where, log)
+    last, whole = parts[-1][0], None
+    kinds = kinds_of(kind_of(config), last, folder)
+    new = is_new(folder, kinds, resume=config.resume, begun=is_begun(folder))
+    if new and len(parts) > 1:  # the server's parts make the runs; this is the folder around them
+        with held(folder):
+            whole = take_run(folder, last, cohort, kind=BOTH, resume=config.resume)
+    try:
+        for part, where in parts:
+            if not is_finished(where):
+                _see_to(deploy, part, cohort, where)
+    except ValueError:
+        if whole is not None:
+            take_back(folder, whole, ())
+        raise
     report = report_run(folder, cohort)
     return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
+
+
+def _see_to(deploy: DeployConfig, config: Config, cohort: Cohort, folder: Path) -> None:
+    """One run from the words for the server's part to its end."""
+    asked = {"cohort": str(cohort.folder), "runs": str(folder.parent), "overrides": overrides(config, folder.name)}
+    log = EventLog(folder / EVENTS)
+    log.new()  # told by whoever coordinated it before
+    admit(deploy)
+    see_to_the_end(deploy, asked, folder, log, secrets.token_hex(16))
 
 
 def admit(deploy: DeployConfig) -> None:
@@ -67,7 +97,7 @@ def cohort_asked(config: Config) -> Cohort:
     sites = Path(config.paths.sites).resolve()
     if config.partition.name is not None:
         return read_cohort(sites / config.partition.name)
-    found = sorted(path.parent for path in sites.glob("*/cohort.json"))
+    found = sorted(path.parent for path in sites.glob("*/cohort.json") if path.parent.suffix != ".part")
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise ValueError(
@@ -79,10 +109,7 @@ def cohort_asked(config: Config) -> Cohort:
 def folder_asked(config: Config) -> Path:
     """Where the run will be; raises ValueError when it is there already and is not to be resumed."""
     folder = Path(config.paths.runs).resolve() / (config.run.name or default_run_name())
-    if folder.exists() and not config.resume:
-        raise ValueError(
-            f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
-        )
+    refuse_existing(folder, resume=config.resume)
     return folder
 
 
@@ -107,15 +134,17 @@ def overrides(part: Config, name: str) -> str:
     return shlex.join([*words, f"run.name={name}", "resume=true"])
 
 
-def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, log: EventLog) -> None:
+def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, log: EventLog, token: str) -> None:
     """Ask for the run and follow it; where the server's part is lost without a word, ask again, and it goes on from its checkpoint.
+
+    `token` proves a folder that the server's part makes for this very coordinator, and no other.
 
     Raises ValueError for a run that was refused, RunFailed for one that failed or was lost too often without a new round.
     """
     lost, last = 0, -1
     while not is_finished(folder):
-        run_id = patiently(deploy, lambda: take_up(deploy, asked))
-        round_ = follow(deploy, run_id, folder, log, asked)
+        run_id = patiently(deploy, lambda: take_up(deploy, asked, token))
+        round_ = follow(deploy, run_id, folder, log, token)
         if is_finished(folder):
             return
         lost, last = (1, round_) if round_ > last else (lost + 1, last)
@@ -126,17 +155,17 @@ def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, lo
         say("the server's part was lost, and goes on from its last checkpoint")
 
 
-def take_up(deploy: DeployConfig, asked: dict[str, str]) -> int:
+def take_up(deploy: DeployConfig, asked: dict[str, str], token: str) -> int:
     """The Flower run that plays this very run already, for somebody who coordinated it before, or a new one."""
     with control(deploy.superlink, authority(deploy).read_bytes()) as api:
         for run in api.runs():
             if not run.ended and all(run.config.get(key) == value for key, value in asked.items()):
                 say(f"following Flower's run {run.run_id}, which plays it already")
                 return run.run_id
-        return api.start(build_fab_from_disk(APP), asked)
+        return api.start(build_fab_from_disk(APP), {**asked, TOKEN: token})
 
 
-def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, asked: dict[str, str]) -> int:
+def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, token: str) -> int:
     """Say every event until Flower's run is over; the last round that ended, -1 for none.
 
     Raises ValueError and RunFailed as the events do. Interrupted, it stops the run, which can be resumed.
@@ -147,13 +176,15 @@ def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, asked
             for event in log.new():
                 say(sentence(event))
                 round_ = max(round_, event["round"]) if event["event"] in ("round_end", "resumed") else round_
-                raise_for(event, folder)
+                raise_for(event, folder, token)
             if over:
+                raise_refusal(refusal(folder, token))
                 return round_
             if time.monotonic() - looked > LOOK_S:
                 run = patiently(deploy, lambda: state_of(deploy, run_id))
                 over, looked = run.ended, time.monotonic()
                 if over and not (folder / EVENTS).exists():
+                    raise_refusal(refusal(folder, token))
                     raise RunFailed(
                         f"the server's part ended before it began: {run.details or 'Flower says no reason'}"
                     )
@@ -165,8 +196,11 @@ def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, asked
         ) from None
 
 
-def raise_for(event: Event, folder: Path) -> None:
-    """What an event that ends a run means here. A run that was refused before its first round leaves nothing."""
+def raise_for(event: Event, folder: Path, token: str) -> None:
+    """What an event that ends a run means here. A run that was refused before its first round leaves nothing of a folder that
+
+    was made for this coordinator, as its token proves; any other stays as it is.
+    """
     match event["event"]:
         case "run_failed":
             raise RunFailed(f"{event['reason']}; see {folder / EVENTS}")
@@ -174,8 +208,16 @@ def raise_for(event: Event, folder: Path) -> None:
             raise RunFailed(f"{event['error']}; its traceback is in {folder / EVENTS}")
         case "refused":
             if not (folder / "checkpoints" / STATE).exists() and not (folder / SLICE_STAGE).exists():
-                shutil.rmtree(folder)
+                take_back(folder, token, UNTRAINED)
             raise ValueError(event["reason"])
+
+
+def raise_refusal(path: Path) -> None:
+    """Raise what the server's part wrote at `path`, if it did, because it would not touch the run's folder."""
+    if path.exists():
+        reason = path.read_text()
+        drop(path)
+        raise ValueError(reason)
 
 
 def state_of(deploy: DeployConfig, run_id: int) -> FlowerRun:

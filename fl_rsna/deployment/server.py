@@ -13,18 +13,20 @@ from flwr.serverapp import Grid, ServerApp
 from fl_rsna.checkup.batch import AUTO
 from fl_rsna.choices import Baseline, EngineName
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.cohort.whole import sole_maker
+from fl_rsna.cohort.whole import write_whole
 from fl_rsna.compose import compose_config
 from fl_rsna.config import Config
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
+from fl_rsna.ownership import held
 from fl_rsna.reporting.trackers import tracked
-from fl_rsna.runs import RunFolder, default_run_name, start_run, stays
+from fl_rsna.runs import RunFolder, default_run_name, is_finished, start_run
 from fl_rsna.stages import stages
 
 ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
+TOKEN = "owner"  # and there, by a coordinator: what proves that a folder was made for it
 
 app = ServerApp()
 
@@ -36,23 +38,28 @@ def main(grid: Grid, context: Context) -> None:
     Raises what ended it, after it is written down.
     """
     config, cohort, folder = asked_for(context)
+    token = str(context.run_config.get(TOKEN) or "") or None
     for part, where in stages(config, folder):
-        _play(grid, part, cohort, where)
+        _play(grid, part, cohort, where, token)
 
 
-def _play(grid: Grid, config: Config, cohort: Cohort, folder: Path) -> None:
-    with sole_maker(folder):
-        if config.resume and stays(folder, config, cohort):
-            return
-        settle_process()
+def _play(grid: Grid, config: Config, cohort: Cohort, folder: Path, token: str | None) -> None:
+    settle_process()
+    with held(folder):
         try:
-            run = start_run(folder, config, cohort, str(choose_device(config.train.device)), ())
+            run = start_run(folder, config, cohort, str(choose_device(config.train.device)), (), token)
         except ValueError as error:
-            if folder.exists():
-                RunFolder(folder).event("refused", reason=str(error))
+            if token is not None:
+                write_whole(refusal(folder, token), str(error).encode())
             raise
-        with tracked(run, config):
-            act(grid, config, cohort, run)
+        if not is_finished(folder):
+            with tracked(run, config):
+                act(grid, config, cohort, run)
+
+
+def refusal(folder: Path, token: str) -> Path:
+    """Where the coordinator that gave a token reads why its run was refused: beside the folder, which may be another's."""
+    return folder.with_name(f".refused-{token}.txt")
 
 
 def act(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:

@@ -1,12 +1,12 @@
 """What a federation is compared with, by the same code: every site alone, and each of their models at every site."""
 
-import shutil
 from dataclasses import replace
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config
 from fl_rsna.federation.ending import finish
 from fl_rsna.federation.held_out import HeldOut
@@ -17,7 +17,7 @@ from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.scoring import ask_sites
 from fl_rsna.federation.setting import Setting, announce, call_sites, truth_shown
-from fl_rsna.runs import ALONE, RunFolder, is_finished
+from fl_rsna.runs import ALONE, CONFIG, MANIFEST, RunFolder, is_begun, is_finished, take_folder
 from fl_rsna.task import MACRO
 
 
@@ -70,10 +70,11 @@ def _by_itself(setting: Setting, site: Site, run: RunFolder) -> Setting:
 def _folder(run: RunFolder, site: Site) -> RunFolder:
     """A run folder of its own for one site, with the settings of the whole."""
     folder = run.folder / ALONE / site.name
+    take_folder(folder, (ALONE,), resume=True, begun=is_begun(folder))
     alone = RunFolder(folder)
-    alone.checkpoints.mkdir(parents=True, exist_ok=True)
-    for name in ("config.yaml", "manifest.json"):
-        shutil.copyfile(run.folder / name, folder / name)
+    alone.checkpoints.mkdir(exist_ok=True)
+    for name in (CONFIG, MANIFEST):
+        write_whole(folder / name, (run.folder / name).read_bytes())
     return alone
 
 

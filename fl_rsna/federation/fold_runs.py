@@ -16,6 +16,7 @@ from fl_rsna.federation.progress import load_progress
 from fl_rsna.federation.records import STATE
 from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.learning.saved import read_saved
+from fl_rsna.ownership import held
 from fl_rsna.runs import MANIFEST, MODEL, Listener, RunFolder, fold_folder, is_finished, start_run
 
 SHOWN = (
@@ -53,8 +54,10 @@ def play_folds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> li
         if is_finished(folder):
             continue
         part = _config_of(config, number, resume=folder.exists())
-        run.event("fold_start", fold=number + 1, folds=config.stacking.folds)
-        run_rounds(grid, part, cohort, start_run(folder, part, cohort, device, (_shown_in(run),)))
+        with held(folder):
+            fold = start_run(folder, part, cohort, device, (_shown_in(run),))
+            run.event("fold_start", fold=number + 1, folds=config.stacking.folds)
+            run_rounds(grid, part, cohort, fold)
         run.event("fold_end", fold=number + 1, folds=config.stacking.folds)
     return [_read(fold_folder(run.folder, number), number) for number in range(config.stacking.folds)]
 

@@ -112,6 +112,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         trained=trained,
         encoder=encoder,
     )
+    run.forget_end()  # nothing refuses it any more
     announce(setting)
     for text in (*unknown, *_warnings(config, told, encoder, parameters.size)):
         run.event("warning", text=text)

@@ -18,12 +18,12 @@ from fl_rsna.choices import Baseline, EngineName, Stage
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
-from fl_rsna.deployment.coordination import authority, cohort_asked, folder_asked, patiently, raise_for
+from fl_rsna.deployment.coordination import authority, cohort_asked, folder_asked, patiently, raise_for, raise_refusal
 from fl_rsna.deployment.key_folder import demo_files, write_new
 from fl_rsna.deployment.node import free_port
-from fl_rsna.deployment.server import check_deployable
+from fl_rsna.deployment.server import check_deployable, refusal
 from fl_rsna.runner import run_federation
-from fl_rsna.runs import RunFolder
+from fl_rsna.runs import RunFolder, start_run
 
 
 def config_at(folder: Path, **changes: object) -> Config:
@@ -87,20 +87,57 @@ def test_a_superlink_that_does_not_come_is_a_failed_run() -> None:
         patiently(config.deploy, unreachable)
 
 
-def test_a_refused_run_leaves_nothing_unless_it_had_a_round(tmp_path: Path) -> None:
-    refused = {"event": "refused", "reason": "roll call: expected cohort a, got b at site-2"}
-    for name, rounds in (("new", 0), ("old", 1)):
-        checkpoints = tmp_path / name / "checkpoints"
-        checkpoints.mkdir(parents=True)
-        if rounds:
-            (checkpoints / "state.safetensors").write_bytes(b"")
-        with pytest.raises(ValueError, match="got b at site-2"):
-            raise_for(refused, tmp_path / name)
-        assert (tmp_path / name).exists() == bool(rounds)
+REFUSED = {"event": "refused", "reason": "roll call: expected cohort a, got b at site-2"}
+
+
+@pytest.mark.parametrize("left", ["nothing", "a round", "notes", "found empty"])
+def test_a_refused_run_leaves_nothing_unless_it_had_a_round(cohort: Cohort, tmp_path: Path, left: str) -> None:
+    """Of a folder that was made for this coordinator; what somebody else put there stays."""
+    folder = tmp_path / "run"
+    if left == "found empty":
+        folder.mkdir()
+    run = start_run(folder, tiny_config(resume=True), cohort, "cpu", (), token="ours")
+    run.event("refused", reason="why")
+    if left == "a round":
+        (run.checkpoints / "state.safetensors").write_bytes(b"")
+    if left == "notes":
+        (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="got b at site-2"):
+        raise_for(REFUSED, folder, "ours")
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else None
+    whole = ["checkpoints", "config.yaml", "events.jsonl", "manifest.json", "owner.json"]
+    assert there == {"nothing": None, "found empty": [], "notes": ["notes.txt", "owner.json"], "a round": whole}[left]
+
+
+@pytest.mark.parametrize("made_by", ["another coordinator", "nobody"])
+def test_a_refusal_leaves_a_folder_that_was_not_made_for_this_coordinator(
+    cohort: Cohort, tmp_path: Path, made_by: str
+) -> None:
+    folder = tmp_path / "run"
+    if made_by == "nobody":
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "config.yaml").write_text("mine")
+    else:
+        start_run(folder, tiny_config(), cohort, "cpu", (), token="theirs")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="got b at site-2"):
+        raise_for(REFUSED, folder, "ours")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_other_ends_of_a_run_are_failures(tmp_path: Path) -> None:
     for event in ({"event": "run_failed", "reason": "why"}, {"event": "server_failed", "error": "why"}):
         with pytest.raises(RunFailed, match="why"):
-            raise_for(event, tmp_path)
-    raise_for({"event": "round_end", "round": 1}, tmp_path)
+            raise_for(event, tmp_path, "ours")
+    raise_for({"event": "round_end", "round": 1}, tmp_path, "ours")
+
+
+def test_why_the_server_s_part_would_not_touch_a_folder_is_read_once(tmp_path: Path) -> None:
+    path = refusal(tmp_path / "run", "ours")
+    path.write_text("run.name: expected a run, got what is none")
+    with pytest.raises(ValueError, match="got what is none"):
+        raise_refusal(path)
+    raise_refusal(path)
 
 
 WORDS = "rounds=2 model.image_size=32 train.batch_size=8 tracking=none"
