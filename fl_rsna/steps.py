@@ -3,7 +3,7 @@
 import copy
 import functools
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ from fl_rsna.existing import existing_cohort, is_demo
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.phantom_chest import write_chest_cohort
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
+from fl_rsna.ownership import WAIT_S, building_beside, held
 from fl_rsna.task import Rendering, Task, annotated_part, named_task
 
 TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
@@ -81,19 +82,23 @@ def _converter(config: Config) -> Converter:
 
 
 def demo_step(config: Config, on_progress: Progress) -> Prepared:
-    """Synthetic patients written as DICOM, prepared like any other; the DICOM is deleted afterwards."""
-    demo, prepared = config.demo, Path(config.paths.prepared)
-    dicom = prepared / f"{config.data.name}.dicom"
-    shutil.rmtree(dicom, ignore_errors=True)
-    try:
-        _draw(config, dicom, lambda done: on_progress("drawing synthetic patients", done, demo.patients))
-        drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
-        drawn.data.dicom = str(dicom)  # in the layout of the competition, whose tables are found
-        (made,) = prepare_step(drawn, on_progress)
+    """Synthetic patients written as DICOM, prepared like any other; the DICOM is deleted afterwards.
+
+    Made once: a process that finds another at it waits, and takes what that one made.
+    """
+    demo, folder = config.demo, Path(config.paths.prepared) / config.data.name
+    with held(folder, wait_s=WAIT_S):
+        if os.path.lexists(folder):
+            _check_demo(config, folder)
+            return read_prepared(folder, named_task(config.data.task))
+        with building_beside(folder.with_name(f"{folder.name}.dicom")) as building:
+            dicom = building / "dicom"
+            _draw(config, dicom, lambda done: on_progress("drawing synthetic patients", done, demo.patients))
+            drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
+            drawn.data.dicom = str(dicom)  # in the layout of the competition, whose tables are found
+            (made,) = prepare_step(drawn, on_progress)
         (made.folder / "demo.json").write_text(json.dumps(asdict(demo)) + "\n")
         return made
-    finally:
-        shutil.rmtree(dicom, ignore_errors=True)
 
 
 def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> None:
@@ -128,12 +133,20 @@ def _check_demo(config: Config, folder: Path) -> None:
 
 def partition_step(config: Config) -> Cohort:
     """Deal the patients of the prepared data to sites; the same request finds the cohort it made before."""
-    task, part = named_task(config.data.task), config.partition
+    task = named_task(config.data.task)
     prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
     _check_labelled(prepared, task)
     folder = Path(config.paths.sites) / cohort_name(config)
-    if folder.exists():
+    if os.path.lexists(folder):
         return existing_cohort(folder, config, prepared)
+    with held(folder, wait_s=WAIT_S):
+        if os.path.lexists(folder):  # another process dealt it while this one waited
+            return existing_cohort(folder, config, prepared)
+        return _deal(folder, config, prepared, task)
+
+
+def _deal(folder: Path, config: Config, prepared: Prepared, task: Task) -> Cohort:
+    part = config.partition
     if not part.allow_missing_labels:
         _check_positives(prepared, task)
     assignment, test = _who_is_where(config, prepared, task)

@@ -7,6 +7,7 @@ keep to it.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from fl_rsna.cohort.sites import WHAT, Cohort, counts, read_cohort, site_facts, 
 from fl_rsna.cohort.split import TEST_SITE, SitePatients
 from fl_rsna.cohort.whole import built_whole, write_whole
 from fl_rsna.task import Task, annotated_part
+
+COHORT = "cohort.json"
 
 
 def agreed(cohort: str, prepared: Prepared, task: Task) -> dict[str, Any]:
@@ -71,6 +74,8 @@ def write_own_test_site(
         _check_name("--hospitals", name)
     if len({name.lower() for name in (*hospitals, TEST_SITE)}) <= len(hospitals):
         raise ValueError(f"--hospitals: expected each name once and none called {TEST_SITE}, got {' '.join(hospitals)}")
+    if os.path.lexists(folder / COHORT):
+        raise ValueError(f"{folder / COHORT}: expected no such file; choose another --cohort, or move it away")
     index = _labelled(prepared, task)
     patients = SitePatients(name=TEST_SITE, test=tuple(sorted(index[task.group_key].unique())))
     held = _write(folder, prepared, task, patients)["counts"]
@@ -81,7 +86,7 @@ def write_own_test_site(
         "sites": {**{name: {} for name in hospitals}, TEST_SITE: held},  # what hospitals hold, the roll call tells
         "disjoint": {"by": group_column(Group.patient, task), "shared_patients": {}, "patients": len(patients.test)},
     }
-    write_whole(folder / "cohort.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_whole(folder / COHORT, (json.dumps(facts, indent=2) + "\n").encode())
     return read_cohort(folder)
 
 
@@ -91,7 +96,7 @@ def _write(
     """One site's folder; what it was given to say of itself, and its counts."""
     facts, place = site_facts(patients.name, agreed(folder.name, prepared, task)), folder / patients.name
     facts |= {"noise": {UNANNOTATED: list(unannotated)}} if unannotated else {}
-    if place.exists():
+    if os.path.lexists(place):
         raise ValueError(f"{place}: expected no such folder; delete it to make it anew")
     [table] = site_tables(prepared.index, [patients], group_column(Group.patient, task)).values()
     with built_whole(place) as building:

@@ -16,12 +16,13 @@ import pyarrow.json
 
 from fl_rsna.cohort.columns import IDS, columns_of
 from fl_rsna.cohort.index import Prepared, build_index, hash_id, read_facts, read_prepared, table_sha256
-from fl_rsna.cohort.unfinished import Row, Unfinished, unfinished
+from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
 from fl_rsna.imaging.files import File
 from fl_rsna.imaging.rejections import Reason
 from fl_rsna.imaging.store import ImageKind, kinds_of
 from fl_rsna.imaging.workers import Converter, chunks_from
+from fl_rsna.ownership import drop
 from fl_rsna.task import Rendering, Task
 
 REJECTED = ["path", "image_id", "reason", "tag", "detail"]
@@ -74,27 +75,30 @@ def prepare_folder(
 ) -> Prepared:
     """Convert `files`, all of them without `labels` and otherwise those that have a row there.
 
-    A folder that the same request already made is returned as it is; one that it began is finished. `on_progress`
-    gets files done and files in all. Raises ValueError when images of the task are not stored as the request says, when
-    the folder holds something else, when another process works on it, when nothing can be prepared, when more than the
+    A folder that the same request already made is returned as it is; one that it began is finished; one that another
+    process makes is waited for. `on_progress` gets files done and files in all. Raises ValueError when images of the task are
+    not stored as the request says, when the folder holds something else, when nothing can be prepared, when more than the
     share `max_rejected` of the files is rejected, and when the disk does not take it; then all that is done stays in
     `<folder>.part` for the next try.
     """
     request.check()
     identity = request.identity(files, labels)
-    if folder.exists():
+    if os.path.lexists(folder):
         return _already(folder, identity, request.task)
     try:
-        with unfinished(folder, identity) as building:
-            _convert_rest(building, request, files, labels, convert, on_progress)
-            facts, rejected = _read_back(building, request.task.rendering)
-            _check_rejected(building, rejected, len(files), max_rejected)
-            index = build_index(facts, labels, request.task.rendering)
-            index.to_parquet(building.part / "index.parquet", index=False)
-            rejected.to_csv(building.part / "rejected.csv", index=False)
-            record = _record(index, rejected, labels, request.task, identity)
-            (building.part / "prepare.json").write_text(json.dumps(record, indent=2) + "\n")
-            building.finish(folder)
+        with being_prepared(folder, identity):
+            if os.path.lexists(folder):  # another process made it while this one waited
+                return _already(folder, identity, request.task)
+            with unfinished(folder, identity) as building:
+                _convert_rest(building, request, files, labels, convert, on_progress)
+                facts, rejected = _read_back(building, request.task.rendering)
+                _check_rejected(building, rejected, len(files), max_rejected)
+                index = build_index(facts, labels, request.task.rendering)
+                index.to_parquet(building.part / "index.parquet", index=False)
+                rejected.to_csv(building.part / "rejected.csv", index=False)
+                record = _record(index, rejected, labels, request.task, identity)
+                (building.part / "prepare.json").write_text(json.dumps(record, indent=2) + "\n")
+                building.finish(folder)
     except OSError as error:
         raise ValueError(
             f"data.name: cannot write {error.filename or folder}: {error.strerror or error}; mend that and run the same "
@@ -141,7 +145,7 @@ def _decide(
         os.replace(png, target)
         building.ids.add(image_id)
         return result
-    png.unlink()
+    drop(png)
     if image_id not in building.ids:
         return Refused(
             path=file.name, image_id=image_id, reason=Reason.no_label, tag="", detail="no row in data.labels"

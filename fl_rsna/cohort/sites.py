@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def write_cohort(
     cohort's hash but neither tables nor images. `unlabelled` is the index of slices without labels that the layout s0
     lists. Raises ValueError when the folder exists.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise ValueError(
             f"partition.name: expected a new cohort folder, got the existing {folder}; delete it or choose another name"
         )

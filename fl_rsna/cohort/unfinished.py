@@ -1,22 +1,34 @@
 """A prepared folder while it is being made: `<name>.part`, which a killed preparation leaves and the same request resumes.
 
-It holds request.json, journal.jsonl with one line a file in the order of the input, images/ with finished PNGs and
-incoming/ with those that have no name yet. One process at a time.
+It holds owner.json, by which it is known for such a folder, request.json, journal.jsonl with one line a file in the order of the
+input, images/ with finished PNGs and incoming/ with those that have no name yet. One process at a time.
 """
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fl_rsna.cohort.whole import write_whole
+from fl_rsna.ownership import (
+    RECORD,
+    WAIT_S,
+    clear,
+    drop,
+    drop_folder,
+    give_name,
+    held,
+    made_by,
+    make_folder,
+    take_back,
+    what_is,
+)
 
 Row = dict[str, Any]
+WHAT = "preparation"  # of a folder, in owner.json
+UNWANTED = ("request.json", "journal.jsonl", "rejected.csv", "index.parquet", "prepare.json", "images", "images/*.png", "incoming", "incoming/*.png")  # fmt: skip
 
 
 class Unfinished:
@@ -28,7 +40,7 @@ class Unfinished:
         self.ids: set[str] = set()
         self.done = 0  # files
         self.images.mkdir(exist_ok=True)
-        shutil.rmtree(self.incoming, ignore_errors=True)
+        drop_folder(self.incoming)
         self.incoming.mkdir()
         self._read_journal()
 
@@ -41,14 +53,13 @@ class Unfinished:
 
     def forget(self) -> None:
         """Keep nothing: there is nothing in it that anybody wants."""
-        self.journal.unlink()
+        drop(self.journal)
 
     def finish(self, folder: Path) -> None:
         """Give the folder its name; only what users read is left in it."""
-        shutil.rmtree(self.incoming)
-        for name in ("journal.jsonl", "request.json", "lock"):
-            (self.part / name).unlink(missing_ok=True)
-        os.replace(self.part, folder)
+        drop_folder(self.incoming)
+        clear(self.part, ("journal.jsonl", "request.json"))
+        give_name(self.part, folder)
 
     def _read_journal(self) -> None:
         """Keep the lines that are whole and whose PNG is; the rest is done again."""
@@ -76,41 +87,74 @@ class Unfinished:
 
 
 @contextmanager
+def being_prepared(folder: Path, request: Mapping[str, Any]) -> Iterator[None]:
+    """Keep `folder` to this process while it makes or looks at it; another one that prepares it is waited for.
+
+    Raises ValueError at once when the other one prepares it for another request.
+    """
+
+    def check() -> None:
+        earlier = _request(_part_of(folder))
+        if earlier is not None:
+            _refuse_another(folder, earlier, request)
+
+    with held(folder, wait_s=WAIT_S, on_wait=check):
+        yield
+
+
+@contextmanager
 def unfinished(folder: Path, request: Mapping[str, Any]) -> Iterator[Unfinished]:
     """The unfinished form of `folder` for this request, new or resumed; it stays when the body fails.
 
-    Raises ValueError when another process works on it or when what lies there was begun with another request.
+    Raises ValueError when what lies there was begun with another request, or was not made by fl_rsna.
     """
-    part = folder.with_name(folder.name + ".part")
-    part.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(part / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(
-            f"data.name: another process is preparing {folder} at this moment; wait for it or choose another data.name"
-        ) from None
-    try:
+    part = _part_of(folder)
+    with being_prepared(folder, request):
         _claim(part, folder, request)
-        yield Unfinished(part)
-    finally:
-        if part.exists() and not _begun(part):
-            shutil.rmtree(part)
-        lock.release()
+        record = made_by(part)
+        assert record is not None
+        try:
+            yield Unfinished(part)
+        finally:
+            if part.exists() and not _begun(part):
+                take_back(part, record["token"], UNWANTED)
+
+
+def _part_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".part")
 
 
 def _claim(part: Path, folder: Path, request: Mapping[str, Any]) -> None:
-    if folder.exists():
+    if os.path.lexists(folder):
         raise ValueError(f"data.name: another process finished {folder} just now; run the same command again to use it")
-    if _begun(part):
-        earlier = json.loads((part / "request.json").read_text())
-        changed = sorted(key for key in request if earlier.get(key) != request[key])
-        if changed:
-            raise ValueError(
-                f"data.name: {part} holds an unfinished preparation of another request ({', '.join(changed)} differ); "
-                "choose another data.name, delete it, or repeat that request to finish it"
-            )
+    if not os.path.lexists(part):
+        make_folder(part, WHAT)
+    elif what_is(part) != WHAT:
+        raise ValueError(
+            f"data.name: expected no {part} or one that fl_rsna made, got one without its {RECORD}; move it away or choose another data.name"
+        )
+    earlier = _request(part)
+    if _begun(part) and earlier is not None:
+        _refuse_another(folder, earlier, request)
     write_whole(part / "request.json", (json.dumps(request, indent=2) + "\n").encode())
+
+
+def _request(part: Path) -> dict[str, Any] | None:
+    """What an unfinished preparation is of; None where there is none, or it has not said so yet."""
+    path = part / "request.json"
+    if what_is(part) != WHAT or not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _refuse_another(folder: Path, earlier: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    changed = sorted(key for key in request if earlier.get(key) != request[key])
+    if changed:
+        raise ValueError(
+            f"data.name: {_part_of(folder)} holds an unfinished preparation of another request ({', '.join(changed)} differ); "
+            "choose another data.name, delete it, or repeat that request to finish it"
+        )
 
 
 def _begun(part: Path) -> bool:

@@ -110,16 +110,49 @@ def test_only_what_is_whole_counts_as_done(tmp_path: Path, harm: str) -> None:
     assert len(journal.read_text().splitlines()) == 2
 
 
-def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from fl_rsna.cohort.unfinished import unfinished\n"
-        "try:\n  with unfinished(Path(sys.argv[1]), {}): pass\nexcept ValueError as error: print(error)"
-    )
-    with unfinished(tmp_path / "new", {}):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "new")], capture_output=True, text=True)
-        assert done.stdout.startswith(f"data.name: another process is preparing {tmp_path / 'new'}")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "new")], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "")
+SECOND = """
+import json, sys
+from pathlib import Path
+from fl_rsna.cohort.unfinished import unfinished
+try:
+    with unfinished(Path(sys.argv[1]), json.loads(sys.argv[2])):
+        print("its turn")
+except ValueError as error:
+    print(error)
+"""
+
+
+def second(folder: Path, request: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", SECOND, str(folder), request]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_second_process_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
+    with unfinished(tmp_path / "new", {"size": 4}):
+        process = second(tmp_path / "new", '{"size": 4}')
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"waiting for another process, which is making {tmp_path / 'new'}\n"
+        assert process.poll() is None
+    assert process.communicate(timeout=60) == ("its turn\n", "")
+
+
+def test_a_second_process_with_another_request_is_refused_at_once(tmp_path: Path) -> None:
+    with unfinished(tmp_path / "new", {"size": 4}):
+        said, _ = second(tmp_path / "new", '{"size": 8}').communicate(timeout=60)
+    assert "unfinished preparation of another request (size differ)" in said
+
+
+@pytest.mark.parametrize("holds", ["nothing", "notes", "a journal"])
+def test_a_folder_of_that_name_that_is_somebody_else_s_is_refused_and_left(tmp_path: Path, holds: str) -> None:
+    part = tmp_path / "new.part"
+    part.mkdir()
+    if holds != "nothing":
+        (part / ("notes.txt" if holds == "notes" else "journal.jsonl")).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="or one that fl_rsna made"), unfinished(tmp_path / "new", {}):
+        pass
+    assert contents(tmp_path) == before
+    assert part.is_dir()
 
 
 def test_another_request_does_not_take_what_was_begun(tmp_path: Path) -> None:
