@@ -20,6 +20,7 @@ from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
 from fl_rsna.learning.crop import Square, cut, squares
 from fl_rsna.learning.neighbours import Stacked, joined_tables, neighbour_table
 from fl_rsna.learning.noisy import Scan, believed, scan_of
+from fl_rsna.ownership import WAIT_S, building_beside, held
 from fl_rsna.task import TaskName, named_task
 
 POOLED = "pooled"  # the one site of a pooled cohort
@@ -81,7 +82,8 @@ def open_site(
     """Open a site folder, packing its PNGs at `image_size` on first use or after its index changed.
 
     `neighbours` and `crop` are the model's: what it sees of a slice. The pack lies in `cache` (default: `packed/` inside
-    the folder), and can be deleted at any time. Raises ValueError when the folder is not a site's, has no slices or
+    the folder); one process makes it, and others wait for it and use it. Packs of an index that is no more stay, as another
+    process may use them: they can be deleted when no run goes on. Raises ValueError when the folder is not a site's, has no slices or
     misses an image.
     """
     try:
@@ -107,9 +109,10 @@ def open_site(
     kind = f"{image_size}-" if crop is Crop.none else f"{crop.value}-{image_size}-"
     packed = (cache or folder / "packed") / f"{kind}{key}.npy"
     if not packed.exists():
-        scan, shown = scan_of(noise, facts["site"]), squares(index, crop)
-        _pack(folder / "images", index, scan, shown, image_size, packed)
-        _delete_older(packed, kind)
+        with held(packed, wait_s=WAIT_S):
+            if not packed.exists():  # another process may have made it while this one waited
+                scan, shown = scan_of(noise, facts["site"]), squares(index, crop)
+                _pack(folder / "images", index, scan, shown, image_size, packed)
     images = np.load(packed, mmap_mode="r")
     return SiteData(
         name=facts["site"],
@@ -193,21 +196,10 @@ def _pack(
         return fit_square(cut(scan(read_png(images / f"{row['image_id']}.png"), row), square), image_size)
 
     rows = index[["image_id", *(name for name in PIXEL_SIZE if name in index)]].to_dict("records")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    first = seen(rows[0], shown[0])
-    array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(rows), *first.shape))
-    try:
+    with building_beside(target) as building:
+        part, first = building / "pack.npy", seen(rows[0], shown[0])
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(rows), *first.shape))
         for place, (row, square) in enumerate(zip(rows, shown, strict=True)):
             array[place] = seen(row, square)
         array.flush()
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _delete_older(packed: Path, kind: str) -> None:
-    """Packs of the same kind, of an index that is no more."""
-    for old in packed.parent.glob(f"{kind}*.npy"):
-        if old != packed:
-            old.unlink(missing_ok=True)
+        os.rename(part, target)

@@ -4,10 +4,11 @@ Every slice is there as it is, and training slices also as augmented copies. The
 computed of, the encoder, and the augmentation, so none of another is ever taken for them, and later runs find them.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +26,14 @@ from fl_rsna.learning.model import Classifier
 from fl_rsna.learning.neighbours import Stacked
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.views import mean_probabilities
+from fl_rsna.ownership import WAIT_S, held, made_by, make_folder, take_back, what_is
 from fl_rsna.task import LabelKind, Task
 
 BATCH = 64  # slices at once
 CLIP = 1e-6  # of mean probabilities, so that their logits are finite
 KEPT = 4  # encoders whose features a site keeps
+UNUSED_S = 24 * 3600.0  # and those that were opened within a day: a run may go on with them
+WHAT = "features"  # of a folder, in owner.json
 AUGMENTED_BY = ("flip", "rotate_deg", "zoom", "shift", "hu_shift", "hu_noise", "cutout")
 
 OnBatch = Callable[[int, int], None]
@@ -77,8 +81,12 @@ def views_of(encoder: str, copies: int, config: TrainConfig) -> Views:
 
 
 def is_encoded(data: SiteData, views: Views) -> bool:
-    """Whether all features that are meant are there."""
-    return not any(_missing(folder, views) for folder, _ in _parts(data, views))
+    """Whether all features that are meant are there; those count as used now, so that no other run forgets them."""
+    folders = [folder for folder, _ in _parts(data, views)]
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            os.utime(folder)
+    return not any(_missing(folder, views) for folder in folders)
 
 
 def open_encoded(data: SiteData, views: Views) -> Encoded:
@@ -89,8 +97,6 @@ def open_encoded(data: SiteData, views: Views) -> Encoded:
             f"expected features of encoder {views.encoder_id[:12]} at site {data.name}, found none; "
             "go on with the run by resume=true, which makes them"
         )
-    for folder, _ in parts:
-        os.utime(folder)  # used just now
     names = [views.name(copy) for copy in range(views.copies)]
     features = [
         Joined(tuple(np.load(folder / f"features-{name}.npy", mmap_mode="r") for folder, _ in parts)) for name in names
@@ -108,7 +114,10 @@ def encode_site(
     device: torch.device,
     on_batch: OnBatch,
 ) -> int:
-    """Compute what is not there yet, and forget what no pack or none of the last encoders needs; how many slices were seen."""
+    """Compute what is not there yet, and forget what no pack or none of the last encoders needs; how many slices were seen.
+
+    What another process computes at this moment is waited for.
+    """
     network.to(device).eval()
     wanted = [
         (folder, copy, rows if copy == 0 else np.intersect1d(rows, data.rows("train")))
@@ -116,6 +125,7 @@ def encode_site(
         for copy in _missing(folder, views)
     ]
     total, done = sum(-(-len(rows) // BATCH) for _, _, rows in wanted), 0
+    made = 0
     for folder, copy, rows in wanted:
         draws = torch.Generator().manual_seed(derive_seed(0, "encode", folder.name, copy))
 
@@ -124,15 +134,20 @@ def encode_site(
             hounsfield = data.image is ImageKind.hu
             return augment(images, config, hounsfield=hounsfield, generator=draws) if copy else images
 
-        folder.mkdir(parents=True, exist_ok=True)
         batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-        for _ in _written(
-            folder, views.name(copy), len(rows), (encode(network, seen(batch), task) for batch in batches)
-        ):
-            on_batch(done := done + 1, total)
+        with held(folder, wait_s=WAIT_S):
+            if copy not in _missing(folder, views):  # another process made it while this one waited
+                done += len(batches)
+                continue
+            if what_is(folder) != WHAT:
+                make_folder(folder, WHAT)
+            features = (encode(network, seen(batch), task) for batch in batches)
+            for _ in _written(folder, views.name(copy), len(rows), features):
+                on_batch(done := done + 1, total)
+            made += len(rows)
     for folder, _ in _parts(data, views):
         _forget(folder)
-    return sum(len(rows) for _, _, rows in wanted)
+    return made
 
 
 @torch.inference_mode()
@@ -200,13 +215,15 @@ def _missing(folder: Path, views: Views) -> list[int]:
 
 
 def _forget(folder: Path) -> None:
-    """Drop features of packs that are gone, and of all but the last KEPT encoders."""
+    """Drop features of packs that are gone, and of all but the last KEPT encoders, where nobody opened them for UNUSED_S."""
     beside = sorted(folder.parent.glob("features-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     of_pack = folder.name.rpartition("-")[0]
     same = [path for path in beside if path.name.rpartition("-")[0] == of_pack and path != folder]
     gone = [path for path in beside if not folder.with_name(_pack_of(path)).exists()]
     for path in {*gone, *same[KEPT - 1 :]}:
-        shutil.rmtree(path, ignore_errors=True)
+        record = made_by(path)
+        if record is not None and what_is(path) == WHAT and path.stat().st_mtime < time.time() - UNUSED_S:
+            take_back(path, record["token"], ("features-*.npy", "logits-*.npy"), wait_s=0.0)
 
 
 def _pack_of(features: Path) -> str:

@@ -34,8 +34,8 @@ def test_pack_is_made_once_and_again_when_the_index_changes(own_cohort: Cohort) 
     index = pd.read_csv(folder / "index.csv").iloc[1:]
     index.to_csv(folder / "index.csv", index=False)
     assert len(open_site(folder, image_size=SIZE).images) == len(index)
-    assert [path.name for path in (folder / "packed").iterdir()] != [packed.name]
-    assert len(list((folder / "packed").iterdir())) == 1
+    assert len(list((folder / "packed").iterdir())) == 2, "another run may use the old one"
+    assert packed.exists()
 
 
 def test_cache_elsewhere_leaves_the_site_folder_alone(own_cohort: Cohort, tmp_path: Path) -> None:

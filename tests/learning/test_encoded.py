@@ -1,6 +1,7 @@
 """Features are what the encoder says of each slice, made once, kept beside the pack, and never taken for others."""
 
 import itertools
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, TrainConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
-from fl_rsna.learning.encoded import KEPT, Views, encode_site, encoder_id, is_encoded, open_encoded, views_of
+from fl_rsna.learning.encoded import KEPT, UNUSED_S, Views, encode_site, encoder_id, is_encoded, open_encoded, views_of
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.train import predict, unwatched
 from fl_rsna.learning.two_stage import as_probabilities
@@ -88,24 +89,58 @@ def test_the_same_features_come_again_and_pooled_sites_take_those_of_their_sites
     np.testing.assert_array_equal(open_encoded(sites[0], views).take(1, sites[0].rows("train"))[0], before)
 
 
-def folder_of(data: SiteData) -> Path:
-    (found,) = Path(data.images.filename).parent.glob("features-*")  # type: ignore[union-attr]
+def folder_of(data: SiteData, encoder: str = "") -> Path:
+    (found,) = Path(data.images.filename).parent.glob(f"features-*{encoder * 16}")  # type: ignore[union-attr]
     return found
+
+
+def grow_old(folder: Path) -> None:
+    """Nobody opened the features below `folder` for two days; the order in which they were used stays."""
+    for path in folder.glob("features-*"):
+        used = path.stat().st_mtime_ns - int(2 * UNUSED_S * 1e9)
+        os.utime(path, ns=(used, used))
+
+
+def test_features_that_a_run_may_go_on_with_stay(own_cohort: Cohort, network: Classifier) -> None:
+    data = at(own_cohort)
+    for letter in "abcdef":
+        encode(network, data, views_of(letter * 32, 1, TRAIN))
+    assert all(is_encoded(data, views_of(letter * 32, 1, TRAIN)) for letter in "abcdef")
+
+
+def test_what_somebody_else_keeps_beside_a_pack_stays(own_cohort: Cohort, network: Classifier) -> None:
+    data = at(own_cohort)
+    packed = own_cohort.site_folder("site-1") / "packed"
+    mine = packed / "features-of-mine-1"
+    mine.mkdir()
+    (mine / "features-0.npy").write_text("mine")
+    for letter in "abcdef":
+        encode(network, data, views_of(letter * 32, 1, TRAIN))
+        (folder_of(data, letter) / "notes.txt").write_text("mine")
+        grow_old(packed)
+    assert (mine / "features-0.npy").read_text() == "mine"
+    assert [(folder_of(data, letter) / "notes.txt").read_text() for letter in "abcdef"] == ["mine"] * 6
+    assert not is_encoded(data, views_of("a" * 32, 1, TRAIN))
 
 
 def test_a_changed_index_and_all_but_the_last_encoders_are_forgotten(own_cohort: Cohort, network: Classifier) -> None:
     data = at(own_cohort)
+    packed = own_cohort.site_folder("site-1") / "packed"
     for letter in "abcdef":
         encode(network, data, views_of(letter * 32, 1, TRAIN))
+        grow_old(packed)
     assert [is_encoded(data, views_of(letter * 32, 1, TRAIN)) for letter in "abcdef"] == [False] * (6 - KEPT) + [
         True
     ] * KEPT
+    for pack in packed.glob("*.npy"):
+        pack.unlink()
     index = own_cohort.site_folder("site-1") / "index.csv"
     index.write_text(index.read_text() + "\n")
     changed = at(own_cohort)
     assert not is_encoded(changed, views_of("f" * 32, 1, TRAIN))
+    grow_old(packed)
     encode(network, changed, views_of("f" * 32, 1, TRAIN))
-    assert len(list((index.parent / "packed").glob("features-*"))) == 1
+    assert len(list(packed.glob("features-*"))) == 1
 
 
 def test_a_copy_half_written_is_none(own_cohort: Cohort, network: Classifier) -> None:
@@ -117,7 +152,7 @@ def test_a_copy_half_written_is_none(own_cohort: Cohort, network: Classifier) ->
     with pytest.raises(KeyboardInterrupt):
         encode_site(network, data, views, ICH, TRAIN, CPU, stop)
     assert not is_encoded(data, views)
-    assert list(folder_of(data).iterdir()) == []
+    assert [path.name for path in folder_of(data).iterdir()] == ["owner.json"]
 
 
 def test_an_encoder_is_known_by_weights_settings_task_and_images() -> None:
