@@ -27,6 +27,7 @@ from fl_rsna.deployment.certificates import (
     private_pem,
     public_openssh,
 )
+from fl_rsna.ownership import drop
 
 Files = dict[str, bytes]  # by path below the folder
 CA_KEY, CA = "ca.key", "superlink/ca.crt"
@@ -92,7 +93,7 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
                 stream.write(content)
     except BaseException:
         for path in written:
-            path.unlink(missing_ok=True)
+            drop(path)
         raise
 
 

@@ -42,7 +42,16 @@ def unproxied() -> dict[str, str]:
     return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
+def is_ours(program: bytes) -> bool:
+    """Whether a program is one that `write_program` wrote."""
+    return program.startswith(b"#!/bin/sh\nexec ") and b"fl_rsna" in program
+
+
 def write_program(path: Path, words: list[str]) -> None:
-    """A program that runs this Python with these words before its own."""
+    """A program that runs this Python with these words before its own. Raises ValueError where another one has its name."""
+    if os.path.lexists(path) and not (path.is_file() and is_ours(path.read_bytes())):
+        raise ValueError(
+            f"--state: expected a folder for this program alone, got {path}, which is another's; choose another"
+        )
     write_whole(path, f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n'.encode())
     path.chmod(0o755)

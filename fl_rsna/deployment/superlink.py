@@ -9,19 +9,19 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
-from filelock import FileLock, Timeout
 
 from fl_rsna.deployment.flower_parts import superlink_app
 from fl_rsna.deployment.gate import gated
 from fl_rsna.deployment.launch import environment
 from fl_rsna.deployment.server_certificate import ServerFiles, server_files
+from fl_rsna.ownership import held
 
-DATABASE, LOCK = "superlink.db", "superlink.lock"
+DATABASE = "superlink.db"
 INNER = "127.0.0.1"  # where Flower's own processes find it
 ANY = ("0.0.0.0", "::")
 OTHER_PORTS = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")  # would open doors beside the gate
@@ -111,20 +111,17 @@ def _words(files: ServerFiles, state: Path, port: int) -> list[str]:
 @contextmanager
 def _sole_user(state: Path) -> Iterator[None]:
     """Make the folder, for its owner alone, and keep a second SuperLink out."""
-    lock = FileLock(state / LOCK, timeout=0)
-    try:
-        state.mkdir(parents=True, mode=0o700, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise ValueError(
-            f"--state: expected a folder no other SuperLink uses, got {state}; choose another, or end the other one"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"--state: expected a folder that can be written, got {state}: {error.strerror}") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            state.mkdir(parents=True, mode=0o700, exist_ok=True)
+            stack.enter_context(held(state / DATABASE))
+        except ValueError:
+            raise ValueError(
+                f"--state: expected a folder no other SuperLink uses, got {state}; choose another, or end the other one"
+            ) from None
+        except OSError as error:
+            raise ValueError(f"--state: expected a folder that can be written, got {state}: {error.strerror}") from None
         yield
-    finally:
-        lock.release()
 
 
 def _enter(state: Path) -> None:

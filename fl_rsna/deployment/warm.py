@@ -23,6 +23,7 @@ from fl_rsna.deployment import ask_warm
 from fl_rsna.deployment.known_app import guarded
 from fl_rsna.deployment.launch import PROGRAMS, write_program
 from fl_rsna.loading import PRELOAD
+from fl_rsna.ownership import clear_folder
 
 LOOK_S = 0.5  # between looks at whether the SuperNode lives
 ENDED_LOOK_S = 0.05  # and, while a task runs, at whether it ended
@@ -52,8 +53,7 @@ def serve(path: Path, act: Callable[[], Any], parent: int) -> None:
                 if child:
                     working[child] = link
             answer_ended(working)
-    path.unlink(missing_ok=True)
-    path.parent.rmdir()
+    clear_folder(path.parent, [path])
 
 
 def fork_for(link: socket.socket, listener: socket.socket, act: Callable[[], Any]) -> int:

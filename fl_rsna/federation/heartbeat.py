@@ -7,11 +7,12 @@ Sites of a simulation write it, into the run's folder; deployed sites do not.
 import contextlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from fl_rsna.ownership import clear_folder, drop
 
 FOLDER = "heartbeat"
 EVERY_S = 0.5
@@ -48,7 +49,7 @@ def beating(folder: Path | None, site: str, round_: int) -> Iterator[Callable[[i
         yield on_batch
     finally:
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            drop(path)
 
 
 def _write(path: Path, beat: Beat) -> None:
@@ -62,20 +63,28 @@ def _write(path: Path, beat: Beat) -> None:
 
 def read_beats(run: Path) -> dict[str, Beat]:
     """By site, what those that train at this moment last wrote into a run's folder; nothing where none do."""
-    found = {}
+    return {path.name: beat for path, beat in _beats_in(run) if not path.name.startswith(".")}
+
+
+def _beats_in(run: Path) -> Iterator[tuple[Path, Beat]]:
     with contextlib.suppress(OSError):
         for path in (run / FOLDER).iterdir():
             with contextlib.suppress(OSError, ValueError, TypeError):  # gone by now, or not ours
-                if not path.name.startswith("."):
-                    found[path.name] = Beat(**json.loads(path.read_bytes()))
-    return found
+                yield path, Beat(**json.loads(path.read_bytes()))
 
 
 @contextlib.contextmanager
 def no_old_beats(run: Path) -> Iterator[None]:
-    """Without the folder before and after: what a killed run left there is about nothing."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+    """Without beats before and after: what a killed run left there is about nothing."""
+    _drop_beats(run)
     try:
         yield
     finally:
-        shutil.rmtree(run / FOLDER, ignore_errors=True)
+        _drop_beats(run)
+
+
+def _drop_beats(run: Path) -> None:
+    """The files of a run that are beats, or the beginning of one, and their folder where nothing else is in it."""
+    with contextlib.suppress(OSError):
+        parts = [path for path in (run / FOLDER).glob(".*.part") if b'{"round"'.startswith(path.read_bytes()[:8])]
+        clear_folder(run / FOLDER, [*parts, *(path for path, _ in _beats_in(run))])

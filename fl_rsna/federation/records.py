@@ -18,6 +18,7 @@ from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import FlatModel, flatten
 from fl_rsna.learning.saved import write_saved
 from fl_rsna.learning.sequence import SeriesHead
+from fl_rsna.ownership import drop
 from fl_rsna.runs import RunFolder
 from fl_rsna.task import Task
 
@@ -100,7 +101,7 @@ def keep_round(run: RunFolder, told: Instructions, precision: Precision, second_
     state, sent = round_paths(run, told.round)
     said = {"instructions": asdict(told), "precision": precision.value, "second_size": second_size}
     write_whole(sent, json.dumps(said).encode())
-    state.unlink(missing_ok=True)
+    drop(state)
     try:
         os.link(run.checkpoints / STATE, state)
     except OSError:  # a file system without hard links

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from fl_rsna.cohort.whole import write_whole
+from fl_rsna.ownership import drop
 
 Memory = dict[str, NDArray[np.float32]]
 
@@ -31,7 +32,7 @@ def remember(folder: Path, round_: int, memory: Memory, *, accepted: int, keep_a
     write_whole(_path(folder, round_), save({name: np.ascontiguousarray(value) for name, value in memory.items()}))
     for old in () if keep_all else _rounds(folder):
         if old < accepted:
-            _path(folder, old).unlink(missing_ok=True)
+            drop(_path(folder, old))
 
 
 def _rounds(folder: Path) -> list[int]:

@@ -11,6 +11,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fl_rsna.config import Config
+from fl_rsna.ownership import drop
 from fl_rsna.reporting.points import Values, settings
 
 FOLDER = "tensorboard"
@@ -23,9 +24,9 @@ class EventFile:
     def __init__(self, run: Path, config: Config) -> None:
         folder = run / FOLDER
         folder.mkdir(exist_ok=True)
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()  # what it held that counts is given again
-        self._file = (folder / f"events.out.tfevents.{time.time():.6f}.fl_rsna").open("wb")
+        for old in folder.glob("events.out.tfevents.*.fl_rsna"):
+            drop(old)  # what it held that counts is given again
+        self._file = (folder / f"events.out.tfevents.{time.time():.6f}.fl_rsna").open("xb")
         self._records = RecordWriter(self._file)
         self._write(Event(file_version=VERSION))
         self._write(

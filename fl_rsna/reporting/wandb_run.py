@@ -4,10 +4,10 @@ Offline by default: everything lies in wandb/ of the run's folder, and `wandb sy
 """
 
 import os
-import shutil
 from pathlib import Path
 
 from fl_rsna.config import Config
+from fl_rsna.ownership import drop_folder
 from fl_rsna.reporting.points import Values, settings
 
 FOLDER = "wandb"
@@ -20,7 +20,8 @@ class WandbRun:
     def __init__(self, run: Path, config: Config, key: str) -> None:
         online, home = config.tracking.wandb_online, (run / FOLDER).resolve()
         if not online:
-            shutil.rmtree(home, ignore_errors=True)  # what it held that counts is given again
+            for earlier in home.glob(f"offline-run-*-{key}"):  # this run's own: what it held that counts is given again
+                drop_folder(earlier)
         home.mkdir(exist_ok=True)
         os.environ.update({name: str(home / folder) for name, folder in SEPARATE.items()})
         os.environ["WANDB_ERROR_REPORTING"] = "false"

@@ -1,6 +1,6 @@
 """The story of ensemble: several models score the same slices, and their logits are combined at convex weights by label."""
 
-import shutil
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fl_rsna.learning.platt import Platt
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.learning.validation import choose, choose_platt, site_sums
+from fl_rsna.ownership import drop_folder
 from fl_rsna.runs import default_run_name
 from fl_rsna.task import Task
 from fl_rsna.using.ensemble_words import EnsembleConfig, as_evaluate, check_ensemble
@@ -52,7 +53,7 @@ def ensemble(asked: EnsembleConfig, progress: Progress) -> Path:
     members = read_members(asked.models)
     combination = combination_of(asked, members)
     out = Path(asked.out) if asked.out else Path("ensembles") / default_run_name()
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"out: expected a new folder, got the existing {out}; choose another or delete it")
     with built_whole(out) as building:
         try:
@@ -62,7 +63,7 @@ def ensemble(asked: EnsembleConfig, progress: Progress) -> Path:
             ]
         except FloatingPointError as error:
             raise RunFailed(str(error)) from None
-        shutil.rmtree(building / "prepared", ignore_errors=True)
+        drop_folder(building / "prepared")
         write_evaluation(building, _verdict(members, scored, combination, asked))
         (building / ENSEMBLE).write_bytes(as_json(_record(members, combination)))
     return out

@@ -1,6 +1,6 @@
 """The story of evaluate: a saved model, slices to score, and a folder of what it says about them."""
 
-import shutil
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from fl_rsna.learning.scorecard import scorecard
 from fl_rsna.learning.scoring import exam_table
 from fl_rsna.learning.stacked import SavedStack
 from fl_rsna.learning.train import choose_device
+from fl_rsna.ownership import drop_folder
 from fl_rsna.reporting.submission import class_submission, left_out, submission
 from fl_rsna.reporting.task_words import plural
 from fl_rsna.runs import default_run_name
@@ -47,14 +48,14 @@ def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
     trained = trained_model(asked.model)
     lines = lines_of(trained.saved) if asked.shift else None
     out = Path(asked.out) if asked.out else Path("evaluations") / default_run_name()
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"out: expected a new folder, got the existing {out}; choose another or delete it")
     with built_whole(out) as building:
         try:
             scored = score(asked, trained, device, building, progress)
         except FloatingPointError as error:
             raise RunFailed(str(error)) from None
-        shutil.rmtree(building / "prepared", ignore_errors=True)
+        drop_folder(building / "prepared")
         write_evaluation(building, verdict(scored, trained, lines, asked.seed))
     return out
 

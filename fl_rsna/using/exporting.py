@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
     trained = trained_model(asked.model)
     saved = of_single_slices(trained.saved)
     out = Path(asked.out) if asked.out else _default_out(trained)
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"out: expected a new folder, got the existing {out}; choose another with out= or delete it")
     slices = check_slices(asked, trained, saved)
     with built_whole(out) as building:

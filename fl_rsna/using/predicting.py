@@ -1,7 +1,8 @@
 """What a run's final model says of a prepared set, by the code of evaluate: predicted/ and the submissions in the run's folder."""
 
 import io
-import shutil
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import SAMPLE, find_sample
+from fl_rsna.cohort.whole import write_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
 from fl_rsna.imaging.store import ImageKind
@@ -38,11 +40,23 @@ def check_predict(config: Config, image: ImageKind) -> None:
 def predict_set(config: Config, run: Path, progress: Progress) -> Path:
     """Write `run`/predicted and, beside the model, its submission.csv, and where the run knows how, safe and risky ones.
 
-    Raises RunFailed when Kaggle would not take one of them; what is written then stays to be looked at.
+    What an earlier end of the same run predicted of the same set stays. Raises ValueError when anything else lies there,
+    RunFailed when Kaggle would not take a submission; what is written then stays to be looked at.
     """
     out = run / PREDICTED
-    shutil.rmtree(out, ignore_errors=True)  # of an earlier end of the same run
-    asked = EvaluateConfig(
+    if not os.path.lexists(out):
+        evaluate(_asked(config, run, out), progress)
+    elif not _is_of(out, run, _set_of(config)):
+        raise ValueError(
+            f"predict: expected no {out}, or what this model says of {config.predict}; move it away and say resume=true"
+        )
+    _copy_submissions(out, run)
+    check_predicted(config, run)
+    return out
+
+
+def _asked(config: Config, run: Path, out: Path) -> EvaluateConfig:
+    return EvaluateConfig(
         model=str(run),
         out=str(out),
         shift=has_lines(trained_model(str(run)).saved),
@@ -52,11 +66,26 @@ def predict_set(config: Config, run: Path, progress: Progress) -> Path:
         train=WhereConfig(device=config.train.device),
         paths=config.paths,
     )
-    evaluate(asked, progress)
-    for path in sorted(out.glob(SUBMISSIONS)):
-        shutil.copyfile(path, run / path.name)
-    check_predicted(config, run)
-    return out
+
+
+def _is_of(out: Path, run: Path, prepared: Prepared) -> bool:
+    """Whether a folder is a whole evaluation of the run's model on these very images."""
+    try:
+        model = json.loads((out / "evaluation.json").read_text())["model"]["sha256"]
+        images = pd.read_parquet(out / "predictions.parquet", columns=["image_id"])["image_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return model == trained_model(str(run)).saved.sha256 and set(images) == set(prepared.index["image_id"])
+
+
+def _copy_submissions(out: Path, run: Path) -> None:
+    """Beside the model. Raises ValueError, before any is copied, where another file has a name."""
+    found = {run / path.name: path.read_bytes() for path in sorted(out.glob(SUBMISSIONS))}
+    for path, content in found.items():
+        if os.path.lexists(path) and (not path.is_file() or path.read_bytes() != content):
+            raise ValueError(f"predict: expected no {path}, or what {out} holds; move it away and say resume=true")
+    for path, content in found.items():
+        write_whole(path, content)
 
 
 def check_predicted(config: Config, run: Path) -> None:

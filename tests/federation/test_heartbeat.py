@@ -55,7 +55,7 @@ def test_a_disk_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> N
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "site-1").write_text('{"round": 1, "batch": 1, "batches": 2}')
-    (tmp_path / FOLDER / "site-2").write_text("{torn")
+    (tmp_path / FOLDER / ".site-2.part").write_text('{"rou')
     assert list(read_beats(tmp_path)) == ["site-1"]
     with no_old_beats(tmp_path):
         assert os.listdir(tmp_path) == []
@@ -99,3 +99,12 @@ def test_batches_are_counted_to_the_last_and_change_nothing(
     count = heard[-1][0]
     assert heard == [(done, count) for done in range(1, count + 1)]
     assert torch.equal(watched, trained(cohort, strategy, unwatched))
+
+
+def test_what_is_no_beat_stays(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "site-1").write_text('{"round": 1, "batch": 1, "batches": 2}')
+    (tmp_path / FOLDER / "notes.txt").write_text("mine")
+    with no_old_beats(tmp_path):
+        assert os.listdir(tmp_path / FOLDER) == ["notes.txt"]
+    assert (tmp_path / FOLDER / "notes.txt").read_text() == "mine"

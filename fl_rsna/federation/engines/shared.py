@@ -9,9 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.ownership import drop_folder, make_folder, what_is
+
 MEMORY = Path("/dev/shm")
 ROOM = 1_000_000_000  # bytes
 PREFIX, UNOWNED = "fl_rsna_shared-", "fl_rsna_new-"
+WHAT = "shared memory"  # of a folder, in owner.json
 
 
 def memory_folder() -> Path:
@@ -40,16 +43,16 @@ class SharedContents:
 
     def __enter__(self) -> "SharedContents":
         made = Path(tempfile.mkdtemp(prefix=UNOWNED, dir=self._home))
+        make_folder(made, WHAT)
         self._lock = os.open(made, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._folder = made.rename(
-            made.with_name(made.name.replace(UNOWNED, PREFIX))
-        )  # locked before others look at it
+        self._folder = made.with_name(made.name.replace(UNOWNED, PREFIX))
+        os.rename(made, self._folder)  # locked before others look at it
         self._paths: dict[int, Path] = {}
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        drop_folder(self._folder)
         os.close(self._lock)
 
     def path(self, content: Any) -> Path:
@@ -65,7 +68,7 @@ class SharedContents:
 
 
 def forget_killed(folder: Path | None = None) -> None:
-    """Delete what runs of this user left in shared memory when they were killed; nobody holds its lock."""
+    """Delete what runs of this user left in shared memory when they were killed: their record is in it, and nobody holds its lock."""
     for left in (folder or memory_folder()).glob(f"{PREFIX}*"):
         try:
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
@@ -74,6 +77,7 @@ def forget_killed(folder: Path | None = None) -> None:
         try:
             with contextlib.suppress(BlockingIOError):  # a run that lives holds it
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
+                if what_is(left) == WHAT:
+                    drop_folder(left)
         finally:
             os.close(lock)
