@@ -28,7 +28,17 @@ from fl_rsna.ownership import (
 
 Row = dict[str, Any]
 WHAT = "preparation"  # of a folder, in owner.json
-UNWANTED = ("request.json", "journal.jsonl", "rejected.csv", "index.parquet", "prepare.json", "images", "images/*.png", "incoming", "incoming/*.png")  # fmt: skip
+UNWANTED = (
+    "request.json",
+    "journal.jsonl",
+    "rejected.csv",
+    "index.parquet",
+    "prepare.json",
+    "images",
+    "images/*.png",
+    "incoming",
+    "incoming/*.png",
+)  # all that a preparation writes
 
 
 class Unfinished:
