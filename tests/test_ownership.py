@@ -23,7 +23,7 @@ from fl_rsna.cohort.whole import built_whole, written_whole
 from fl_rsna.config import Config
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.dataset import open_site
-from fl_rsna.ownership import BUILDING, RECORD, building_beside, held, make_folder, take_back, what_is
+from fl_rsna.ownership import BUILDING, RECORD, held, make_folder, take_back, what_is
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import BOTH, UNTRAINED, start_run, take_folder, take_run
 from fl_rsna.stages import stages
@@ -202,7 +202,9 @@ def test_a_copy_goes_on_under_its_own_name_and_the_original_stays(cohort: Cohort
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gap", "both", "stacking", "local"])
+@pytest.mark.parametrize(
+    "kind", ["both", *(pytest.param(kind, marks=pytest.mark.extra) for kind in ("gap", "stacking", "local"))]
+)
 def test_a_copy_of_several_runs_in_one_goes_on_too(cohort: Cohort, tmp_path: Path, kind: str) -> None:
     words = {"rounds": 1, "sequence__width": 16}
     first, done = tmp_path / "first", 0
@@ -435,10 +437,12 @@ def deletions(path: Path) -> list[str]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr not in DELETES:
             continue
         of, keywords = node.func.value, {keyword.arg for keyword in node.keywords}
-        of_text = (
-            isinstance(of, ast.Constant) or len(node.args) > 1 and not (isinstance(of, ast.Name) and of.id == "os")
+        of_text = isinstance(of, ast.Constant) or (
+            len(node.args) > 1 and not (isinstance(of, ast.Name) and of.id == "os")
         )
-        of_table = bool(keywords & {"columns", "index", "axis"}) or node.args and isinstance(node.args[0], ast.Constant)
+        of_table = bool(keywords & {"columns", "index", "axis"}) or (
+            node.args and isinstance(node.args[0], ast.Constant)
+        )
         if node.func.attr in ("replace", "rename", "remove", "truncate", "move") and (
             of_text
             or of_table
