@@ -26,6 +26,7 @@ from fl_rsna.cohort.places import Slices
 from fl_rsna.cohort.published import SPELLINGS, read_published
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.command import ending
+from fl_rsna.ownership import refuse_stranger
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.findings import Audit, say_audit
 from fl_rsna.reporting.task_words import plural
@@ -52,6 +53,8 @@ class Request:
 def audit(words: Sequence[str]) -> int:
     """Audit what the words ask for, print and write it; returns the exit code."""
     request = request_of(words)
+    if request.out is not None:
+        refuse_stranger(request.out, lambda earlier: b'"verdict"' in earlier)
     found = audit_table(request, request.table) if request.table else audit_cohort(request, request.cohort)
     if request.out is not None:
         write_whole(request.out, (json.dumps(asdict(found), indent=2, allow_nan=False) + "\n").encode())

@@ -158,6 +158,14 @@ def give_name(building: Path, target: Path) -> None:
     drop(target / RECORD)  # last: until then a killed command's work can be told from other folders
 
 
+def refuse_stranger(path: Path, is_ours: Callable[[bytes], bool]) -> None:
+    """Raise ValueError for a file that a command would write anew and that, by its content, fl_rsna did not write."""
+    if path.is_file() and not is_ours(path.read_bytes()):
+        raise ValueError(
+            f"{path}: expected no such file or one that fl_rsna wrote, got another; move it or choose another name"
+        )
+
+
 def drop(path: Path) -> None:
     """Delete a file that the caller made, or that lies in a folder of fl_rsna's under a name that only it gives; gone is fine, too."""
     path.unlink(missing_ok=True)

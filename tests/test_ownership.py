@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_runs import made_run
 from tiny import SIZE, tiny_config
 
 from fl_rsna.choices import Baseline, Stacker, Stage
@@ -24,6 +25,7 @@ from fl_rsna.config import Config
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.ownership import BUILDING, RECORD, held, make_folder, take_back, what_is
+from fl_rsna.reporting.comparison import write_comparison
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import BOTH, UNTRAINED, start_run, take_folder, take_run
 from fl_rsna.stages import stages
@@ -325,6 +327,19 @@ def test_a_user_s_files_beside_the_demo_stay(tmp_path: Path, blocked: bool) -> N
         **before,
         "synthetic": "folder",
     }
+
+
+@pytest.mark.parametrize("name", ["compare.html", "compare.json"])
+def test_a_comparison_replaces_comparisons_alone(tmp_path: Path, name: str) -> None:
+    runs = [made_run(tmp_path / letter) for letter in "ab"]
+    (tmp_path / name).write_text('{"mine": true}')
+    before = tree(tmp_path)
+    with pytest.raises(ValueError, match="expected no such file or one that fl_rsna wrote"):
+        write_comparison(runs, tmp_path / "compare.html")
+    assert tree(tmp_path) == before
+    (tmp_path / name).unlink()
+    first = write_comparison(runs, tmp_path / "compare.html").read_bytes()
+    assert write_comparison(runs, tmp_path / "compare.html").read_bytes() == first
 
 
 # several processes

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.cohort.whole import write_whole
+from fl_rsna.ownership import refuse_stranger
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.found_runs import common_folder
-from fl_rsna.reporting.pages import rendered
+from fl_rsna.reporting.pages import MARK, rendered, write_page
 from fl_rsna.reporting.paired import Scored, baseline_of, difference, scored
 from fl_rsna.reporting.plots import Plot, area_axis, axes, by_rounds, lines, named_axis, points
 from fl_rsna.reporting.report import interactive, write_json
@@ -23,11 +23,24 @@ Runs = Mapping[str, RunRecord]  # by the name each has on the page
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Write `out` and the same as JSON beside it; raises ValueError for runs that cannot stand side by side."""
+    """Write `out` and the same as JSON beside it; raises ValueError for runs that cannot stand side by side,
+
+    and where files of these names are no comparisons.
+    """
+    refuse_stranger(out, lambda earlier: MARK in earlier)
+    refuse_stranger(out.with_suffix(".json"), _is_comparison)
     found = compared(named_runs(folders))
     write_json(out.with_suffix(".json"), found)
-    write_whole(out, rendered("compare.html.j2", page=found, **interactive(found)))
+    write_page(out, rendered("compare.html.j2", page=found, **interactive(found)))
     return out
+
+
+def _is_comparison(earlier: bytes) -> bool:
+    try:
+        found = json.loads(earlier)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and {"runs", "headline", "differences", "plots"} <= found.keys()
 
 
 def named_runs(folders: Sequence[Path]) -> dict[str, RunRecord]:

@@ -22,6 +22,7 @@ from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.noisy import scan_of
+from fl_rsna.ownership import refuse_stranger
 from fl_rsna.reporting import census, sheets
 from fl_rsna.reporting.cells import said
 from fl_rsna.reporting.contact import NO_LABEL
@@ -36,6 +37,8 @@ ONLY_OF = {  # settings that mean something to one kind of partition
     "sigma": PartitionKind.quantity,
     "lacking": PartitionKind.specialist,
 }
+
+MARK = b'<meta name="generator" content="fl_rsna">'  # in every page
 
 
 def write_prepare_page(prepared: Prepared, task: Task) -> Path:
@@ -74,7 +77,7 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
         rejects=census.reject_reasons(facts["rejected"]),
         rejected=census.reject_rows(pd.read_csv(folder / "rejected.csv", dtype=str, keep_default_na=False)),
     )
-    write_whole(folder / "prepare.html", page)
+    write_page(folder / "prepare.html", page)
     return folder / "prepare.html"
 
 
@@ -97,7 +100,7 @@ def write_partition_page(cohort: Cohort, task: Task) -> Path:
         heterogeneity=as_svg(heterogeneity(facts["sites"], list(cohort.labels))),
         view=cohort_view(cohort),
     )
-    write_whole(cohort.folder / "partition.html", page)
+    write_page(cohort.folder / "partition.html", page)
     return cohort.folder / "partition.html"
 
 
@@ -139,6 +142,12 @@ def _label_shift(dealt: Sequence[pd.DataFrame], labels: Sequence[str]) -> dict[s
     found = heterogeneity_of(Slices(places=rows[["site"]], ids=ids, labels=rows[list(labels)], site="site", part=None))
     distances = found.distances.get(PATIENTS)
     return {**asdict(distances), "farthest": list(distances.farthest or ())} if distances else None
+
+
+def write_page(path: Path, page: bytes) -> None:
+    """Write a page, over an earlier one too; raises ValueError where a file of that name is none of fl_rsna's."""
+    refuse_stranger(path, lambda earlier: MARK in earlier)
+    write_whole(path, page)
 
 
 def rendered(template: str, **what: Any) -> bytes:

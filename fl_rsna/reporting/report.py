@@ -10,7 +10,7 @@ from markupsafe import Markup
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.reporting.content import content
 from fl_rsna.reporting.figures import as_svg, heterogeneity
-from fl_rsna.reporting.pages import rendered
+from fl_rsna.reporting.pages import rendered, write_page
 from fl_rsna.reporting.paper import as_markdown, as_tex, paper_tables
 from fl_rsna.reporting.pictures import explained_slices
 from fl_rsna.reporting.tables import RunRecord, read_run
@@ -26,7 +26,7 @@ def write_report(folder: Path) -> Path:
     write_whole(folder / "paper.md", as_markdown(found["name"], tables).encode())
     write_whole(folder / "paper.tex", as_tex(found["name"], tables).encode())
     path = folder / "report.html"
-    write_whole(path, _page(run, found))
+    write_page(path, _page(run, found))
     return path
 
 
