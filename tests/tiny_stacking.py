@@ -53,4 +53,5 @@ def with_folds(whole: Path, folder: Path) -> Path:
     """A new run folder in which the folds' models are there already."""
     for part in ("fold-1", "fold-2", "site_memory"):
         shutil.copytree(whole / part, folder / part)
+    shutil.copyfile(whole / "owner.json", folder / "owner.json")
     return folder
