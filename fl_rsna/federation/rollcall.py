@@ -12,9 +12,10 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fl_rsna.choices import Lost, Sampling
+from fl_rsna.choices import Lost, Norm, Sampling, Trainable
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import hash_id
+from fl_rsna.config import ModelConfig
 from fl_rsna.federation.delivery import deliver
 from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
 from fl_rsna.learning.controls import Control, controls_of
@@ -22,6 +23,7 @@ from fl_rsna.task import Task
 from fl_rsna.version import code_version
 
 POLL_S = 0.2
+STRIDE = 32  # pixels of an image that one value of a network's last feature map stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,21 @@ def check_annotated(sites: list[Site], task: Task, sampling: Sampling) -> None:
                     f"train.sampling: under draws by {label}, which {held['known'][label]} of {held['slices']} training slices at "
                     f"{site.name} have; say train.sampling=all or weighted"
                 )
+
+
+def check_single(sites: list[Site], model: ModelConfig, trainable: Trainable) -> list[str]:
+    """Warnings of sites with one training image, from which BatchNorm learns nothing; raises ValueError where it cannot even train.
+
+    A network's last feature map is one value of an image of 32 pixels, and one value has no variance.
+    """
+    learned = trainable is Trainable.all and model.norm not in (Norm.frozen, Norm.group)
+    alone = [site.name for site in sites if site.counts["train"]["slices"] == 1] if learned else []
+    if alone and model.image_size <= STRIDE:
+        raise ValueError(
+            f"roll call: expected two training images or more at {alone[0]}, got one, of which BatchNorm cannot learn at "
+            f"model.image_size={model.image_size}; say model.norm=group or partition again with fewer sites"
+        )
+    return [f"{name} has one training image: its BatchNorm statistics are of that image alone" for name in alone]
 
 
 def hashed_patients(patients: pd.Series, salt: str) -> frozenset[str]:

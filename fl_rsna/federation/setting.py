@@ -23,7 +23,7 @@ from fl_rsna.federation.material import new_network
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import sampled_count
 from fl_rsna.federation.roll_counts import after_roll_call, approximate
-from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_roll, hashed_patients
+from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_roll, check_single, hashed_patients
 from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
@@ -97,6 +97,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     set_training(network, config.model.norm, config.train.trainable)
     trained = positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
     check_annotated(sites, task, config.train.sampling)
+    single = check_single(sites, told.model, config.train.trainable) if encoder is None else []
     told = after_roll_call(told, sites, task)
     setting = Setting(
         grid=grid,
@@ -114,7 +115,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     )
     run.forget_end()  # nothing refuses it any more
     announce(setting)
-    for text in (*unknown, *_warnings(config, told, encoder, parameters.size)):
+    for text in (*unknown, *single, *_warnings(config, told, encoder, parameters.size)):
         run.event("warning", text=text)
     return setting
 

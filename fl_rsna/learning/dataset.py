@@ -157,7 +157,7 @@ def open_pooled(model: ModelConfig, folders: Sequence[Path]) -> SiteData:
 
 
 def train_batches(rows: NDArray[np.intp], batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
-    """One epoch of shuffled batches; sizes differ by at most one, so none is too small for BatchNorm.
+    """One epoch of shuffled batches; sizes differ by at most one, and none is of one slice, too small for BatchNorm.
 
     Rows inside a batch are sorted: neighbours in the file are read together.
     """
@@ -166,8 +166,9 @@ def train_batches(rows: NDArray[np.intp], batch_size: int, rng: np.random.Genera
 
 
 def count_batches(slices: int, batch_size: int) -> int:
-    """Batches in one epoch."""
-    return max(1, round(slices / batch_size))
+    """Batches in one epoch, none of a single slice where there are two and none was asked for."""
+    most = slices // min(2, batch_size)
+    return max(1, min(round(slices / batch_size), most))
 
 
 def gather(images: Packed, rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:

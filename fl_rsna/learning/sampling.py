@@ -61,9 +61,9 @@ def drawing(
 
 
 def _under(rows: Rows, positive: NDArray[np.bool_], kept: float) -> Drawing:
-    """All positive rows and, drawn anew, `kept` of the others; one at least, where a site has no positive."""
+    """All positive rows and, drawn anew, `kept` of the others; enough for two rows, of which BatchNorm can learn."""
     always, others = rows[positive], rows[~positive]
-    count = max(round(kept * len(others)), 0 if len(always) else min(1, len(others)))
+    count = max(round(kept * len(others)), min(2 - len(always), len(others)))
 
     def draw(order: np.random.Generator) -> Rows:
         return np.sort(np.concatenate([always, order.choice(others, count, replace=False)]))

@@ -148,7 +148,7 @@ def estimate_norm(
         layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # a plain mean over batches
-    for batch in np.array_split(rows, max(1, round(len(rows) / batch_size))):
+    for batch in np.array_split(rows, count_batches(len(rows), batch_size)):
         model(gather(data.images, batch, device))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

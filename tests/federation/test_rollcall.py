@@ -9,10 +9,12 @@ import pytest
 from flwr.app import Context, RecordDict
 from tiny import tiny_config
 
+from fl_rsna.choices import Norm, Trainable
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.config import ModelConfig
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import LocalGrid, identify
-from fl_rsna.federation.rollcall import Site, check_roll
+from fl_rsna.federation.rollcall import Site, check_roll, check_single
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.reporting.sentences import sentence
 from fl_rsna.runs import start_run
@@ -57,6 +59,18 @@ def test_a_sound_roll_passes() -> None:
 def test_refusals_name_the_site(wrong: Site, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check(site(1), wrong)
+
+
+def test_a_site_of_one_image_is_refused_where_batchnorm_cannot_train_and_told_where_it_can() -> None:
+    one = site(2, counts={"train": {"slices": 1}, "validation": {"slices": 1}})
+    with pytest.raises(ValueError, match=r"two training images or more at site-2, got one.*model\.norm=group"):
+        check_single([site(1), one], ModelConfig(image_size=32), Trainable.all)
+    (said,) = check_single([site(1), one], ModelConfig(image_size=64), Trainable.all)
+    assert said.startswith("site-2 has one training image")
+    for norm in (Norm.group, Norm.frozen):
+        assert check_single([one], ModelConfig(image_size=32, norm=norm), Trainable.all) == []
+    assert check_single([one], ModelConfig(image_size=32), Trainable.head) == []
+    assert check_single([site(1)], ModelConfig(image_size=32), Trainable.all) == []
 
 
 def test_whoever_waits_for_sites_is_told_how_many_are_there(cohort: Cohort, tmp_path: Path) -> None:

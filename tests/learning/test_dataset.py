@@ -10,7 +10,7 @@ from tiny import SIZE, tiny_cohort
 
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.imaging.store import ImageKind, read_png
-from fl_rsna.learning.dataset import gather, open_site, train_batches
+from fl_rsna.learning.dataset import count_batches, gather, open_site, train_batches
 
 
 def test_pack_is_the_images_in_index_order(cohort: Cohort) -> None:
@@ -69,6 +69,22 @@ def test_batches_are_a_permutation_of_even_size(rows: int, batch: int) -> None:
     assert max(map(len, batches)) - min(map(len, batches)) <= 1
     again = list(train_batches(np.arange(rows) * 2, batch, np.random.default_rng(0)))
     assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+
+
+def test_no_batch_is_of_one_slice_and_no_other_number_of_batches_changed() -> None:
+    for slices in range(2, 501):
+        for batch in range(2, 65):
+            evenly = max(1, round(slices / batch))
+            count = count_batches(slices, batch)
+            least, most = slices // count, -(-slices // count)
+            assert most - least <= 1
+            assert least >= 2
+            assert count == evenly or slices // evenly == 1
+
+
+def test_batches_of_one_series_are_batches_of_one_where_asked_for() -> None:
+    """A head along series has no BatchNorm."""
+    assert [count_batches(series, 1) for series in (1, 2, 7)] == [1, 2, 7]
 
 
 def test_gather_gives_stored_values(tmp_path: Path, cohort: Cohort) -> None:

@@ -69,7 +69,8 @@ def test_a_site_that_does_not_tell_has_the_same_expected_loss_from_all_its_slice
 
 
 def test_a_site_without_positives_still_has_something_to_learn_from() -> None:
-    assert drawn(Sampling.under, site([None] * 3), kept=0.01).examples == 1
+    assert drawn(Sampling.under, site([None] * 3), kept=0.01).examples == 2
+    assert drawn(Sampling.under, site([None]), kept=0.01).examples == 1
     assert drawn(Sampling.under, site(["subdural"]), kept=0.01).examples == 1
 
 
