@@ -1,21 +1,41 @@
-"""What trackers are given of a run: numbers by round, final numbers with their intervals, and its settings.
+"""What trackers are given of a run: numbers by round, final numbers with their intervals, and the settings that OPEN names.
 
-Nothing else leaves the run's folder: no picture, no id of a patient, no path, no error's text, no salt. Sites go by the names they
-have in the run.
+Nothing else leaves the run's folder: no picture, no id of a patient, no path, no error's text, no salt, no word that a user chose
+freely. The run and its sites go by their names.
 """
 
-import json
 import math
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from enum import StrEnum
 from typing import Any
 
 from fl_rsna.config import Config
 from fl_rsna.reporting.event_log import Event
+from fl_rsna.task import MACRO, TaskName, named_task
 
 Values = dict[str, float]
 
-PRIVATE = ("engine.address", "data.dicom", "data.labels", "data.salt", "partition.assignment", "tracking.mlflow_uri")
+OPEN = {
+    "data": "task size image hash_ids max_rejected unlabelled test_set",
+    "demo": "patients slices_per_series size seed",
+    "partition": "kind num_sites alpha sigma lacking test folds fold validation group seed layout allow_missing_labels",
+    "model": "name pretrained image_size norm norm_momentum recalibrate dropout kept_negatives neighbours window crop tta backbone",
+    "train": "trainable local_epochs local_steps batch_size optimizer momentum learning_rate schedule layer_decay weight_decay flip "
+    "rotate_deg zoom shift hu_shift hu_noise cutout mixup mixup_share smooth_z label_smoothing soft_between loss focal_gamma "
+    "label_weights sampling negatives correction device amp select patience",
+    "sequence": "head width layers dropout rounds learning_rate local_epochs batch_size copies",
+    "stacking": "folds left_out stacker rounds method learning_rate depth min_child_weight l2 rows columns",
+    "strategy": "name fraction min_sites weighting quorum timeout_s lost max_update averaging ema_decay window server_learning_rate "
+    "server_schedule server_momentum beta_1 beta_2 tau trim malicious chosen q mu temperature alpha personal adjustment",
+    "faults": "dropout stragglers slowdown deadline_s",
+    "privacy": "min_count",
+    "network": "down_mbit up_mbit latency_s step_s precision_down precision_up usd_per_gigabyte usd_per_hour",
+    "engine": "name workers gpus_per_worker",
+    "run": "keep",
+    "": "rounds seed baseline stage",
+}  # every setting that trackers are given, by group; of these only numbers, choices of ours and names of timm
+LABELS = {MACRO, *(label for name in TaskName for label in named_task(name).labels)}
 OF_ROUND = {
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
@@ -45,9 +65,7 @@ def points(event: Event) -> Values:
                 }
             return _numbers(named)
         case "site_done":
-            kept = {
-                key: value for key, value in event["metrics"].items() if key in ("loss", "seconds") or "auroc/" in key
-            }
+            kept = {key: value for key, value in event["metrics"].items() if _is_score(key)}
             return _numbers({f"site_{event['phase']}/{event['site']}/{key}": value for key, value in kept.items()})
         case _:
             return {}
@@ -63,14 +81,18 @@ def final_points(summary: Mapping[str, Any]) -> Values:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The configuration without what is of this machine or could name a person: paths, lists of patients, the salt."""
-    plain = json.loads(json.dumps(asdict(config)))
-    del plain["paths"], plain["run"]["name"]
-    for group, key in (name.split(".") for name in PRIVATE):
-        del plain[group][key]
-    if not isinstance(plain["partition"]["test"], int | float):
-        plain["partition"]["test"] = "by name"
-    return dict(plain)
+    """The settings in OPEN, as nested dictionaries: what a user may have written freely, a path, a name or an id, is not among them."""
+    found: dict[str, Any] = {}
+    for group, names in OPEN.items():
+        held = getattr(config, group) if group else config
+        values = {name: getattr(held, name) for name in names.split()}
+        plain = {
+            name: str(value) if isinstance(value, StrEnum) else value
+            for name, value in values.items()
+            if _may_go(value)
+        }
+        found |= {group: plain} if group else plain
+    return found
 
 
 def flat_settings(config: Config) -> dict[str, str]:
@@ -80,6 +102,21 @@ def flat_settings(config: Config) -> dict[str, str]:
         f"{group}.{key}": item for group, value in groups if isinstance(value, dict) for key, item in value.items()
     }
     return {key: str(value) for key, value in {**{k: v for k, v in groups if not isinstance(v, dict)}, **named}.items()}
+
+
+def _may_go(value: object) -> bool:
+    """Whether a value is a number, a choice of ours or the name of a network in timm: nothing that a user wrote freely."""
+    if value is None or isinstance(value, bool | int | float | StrEnum):
+        return True
+    if not isinstance(value, str) or "timm" not in sys.modules:  # a network of timm was trained with it
+        return False
+    return bool(sys.modules["timm"].is_model(value))
+
+
+def _is_score(key: str) -> bool:
+    """Whether a site's number is one of those that are followed: a site chooses what it calls its metrics."""
+    of, _, label = key.rpartition("/")
+    return key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in LABELS)
 
 
 def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def _follow(follower: _Follower, run: Path, config: Config) -> None:
                 break
         feed.catch_up()
         feed.end()
-    except Exception as error:  # a library of others, perhaps a network: whatever it is, the run goes on
+    except (Exception, SystemExit) as error:  # a library of others, perhaps a network: whatever it is, the run goes on
         follower.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

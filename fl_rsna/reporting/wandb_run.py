@@ -11,6 +11,7 @@ from fl_rsna.ownership import drop_folder
 from fl_rsna.reporting.points import Values, settings
 
 FOLDER = "wandb"
+NOBODY = "fl_rsna"  # instead of the names of machine, user and script
 SEPARATE = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_CONFIG_DIR": "config"}
 
 
@@ -27,6 +28,7 @@ class WandbRun:
         os.environ["WANDB_ERROR_REPORTING"] = "false"
         import wandb
 
+        self._home = home
         quiet = wandb.Settings(
             silent=True,
             console="off",
@@ -37,6 +39,10 @@ class WandbRun:
             x_disable_meta=True,
             x_disable_machine_info=True,
             x_save_requirements=False,
+            host=NOBODY,
+            username=NOBODY,
+            program=NOBODY,
+            email=None,
         )
         self._artifact, self._teardown = wandb.Artifact, wandb.teardown
         self._run = wandb.init(
@@ -69,3 +75,5 @@ class WandbRun:
         """Waits for its helper process, which has the last word on the file."""
         self._run.finish(exit_code=0 if status == "finished" else 1)
         self._teardown()
+        for logs in self._home.glob("**/logs"):
+            shutil.rmtree(logs, ignore_errors=True)  # of W&B itself: with paths, the machine and its user

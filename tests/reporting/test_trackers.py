@@ -1,10 +1,15 @@
 """Trackers get a run's numbers, each once and nothing private, and none of them can stop a run."""
 
+import dataclasses
 import json
 import math
 import re
+import socket
 import struct
+import subprocess
+import sys
 import threading
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,13 @@ import pytest
 from logs import resumed_run, whole_run, write_log
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_config
+from torchvision_operators import make_importable
 
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.reporting import trackers
 from fl_rsna.reporting.event_files import EventFile
-from fl_rsna.reporting.points import Values, final_points, flat_settings, points, settings
+from fl_rsna.reporting.points import OPEN, Values, final_points, flat_settings, points, settings
 from fl_rsna.reporting.trackers import Feed, TrackerName, check_packages, open_tracker, run_key, tracked
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import MAY_CHANGE, RunFolder
@@ -117,6 +123,86 @@ def test_settings_that_leave_name_no_person_and_no_place() -> None:
     assert flat_settings(config)["rounds"] == "10"
 
 
+MARK = "ZZmarkZZ"
+GIVEN_ON_PURPOSE = "tracking.project"  # the name in the service
+
+
+def marked(config: Any, above: str = "") -> Any:
+    """A configuration with a marker in every field that could hold a word: texts, lists, mappings and what may be anything."""
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{above}{field.name}"
+        if dataclasses.is_dataclass(value):
+            marked(value, f"{name}.")
+        elif name != GIVEN_ON_PURPOSE and not isinstance(value, bool | int | float | StrEnum):
+            known = {list: [MARK], dict: {MARK: MARK}}
+            setattr(config, field.name, known.get(type(value), f"/home/{MARK}/{MARK}"))
+    for group, name, value in (
+        ("partition", "test", [MARK]),
+        ("train", "batch_size", MARK),
+        ("model", "class_weights", [MARK]),
+    ):
+        if hasattr(config, group):
+            setattr(getattr(config, group), name, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        TrackerName.tensorboard,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (TrackerName.mlflow, TrackerName.wandb)),
+    ],
+)
+def test_no_word_of_a_user_reaches_a_tracker(
+    name: TrackerName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(name.value)
+    for of_person in ("USER", "LOGNAME", "USERNAME", "HOSTNAME", "EMAIL"):
+        monkeypatch.setenv(of_person, MARK)
+    monkeypatch.setattr("sys.argv", [f"/home/{MARK}/simulate.py", f"start=/home/{MARK}"])
+    (tmp_path / MARK).mkdir()
+    monkeypatch.chdir(tmp_path / MARK)
+    folder, config = run_folder(tmp_path / "run", whole_run()), marked(Config())
+    config.tracking.mlflow_uri = f"sqlite:///{tmp_path}/shared/mlflow.db"
+    feed = Feed(folder, open_tracker(name, folder, config))
+    feed.catch_up()
+    feed.end()
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 4
+    assert [path for path in written if MARK.encode() in path.read_bytes()] == []
+    host = socket.gethostname().encode()
+    assert [path for path in written if len(host) > 8 and host in path.read_bytes()] == []
+
+
+def test_only_settings_that_exist_are_open_and_none_of_them_holds_a_word() -> None:
+    held = settings(Config())
+    for group, names in OPEN.items():
+        of = held[group] if group else held
+        for name in names.split():
+            assert name in of, f"{group}.{name}"
+    assert MARK not in json.dumps(settings(marked(Config())))
+
+
+def test_the_name_of_a_network_is_open_and_no_other_word_in_its_place() -> None:
+    make_importable()
+    pytest.importorskip("timm")
+    config = Config()
+    config.model.backbone = "densenet121"
+    assert settings(config)["model"]["backbone"] == "densenet121"
+    config.model.backbone = MARK
+    assert "backbone" not in settings(config)["model"]
+
+
+def test_what_a_site_calls_its_metrics_is_not_passed_on() -> None:
+    event = {"event": "site_done", "round": 1, "phase": "validation", "site": "site-1"}
+    told = {"loss": 0.5, "auroc/any": 0.7, "personal/auroc/any": 0.8, f"auroc/{MARK}": 0.1, f"{MARK}/auroc/any": 0.1}
+    assert points({**event, "metrics": told}) == {
+        "site_validation/site-1/loss": 0.5,
+        "site_validation/site-1/auroc/any": 0.7,
+        "site_validation/site-1/personal/auroc/any": 0.8,
+    }
+
+
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     read = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
     read.Reload()
@@ -161,6 +247,41 @@ def test_mlflow_keeps_a_run_its_numbers_and_its_model(tmp_path: Path) -> None:
     assert version.tags == {"sha256": "ab" * 32}
     (stored,) = (folder / "mlflow" / "artifacts").rglob("model.safetensors")
     assert stored.read_bytes() == b"a model"
+
+
+BEGUN_TOGETHER = """
+import sys
+from pathlib import Path
+from fl_rsna.config import Config
+from fl_rsna.reporting.trackers import Feed, TrackerName, open_tracker
+folder, config = Path(sys.argv[1]), Config()
+config.tracking.mlflow_uri = sys.argv[2]
+feed = Feed(folder, open_tracker(TrackerName.mlflow, folder, config))
+feed.catch_up()
+feed.end()
+"""
+
+
+@pytest.mark.slow
+def test_runs_that_begin_together_share_one_new_database(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    uri, names = f"sqlite:///{tmp_path}/shared/mlflow.db", ("a", "b", "c")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "mlflow.db.part").write_bytes(b"half of a database, of a process that was killed")
+    folders = [run_folder(tmp_path / name, whole_run()) for name in names]
+    started = [
+        subprocess.Popen([sys.executable, "-c", BEGUN_TOGETHER, str(folder), uri], stderr=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    ended = [(process.communicate()[1], process.returncode) for process in started]
+    assert [code for _, code in ended] == [0, 0, 0], ended
+    client = mlflow.MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("fl_rsna").experiment_id])
+    assert sorted(run.info.run_name for run in found) == list(names)
+    for run in found:
+        steps = sorted(metric.step for metric in client.get_metric_history(run.info.run_id, "loss/test"))
+        assert (run.info.status, steps) == ("FINISHED", [0, 1, 2, 3])
+    assert sorted(int(of.version) for of in client.search_model_versions("name='fl_rsna'")) == [1, 2, 3]
 
 
 def records(content: bytes) -> list[bytes]:
