@@ -9,39 +9,62 @@ from typing import IO, Any
 EVENTS = "events.jsonl"
 AT_ONCE = 16_000_000  # bytes
 BEGIN = b'{"time": "'  # of every line
+KNOWN_BY = 256  # bytes at either end of what was read, by which a file is known again
 
 Event = dict[str, Any]  # `time`, `event` and what belongs to it
 
 
 class EventLog:
-    """Remembers how far it has read; a file that was replaced by another is read from its beginning."""
+    """Remembers how far it has read, and what stood there: another file under the name is read from its beginning.
+
+    It is the content that tells files apart, not the name, nor the system's number of a file, which a new one may get again.
+    `begun` counts the files that were begun; `trouble` says why nothing could be read at the last look.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._offset, self._file_id = 0, -1
+        self.begun = 0
         self.replaced = False  # whether the last `new` began a file anew
+        self.trouble: str | None = None
+        self._offset, self._head, self._tail = 0, b"", b""
 
     def new(self) -> list[Event]:
-        """The events that are complete and were not given yet, of at most AT_ONCE bytes; none while there is no file."""
+        """The events that are complete and were not given yet, of at most AT_ONCE bytes; none while there is no file.
+
+        A disk that fails for a moment is waited for: what was read stays, and `trouble` is said.
+        """
+        self.replaced, self.trouble = False, None
         try:
             with self.path.open("rb") as file:
-                self._look(file)
+                if not self._is_known(file):
+                    self._forget()
+                file.seek(self._offset)
                 content = file.read(AT_ONCE)
                 while content and b"\n" not in content and (more := file.read(AT_ONCE)):  # one enormous line
                     content += more
-        except FileNotFoundError:
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) and self._offset:
+                self._forget()
+            if not isinstance(error, FileNotFoundError):
+                self.trouble = f"{self.path.name} cannot be read: {error.strerror or error}"
             return []
         complete = content[: content.rfind(b"\n") + 1]
         self._offset += len(complete)
+        self._head = self._head or complete[:KNOWN_BY]
+        self._tail = (self._tail + complete[-KNOWN_BY:])[-KNOWN_BY:]
         return [event for line in complete.splitlines() if (event := _event(line)) is not None]
 
-    def _look(self, file: IO[bytes]) -> None:
-        found = os.fstat(file.fileno())
-        self.replaced = self._file_id not in (-1, found.st_ino) or found.st_size < self._offset
-        if self.replaced:
-            self._offset = 0
-        self._file_id = found.st_ino
-        file.seek(self._offset)
+    def _is_known(self, file: IO[bytes]) -> bool:
+        """Whether what was read still stands where it was: the first bytes, and the last before the next ones."""
+        if os.fstat(file.fileno()).st_size < self._offset:
+            return False
+        first = file.read(len(self._head))
+        file.seek(self._offset - len(self._tail))
+        return (first, file.read(len(self._tail))) == (self._head, self._tail)
+
+    def _forget(self) -> None:
+        self._offset, self._head, self._tail = 0, b"", b""
+        self.begun, self.replaced = self.begun + 1, True
 
 
 def kept(events: Iterable[Event]) -> list[Event]:
@@ -62,7 +85,7 @@ def _event(line: bytes) -> Event | None:
     for text in (line, line[max(0, line.rfind(BEGIN)) :]):
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
     return None

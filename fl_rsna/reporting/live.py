@@ -98,7 +98,7 @@ def fold(state: State, events: Iterable[Event]) -> State:
     for event in events:
         try:
             state = advance(state, event)
-        except (KeyError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
             state = _told(state, event)
     return state
 
@@ -146,7 +146,7 @@ def _told(state: State, event: Event) -> State:
 def _seconds(time: object) -> float | None:
     try:
         return datetime.fromisoformat(str(time)).timestamp()
-    except ValueError:
+    except (ValueError, ArithmeticError):
         return None
 
 

@@ -3,11 +3,11 @@
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
 from fl_rsna.federation.heartbeat import Beat
 from fl_rsna.reporting.live import Doing, SiteState, State, Status, by_number
@@ -30,6 +30,7 @@ class Seen:
     silent_s: float
     part: str  # of a run that is several
     parts: tuple[str, ...]
+    trouble: str | None = None  # why nothing could be read just now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,18 @@ class SiteRow:
 
 def page(seen: Seen) -> str:
     """The whole page, with every section as it is now."""
-    return _environment().get_template("live.html.j2").render(title=title(seen), sections=sections(seen), seen=seen)
+    name, parts = titled_sections(seen)
+    return _environment().get_template("live.html.j2").render(title=name, sections=parts, seen=seen)
+
+
+def titled_sections(seen: Seen) -> tuple[str, dict[str, str]]:
+    """The title and every section; where an event holds what cannot be shown, the run's state and that alone."""
+    try:
+        return title(seen), sections(seen)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
+        said = f"an event of this run holds what cannot be shown ({type(error).__name__}: {error})"
+        bare = replace(seen, state=State(status=seen.state.status), beats={}, trouble=said)
+        return title(bare), sections(bare)
 
 
 def title(seen: Seen) -> str:
@@ -91,7 +103,7 @@ def sections(seen: Seen) -> dict[str, str]:
 
 def digest(html: str) -> str:
     """By which a section is known to be the same."""
-    return f"{zlib.crc32(html.encode()):08x}"
+    return f"{zlib.crc32(html.encode(errors='backslashreplace')):08x}"
 
 
 def rows(state: State, beats: Mapping[str, Beat]) -> list[SiteRow]:

@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import json
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fl_rsna.reporting.live_page import digest, page, sections, title
+from fl_rsna.reporting.live_page import digest, page, titled_sections
 from fl_rsna.reporting.watcher import Watcher
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -16,9 +18,16 @@ IDLE_S = 30  # before a connection that says nothing is closed
 def make_server(watcher: Watcher, port: int) -> ThreadingHTTPServer:
     """A server on 127.0.0.1, not yet serving; port 0 is any. Raises OSError when the port is taken."""
     handler = type("Handler", (_Handler,), {"watcher": watcher})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server = _Server(("127.0.0.1", port), handler)
     server.daemon_threads = True
     return server
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that left before its answer is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -52,13 +61,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _state(self, words: dict[str, str]) -> str:
         """The sections that are not as the page has them."""
-        seen = self.watcher.look(words.get("part"))
-        found = {name: {"html": html, "digest": digest(html)} for name, html in sections(seen).items()}
+        named, drawn = titled_sections(self.watcher.look(words.get("part")))
+        found = {name: {"html": html, "digest": digest(html)} for name, html in drawn.items()}
         changed = {name: section for name, section in found.items() if words.get(name) != section["digest"]}
-        return json.dumps({"title": title(seen), "sections": changed})
+        return json.dumps({"title": named, "sections": changed})
 
     def _send(self, code: int, kind: str, text: str) -> None:
-        content = text.encode()
+        content = text.encode(errors="backslashreplace")  # a path need not be UTF-8
         self.send_response(code)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(content)))

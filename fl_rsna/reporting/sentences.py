@@ -20,7 +20,7 @@ def sentence(event: Mapping[str, Any]) -> str:
     """What an event says; of one that lacks what its kind has, its name alone."""
     try:
         return _sentence(event)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return str(event["event"])
 
 

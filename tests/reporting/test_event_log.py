@@ -1,6 +1,7 @@
 """A growing log gives every event once, whole, whatever a kill did to its last line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,91 @@ def test_kept_events_of_a_resumed_run_are_those_of_one_never_killed() -> None:
         ]
 
     assert content(kept(resumed_run())) == content(whole_run())
+
+
+def longer(events: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The events of another run of the same kind, an hour later and with longer lines."""
+    return [{**event, "time": str(event["time"]).replace("T00", "T01"), "also": "x" * 500} for event in events]
+
+
+def test_a_file_that_grew_over_the_old_one_is_known_by_its_content(tmp_path: Path) -> None:
+    """The system may give a new file the number of the one that was deleted: overwritten in place, it always has it."""
+    path = write_log(tmp_path, whole_run()[:5])
+    log = EventLog(path)
+    assert log.new() == whole_run()[:5]
+    number = path.stat().st_ino
+    write_log(tmp_path, longer(whole_run()))
+    assert path.stat().st_ino == number
+    assert log.new() == longer(whole_run())
+    assert (log.replaced, log.begun) == (True, 1)
+    assert log.new() == []
+    assert not log.replaced
+
+
+def test_a_run_begun_alike_and_gone_on_otherwise_is_another_one(tmp_path: Path) -> None:
+    """A copy that was resumed elsewhere: the same first events, then its own."""
+    events = whole_run()
+    log = EventLog(write_log(tmp_path, events[:8]))
+    log.new()
+    other = [*events[:4], *longer(events[4:])]
+    write_log(tmp_path, other)
+    assert log.new() == other
+
+
+def test_a_copy_of_what_was_read_goes_on_where_it_was(tmp_path: Path) -> None:
+    events = whole_run()
+    path = write_log(tmp_path / "run", events[:4])
+    log = EventLog(path)
+    log.new()
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "copy").rename(tmp_path / "run")
+    with path.open("a") as file:
+        file.write(json.dumps(events[4]) + "\n")
+    assert log.new() == [events[4]]
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(116, "Stale file handle"), OSError(5, "I/O")]
+)
+def test_a_disk_that_fails_for_a_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    log = EventLog(write_log(tmp_path, whole_run()[:4]))
+    log.new()
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "open", lambda *words, **more: (_ for _ in ()).throw(error))
+        assert log.new() == []
+        assert log.trouble == f"events.jsonl cannot be read: {error.strerror}"
+    write_log(tmp_path, whole_run()[:5])
+    assert log.new() == whole_run()[4:5]
+    assert (log.trouble, log.begun) == (None, 0)
+
+
+def test_a_folder_or_a_file_in_the_place_is_trouble_and_no_end(tmp_path: Path) -> None:
+    path = write_log(tmp_path / "run", whole_run()[:4])
+    log = EventLog(path)
+    log.new()
+    path.unlink()
+    path.mkdir()
+    assert log.new() == []
+    assert "cannot be read" in str(log.trouble)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("a file")
+    assert log.new() == []
+    assert "cannot be read" in str(log.trouble)
+    (tmp_path / "run").unlink()
+    write_log(tmp_path / "run", whole_run()[:3])
+    assert log.new() == whole_run()[:3]
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_a_sign_of_several_bytes_may_be_half_written(tmp_path: Path, cut: int) -> None:
+    line = json.dumps({"time": "", "event": "warning", "text": "Charité, 東京"}, ensure_ascii=False).encode()
+    (tmp_path / "events.jsonl").write_bytes(line[:-cut])
+    log = EventLog(tmp_path / "events.jsonl")
+    assert log.new() == []
+    (tmp_path / "events.jsonl").write_bytes(
+        line + b"\n" + b'{"time": "", "event": "\xe6\x9d"}\n[' + b"[" * 100_000 + b"\n"
+    )
+    assert [event["text"] for event in log.new()] == ["Charité, 東京"]

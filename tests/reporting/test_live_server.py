@@ -94,6 +94,76 @@ def test_of_a_run_of_parts_the_newest_is_shown_and_any_can_be_asked_for(address:
     assert "finished" in get(f"{address}/?part=federated")[1]
 
 
+def later(events: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The events of a run that began an hour later."""
+    return [{**event, "time": str(event["time"]).replace("T00", "T01")} for event in events]
+
+
+@pytest.mark.parametrize("looked_between", [False, True])
+@pytest.mark.parametrize("count", [3, 9, 100])
+def test_another_run_of_the_same_name_is_shown(address: str, tmp_path: Path, count: int, looked_between: bool) -> None:
+    """Whether its log is shorter than the old one, or longer."""
+    write_log(tmp_path / "run", whole_run())
+    assert ">finished<" in get(f"{address}/")[1]
+    shutil.rmtree(tmp_path / "run")
+    if looked_between:
+        assert "waiting for the run to begin" in get(f"{address}/")[1]
+    events = [
+        {"time": "2026-01-01T01:00:00.000+00:00", "event": "warning", "text": "long " * 3000},
+        *later(whole_run()),
+    ]
+    write_log(tmp_path / "run", events[:count])
+    page = get(f"{address}/")[1]
+    assert (">finished<" in page) == (count == 100)
+    assert "long long" in page
+
+
+def test_a_new_run_that_has_only_begun_its_first_line_is_not_the_old_one(address: str, tmp_path: Path) -> None:
+    write_log(tmp_path / "run", whole_run())
+    assert ">finished<" in get(f"{address}/")[1]
+    (tmp_path / "run" / "events.jsonl").write_text('{"time": "2026')
+    assert ">finished<" not in get(f"{address}/")[1]
+    write_log(tmp_path / "run", later(whole_run()[:5]))
+    page = get(f"{address}/")[1]
+    assert "1 of 3" in page
+    assert ">finished<" not in page
+
+
+def test_what_the_disk_throws_is_said_and_the_watch_goes_on(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / "run", whole_run()[:5])
+    assert "1 of 3" in get(f"{address}/")[1]
+
+    def stale(*words: object, **more: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    for name in ("open", "glob", "iterdir", "resolve", "stat"):
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, name, stale)
+            code, page = get(f"{address}/")
+        assert code == 200, name
+        assert ("Stale file handle" in page) == (name == "open")
+        assert "1 of 3" in page
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("a file")
+    assert "waiting for the run to begin" in get(f"{address}/")[1]
+    (tmp_path / "run").unlink()
+    write_log(tmp_path / "run", whole_run())
+    assert ">finished<" in get(f"{address}/")[1]
+
+
+@pytest.mark.parametrize("odd", [7, "words", None, [1], {"a": [1]}, float("nan"), 1e400, "\ud800", {}])
+def test_an_event_of_any_content_leaves_a_page(address: str, tmp_path: Path, odd: object) -> None:
+    for place, event in enumerate(whole_run()[:6]):
+        for key in event:
+            if key != "event":
+                changed = [*whole_run()[:place], {**event, key: odd}, *whole_run()[place + 1 :]]
+                write_log(tmp_path / "run", changed)
+                code, page = get(f"{address}/")
+                assert (code, "finished" in page) == (200, True), (event["event"], key)
+
+
 def test_the_page_may_ask_nobody_else(address: str, tmp_path: Path) -> None:
     write_log(tmp_path / "run", whole_run())
     with urllib.request.urlopen(f"{address}/") as answer:
