@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl_rsna.command import ending
-from fl_rsna.reporting.comparison import write_comparison
+from fl_rsna.reporting.comparison import DAMAGE, damage, left_out_of, write_comparison
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.found_runs import common_folder, find_runs
 from fl_rsna.reporting.report import write_report
@@ -14,7 +14,8 @@ from fl_rsna.runs import EXPLANATIONS, MODEL
 
 ABOUT = """Write report.html, report.json, paper.md and paper.tex into run folders, finished or not.
 With two runs or more also compare.html and compare.json: side by side, with paired differences in AUROC and curves
-over every setting that differs among them; runs that differ in seeds only are one point's repeats."""
+over every setting that differs among them; runs that differ in seeds only are one point's repeats. A run that cannot be read,
+or learned other labels than the first, is named there and left out."""
 HOW = """a path may be
   runs/<name>         a run
   runs                a folder of runs: all of them
@@ -31,14 +32,26 @@ def report(paths: Sequence[Path], out: Path | None = None) -> None:
     if out is not None and len(folders) < 2:
         raise ValueError(f"--out: expected two runs or more to compare, got one in {folders[0]}; leave --out away")
     for folder in folders:
-        if (folder / MODEL).exists() and not (folder / EXPLANATIONS).exists():
-            from fl_rsna.reporting.explained import explain  # loads torch: not for a page alone
-
-            explain(folder)
-        console.print(f"report: {write_report(folder)}", soft_wrap=True)
+        try:
+            console.print(f"report: {_report(folder)}", soft_wrap=True, markup=False)
+        except DAMAGE as error:
+            if len(folders) == 1:
+                raise ValueError(damage(folder, error)) from error
+            console.print(f"no report: {damage(folder, error)}", soft_wrap=True, markup=False, style="red")
     if len(folders) > 1:
         beside = paths[0] if len(paths) == 1 else common_folder(folders)
-        console.print(f"compare: {write_comparison(folders, out or beside / 'compare.html')}", soft_wrap=True)
+        page = write_comparison(folders, out or beside / "compare.html")
+        for name, why in left_out_of(page):
+            console.print(f"not compared: {name}: {why}", soft_wrap=True, markup=False, style="red")
+        console.print(f"compare: {page}", soft_wrap=True, markup=False)
+
+
+def _report(folder: Path) -> Path:
+    if (folder / MODEL).exists() and not (folder / EXPLANATIONS).exists():
+        from fl_rsna.reporting.explained import explain  # loads torch: not for a page alone
+
+        explain(folder)
+    return write_report(folder)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fl_rsna.ownership import refuse_stranger
@@ -22,14 +23,18 @@ from fl_rsna.reporting.task_words import area_name, area_title, task_words
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Write `out` and the same as JSON beside it; raises ValueError for runs that cannot stand side by side,
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)  # what a damaged file may raise
 
-    and where files of these names are no comparisons.
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write `out` and the same as JSON beside it, of the runs that can be read and stand side by side; the others are named.
+
+    Raises ValueError when no run can be read, and where files of these names are no comparisons.
     """
     refuse_stranger(out, lambda earlier: MARK in earlier)
     refuse_stranger(out.with_suffix(".json"), _is_comparison)
-    found = compared(named_runs(folders))
+    runs, left_out = readable_runs(folders)
+    found = compared(runs, left_out)
     write_json(out.with_suffix(".json"), found)
     write_page(out, rendered("compare.html.j2", page=found, **interactive(found)))
     return out
@@ -43,23 +48,72 @@ def _is_comparison(earlier: bytes) -> bool:
     return isinstance(found, dict) and {"runs", "headline", "differences", "plots"} <= found.keys()
 
 
+def left_out_of(page: Path) -> list[tuple[str, str]]:
+    """The runs that a comparison names and does not show, and why."""
+    found = json.loads(page.with_suffix(".json").read_text())
+    return [(one["run"], one["why"]) for one in found["left_out"]]
+
+
 def named_runs(folders: Sequence[Path]) -> dict[str, RunRecord]:
     """The runs by their paths below the folder that holds all of them."""
     above = common_folder(folders)
-    return {os.path.relpath(folder.absolute(), above): read_run(folder) for folder in folders}
+    return {_name(folder, above): read_run(folder) for folder in folders}
 
 
-def compared(runs: Runs) -> dict[str, Any]:
-    """What the page of several runs says, as plain values."""
+def readable_runs(folders: Sequence[Path]) -> tuple[dict[str, RunRecord], dict[str, str]]:
+    """The runs that can be read, and why the others cannot, both by name. Raises ValueError when there are none to read."""
+    runs, broken, above = dict[str, RunRecord](), dict[str, str](), common_folder(folders)
+    for folder in folders:
+        name = _name(folder, above)
+        try:
+            runs[name] = read_run(folder)
+        except DAMAGE as error:
+            broken[name] = damage(folder, error)
+    if not runs:
+        raise ValueError(next(iter(broken.values())))
+    return runs, broken
+
+
+def damage(folder: Path, error: Exception) -> str:
+    """Why a run cannot be read, in one sentence that names it."""
+    said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    said = " ".join(said.split())
+    return said if str(folder) in said else f"{folder} cannot be read: {said}"
+
+
+def _name(folder: Path, above: Path) -> str:
+    return os.path.relpath(folder.absolute(), above).encode(errors="backslashreplace").decode()
+
+
+def compared(runs: Runs, left_out: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """What the page of several runs says, as plain values: of those that learned what the first did, and are whole.
+
+    `left_out` are others, and why they are not among them. Raises ValueError when none is left.
+    """
+    sound, found, left_out = dict[str, RunRecord](), dict[str, Scored](), dict(left_out)
+    for name, run in runs.items():
+        try:
+            one = scored(run)
+            _content({name: run}, {name: one} if one else {}, {})
+        except DAMAGE as error:
+            left_out[name] = damage(run.folder, error)
+            continue
+        first = next(iter(sound.values()), run)
+        if (run.task.name, run.labels, run.headline) != (first.task.name, first.labels, first.headline):
+            left_out[name] = (
+                f"expected runs that learned the same labels, got others in {run.folder} (task {run.task.name}); "
+                "compare it with its like"
+            )
+            continue
+        sound[name] = run
+        found |= {name: one} if one else {}
+    if not sound:
+        raise ValueError(next(iter(left_out.values())))
+    return _content(sound, found, left_out)
+
+
+def _content(runs: Runs, found: Mapping[str, Scored], left_out: Mapping[str, str]) -> dict[str, Any]:
     first = next(iter(runs.values()))
-    odd = next(
-        (name for name, run in runs.items() if (run.labels, run.headline) != (first.labels, first.headline)), None
-    )
-    if odd is not None:
-        raise ValueError(
-            f"expected runs that learned the same labels, got others in {runs[odd].folder}; compare it on its own"
-        )
-    found = {name: one for name, run in runs.items() if (one := scored(run))}
     label, settings = first.quoted, differing([run.config for run in runs.values()])
     shown = [
         scores_plot(found, label),
@@ -68,6 +122,7 @@ def compared(runs: Runs) -> dict[str, Any]:
     ]
     content = {
         "runs": list(runs),
+        "left_out": [{"run": name, "why": why} for name, why in left_out.items()],
         "headline": label,
         "words": task_words(first.task),
         "unfinished": [name for name, run in runs.items() if not run.finished],

@@ -7,13 +7,14 @@ from pathlib import Path
 import yaml
 
 RUN, SWEEP = "config.yaml", "multirun.yaml"  # the files by which such folders are known
+LOST = ("events.jsonl", "rounds.csv")  # by these a run is known that lost its config.yaml
 
 
 def find_runs(path: Path) -> list[Path]:
     """The run folders `path` stands for, in the order of their names; raises ValueError when there are none."""
     if not path.is_dir():
         raise ValueError(f"expected a run folder with {RUN}, got {path}, which is no folder; give runs/<name>")
-    if (path / RUN).exists():
+    if _is_run(path):
         return [path]
     found = _of_sweep(path) if (path / SWEEP).exists() else _below(path)
     if not found:
@@ -32,8 +33,13 @@ def _below(path: Path) -> list[Path]:
     """Runs in a folder, and those of gap experiments in it; not what a run has inside."""
     found = []
     for folder in sorted((inside for inside in path.iterdir() if inside.is_dir()), key=_by_number):
-        found += [folder] if (folder / RUN).exists() else _below(folder)
+        found += [folder] if _is_run(folder) else _below(folder)
     return found
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a run's, whole or not; one that may not be looked into counts, so that it is named."""
+    return not os.access(folder, os.R_OK | os.X_OK) or any((folder / name).is_file() for name in (RUN, *LOST))
 
 
 def _of_sweep(path: Path) -> list[Path]:

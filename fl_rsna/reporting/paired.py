@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,15 @@ def scored(run: RunRecord) -> Scored | None:
         return None
     alone = sorted((run.folder / ALONE).glob("*/predictions.parquet"))
     paths = alone or [path for path in [run.folder / "predictions.parquet"] if path.exists()]
-    tables = [pd.read_parquet(path).sort_values("image_id", ignore_index=True) for path in paths]
+    tables = [_predictions(path) for path in paths]
     return Scored(run=run, tables=tables) if tables else None
+
+
+def _predictions(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path).sort_values("image_id", ignore_index=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError(f"expected the predictions of a run in {path}, got {error}; copy it again") from None
 
 
 def same_slices(one: Scored, other: Scored) -> bool:

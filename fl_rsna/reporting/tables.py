@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,8 @@ import pandas as pd
 import yaml
 
 from fl_rsna.choices import Baseline
+from fl_rsna.cohort.index import read_facts
+from fl_rsna.config import Config
 from fl_rsna.learning.intervals import MIN_PATIENTS
 from fl_rsna.runs import SCORECARDS
 from fl_rsna.task import MACRO, LabelKind, Task, TaskName, named_task
@@ -86,7 +88,7 @@ def read_run(folder: Path) -> RunRecord:
     """Read a run folder, finished, failed or killed at any moment; raises ValueError when it holds no run."""
     if not (folder / "config.yaml").exists():
         raise ValueError(f"expected a run folder with config.yaml, found none in {folder}; give runs/<name>")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = _config(folder / "config.yaml")
     events = _events(folder / "events.jsonl")
     roll: dict[str, Any] = next((event for event in events if event["event"] == "roll_call"), {"sites": {}})
     failed = [event for event in events if event["event"] == "site_failed"]  # a round played twice counts once
@@ -191,7 +193,21 @@ def megabytes(count: float) -> str:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return dict(json.loads(path.read_text())) if path.exists() else None
+    return read_facts(path, f"no {path}") if path.exists() else None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A run's settings; raises ValueError when not all groups of them are there, as in a file that was cut."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected the settings of a run in {path}, got {' '.join(str(error).split())}") from None
+    lacking = [field.name for field in fields(Config) if not isinstance(found, dict) or field.name not in found]
+    if lacking:
+        raise ValueError(
+            f"expected the settings of a run in {path}, got a file without {lacking[-1]}: it was cut; copy it again"
+        )
+    return dict(found)
 
 
 def _beside(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,7 +13,8 @@ import yaml
 from made_runs import made_gap, made_run
 
 from fl_rsna.learning.metrics import auroc
-from fl_rsna.reporting.comparison import compared, named_runs, write_comparison
+from fl_rsna.report import report
+from fl_rsna.reporting.comparison import compared, named_runs, readable_runs, write_comparison
 from fl_rsna.reporting.found_runs import find_runs
 from fl_rsna.reporting.swept import curves_over, differing, swept
 
@@ -163,3 +164,77 @@ def test_runs_that_were_shown_ground_truth_are_named(tmp_path: Path) -> None:
     assert "<b>Not results:</b> b." in write_comparison(folders, tmp_path / "both.html").read_text()
     others = [folders[0], made_run(tmp_path / "c")]
     assert "Not results" not in write_comparison(others, tmp_path / "others.html").read_text()
+
+
+FILES = (
+    "config.yaml",
+    "summary.json",
+    "manifest.json",
+    "predictions.parquet",
+    "rounds.csv",
+    "sites.csv",
+    "events.jsonl",
+)
+NEEDED = FILES[:4]  # without the others, rows or counts are missing and what is there is shown
+
+
+@pytest.mark.parametrize("share", [0.5, None, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.0, 0.95))])
+def test_a_run_with_a_cut_file_is_named_and_the_others_are_compared(tmp_path: Path, share: float | None) -> None:
+    """`share` of the file is left, None: it is missing."""
+    cut = [f"cut-{name}" for name in FILES]
+    for name in ("a", *cut, "z"):
+        made_run(tmp_path / name)
+    for name in FILES:
+        path = tmp_path / f"cut-{name}" / name
+        content = path.read_bytes()
+        path.unlink() if share is None else path.write_bytes(content[: int(len(content) * share)])
+    runs, broken = readable_runs(find_runs(tmp_path))
+    found = compared(runs, broken)
+    assert {"a", "z"} <= set(found["runs"])
+    assert set(found["runs"]) | {one["run"] for one in found["left_out"]} == {"a", *cut, "z"}
+    for one in found["left_out"]:
+        assert f"/{one['run']}" in one["why"]
+        assert one["run"].removeprefix("cut-") in one["why"].replace(one["run"], "")
+    named = {one["run"].removeprefix("cut-") for one in found["left_out"]}
+    if share is not None:
+        assert named == set(NEEDED)
+    else:
+        assert named == {"config.yaml"}
+        assert "cut-summary.json" in found["unfinished"]
+
+
+def test_the_command_reports_what_it_can_and_names_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "abc":
+        made_run(tmp_path / name)
+    (tmp_path / "b" / "summary.json").write_text('{"status": "fin')
+    report([tmp_path])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["report", "no report", "report", "not compared", "compare"]
+    assert str(tmp_path / "b" / "summary.json") in said[1]
+    page = (tmp_path / "compare.html").read_text()
+    assert "<b>Not compared:</b><ul><li>b: " in page
+    (tmp_path / "b" / "summary.json").write_text("{}")  # whole, and nothing in it
+    report([tmp_path])
+    assert "not compared: b: " in capsys.readouterr().out
+    for name in "abc":
+        (tmp_path / name / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        report([tmp_path])
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        report([tmp_path / "a"])
+
+
+def test_runs_of_another_task_and_unfinished_ones_stand_beside_the_rest(tmp_path: Path) -> None:
+    folders = [made_run(tmp_path / name) for name in "abcd"]
+    config = yaml.safe_load((tmp_path / "b" / "config.yaml").read_text())
+    config["data"]["task"], config["stage"] = "covid_cxr", "slice"
+    (tmp_path / "b" / "config.yaml").write_text(yaml.safe_dump(config))
+    for name in ("rounds.csv", "summary.json", "events.jsonl", "predictions.parquet"):
+        (tmp_path / "b" / name).unlink()
+    (tmp_path / "c" / "summary.json").write_text('{"status": "failed", "reason": "below quorum"}')
+    found = compared(named_runs(folders))
+    assert found["runs"] == ["a", "c", "d"]
+    assert found["unfinished"] == ["c"]
+    [one] = found["left_out"]
+    assert one["run"] == "b"
+    assert "task covid_cxr" in one["why"]
