@@ -1,6 +1,5 @@
 """python -m fl_rsna.replay run=<run> site=<site> round=<n>: repeat one site's part in a round and compare it, bit by bit."""
 
-import json
 import os
 import shutil
 import sys
@@ -9,11 +8,14 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.cohort.sites import read_cohort
+from fl_rsna.cohort.index import read_facts
+from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.command import RunFailed, ending
+from fl_rsna.federation.repeatable import not_kept, of_its_kind, site_memory_of
 from fl_rsna.federation.replay import repeat_round
 from fl_rsna.reporting.console import console
-from fl_rsna.runs import RunFolder
+from fl_rsna.reporting.event_log import EVENTS, read_events
+from fl_rsna.runs import MANIFEST, RunFolder
 
 WORDS = ("run", "site", "round")
 
@@ -25,11 +27,18 @@ def replay(words: list[str]) -> None:
             f"expected run=<run folder> site=<site> round=<number>, got {' '.join(words) or 'nothing'}; give all three"
         )
     run, site, round_ = RunFolder(Path(asked["run"])), asked["site"], int(asked["round"])
+    reason = of_its_kind(run.folder)
+    if reason is not None:
+        raise ValueError(reason)
     recorded = recorded_sha256(run.folder, site, round_)
-    cohort = read_cohort(Path(json.loads((run.folder / "manifest.json").read_text())["cohort"]))
+    reason = not_kept(run.folder)
+    if reason is not None:
+        raise ValueError(reason)
+    cohort = cohort_of(run.folder)
     with tempfile.TemporaryDirectory(prefix="fl_rsna-") as memory:  # a copy: a replay leaves the run as it is
-        if run.site_memory.exists():
-            shutil.copytree(run.site_memory, memory, dirs_exist_ok=True)
+        kept = site_memory_of(run.folder)
+        if kept.exists():
+            shutil.copytree(kept, memory, dirs_exist_ok=True)
         repeated = repeat_round(run, cohort, site, round_, Path(memory))
     console.print(f"{site}, round {round_}: recorded {recorded}", soft_wrap=True)
     console.print(f"{site}, round {round_}: repeated {repeated}", soft_wrap=True)
@@ -40,17 +49,32 @@ def replay(words: list[str]) -> None:
     console.print("the same, bit by bit")
 
 
+def cohort_of(run: Path) -> Cohort:
+    """The cohort a run was trained on; raises ValueError when it is not where it was, or another one is there."""
+    facts = read_facts(run / MANIFEST, f"run: no {MANIFEST} in {run}; copy the run again")
+    cohort = read_cohort(Path(str(facts.get("cohort"))))
+    if cohort.sha256 != facts.get("cohort_sha256"):
+        raise ValueError(
+            f"run: expected the cohort of {run}, got another one in {cohort.folder}; deal the run's own again"
+        )
+    return cohort
+
+
 def recorded_sha256(folder: Path, site: str, round_: int) -> str:
     """The hash of what the site sent in that round, by the run's events; a round played twice counts as played last."""
-    events = folder / "events.jsonl"
-    if not events.exists():
-        raise ValueError(f"run: expected a run folder with events.jsonl, got {folder}; give runs/<name>")
-    wanted = {"event": "site_done", "phase": "train", "site": site, "round": round_}
-    for line in reversed(events.read_text().splitlines()):
-        event = json.loads(line) if line.endswith("}") else {}
-        if wanted.items() <= event.items():
+    if not (folder / EVENTS).is_file():
+        raise ValueError(f"run: expected a run folder with {EVENTS}, got {folder}; give runs/<name>")
+    trained = [
+        event for event in read_events(folder / EVENTS) if event["event"] == "site_done" and "update_sha256" in event
+    ]
+    found = [event for event in trained if event.get("round") == round_]
+    for event in reversed(found):
+        if event.get("site") == site:
             return str(event["update_sha256"])
-    raise ValueError(f"round: expected a round that {site} finished in {folder}, got {round_}; see its sites.csv")
+    there = ", ".join(sorted({str(event.get("site")) for event in found})) or "none"
+    raise ValueError(
+        f"round: expected a round that {site} finished in {folder}, got {round_}, which was finished by: {there}; see its sites.csv"
+    )
 
 
 if __name__ == "__main__":

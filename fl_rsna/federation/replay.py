@@ -34,7 +34,7 @@ def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory:
     state, sent = round_paths(run, round_)
     if not sent.exists():
         raise ValueError(
-            f"round: expected {sent}, got no such file; only runs with run.keep=all can be repeated by round"
+            f"round: expected {sent}, got no such file; the run kept nothing of that round: choose another one"
         )
     progress, said = load_progress(state), json.loads(sent.read_text())
     settle_process()

@@ -67,6 +67,14 @@ class EventLog:
         self.begun, self.replaced = self.begun + 1, True
 
 
+def read_events(path: Path) -> list[Event]:
+    """All that a log holds."""
+    log, found = EventLog(path), list[Event]()
+    while events := log.new():
+        found += events
+    return found
+
+
 def kept(events: Iterable[Event]) -> list[Event]:
     """The events that count: without those of rounds that a killed run began and played again."""
     found: list[Event] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from replaying import replayed
 from tiny import SIZE, tiny_cohort, tiny_config
 
 from fl_rsna.choices import Baseline
@@ -15,6 +16,7 @@ from fl_rsna.config import ModelConfig
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.dataset import Joined, open_pooled, open_site
 from fl_rsna.learning.intervals import MIN_PATIENTS
+from fl_rsna.replay import replay
 from fl_rsna.runner import run_federation
 
 
@@ -125,3 +127,14 @@ def test_baselines_are_the_same_with_workers(cohort: Cohort, tmp_path: Path, gap
     run(tiny_config(baseline=Baseline.central, rounds=2, engine__workers=1), folder=tmp_path / "central")
     one, other = (read(path / "central" / "summary.json") for path in (gap, tmp_path))
     assert one["model_sha256"] == other["model_sha256"]
+
+
+def test_every_part_of_a_gap_is_replayed_and_what_is_none_says_which(gap: Path) -> None:
+    alone = sorted((gap / "local" / "alone").iterdir())
+    assert len(alone) == 3
+    for run in (gap / "federated", gap / "central", alone[-1]):
+        assert replayed(run) is None
+    assert str(gap / "federated") in str(replayed(gap))
+    assert str(gap / "local" / "alone") in str(replayed(gap / "local"))
+    with pytest.raises(ValueError, match="finished by: pooled"):
+        replay([f"run={gap / 'central'}", "site=site-1", "round=1"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from replaying import replayed
 from tiny import tiny_config
 
 from fl_rsna.choices import Averaging, Keep, Norm, Precision, StrategyName, Weighting
@@ -141,6 +142,26 @@ def test_replay_repeats_a_site_s_round_bit_by_bit(
     replay([f"run={undisturbed}", f"site={trained['site']}", f"round={trained['round']}"])
     assert recorded in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+
+
+def test_what_lies_with_hospitals_or_was_begun_on_other_data_is_one_sentence(
+    own_cohort: Cohort, tmp_path: Path
+) -> None:
+    config = tiny_config(rounds=1)
+    run(own_cohort, tmp_path / "run", config)
+    assert replayed(tmp_path / "run") is None
+    manifest = tmp_path / "run" / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace(own_cohort.sha256, "0" * 64))
+    with pytest.raises(ValueError, match="expected the cohort of"):
+        replayed(tmp_path / "run")
+    manifest.write_text(whole)
+    settings = tmp_path / "run" / "config.yaml"
+    settings.write_text(settings.read_text().replace("engine:\n  name: local", "engine:\n  name: deployment"))
+    assert "between real machines" in str(replayed(tmp_path / "run"))
+    settings.write_text(settings.read_text()[:40])
+    with pytest.raises(ValueError, match=r"^run: .*config\.yaml"):
+        replay([f"run={tmp_path / 'run'}", "site=site-1", "round=1"])
 
 
 def test_replay_refuses_what_the_run_did_not_keep(cohort: Cohort, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from replaying import replayed
 from tiny import tiny_cohort, tiny_config
 from tiny_stacking import FOLDS, Stopped, run, settings, with_folds
 
@@ -132,6 +133,7 @@ def test_a_network_stacks_as_any_network_is_trained(
     assert rounds["train_loss"][1:].notna().all()
     assert found["rounds"] == 2
     assert (tmp_path / "run" / "stacker.safetensors").exists()
+    assert replayed(tmp_path / "run") is None
     with pytest.raises(Stopped):
         run(two, with_folds(whole, tmp_path / "ended"), config, stop_at="round_end 1")
     assert run(two, tmp_path / "ended", config)["model_sha256"] == found["model_sha256"]
@@ -271,3 +273,8 @@ def test_more_folds_than_patients_are_refused_before_anything_is_trained(two: Co
     with pytest.raises(ValueError, match=r"stacking.folds: expected at least 10 training patients at site-"):
         run(two, tmp_path / "run", settings(stacking__folds=10))
     assert not (tmp_path / "run" / "fold-1").exists()
+
+
+def test_folds_are_replayed_and_trees_say_that_they_are_not(whole: Path) -> None:
+    assert replayed(whole / "fold-2") is None
+    assert str(whole / "fold-1") in str(replayed(whole))

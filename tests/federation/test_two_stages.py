@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from replaying import replayed
 from tiny import SIZE, tiny_cohort, tiny_config, tiny_index
 
 from fl_rsna.choices import (
@@ -329,11 +330,17 @@ def test_every_strategy_trains_a_head(cohort: Cohort, encoder: Path, tmp_path: P
     losses = pd.read_csv(tmp_path / "run" / "rounds.csv")["test_loss"]
     assert np.isfinite(losses).all()
     assert losses[1] != losses[0]
+    assert replayed(tmp_path / "run") is None
+
+
+def test_each_of_two_stages_is_replayed(both: Path) -> None:
+    assert replayed(both / "slice") is replayed(both) is None
 
 
 def test_pooled_sites_have_both_stages_too(cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
     found = run(cohort, tmp_path / "run", asked(encoder, baseline=Baseline.central, rounds=1))
     assert (found["baseline"], found["cohort"]["sites"], found["status"]) == ("central", 1, "finished")
+    assert replayed(tmp_path / "run") is None
 
 
 def test_a_site_that_cannot_encode_is_named_and_the_others_go_on(
