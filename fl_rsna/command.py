@@ -65,6 +65,8 @@ def ending(act: Callable[[], T]) -> T:
         return act()
     except (HydraException, OmegaConfBaseException) as error:
         leave(2, _sentence(error))
+    except UnicodeEncodeError as error:  # a path whose bytes are not UTF-8, in a place that needs it
+        leave(2, f"expected paths in UTF-8, got {error.object!r}; rename that folder or file, or choose another")
     except ValueError as error:
         leave(2, str(error))
     except RunFailed as error:

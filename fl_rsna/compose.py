@@ -1,5 +1,6 @@
 """From overrides to a checked Config, by Hydra: conf/ chooses values, the dataclasses refuse what they do not know."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -52,3 +53,9 @@ def compose_config(overrides: Sequence[str]) -> Config:
     register_schema()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return as_config(compose("config", list(overrides)))
+
+
+def quoted(value: str) -> str:
+    """A text as the value of a key=value word, whatever signs are in it; a shell needs quotes of its own around the word."""
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return "'" + text.replace("${", "\\${") + "'"

@@ -87,6 +87,8 @@ def check(config: Config) -> None:
         name = _value(config, key)
         if name is not None and (not name or name != Path(name).name or name in (".", "..")):
             raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
+    for key in (*FOLDER_NAMES, "paths.prepared", "paths.sites", "paths.runs"):
+        check_utf8(key, str(_value(config, key)))
     _check_match(config)
     _check_partition(config.partition)
     check_noise(config.partition.noise, labels=named_task(config.data.task).labels)
@@ -98,6 +100,12 @@ def check(config: Config) -> None:
     _check_labels_learned(config)
     check_rendering(config)
     check_stage(config)
+
+
+def check_utf8(key: str, path: str) -> None:
+    """Refuse a folder to write into whose name is not UTF-8, which tables and pages cannot say and Parquet cannot open."""
+    if path != path.encode(errors="replace").decode():
+        raise ValueError(f"{key}: expected a path in UTF-8, got {path!r}; rename that folder or choose another")
 
 
 def _check_match(config: Config) -> None:

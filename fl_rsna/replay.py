@@ -21,7 +21,7 @@ WORDS = ("run", "site", "round")
 
 
 def replay(words: list[str]) -> None:
-    asked = dict(word.partition("=")[::2] for word in words)
+    asked = {key: unquoted(value) for key, _, value in (word.partition("=") for word in words)}
     if sorted(asked) != sorted(WORDS) or not asked["round"].isdigit():
         raise ValueError(
             f"expected run=<run folder> site=<site> round=<number>, got {' '.join(words) or 'nothing'}; give all three"
@@ -47,6 +47,12 @@ def replay(words: list[str]) -> None:
             f"{site} in round {round_} came out differently; compare this machine with {run.folder / 'manifest.json'}"
         )
     console.print("the same, bit by bit")
+
+
+def unquoted(value: str) -> str:
+    """A value without the quotes that other commands need around special characters; here every path may be said as it is."""
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted and not Path(value).exists() else value
 
 
 def cohort_of(run: Path) -> Cohort:

@@ -139,7 +139,7 @@ class RunFolder:
         """Append a row to rounds.csv or sites.csv; the first row sets the columns."""
         path = self.folder / f"{table}.csv"
         new = not path.exists()
-        with path.open("a", newline="") as file:
+        with path.open("a", newline="", errors="backslashreplace") as file:
             writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
             if new:
                 writer.writeheader()
@@ -301,7 +301,7 @@ def _manifest(config: Config, cohort: Cohort, device: str) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "arithmetic": describe_arithmetic(),
         "device": device,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(Path(__file__).parent),
         "cohort": str(cohort.folder),
         "cohort_sha256": cohort.sha256,
         "seed": config.seed,
@@ -369,16 +369,21 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
-    """The checkout's commit, with + when it has changes; None outside a checkout."""
-    here = Path(__file__).parent
+def git_commit(package: Path) -> str | None:
+    """The commit of a package's own checkout, with + when it has changes; None elsewhere, as where it is installed.
+
+    Its own is a repository that tracks the package at its top: one around a virtual environment is somebody else's.
+    """
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook's name others
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=package, env=alone, capture_output=True, check=True)
+        return done.stdout.decode(errors="replace").strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        if ask("rev-parse", "--show-prefix") != f"{package.name}/":
+            return None
+        ask("ls-files", "--error-unmatch", Path(__file__).name)
+        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("+" if changed else "")

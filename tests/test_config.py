@@ -1,12 +1,13 @@
 """Every choice under conf/ composes, and what is unknown, mistyped or contradictory is refused by name."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
 
 from fl_rsna.cohort_name import cohort_name
-from fl_rsna.compose import compose_config, conf_folder
+from fl_rsna.compose import compose_config, conf_folder, quoted
 from fl_rsna.config import Config
 from fl_rsna.limits import FOLDER_NAMES, RANGES, check
 
@@ -146,3 +147,43 @@ def test_cohort_name_changes_with_every_partition_setting_and_nothing_else() -> 
 
 def test_conf_is_found_in_a_checkout() -> None:
     assert conf_folder() == Path(__file__).parents[1] / "conf"
+
+
+ODD = (
+    "a b",
+    "a,b",
+    "a=b",
+    "[x]",
+    "{x}",
+    "it's",
+    'say "x"',
+    "Charité 東京",
+    "a\\",
+    "a\\'",
+    "${x}",
+    "$HOME",
+    "null",
+    "1e3",
+    "#1",
+    "(x)",
+    "~",
+    "a:b",
+    " ",
+)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_quoted_word_is_read_as_it_was(name: str) -> None:
+    assert compose_config([f"run.name={quoted(name)}"]).run.name == name
+
+
+@pytest.mark.parametrize("key", ["run.name", "data.name", "paths.runs", "paths.sites", "paths.prepared"])
+def test_folders_to_write_into_are_utf8_and_files_to_read_need_not_be(key: str) -> None:
+    config, strange = Config(), os.fsdecode(b"caf\xe9")
+    group, name = key.split(".")
+    setattr(getattr(config, group), name, strange)
+    with pytest.raises(ValueError, match=rf"{key}: expected a path in UTF-8, got 'caf\\udce9'"):
+        check(config)
+    config = Config()
+    config.data.dicom = config.data.labels = strange
+    check(config)

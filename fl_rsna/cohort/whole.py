@@ -31,10 +31,16 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name that nobody has to write a file under, which takes `path`'s place when the body succeeds."""
+    """A name that nobody has to write a file under, which takes `path`'s place when the body succeeds.
+
+    It is there, empty, with the permissions that any new file gets; it keeps them whatever a library makes in its place.
+    """
     part = path.with_name(f"{short_name(path)}.{secrets.token_hex(8)}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)
         os.replace(part, path)
     finally:
         drop(part)

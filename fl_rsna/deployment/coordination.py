@@ -15,6 +15,7 @@ from flwr.cli.build import build_fab_from_disk
 from fl_rsna.choices import Baseline, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.command import RunFailed, words_given
+from fl_rsna.compose import quoted
 from fl_rsna.config import Config, DeployConfig
 from fl_rsna.deployment.flower_parts import FlowerRun, control
 from fl_rsna.deployment.known_app import APP
@@ -125,13 +126,13 @@ def overrides(part: Config, name: str) -> str:
     own = ("run.name", "resume", "stage", "sequence.encoder")
     words = [word for word in words_given() if word.lstrip("+").split("=")[0] not in own]
     if part.stage is Stage.sequence:
-        encoder = str(Path(str(part.sequence.encoder)).resolve()).replace("'", "\\'")
-        words += ["stage=sequence", f"sequence.encoder='{encoder}'"]
+        encoder = str(Path(str(part.sequence.encoder)).resolve())
+        words += ["stage=sequence", f"sequence.encoder={quoted(encoder)}"]
     elif part.stage is Stage.stacking:
         words += ["stage=stacking"]
     else:
         words += ["stage=slice"] if any(word.startswith("experiment=") for word in words) else []
-    return shlex.join([*words, f"run.name={name}", "resume=true"])
+    return shlex.join([*words, f"run.name={quoted(name)}", "resume=true"])
 
 
 def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, log: EventLog, token: str) -> None:

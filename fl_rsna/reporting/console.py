@@ -1,7 +1,8 @@
 """The console of every command, and what it says of prepared data and cohorts."""
 
+import io
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,9 +16,25 @@ from fl_rsna.reporting.sheets import counted
 from fl_rsna.reporting.task_words import plural
 from fl_rsna.task import TaskName, named_task
 
-console = Console(highlight=False)
+
+class PathConsole(Console):
+    """A console that writes what the output cannot hold, such as a path that is not UTF-8, with escapes."""
+
+    @property
+    def file(self) -> IO[str]:
+        stream = super().file
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+        return stream
+
+    @file.setter
+    def file(self, new: IO[str]) -> None:
+        self._file = new
+
+
+console = PathConsole(highlight=False)
 if not console.is_terminal:
-    console = Console(highlight=False, width=140)  # a log file has no width to fit
+    console = PathConsole(highlight=False, width=140)  # a log file has no width to fit
 
 
 def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:

@@ -152,7 +152,9 @@ def write_page(path: Path, page: bytes) -> None:
 
 def rendered(template: str, **what: Any) -> bytes:
     """A page from one of our templates; every value is escaped."""
-    return _templates().get_template(template).render(**what).encode()
+    return (
+        _templates().get_template(template).render(**what).encode(errors="backslashreplace")
+    )  # a path need not be UTF-8
 
 
 @functools.cache

@@ -50,7 +50,8 @@ def scored(run: RunRecord) -> Scored | None:
 
 def _predictions(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path).sort_values("image_id", ignore_index=True)
+        with path.open("rb") as file:  # opened here: Arrow takes no path that is not UTF-8
+            return pd.read_parquet(file).sort_values("image_id", ignore_index=True)
     except (ValueError, OSError, KeyError) as error:
         raise ValueError(f"expected the predictions of a run in {path}, got {error}; copy it again") from None
 

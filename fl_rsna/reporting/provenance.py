@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.choices import Crop
+from fl_rsna.federation.repeatable import unrepeatable
 from fl_rsna.reporting.cells import Table, columns
 from fl_rsna.reporting.tables import RunRecord
 
@@ -21,6 +22,7 @@ def provenance(run: RunRecord) -> dict[str, Any]:
         "cohort": manifest.get("cohort"),
         "cohort_sha256": manifest.get("cohort_sha256"),
         "command": repeating(manifest["command"]) if manifest.get("command") else None,
+        "replay": unrepeatable(run.folder) or replaying(run.folder),
         "started": manifest.get("started"),
         "resumed_after": run.resumed,
         "device": f"{manifest.get('device', 'not stated')}, {engine['name']}{workers}",
@@ -33,8 +35,13 @@ def provenance(run: RunRecord) -> dict[str, Any]:
 def repeating(command: list[str]) -> str:
     """A recorded command line as one can type it; a file of ours becomes `python -m fl_rsna.<name>`."""
     program, words = Path(command[0]), command[1:]
-    start = f"python -m fl_rsna.{program.stem}" if program.suffix == ".py" else program.name
+    start = f"python -m fl_rsna.{program.stem}" if program.suffix == ".py" else shlex.quote(program.name)
     return " ".join([start, *(shlex.quote(word) for word in words)])
+
+
+def replaying(run: Path) -> str:
+    """The command that repeats one site's part in a round, for any shell and any path."""
+    return f"python -m fl_rsna.replay {shlex.quote(f'run={run}')} site=<site> round=<number>"
 
 
 def settings_table(config: Mapping[str, Any]) -> Table:

@@ -23,8 +23,8 @@ def write_report(folder: Path) -> Path:
     found = content(run)
     write_json(folder / "report.json", found)
     tables = paper_tables(run)
-    write_whole(folder / "paper.md", as_markdown(found["name"], tables).encode())
-    write_whole(folder / "paper.tex", as_tex(found["name"], tables).encode())
+    write_whole(folder / "paper.md", as_markdown(found["name"], tables).encode(errors="backslashreplace"))
+    write_whole(folder / "paper.tex", as_tex(found["name"], tables).encode(errors="backslashreplace"))
     path = folder / "report.html"
     write_page(path, _page(run, found))
     return path

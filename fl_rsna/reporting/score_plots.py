@@ -23,7 +23,8 @@ def ranking_plots(run: RunRecord, folder: Path) -> list[Plot]:
     path = folder / "predictions.parquet"
     if not run.finished or not path.exists():
         return []
-    table, pictures = pd.read_parquet(path), task_words(run.task)["pictures"]
+    with path.open("rb") as file:  # opened here: Arrow takes no path that is not UTF-8
+        table, pictures = pd.read_parquet(file), task_words(run.task)["pictures"]
     roc, pr = ({label: found for label in run.labels if (found := of(table, label))} for of in (_roc, _pr))
     return [
         _ranking("roc", f"ROC curves, test-site {pictures}", "false positive rate", "sensitivity", roc, [diagonal()]),

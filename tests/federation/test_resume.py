@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.loading import loading_context
-from fl_rsna.replay import recorded_sha256, replay
+from fl_rsna.replay import recorded_sha256, replay, unquoted
+from fl_rsna.reporting.provenance import replaying
 from fl_rsna.runs import start_run
 
 
@@ -162,6 +164,17 @@ def test_what_lies_with_hospitals_or_was_begun_on_other_data_is_one_sentence(
     settings.write_text(settings.read_text()[:40])
     with pytest.raises(ValueError, match=r"^run: .*config\.yaml"):
         replay([f"run={tmp_path / 'run'}", "site=site-1", "round=1"])
+
+
+@pytest.mark.parametrize("name", ["a b", "a=b,c", "it's", "[x] $HOME", "Charité"])
+def test_a_path_of_any_signs_is_replayed_as_the_report_says_it(undisturbed: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.symlink_to(undisturbed)
+    said = shlex.split(replaying(folder))[3:]
+    last = pd.read_csv(undisturbed / "sites.csv").query("phase == 'train'").iloc[-1]
+    replay([said[0], f"site={last['site']}", f"round={last['round']}"])
+    assert (said[0], said[1:]) == (f"run={folder}", ["site=<site>", "round=<number>"])
+    assert unquoted(f'"{folder}"') == unquoted(f"'{folder}'") == unquoted(str(folder)) == str(folder)
 
 
 def test_replay_refuses_what_the_run_did_not_keep(cohort: Cohort, tmp_path: Path) -> None:

@@ -111,6 +111,14 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
     assert events.count("site_done") == 18
 
 
+def test_every_file_has_the_permissions_of_its_neighbours(undisturbed: Path, tmp_path: Path) -> None:
+    (tmp_path / "any").write_text("")
+    usual = (tmp_path / "any").stat().st_mode
+    files = [path for path in undisturbed.rglob("*") if path.is_file()]
+    assert {"state.safetensors", "model.safetensors"} <= {path.name for path in files}
+    assert [path for path in files if path.stat().st_mode != usual] == []
+
+
 def test_saved_model_carries_its_config_and_loads(undisturbed: Path) -> None:
     config = tiny_config()
     with safe_open(undisturbed / "model.safetensors", "pt") as file:

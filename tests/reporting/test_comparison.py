@@ -1,6 +1,7 @@
 """Runs side by side: which runs a path means, paired differences, baselines, and what is swept."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,16 @@ def test_runs_of_another_task_and_unfinished_ones_stand_beside_the_rest(tmp_path
     [one] = found["left_out"]
     assert one["run"] == "b"
     assert "task covid_cxr" in one["why"]
+
+
+def test_a_path_that_is_not_utf8_stands_with_escapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the page, in the JSON and on the console, whose stream is as strict as any."""
+    made_run(tmp_path / "a")
+    strange = made_run(tmp_path / "b").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    report([strange])
+    assert capsys.readouterr().out.startswith("report: ")
+    assert "caf\\udce9" in (strange / "report.html").read_text(encoding="utf-8")
+    report([tmp_path])
+    assert "caf\\udce9" in capsys.readouterr().out
+    assert "caf\\udce9" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))["runs"][0] == "a"
