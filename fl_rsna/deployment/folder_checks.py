@@ -16,7 +16,8 @@ from fl_rsna.cohort.columns import COLUMNS, IDS
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.deployment.node import Node
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import ImageKind, kinds_of, read_png
+from fl_rsna.task import TaskName, named_task
 
 TRIED = 5  # images that are decoded
 REMEMBERED = 500 * MB  # of a run: a few models
@@ -57,6 +58,7 @@ def read_held(folder: Path) -> Held:
     lacking = [name for name in NEEDED if name not in facts]
     if lacking:
         raise ValueError(f"--folder: {folder / 'site.json'} does not say {', '.join(lacking)}; copy the folder again")
+    _check_known(facts, folder)
     path = folder / "index.csv"
     try:
         ids = dict.fromkeys(("image_id", *IDS), str)
@@ -71,6 +73,25 @@ def read_held(folder: Path) -> Held:
     if missing:
         raise ValueError(f"--folder: {path} has no column {', '.join(missing)}; copy the folder again")
     return Held(folder=folder, facts=facts, index=index)
+
+
+def _check_known(facts: dict[str, Any], folder: Path) -> None:
+    """Refuse a task, labels or a kind of image that this version does not know."""
+    if facts["task"] not in set(TaskName):
+        raise ValueError(
+            f"--folder: {folder / 'site.json'} is of task {facts['task']}, expected {' or '.join(TaskName)}; install the run's version"
+        )
+    task = named_task(TaskName(facts["task"]))
+    if facts["labels"] != list(task.labels):
+        raise ValueError(
+            f"--folder: {folder / 'site.json'} has the labels {facts['labels']}, expected those of task {task.name}, "
+            f"{', '.join(task.labels)}; prepare the data again"
+        )
+    if facts["image"] not in kinds_of(task.rendering):
+        raise ValueError(
+            f"--folder: {folder / 'site.json'} has images of kind {facts['image']}, expected {' or '.join(kinds_of(task.rendering))} "
+            f"in task {task.name}; prepare the data again"
+        )
 
 
 def check_site(node: Node, held: Held) -> list[Check]:

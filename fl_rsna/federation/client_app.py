@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from fl_rsna.cohort.sites import read_cohort
@@ -30,7 +30,7 @@ from fl_rsna.federation.messages import (
 )
 from fl_rsna.federation.scrubbing import log_failure, scrubbed, without_data
 from fl_rsna.federation.site_encoding import encode, has_features, weigh
-from fl_rsna.federation.site_log import line_of, site_name
+from fl_rsna.federation.site_log import line_of, site_name, stated_name
 from fl_rsna.federation.site_part import Place, evaluate, roll_call, train
 from fl_rsna.federation.site_scoring import count, score
 from fl_rsna.federation.site_stacking import count_trees, grow_trees, keep_out_of_fold, validate_trees
@@ -68,16 +68,19 @@ def _answer(message: Message, locate: Callable[[], Place], act: Callable[[Messag
 
     Nothing of what the site holds is in that reply; the site's own log has the whole.
     """
-    place = None
+    place, name = None, ""
     try:
         settle_process()
         found = locate()
+        name = stated_name(found.folders[0]) if len(found.folders) == 1 else POOLED
         check_floor(read_instructions(message).min_count, found.min_count)
         place = found
         reply = act(message, place)
     except Exception as error:
         log_failure(error, asked_of(message), place.log if place else None)
-        reply = reply_failure(message, scrubbed(error, place.folders, place.memory) if place else without_data(error))
+        said = scrubbed(error, place.folders, place.memory) if place else without_data(error)
+        asked_who = message.metadata.message_type == MessageType.QUERY  # later the server knows who answers
+        reply = reply_failure(message, said, name if asked_who else "")
     if place is not None and place.aloud:
         print(line_of(message, reply, site_name(place.folders[0])), file=sys.stderr, flush=True)
     return reply

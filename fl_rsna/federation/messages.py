@@ -21,6 +21,7 @@ from fl_rsna.federation.sequence_told import SequenceTold
 from fl_rsna.federation.stack_told import StackTold
 from fl_rsna.federation.wire import decode, encode, pack, unpack
 from fl_rsna.learning.flat import FlatModel
+from fl_rsna.version import code_version
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ GROW, GROWN = f"{MessageType.TRAIN}.trees", f"{MessageType.EVALUATE}.trees"  # o
 TREE_COUNTS = f"{MessageType.EVALUATE}.tree_counts"  # as COUNTS
 RUN_ID = re.compile(r"[0-9a-f]{0,64}")
 INTEGERS = "integers"
+VERSION = "version"  # of the code, at the roll call
 SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
 
 
@@ -96,8 +98,17 @@ def instruct(instructions: Instructions) -> ConfigRecord:
 
 
 def read_instructions(message: Message) -> Instructions:
-    """Raises ValueError for a run id that could name another folder: at the site it names one."""
-    told: dict[str, Any] = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)["instructions"]))
+    """Raises ValueError for a server of another version, which may say what is not known here, and for a run id that could name
+
+    another folder: at the site it names one.
+    """
+    record = record_in(message.content, CONFIG, ConfigRecord)
+    version = str(record.get(VERSION, code_version()))
+    if version != code_version():
+        raise ValueError(
+            f"expected fl_rsna {version} as at the server, got {code_version()} here; install the same version everywhere"
+        )
+    told: dict[str, Any] = json.loads(str(record["instructions"]))
     checked_run(told["run_id"])
     for name, kind in RECORDS.items():
         told |= {name: typed(kind, told[name])} if told.get(name) is not None else {}
@@ -128,9 +139,12 @@ def reply_with(
     return Message(content, reply_to=message)
 
 
-def reply_failure(message: Message, failure: Failure) -> Message:
-    """A site's own exception as a reply, the same in every engine; federation/scrubbing.py says what of it may leave."""
-    told = ConfigRecord({"error": failure.error, "traceback": failure.traceback})
+def reply_failure(message: Message, failure: Failure, site: str = "") -> Message:
+    """A site's own exception as a reply, the same in every engine; federation/scrubbing.py says what of it may leave.
+
+    `site` is its name, as far as it knows it.
+    """
+    told = ConfigRecord({"error": failure.error, "traceback": failure.traceback, **({"site": site} if site else {})})
     return Message(RecordDict({FAILURE: told}), reply_to=message)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -17,7 +17,7 @@ from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.delivery import deliver
-from fl_rsna.federation.messages import CONFIG, SITE, Instructions, failure_of, instruct
+from fl_rsna.federation.messages import CONFIG, FAILURE, SITE, VERSION, Instructions, failure_of, instruct
 from fl_rsna.learning.controls import Control, controls_of
 from fl_rsna.task import Task
 from fl_rsna.version import code_version
@@ -39,6 +39,7 @@ class Site:
     controls: dict[str, list[list[int]]]
     patients: frozenset[str]  # salted hashes
     unannotated: frozenset[str] = frozenset()  # labels that it says nothing about
+    image: str = ""  # the kind of its images, where it says
 
 
 def call_roll(
@@ -49,7 +50,9 @@ def call_roll(
     Raises ValueError when fewer nodes come in time or one cannot answer.
     """
     nodes = _wait_for_nodes(grid, expected, timeout_s, on_wait)
-    content = RecordDict({CONFIG: instruct(instructions)})
+    told = instruct(instructions)
+    told[VERSION] = code_version()
+    content = RecordDict({CONFIG: told})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in nodes]
     sites = [_read(reply) for reply in deliver(grid, messages, timeout_s=timeout_s, lost=Lost.wait)]
     if len(sites) < len(nodes):
@@ -59,8 +62,13 @@ def call_roll(
     return sorted(sites, key=lambda site: site_number(site.name))
 
 
-def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patients: frozenset[str]) -> None:
-    """Refuse a wrong or doubled site, another version of the code, another cohort or task, shared patients, and a site with nothing to train on."""
+def check_roll(
+    sites: list[Site], *, cohort_sha256: str, task: str, test_patients: frozenset[str], image: str | None = None
+) -> None:
+    """Refuse a wrong or doubled site, another version of the code, another cohort, task or kind of `image`, shared patients, and
+
+    a site with nothing to train on.
+    """
     names = [site.name for site in sites]
     for name in names:
         if names.count(name) > 1:
@@ -75,6 +83,10 @@ def check_roll(sites: list[Site], *, cohort_sha256: str, task: str, test_patient
         if site.task != task:
             raise ValueError(
                 f"roll call: expected task {task}, got {site.task} at {site.name}; give it a folder of this cohort"
+            )
+        if image is not None and site.image and site.image != image:
+            raise ValueError(
+                f"roll call: expected images of kind {image}, got {site.image} at {site.name}; give it a folder of this cohort"
             )
         if site.cohort_sha256 != cohort_sha256:
             raise ValueError(
@@ -162,10 +174,17 @@ def _wait_for_nodes(grid: Grid, expected: int, timeout_s: float, on_wait: Callab
     return nodes
 
 
+def _speaker(reply: Message) -> str:
+    """The site that answered with a failure, where it said who it is, else its node."""
+    told = reply.content.get(FAILURE) if reply.has_content() else None
+    site = told.get("site") if isinstance(told, ConfigRecord) else None
+    return str(site) if site else f"node {reply.metadata.src_node_id}"
+
+
 def _read(reply: Message) -> Site:
     failure = failure_of(reply)
     if failure is not None:
-        raise ValueError(f"roll call: node {reply.metadata.src_node_id} cannot take part: {failure[0]}")
+        raise ValueError(f"roll call: {_speaker(reply)} cannot take part: {failure[0]}")
     answer = reply.content.config_records[SITE]
     patients, unannotated = answer["patients"], answer.get("unannotated", [])
     assert isinstance(patients, list)
@@ -176,6 +195,7 @@ def _read(reply: Message) -> Site:
         version=str(answer.get("version", "one that does not say")),
         cohort_sha256=str(answer["cohort_sha256"]),
         task=str(answer["task"]),
+        image=str(answer.get("image", "")),
         counts=json.loads(str(answer["counts"])),
         controls=json.loads(str(answer["controls"])),
         patients=frozenset(map(str, patients)),

@@ -91,7 +91,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         on_wait=lambda here: run.event("waiting", sites=here, expected=len(cohort.sites)),
     )
     strangers = hashed_patients(held_out.index[told.group_key], told.salt)
-    check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers)
+    check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers, image=held_out.image.value)
     check_enough(config, [site.name for site in sites])
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)

@@ -40,7 +40,12 @@ def _done(phase: str, found: Mapping[str, object]) -> str:
 
 def site_name(folder: Path) -> str:
     """What a site folder calls its site; the folder's own name where it does not say."""
+    return stated_name(folder) or folder.name
+
+
+def stated_name(folder: Path) -> str:
+    """What a site folder calls its site; nothing where it does not say."""
     try:
         return str(json.loads((folder / "site.json").read_text())["site"])
     except (OSError, ValueError, KeyError, TypeError):
-        return folder.name
+        return ""

@@ -1,6 +1,7 @@
 """What a site does with each kind of message: answers the roll call, trains the model it is sent, evaluates it."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_rsna.choices import Precision, Stacker
-from fl_rsna.cohort.index import hash_id
+from fl_rsna.cohort.index import hash_id, read_facts
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.counts_by_fold import counts_by_fold
@@ -74,8 +75,9 @@ def roll_call(message: Message, place: Place) -> Message:
     A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
     """
     told = read_instructions(message)
-    data = _open(told.model, place.folders, place.cache)
     task = named_task(TaskName(told.task))
+    check_held(place.folders, task)
+    data = _open(told.model, place.folders, place.cache)
     train = data.rows("train")
     exclusive = task.kind is LabelKind.multi_class
     counted = {
@@ -92,6 +94,7 @@ def roll_call(message: Message, place: Place) -> Message:
             "version": code_version(),
             "cohort_sha256": data.cohort_sha256,
             "task": data.task,
+            "image": data.image.value,
             "counts": json.dumps(_told_counts(data, task, told)),
             "controls": json.dumps(tables),
             "patients": filled_up(hashes, told.min_count),
@@ -99,6 +102,24 @@ def roll_call(message: Message, place: Place) -> Message:
         }
     )
     return Message(RecordDict({SITE: answer}), reply_to=message)
+
+
+def check_held(folders: Iterable[Path], task: Task) -> None:
+    """Refuse folders of another task or other labels than the run's, before anything of them is opened or packed."""
+    for folder in folders:
+        facts = read_facts(
+            folder / "site.json", f"expected a site folder with site.json, got {folder}; give the folder of one site"
+        )
+        held, labels = facts.get("task"), facts.get("labels")
+        if held != task.name:
+            raise ValueError(
+                f"expected data of task {task.name}, got task {held} here; give this site a folder of the run's cohort"
+            )
+        if not isinstance(labels, list) or list(map(str, labels)) != list(task.labels):
+            found = ", ".join(map(str, labels)) if isinstance(labels, list) else labels
+            raise ValueError(
+                f"expected the labels {', '.join(task.labels)} of task {task.name}, got {found} here; prepare this site's data again"
+            )
 
 
 def _told_counts(data: SiteData, task: Task, told: Instructions) -> dict[str, object]:

@@ -2,22 +2,26 @@
 
 import dataclasses
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, RecordDict
-from tiny import tiny_config
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from tiny import tiny_cohort, tiny_config
 
 from fl_rsna.choices import Norm, Trainable
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import ModelConfig
+from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.client_app import app_for_cohort
-from fl_rsna.federation.engines.local import LocalGrid, identify
+from fl_rsna.federation.engines.local import LocalGrid, identify, run_local
+from fl_rsna.federation.messages import CONFIG, VERSION, read_instructions
 from fl_rsna.federation.rollcall import Site, check_roll, check_single
 from fl_rsna.federation.server_app import make_server_app
+from fl_rsna.imaging.store import ImageKind
 from fl_rsna.reporting.sentences import sentence
 from fl_rsna.runs import start_run
+from fl_rsna.task import COVID_CXR
 from fl_rsna.version import code_version
 
 PARTS = {"train": {"slices": 3}, "validation": {"slices": 1}}
@@ -28,6 +32,7 @@ def site(number: int, **changes: object) -> Site:
         "version": code_version(),
         "cohort_sha256": "abc",
         "task": "ich",
+        "image": "hu",
         "counts": PARTS,
         "controls": {},
         "patients": frozenset({f"p{number}"}),
@@ -36,7 +41,7 @@ def site(number: int, **changes: object) -> Site:
 
 
 def check(*sites: Site, test: frozenset[str] = frozenset({"t"})) -> None:
-    check_roll(list(sites), cohort_sha256="abc", task="ich", test_patients=test)
+    check_roll(list(sites), cohort_sha256="abc", task="ich", test_patients=test, image="hu")
 
 
 def test_a_sound_roll_passes() -> None:
@@ -48,6 +53,7 @@ def test_a_sound_roll_passes() -> None:
     [
         (site(2, cohort_sha256="other"), "expected cohort abc, got other at site-2"),
         (site(2, version="0.0.1"), "as here, got 0.0.1 at site-2; install the same version"),
+        (site(2, image="windows"), "expected images of kind hu, got windows at site-2"),
         (site(2, task="chest"), "expected task ich, got chest at site-2"),
         (site(2, counts={"train": {"slices": 0}, "validation": {"slices": 1}}), "expected train images at site-2"),
         (site(2, counts={"train": {"slices": 4}}), "expected validation images at site-2"),
@@ -92,3 +98,41 @@ def test_whoever_waits_for_sites_is_told_how_many_are_there(cohort: Cohort, tmp_
     assert [(event["event"], event["sites"]) for event in events[:2]] == [("waiting", 1), ("waiting", 2)]
     assert events[2]["event"] == "roll_call"
     assert sentence(events[1]) == "waiting for sites: 2 of 3 are there"
+
+
+def begun(cohort: Cohort, run: Path, config: Config) -> None:
+    """A run in this process as far as it comes."""
+    server = make_server_app(lambda context: (config, cohort, start_run(run, config, cohort, "cpu", ())))
+    client = partial(app_for_cohort, cohort.folder, run / "site_memory")
+    run_local(server, client, num_sites=len(cohort.sites), workers=0)
+
+
+def test_a_site_that_holds_another_task_or_other_labels_is_one_sentence(own_cohort: Cohort, tmp_path: Path) -> None:
+    """As where a hospital gives its SuperNode the folder of another study: nothing of it is packed or counted."""
+    other = tiny_cohort(tmp_path / "chest", COVID_CXR, ImageKind.grey)
+    mine = own_cohort.site_folder("site-2")
+    kept = mine.rename(tmp_path / "kept")
+    shutil.copytree(other.site_folder("site-1"), mine)
+    said = r"roll call: site-1 cannot take part: expected data of task ich, got task covid_cxr here; give this site"
+    with pytest.raises(ValueError, match=said):  # the name is the one that it states
+        begun(own_cohort, tmp_path / "run", tiny_config())
+    assert not (mine / "packed").exists()
+    shutil.rmtree(mine)
+    kept.rename(mine)
+    facts = json.loads((mine / "site.json").read_text())
+    (mine / "site.json").write_text(json.dumps({**facts, "labels": facts["labels"][:3]}))
+    with pytest.raises(ValueError, match="roll call: site-2 cannot take part: expected the labels any, epidural"):
+        begun(own_cohort, tmp_path / "run-2", tiny_config())
+    (mine / "site.json").write_text(json.dumps({**facts, "cohort_sha256": "0" * 64, "image": "windows"}))
+    with pytest.raises(ValueError, match="roll call: expected images of kind hu, got windows at site-2"):
+        begun(own_cohort, tmp_path / "run-3", tiny_config())
+
+
+def test_a_server_of_another_version_is_named_before_its_words_are_read() -> None:
+    """It may know settings that this one does not."""
+    record = ConfigRecord({"instructions": '{"unknown": 1}', VERSION: "9.9 (code 0)"})
+    message = Message(RecordDict({CONFIG: record}), 1, MessageType.QUERY)
+    with pytest.raises(
+        ValueError, match=r"expected fl_rsna 9\.9 .* as at the server, got .* here; install the same version"
+    ):
+        read_instructions(message)
