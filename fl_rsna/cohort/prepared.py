@@ -25,6 +25,8 @@ from fl_rsna.imaging.workers import Converter, chunks_from
 from fl_rsna.ownership import drop
 from fl_rsna.task import Rendering, Task
 
+FIRST = 1000  # files after which labels of other images are told
+ENOUGH = 20  # of those that should have a label if all labels were of these files, at least
 REJECTED = ["path", "image_id", "reason", "tag", "detail"]
 
 
@@ -124,13 +126,33 @@ def _convert_rest(
     )
     wanted = None if labels is None else set(labels.index)
     on_progress(building.done, len(files))
+    strangers: list[str] = []  # images without a row
+    named = wanted is not None and any(Path(file.name).stem in wanted for file in files)
     with closing(convert(work, chunks_from(files, building.done))) as results:  # on an error, nobody writes any more
         for chunk in results:
             here = files[building.done : building.done + len(chunk)]
             decided = [_decide(building, wanted, file, result) for file, result in zip(here, chunk, strict=True)]
             rows = [_row(file, result, request) for file, result in zip(here, decided, strict=True)]
             building.append(rows)
+            strangers += [row["image_id"] for row in rows if row["reason"] == Reason.no_label]
+            if wanted is not None and not named and not building.ids and building.done + len(chunk) > FIRST:
+                _check_labels(building, wanted, len(files), strangers)
             on_progress(building.done, len(files))
+
+
+def _check_labels(building: Unfinished, wanted: set[str], files: int, strangers: Sequence[str]) -> None:
+    """Refuse labels of other images before all are converted: the first have none, though many of them should.
+
+    A table of a few images among many is no reason to stop, nor one that has the name of a file.
+    """
+    if len(strangers) * len(wanted) < ENOUGH * files:
+        return
+    done = building.done
+    building.forget()
+    raise ValueError(
+        f"data.labels: expected labels of these images, got none for the first {done} of {files} files: the images are called "
+        f"{strangers[0]} and so on, the labels are of {min(wanted)} and so on; give the label table of these files"
+    )
 
 
 def _decide(
