@@ -75,5 +75,5 @@ class WandbRun:
         """Waits for its helper process, which has the last word on the file."""
         self._run.finish(exit_code=0 if status == "finished" else 1)
         self._teardown()
-        for logs in self._home.glob("**/logs"):
-            shutil.rmtree(logs, ignore_errors=True)  # of W&B itself: with paths, the machine and its user
+        for logs in self._home.glob(f"*run-*-{self._run.id}/logs"):  # of W&B itself: with paths and the machine's name
+            drop_folder(logs)
