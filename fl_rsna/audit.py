@@ -3,20 +3,21 @@
     python -m fl_rsna.audit cohort=site_data/<cohort>
     python -m fl_rsna.audit table=<csv, csv.gz or parquet, one row a slice>
 
-cohort  a folder made by partition; pixels=true decodes every image and compares what it shows
+cohort  a folder made by partition; pixels=true decodes every image and compares what it shows;
+        allow_unknown_patients=true takes ids that sites made in different ways, of which nobody can tell, for a doubt
 table   anybody's split; columns are found by their usual names or said:
         patient= site= split= study= series= image= pixels_column=<column> labels=[<column>,<column>]
 both    out=<file>.json writes everything, with the ids of all shared patients
         strict=true counts every doubt (pixels under two patient ids, missing ids, changed files) as a leak
 
-Exit codes: 0 no patient is in two places, 1 one is, 2 the request cannot be met (one sentence on stderr).
+Exit codes: 0 no patient is in two places, 1 one is or nobody can tell, 2 the request cannot be met (one sentence on stderr).
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fl_rsna.cohort.audit import find_shared, judge
@@ -33,7 +34,7 @@ from fl_rsna.reporting.task_words import plural
 from fl_rsna.task import ICH, named_task
 
 COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")
-ONLY_FOR = {"pixels": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}
+ONLY_FOR = {"pixels": "cohort", "allow_unknown_patients": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}
 WORDS = ("cohort", "table", *ONLY_FOR, "strict", "out")
 
 
@@ -46,6 +47,7 @@ class Request:
     columns: dict[str, str]  # role of a column of the table -> its name
     labels: list[str] | None
     pixels: bool
+    allow_unknown_patients: bool
     strict: bool
     out: Path | None
 
@@ -71,7 +73,16 @@ def audit_cohort(request: Request, folder: Path | None) -> Audit:
         {"leaky": f"on purpose, by {asked}"} if cohort.leaky else {}
     )
     pictures, leaky = plural(named_task(cohort.task).picture), asked if cohort.leaky else None
-    return examine(folder, cohort.slices, pictures, read, cohort.differences, leaky, request.strict)
+    found = examine(folder, cohort.slices, pictures, read, cohort.differences, leaky, request.strict)
+    verdict = judge(
+        found.sharing,
+        differences=len(cohort.differences),
+        leaky=leaky,
+        strict=request.strict,
+        unknown=cohort.unknown,
+        allow_unknown=request.allow_unknown_patients,
+    )
+    return replace(found, verdict=verdict)
 
 
 def audit_table(request: Request, path: Path) -> Audit:
@@ -125,6 +136,7 @@ def request_of(words: Sequence[str]) -> Request:
         columns={key.removesuffix("_column"): said[key] for key in COLUMNS if key in said},
         labels=[name.strip() for name in said["labels"].strip("[]").split(",")] if "labels" in said else None,
         pixels=_flag(said, "pixels"),
+        allow_unknown_patients=_flag(said, "allow_unknown_patients"),
         strict=_flag(said, "strict"),
         out=_out(said.get("out")),
     )

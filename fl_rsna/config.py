@@ -333,6 +333,7 @@ class Config:
     seed: int = 0
     baseline: Baseline = Baseline.none
     start: str | None = None  # run folder or model file whose weights a run begins with, instead of the initial model
+    allow_unknown_patients: bool = False  # go on where nobody can tell whether the test site's patients took part
     predict: str | None = None  # prepared set that the final model predicts after the report; submission.csv in the run
     stage: Stage = Stage.slice
     resume: bool = False  # go on with run.name where it was killed

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.cohort.id_scheme import said_of
 from fl_rsna.cohort.index import Prepared, read_facts, read_prepared
 from fl_rsna.cohort.noise import check_annotated_task, check_unannotated
 from fl_rsna.cohort.own import write_own_site, write_own_test_site
@@ -52,6 +53,7 @@ def own_site(words: argparse.Namespace) -> None:
     )
     print(f"{folder / name}: {parts}")
     print(f"cohort {words.cohort} ({sha256[:12]}): everybody who takes part must read these twelve digits")
+    print(f"ids {said_of(prepared.ids)}: everybody must read the same, or nobody can tell who is at two places")
 
 
 def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, Task]:

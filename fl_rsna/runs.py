@@ -43,6 +43,7 @@ MAY_CHANGE = (
     "paths",
     "prepare",
     "predict",
+    "allow_unknown_patients",
     "tracking",
     "train.device",
     "data.dicom",  # the data itself is in the cohort's hash
@@ -62,6 +63,7 @@ ALONE = "alone"  # folder of the sites' own runs, where each trained by itself
 COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
 EXPLANATIONS = "explanations.json"  # slices of the test site with what the model looked at, for the report
 MANIFEST = "manifest.json"  # what began a run, and when
+ANCESTRY = "ancestry.json"  # whose images its models had seen, as it stands in their files
 MODEL = "model.safetensors"  # the final one
 ENCODER = "encoder.safetensors"  # of a run of the second stage: the slice model under it
 BOTH = "both"  # what a folder is that holds the runs of both stages, in owner.json
@@ -304,6 +306,7 @@ def _manifest(config: Config, cohort: Cohort, device: str) -> dict[str, Any]:
         "git_commit": git_commit(Path(__file__).parent),
         "cohort": str(cohort.folder),
         "cohort_sha256": cohort.sha256,
+        "ids": cohort.ids,
         "seed": config.seed,
         **({"weights_sha256": file_sha256(Path(config.model.weights))} if config.model.weights else {}),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

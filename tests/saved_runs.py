@@ -32,6 +32,7 @@ def write_tiny_model(
     image_size: int = 32,
     seed: int = 0,
     facts: dict[str, Any] | None = None,
+    stored_size: int = 32,
     **model: Any,
 ) -> Path:
     config = ModelConfig(image_size=image_size, norm=norm, **model)
@@ -39,7 +40,15 @@ def write_tiny_model(
     torch.manual_seed(seed)
     torch.nn.init.normal_(network.head.weight, std=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_saved(path, network, task="ich", image=image, config=config, facts={"round": 2, **(facts or {})})
+    write_saved(
+        path,
+        network,
+        task="ich",
+        image=image,
+        stored_size=stored_size,
+        config=config,
+        facts={"round": 2, **(facts or {})},
+    )
     return path
 
 
@@ -47,7 +56,7 @@ def write_tiny_run(
     folder: Path, cohort: Cohort | None = None, settings: dict[str, Any] | None = None, size: int = 32, **model: Any
 ) -> Path:
     """A folder with model, config, manifest and summary; of `cohort`, and with operating points, when given."""
-    saved = read_saved(write_tiny_model(folder / "model.safetensors", **model))
+    saved = read_saved(write_tiny_model(folder / "model.safetensors", stored_size=size, **model))
     config = Config(rounds=2)
     config.data.size, config.model = size, saved.config
     (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config)))))

@@ -13,9 +13,12 @@ import pandas as pd
 import pytest
 from dicom_files import write_tiny
 from saved_runs import SETTINGS, labels_csv, write_tiny_model, write_tiny_run
-from tiny import tiny_cohort, tiny_prepared
+from tiny import tiny_cohort, tiny_index, tiny_prepared
 
 from fl_rsna.choices import Norm
+from fl_rsna.cohort.ancestry import own_link
+from fl_rsna.cohort.id_scheme import id_scheme
+from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.sites import Cohort
@@ -145,7 +148,10 @@ def test_operating_points_and_temperatures_are_applied(dicom: Path, run_folder: 
     rows = pd.read_csv(out / "submission.csv").set_index("ID")["Label"]
     after = table.set_index("image_id")["calibrated_any"]
     assert [rows[f"{image}_any"] for image in after.index] == pytest.approx(after.to_numpy(), rel=1e-6)
-    assert read(out, "evaluation.json")["seen_in_training"] == {"train": 0, "validation": 0, "neither": 18}
+    record = read(out, "evaluation.json")  # ids are hashed here and were not in training
+    assert record["seen_in_training"] == {"train": 0, "validation": 0, "unknown": 18}
+    assert record["unknown_in_training"] == "ids are hashed in one and as in the files in the other"
+    assert record["warnings"][-1].startswith("unknown: nobody checked whether any of these patients had a part")
 
 
 def test_settings_of_another_model_are_not_applied(dicom: Path, cohort: Cohort) -> None:
@@ -164,13 +170,30 @@ def test_a_model_file_alone_a_zip_and_a_kept_preparation_give_the_same(dicom: Pa
     with zipfile.ZipFile("scans.zip", "w") as archive:
         for path in sorted(dicom.iterdir()):
             archive.write(path, path.name)
-    words = ["model=alone.safetensors", "data.dicom=scans.zip", "data.size=32", "data.name=zipped"]
+    words = ["model=alone.safetensors", "data.dicom=scans.zip", "data.name=zipped"]
     first = evaluated(*words, out="first")
     second = evaluated("model=alone.safetensors", "data.name=zipped", out="second")
     pd.testing.assert_frame_equal(probabilities(first), probabilities(whole))
     pd.testing.assert_frame_equal(probabilities(second), probabilities(whole))
     assert Path("prepared/zipped/prepare.json").exists()
     assert "nobody checked" in read(first, "evaluation.json")["warnings"][0]
+
+
+def test_a_file_moved_away_from_its_run_says_the_same_to_the_bit(dicom: Path, cohort: Cohort) -> None:
+    """Of images stored at another size than the default, with the run's temperatures and thresholds, and the set's shift."""
+    facts = {"platt": LINES, "operating_points": SETTINGS, "strategy": "ditto"}
+    run = write_tiny_run(Path("run"), cohort, SETTINGS, size=48, facts=facts)
+    shutil.copy(run / "model.safetensors", "moved.safetensors")
+    whole = evaluated("model=run", "data.dicom=dicom", "shift=true")
+    moved = evaluated("model=moved.safetensors", "data.dicom=dicom", "shift=true", out="moved")
+    for name in ("predictions.parquet", "exams.csv", "submission.csv", "submission_risky.csv"):
+        assert (whole / name).read_bytes() == (moved / name).read_bytes()
+    table = pd.read_parquet(moved / "predictions.parquet")
+    assert {"calibrated_any", "any_at_sensitivity_95", "risky_subdural"} <= set(table)
+    records = [read(folder, "evaluation.json") for folder in (whole, moved)]
+    assert records[0]["scored"]["size"] == records[1]["scored"]["size"] == 48
+    assert records[0]["operating_points"] == records[1]["operating_points"]
+    assert "Ditto" in records[1]["model"]["instead_of_personal_parts"]
 
 
 def test_a_site_is_scored_by_part_and_left_as_it_is(own_cohort: Cohort) -> None:
@@ -201,6 +224,35 @@ def test_another_slice_of_a_patient_who_trained_counts_as_seen(own_cohort: Cohor
     write_tiny(Path("dicom/new.dcm"), "1.2.3", patient, hu=np.full((32, 32), 30, np.int16))
     out = evaluated("model=run", "data.dicom=dicom", "data.hash_ids=false")
     assert read(out, "evaluation.json")["seen_in_training"] == {"train": 1, "validation": 0, "neither": 0}
+
+
+@pytest.mark.parametrize("beside", ["run", "alone"])
+@pytest.mark.parametrize(("salt", "answer"), [("a secret", "train"), ("another", "unknown"), (None, "unknown")])
+def test_follow_up_scans_of_training_patients_are_seen_or_unknown(
+    tmp_path: Path, salt: str | None, answer: str, beside: str
+) -> None:
+    """Hashed under the salt of the training data, under another, or not at all; asked of a run or of its file by itself."""
+    trained = tiny_cohort(tmp_path / "cohort", ids=id_scheme(True, "a secret"))
+    for path in trained.folder.glob("*/index.csv"):
+        table = pd.read_csv(path, dtype=str)
+        table.assign(patient_id=[hash_id(name, "a secret") for name in table["patient_id"]]).to_csv(path, index=False)
+    index = pd.read_csv(trained.site_folder("site-1") / "index.csv").query("split == 'train'")
+    link = own_link(trained.folder, trained.sha256, trained.ids, None)
+    model = write_tiny_run(Path("run"), trained, facts={"ancestry": [link.to_json()]})
+    if beside == "alone":
+        model = Path(shutil.copy(model / "model.safetensors", "alone.safetensors"))
+    patients = [
+        name for name in tiny_index()["patient_id"].unique() if hash_id(name, "a secret") in set(index["patient_id"])
+    ]
+    for number, patient in enumerate(patients):
+        write_tiny(Path(f"dicom/{number}.dcm"), f"1.2.{number}", patient, hu=np.full((32, 32), 30, np.int16))
+    words = ["data.hash_ids=false"] if salt is None else [f"data.salt={salt}"]
+    record = read(evaluated(f"model={model}", "data.dicom=dicom", *words), "evaluation.json")
+    others = {"neither": 0} if answer == "train" else {"unknown": len(patients)}
+    assert record["seen_in_training"] == {"train": len(patients) * (answer == "train"), "validation": 0, **others}
+    (warning,) = record["warnings"]
+    assert ("unknown" in warning) == (answer == "unknown")
+    assert "secret" not in json.dumps(record)
 
 
 LINES = {

@@ -157,7 +157,7 @@ def test_a_model_of_an_under_sampled_run_is_exported_with_its_correction(tmp_pat
     for kept in (1.0, 0.1):
         config = replace(saved.config, kept_negatives=kept)
         path = tmp_path / f"{kept}.safetensors"
-        write_saved(path, saved.network, task="ich", image=ImageKind.hu, config=config, facts={})
+        write_saved(path, saved.network, task="ich", image=ImageKind.hu, stored_size=32, config=config, facts={})
         again = read_saved(path)
         write_onnx(again, tmp_path / f"{kept}.onnx")
         assert greatest_difference(again, tmp_path / f"{kept}.onnx", random_images(saved, 8, seed=1)) <= 1e-5
@@ -170,7 +170,7 @@ def test_a_model_of_films_is_exported_and_tried_on_films(tmp_path: Path) -> None
     config = ModelConfig(image_size=SIZE)
     network = build_model(config, COVID_CXR, ImageKind.grey, seed=0).eval()
     path = tmp_path / "model.safetensors"
-    write_saved(path, network, task=COVID_CXR.name, image=ImageKind.grey, config=config, facts={})
+    write_saved(path, network, task=COVID_CXR.name, image=ImageKind.grey, stored_size=32, config=config, facts={})
     saved, onnx = read_saved(path), tmp_path / "model.onnx"
     write_onnx(saved, onnx)
     films = synthetic_images(saved, seed=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fl_rsna.choices import EngineName, ModelName
+from fl_rsna.cohort.id_scheme import PLAIN
 from fl_rsna.cohort.index import Prepared, table_sha256
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort, write_cohort
@@ -70,14 +71,15 @@ def tiny_prepared(folder: Path, task: Task = ICH, image: ImageKind = ImageKind.h
         size=SIZE,
         index_sha256=table_sha256(index),
         index=index,
+        ids=PLAIN,
     )
 
 
 def tiny_cohort(
-    folder: Path, task: Task = ICH, image: ImageKind = ImageKind.hu, num_sites: int = 3, **counts: int
+    folder: Path, task: Task = ICH, image: ImageKind = ImageKind.hu, num_sites: int = 3, ids: str = PLAIN, **counts: int
 ) -> Cohort:
-    """A cohort of `num_sites` sites and a test site in `folder`/sites."""
-    prepared, config = tiny_prepared(folder / "prepared", task, image, **counts), Config()
+    """A cohort of `num_sites` sites and a test site in `folder`/sites, whose ids are said to be made as `ids` says."""
+    prepared, config = replace(tiny_prepared(folder / "prepared", task, image, **counts), ids=ids), Config()
     config.data.name, config.partition.num_sites = "tiny", num_sites
     sites = split_patients(
         prepared.index, task, kind=PartitionKind.iid, num_sites=num_sites, alpha=1.0, test=0.2, validation=0.2, seed=0

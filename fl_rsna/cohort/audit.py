@@ -104,10 +104,19 @@ def find_shared(slices: Slices) -> Sharing:
     )
 
 
-def judge(sharing: Sharing, *, differences: int = 0, leaky: str | None = None, strict: bool = False) -> Verdict:
-    """One sentence and the exit code: 1 with a shared patient and, where strict, with any doubt; 0 otherwise.
+def judge(
+    sharing: Sharing,
+    *,
+    differences: int = 0,
+    leaky: str | None = None,
+    strict: bool = False,
+    unknown: str | None = None,
+    allow_unknown: bool = False,
+) -> Verdict:
+    """One sentence and the exit code: 1 with a shared patient, where nobody can tell and, where strict, with any doubt; 0 otherwise.
 
-    `differences` counts where a cohort is not what cohort.json says; `leaky` names the setting that asked for a leak.
+    `differences` counts where a cohort is not what cohort.json says; `leaky` names the setting that asked for a leak;
+    `unknown` says whose patients cannot be compared, a doubt as any other where that is allowed.
     """
     shared, known, places = len(sharing.patients), sharing.totals[Kind.patient], len(sharing.views[0].places)
     doubts = [
@@ -116,12 +125,15 @@ def judge(sharing: Sharing, *, differences: int = 0, leaky: str | None = None, s
     ]
     without = sharing.missing[Kind.patient]
     doubts += [f"{without} images have no patient id"] * bool(without)
+    doubts += [unknown] if unknown and allow_unknown else []
     doubts += [f"{differences} differences from cohort.json"] * bool(differences)
     if shared:
         why, also = f", as {leaky} asks for" if leaky else "", "".join(f"; {doubt}" for doubt in doubts)
         return Verdict(
             code=1, sentence=f"LEAK{why}: {shared} of {known} patients in more than one of {places} places{also}"
         )
+    if unknown and not allow_unknown:
+        return Verdict(code=1, sentence=f"UNKNOWN: {unknown}; allow_unknown_patients=true takes that for a doubt")
     clean = f"none of {known} patients in more than one of {places} places"
     if not doubts:
         return Verdict(code=0, sentence=f"CLEAN: {clean}")

@@ -19,7 +19,10 @@ from fl_rsna.task import Rendering, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A prepared folder as read: what it holds and the index, with `image_id` as a column; no `labels`, not labelled."""
+    """A prepared folder as read: what it holds and the index, with `image_id` as a column; no `labels`, not labelled.
+
+    `ids` is how its ids were made, by cohort/id_scheme.py; None where that is not written down.
+    """
 
     folder: Path
     task: str
@@ -28,6 +31,7 @@ class Prepared:
     size: int
     index_sha256: str
     index: pd.DataFrame
+    ids: str | None = None
 
 
 def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None, rendering: Rendering) -> pd.DataFrame:
@@ -106,7 +110,16 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
                 else ""
             )
         )
-    return Prepared(folder=folder, task=name, labels=labels, image=image, size=size, index_sha256=sha256, index=index)
+    return Prepared(
+        folder=folder,
+        task=name,
+        labels=labels,
+        image=image,
+        size=size,
+        index_sha256=sha256,
+        index=index,
+        ids=facts.get("ids"),
+    )
 
 
 def read_facts(path: Path, missing: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from fl_rsna.cohort.id_scheme import unlike_places
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.places import SPREAD, Kind, Slices, apart_from_blank, as_ids, constant_images
 from fl_rsna.task import TaskName
@@ -56,6 +57,7 @@ class OnDisk:
     leaky: bool
     pixels_by: str  # how pixels were compared
     differences: tuple[Difference, ...]
+    unknown: str | None  # whose patients cannot be compared, and why
 
 
 def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk:
@@ -96,7 +98,16 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
         leaky=bool(facts.get("leaky")),
         pixels_by=_pixels_by(pixels, hashed, len(tables)),
         differences=tuple(differences),
+        unknown=_incomparable(folder, facts["sites"]),
     )
+
+
+def _incomparable(folder: Path, sites: Mapping[str, Any]) -> str | None:
+    """Where ids of sites were made in different ways; folders older than such records were dealt from one set."""
+    said = [(site, read_facts(path, "") if (path := folder / site / "site.json").is_file() else {}) for site in sites]
+    if not any("ids" in facts for _, facts in said):
+        return None
+    return unlike_places((site, facts.get("ids")) for site, facts in said)
 
 
 def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 What makes it one cohort is what its hospitals agreed on: its name, the task with its labels, the kind and size of images, and that
 patients stay whole. The cohort's sha256 is of that and of no data, so each computes it alone, and the roll call finds who did not
-keep to it.
+keep to it. How ids were hashed stands beside it, and is compared at the roll call, too.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def agreed(cohort: str, prepared: Prepared, task: Task) -> dict[str, Any]:
     _check_name("--cohort", cohort)
     values = (task.name, list(task.labels), prepared.image.value, prepared.size, Group.patient.value)
     what = {"name": cohort, **dict(zip(WHAT, values, strict=True)), "leaky": False}
-    return {**what, "sha256": hashlib.sha256(json.dumps(what).encode()).hexdigest()}
+    return {**what, "sha256": hashlib.sha256(json.dumps(what).encode()).hexdigest(), "ids": prepared.ids}
 
 
 def write_own_site(

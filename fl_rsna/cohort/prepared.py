@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from fl_rsna.cohort.columns import IDS, columns_of
+from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import Prepared, build_index, hash_id, read_facts, read_prepared, table_sha256
 from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
@@ -58,7 +59,7 @@ class Request:
             "image": self.image.value,
             "size": self.size,
             "hash_ids": self.hash_ids,
-            "salt_sha256": hashlib.sha256(self.salt.encode()).hexdigest(),
+            "ids": id_scheme(self.hash_ids, self.salt),
             "files": len(files),
             "files_sha256": listing.hexdigest(),
             "labels_sha256": None if labels is None else table_sha256(labels.reset_index()),
@@ -253,6 +254,7 @@ def _record(
         "labels": names,
         "image": identity["image"],
         "size": identity["size"],
+        "ids": identity["ids"],
         "slices": len(index),
         "series": int(index["series_id"].nunique()),
         "patients": int(index["patient_id"].nunique()),

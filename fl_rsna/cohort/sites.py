@@ -42,6 +42,12 @@ class Cohort:
     sites: tuple[str, ...]
     facts: dict[str, Any]
 
+    @property
+    def ids(self) -> str | None:
+        """How its patients' ids were made, by cohort/id_scheme.py; None where that is not written down."""
+        said = self.facts.get("ids")
+        return None if said is None else str(said)
+
     def site_folder(self, site: str) -> Path:
         return self.folder / site
 
@@ -106,6 +112,7 @@ def _cohort_facts(
         "name": name,
         **what,
         **noisy,
+        "ids": prepared.ids,
         "prepared": {
             "folder": prepared.folder.name,
             "index_sha256": prepared.index_sha256,
@@ -127,6 +134,7 @@ def site_facts(site: str, facts: dict[str, Any]) -> dict[str, Any]:
         "cohort": facts["name"],
         "cohort_sha256": facts["sha256"],
         **{key: facts[key] for key in (*WHAT, "leaky")},
+        "ids": facts.get("ids"),
         **({"noise": noise[site]} if site in noise else {}),
     }
 

@@ -1,15 +1,150 @@
-"""Whose images had a part in the model of an earlier run: read from the cohorts it was made on, where they are at hand."""
+"""Whose images had a part in a model: none of these patients, N of them, or unknown and why.
 
-from collections.abc import Iterator
+Read from the cohorts it was made on, where they are at hand, and otherwise from what its file says of its ancestry.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from fl_rsna.cohort.index import read_facts
+from fl_rsna.cohort.ancestry import (
+    OWN,
+    SILENT,
+    TRAIN,
+    VALIDATION,
+    Link,
+    handed_on,
+    links_from,
+    patients_at,
+    patients_sha256,
+)
+from fl_rsna.cohort.id_scheme import PLAIN, alike, as_texts, why_unlike
+from fl_rsna.cohort.index import hash_id, read_facts
 
-TRAIN, VALIDATION, NEITHER, TEST = "train", "validation", "neither", "test"
+NEITHER, UNKNOWN = "neither", "unknown"
+NOT_AT_HAND = "its cohort is not at hand"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patients:
+    """An index to ask about: image_id, patient_id, and split where it is of a site of the cohort `cohort_sha256`."""
+
+    index: pd.DataFrame
+    ids: str | None
+    cohort_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What each image was to a model: train, validation, neither or unknown; `why` says what nobody could find out."""
+
+    roles: pd.Series
+    why: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Images of patients who trained it, who helped to choose it, and the others: in neither part, or unknown."""
+        others = UNKNOWN if self.why else NEITHER
+        return {part: int((self.roles == part).sum()) for part in (TRAIN, VALIDATION, others)}
+
+    @property
+    def images(self) -> int:
+        """Images of patients who had a part in it."""
+        return int(self.roles.isin([TRAIN, VALIDATION]).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """A model's links, and the cohorts of them that are at hand, by their hash."""
+
+    links: tuple[Link, ...]
+    at_hand: Mapping[str, Path]
+
+
+def chain_of(facts: Mapping[str, Any] | None, file: Path) -> Chain:
+    """The chain of a model from its file's facts, None of a file that is not ours, and from the runs that it lies in."""
+    run = run_of(file)
+    runs = [] if run is None else list(_runs_of(run, OWN))
+    known = [(each, cohort_sha256_of(each), cohort_of(each)) for each, _ in runs if each is not None]
+    cohorts = {sha256: cohort for _, sha256, cohort in known if sha256 is not None and cohort is not None}
+    said = None if facts is None else links_from(facts)
+    links = (
+        said
+        if said is not None
+        else tuple(_link_of(each, by) if each else Link(by=by, why=SILENT) for each, by in runs)
+    )
+    return Chain(links=links or (Link(by=OWN, why=SILENT),), at_hand=cohorts)
+
+
+def before(word: str, chain: Chain) -> Chain:
+    """The chain as it goes on in a run that the word gave the model to."""
+    return replace(chain, links=handed_on(word, chain.links))
+
+
+def seen_by(patients: Patients, chains: Sequence[Chain]) -> Seen:
+    """What every image of an index was to a model, or to any of several.
+
+    An image counts as its patient does: another one of a patient who trained the model is no new patient. Patients are
+    compared by their ids, as texts, where both were made alike, and by shared images. A model that began with another
+    counts with that one.
+    """
+    index, own = patients.index, pd.Series(np.nan, index=patients.index.index, dtype=object)
+    reasons: dict[str, None] = {}
+    for chain in chains:
+        for link in chain.links:
+            found, why = _seen_in(patients, link, chain.at_hand.get(link.cohort_sha256 or ""))
+            own = found.where(found == TRAIN, own.where(own.notna(), found))
+            if why:
+                reasons[why if link.by == OWN else f"{link.by}: {why}"] = None
+    of_patient = own.groupby(as_texts(index["patient_id"])).transform("min")  # train comes first
+    return Seen(roles=of_patient.fillna(UNKNOWN if reasons else NEITHER), why=tuple(reasons))
+
+
+def is_clear(link: Link, patients: pd.Series, ids: str | None, cohort_sha256: str | None) -> bool:
+    """Whether a roll call has found that none of these patients of a test site is of the link's cohort."""
+    if link.tested is not None:
+        return link.tested == patients_sha256(patients, ids)
+    return link.cohort_sha256 is not None and link.cohort_sha256 == cohort_sha256
+
+
+def _seen_in(patients: Patients, link: Link, cohort: Path | None) -> tuple[pd.Series, str]:
+    """train, validation or missing for each image, and why that is not all."""
+    index, own, why = patients.index, pd.Series(np.nan, index=patients.index.index, dtype=object), ""
+    table = None if cohort is None else patients_at(cohort)
+    if table is not None and cohort is not None:
+        own, why = _by_table(patients, table, facts_of(cohort / "cohort.json").get("ids", link.ids))
+    if link.train is not None and link.validation is not None and why_unlike(link.ids, patients.ids) is None:
+        return own.fillna(_by_hashes(index["patient_id"], link, link.train, link.validation)), why
+    if table is not None:
+        return own, why
+    if link.cohort_sha256 is not None and link.cohort_sha256 == patients.cohort_sha256 and "split" in index:
+        return index["split"].where(index["split"].isin([TRAIN, VALIDATION])).astype(object), ""
+    if link.tested is not None and link.tested == patients_sha256(index["patient_id"], patients.ids):
+        return own, ""
+    unlike = None if link.train is None else why_unlike(link.ids, patients.ids)
+    return own, unlike or link.why or NOT_AT_HAND
+
+
+def _by_hashes(patients: pd.Series, link: Link, train: frozenset[str], validation: frozenset[str]) -> pd.Series:
+    hashes = as_texts(patients).map(lambda id_: hash_id(id_, link.salt))
+    none = pd.Series(np.nan, index=patients.index, dtype=object)
+    return none.mask(hashes.isin(validation), VALIDATION).mask(hashes.isin(train), TRAIN)
+
+
+def _by_table(patients: Patients, table: pd.DataFrame, ids: str | None) -> tuple[pd.Series, str]:
+    index, who = patients.index, as_texts(patients.index["patient_id"])
+    by_image, by_patient = (table.groupby(key)["split"].min() for key in ("image_id", "patient_id"))
+    own = as_texts(index["image_id"]).map(by_image).astype(object)
+    why = why_unlike(ids, patients.ids)
+    if why:
+        return own, why
+    close = int(who[alike(who, table["patient_id"])].nunique()) if ids == PLAIN else 0
+    why = f"{close} ids are those of patients who took part but for case, blanks or leading zeros" if close else ""
+    return own.fillna(who.map(by_patient)), why
 
 
 def run_of(file: Path) -> Path | None:
@@ -22,53 +157,34 @@ def cohort_sha256_of(run: Path) -> str | None:
     return None if found is None else str(found)
 
 
-def roles(index: pd.DataFrame, run: Path) -> pd.Series | None:
-    """What each image of an index was to a run's model: train, validation or neither; None where nobody can tell.
-
-    An image counts as its patient does: another one of a patient who trained the model is no new patient. Patients are
-    compared by their ids as both indices have them, so hashed with the same salt, and by shared images. A run that began
-    with the model of another counts with that one.
-    """
-    parts = [_took_part(each) for each in _with_those_before(run)]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    part = pd.concat(known, ignore_index=True)
-    by_image, by_patient = (part.groupby(key)["split"].min() for key in ("image_id", "patient_id"))  # train comes first
-    own = index["image_id"].map(by_image).fillna(index["patient_id"].map(by_patient))
-    of_patient = own.groupby(index["patient_id"]).transform("min")
-    return of_patient.fillna(NEITHER)
+def _link_of(run: Path, by: str) -> Link:
+    """The link of a run whose model file says nothing."""
+    cohort = cohort_of(run)
+    ids = None if cohort is None else facts_of(cohort / "cohort.json").get("ids")
+    return Link(by=by, cohort_sha256=cohort_sha256_of(run), ids=ids, why=NOT_AT_HAND)
 
 
-def _with_those_before(run: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The run, and those whose models it began with or stands on."""
+def _runs_of(run: Path, by: str, seen: frozenset[Path] = frozenset()) -> Iterator[tuple[Path | None, str]]:
+    """The run, and those whose models it began with or stands on, with the words that named them; None is not at hand."""
     if run.resolve() in seen:
         return
-    yield run
+    yield run, by
     config = yaml.safe_load((run / "config.yaml").read_text()) or {}
-    start = (facts_of(run / "manifest.json").get("start") or {}).get("file")
-    for given in (start, (config.get("sequence") or {}).get("encoder")):
-        before = None if given is None else _run_at(Path(given))
-        if before is not None:
-            yield from _with_those_before(before, seen | {run.resolve()})
+    given = {
+        "start": (facts_of(run / "manifest.json").get("start") or {}).get("file"),
+        "sequence.encoder": (config.get("sequence") or {}).get("encoder"),
+        "model.weights": (config.get("model") or {}).get("weights"),
+    }
+    for word, path in given.items():
+        earlier = None if path is None else _run_at(Path(path))
+        if earlier is not None:
+            yield from _runs_of(earlier, word, seen | {run.resolve()})
+        elif path is not None:
+            yield None, word
 
 
 def _run_at(given: Path) -> Path | None:
     return given if (given / "config.yaml").is_file() else run_of(given)
-
-
-def _took_part(run: Path) -> pd.DataFrame | None:
-    """image_id, patient_id and train or validation of every image of its training sites; None where one is not at hand."""
-    folder = cohort_of(run)
-    if folder is None:
-        return None
-    sites = facts_of(folder / "cohort.json").get("sites", {})
-    paths = [folder / site / "index.csv" for site, parts in sites.items() if set(parts) != {TEST}]
-    if not all(path.is_file() for path in paths):  # at a coordinator, whose sites keep theirs
-        return None
-    tables = [pd.read_csv(path, usecols=["image_id", "patient_id", "split"], dtype=str) for path in paths]
-    everyone = pd.concat(tables, ignore_index=True)
-    return everyone.assign(split=everyone["split"].where(everyone["split"] == TRAIN, VALIDATION))
 
 
 def cohort_of(run: Path) -> Path | None:

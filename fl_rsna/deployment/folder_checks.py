@@ -13,6 +13,7 @@ from fl_rsna.checkup.demand import MB, RAW_BYTES, size
 from fl_rsna.checkup.machine import free_disk, refuses_writing
 from fl_rsna.cohort.boxes import BOXES
 from fl_rsna.cohort.columns import COLUMNS, IDS
+from fl_rsna.cohort.id_scheme import is_secret, said_of
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.deployment.node import Node
@@ -155,7 +156,11 @@ def check_identifiers(held: Held) -> list[Check]:
         parts += [f"columns that are not ours: {', '.join(strange)}"] if strange else []
         change = "nothing of them leaves this site, but who reads the folder reads them; data.hash_ids=true at prepare"
         return [Check(what="identifiers", state=warning, found="; ".join(parts), change=change)]
-    return [Check(what="identifiers", state=ok, found="hashed, and no column that is not ours")]
+    ids = held.facts.get("ids")
+    if not is_secret(ids):
+        change = "prepare again with the data.salt that all sites share: an id can be guessed from its hash without one"
+        return [Check(what="identifiers", state=warning, found=f"{said_of(ids)}, as {held.folder} says", change=change)]
+    return [Check(what="identifiers", state=ok, found=f"{said_of(ids)}, and no column that is not ours")]
 
 
 def check_state(node: Node, held: Held | None) -> list[Check]:

@@ -1,6 +1,7 @@
 """The end of a run: which round's model is final, its scores on the test site, and what all of it took."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,15 @@ def _takes_last(setting: Setting, progress: Progress) -> bool:
     return setting.config.train.select is Select.last or progress.best_round == 0
 
 
-def finish(setting: Setting, progress: Progress, more: More = lambda summary, found: {}) -> None:
+def finish(
+    setting: Setting,
+    progress: Progress,
+    more: More = lambda summary, found: {},
+    own: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Score the selected model at the sites and on the test site; write it, its predictions and summary.json. Raises BelowQuorum.
 
-    `more` is what else the summary says, given itself and the test site's probabilities.
+    `more` is what else the summary says, given itself and the test site's probabilities; `own` what else the model's file does.
     """
     final, selected = final_model(setting, progress)
     write_last(setting, progress)
@@ -54,7 +60,14 @@ def finish(setting: Setting, progress: Progress, more: More = lambda summary, fo
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
     network = whole_network(setting, final)
     sha256 = model_sha256(flatten(network), layout_sha256(network))
-    facts = {"round": selected, "model_sha256": sha256, "prevalence": prevalence_of(setting), "platt": at_sites.lines()}
+    facts = {
+        "round": selected,
+        "model_sha256": sha256,
+        "prevalence": prevalence_of(setting),
+        "platt": at_sites.lines(),
+        "operating_points": at_sites.chosen(),
+        **own,
+    }
     write_of(setting, final, MODEL if setting.told.stack is None else STACK_NETWORK, facts)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     summary = {
@@ -120,7 +133,8 @@ def _cost(setting: Setting, progress: Progress) -> float:
 
 
 def write_of(setting: Setting, flat: FlatModel, name: str, facts: dict[str, Any]) -> None:
-    write_model(setting.run, name, whole_network(setting, flat), setting.told, setting.cohort.image, facts)
+    said = {**facts, "ancestry": [link.to_json() for link in setting.ancestry]}
+    write_model(setting.run, name, whole_network(setting, flat), setting.told, setting.cohort, said)
 
 
 def write_best(setting: Setting, progress: Progress) -> None:

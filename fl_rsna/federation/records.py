@@ -11,10 +11,10 @@ from safetensors.torch import load_file as load_tensors
 from torch import nn
 
 from fl_rsna.choices import Precision
+from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import SiteReply
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import FlatModel, flatten
 from fl_rsna.learning.saved import write_saved
 from fl_rsna.learning.sequence import SeriesHead
@@ -77,11 +77,19 @@ def write_model(
     name: str,
     network: nn.Module,
     told: Instructions,
-    image: ImageKind,
+    cohort: Cohort,
     facts: dict[str, Any],
 ) -> None:
-    """Write a model as safetensors, with what is needed to build and read it in its metadata."""
-    write_saved(run.folder / name, network, task=told.task, image=image, config=told.model, facts=facts)
+    """Write a model as safetensors, with what is needed to build, read and use it in its metadata."""
+    write_saved(
+        run.folder / name,
+        network,
+        task=told.task,
+        image=cohort.image,
+        stored_size=cohort.size,
+        config=told.model,
+        facts={"strategy": told.strategy.name.value, **facts},
+    )
 
 
 def read_model(path: Path, network: nn.Module) -> FlatModel:

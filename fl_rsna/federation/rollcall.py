@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.choices import Lost, Norm, Sampling, Trainable
 from fl_rsna.cohort.dealing import site_number
+from fl_rsna.cohort.id_scheme import as_texts, unlike_places
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.delivery import deliver
@@ -40,6 +41,7 @@ class Site:
     patients: frozenset[str]  # salted hashes
     unannotated: frozenset[str] = frozenset()  # labels that it says nothing about
     image: str = ""  # the kind of its images, where it says
+    ids: str | None = None  # how its patients' ids were made, by cohort/id_scheme.py
 
 
 def call_roll(
@@ -63,11 +65,21 @@ def call_roll(
 
 
 def check_roll(
-    sites: list[Site], *, cohort_sha256: str, task: str, test_patients: frozenset[str], image: str | None = None
-) -> None:
+    sites: list[Site],
+    *,
+    cohort_sha256: str,
+    task: str,
+    test_patients: frozenset[str],
+    test_ids: str | None,
+    image: str | None = None,
+    allow_unknown: bool = False,
+) -> str | None:
     """Refuse a wrong or doubled site, another version of the code, another cohort, task or kind of `image`, shared patients, and
 
     a site with nothing to train on.
+
+    Where ids of two places were made in different ways nobody can tell whether they share patients: refused, too, unless
+    `allow_unknown`; then the sentence that says so is returned.
     """
     names = [site.name for site in sites]
     for name in names:
@@ -92,6 +104,12 @@ def check_roll(
             raise ValueError(
                 f"roll call: expected cohort {cohort_sha256[:12]}, got {site.cohort_sha256[:12]} at {site.name}; copy the same cohort"
             )
+    unknown = unlike_places([*((site.name, site.ids) for site in sites), ("the test site", test_ids)])
+    if unknown is not None and not allow_unknown:
+        raise ValueError(
+            f"roll call: {unknown}; prepare all with the same data.salt, or say allow_unknown_patients=true"
+        )
+    for site in sites:
         for part in ("train", "validation"):
             if site.counts.get(part, {}).get("slices", 0) == 0:
                 raise ValueError(
@@ -107,6 +125,7 @@ def check_roll(
                 raise ValueError(
                     f"roll call: {one.name} and {other.name} share {len(one.patients & other.patients)} patients; partition by patient"
                 )
+    return unknown
 
 
 def check_annotated(sites: list[Site], task: Task, sampling: Sampling) -> None:
@@ -149,7 +168,7 @@ def check_single(sites: list[Site], model: ModelConfig, trainable: Trainable) ->
 
 def hashed_patients(patients: pd.Series, salt: str) -> frozenset[str]:
     """The test site's patients under the run's salt, comparable with the sites' answers."""
-    return frozenset(hash_id(str(patient), salt) for patient in patients)
+    return frozenset(hash_id(patient, salt) for patient in as_texts(patients))
 
 
 def summed_controls(sites: list[Site], task: Task) -> dict[Control, NDArray[np.int64]]:
@@ -200,4 +219,5 @@ def _read(reply: Message) -> Site:
         controls=json.loads(str(answer["controls"])),
         patients=frozenset(map(str, patients)),
         unannotated=frozenset(map(str, unannotated)),
+        ids=str(answer.get("ids", ""))[:40] or None,
     )

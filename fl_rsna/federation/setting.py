@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_rsna.choices import Keep, Stage
+from fl_rsna.cohort.ancestry import Link
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, ModelConfig
@@ -27,7 +28,7 @@ from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_
 from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
-from fl_rsna.federation.unseen import check_unseen
+from fl_rsna.federation.unseen import check_unseen, given_chains, read_ancestry, write_ancestry
 from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.dataset import SiteData, open_for, writable_cache
 from fl_rsna.learning.encoded import encode_site
@@ -55,6 +56,7 @@ class Setting:
     parameters: NDArray[np.bool_]  # where parameters lie in a flat model
     trained: NDArray[np.bool_]  # and those that sites train
     encoder: Encoder | None = None  # of the second stage
+    ancestry: tuple[Link, ...] = ()  # whose images its models have seen
     sigmas: NDArray[np.float64] | None = (
         None  # and once they are chosen, the widths by which the slice model is smoothed
     )
@@ -82,7 +84,9 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
     held_out = open_for(told.model, there, cache=cache)
-    unknown = check_unseen(config, cohort, held_out.index)
+    ancestry = read_ancestry(run)
+    chains = given_chains(config) if ancestry is None else {}
+    unknown = check_unseen(config, cohort, held_out.index, chains)
     sites = call_roll(
         grid,
         told,
@@ -91,7 +95,16 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         on_wait=lambda here: run.event("waiting", sites=here, expected=len(cohort.sites)),
     )
     strangers = hashed_patients(held_out.index[told.group_key], told.salt)
-    check_roll(sites, cohort_sha256=cohort.sha256, task=task.name, test_patients=strangers, image=held_out.image.value)
+    incomparable = check_roll(
+        sites,
+        cohort_sha256=cohort.sha256,
+        task=task.name,
+        test_patients=strangers,
+        test_ids=held_out.ids,
+        image=held_out.image.value,
+        allow_unknown=config.allow_unknown_patients,
+    )
+    unknown += [] if incomparable is None else [f"roll call: {incomparable}"]
     check_enough(config, [site.name for site in sites])
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)
@@ -112,6 +125,8 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         parameters=parameters,
         trained=trained,
         encoder=encoder,
+        ancestry=ancestry
+        or write_ancestry(run, cohort, held_out.index, list(chains.values()), compared=incomparable is None),
     )
     run.forget_end()  # nothing refuses it any more
     announce(setting)

@@ -95,6 +95,7 @@ def roll_call(message: Message, place: Place) -> Message:
             "cohort_sha256": data.cohort_sha256,
             "task": data.task,
             "image": data.image.value,
+            "ids": data.ids or "",
             "counts": json.dumps(_told_counts(data, task, told)),
             "controls": json.dumps(tables),
             "patients": filled_up(hashes, told.min_count),

@@ -65,6 +65,7 @@ class SiteData:
     images: Packed
     labels: NDArray[np.float32]
     index: pd.DataFrame
+    ids: str | None = None  # how patients' ids were made, by cohort/id_scheme.py
 
     @property
     def unannotated(self) -> tuple[str, ...]:
@@ -123,6 +124,7 @@ def open_site(
         images=Stacked(images, neighbour_table(index, neighbours)) if neighbours else images,
         labels=index[labels].to_numpy(np.float32),
         index=index,
+        ids=facts.get("ids"),
     )
 
 
@@ -150,6 +152,7 @@ def open_pooled(model: ModelConfig, folders: Sequence[Path]) -> SiteData:
     return replace(
         sites[0],
         name=POOLED,
+        ids=sites[0].ids if len({site.ids for site in sites}) == 1 else None,
         images=Stacked(images, joined_tables(tables)) if tables else images,
         labels=np.concatenate([site.labels for site in sites]),
         index=pd.concat([site.index for site in sites], ignore_index=True),

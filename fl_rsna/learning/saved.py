@@ -1,5 +1,6 @@
 """Models as files: weights with everything needed to build and read them, so that the file alone is enough."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,6 +24,7 @@ from fl_rsna.learning.two_stage import TwoStage
 from fl_rsna.task import Task, TaskName, named_task
 
 ALONE = "head_alone"  # key of the shape of a head without encoder
+FORMAT = 1  # of the metadata: a file of another is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +38,28 @@ class SavedModel:
     config: ModelConfig
     facts: dict[str, Any]  # what the run said of it: its round, its hash
     sha256: str  # of the weights as they are in the file, comparable with a run's model_sha256
+    stored_size: int  # pixels a side of the PNGs it was trained on
     two_stage: TwoStage | None = None  # with the encoder in it
 
 
 def write_saved(
-    path: Path, network: nn.Module, *, task: str, image: ImageKind, config: ModelConfig, facts: Mapping[str, Any]
+    path: Path,
+    network: nn.Module,
+    *,
+    task: str,
+    image: ImageKind,
+    stored_size: int,
+    config: ModelConfig,
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write a model as safetensors with task, image kind, configuration and facts in its metadata; `config` is the slice model's."""
+    """Write a model as safetensors with all that a prediction needs in its metadata; `config` is the slice model's.
+
+    `stored_size` is pixels a side of the PNGs it was trained on; `facts` are what its run says of it: operating points,
+    ancestry, strategy.
+    """
     metadata = {
+        "format": str(FORMAT),
+        "stored_size": str(stored_size),
         "task": task,
         "image": image.value,
         "model": json.dumps(
@@ -55,6 +71,7 @@ def write_saved(
         metadata["head"] = json.dumps(asdict(network.head.shape))
     if isinstance(network, SeriesHead):
         metadata[ALONE] = json.dumps(asdict(network.shape))
+    metadata["metadata_sha256"] = metadata_sha256(metadata)
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     write_whole(path, save_tensors(tensors, metadata=metadata))
 
@@ -65,8 +82,10 @@ def read_saved(path: Path) -> SavedModel:
     Raises ValueError when it is missing or damaged, belongs to another version, or is not the model it says it is.
     """
     metadata, tensors = _read(path)
+    _check_format(metadata, path)
     try:
         task, image = named_task(TaskName(metadata["task"])), ImageKind(metadata["image"])
+        stored_size = int(metadata["stored_size"])
         config, facts = _config(json.loads(metadata["model"])), json.loads(metadata["facts"])
         shape = _shape(json.loads(metadata["head"])) if "head" in metadata else None
     except (KeyError, TypeError, ValueError) as error:
@@ -78,13 +97,26 @@ def read_saved(path: Path) -> SavedModel:
     two_stage = None if shape is None else TwoStage(network, build_head(shape, seed=0))
     sha256 = _fill(network if two_stage is None else two_stage, tensors, facts, path)
     return SavedModel(
-        path=path, network=network, task=task, image=image, config=config, facts=facts, sha256=sha256, two_stage=two_stage
+        path=path, network=network, task=task, image=image, config=config, facts=facts, sha256=sha256,
+        stored_size=stored_size, two_stage=two_stage,
     )  # fmt: skip
+
+
+def facts_in(path: Path) -> dict[str, Any] | None:
+    """What a run said of the model in a file, without its weights; None of a file that is none of ours, such as a state dict."""
+    try:
+        with safe_open(path, "pt") as file:
+            said = (file.metadata() or {}).get("facts")
+        facts = None if said is None else json.loads(said)
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def read_head(path: Path) -> tuple[SeriesHead, dict[str, Any], str]:
     """A head that `write_saved` wrote alone, what its run said of it, and the hash of its weights; raises as `read_saved`."""
     metadata, tensors = _read(path)
+    _check_format(metadata, path)
     try:
         shape, facts = _shape(json.loads(metadata[ALONE])), json.loads(metadata["facts"])
     except (KeyError, TypeError, ValueError) as error:
@@ -121,6 +153,30 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         raise ValueError(f"model: no model at {path}; give a run folder or its model.safetensors") from None
     except (SafetensorError, OSError) as error:
         raise ValueError(f"model: expected a .safetensors file, got {path}: {error}; copy it again") from None
+
+
+def metadata_sha256(metadata: Mapping[str, str]) -> str:
+    """The hash of all that a file says but of this itself."""
+    said = {name: text for name, text in metadata.items() if name != "metadata_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _check_format(metadata: Mapping[str, str], path: Path) -> None:
+    """Refuse a model file of fl_rsna whose metadata are of another version; any other file is refused by what it lacks."""
+    said = metadata.get("format")
+    if "model" not in metadata:
+        return
+    if said == str(FORMAT):
+        if metadata.get("metadata_sha256") != metadata_sha256(metadata):
+            raise ValueError(
+                f"model: what {path} says of its model is not what was written: its hash is another; copy the file again"
+            )
+        return
+    whose = "an older version, which did not say all that a prediction needs" if said is None else "another version"
+    raise ValueError(
+        f"model: expected a model file of format {FORMAT}, got {'none' if said is None else said} in {path}: it is of {whose}; "
+        "use that version of fl_rsna, or train it again"
+    )
 
 
 def _config(said: dict[str, Any]) -> ModelConfig:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from fl_rsna.cohort.took_part import seen_by
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.learning.convex import combined, convex_weights, out_of_fold, sums_at
@@ -23,7 +24,7 @@ from fl_rsna.runs import default_run_name
 from fl_rsna.task import Task
 from fl_rsna.using.ensemble_words import EnsembleConfig, as_evaluate, check_ensemble
 from fl_rsna.using.evaluate_words import EvaluateConfig, ScansConfig
-from fl_rsna.using.evaluation import Verdict, calibrated, model_of, seen_in_training, warnings_of, write_evaluation
+from fl_rsna.using.evaluation import Verdict, calibrated, model_of, warnings_of, warnings_of_seen, write_evaluation
 from fl_rsna.using.members import Remembered, logits_of, plain_weights, read_members, remembered, weights_stated
 from fl_rsna.using.scans import Progress, Scored, score
 from fl_rsna.using.shifted import Lines, readings
@@ -126,13 +127,14 @@ def _verdict(members: list[Trained], scored: list[Scored], made: Combination, as
     if asked.shift:
         after = calibrated(together, task, made.points)
         both = readings(together.found, after, together.index, made.lines, task, asked.seed)
-    said = [line for member in members for line in warnings_of(first, member)]
+    seen = seen_by(first.whose, [member.chain for member in members])
+    said = [line for member in members for line in warnings_of(first, member)] + warnings_of_seen(seen, task)
     return Verdict(
         scored=together,
         task=task,
         settings=made.points,
         model={"ensemble": [model_of(member) for member in members]},
-        seen=seen_in_training(first, members[0]),
+        seen=seen,
         warnings=list(dict.fromkeys(said)),
         readings=both,
         seed=asked.seed,

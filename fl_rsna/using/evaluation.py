@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fl_rsna.cohort.took_part import NEITHER, TRAIN, VALIDATION, roles
+from fl_rsna.cohort.ancestry import TRAIN, VALIDATION
+from fl_rsna.cohort.took_part import Seen, seen_by
 from fl_rsna.cohort.whole import built_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.federation.shared_card import without_labels
@@ -68,7 +69,7 @@ class Verdict:
     task: Task
     settings: OperatingPoints | None
     model: dict[str, Any]  # what it is, for evaluation.json
-    seen: dict[str, int] | None  # as seen_in_training
+    seen: Seen  # what patients were to the model
     warnings: list[str]
     readings: Readings | None
     seed: int
@@ -77,7 +78,7 @@ class Verdict:
 def verdict(scored: Scored, trained: Trained, lines: Lines | None, seed: int) -> Verdict:
     """What one model says."""
     task, settings = trained.saved.task, operating_points(trained)
-    both = None
+    both, seen = None, seen_by(scored.whose, [trained.chain])
     if lines is not None:
         both = readings(scored.found, calibrated(scored, task, settings), scored.index, lines, task, seed)
     return Verdict(
@@ -85,8 +86,8 @@ def verdict(scored: Scored, trained: Trained, lines: Lines | None, seed: int) ->
         task=task,
         settings=settings,
         model=model_of(trained),
-        seen=seen_in_training(scored, trained),
-        warnings=warnings_of(scored, trained),
+        seen=seen,
+        warnings=[*warnings_of(scored, trained), *warnings_of_seen(seen, task)],
         readings=both,
         seed=seed,
     )
@@ -127,7 +128,7 @@ def _read_columns(read: Readings, task: Task) -> pd.DataFrame:
 
 def operating_points(trained: Trained) -> OperatingPoints | None:
     """Thresholds and temperatures that the run chose on its sites' validation parts; None without them."""
-    chosen = trained.summary.get("operating_points")
+    chosen = trained.operating_points
     return OperatingPoints.from_json(chosen) if chosen else None
 
 
@@ -230,30 +231,33 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
         "submission": "calibrated" if settings else "as the model says",
         "operating_points": settings.to_json() if settings else None,
         "shift": said_of(made.readings, made.task) if made.readings else None,
-        "seen_in_training": made.seen,
+        "seen_in_training": made.seen.counts(),
+        "unknown_in_training": "; ".join(made.seen.why) or None,
         "warnings": made.warnings,
     }
 
 
-def seen_in_training(scored: Scored, trained: Trained) -> dict[str, int] | None:
-    """How many of the slices are of patients who had a part in the run; None where its cohort is not at hand."""
-    found = None if trained.run is None else roles(scored.index, trained.run)
-    return None if found is None else {part: int((found == part).sum()) for part in (TRAIN, VALIDATION, NEITHER)}
-
-
 def warnings_of(scored: Scored, trained: Trained) -> list[str]:
-    """What a reader of the numbers must know."""
+    """What a reader of the numbers must know of the model, and of how the images fit it."""
     found, pictures = [trained.fallback] if trained.fallback else [], plural(trained.saved.task.picture)
     found += [TRUTH_SHOWN] if trained.saved.config.crop.shows_truth else []
-    seen = seen_in_training(scored, trained)
-    if seen is None:
-        found.append("the run's cohort is not at hand: nobody checked whether the model was trained on these patients")
-    elif seen["train"] or seen["validation"]:
-        found.append(
-            f"{seen['train']} of these {pictures} are of patients who trained the model and {seen['validation']} of patients "
-            "who helped to choose it: scores on them say nothing about new patients"
-        )
     size = scored.source.get("size")
     if size is not None and size != trained.stored_size:
         found.append(f"{pictures} are stored at {size} pixels a side, the model was trained on {trained.stored_size}")
+    return found
+
+
+def warnings_of_seen(seen: Seen, task: Task) -> list[str]:
+    """What a reader must know of whose images these are: known patients, or that nobody can tell."""
+    found, counts, pictures = [], seen.counts(), plural(task.picture)
+    if seen.images:
+        found.append(
+            f"{counts[TRAIN]} of these {pictures} are of patients who trained the model and {counts[VALIDATION]} of patients "
+            "who helped to choose it: scores on them say nothing about new patients"
+        )
+    if seen.why:
+        of = "the others" if seen.images else "any of these patients"
+        found.append(
+            f"unknown: nobody checked whether {of} had a part in the model's training, since {'; '.join(seen.why)}"
+        )
     return found

@@ -59,7 +59,7 @@ def read_members(words: Sequence[str]) -> list[Trained]:
 
 def temperatures_of(member: Trained) -> NDArray[np.float64]:
     """The run's temperature of each label [L], 1 where it has none."""
-    chosen = member.summary.get("operating_points")
+    chosen = member.operating_points
     found = OperatingPoints.from_json(chosen).temperatures if chosen else {}
     return np.array([found.get(label) or 1.0 for label in member.saved.task.labels])
 

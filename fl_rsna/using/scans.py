@@ -16,6 +16,7 @@ from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder
+from fl_rsna.cohort.took_part import Patients
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.learning.dataset import open_for
@@ -35,6 +36,12 @@ class Scored:
     found: NDArray[np.floating]
     labels: NDArray[np.float32] | None
     rejected: pd.DataFrame
+    ids: str | None = None  # how patients' ids were made, by cohort/id_scheme.py
+
+    @property
+    def whose(self) -> Patients:
+        """The patients, to be compared with those of a model."""
+        return Patients(index=self.index, ids=self.ids, cohort_sha256=self.source.get("cohort_sha256"))
 
 
 def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: Path, progress: Progress) -> Scored:
@@ -59,6 +66,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
         found=found,
         labels=labels,
         rejected=pd.read_csv(rejects, dtype=str, keep_default_na=False) if rejects.exists() else none_rejected(),
+        ids=prepared.ids,
     )
 
 
@@ -133,6 +141,7 @@ def _score_site(
         found=found,
         labels=labels,
         rejected=none_rejected(),
+        ids=data.ids,
     )
 
 

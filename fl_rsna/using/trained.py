@@ -7,14 +7,12 @@ from typing import Any
 
 import yaml
 
-from fl_rsna.choices import Norm, Window
-from fl_rsna.cohort.took_part import facts_of, run_of
+from fl_rsna.choices import Norm, StrategyName, Window
+from fl_rsna.cohort.took_part import Chain, chain_of, facts_of, run_of
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.stacked import AnyModel
 from fl_rsna.runs import MODEL
 from fl_rsna.using.stacks import read_stack, stacker_at
-
-PREPARED_SIZE = 256  # pixels a side of the stored PNG, where no run says what the model was trained on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +28,17 @@ class Trained:
     @property
     def stored_size(self) -> int:
         """Pixels a side of the PNGs it was trained on."""
-        size = self.config.get("data", {}).get("size", PREPARED_SIZE)
-        assert isinstance(size, int)
-        return size
+        return self.saved.stored_size
+
+    @property
+    def operating_points(self) -> dict[str, Any]:
+        """Thresholds and temperatures that its run chose on its sites' validation parts; empty without them."""
+        return self.saved.facts.get("operating_points") or self.summary.get("operating_points") or {}
+
+    @property
+    def chain(self) -> Chain:
+        """Whose images it had seen."""
+        return chain_of(self.saved.facts, self.saved.path)
 
     @property
     def fallback(self) -> str | None:
@@ -43,7 +49,8 @@ class Trained:
         kept += ["window"] if model.window is Window.personal else []
         if kept:
             return f"each site kept its own {' and '.join(kept)}; scored is the global model with the mean of theirs"
-        if self.config.get("strategy", {}).get("name") == "ditto":
+        strategy = self.saved.facts.get("strategy") or self.config.get("strategy", {}).get("name")
+        if strategy == StrategyName.ditto:
             return "each site kept a model of its own (Ditto); scored is the global one"
         return None
 

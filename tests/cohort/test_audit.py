@@ -30,6 +30,19 @@ def test_disjoint_places_share_nothing() -> None:
     assert judge(sharing).sentence == "CLEAN: none of 2 patients in more than one of 2 places"
 
 
+def test_where_nobody_can_tell_is_neither_clean_nor_a_leak() -> None:
+    apart = find_shared(slices({"site": ["a", "b"]}, patient=["p", "q"]))
+    same = find_shared(slices({"site": ["a", "b"]}, patient=["p", "p"]))
+    assert judge(apart, unknown="salts differ").code == 1
+    assert judge(apart, unknown="salts differ").sentence.startswith(
+        "UNKNOWN: salts differ; allow_unknown_patients=true"
+    )
+    assert judge(apart, unknown="salts differ", allow_unknown=True).code == 0
+    assert judge(apart, unknown="salts differ", allow_unknown=True).sentence.endswith("but salts differ")
+    assert judge(apart, unknown="salts differ", allow_unknown=True, strict=True).code == 1
+    assert judge(same, unknown="salts differ", allow_unknown=True).sentence.startswith("LEAK: 1 of 1 patients")
+
+
 def test_a_patient_at_two_sites_is_named_with_both() -> None:
     table = slices({"site": ["a", "b", "b", "c"]}, patient=["p", "p", "q", "r"], series=["s", "t", "u", "v"])
     sharing = find_shared(table)

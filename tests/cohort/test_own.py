@@ -1,5 +1,6 @@
 """Hospitals that never saw each other's data make one cohort."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from tiny import SIZE, tiny_config, tiny_prepared
 
+from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.own import write_own_site, write_own_test_site
 from fl_rsna.cohort.sites import Cohort
@@ -29,7 +31,7 @@ def of_patients(prepared: Prepared, first: str) -> Prepared:
     )
     return Prepared(
         folder=prepared.folder, task=prepared.task, labels=prepared.labels, image=prepared.image, size=SIZE,
-        index_sha256=prepared.index_sha256, index=index,
+        index_sha256=prepared.index_sha256, index=index, ids=prepared.ids,
     )  # fmt: skip
 
 
@@ -66,6 +68,21 @@ def test_they_can_train_together(made: Cohort, tmp_path: Path) -> None:
     server = make_server_app(lambda context: (config, made, start_run(run, config, made, "cpu", ())))
     run_local(server, lambda: app_for_cohort(made.folder, run / "site_memory"), num_sites=2, workers=0)
     assert (run / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("site", ["hospital-b", "test-site"])
+def test_patients_hashed_under_two_salts_are_refused_by_the_roll_call(made: Cohort, tmp_path: Path, site: str) -> None:
+    """One cohort by its twelve digits, and every patient of both hospitals the same: nobody could see it."""
+    for name, salt in {"hospital-a": "one", "hospital-b": "one", "test-site": "one", site: "two"}.items():
+        path = made.site_folder(name) / "site.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"ids": id_scheme(True, salt)}))
+    config, run = tiny_config(rounds=1), tmp_path / "run"
+    server = make_server_app(lambda context: (config, made, start_run(run, config, made, "cpu", ())))
+    where = "the test site" if site == "test-site" else site
+    with pytest.raises(
+        ValueError, match=f"^roll call: unknown whether a patient is at two .* under salt [0-9a-f]{{8}} at {where}"
+    ):
+        run_local(server, lambda: app_for_cohort(made.folder, run / "site_memory"), num_sites=2, workers=0)
 
 
 def test_what_was_not_agreed_makes_another_cohort(tmp_path: Path) -> None:

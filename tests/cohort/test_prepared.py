@@ -163,7 +163,7 @@ def test_the_same_request_finds_the_folder_and_touches_nothing(tmp_path: Path) -
         ({"size": 8}, "size"),
         ({"image": ImageKind.windows}, "image"),
         ({"hash_ids": False}, "hash_ids"),
-        ({"salt": "t"}, "salt_sha256"),
+        ({"salt": "t"}, "ids"),
     ],
 )
 def test_another_request_for_the_same_folder_is_refused(tmp_path: Path, changes: dict[str, object], key: str) -> None:

@@ -15,6 +15,7 @@ from made_certificates import Signed, pem, private, signed, superlink, write_key
 from tiny import tiny_cohort
 
 from fl_rsna.checkup.checks import Check, State
+from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.command import RunFailed
 from fl_rsna.deployment.folder_checks import check_identifiers, read_held
@@ -38,6 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, authority: Signed) -> Path:
     for name in ("patient_id", "study_id", "series_id"):
         index[name] = [hash_id(value, "salt") for value in index[name]]
     index.to_csv(base / "site" / "index.csv", index=False)
+    facts = json.loads((base / "site" / "site.json").read_text()) | {"ids": id_scheme(True, "salt")}
+    (base / "site" / "site.json").write_text(json.dumps(facts))
     write_keys(base / "keys", authority)
     return base
 

@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from tiny import tiny_cohort, tiny_config
 
 from fl_rsna.choices import Norm, Trainable
+from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.client_app import app_for_cohort
@@ -36,12 +37,13 @@ def site(number: int, **changes: object) -> Site:
         "counts": PARTS,
         "controls": {},
         "patients": frozenset({f"p{number}"}),
+        "ids": "plain",
     }
     return Site(name=f"site-{number}", node_id=number, **{**same, **changes})  # type: ignore[arg-type]
 
 
 def check(*sites: Site, test: frozenset[str] = frozenset({"t"})) -> None:
-    check_roll(list(sites), cohort_sha256="abc", task="ich", test_patients=test, image="hu")
+    check_roll(list(sites), cohort_sha256="abc", task="ich", test_patients=test, test_ids="plain", image="hu")
 
 
 def test_a_sound_roll_passes() -> None:
@@ -77,6 +79,40 @@ def test_a_site_of_one_image_is_refused_where_batchnorm_cannot_train_and_told_wh
         assert check_single([one], ModelConfig(image_size=32, norm=norm), Trainable.all) == []
     assert check_single([one], ModelConfig(image_size=32), Trainable.head) == []
     assert check_single([site(1)], ModelConfig(image_size=32), Trainable.all) == []
+
+
+SALTED, OTHER = id_scheme(True, "a secret"), id_scheme(True, "another")
+
+
+@pytest.mark.parametrize(
+    ("schemes", "test_ids", "said"),
+    [
+        ((SALTED, OTHER), SALTED, "at site-1, the test site; hashed under salt .* at site-2"),
+        ((SALTED, SALTED), "plain", "at site-1, site-2; as in the files at the test site"),
+        ((SALTED, None), SALTED, "at site-1, the test site; not written down at site-2"),
+        ((None, None), None, "not written down at site-1, site-2, the test site"),
+        (("sha256-16/unsalted", "sha256-16/unsalted"), SALTED, "hashed without a salt at site-1, site-2"),
+    ],
+)
+def test_patients_that_cannot_be_compared_are_refused_until_the_user_says_so(
+    schemes: tuple[str | None, str | None], test_ids: str | None, said: str
+) -> None:
+    sites = [site(number + 1, ids=ids) for number, ids in enumerate(schemes)]
+    ask = partial(check_roll, sites, cohort_sha256="abc", task="ich", test_patients=frozenset("t"), test_ids=test_ids)
+    with pytest.raises(ValueError, match=f"^roll call: unknown whether a patient is at two .*{said}") as refused:
+        ask()
+    assert str(refused.value).endswith("or say allow_unknown_patients=true")
+    assert "secret" not in str(refused.value)
+    assert ask(allow_unknown=True) in str(refused.value)
+    sites[1] = dataclasses.replace(sites[1], patients=frozenset({"p1"}))
+    with pytest.raises(ValueError, match="site-1 and site-2 share 1 patients"):
+        ask(allow_unknown=True)
+
+
+@pytest.mark.parametrize("ids", [SALTED, "plain", "sha256-16/unsalted"])
+def test_patients_that_were_hashed_alike_are_compared(ids: str) -> None:
+    sites = [site(1, ids=ids), site(2, ids=ids)]
+    assert check_roll(sites, cohort_sha256="abc", task="ich", test_patients=frozenset("t"), test_ids=ids) is None
 
 
 def test_whoever_waits_for_sites_is_told_how_many_are_there(cohort: Cohort, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def written(path: Path, **changes: Any) -> Path:
     """A slice model that nobody trained, but on ImageNet."""
     config = ModelConfig(image_size=SIDE, **changes)
     network = build_model(config, ICH, ImageKind.hu, seed=7)
-    write_saved(path, network, task="ich", image=ImageKind.hu, config=config, facts={})
+    write_saved(path, network, task="ich", image=ImageKind.hu, stored_size=32, config=config, facts={})
     return path
 
 
@@ -387,7 +387,7 @@ def test_an_encoder_that_does_not_fit_is_refused_and_leaves_nothing(
     windows = tmp_path / "windows.safetensors"
     config = ModelConfig(image_size=SIDE)
     network = build_model(config, ICH, ImageKind.windows, seed=7)
-    write_saved(windows, network, task="ich", image=ImageKind.windows, config=config, facts={})
+    write_saved(windows, network, task="ich", image=ImageKind.windows, stored_size=32, config=config, facts={})
     for path, sentence in (
         (windows, "expected a model of task ich for images of kind hu, got one of ich for windows"),
         (plain, "expected a model of single slices, got .*, which has a head over series already"),
@@ -403,7 +403,9 @@ def test_a_run_goes_on_with_its_own_encoder_and_no_other(cohort: Cohort, tmp_pat
     killed(cohort, tmp_path / "run", asked(mine), 12)
     written(mine, norm_momentum=0.2, dropout=0.3)  # the same weights under other settings are another encoder's file
     network = build_model(ModelConfig(image_size=SIDE), ICH, ImageKind.hu, seed=8)
-    write_saved(mine, network, task="ich", image=ImageKind.hu, config=ModelConfig(image_size=SIDE), facts={})
+    write_saved(
+        mine, network, task="ich", image=ImageKind.hu, stored_size=32, config=ModelConfig(image_size=SIDE), facts={}
+    )
     with pytest.raises(ValueError, match="was begun with another encoder than the one in"):
         run(cohort, tmp_path / "run", asked(mine, resume=True))
     mine.unlink()

@@ -26,7 +26,9 @@ def saved(tmp_path: Path) -> SavedModel:
     config = ModelConfig(image_size=32)  # ImageNet's weights: an untrained network sees no difference at all
     network = build_model(config, ICH, ImageKind.hu, seed=1)
     torch.nn.init.normal_(network.backbone._fc.weight)  # so that slices differ
-    write_saved(tmp_path / "m.safetensors", network, task="ich", image=ImageKind.hu, config=config, facts={})
+    write_saved(
+        tmp_path / "m.safetensors", network, task="ich", image=ImageKind.hu, stored_size=32, config=config, facts={}
+    )
     return read_saved(tmp_path / "m.safetensors")
 
 
