@@ -18,7 +18,7 @@ from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.sequence_told import head_training
 from fl_rsna.federation.setting import Setting, announce
-from fl_rsna.federation.stack_ending import of_all_parts, stack_summary
+from fl_rsna.federation.stack_ending import of_all_parts, shas_of, stack_summary
 from fl_rsna.federation.stack_logits import in_index
 from fl_rsna.federation.stack_told import StackTold
 from fl_rsna.learning.flat import flatten, layout_sha256, parameter_positions, positions
@@ -52,7 +52,7 @@ def stack_by_network(setting: Setting, folds: list[FoldRun]) -> None:
             "stacking": {**stacker, **stack_summary(second, folds, found, mean)},
         }
 
-    finish(second, progress, more)
+    finish(second, progress, more, {"folds": shas_of(folds)})
 
 
 def _second(setting: Setting, folds: list[FoldRun], mean: NDArray[np.float32]) -> Setting:

@@ -1,6 +1,5 @@
 """The end of a stacking: the trees of every label's best round, their scores, and what they gain over the folds' mean."""
 
-import hashlib
 import json
 from dataclasses import asdict, replace
 from typing import Any
@@ -20,9 +19,10 @@ from fl_rsna.federation.setting import Setting
 from fl_rsna.federation.tree_rounds import Forests, Stacking
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.paired_loss import compare_losses
+from fl_rsna.learning.saved import FORMAT
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.stack_features import feature_names
-from fl_rsna.learning.stacked import stack_sha256
+from fl_rsna.learning.stacked import stack_sha256, trees_sha256
 from fl_rsna.learning.trees import to_json
 from fl_rsna.runs import SCORECARDS, STACKER
 
@@ -44,14 +44,14 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     found, seed = stacking.probabilities(chosen), setting.config.seed
     scores = setting.test.scores(found, summed_controls(setting.sites, setting.test.task), seed, at_sites.points)
     setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
-    raw = _write(stacking, chosen, best, at_sites.lines())
+    sha256, size = _write(stacking, folds, chosen, best, at_sites)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     own = {
         "stacker": setting.config.stacking.stacker.value,
         "method": setting.config.stacking.method.value,
         "features": stacking.test.shape[1],
         "selected_rounds": best,
-        "model_bytes": len(raw),
+        "model_bytes": size,
     }
     summary = {
         **run_facts(setting, progress),
@@ -60,7 +60,7 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
         "selected_by": "validation loss",
         "virtual_s": 0.0,
         "usd": 0.0,
-        "model_sha256": hashlib.sha256(raw).hexdigest(),
+        "model_sha256": sha256,
         "selected_round": max(best.values()),
         TEST: in_brief(scores),
         "operating_points": at_sites.chosen(),
@@ -69,15 +69,19 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     }
     summary |= of_all_parts(summary, folds)
     setting.run.write_json("summary.json", summary)
-    sha256, selected = summary["model_sha256"], summary["selected_round"]
-    setting.run.event("run_end", model_sha256=sha256, selected_round=selected, wall_s=summary["wall_s"])
+    whole, selected = summary["model_sha256"], summary["selected_round"]
+    setting.run.event("run_end", model_sha256=whole, selected_round=selected, wall_s=summary["wall_s"])
 
 
 def of_all_parts(summary: dict[str, Any], folds: list[FoldRun]) -> dict[str, Any]:
     """Of a stacker's own summary what is of the folds, too: times, bytes, failures, and the hash of the whole model."""
-    shas = [str(fold.summary["model_sha256"]) for fold in folds]
     sums = {name: summary[name] + sum(fold.summary[name] for fold in folds) for name in SUMS}
-    return {**sums, "model_sha256": stack_sha256(shas, summary["model_sha256"])}
+    return {**sums, "model_sha256": stack_sha256(shas_of(folds), summary["model_sha256"])}
+
+
+def shas_of(folds: list[FoldRun]) -> list[str]:
+    """The hashes of the folds' models, in their order."""
+    return [str(fold.summary["model_sha256"]) for fold in folds]
 
 
 def stack_summary(
@@ -119,21 +123,28 @@ def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
     return replace(found, asked=len(setting.sites))
 
 
-def _write(stacking: Stacking, chosen: Forests, best: dict[str, int], lines: dict[str, Any]) -> bytes:
-    """stacker.json, with each label's trees as XGBoost itself reads them; what is in it."""
+def _write(
+    stacking: Stacking, folds: list[FoldRun], chosen: Forests, best: dict[str, int], at_sites: AtSites
+) -> tuple[str, int]:
+    """stacker.json, with each label's trees as XGBoost itself reads them; their hash, and how many bytes it has."""
     setting, width = stacking.setting, stacking.test.shape[1]
     priors = dict(zip(chosen, setting.told.prior, strict=True))
     content = {
+        "format": FORMAT,
         "task": setting.told.task,
+        "folds": shas_of(folds),
         "features": feature_names(setting.test.task.labels),
         "prior": priors,
         "selected_rounds": best,
-        "platt": lines,
+        "platt": at_sites.lines(),
+        "operating_points": at_sites.chosen(),
+        "ancestry": [link.to_json() for link in setting.ancestry],
         "trees": {label: json.loads(to_json(forest, width, priors[label])) for label, forest in chosen.items()},
     }
-    raw = json.dumps(content).encode()
+    sha256 = trees_sha256(content)
+    raw = json.dumps({**content, "model_sha256": sha256}).encode()
     write_whole(setting.run.folder / STACKER, raw)
-    return raw
+    return sha256, len(raw)
 
 
 def _of_fold(fold: FoldRun) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from fl_rsna.imaging.phantom import render_patient
 from fl_rsna.imaging.phantom_chest_render import render_film
 from fl_rsna.imaging.store import Image, ImageKind, fit_square
 from fl_rsna.imaging.windows import HU_MAX, HU_MIN, HU_OFFSET, WINDOWS_HU, window
+from fl_rsna.learning.input_stage import LearnedWindow
 from fl_rsna.learning.loss import probabilities
 from fl_rsna.learning.neighbours import Stacked, neighbour_table
-from fl_rsna.learning.saved import SavedModel
+from fl_rsna.learning.saved import FORMAT, SavedModel
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUT, OUTPUT = "images", "probabilities"
@@ -71,13 +72,20 @@ def write_onnx(saved: SavedModel, path: Path) -> None:
             verbose=False,
         )
     model = onnx.load(path)
+    points = saved.facts.get("operating_points") or {}
     facts = {
+        "format": str(FORMAT),
         "task": saved.task.name,
         "labels": json.dumps(saved.task.labels),
         "image": saved.image.value,
         "image_size": str(saved.config.image_size),
         "slices": str(slices_of(saved)),  # of a series, lowest first, the middle one is judged
+        "stored_size": str(saved.stored_size),  # pixels a side of what is cropped and resized
         "crop": saved.config.crop.value,
+        "windows_hu": json.dumps(windows_hu(saved)),  # centre and width, inside the file but for images of kind windows
+        "temperatures": json.dumps(points.get("temperatures", {})),  # logits are divided by them; null is 1
+        "thresholds": json.dumps(points.get("slice", {})),
+        "prevalence": json.dumps((saved.facts.get("prevalence") or {}).get("meant")),
         "views": "1",
         "model_sha256": saved.sha256,
         "use": "research, not diagnosis",
@@ -133,6 +141,14 @@ def _synthetic(image: ImageKind, seed: int) -> list[Image]:
     if image is ImageKind.hu:
         return [(np.rint(plane) + HU_OFFSET).astype(np.uint16) for plane in volume]
     return [np.stack([window(plane, *at) for at in WINDOWS_HU], axis=2) for plane in volume]
+
+
+def windows_hu(saved: SavedModel) -> list[tuple[float, float]]:
+    """(centre, width) in HU: the fixed ones, or what they have become; none of images that are not in HU."""
+    if saved.image is ImageKind.grey:
+        return []
+    stage = saved.network.input_stage
+    return [(float(a), float(b)) for a, b in (stage.windows_hu() if isinstance(stage, LearnedWindow) else WINDOWS_HU)]
 
 
 def slices_of(saved: SavedModel) -> int:

@@ -1,6 +1,7 @@
 """A stacking as one model: the slice models of all folds, and the second model on the mean of what they say."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,27 @@ class SavedStack:
         """Of the slice models, which have the same but for what each run counted."""
         return self.folds[0].config
 
+    @property
+    def stored_size(self) -> int:
+        return self.folds[0].stored_size
+
 
 AnyModel = SavedModel | SavedStack
+
+
+HASHED = (
+    "task",
+    "features",
+    "prior",
+    "selected_rounds",
+    "platt",
+    "trees",
+)  # what trees are; not whose images made them
+
+
+def trees_sha256(content: Mapping[str, Any]) -> str:
+    """The hash of a second model of trees, from what its file holds. Raises KeyError without a part of it."""
+    return hashlib.sha256(json.dumps({name: content[name] for name in HASHED}).encode()).hexdigest()
 
 
 def stack_sha256(folds: Iterable[str], second: str) -> str:

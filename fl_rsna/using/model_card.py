@@ -5,15 +5,13 @@ everything when there is only a model file, is said to be unknown.
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fl_rsna.imaging.windows import WINDOWS_HU
 from fl_rsna.learning.crop import TRUTH_SHOWN
-from fl_rsna.learning.input_stage import LearnedWindow
-from fl_rsna.learning.onnx_file import slices_of
+from fl_rsna.learning.onnx_file import slices_of, windows_hu
 from fl_rsna.learning.saved import SavedModel
 from fl_rsna.reporting.class_scores import FIGURES, class_levels
 from fl_rsna.reporting.tables import control_of, interval, shown_counts
@@ -47,23 +45,17 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         figures=FIGURES,
         quoted=area_name(saved.task.quoted),
         controls=control_of(trained.summary.get("test_site") or {}, saved.task.quoted),
-        points=(trained.summary.get("operating_points") or {}).get("slice", {}),
-        temperatures=(trained.summary.get("operating_points") or {}).get("temperatures", {}),
+        points=trained.operating_points.get("slice", {}),
+        temperatures=trained.operating_points.get("temperatures", {}),
         fallback=trained.fallback,
         stored=trained.stored_size,
         network=saved.config.backbone or saved.config.name.value,
         slices=slices_of(saved),
-        windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in _windows(saved)),
+        windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in windows_hu(saved) or WINDOWS_HU),
         truth_shown=TRUTH_SHOWN if saved.config.crop.shows_truth else "",
         hu=saved.image.value == "hu",
         grey=saved.image.value == "grey",
     )
-
-
-def _windows(saved: SavedModel) -> Sequence[tuple[float, float]]:
-    """(centre, width) in HU: the fixed ones, or what they have become."""
-    stage = saved.network.input_stage
-    return stage.windows_hu() if isinstance(stage, LearnedWindow) else WINDOWS_HU
 
 
 def _sites(trained: Trained) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fl_rsna.choices import ModelName, Norm
@@ -12,7 +13,7 @@ from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.model import Classifier, build_model
-from fl_rsna.learning.saved import read_saved, write_saved
+from fl_rsna.learning.saved import facts_in, metadata_sha256, read_saved, write_saved
 from fl_rsna.task import ICH
 
 LITE = ModelConfig(image_size=32, pretrained=False)
@@ -20,7 +21,7 @@ LITE = ModelConfig(image_size=32, pretrained=False)
 
 def written(path: Path, config: ModelConfig = LITE, image: ImageKind = ImageKind.hu, **facts: object) -> Classifier:
     network = build_model(config, ICH, image, seed=5)
-    write_saved(path, network, task="ich", image=image, config=config, facts=facts)
+    write_saved(path, network, task="ich", image=image, stored_size=32, config=config, facts=facts)
     return network.eval()
 
 
@@ -45,7 +46,8 @@ def test_what_is_read_says_what_was_written(tmp_path: Path, config: ModelConfig,
 def changed(path: Path, **metadata: str) -> None:
     """The same tensors under other metadata."""
     network = build_model(LITE, ICH, ImageKind.hu, seed=5)
-    said = {"task": "ich", "image": "hu", "model": "{}", "facts": "{}"} | metadata
+    said = {"format": "1", "stored_size": "32", "task": "ich", "image": "hu", "model": "{}", "facts": "{}"} | metadata
+    said |= {"metadata_sha256": metadata_sha256(said)}
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path, metadata=said)
 
 
@@ -71,6 +73,39 @@ def test_a_file_that_is_not_what_it_says_is_refused(tmp_path: Path, metadata: di
 def test_a_setting_younger_than_the_file_has_its_default(tmp_path: Path) -> None:
     changed(tmp_path / "m.safetensors", model=PLAIN)
     assert read_saved(tmp_path / "m.safetensors").config == ModelConfig(**json.loads(PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            {"format": "2"},
+            r"^model: expected a model file of format 1, got 2 in .*m\.safetensors: it is of another version",
+        ),
+        ({"format": None}, r"^model: expected a model file of format 1, got none in .* older version"),
+        ({"stored_size": None}, r"^model: expected a model file .*KeyError: 'stored_size'"),
+    ],
+)
+def test_a_file_of_another_version_or_without_what_a_prediction_needs_is_refused(
+    tmp_path: Path, said: dict[str, str | None], sentence: str
+) -> None:
+    written(tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        metadata = {name: text for name, text in (file.metadata() | said).items() if text is not None}
+    metadata["metadata_sha256"] = metadata_sha256(metadata)
+    save_file(load_file(tmp_path / "m.safetensors"), tmp_path / "m.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match=sentence):
+        read_saved(tmp_path / "m.safetensors")
+
+
+def test_a_changed_word_of_what_a_file_says_is_seen(tmp_path: Path) -> None:
+    written(tmp_path / "m.safetensors", operating_points={"temperatures": {"any": 2.5}})
+    assert facts_in(tmp_path / "m.safetensors") == {"operating_points": {"temperatures": {"any": 2.5}}}
+    content = (tmp_path / "m.safetensors").read_bytes()
+    assert content.count(b"2.5") == 1
+    (tmp_path / "m.safetensors").write_bytes(content.replace(b"2.5", b"2.4"))
+    with pytest.raises(ValueError, match=r"m\.safetensors says of its model is not what was written"):
+        read_saved(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tensors here", "half"])

@@ -14,6 +14,7 @@ from fl_rsna.choices import Stacker
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.learning.scoring import score_images
+from fl_rsna.learning.stacked import trees_sha256
 from fl_rsna.runs import MODEL, STACK_NETWORK, STACKER
 from fl_rsna.using.evaluate_words import EvaluateConfig, Part
 from fl_rsna.using.evaluation import evaluate
@@ -110,7 +111,6 @@ def test_no_onnx_file_holds_one(stackings: dict[Stacker, Path]) -> None:
 @pytest.mark.parametrize(
     ("stacker", "lost", "sentence"),
     [
-        (Stacker.xgboost, "config.yaml", "model: expected the whole folder of a stacking, with fold-1"),
         (Stacker.xgboost, f"fold-2/{MODEL}", "model: no model at .*fold-2"),
         (Stacker.xgboost, STACKER, "model: expected the trees of a stacking, got .*JSONDecodeError"),
         (Stacker.cnn, STACK_NETWORK, r"model: expected a \.safetensors file, got .*; copy it again"),
@@ -128,10 +128,31 @@ def test_one_that_is_not_whole_is_refused(
         trained_model(str(copy))
 
 
+@pytest.mark.parametrize("stacker", Stacker)
+def test_it_needs_nothing_of_its_run_but_the_models(
+    stackings: dict[Stacker, Path], tmp_path: Path, stacker: Stacker
+) -> None:
+    """Moved without config, manifest and summary it is the same, with the same operating points; another fold's model is seen."""
+    whole = trained_model(str(stackings[stacker]))
+    for name in (FILES[stacker], *(f"fold-{number + 1}/{MODEL}" for number in range(len(whole.saved.folds)))):  # type: ignore[union-attr]
+        (tmp_path / "moved" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(stackings[stacker] / name, tmp_path / "moved" / name)
+    moved = trained_model(str(tmp_path / "moved"))
+    assert (moved.saved.sha256, moved.stored_size) == (whole.saved.sha256, whole.stored_size)
+    assert moved.operating_points == whole.operating_points == whole.summary["operating_points"]
+    shutil.copy(tmp_path / "moved" / "fold-1" / MODEL, tmp_path / "moved" / "fold-2" / MODEL)
+    with pytest.raises(ValueError, match=r"^model: expected the slice model .* was trained on, got"):
+        trained_model(str(tmp_path / "moved"))
+
+
 def test_features_of_another_version_are_refused(stackings: dict[Stacker, Path], tmp_path: Path) -> None:
     copy = shutil.copytree(stackings[Stacker.xgboost], tmp_path / "copy")
     said = json.loads((copy / STACKER).read_text())
-    (copy / STACKER).write_text(json.dumps({**said, "features": said["features"][1:]}))
+    said |= {"features": said["features"][1:]}
+    (copy / STACKER).write_text(json.dumps(said))
+    with pytest.raises(ValueError, match="trees that are not those it was written with"):
+        trained_model(str(copy))
+    (copy / STACKER).write_text(json.dumps(said | {"model_sha256": trees_sha256(said)}))
     with pytest.raises(ValueError, match="features that are not this version's"):
         trained_model(str(copy))
 
