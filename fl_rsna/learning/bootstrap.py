@@ -39,6 +39,13 @@ class Drawn:
         assert len(names) == self.patients
         return replace(self, member=member)
 
+    def among(self, rows: NDArray[np.bool_]) -> "Drawn":
+        """The same draws for some of the rows [N], and of the patients only those who have one."""
+        if rows.all():
+            return self
+        patients, member = np.unique(self.member[rows], return_inverse=True)
+        return Drawn(member=member, weights=self.weights[patients])
+
     def point_only(self) -> "Drawn":
         """Without resamples: for what can have no interval."""
         return replace(self, weights=self.weights[:, :1])

@@ -1,4 +1,8 @@
-"""From slices to exams: a series or a study is one exam, positive when any of its slices is."""
+"""From slices to exams: a series or a study is one exam, positive when any of its slices is.
+
+Without a positive slice it is negative only where every slice is known to be; else nobody knows, NaN. Whatever scores,
+counts or lists exams takes their labels from here.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,17 +43,35 @@ class Exams:
     patients: NDArray[np.generic]
 
 
-def group_exams(labels: NDArray[np.float32], patients: NDArray[np.generic], series: NDArray[np.generic]) -> Exams:
-    """Exams of slices [N, L] by their series, or study; one name used by two patients is two exams."""
+def group_exams(
+    labels: NDArray[np.float32],
+    patients: NDArray[np.generic],
+    series: NDArray[np.generic],
+    kind: LabelKind = LabelKind.multi_label,
+) -> Exams:
+    """Exams of slices [N, L] by their series, or study; one name used by two patients is two exams.
+
+    A label is NaN where it is unknown, of a slice as of an exam. Of classes a known one rules out the others.
+    """
     patient_names, patient_of = np.unique(patients, return_inverse=True)
     series_names, series_of = np.unique(series, return_inverse=True)
     keys, member = np.unique(patient_of * len(series_names) + series_of, return_inverse=True)
     order, starts = _grouped(member)
     return Exams(
         member=member,
-        labels=np.maximum.reduceat(labels[order], starts, axis=0),
+        labels=_of_exams(labels[order], starts, kind),
         patients=patient_names[keys // len(series_names)],
     )
+
+
+def _of_exams(labels: NDArray[np.float32], starts: NDArray[np.intp], kind: LabelKind) -> NDArray[np.float32]:
+    """Labels [E, L] from those of slices in the order of their exams."""
+    unknown = np.isnan(labels)
+    positive = np.logical_or.reduceat(labels > 0, starts, axis=0)
+    open_ = np.logical_or.reduceat(unknown, starts, axis=0) & ~positive
+    if kind is LabelKind.multi_class:
+        open_ &= ~positive.any(axis=1, keepdims=True)
+    return np.where(open_, np.nan, positive).astype(np.float32)
 
 
 def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggregate: Aggregate) -> NDArray[np.float64]:

@@ -35,28 +35,32 @@ def scorecard(
     """Plain values for every label [N, L] at slice level and, with the exam of each [N], at exam level, all over the same draws of patients.
 
     Thresholds and temperatures come from `settings` and are applied as they are; without it there are none. Exams
-    after calibration are made of calibrated slices. Classes are scored one against the rest and, in "classes", together. An
-    unknown label, NaN, is left out of the log loss; the card of a label that is unknown of any slice means nothing.
+    after calibration are made of calibrated slices. Classes are scored one against the rest and, in "classes", together. A
+    label that is unknown, NaN, of a slice is left out of its scores, and so is an exam of which nobody knows it, but every
+    slice of an exam speaks for it. The card of a label that is unknown of all means nothing.
     """
+    known: NDArray[np.bool_] = np.any(~np.isnan(labels), axis=1)
+    whose = np.isin(patients, np.unique(patients[known]))  # of the others nothing can be scored
+    if not whose.all():
+        labels, probabilities, patients, known = labels[whose], probabilities[whose], patients[whose], known[whose]
+        exams = None if exams is None else exams[whose]
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     after = _calibrated(probabilities, task, settings)
     temperatures = settings.temperatures if settings else {}
     thresholds = settings.slice if settings else {}
     found: dict[str, Any] = {
-        "slices": len(labels),
+        "slices": int(known.sum()),
         "patients": drawn.patients,
         "exams": 0,
         "resamples": resamples,
-        "log_loss": _log_loss(labels, probabilities, task, drawn),
-        "slice": _cards(
-            np.nan_to_num(labels), probabilities, after, drawn, task, thresholds, temperatures, exams=False
-        ),
+        "log_loss": _log_loss(labels[known], probabilities[known], task, drawn.among(known)),
+        "slice": _cards(labels, probabilities, after, drawn, task, thresholds, temperatures, exams=False),
         "exam": {},
     }
-    grouped = None if exams is None else group_exams(np.nan_to_num(labels), patients, exams)
+    grouped = None if exams is None else group_exams(labels, patients, exams, task.kind)
     if grouped is not None:
         of_exams = drawn.of_rows(grouped.patients)
-        found["exams"] = len(grouped.labels)
+        found["exams"] = int(np.any(~np.isnan(grouped.labels), axis=1).sum())
         for aggregate in aggregates(task.kind):
             before, then = (exam_probabilities(rows, grouped, aggregate) for rows in (probabilities, after))
             thresholds = settings.exam[aggregate.value] if settings else {}
@@ -64,20 +68,25 @@ def scorecard(
                 grouped.labels, before, then, of_exams, task, thresholds, temperatures, exams=True
             )
     if task.kind is LabelKind.multi_class:
-        found["classes"] = _classes(np.nan_to_num(labels), probabilities, drawn, grouped, task)
+        found["classes"] = _classes(labels, probabilities, drawn, grouped, task)
     return found
 
 
 def _classes(
     labels: Labels, probabilities: Probabilities, drawn: Drawn, exams: Exams | None, task: Task
 ) -> dict[str, Any]:
-    """Of classes together, at either level."""
-    found = {"slice": class_scores(labels, probabilities, drawn, task.labels), "exam": {}}
+    """Of classes together, at either level, where all are known."""
+
+    def scores(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> dict[str, Any]:
+        known: NDArray[np.bool_] = np.all(~np.isnan(labels), axis=1)
+        return class_scores(labels[known], probabilities[known], drawn.among(known), task.labels)
+
+    found = {"slice": scores(labels, probabilities, drawn), "exam": {}}
     if exams is not None:
         (how,) = aggregates(task.kind)
         of_exams = drawn.of_rows(exams.patients)
         mean = exam_probabilities(probabilities, exams, how)
-        found["exam"] = class_scores(exams.labels, mean, of_exams, task.labels)
+        found["exam"] = scores(exams.labels, mean, of_exams)
     return found
 
 
@@ -107,16 +116,23 @@ def _cards(
 ) -> dict[str, Any]:
     return {
         label: _card(
-            labels[:, i],
-            before[:, i],
-            after[:, i],
-            drawn,
+            *_where_known(labels[:, i], before[:, i], after[:, i], drawn),
             thresholds.get(label, {}),
             temperatures.get(label),
             exams=exams,
         )
         for i, label in enumerate(task.labels)
     }
+
+
+def _where_known(
+    labels: Labels, before: Probabilities, after: NDArray[np.float64], drawn: Drawn
+) -> tuple[Labels, Probabilities, NDArray[np.float64], Drawn]:
+    """One label's rows [N] of which it is known; all of them, as if negative, where it is of none."""
+    known = ~np.isnan(labels)
+    if not known.any():
+        return np.nan_to_num(labels), before, after, drawn
+    return labels[known], before[known], after[known], drawn.among(known)
 
 
 def _card(

@@ -110,17 +110,14 @@ def exam_table(
 ) -> pd.DataFrame:
     """One row an exam, that is a series or a study: its slices, labels if known, and probabilities by every aggregate.
 
-    An exam is positive when one of its slices is, and of unknown label when none is and not all are known.
+    Of an exam whose label nobody knows, by learning/exams.py, it is missing.
     """
     unknown = np.full(found.shape, np.nan, np.float32) if known is None else known
     patients, names = index["patient_id"].to_numpy(str), index[task.exam_key].to_numpy(str)
-    exams = group_exams(np.nan_to_num(unknown), patients, names)
-    incomplete = np.zeros(exams.labels.shape, np.float32)
-    np.add.at(incomplete, exams.member, np.isnan(unknown))
-    truth = np.where((incomplete > 0) & (exams.labels == 0), np.nan, exams.labels)
+    exams = group_exams(unknown, patients, names, task.kind)
     first = np.unique(exams.member, return_index=True)[1]
     columns: dict[str, Any] = {"slices": np.bincount(exams.member)}
-    columns |= {} if known is None else {f"label_{label}": truth[:, i] for i, label in enumerate(task.labels)}
+    columns |= {} if known is None else {f"label_{label}": exams.labels[:, i] for i, label in enumerate(task.labels)}
     for aggregate in aggregates(task.kind):
         of_exams = exam_probabilities(found, exams, aggregate)
         columns |= {f"{aggregate}_{label}": of_exams[:, i] for i, label in enumerate(task.labels)}

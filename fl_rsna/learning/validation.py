@@ -32,7 +32,7 @@ def site_sums(
 
     `weights` [N, L] are what each label of each slice counts in the losses.
     """
-    exams = group_exams(labels, patients, series)
+    exams = group_exams(labels, patients, series, task.kind)
     of_exams = {
         how.value: score_counts(exams.labels, exam_probabilities(probabilities, exams, how))
         for how in aggregates(task.kind)

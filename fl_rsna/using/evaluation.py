@@ -111,9 +111,9 @@ def write_evaluation(folder: Path, made: Verdict) -> None:
     scored.rejected.to_csv(folder / "rejected.csv", index=False)
     known = known_rows(scored)
     if len(known):
-        (folder / "scorecard.json").write_bytes(as_json(card(scored, known, task, settings, made.seed)))
+        (folder / "scorecard.json").write_bytes(as_json(card(scored, task, settings, made.seed)))
         for name, values in ((SAFE, made.readings.safe), (RISKY, made.readings.risky)) if made.readings else ():
-            of = card(replace(scored, found=values), known, task, None, made.seed)
+            of = card(replace(scored, found=values), task, None, made.seed)
             (folder / f"scorecard_{name}.json").write_bytes(as_json(of))
     (folder / "evaluation.json").write_bytes(as_json(record(made, len(known), guessed)))
 
@@ -140,16 +140,12 @@ def known_rows(scored: Scored) -> np.ndarray[Any, np.dtype[np.intp]]:
     return np.flatnonzero(known[:, known.any(axis=0)].all(axis=1) & known.any(axis=1))
 
 
-def card(
-    scored: Scored, known: np.ndarray[Any, np.dtype[np.intp]], task: Task, settings: OperatingPoints | None, seed: int
-) -> dict[str, Any]:
-    """The scorecard of the slices with labels, at thresholds and temperatures that were chosen elsewhere."""
+def card(scored: Scored, task: Task, settings: OperatingPoints | None, seed: int) -> dict[str, Any]:
+    """The scorecard of what has labels, at thresholds and temperatures that were chosen elsewhere."""
     assert scored.labels is not None
-    of = scored.index.iloc[known]
-    patients, exams = of[task.group_key].to_numpy(str), of[task.exam_key].to_numpy(str)
-    labels = scored.labels[known]
-    found = scorecard(labels, scored.found[known], patients, exams, task=task, settings=settings, seed=seed)
-    unknown = [label for label, lacks in zip(task.labels, np.isnan(labels).any(axis=0), strict=True) if lacks]
+    patients, exams = (scored.index[key].to_numpy(str) for key in (task.group_key, task.exam_key))
+    found = scorecard(scored.labels, scored.found, patients, exams, task=task, settings=settings, seed=seed)
+    unknown = [label for i, label in enumerate(task.labels) if np.isnan(scored.labels[:, i]).all()]
     return without_labels(found, unknown, task.headline) if unknown else found
 
 

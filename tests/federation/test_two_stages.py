@@ -78,7 +78,11 @@ def written(path: Path, **changes: Any) -> Path:
 
 def asked(encoder: Path | None, **changes: Any) -> Config:
     """Two rounds of a small head at a rate at which it moves."""
-    own = {"stage": Stage.sequence, "sequence__encoder": str(encoder)} if encoder else {"stage": Stage.both}
+    own = (
+        {"stage": Stage.sequence, "sequence__encoder": str(encoder), "allow_unknown_patients": True}
+        if encoder
+        else {"stage": Stage.both}
+    )
     small = {
         "sequence__width": 16,
         "sequence__layers": 1,

@@ -236,6 +236,7 @@ def test_a_run_starts_from_a_file_and_tells_nobody_where_it_lies(boxed: Cohort, 
     packaged = build_model(tiny_config().model, ICH, ImageKind.hu, seed=0).backbone.state_dict()
     save_file({name: value.contiguous() for name, value in packaged.items()}, tmp_path / "w.safetensors")
     start = {"model__pretrained": False, "model__weights": str(tmp_path / "w.safetensors")}
+    start |= {"allow_unknown_patients": True}
     folder = tmp_path / "run"
     run(boxed, folder, tiny_config(rounds=1, **start))
     assert sha256(folder) == sha256(plain)

@@ -116,9 +116,12 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, list[Tappe
     cohort, encoder = long_cohort(folder), folder / "encoder.safetensors"
     model = ModelConfig(image_size=PIXELS)
     write_saved(
-        encoder, build_model(model, ICH, cohort.image, seed=0), task="ich", image=cohort.image, config=model, facts={}
+        encoder, build_model(model, ICH, cohort.image, seed=0), task="ich", image=cohort.image, stored_size=32,
+        config=model, facts={},
+    )  # fmt: skip
+    config = tiny_config(
+        rounds=1, stage=Stage.sequence, sequence__encoder=str(encoder), sequence__width=16, allow_unknown_patients=True
     )
-    config = tiny_config(rounds=1, stage=Stage.sequence, sequence__encoder=str(encoder), sequence__width=16)
     ((config, run),) = stages(config, folder / "run")
 
     def lose(kind: str, fields: object) -> None:

@@ -21,6 +21,19 @@ def test_exams_by_hand() -> None:
     )
 
 
+def test_an_exam_without_a_positive_slice_is_negative_only_where_all_are_known() -> None:
+    labels = np.array([[0, 0], [0, 1], [np.nan, 0], [np.nan, np.nan], [np.nan, np.nan]], np.float32)
+    found = group_exams(labels, PATIENTS, SERIES).labels
+    np.testing.assert_array_equal(found, [[np.nan, 0], [np.nan, np.nan], [np.nan, 1]])
+
+
+def test_one_image_of_known_class_tells_the_class_of_its_exam() -> None:
+    nobody = [np.nan, np.nan]
+    labels = np.array([nobody, [0, 1], [1, 0], nobody, nobody], np.float32)
+    found = group_exams(labels, PATIENTS, SERIES, LabelKind.multi_class).labels
+    np.testing.assert_array_equal(found, [[1, 0], nobody, [0, 1]])
+
+
 def test_classes_of_an_exam_are_the_mean_of_its_images_and_add_up() -> None:
     found = np.array([[0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.5, 0.5], [0.6, 0.4]], np.float32)
     exams = group_exams(LABELS, PATIENTS, SERIES)

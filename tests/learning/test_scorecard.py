@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny import CHEST
 
@@ -15,6 +16,7 @@ from fl_rsna.learning.exams import Aggregate, aggregates, exam_probabilities, gr
 from fl_rsna.learning.metrics import auroc, average_precision, log_loss
 from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.scorecard import scorecard
+from fl_rsna.learning.scoring import exam_table
 from fl_rsna.learning.validation import choose, site_sums
 from fl_rsna.task import ICH, Task
 
@@ -71,6 +73,39 @@ def test_a_label_that_never_was_has_numbers_only_where_they_mean_something() -> 
     assert never["brier"]["value"] > 0
     assert never["points"] == {"sensitivity_95": None, "specificity_90": None, "youden": None}
     assert never["temperature"] is never["calibration"]["after"] is None
+
+
+def test_scores_of_exams_are_of_those_that_the_table_of_exams_calls_known() -> None:
+    """Half of the slices of every other exam have no label; all of them speak for their exam."""
+    labels, found, patients, series = scored()
+    labels[(series % 2 == 1) & (np.arange(len(series)) % EACH < EACH // 2)] = np.nan
+    labels[series == 4] = np.nan
+    index = pd.DataFrame({"patient_id": patients, "study_id": "t", "series_id": series}).astype(str)
+    table, card_ = (
+        exam_table(index, found, labels, ICH),
+        scorecard(labels, found, patients, series, task=ICH, settings=None, seed=3, resamples=100),
+    )
+    assert card_["slices"] == int((~np.isnan(labels[:, 0])).sum())
+    for i, label in enumerate(ICH.labels[:-1]):
+        known = table[f"label_{label}"].notna()
+        assert 0 < known.sum() < len(table)
+        area = card_["exam"]["max"][label]["auroc"]
+        truth = table.loc[known, f"label_{label}"].to_numpy(np.float32)
+        assert (area["positives"], area["negatives"]) == (truth.sum(), (1 - truth).sum())
+        assert area["value"] == pytest.approx(auroc(truth, table.loc[known, f"max_{label}"].to_numpy()))
+        counts = site_sums(labels, found, patients, series, ICH)["max"][i].sum(axis=1)
+        assert counts.tolist() == [area["negatives"], area["positives"]]
+        rows = ~np.isnan(labels[:, i])
+        assert card_["slice"][label]["auroc"]["value"] == pytest.approx(auroc(labels[rows, i], found[rows, i]))
+
+
+def test_what_nobody_labelled_changes_no_score_of_the_others() -> None:
+    labels, found, patients, series = scored()
+    whole = [np.r_[part, part] for part in (labels, found)]
+    whole[0][len(labels) :] = np.nan
+    more = np.r_[patients, patients + 100], np.r_[series, series + 100]
+    again = scorecard(*whole, *more, task=ICH, settings=chosen(), seed=3, resamples=100)  # type: ignore[misc]
+    assert again == card(settings=chosen())
 
 
 def test_points_and_temperatures_are_applied_as_they_come() -> None:
