@@ -1,7 +1,11 @@
-"""What every label table must keep to, whatever its form: values of 0 and 1, and what the task says of labels together."""
+"""What every label table must keep to, whatever its form: values of 0 and 1, and what the task says of labels together.
+
+Which images are of one exam the files say, not the table, so that classes of exams are looked at when both are there.
+"""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fl_rsna.task import LabelKind, Task
@@ -39,3 +43,29 @@ def check_together(
         raise ValueError(
             f"data.labels: expected {rule}, not so for {len(wrong)} {several} in {path} (first: {wrong[0]}); correct them"
         )
+
+
+def check_exams(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> None:
+    """Raises ValueError for an exam whose images have different classes; `labels` are of the rows of `index`, NaN where unknown.
+
+    A class is an exam's: of two, one is wrong, and the exam would count twice.
+    """
+    if task.kind is not LabelKind.multi_class:
+        return
+    known = labels[list(task.labels)].notna().all(axis=1).to_numpy()
+    classes = np.array(task.labels)[labels.loc[known, list(task.labels)].to_numpy().argmax(axis=1)]
+    exam = ["patient_id", task.exam_key]
+    told = index.loc[known, [*exam, "image_id"]].assign(named=classes)
+    each = told.drop_duplicates([*exam, "named"])  # an image of each class of every exam
+    two = each[each.duplicated(exam, keep=False)].sort_values(exam, kind="stable")
+    if two.empty:
+        return
+    (one, of_one), (other, of_other) = two[["image_id", "named"]].head(2).itertuples(index=False, name=None)
+    raise ValueError(
+        f"data.labels: expected one class {_article(task.exam)}, got two or more for {len(two.drop_duplicates(exam))} of them "
+        f"(first: {one} is {of_one} and {other}, of the same {task.exam}, {of_other}); correct them"
+    )
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

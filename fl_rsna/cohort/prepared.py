@@ -17,6 +17,7 @@ import pyarrow.json
 from fl_rsna.cohort.columns import IDS, columns_of
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import Prepared, build_index, hash_id, read_facts, read_prepared, table_sha256
+from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
 from fl_rsna.imaging.files import File
@@ -97,6 +98,7 @@ def prepare_folder(
                 facts, rejected = _read_back(building, request.task.rendering)
                 _check_rejected(building, rejected, len(files), max_rejected)
                 index = build_index(facts, labels, request.task.rendering)
+                _check_exams(building, index, labels is not None, request.task)
                 index.to_parquet(building.part / "index.parquet", index=False)
                 rejected.to_csv(building.part / "rejected.csv", index=False)
                 record = _record(index, rejected, labels, request.task, identity)
@@ -205,6 +207,16 @@ def _read_back(building: Unfinished, rendering: Rendering) -> tuple[pd.DataFrame
     rows = pa.json.read_json(building.journal, pa.json.ReadOptions(block_size=16 << 20), options).to_pandas()
     kept = rows["reason"] == ""
     return rows.loc[kept, stated].reset_index(drop=True), rows.loc[~kept, REJECTED].reset_index(drop=True)
+
+
+def _check_exams(building: Unfinished, index: pd.DataFrame, labelled: bool, task: Task) -> None:
+    """Refuse exams of two classes: with a mended table it is another request."""
+    try:
+        if labelled:
+            check_exams(index, index, task)
+    except ValueError:
+        building.forget()
+        raise
 
 
 def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, tolerated: float) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder
 from fl_rsna.cohort.took_part import Patients
@@ -21,6 +22,7 @@ from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.learning.dataset import open_for
 from fl_rsna.learning.scoring import score_images, score_rows
+from fl_rsna.task import Task
 from fl_rsna.using.evaluate_words import EvaluateConfig, Part
 from fl_rsna.using.trained import Trained
 
@@ -93,7 +95,7 @@ def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Prog
         convert=functools.partial(convert_local, workers=asked.prepare.workers),
         on_progress=functools.partial(progress, "preparing images"),
     )
-    return prepared, _labels_of(prepared, inputs.labels, task.labels)
+    return prepared, _labels_of(prepared, inputs.labels, task)
 
 
 def _take(asked: EvaluateConfig, trained: Trained) -> tuple[Prepared, Any]:
@@ -103,16 +105,18 @@ def _take(asked: EvaluateConfig, trained: Trained) -> tuple[Prepared, Any]:
     if data.image is not None:
         check_image("data.image", "data.image", data.image, trained)
     if data.labels:
-        return prepared, _labels_of(prepared, read_labels(Path(data.labels), task), task.labels)
+        return prepared, _labels_of(prepared, read_labels(Path(data.labels), task), task)
     own = prepared.index.set_index("image_id")[list(task.labels)] if prepared.labels else None
-    return prepared, _labels_of(prepared, own, task.labels)
+    return prepared, _labels_of(prepared, own, task)
 
 
-def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, names: tuple[str, ...]) -> NDArray[np.float32] | None:
-    """Labels [N, L] in the order of the index, NaN where the table has no row."""
+def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, task: Task) -> NDArray[np.float32] | None:
+    """Labels [N, L] in the order of the index, NaN where the table has no row. Raises ValueError for an exam of two classes."""
     if labels is None:
         return None
-    known = labels.reindex(prepared.index["image_id"])[list(names)].to_numpy(np.float32)
+    of_rows = labels.reindex(prepared.index["image_id"])[list(task.labels)]
+    check_exams(prepared.index, of_rows.set_axis(prepared.index.index, axis=0), task)
+    known = of_rows.to_numpy(np.float32)
     return None if np.isnan(known).all() else known
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from tiny import CHEST
 
+from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.task import ICH, Task, annotated_part
 
@@ -47,6 +48,25 @@ def test_long_and_wide_are_equal(tmp_path: Path) -> None:
     assert tuple(table.columns) == ICH.labels
     assert {image: "".join(map(str, row)) for image, row in zip(table.index, table.to_numpy(), strict=True)} == TRUTH
     assert (table.dtypes == "int8").all()
+
+
+@pytest.mark.parametrize("unknown", [[], ["b"]])
+def test_images_of_one_exam_have_one_class(unknown: list[str]) -> None:
+    """Whatever form the table had; of labels that are not classes any may be on any slice."""
+    index = pd.DataFrame({"patient_id": list("ppqq"), "study_id": list("ssst"), "image_id": list("abcd")})
+    labels = pd.DataFrame(0, index=index.index, columns=list(CHEST.labels)).astype(float)
+    labels[CHEST.labels[1]] = [1.0, 0, 0, 1]
+    labels[CHEST.labels[0]] = [0, 1.0, 1, 0]
+    labels[index["image_id"].isin(unknown)] = float("nan")
+    same = labels.assign(**{CHEST.labels[1]: [1.0, 1, 0, 1], CHEST.labels[0]: [0, 0, 1.0, 0]})
+    check_exams(index, same, CHEST)
+    if unknown:
+        check_exams(index, labels, CHEST)
+        return
+    said = rf"expected one class a study, got two or more for 1 of them \(first: a is {CHEST.labels[1]} and b, of the same study, {CHEST.labels[0]}\)"
+    with pytest.raises(ValueError, match=said):
+        check_exams(index, labels, CHEST)
+    check_exams(index, labels, ICH)
 
 
 def test_the_order_of_rows_and_columns_does_not_matter(tmp_path: Path) -> None:

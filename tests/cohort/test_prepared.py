@@ -358,3 +358,16 @@ def test_a_task_of_exclusive_classes_is_prepared_alike(tmp_path: Path) -> None:
     assert prepared.labels == CHEST.labels
     assert list(prepared.index.columns[-4:]) == list(CHEST.labels)
     assert (prepared.index[list(CHEST.labels)].sum(axis=1) == 1).all()
+
+
+@pytest.mark.parametrize("form", ["wide", "long"])
+def test_images_of_one_study_with_two_classes_are_refused_in_every_form_of_table(tmp_path: Path, form: str) -> None:
+    dicom, labels = sources(tmp_path, task=CHEST)
+    wide = pd.read_csv(labels).set_index("Image")
+    wide.loc["ID_1"] = np.roll(wide.loc["ID_1"], 1)
+    long = wide.rename_axis(columns="label").stack().rename("Label").reset_index()
+    long = pd.DataFrame({"ID": long["Image"] + "_" + long["label"], "Label": long["Label"]})
+    (wide.reset_index() if form == "wide" else long).to_csv(labels, index=False)
+    said = refusal(tmp_path / "new", dicom, labels, CHEST)
+    assert said.startswith("data.labels: expected one class a study, got two or more for 1 of them (first: ")
+    assert not (tmp_path / "new").exists()
