@@ -13,13 +13,13 @@ from scipy.special import expit
 
 from fl_rsna.learning.bootstrap import draw_patients
 from fl_rsna.learning.intervals import MIN_PATIENTS, TAIL
+from fl_rsna.learning.saturated import kept_inside
 from fl_rsna.task import LabelKind
 
 Floats = NDArray[np.float64]
 
 HALVINGS = 50
 STEPS, STILL = 5000, 1e-7  # of classes, at most; a change of a logarithm that is none
-CLIP = 1e-7
 CELLS = 400  # of log-odds, for the bootstrap of separate labels
 RESAMPLES = 500
 WORTH = 10  # patients: as much as the prior counts
@@ -57,7 +57,7 @@ def estimate_shift(
     believed, of thousands all. Nothing is estimated from fewer than MIN_PATIENTS patients, nor for a label whose predictions are all alike. An
     estimate stays half a slice away from 0 and 1. The interval draws whole patients.
     """
-    found, before = clipped(probabilities), np.asarray(prior, np.float64)
+    found, before = kept_inside(probabilities), np.asarray(prior, np.float64)
     assert ((before > 0) & (before < 1)).all()
     spread = np.ptp(_log_odds(found), axis=0) if len(found) else np.zeros(len(before))
     known = (spread > FLAT) & (len(np.unique(patients)) >= MIN_PATIENTS)
@@ -86,7 +86,7 @@ def matched(
     kind: LabelKind = LabelKind.multi_label,
 ) -> Floats:
     """Probabilities [N, L] meant for prevalences `prior` [L], as they are at `here` [L] (Saerens et al. 2002, eq. 2.4)."""
-    found, up = clipped(probabilities), np.asarray(here, np.float64) / prior
+    found, up = kept_inside(probabilities), np.asarray(here, np.float64) / prior
     positive: Floats = found * up
     match kind:
         case LabelKind.multi_label:
@@ -95,11 +95,6 @@ def matched(
         case LabelKind.multi_class:
             weighed = positive / positive.sum(axis=1, keepdims=True)
     return weighed
-
-
-def clipped(probabilities: NDArray[np.floating]) -> Floats:
-    kept: Floats = np.clip(probabilities.astype(np.float64), CLIP, 1 - CLIP)
-    return kept
 
 
 def _of_label(found: Floats, weights: Floats, prior: float, worth: float) -> Floats:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fl_rsna.learning.bootstrap import RESAMPLES, draw_patients
 from fl_rsna.learning.intervals import Estimate, Scale, estimate, support
 from fl_rsna.learning.ranking import Ranking, rank, weighted_auroc
+from fl_rsna.learning.saturated import kept_inside
 from fl_rsna.task import MACRO, LabelKind, Task
 
 __all__ = [
@@ -32,14 +33,14 @@ CLIP = 1e-6  # probabilities are kept this far from 0 and 1 in the log loss
 
 def label_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Log loss of each label by itself, of [N] or [N, L]; 0 where the label is unknown, NaN."""
-    clipped = np.clip(probabilities.astype(np.float64), CLIP, 1 - CLIP)
+    clipped = kept_inside(probabilities, CLIP)
     return np.where(np.isnan(labels), 0.0, -np.log(np.where(labels > 0, clipped, 1 - clipped)))
 
 
 def slice_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
     """Log loss of each row [N]: weighted over its known labels (sum w * loss / sum w), or of the true class."""
     if task.kind is LabelKind.multi_class:
-        return -np.log(np.clip(probabilities[labels > 0].astype(np.float64), CLIP, 1 - CLIP))
+        return -np.log(kept_inside(probabilities[labels > 0], CLIP))
     losses, known = label_losses(labels, probabilities), ~np.isnan(labels)
     if known.all():
         return np.average(losses, axis=1, weights=task.label_weights)

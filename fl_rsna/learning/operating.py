@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.learning.metrics import label_losses, slice_losses
+from fl_rsna.learning.saturated import kept_inside
 from fl_rsna.task import LabelKind, Task
 
 BINS = 1024  # of logits, evenly on [-LOGITS, LOGITS]
@@ -90,7 +91,7 @@ def calibrate(
 
     Guo et al. 2017. Above 1 makes them less sure, below 1 surer; order within a label stays.
     """
-    found = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    found = kept_inside(probabilities)
     match kind:
         case LabelKind.multi_label:
             odds_against: NDArray[np.float64] = ((1 - found) / found) ** (1 / temperature)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from fl_rsna.learning.operating import BINS, LOGITS
+from fl_rsna.learning.saturated import finite_logits
 
 CENTRES = -LOGITS + (np.arange(BINS) + 0.5) * (2 * LOGITS / BINS)  # logit in the middle of every bin
 SLOPES = (0.1, 10.0)  # as far as temperatures go
 LOOSE = np.array([0.5, 1.0])  # standard deviations of slope and intercept about 1 and 0, before any slice is seen
-CLIP = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,5 @@ def fit_platt(counts: NDArray[np.integer] | NDArray[np.floating]) -> Platt:
 
 def honest(probabilities: NDArray[np.floating], fitted: Platt) -> NDArray[np.float64]:
     """One label's probabilities [N] with their logits on that line."""
-    logits = logit(np.clip(probabilities.astype(np.float64), CLIP, 1 - CLIP))
-    made: NDArray[np.float64] = expit(fitted.slope * logits + fitted.intercept)
+    made: NDArray[np.float64] = expit(fitted.slope * finite_logits(probabilities) + fitted.intercept)
     return made

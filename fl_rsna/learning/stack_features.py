@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.learning.saturated import finite_logits
+
 Floats = NDArray[np.float32]
 
 NEIGHBOURS = (-3, -2, -1, 1, 2, 3)  # slices away, in anatomical order
@@ -33,8 +35,7 @@ def stack_features(index: pd.DataFrame, probabilities: NDArray[np.floating]) -> 
 
 def clipped_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Logits of [N, L], at most LOGIT on either side of 0."""
-    clipped = np.clip(probabilities.astype(np.float64), 1e-9, 1 - 1e-9)
-    return np.clip(np.log(clipped / (1 - clipped)), -LOGIT, LOGIT)
+    return np.clip(finite_logits(probabilities), -LOGIT, LOGIT)
 
 
 def in_order(index: pd.DataFrame) -> list[NDArray[np.intp]]:

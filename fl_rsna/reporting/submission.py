@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fl_rsna.learning.blend import bounded
+from fl_rsna.learning.saturated import kept_inside
 from fl_rsna.task import Task
 
 WHOLE = "0 0 1 1"  # the box of what is said of a study as a whole
@@ -23,7 +24,7 @@ def submission(ids: Sequence[str], found: NDArray[np.floating], task: Task) -> p
     Ids are the images' own, never hashed: RSNA's begin with ID_ already. The union label is raised to the greatest of
     the others, which it cannot be less likely than, and everything is clipped to [1e-6, 1 - 1e-6].
     """
-    clipped = np.clip(bounded(found, task), CLIP, 1 - CLIP)
+    clipped = kept_inside(bounded(found, task), CLIP)
     order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
     names = [f"{ids[place]}_{label}" for place in order for label in task.labels]
     return pd.DataFrame({"ID": names, "Label": clipped[order].reshape(-1)})

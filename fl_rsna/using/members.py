@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from fl_rsna.federation.site_scoring import final_predictions
-from fl_rsna.learning.operating import OperatingPoints, calibrate
+from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import labels_in, probabilities_in
+from fl_rsna.learning.saturated import finite_logits
 from fl_rsna.runs import RunFolder
 from fl_rsna.task import LabelKind, Task
 from fl_rsna.using.trained import Trained, trained_model
@@ -66,8 +66,7 @@ def temperatures_of(member: Trained) -> NDArray[np.float64]:
 
 def logits_of(member: Trained, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Logits [N, L] of what a model says, at its run's temperatures."""
-    found: NDArray[np.float64] = logit(calibrate(probabilities, temperatures_of(member)))
-    return found
+    return finite_logits(probabilities, temperatures_of(member))
 
 
 def remembered(members: Sequence[Trained]) -> Remembered:
