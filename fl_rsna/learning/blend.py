@@ -6,11 +6,14 @@ temperatures as they are.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
+from fl_rsna.learning.saturated import kept_inside
 from fl_rsna.learning.smoothing import first_least, loss_sums
 from fl_rsna.task import Task
 
 WEIGHTS = np.linspace(0, 1, 21)  # of the second model
+FAR, HALVINGS = 60.0, 70  # log-odds by which the union label may be moved, found by halving
 
 
 def blended(
@@ -42,4 +45,25 @@ def bounded(found: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
     if task.union is not None:
         union = task.labels.index(task.union)
         values[:, union] = values.max(axis=1)
+    return values
+
+
+def bounded_at_mean(found: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
+    """As `bounded`, but the union label keeps its mean: what is raised in some rows is taken from the odds of the others.
+
+    Where already the greatest of the others has a larger mean that cannot be, and the union label is just that.
+    """
+    values = found.astype(np.float64)
+    if task.union is None or not len(values):
+        return values
+    union = task.labels.index(task.union)
+    own, least = kept_inside(values[:, union]), np.delete(values, union, axis=1).max(axis=1)
+    mean, odds = values[:, union].mean(), np.log(own / (1 - own))
+    low, high = -FAR, FAR
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.maximum(expit(odds + middle), least).mean() < mean else (low, middle)
+    if (values[:, union] >= least).all():
+        return values
+    values[:, union] = np.maximum(expit(odds + (low + high) / 2), least)
     return values

@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 HALVINGS = 50
 STEPS, STILL = 5000, 1e-7  # of classes, at most; a change of a logarithm that is none
+EDGE = 0.5  # slices that an estimate stays away from 0 and 1
 CELLS = 400  # of log-odds, for the bootstrap of separate labels
 RESAMPLES = 500
 WORTH = 10  # patients: as much as the prior counts
@@ -55,7 +56,8 @@ def estimate_shift(
 
     In what is matched to, the prior counts as much as the slices of WORTH patients: of a set of few patients little is
     believed, of thousands all. Nothing is estimated from fewer than MIN_PATIENTS patients, nor for a label whose predictions are all alike. An
-    estimate stays half a slice away from 0 and 1. The interval draws whole patients.
+    estimate stays half a slice away from 0 and 1; one that rests there is the end of what can be told, and has no interval.
+    The interval draws whole patients.
     """
     found, before = kept_inside(probabilities), np.asarray(prior, np.float64)
     assert ((before > 0) & (before < 1)).all()
@@ -71,7 +73,8 @@ def estimate_shift(
                 once = np.ones((1, len(found)))
                 likely[i], here[i] = (_of_label(found[:, i], once, before[i], w)[0] for w in (0.0, worth))
                 drawn = _binned(found[:, i], patients, seed, resamples)
-                low[i], high[i] = np.quantile(_of_label(*drawn, before[i], 0.0), [TAIL, 1 - TAIL])
+                if not _is_end(likely[i], len(found)):
+                    low[i], high[i] = np.quantile(_of_label(*drawn, before[i], 0.0), [TAIL, 1 - TAIL])
         case LabelKind.multi_class:
             if known.all():
                 likely, low, high = _of_classes(found, before, patients, seed, resamples)
@@ -97,13 +100,18 @@ def matched(
     return weighed
 
 
+def _is_end(share: float, slices: int) -> bool:
+    """Whether an estimate rests where it may not go on, half a slice away from 0 or 1."""
+    return bool(min(share, 1 - share) <= EDGE / (slices + 1) * (1 + 1e-6))
+
+
 def _of_label(found: Floats, weights: Floats, prior: float, worth: float) -> Floats:
     """The prevalence [R] of one label: its probabilities [N], or a value of each cell, under weights [R, N].
 
     Where expectation maximisation comes to rest the likelihood, with `worth` slices of the prior, is highest. It is
     concave in one prevalence, so that halving finds the place in 50 steps, however rare the label is.
     """
-    edge = 0.5 / (weights.sum(axis=1) + 1)
+    edge = EDGE / (weights.sum(axis=1) + 1)
     low, high = _log_odds(edge), _log_odds(1 - edge)
     up, down = found / prior, (1 - found) / (1 - prior)
     for _ in range(HALVINGS):
@@ -142,7 +150,7 @@ def _of_classes(
 
 def _classes_once(found: Floats, prior: Floats, weights: Floats, worth: float) -> Floats:
     total = weights.sum()
-    edge = 0.5 / (total + 1)
+    edge = EDGE / (total + 1)
     here: Floats = prior / prior.sum()
     for _ in range(STEPS):
         before = here

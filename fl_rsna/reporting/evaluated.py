@@ -57,9 +57,12 @@ def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
     for label, of in shift["prevalence"].items():
         known, to = "nothing to estimate it by", "read safely in both"
         if of["here"] is not None:
-            known, to = f"{of['here']:.4f} [{of['low']:.4f}, {of['high']:.4f}]", f"{of['matched_to']:.4f}"
+            doubt = "the end of what can be told" if of["low"] is None else f"{of['low']:.4f}, {of['high']:.4f}"
+            known, to = f"{of['here']:.4f} [{doubt}]", f"{of['matched_to']:.4f}"
         table.add_row(label, "" if of["of_the_model"] is None else f"{of['of_the_model']:.4f}", escape(known), to)
     console.print(table)
+    if shift["union_rule"]:
+        console.print(escape(shift["union_rule"]), soft_wrap=True)
     for name, assumed in shift["assumes"].items():
         same = ", which is submission.csv" if name == "safe" else ""
         console.print(f"{name}: submission_{name}.csv{same}: assumes that {assumed}", soft_wrap=True)

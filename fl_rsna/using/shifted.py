@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fl_rsna.learning.blend import bounded
+from fl_rsna.learning.blend import bounded, bounded_at_mean
 from fl_rsna.learning.label_shift import Shift, estimate_shift, matched
 from fl_rsna.learning.platt import Platt, honest
 from fl_rsna.learning.stacked import AnyModel
@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Lines = Mapping[str, Platt | None]  # by label
 
 SAFE, RISKY = "safe", "risky"
+STILL = 1e-9  # a change of a mean that is none
 ASSUMES = {
     SAFE: "labels are as common here as where the model was trained, or nobody knows better",
     RISKY: "a finding looks the same here as where the model was trained and only how common it is differs; where images "
@@ -30,11 +31,15 @@ ASSUMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """Probabilities [N, L], the union label no less likely than others, and what the risky ones rest on."""
+    """Probabilities [N, L], the union label no less likely than others, and what the risky ones rest on.
+
+    The safe union label is raised where another is more likely; the risky one keeps the mean it was matched to.
+    """
 
     safe: Floats
     risky: Floats
     shift: Shift
+    moved: float  # by how much the union rule changed the mean of the risky union label; 0 without one
 
 
 def lines_of(saved: AnyModel) -> Lines:
@@ -71,7 +76,8 @@ def readings(
 ) -> Readings:
     """Both readings of the model's probabilities `found` [N, L], of which `calibrated` is what the run's temperatures make.
 
-    A label without a line, or whose prevalence cannot be estimated here, is read safely in both.
+    A label without a line, or whose prevalence cannot be estimated here, is read safely in both. Labels are matched first
+    and each by itself; the union rule comes after, and must not undo the match of the union label.
     """
     fitted = [lines.get(label) for label in task.labels]
     known = np.array([line is not None for line in fitted])
@@ -82,7 +88,10 @@ def readings(
     chosen = known & shift.known
     risky = np.where(chosen, matched(straight, shift.prior, shift.here), calibrated)
     of = replace(shift, prior=np.where(known, prior, np.nan), known=chosen)
-    return Readings(safe=bounded(calibrated, task), risky=bounded(risky, task), shift=of)
+    after = bounded_at_mean(risky, task)
+    union = None if task.union is None else task.labels.index(task.union)
+    moved = 0.0 if union is None or not len(after) else float(after[:, union].mean() - risky[:, union].mean())
+    return Readings(safe=bounded(calibrated, task), risky=after, shift=of, moved=moved if abs(moved) > STILL else 0.0)
 
 
 def said_of(read: Readings, task: Task) -> dict[str, Any]:
@@ -97,8 +106,22 @@ def said_of(read: Readings, task: Task) -> dict[str, Any]:
             }
             for i, label in enumerate(task.labels)
         },
+        "mean": {
+            label: float(read.risky[:, i].mean()) if len(read.risky) else None for i, label in enumerate(task.labels)
+        },
+        "union_rule": _of_union(read, task),
         "words": words_of(shift, task),
     }
+
+
+def _of_union(read: Readings, task: Task) -> str | None:
+    """What the union rule did to the match of the union label; None where it left its mean."""
+    if not read.moved:
+        return None
+    return (
+        f"{task.union} was matched to a smaller share than the others leave it: as it is never less likely than any of them, its "
+        f"mean is {read.moved:.4f} above that"
+    )
 
 
 def words_of(shift: Shift, task: Task) -> str | None:
