@@ -80,6 +80,7 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
     names = {path.as_posix() for path in found - remembered}
     expected = {"config.yaml", "manifest.json", "events.jsonl", "rounds.csv", "sites.csv", "predictions.parquet"}
     assert names == expected | {
+        "ancestry.json",
         "model.safetensors",
         "summary.json",
         "scorecards.json",

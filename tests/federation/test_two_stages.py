@@ -148,7 +148,9 @@ def test_no_run_starts_from_a_head(plain: Path, cohort: Cohort, tmp_path: Path) 
             ValueError, match=r"^start: expected a model of single slices, got .*, encoder\.safetensors in "
         ):
             run(cohort, tmp_path / "run", tiny_config(model__image_size=SIDE, start=str(given)))
-    config = tiny_config(rounds=1, model__image_size=SIDE, start=str(plain / "encoder.safetensors"), allow_unknown_patients=True)
+    config = tiny_config(
+        rounds=1, model__image_size=SIDE, start=str(plain / "encoder.safetensors"), allow_unknown_patients=True
+    )
     assert run(cohort, tmp_path / "run", config)["started_from"]["file"].endswith("encoder.safetensors")
 
 
