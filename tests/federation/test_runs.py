@@ -81,6 +81,7 @@ def test_run_folder_is_complete_and_consistent(cohort: Cohort, undisturbed: Path
     expected = {"config.yaml", "manifest.json", "events.jsonl", "rounds.csv", "sites.csv", "predictions.parquet"}
     assert names == expected | {
         "ancestry.json",
+        "owner.json",
         "model.safetensors",
         "summary.json",
         "scorecards.json",

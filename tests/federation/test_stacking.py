@@ -65,7 +65,7 @@ def features_of(folder: Path, site: str = SITE) -> pd.DataFrame:
 def test_a_run_folder_holds_what_every_run_has_and_a_run_a_fold(two: Cohort, whole: Path) -> None:
     names = {path.name for path in whole.iterdir() if path.is_file()}
     files = {"config.yaml", "manifest.json", "events.jsonl", "rounds.csv", "sites.csv", "predictions.parquet"}
-    assert names == files | {"summary.json", "scorecards.json", "stacker.json", "ancestry.json"}
+    assert names == files | {"summary.json", "scorecards.json", "stacker.json", "ancestry.json", "owner.json"}
     assert {path.name for path in whole.glob("fold-*")} == {"fold-1", "fold-2"}
     summary, rounds, sites = summary_of(whole), pd.read_csv(whole / "rounds.csv"), pd.read_csv(whole / "sites.csv")
     assert rounds["round"].tolist() == [0, 1, 2, 3]

@@ -141,6 +141,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tapped
     tapped = tapped_run(cohort, trees, config, lambda kind, fields: None)
     for part in ("fold-1", "fold-2", "site_memory"):
         shutil.copytree(trees / part, network / part)
+    shutil.copy(trees / "owner.json", network / "owner.json")
     config = tiny_config(**small, stacking__stacker=Stacker.cnn, sequence__rounds=1, sequence__width=8, resume=True)
     return trees, tapped + tapped_run(cohort, network, config, lambda kind, fields: None)
 
