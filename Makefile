@@ -33,7 +33,7 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv prepared runs multirun evaluations dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv prepared runs evaluations dist .pytest_cache .mypy_cache .ruff_cache
 	find site_data -mindepth 1 ! -name README.md ! -name .gitignore -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -13,12 +13,12 @@ from typing import NoReturn, TypeVar
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fl_rsna.compose import as_config, conf_folder, register_schema
 from fl_rsna.config import Config, PartitionConfig
+from fl_rsna.typed import quoted
 
 T = TypeVar("T")
 
@@ -27,24 +27,33 @@ class RunFailed(Exception):
     """A run that started and could not finish; its message is what the user reads, the exit code is 1."""
 
 
-def run_command(story: Callable[[Config], object]) -> NoReturn:
-    """Compose the configuration from the command line, tell the story once (or per job of --multirun), exit."""
+def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -> NoReturn:
+    """Compose the configuration from the command line, tell the story once (or per job of --multirun), exit.
+
+    `makes_runs`: whether a sweep of the story has runs to keep in a folder.
+    """
+    from fl_rsna.sweep_jobs import Interrupted, in_sweep, new_sweep, run_job
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `ending` instead of Hydra's own printing
+    sys.argv[1:] = [quoted(word) for word in sys.argv[1:]]
     register_schema()
+    sweep = new_sweep(keeps=makes_runs)
 
     def job(composed: DictConfig) -> object:
-        return ending(lambda: story(_of_job(as_config(composed))))
+        if in_sweep():
+            run_job(story, composed)
+            return None
+        return ending(lambda: story(as_config(composed)))
 
-    ending(hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job))
-    sys.exit(0)
-
-
-def _of_job(config: Config) -> Config:
-    """In a sweep every job needs a run folder of its own: run.name gets the job's number."""
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode is RunMode.MULTIRUN:
-        config.run.name = f"{config.run.name or hydra_config.sweep.dir.rpartition('/')[2]}-{hydra_config.job.num}"
-    return config
+    try:
+        ending(hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job))
+    except Interrupted:
+        sys.exit(ending(lambda: sweep.end(whole=False)))
+    except SystemExit:  # refused, by us or by Hydra, perhaps between two batches of a sweep
+        if sweep.began_jobs():
+            ending(lambda: sweep.end(whole=False))
+        raise
+    sys.exit(ending(lambda: sweep.end(whole=True)))
 
 
 def words_given() -> list[str]:
@@ -80,7 +89,20 @@ def ending(act: Callable[[], T]) -> T:
 def leave(code: int, sentence: str) -> NoReturn:
     """Exit with one sentence on stderr."""
     print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(code)
+    raise Left(code, sentence)
+
+
+class Left(SystemExit):
+    """An exit that knows the sentence it was left with."""
+
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(code)
+        self.sentence = sentence
+
+
+def sentence_left(left: SystemExit) -> str:
+    """What a command said when it was left."""
+    return left.sentence if isinstance(left, Left) else f"ended with exit code {left.code}"
 
 
 def _sentence(error: Exception) -> str:

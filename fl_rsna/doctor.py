@@ -28,4 +28,4 @@ if __name__ == "__main__":
     from fl_rsna.checkup.examination import examine
     from fl_rsna.command import run_command
 
-    run_command(lambda config: examine(config, first))
+    run_command(lambda config: examine(config, first), makes_runs=False)

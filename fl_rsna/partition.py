@@ -15,4 +15,4 @@ def partition(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_command(partition)
+    run_command(partition, makes_runs=False)

@@ -19,4 +19,4 @@ def prepare(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_command(prepare, makes_runs=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from fl_rsna.command import ending
 from fl_rsna.reporting.comparison import DAMAGE, damage, left_out_of, write_comparison
 from fl_rsna.reporting.console import console
-from fl_rsna.reporting.found_runs import common_folder, find_runs
+from fl_rsna.reporting.found_runs import common_folder, failures_in, find_runs, is_run
 from fl_rsna.reporting.report import write_report
 from fl_rsna.runs import EXPLANATIONS, MODEL
 
@@ -20,15 +20,16 @@ HOW = """a path may be
   runs/<name>         a run
   runs                a folder of runs: all of them
   runs/<gap>          an experiment=gap: its federated, central and local run
-  multirun/<date>     a --multirun: the runs of its jobs, found from here or from the folder it was started in
+  runs/<sweep>        a --multirun: the runs of its jobs
 
   python -m fl_rsna.report runs/a runs/b
-  python -m fl_rsna.simulate -m partition.num_sites=2,4,8 seed=0,1,2 && python -m fl_rsna.report multirun/<date>
+  python -m fl_rsna.simulate -m run.name=sizes partition.num_sites=2,4,8 seed=0,1,2 && python -m fl_rsna.report runs/sizes
 The first run named is the one others are compared with."""
 
 
 def report(paths: Sequence[Path], out: Path | None = None) -> None:
     folders = list({folder.absolute(): folder for path in paths for folder in find_runs(path)}.values())
+    failed = [job for path in paths if not is_run(path) for job in failures_in(path)]
     if out is not None and len(folders) < 2:
         raise ValueError(f"--out: expected two runs or more to compare, got one in {folders[0]}; leave --out away")
     for folder in folders:
@@ -38,9 +39,9 @@ def report(paths: Sequence[Path], out: Path | None = None) -> None:
             if len(folders) == 1:
                 raise ValueError(damage(folder, error)) from error
             console.print(f"no report: {damage(folder, error)}", soft_wrap=True, markup=False, style="red")
-    if len(folders) > 1:
+    if len(folders) > 1 or failed:
         beside = paths[0] if len(paths) == 1 else common_folder(folders)
-        page = write_comparison(folders, out or beside / "compare.html")
+        page = write_comparison(folders, out or beside / "compare.html", failed)
         for name, why in left_out_of(page):
             console.print(f"not compared: {name}: {why}", soft_wrap=True, markup=False, style="red")
         console.print(f"compare: {page}", soft_wrap=True, markup=False)

@@ -30,12 +30,12 @@ def first_steps(kind: str, folder: Path, model: ModelName, size: int) -> dict[st
     runs = folder / f"start-{kind}-{time.time()}"
     words = [
         f"data.name={NAME}", f"partition.name={COHORT}", f"paths.sites={folder}", f"paths.prepared={folder / 'nowhere'}",
-        f"paths.runs={runs}", f"hydra.sweep.dir={runs / 'sweep'}", "run.name=job", "rounds=1", f"engine={kind}", "engine.workers=2",
+        f"paths.runs={runs}", "run.name=job", "rounds=1", f"engine={kind}", "engine.workers=2",
         f"model={model}", "model.pretrained=false", f"model.image_size={size}", "train.device=cpu",
     ]  # fmt: skip
     start = time.time()
     _said([sys.executable, "-m", "fl_rsna.simulate", "-m", "seed=0,1", *words])
-    one, two = runs / "job-0", runs / "job-1"
+    one, two = runs / "job" / "seed=0", runs / "job" / "seed=1"
     second = first_step(two) - (one / "report.html").stat().st_mtime
     return {"cold": first_step(one) - start, "second": second}
 

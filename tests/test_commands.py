@@ -122,7 +122,11 @@ def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: P
     prepared(run)
     words = ["--multirun", "data.name=mine", *SMALL, "partition.num_sites=1,2", "run.name=sweep"]
     assert run(simulate, *words) == (0, "")
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["sweep-0", "sweep-1"]
+    runs = tmp_path / "runs" / "sweep"
+    assert sorted(path.parent.name for path in runs.glob("*/summary.json")) == [
+        f"partition.num_sites={n}" for n in (1, 2)
+    ]
+    assert (runs / "compare.html").exists()
     assert len(list((tmp_path / "site_data").iterdir())) == 2
 
 

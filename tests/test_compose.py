@@ -190,7 +190,6 @@ def test_data_keys_and_runs_stay_out_of_the_image() -> None:
     ]
     made = [
         "runs/a/model.safetensors",
-        "multirun/x/0.txt",
         ".venv/bin/python",
         "evaluations/a.csv",
         "fl_rsna/__pycache__/a.pyc",

@@ -1,7 +1,6 @@
 """Runs side by side: their scores, paired differences, the gap to pooling and the gain over going alone, and sweeps."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +9,17 @@ from typing import Any
 
 from fl_rsna.ownership import refuse_stranger
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
-from fl_rsna.reporting.found_runs import common_folder
+from fl_rsna.reporting.found_runs import common_folder, name_of
 from fl_rsna.reporting.pages import MARK, rendered, write_page
 from fl_rsna.reporting.paired import Scored, baseline_of, difference, scored
 from fl_rsna.reporting.plots import Plot, area_axis, axes, by_rounds, lines, named_axis, points
 from fl_rsna.reporting.report import interactive, write_json
 from fl_rsna.reporting.site_scores import defined_areas, spread
-from fl_rsna.reporting.swept import curves_over, differing
+from fl_rsna.reporting.swept import curves_over, differing, of_sweep, words_to_draw
 from fl_rsna.reporting.tables import RunRecord, read_run
 from fl_rsna.reporting.task_words import area_name, area_title, task_words
+from fl_rsna.sweep_folder import Job, job_of
+from fl_rsna.sweep_words import values_of
 
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
 
@@ -26,15 +27,17 @@ Runs = Mapping[str, RunRecord]  # by the name each has on the page
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)  # what a damaged file may raise
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] = ()) -> Path:
     """Write `out` and the same as JSON beside it, of the runs that can be read and stand side by side; the others are named.
+
+    `failed`: jobs of a sweep that came to nothing, which the page names, too.
 
     Raises ValueError when no run can be read, and where files of these names are no comparisons.
     """
     refuse_stranger(out, lambda earlier: MARK in earlier)
     refuse_stranger(out.with_suffix(".json"), _is_comparison)
     runs, left_out = readable_runs(folders)
-    found = compared(runs, left_out)
+    found = compared(runs, left_out, failed={job.label: job.sentence for job in failed})
     write_json(out.with_suffix(".json"), found)
     write_page(out, rendered("compare.html.j2", page=found, **interactive(found)))
     return out
@@ -57,14 +60,14 @@ def left_out_of(page: Path) -> list[tuple[str, str]]:
 def named_runs(folders: Sequence[Path]) -> dict[str, RunRecord]:
     """The runs by their paths below the folder that holds all of them."""
     above = common_folder(folders)
-    return {_name(folder, above): read_run(folder) for folder in folders}
+    return {name_of(folder, above): read_run(folder) for folder in folders}
 
 
 def readable_runs(folders: Sequence[Path]) -> tuple[dict[str, RunRecord], dict[str, str]]:
     """The runs that can be read, and why the others cannot, both by name. Raises ValueError when there are none to read."""
     runs, broken, above = dict[str, RunRecord](), dict[str, str](), common_folder(folders)
     for folder in folders:
-        name = _name(folder, above)
+        name = name_of(folder, above)
         try:
             runs[name] = read_run(folder)
         except DAMAGE as error:
@@ -81,20 +84,22 @@ def damage(folder: Path, error: Exception) -> str:
     return said if str(folder) in said else f"{folder} cannot be read: {said}"
 
 
-def _name(folder: Path, above: Path) -> str:
-    return os.path.relpath(folder.absolute(), above).encode(errors="backslashreplace").decode()
-
-
-def compared(runs: Runs, left_out: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+def compared(
+    runs: Runs,
+    left_out: Mapping[str, str] = MappingProxyType({}),
+    *,
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """What the page of several runs says, as plain values: of those that learned what the first did, and are whole.
 
-    `left_out` are others, and why they are not among them. Raises ValueError when none is left.
+    `left_out` are others, and why they are not among them; `failed` are jobs of their sweep, and why each failed.
+    Raises ValueError when no run is left.
     """
     sound, found, left_out = dict[str, RunRecord](), dict[str, Scored](), dict(left_out)
     for name, run in runs.items():
         try:
             one = scored(run)
-            _content({name: run}, {name: one} if one else {}, {})
+            _content({name: run}, {name: one} if one else {}, {}, {})
         except DAMAGE as error:
             left_out[name] = damage(run.folder, error)
             continue
@@ -109,20 +114,23 @@ def compared(runs: Runs, left_out: Mapping[str, str] = MappingProxyType({})) -> 
         found |= {name: one} if one else {}
     if not sound:
         raise ValueError(next(iter(left_out.values())))
-    return _content(sound, found, left_out)
+    return _content(sound, found, left_out, failed)
 
 
-def _content(runs: Runs, found: Mapping[str, Scored], left_out: Mapping[str, str]) -> dict[str, Any]:
+def _content(
+    runs: Runs, found: Mapping[str, Scored], left_out: Mapping[str, str], failed: Mapping[str, str]
+) -> dict[str, Any]:
     first = next(iter(runs.values()))
-    label, settings = first.quoted, differing([run.config for run in runs.values()])
+    label, (settings, words) = first.quoted, _settings(runs)
     shown = [
         scores_plot(found, label),
         rounds_plot(runs, label),
-        *curves_over(settings, _scores(runs, found), list(runs)),
+        *curves_over(settings, _scores(runs, found), list(runs), words),
     ]
     content = {
         "runs": list(runs),
         "left_out": [{"run": name, "why": why} for name, why in left_out.items()],
+        "failed": dict(failed),
         "headline": label,
         "words": task_words(first.task),
         "unfinished": [name for name, run in runs.items() if not run.finished],
@@ -137,6 +145,20 @@ def _content(runs: Runs, found: Mapping[str, Scored], left_out: Mapping[str, str
         "plots": [asdict(plot) for plot in shown if plot is not None],
     }
     return dict(json.loads(json.dumps(content, allow_nan=False)))
+
+
+def _settings(runs: Runs) -> tuple[dict[str, list[Any]], list[str] | None]:
+    """What differs, and which of it to draw over: the words that a sweep varied and what does not follow from them.
+
+    Of runs that are no sweep's, or of several, every setting that differs, and None.
+    """
+    configs = [run.config for run in runs.values()]
+    jobs = [job_of(run.folder) for run in runs.values()]
+    words = [values_of(job.words) for job in jobs if job is not None]
+    if len(words) < len(jobs) or len({frozenset(of_job) for of_job in words}) > 1:
+        return differing(configs), None
+    settings = of_sweep(words, configs)
+    return settings, words_to_draw(settings, words[0])
 
 
 def runs_table(runs: Runs, found: Mapping[str, Scored], settings: Mapping[str, list[Any]]) -> Table:

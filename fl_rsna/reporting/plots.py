@@ -16,7 +16,7 @@ COLOURS = [f"--c{number}" for number in range(7)]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
 FEW = 6  # lines that all have a name in the legend
-NAMED, LONG = 16, 12  # names below a plot, and characters of one
+NAMED, LONG = 16, 24  # names below a plot, and characters of one
 Trace = dict[str, Any]
 
 
@@ -118,9 +118,15 @@ def area_axis(data: Iterable[Trace]) -> dict[str, Any]:
 
 
 def named_axis(names: Sequence[str]) -> dict[str, Any]:
-    """An axis of names: their ends, where they are long; none at all where there are too many to read."""
-    shown = [name if len(name) <= LONG else f"…{name[-LONG:]}" for name in names]
-    few = {"tickvals": list(names), "ticktext": shown}
+    """An axis of names: what differs at their ends, where they are long; none at all where there are too many to read.
+
+    Where all begin with the same `key=`, that is the axis' title.
+    """
+    keys = {name.partition("=")[0] if "=" in name and " " not in name else "" for name in names}
+    same = keys.pop() if len(keys) == 1 else ""
+    rest = [name.removeprefix(f"{same}=") if same else name for name in names]
+    shown = [name if len(name) <= LONG else f"…{name[-LONG:]}" for name in rest]
+    few = {"tickvals": list(names), "ticktext": shown, **({"title": {"text": same}} if same else {})}
     return {"type": "category", "showgrid": False, **(few if len(names) <= NAMED else {"showticklabels": False})}
 
 

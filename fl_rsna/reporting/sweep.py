@@ -1,45 +1,52 @@
-"""The end of a --multirun: a table with one row a job, and the page that compares their runs."""
+"""The end of a sweep: a table with one row a job, why those failed that did, and the page that compares the runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
 from fl_rsna.reporting.console import console
+from fl_rsna.sweep_folder import Job, JobState, failed_jobs
 
 
-class SweepTable(Callback):
-    """Collects what each job of a sweep returns and prints it together; does nothing in a single run."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, dict[str, Any]]] = []
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        result = getattr(job_return, "_return_value", None)
-        if isinstance(result, dict):
-            self._rows.append((" ".join(job_return.overrides or []), result))
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if not self._rows:
-            return
-        table = Table(title="sweep")
-        for name in ("overrides", *self._rows[0][1]):
-            table.add_column(name, overflow="fold")
-        for overrides, result in self._rows:
-            table.add_row(overrides, *(Text(str(value)) for value in result.values()))
-        console.print(table)
-        _compare(Path(config.hydra.sweep.dir))
+def say_sweep(sweep: Path, jobs: Sequence[Job], *, kept: bool, go_on: str | None) -> None:
+    """Print what became of every job, compare the runs where they are kept, and say how the sweep goes on."""
+    if any(job.row for job in jobs) or go_on is not None:
+        console.print(sweep_table(sweep, jobs, kept=kept))
+    for job in jobs:
+        if job.sentence:
+            console.print(Text(f"{job.label} failed: {job.sentence}", "red"), soft_wrap=True)
+    if kept:
+        _compare(sweep, jobs)
+    if go_on is not None:
+        console.print(f"go on with: {go_on}", soft_wrap=True, markup=False)
 
 
-def _compare(sweep: Path) -> None:
-    """Leave the comparison of the sweep's runs in its folder, where at least two came to something."""
+def sweep_table(sweep: Path, jobs: Sequence[Job], *, kept: bool) -> Table:
+    """A row a job, with all columns that any of them has."""
+    names = dict.fromkeys(name for job in jobs for name in job.row if name != "run")
+    bad = any(job.state is not JobState.finished for job in jobs)
+    table = Table(title=f"sweep in {sweep}" if kept else "sweep")
+    for name in ("job", *(["state"] if bad else []), *names):
+        table.add_column(name, overflow="fold")
+    for job in jobs:
+        cells = [job.label, *([job.state.value] if bad else []), *(job.row.get(name, "") for name in names)]
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    return table
+
+
+def _compare(sweep: Path, jobs: Sequence[Job]) -> None:
+    """Leave the comparison of the sweep's runs in its folder, where at least one came to something."""
     from fl_rsna.reporting.comparison import write_comparison  # these load matplotlib: not before the first round
-    from fl_rsna.reporting.found_runs import find_runs
+    from fl_rsna.reporting.found_runs import runs_in
 
-    folders = find_runs(sweep)
-    if len(folders) > 1:
-        console.print(f"compare: {write_comparison(folders, sweep / 'compare.html')}", soft_wrap=True)
+    folders = runs_in(sweep)
+    if len(jobs) < 2 or not folders:
+        return
+    try:
+        page = write_comparison(folders, sweep / "compare.html", failed=failed_jobs(sweep))
+    except ValueError as error:
+        console.print(f"no comparison: {error}", soft_wrap=True, markup=False)
+    else:
+        console.print(f"compare: {page}", soft_wrap=True, markup=False)

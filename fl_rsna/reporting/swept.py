@@ -1,6 +1,6 @@
 """What differs between the settings of several runs, and curves of their scores over it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fl_rsna.reporting.cells import Column, Kind, Table
@@ -19,7 +19,7 @@ ELSEWHERE = (
     "data.labels",
     "partition.name",
 )
-LOG_SPAN = 20.0  # from the least to the greatest value of an axis that is logarithmic
+LOG_SPAN = 9.99  # from the least to the greatest value of an axis that is logarithmic
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -39,13 +39,42 @@ def swept(settings: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def curves_over(settings: Mapping[str, list[Any]], scores: Mapping[str, list[Any]], names: Sequence[str]) -> list[Plot]:
+def of_sweep(words: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The words that a sweep varied, with their value in every run, and what else differs and does not follow from them."""
+    varied = {key: [of_run[key] for of_run in words] for key in words[0]}
+    together = [str(sorted(of_run.items())) for of_run in words]
+    others = {name: values for name, values in differing(configs).items() if not _decides(together, values)}
+    return {**varied, **{name: values for name, values in others.items() if name not in varied}}
+
+
+def words_to_draw(settings: Mapping[str, list[Any]], varied: Iterable[str]) -> list[str]:
+    """Of a sweep's words those with several values: seeds only where nothing else has."""
+    several = [key for key in varied if len({str(value) for value in settings[key]}) > 1]
+    return [key for key in several if key not in SEEDS] or several
+
+
+def curves_over(
+    settings: Mapping[str, list[Any]],
+    scores: Mapping[str, list[Any]],
+    names: Sequence[str],
+    over: Sequence[str] | None = None,
+) -> list[Plot]:
     """One plot a swept setting: every run a point, a line through the means of those that differ in the seed only.
 
-    `scores`: by name a number or an estimate of each run, None where it has none.
+    `scores`: by name a number or an estimate of each run, None where it has none; runs without any are left out. `over`:
+    the words that a sweep varied, or None for the settings that are not decided by others.
     """
-    axes_of = swept(settings)
-    return [_over(name, axes_of, scores, names) for name in axes_of]
+    there = [run for run in range(len(names)) if any(values[run] is not None for values in scores.values())]
+    settings = {name: _numbers(values) for name, values in settings.items()}
+    settings, scores = (
+        {name: [of[run] for run in there] for name, of in table.items()} for table in (settings, scores)
+    )
+    names = [names[run] for run in there]
+    drawn = swept(settings)
+    if over is not None:
+        drawn = {name: values for name, values in settings.items() if name not in SEEDS}
+        over = [name for name in over if len({str(value) for value in settings[name]}) > 1]
+    return [_over(name, {**drawn, name: settings[name]}, scores, names) for name in (drawn if over is None else over)]
 
 
 def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, list[Any]], names: Sequence[str]) -> Plot:
@@ -73,7 +102,8 @@ def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, lis
         data=data,
         layout=axes(name, "", xaxis=_axis(settings[name], numeric)),
         table=Table(title=f"Over {name}", columns=[*heads, *(Column(name=score) for score in scores)], rows=rows),
-        note="Points are runs, with their interval where one run is all there is; lines join means over seeds.",
+        note="Points are runs, with their interval where one run is all there is; lines join means over seeds, whose bars go from the "
+        "lowest seed to the highest.",
         choices=list(scores),
         choice_name="Score",
         chosen=next(iter(scores)),
@@ -88,12 +118,24 @@ def _group(x: list[Any], values: list[Any], words: str, style: int, score: str, 
     x = x if numeric else [_word(value) for value in x]
     alone = len(set(x)) == len(x)
     numbers = [value["value"] if isinstance(value, dict) else value for value in values]
-    means = {at: _mean([number for place, number in zip(x, numbers, strict=True) if place == at]) for at in x}
+    found = {at: [number for place, number in zip(x, numbers, strict=True) if place == at] for at in x}
+    means = {at: _mean(values) for at, values in found.items()}
     meta = {"choice": score}
     dots = points(x, values if alone else numbers, words, style, meta=meta, legendgroup=words, showlegend=False)
     faint = dots if alone else {**dots, "opacity": 0.55}
     mean = line(means, means.values(), words, style, meta=meta, legendgroup=words)
-    return [faint, {**mean, "mode": "lines" if numeric and len(means) > 1 else "markers"}]
+    joined = "lines" if numeric and len(means) > 1 else "markers"
+    return [faint, {**mean, "mode": joined, **({} if alone else {"error_y": _reach(found, mean["line"]["color"])})}]
+
+
+def _reach(found: Mapping[Any, list[float | None]], color: str) -> dict[str, Any]:
+    """A bar at each mean from the lowest to the highest of its runs."""
+    held = [[value for value in values if value is not None] for values in found.values()]
+    above = [max(values) - sum(values) / len(values) if values else 0.0 for values in held]
+    below = [sum(values) / len(values) - min(values) if values else 0.0 for values in held]
+    return {
+        "type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": color, "thickness": 1.2, "width": 4
+    }  # fmt: skip
 
 
 def _in_order(members: list[int], values: list[Any], numeric: bool) -> list[int]:
@@ -114,6 +156,14 @@ def _decides(one: list[Any], other: list[Any]) -> bool:
     return len(pairs) == len({a for a, _ in pairs})
 
 
+def _numbers(values: list[Any]) -> list[Any]:
+    """Words that are numbers, all of them, as such."""
+    try:
+        return [float(value) for value in values] if all(isinstance(value, str) for value in values) else values
+    except ValueError:
+        return values
+
+
 def _mean(values: list[float | None]) -> float | None:
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
@@ -125,4 +175,4 @@ def _setting(name: str, value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fl_rsna.typed import quoted
+
 T = TypeVar("T")
 
 
@@ -45,6 +47,7 @@ def typed_words(command: str, about: str | None) -> list[str]:
 
 
 def _parsed(word: str, command: str) -> Override:
+    word = quoted(word)
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:

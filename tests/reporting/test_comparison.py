@@ -16,8 +16,10 @@ from made_runs import made_gap, made_run
 from fl_rsna.learning.metrics import auroc
 from fl_rsna.report import report
 from fl_rsna.reporting.comparison import compared, named_runs, readable_runs, write_comparison
-from fl_rsna.reporting.found_runs import find_runs
+from fl_rsna.reporting.found_runs import failures_in, find_runs
 from fl_rsna.reporting.swept import curves_over, differing, swept
+from fl_rsna.sweep_folder import Asked, Job, JobState, write_asked, write_job
+from fl_rsna.sweep_words import folder_name
 
 
 def cells(table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -34,11 +36,67 @@ def test_a_path_stands_for_its_runs(tmp_path: Path) -> None:
     assert find_runs(tmp_path / "runs" / "sweep-2") == [tmp_path / "runs" / "sweep-2"]
     assert find_runs(tmp_path / "runs" / "a-gap") == gap
     assert find_runs(tmp_path / "runs") == [*gap, *ours]
-    for job in (0, 1, 2, 10):
-        (tmp_path / "multirun" / "today" / str(job)).mkdir(parents=True)
-    asked = {"run": {"name": "sweep"}, "paths": {"runs": "runs"}}
-    (tmp_path / "multirun" / "today" / "multirun.yaml").write_text(yaml.safe_dump(asked))
-    assert find_runs(tmp_path / "multirun" / "today") == ours  # job 0 never made a folder
+
+
+def made_sweep(folder: Path, jobs: list[tuple[str, ...]], failed: tuple[str, ...] = ()) -> Path:
+    """A sweep of runs that do not differ but in their words, and one job that was refused."""
+    for number, words in enumerate(jobs):
+        made_run(folder / folder_name(words))
+        write_job(folder, job(words, number, JobState.finished))
+    if failed:
+        write_job(folder, job(failed, len(jobs), JobState.failed, "it was refused"))
+    write_asked(folder, Asked(words=(), fixed=(), typed={}, attempt="one"))
+    return folder
+
+
+def job(words: tuple[str, ...], number: int, state: JobState, sentence: str = "") -> Job:
+    return Job(name=folder_name(words), words=words, number=number, attempt="one", state=state, sentence=sentence)
+
+
+def test_a_sweep_is_told_in_the_words_that_it_varied(tmp_path: Path) -> None:
+    """Also where the words chose settings under other names, and where a folder could not have the whole name."""
+    jobs = [(f"strategy={name}", f"seed={seed}") for name in ("fedavg", "fedbn", "x" * 200) for seed in (0, 1)]
+    sweep = made_sweep(tmp_path / "sweep", jobs, ("strategy=nosuch", "seed=0"))
+    found = compared(named_runs(find_runs(sweep)), failed={"strategy=nosuch seed=0": "it was refused"})
+    assert found["runs"] == [" ".join(words) for words in jobs]  # in the order of the jobs
+    assert [row["strategy"] for row in cells(found["table"])] == [words[0].partition("=")[2] for words in jobs]
+    [plot] = [plot for plot in found["plots"] if plot["name"].startswith("over-")]
+    assert plot["layout"]["xaxis"]["title"]["text"] == "strategy"
+    dots, mean = plot["data"][:2]
+    assert (len(dots["x"]), mean["x"]) == (6, ["fedavg", "fedbn", "x" * 200])  # a point a seed, their mean and reach
+    assert len(mean["error_y"]["array"]) == 3
+    page = write_comparison(find_runs(sweep), tmp_path / "page.html", failures_in(sweep)).read_text()
+    assert "<b>strategy=nosuch seed=0</b>: it was refused" in page
+    assert compared(named_runs(find_runs(tmp_path)))["runs"] == found["runs"]  # however far above one stands
+
+
+def test_a_plot_over_every_varied_word_and_numbers_on_a_scale(tmp_path: Path) -> None:
+    words = [
+        (f"strategy={name}", f"train.learning_rate={rate}") for name in ("fedavg", "fedbn") for rate in ("1e-4", "0.01")
+    ]
+    found = compared(named_runs(find_runs(made_sweep(tmp_path, words))))
+    plots = {plot["name"]: plot for plot in found["plots"] if plot["name"].startswith("over-")}
+    assert list(plots) == ["over-strategy", "over-train-learning_rate"]
+    axis = plots["over-train-learning_rate"]["layout"]["xaxis"]
+    assert (axis["type"], axis["tickvals"]) == ("log", [1e-4, 0.01])
+    assert {trace["name"] for trace in plots["over-train-learning_rate"]["data"]} == {
+        "strategy=fedavg",
+        "strategy=fedbn",
+    }
+    assert [row["train.learning_rate"] for row in cells(found["table"])] == ["1e-4", "0.01"] * 2  # as typed
+
+
+def test_a_run_that_came_to_nothing_stretches_no_axis() -> None:
+    settings = {"train.learning_rate": ["0.001", "1e30", "0.002"]}
+    [plot] = curves_over(settings, {"AUROC": [0.6, None, 0.7]}, ["a", "b", "c"], ["train.learning_rate"])
+    assert plot.layout["xaxis"]["tickvals"] == [0.001, 0.002]
+
+
+def test_a_job_that_was_finished_since_did_not_fail(tmp_path: Path) -> None:
+    sweep = made_sweep(tmp_path, [("seed=0",)], ("seed=1",))
+    assert [job.label for job in failures_in(sweep)] == ["seed=1"]
+    made_run(sweep / "seed=1")
+    assert failures_in(sweep) == []
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "."])

@@ -1,0 +1,172 @@
+"""A sweep (--multirun): every job runs whatever became of those before it, and the end says what became of each.
+
+The runs lie in one folder, named by the words that the sweep varies; the same words with resume=true go on with it.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from fl_rsna.command import ending, sentence_left
+from fl_rsna.compose import as_config
+from fl_rsna.config import Config
+from fl_rsna.sweep_folder import JOBS, Asked, Job, JobState, is_sweep, read_asked, read_jobs, write_asked, write_job
+from fl_rsna.sweep_words import fixed_words, folder_name, sweep_name, typed_values, varied, varied_keys
+
+Story = Callable[[Config], object]
+
+
+class Interrupted(BaseException):
+    """A person ended the sweep while a job ran: no job's failure, so that nothing takes it for one."""
+
+
+class Sweep:
+    """The sweep of this process: its folder, once it began."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        self._keeps = keeps  # whether its jobs leave runs: the folder of others is gone at the end
+        self.folder: Path | None = None
+        self._attempt = f"{os.getpid()}-{time.time_ns()}"
+
+    def begin(self, config: DictConfig) -> None:
+        """Make the folder, or take it up with resume=true, and have Hydra's jobs hear of it. Raises ValueError."""
+        typed = [str(word) for word in config.hydra.overrides.task]
+        given = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        words = [*given, *typed]
+        if "run.name" in varied_keys(words):
+            raise ValueError(
+                "run.name: expected one name for the whole sweep, got several; its jobs are named by what differs"
+            )
+        self.folder = self._made(config, words)
+        asked = Asked(
+            words=tuple(words), fixed=tuple(fixed_words(words)), typed=typed_values(words), attempt=self._attempt
+        )
+        write_asked(self.folder, asked)
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(self.folder)
+            quoted = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # what jobs are composed of
+
+    def _made(self, config: DictConfig, words: list[str]) -> Path:
+        if not self._keeps:
+            return Path(tempfile.mkdtemp(prefix="fl_rsna-sweep-"))
+        given = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
+        runs, name = Path(config.paths.runs), config.run.name
+        folder = Path(config.hydra.sweep.dir) if given and name is None else runs / (name or sweep_name(words))
+        if is_sweep(folder) and config.resume:
+            return folder
+        if folder.exists() and (not config.resume or any(folder.iterdir())):
+            raise ValueError(
+                f"run.name: expected a new sweep, got the existing {folder}; choose another run.name, delete it"
+                + (" or say resume=true" if is_sweep(folder) else ": it is no sweep's")
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def began_jobs(self) -> bool:
+        return self.folder is not None and (self.folder / JOBS).is_dir()
+
+    def jobs(self) -> list[Job]:
+        """Those that this command ran."""
+        found = [] if self.folder is None else read_jobs(self.folder)
+        return [job for job in found if job.attempt == self._attempt]
+
+    def end(self, *, whole: bool) -> int:
+        """Say what became of every job, and of the rest where not all of it ran; the exit code."""
+        from fl_rsna.reporting.sweep import say_sweep
+
+        if self.folder is None:
+            return 0
+        jobs = self.jobs()
+        try:
+            whole = whole and all(job.state is JobState.finished for job in jobs)
+            say_sweep(self.folder, jobs, kept=self._keeps, go_on=None if whole else go_on())
+        finally:
+            if not self._keeps:
+                shutil.rmtree(self.folder)
+        return 0 if whole else 1
+
+
+class Begin(Callback):
+    """Has Hydra begin the sweep of this process before it composes the first job."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        ending(lambda: _of_process.begin(config))  # Hydra makes warnings of exceptions, and of SystemExit nothing
+
+
+_of_process = Sweep(keeps=True)
+
+
+def new_sweep(*, keeps: bool) -> Sweep:
+    """The sweep that this process begins if it is asked for one."""
+    global _of_process
+    _of_process = Sweep(keeps=keeps)
+    return _of_process
+
+
+def in_sweep() -> bool:
+    """Whether what runs is a job of a sweep."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def run_job(story: Story, composed: DictConfig) -> None:
+    """Run one job and write down what became of it; raises Interrupted, and nothing else."""
+    folder, told = Path(HydraConfig.get().sweep.dir), HydraConfig.get()
+    asked = read_asked(folder)
+    words = varied([str(word) for word in told.overrides.task], asked.fixed, asked.typed)
+    name = folder_name(words)
+
+    def write(state: JobState, sentence: str = "", row: dict[str, Any] | None = None) -> None:
+        job = Job(
+            name=name, words=tuple(words), number=told.job.num, attempt=asked.attempt, state=state, sentence=sentence, row=row or {}
+        )  # fmt: skip
+        write_job(folder, job)
+
+    def act() -> object:
+        config = as_config(composed)
+        config.paths.runs, config.run.name = str(folder), name
+        config.resume = (folder / name).exists()
+        try:
+            return story(config)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+    _say_begin(" ".join(words) or name)
+    write(JobState.running)
+    try:
+        row = ending(act)
+    except Interrupted:
+        write(JobState.interrupted)
+        raise
+    except SystemExit as left:
+        write(JobState.failed, sentence_left(left))
+    except Exception as error:
+        traceback.print_exc()
+        write(JobState.failed, f"{type(error).__name__}: {error}")
+    else:
+        write(JobState.finished, row=row if isinstance(row, dict) else None)
+
+
+def _say_begin(label: str) -> None:
+    from fl_rsna.reporting.console import console
+
+    console.print(f"sweep: {label}", soft_wrap=True, markup=False)
+
+
+def go_on() -> str:
+    """The command that goes on with this sweep."""
+    from fl_rsna.reporting.provenance import repeating
+
+    words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
+    return repeating([Path(sys.argv[0]).name, *words, "resume=true"])
