@@ -206,7 +206,7 @@ class StrategyConfig:
     min_sites: int = 1  # sampled at least
     weighting: Weighting = Weighting.examples
     quorum: float = 0.5  # share of the sampled sites that must reply, or the run stops
-    timeout_s: float = 3600.0  # for one round's replies
+    timeout_s: float = 3600.0  # deployment: for the replies of one phase of a round, and for sites that are not there
     lost: Lost = Lost.go_on  # what is done about a site that went away
     max_update: float = 10.0  # an update larger than so many times the model's own norm is refused as exploded
     averaging: Averaging = Averaging.none
@@ -281,6 +281,7 @@ class DeployConfig:
     ca: str = "certificates/superlink/ca.crt"  # of the authority that signed the SuperLink's certificate
     authorized: str = "certificates/authorized"  # folder of the sites' public keys, <site>.pub; others are turned away
     patience_s: float = 600.0  # how long a SuperLink may be out of reach
+    first_timeout_s: float = 21600.0  # for the answers to the first message, before which a site packs its images
     attempts: int = 5  # at one round, when the server's part is lost
 
 

@@ -1,15 +1,18 @@
 """Messages out and replies in, whatever happens to a site in between."""
 
+import math
 import time
 from collections.abc import Iterator
 
-from flwr.app import Message
+from flwr.app import DEFAULT_TTL, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from fl_rsna.choices import Lost
+from fl_rsna.choices import EngineName, Lost
+from fl_rsna.config import Config
 
 POLL_S = 1.0
+LONGEST_S = 10 * 365 * 86400.0  # how long Flower keeps a message that no time limits; its own default is 12 hours
 LOST = {  # Flower's errors that say a site did not answer, not that it answered badly
     ErrorCode.MESSAGE_UNAVAILABLE,
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
@@ -18,23 +21,35 @@ LOST = {  # Flower's errors that say a site did not answer, not that it answered
 }
 
 
-def deliver(grid: Grid, messages: list[Message], *, timeout_s: float, lost: Lost) -> Iterator[Message]:
+def patience_s(config: Config) -> float | None:
+    """How long a run waits for the replies of one phase. No time limits a simulation: its sites work or are known to have died."""
+    return config.strategy.timeout_s if config.engine.name is EngineName.deployment else None
+
+
+def deliver(
+    grid: Grid, messages: list[Message], *, timeout_s: float | None, lost: Lost, gone_s: float | None = None
+) -> Iterator[Message]:
     """Replies as they come, until all are there or `timeout_s` is over; what has not come by then is left out.
 
-    Under `wait` a message whose site went away goes out once more when the site is back. What the site then does is the same,
-    so is the model; in simulation nothing is ever lost so.
+    Under `wait` a message whose site went away goes out once more when the site is back, within `gone_s` of when it was
+    missed, else within `timeout_s`. What the site then does is the same, so is the model; in simulation nothing is ever lost so.
     """
-    end = time.monotonic() + timeout_s
+    start = time.monotonic()
+    end = math.inf if timeout_s is None else start + timeout_s
     while messages:
-        asked = {message.metadata.dst_node_id: message for message in messages}
-        messages = []
-        for reply in grid.send_and_receive(list(asked.values()), timeout=max(0.0, end - time.monotonic())):
-            message = answered(reply, asked)
-            if message and lost is Lost.wait and is_lost(reply) and time.monotonic() < end:
-                messages.append(again(message))
+        for message in messages:
+            message.metadata.ttl = LONGEST_S if timeout_s is None else max(DEFAULT_TTL, 2 * timeout_s)
+        asked, missed = {message.metadata.dst_node_id: message for message in messages}, dict[int, Message]()
+        left = None if timeout_s is None else max(0.0, end - time.monotonic())
+        for reply in grid.send_and_receive(list(asked.values()), timeout=left):
+            known = answered(reply, asked)
+            if known and lost is Lost.wait and is_lost(reply) and time.monotonic() < end:
+                missed[known.metadata.dst_node_id] = reply
             else:
                 yield reply
-        _wait_for_nodes(grid, {message.metadata.dst_node_id for message in messages}, end)
+        back = _wait_for_nodes(grid, set(missed), end if gone_s is None else min(end, time.monotonic() + gone_s))
+        messages = [again(asked[node]) for node in missed if node in back]
+        yield from (reply for node, reply in missed.items() if node not in back)
 
 
 def answered(reply: Message, asked: dict[int, Message]) -> Message | None:
@@ -58,6 +73,8 @@ def again(message: Message) -> Message:
     return Message(message.content, told.dst_node_id, told.message_type, group_id=told.group_id)
 
 
-def _wait_for_nodes(grid: Grid, wanted: set[int], end: float) -> None:
-    while not wanted <= set(grid.get_node_ids()) and time.monotonic() < end:
+def _wait_for_nodes(grid: Grid, wanted: set[int], end: float) -> set[int]:
+    """Those of the wanted that are there when all are, or at the end."""
+    while not wanted <= (there := set(grid.get_node_ids())) and time.monotonic() < end:
         time.sleep(POLL_S)
+    return wanted & there

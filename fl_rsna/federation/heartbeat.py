@@ -20,16 +20,19 @@ EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A site has done `batch` of its `batches` in a round."""
+    """A site has done `batch` of its `batches` in a round, or packed `batch` of its `batches` images before the first."""
 
     round: int
     batch: int
     batches: int
+    packing: bool = False
 
 
 @contextlib.contextmanager
-def beating(folder: Path | None, site: str, round_: int) -> Iterator[Callable[[int, int], None]]:
-    """What to call after every batch: it writes at most every EVERY_S seconds, and never raises for a disk.
+def beating(
+    folder: Path | None, site: str, round_: int, *, packing: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """What to call after every batch, or packed image: it writes at most every EVERY_S seconds, and never raises for a disk.
 
     Without a folder nobody listens.
     """
@@ -43,7 +46,7 @@ def beating(folder: Path | None, site: str, round_: int) -> Iterator[Callable[[i
         now = time.monotonic()
         if now - last >= EVERY_S:
             last = now
-            _write(path, Beat(round=round_, batch=batch, batches=batches))
+            _write(path, Beat(round=round_, batch=batch, batches=batches, packing=packing))
 
     try:
         yield on_batch
@@ -57,7 +60,7 @@ def _write(path: Path, beat: Beat) -> None:
     part = path.with_name(f".{path.name}.part")
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        part.write_text(json.dumps(asdict(beat)))
+        part.write_text(json.dumps({key: value for key, value in asdict(beat).items() if value or key != "packing"}))
         os.replace(part, path)
 
 

@@ -1,6 +1,7 @@
 """Before round 1: every node says which site it is and what it holds; the server refuses what must not train together."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,22 +45,34 @@ class Site:
     ids: str | None = None  # how its patients' ids were made, by cohort/id_scheme.py
 
 
-def call_roll(
-    grid: Grid, instructions: Instructions, *, expected: int, timeout_s: float, on_wait: Callable[[int], None]
-) -> list[Site]:
-    """Wait for `expected` nodes, query each, and return the sites sorted by name; `on_wait` hears how many are there so far.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollPatience:
+    """How long the roll call waits, None for as long as it takes; and who hears how far it is."""
+
+    nodes_s: float | None  # until all nodes are there, and for one that went away
+    answers_s: float | None  # for the answers: a site packs its images first
+    on_wait: Callable[[int], None]  # nodes that are there
+    on_answer: Callable[[int], None]  # sites that answered
+
+
+def call_roll(grid: Grid, instructions: Instructions, patience: RollPatience, *, expected: int) -> list[Site]:
+    """Wait for `expected` nodes, query each, and return the sites sorted by name.
 
     Raises ValueError when fewer nodes come in time or one cannot answer.
     """
-    nodes = _wait_for_nodes(grid, expected, timeout_s, on_wait)
+    nodes = _wait_for_nodes(grid, expected, patience)
     told = instruct(instructions)
     told[VERSION] = code_version()
     content = RecordDict({CONFIG: told})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in nodes]
-    sites = [_read(reply) for reply in deliver(grid, messages, timeout_s=timeout_s, lost=Lost.wait)]
+    sites: list[Site] = []
+    for reply in deliver(grid, messages, timeout_s=patience.answers_s, lost=Lost.wait, gone_s=patience.nodes_s):
+        sites.append(_read(reply))
+        patience.on_answer(len(sites))
     if len(sites) < len(nodes):
         raise ValueError(
-            f"roll call: expected {len(nodes)} answers, got {len(sites)} within {timeout_s:g} s; look at the silent site's log"
+            f"roll call: expected {len(nodes)} answers, got {len(sites)} within {patience.answers_s:g} s (deploy.first_timeout_s); "
+            "look at the silent site's log"
         )
     return sorted(sites, key=lambda site: site_number(site.name))
 
@@ -179,16 +192,17 @@ def summed_controls(sites: list[Site], task: Task) -> dict[Control, NDArray[np.i
     }
 
 
-def _wait_for_nodes(grid: Grid, expected: int, timeout_s: float, on_wait: Callable[[int], None]) -> list[int]:
-    end, told = time.monotonic() + timeout_s, -1
+def _wait_for_nodes(grid: Grid, expected: int, patience: RollPatience) -> list[int]:
+    end, told = math.inf if patience.nodes_s is None else time.monotonic() + patience.nodes_s, -1
     while len(nodes := sorted(grid.get_node_ids())) < expected:
         if time.monotonic() > end:
             raise ValueError(
-                f"roll call: expected {expected} nodes, got {len(nodes)} within {timeout_s:g} s; start the missing sites"
+                f"roll call: expected {expected} nodes, got {len(nodes)} within {patience.nodes_s:g} s (strategy.timeout_s); "
+                "start the missing sites"
             )
         if len(nodes) != told:
             told = len(nodes)
-            on_wait(told)
+            patience.on_wait(told)
         time.sleep(POLL_S)
     return nodes
 

@@ -11,20 +11,29 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_rsna.choices import Keep, Stage
+from fl_rsna.choices import EngineName, Keep, Stage
 from fl_rsna.cohort.ancestry import Link
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, ModelConfig
-from fl_rsna.federation.delivery import deliver
+from fl_rsna.federation.delivery import deliver, patience_s
 from fl_rsna.federation.encoder import Encoder, encoder_of, model_of, warnings_of
 from fl_rsna.federation.faults import parse_fault
+from fl_rsna.federation.heartbeat import FOLDER, beating
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.material import new_network
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.federation.replies import sampled_count
 from fl_rsna.federation.roll_counts import after_roll_call, approximate
-from fl_rsna.federation.rollcall import Site, call_roll, check_annotated, check_roll, check_single, hashed_patients
+from fl_rsna.federation.rollcall import (
+    RollPatience,
+    Site,
+    call_roll,
+    check_annotated,
+    check_roll,
+    check_single,
+    hashed_patients,
+)
 from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
@@ -62,9 +71,8 @@ class Setting:
     )
 
     def deliver(self, messages: list[Message]) -> Iterator[Message]:
-        """Replies to messages of one phase, under the run's deadline and what it does about sites that went away."""
-        strategy = self.config.strategy
-        return deliver(self.grid, messages, timeout_s=strategy.timeout_s, lost=strategy.lost)
+        """Replies to messages of one phase, within the time that the run gives sites that may be gone."""
+        return deliver(self.grid, messages, timeout_s=patience_s(self.config), lost=self.config.strategy.lost)
 
     @property
     def exact(self) -> NDArray[np.bool_]:
@@ -83,17 +91,12 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     told = replace(told, layout_sha256=layout_sha256(network))
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.packed(cohort.sha256))
-    held_out = open_for(told.model, there, cache=cache)
+    with beating(packing_beats(config, run), TEST_SITE, 0, packing=True) as on_packed:
+        held_out = open_for(told.model, there, cache=cache, on_packed=on_packed)
     ancestry = read_ancestry(run)
     chains = given_chains(config) if ancestry is None else {}
     unknown = check_unseen(config, cohort, held_out.index, chains)
-    sites = call_roll(
-        grid,
-        told,
-        expected=len(cohort.sites),
-        timeout_s=config.strategy.timeout_s,
-        on_wait=lambda here: run.event("waiting", sites=here, expected=len(cohort.sites)),
-    )
+    sites = call_roll(grid, told, roll_patience(config, run, len(cohort.sites)), expected=len(cohort.sites))
     strangers = hashed_patients(held_out.index[told.group_key], told.salt)
     incomparable = check_roll(
         sites,
@@ -133,6 +136,27 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     for text in (*unknown, *single, *_warnings(config, told, encoder, parameters.size)):
         run.event("warning", text=text)
     return setting
+
+
+def packing_beats(config: Config, run: RunFolder) -> Path | None:
+    """Where the server of a simulation says how far it is with the test site's images."""
+    return None if config.engine.name is EngineName.deployment else run.folder / FOLDER
+
+
+def roll_patience(config: Config, run: RunFolder, expected: int) -> RollPatience:
+    """How long the roll call waits: longer for answers than for nodes, for a site packs its images before it answers."""
+    deployed = config.engine.name is EngineName.deployment
+
+    def on_answer(here: int) -> None:
+        if deployed and here < expected:  # of a simulation the heartbeats tell
+            run.event("answered", sites=here, expected=expected)
+
+    return RollPatience(
+        nodes_s=patience_s(config),
+        answers_s=config.deploy.first_timeout_s if deployed else None,
+        on_wait=lambda here: run.event("waiting", sites=here, expected=expected),
+        on_answer=on_answer,
+    )
 
 
 def _warnings(config: Config, told: Instructions, encoder: Encoder | None, values: int) -> list[str]:

@@ -1,6 +1,8 @@
 """What a site does with each kind of message: answers the roll call, trains the model it is sent, evaluates it."""
 
 import json
+import sys
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -36,7 +38,7 @@ from fl_rsna.federation.site_state import Memory, recall, remember
 from fl_rsna.federation.wire import decode, encode, unpack
 from fl_rsna.learning.boosting import xgboost
 from fl_rsna.learning.controls import controls_of, count_table
-from fl_rsna.learning.dataset import SiteData, open_for, open_pooled
+from fl_rsna.learning.dataset import POOLED, OnPacked, SiteData, open_for, open_pooled, unheard
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
 from fl_rsna.learning.folds import without_fold
 from fl_rsna.learning.metrics import aurocs, log_loss
@@ -47,6 +49,7 @@ from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, estimate_nor
 from fl_rsna.task import LabelKind, Task, TaskName, named_task
 from fl_rsna.version import code_version
 
+PACKING_LINE_S = 10.0  # between two lines about packing
 LOST = "lost"  # of the last change, by rounding
 NORM = "norm"  # a site's own values: of BatchNorm, and its window
 
@@ -77,7 +80,8 @@ def roll_call(message: Message, place: Place) -> Message:
     told = read_instructions(message)
     task = named_task(TaskName(told.task))
     check_held(place.folders, task)
-    data = _open(told.model, place.folders, place.cache)
+    with beating(place.heartbeat, site_of(place), 0, packing=True) as on_packed:
+        data = _open(told.model, place.folders, place.cache, said_aloud(place, on_packed) if place.aloud else on_packed)
     train = data.rows("train")
     exclusive = task.kind is LabelKind.multi_class
     counted = {
@@ -258,11 +262,30 @@ def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) 
     return task, model
 
 
-def _open(model: ModelConfig, folders: tuple[Path, ...], cache: Path | None) -> SiteData:
+def _open(model: ModelConfig, folders: tuple[Path, ...], cache: Path | None, on_packed: OnPacked = unheard) -> SiteData:
     if len(folders) == 1:
-        return open_for(model, folders[0], cache=cache)
+        return open_for(model, folders[0], cache=cache, on_packed=on_packed)
     assert cache is None, "a pack is of one folder"
-    return open_pooled(model, folders)
+    return open_pooled(model, folders, on_packed=on_packed)
+
+
+def site_of(place: Place) -> str:
+    """What a site is called before its data are open: by its folder."""
+    return place.folders[0].name if len(place.folders) == 1 else POOLED
+
+
+def said_aloud(place: Place, on_packed: OnPacked) -> OnPacked:
+    """The same, and a line on stderr every PACKING_LINE_S seconds: the first message may take an hour."""
+    last = time.monotonic()
+
+    def on_image(done: int, images: int) -> None:
+        nonlocal last
+        on_packed(done, images)
+        if time.monotonic() - last >= PACKING_LINE_S:
+            last = time.monotonic()
+            print(f"{site_of(place)}  packs its images: {done:,} of {images:,}", file=sys.stderr, flush=True)
+
+    return on_image
 
 
 def trained_on(data: SiteData, told: Instructions) -> SiteData:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ from fl_rsna.ownership import WAIT_S, building_beside, held
 from fl_rsna.task import TaskName, named_task
 
 POOLED = "pooled"  # the one site of a pooled cohort
+OnPacked = Callable[[int, int], None]  # (images packed, of how many)
+
+
+def unheard(done: int, images: int) -> None:
+    """For packing that nobody follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +83,20 @@ class SiteData:
 
 
 def open_site(
-    folder: Path, *, image_size: int, neighbours: int = 0, crop: Crop = Crop.none, cache: Path | None = None
+    folder: Path,
+    *,
+    image_size: int,
+    neighbours: int = 0,
+    crop: Crop = Crop.none,
+    cache: Path | None = None,
+    on_packed: OnPacked = unheard,
 ) -> SiteData:
     """Open a site folder, packing its PNGs at `image_size` on first use or after its index changed.
 
     `neighbours` and `crop` are the model's: what it sees of a slice. The pack lies in `cache` (default: `packed/` inside
     the folder); one process makes it, and others wait for it and use it. Packs of an index that is no more stay, as another
-    process may use them: they can be deleted when no run goes on. Raises ValueError when the folder is not a site's, has no slices or
-    misses an image.
+    process may use them: they can be deleted when no run goes on. `on_packed` hears how far packing is.
+    Raises ValueError when the folder is not a site's, has no slices or misses an image.
     """
     try:
         facts = json.loads((folder / "site.json").read_text())
@@ -113,7 +124,7 @@ def open_site(
         with held(packed, wait_s=WAIT_S):
             if not packed.exists():  # another process may have made it while this one waited
                 scan, shown = scan_of(noise, facts["site"]), squares(index, crop)
-                _pack(folder / "images", index, scan, shown, image_size, packed)
+                _pack(folder / "images", index, scan, shown, image_size, packed, on_packed)
     images = np.load(packed, mmap_mode="r")
     return SiteData(
         name=facts["site"],
@@ -128,9 +139,16 @@ def open_site(
     )
 
 
-def open_for(model: ModelConfig, folder: Path, *, cache: Path | None = None) -> SiteData:
+def open_for(model: ModelConfig, folder: Path, *, cache: Path | None = None, on_packed: OnPacked = unheard) -> SiteData:
     """A site's slices as this model sees them."""
-    return open_site(folder, image_size=model.image_size, neighbours=model.neighbours, crop=model.crop, cache=cache)
+    return open_site(
+        folder,
+        image_size=model.image_size,
+        neighbours=model.neighbours,
+        crop=model.crop,
+        cache=cache,
+        on_packed=on_packed,
+    )
 
 
 def writable_cache(folder: Path, otherwise: Path) -> Path:
@@ -144,9 +162,9 @@ def writable_cache(folder: Path, otherwise: Path) -> Path:
     return inside if writable or not folder.is_dir() else otherwise
 
 
-def open_pooled(model: ModelConfig, folders: Sequence[Path]) -> SiteData:
+def open_pooled(model: ModelConfig, folders: Sequence[Path], *, on_packed: OnPacked = unheard) -> SiteData:
     """Several sites of one cohort as one, `pooled`: every slice as its own site sees it, in its own part."""
-    sites = [open_for(replace(model, neighbours=0), folder) for folder in folders]
+    sites = [open_for(replace(model, neighbours=0), folder, on_packed=on_packed) for folder in folders]
     images = Joined(tuple(part for site in sites if isinstance(part := site.images, np.ndarray)))
     tables = [neighbour_table(site.index, model.neighbours) for site in sites] if model.neighbours else []
     return replace(
@@ -192,7 +210,13 @@ def to_planes(batch: NDArray[np.generic], device: torch.device) -> torch.Tensor:
 
 
 def _pack(
-    images: Path, index: pd.DataFrame, scan: Scan, shown: Sequence[Square], image_size: int, target: Path
+    images: Path,
+    index: pd.DataFrame,
+    scan: Scan,
+    shown: Sequence[Square],
+    image_size: int,
+    target: Path,
+    on_packed: OnPacked,
 ) -> None:
     """What is shown of every image of the index, as the site sees it, at `image_size`, in one array file."""
 
@@ -205,5 +229,6 @@ def _pack(
         array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(rows), *first.shape))
         for place, (row, square) in enumerate(zip(rows, shown, strict=True)):
             array[place] = seen(row, square)
+            on_packed(place + 1, len(rows))
         array.flush()
         os.rename(part, target)

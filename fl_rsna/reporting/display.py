@@ -1,6 +1,7 @@
 """What a user sees while a command works: a live display in a terminal, plain lines elsewhere."""
 
 import datetime
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from rich.text import Text
 from fl_rsna.federation.heartbeat import FOLDER, Beat, read_beats
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.live import State, Status, fold
+from fl_rsna.reporting.outlook import packing_line
 from fl_rsna.reporting.rounds_view import rounds_view
 from fl_rsna.reporting.sentences import round_line, sentence
 
@@ -65,6 +67,7 @@ class Display:
         self._state, self._heard = State(), time.time()
         self._pace: dict[str, _Pace] = {}
         self._tasks: dict[str, TaskID] = {}
+        self._over = threading.Event()
 
     def __enter__(self) -> "Display":
         columns = (
@@ -81,11 +84,18 @@ class Display:
         )
         if self._console.is_terminal:
             self._live.start()
+        else:
+            threading.Thread(target=self._look, daemon=True).start()
         return self
+
+    def _look(self) -> None:
+        while not self._over.wait(LINE_S):
+            self.say_packing()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         self._live.stop()
 
     def step(self, what: str, done: int, total: int) -> None:
@@ -119,10 +129,18 @@ class Display:
     def view(self) -> RenderableType:
         """What stands under the lines at this moment."""
         if self._state.status is not Status.running:
-            return self._progress.get_renderable()
+            return Group(self._progress.get_renderable(), Text(self._packing()))
         return Group(
             self._progress.get_renderable(), rounds_view(self._state, self._beats(), time.time() - self._heard)
         )
+
+    def say_packing(self) -> None:
+        """A line about the sites that pack their images at this moment, before the first round."""
+        if self._state.status is not Status.running and (line := self._packing()):
+            self._say(line)
+
+    def _packing(self) -> str:
+        return packing_line(self._beats())
 
     def _beats(self) -> dict[str, Beat]:
         """Of the run, or of that of its parts which runs."""

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from fl_rsna.federation.heartbeat import Beat
 from fl_rsna.reporting.live import Doing, SiteState, State, Status, by_number
 from fl_rsna.reporting.live_chart import Curve, chart, sparkline
-from fl_rsna.reporting.outlook import clock, is_stalled, left_words, phase_of
+from fl_rsna.reporting.outlook import clock, is_stalled, left_words, packing_line, phase_of
 from fl_rsna.reporting.task_words import area_name, plural
 
 SECTIONS = ("head", "curves", "rounds", "sites", "failures", "events")
@@ -79,7 +79,7 @@ def sections(seen: Seen) -> dict[str, str]:
         "seen": seen,
         "state": state,
         "word": word_of(seen),
-        "phase": phase_of(state),
+        "phase": (packing_line(seen.beats) if state.status is Status.waiting else "") or phase_of(state),
         "left": left_words(state, seen.silent_s).removesuffix(" left").replace("time left after", "known after"),
         "silent": clock(seen.silent_s),
         "gone": None if state.began is None or state.last is None else clock(state.last - state.began),

@@ -1,9 +1,13 @@
 """What a run is at, how long it may still take, and whether it seems to have stopped."""
 
-from fl_rsna.reporting.live import State, Status
+from collections.abc import Mapping
+
+from fl_rsna.federation.heartbeat import Beat
+from fl_rsna.reporting.live import State, Status, by_number
 
 RECENT = 5  # rounds by which the rest is estimated
 PATIENCE_S, FIRST_PATIENCE_S = 120.0, 600.0  # without an event, before a run may have stalled; before round 1 is over
+MOST = 6  # sites in the line about packing
 PATIENCE = 3  # times the longest silence so far
 
 
@@ -31,6 +35,16 @@ def phase_of(state: State) -> str:
     if trained < len(state.asked):
         return f"training: {trained} of {len(state.asked)} sites done"
     return f"validation: {validated} of {len(state.sites)} sites done" if validated < len(state.sites) else "scoring"
+
+
+def packing_line(beats: Mapping[str, Beat]) -> str:
+    """How far the sites are that pack their images, as they do before a run's first message is answered; "" where none does."""
+    packing = {site: beat for site, beat in beats.items() if beat.packing}
+    shown = [
+        f"{site} {packing[site].batch:,} of {packing[site].batches:,}" for site in sorted(packing, key=by_number)[:MOST]
+    ]
+    more = f" and {len(packing) - MOST} sites more" if len(packing) > MOST else ""
+    return f"packing images: {', '.join(shown)}{more}" if packing else ""
 
 
 def seconds_left(state: State, silent_s: float) -> tuple[float, float] | None:

@@ -22,7 +22,11 @@ def rounds_view(state: State, beats: Mapping[str, Beat], silent_s: float) -> Ren
     """What stands under the printed lines while a run runs."""
     if not state.sites:
         return Text("")
-    beats = {site: beat for site, beat in beats.items() if beat.round >= state.round and site in state.sites}
+    beats = {
+        site: beat
+        for site, beat in beats.items()
+        if beat.round >= state.round and site in state.sites and not beat.packing
+    }
     shown = list(state.sites) if len(state.sites) <= FEW else sorted(beats, key=by_number)[:FEW]
     parts: list[RenderableType] = [_head(state, silent_s)]
     if len(state.sites) > FEW:

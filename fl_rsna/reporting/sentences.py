@@ -28,6 +28,8 @@ def _sentence(event: Mapping[str, Any]) -> str:
     match event["event"]:
         case "waiting":
             return f"waiting for sites: {event['sites']} of {event['expected']} are there"
+        case "answered":
+            return f"roll call: {event['sites']} of {event['expected']} sites answered, the others pack their images"
         case "roll_call":
             here = [parts["train"]["slices"] for parts in event["sites"].values() if "train" in parts]
             return f"roll call: {len(here)} sites, {sum(here)} training {plural(picture_of(event))}"

@@ -18,6 +18,7 @@ from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.site_round import Round, train_site
 from fl_rsna.learning.train import OnBatch, unwatched
+from fl_rsna.reporting.outlook import packing_line
 from fl_rsna.task import ICH
 
 
@@ -108,3 +109,21 @@ def test_what_is_no_beat_stays(tmp_path: Path) -> None:
     with no_old_beats(tmp_path):
         assert os.listdir(tmp_path / FOLDER) == ["notes.txt"]
     assert (tmp_path / FOLDER / "notes.txt").read_text() == "mine"
+
+
+def test_packing_tells_how_far_it_is_and_only_the_first_time(own_cohort: Cohort, tmp_path: Path) -> None:
+    folder, heard = own_cohort.site_folder("site-1"), list[tuple[int, int]]()
+    for _ in range(2):
+        data = open_site(folder, image_size=24, cache=tmp_path, on_packed=lambda done, of: heard.append((done, of)))
+    assert heard == [(done, len(data.index)) for done in range(1, len(data.index) + 1)]
+
+
+def test_a_beat_of_packing_is_told_from_one_of_training(tmp_path: Path) -> None:
+    with beating(tmp_path / FOLDER, "site-1", 0, packing=True) as on_packed:
+        on_packed(1200, 60000)
+        beats = read_beats(tmp_path)
+    assert beats == {"site-1": Beat(round=0, batch=1200, batches=60000, packing=True)}
+    assert packing_line(beats) == "packing images: site-1 1,200 of 60,000"
+    assert packing_line({"site-1": Beat(round=1, batch=1, batches=2)}) == ""
+    many = {f"site-{number}": next(iter(beats.values())) for number in range(1, 101)}
+    assert packing_line(many).endswith("site-6 1,200 of 60,000 and 94 sites more")

@@ -7,7 +7,7 @@ from pathlib import Path
 from logs import answer, played, roll_call, round_end, stamped, whole_run
 from rich.console import Console
 
-from fl_rsna.federation.heartbeat import Beat
+from fl_rsna.federation.heartbeat import FOLDER, Beat, beating
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.live import State, fold
 from fl_rsna.reporting.rounds_view import FEW, rounds_view
@@ -90,3 +90,15 @@ def test_a_terminal_sees_heartbeats_of_the_run_and_of_its_parts(tmp_path: Path) 
         plain = Console(file=io.StringIO(), width=100)
         plain.print(display.view())
     assert plain.file.getvalue().count("3/7") == 2  # type: ignore[attr-defined]
+
+
+def test_before_the_first_round_it_says_who_packs_how_much(tmp_path: Path) -> None:
+    with beating(tmp_path / FOLDER, "test-site", 0, packing=True) as on_packed:
+        on_packed(10, 300)
+        for terminal in (False, True):
+            file = io.StringIO()
+            with Display(
+                Console(file=file, width=100, force_terminal=terminal, color_system=None), tmp_path
+            ) as display:
+                display.say_packing()
+            assert "packing images: test-site 10 of 300" in file.getvalue()

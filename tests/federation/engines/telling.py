@@ -101,3 +101,15 @@ def app_that(tell: Callable[[str, Context], None], cohort: Path, memory: Path) -
         return told("blend", message, context)
 
     return app
+
+
+def app_that_hangs() -> ClientApp:
+    """Sites that never answer."""
+    app = ClientApp()
+
+    @app.query()
+    def hang(message: Message, context: Context) -> Message:
+        signal.pause()
+        return message
+
+    return app

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from telling import app_that, die, leave_pid
+from flwr.app import Message, MessageType, RecordDict
+from telling import app_that, app_that_hangs, die, leave_pid
 from tiny import tiny_config
 
 from fl_rsna.choices import EngineName, Norm, Precision, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.federation.engines.local import run_local
+from fl_rsna.federation.engines.local import LocalGrid, identify, run_local
 from fl_rsna.federation.engines.workers import hire
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.runner import run_federation
@@ -135,10 +136,21 @@ def test_a_worker_that_died_between_jobs_is_replaced_alone(cohort: Cohort, tmp_p
     assert summary(tmp_path / "run")["site_failures"] == 0
 
 
-def test_a_site_that_is_not_done_in_time_is_left_and_its_worker_ended(cohort: Cohort, tmp_path: Path) -> None:
+def test_no_time_limits_a_site_of_a_simulation(cohort: Cohort, tmp_path: Path) -> None:
+    """strategy.timeout_s is for sites that may be gone; here they work, or their worker is known to have died."""
+    config = tiny_config(rounds=1, strategy__timeout_s=1e-9, strategy__quorum=1.0)
+    assert not run(cohort, tmp_path / "run", config, leaving(tmp_path / "marks"), 1)
+    found = summary(tmp_path / "run")
+    assert (found["status"], found["site_failures"]) == ("finished", 0)
+
+
+def test_a_worker_that_nobody_waits_for_any_more_is_ended(cohort: Cohort, tmp_path: Path) -> None:
+    """Grid.send_and_receive keeps Flower's contract: what has not come in time is left out."""
     before = [worker.process for worker in hire(1)]
-    with pytest.raises(ValueError, match=r"roll call: expected 3 answers, got [01] "):
-        run(cohort, tmp_path / "run", tiny_config(strategy__timeout_s=1e-9), leaving(tmp_path / "marks"), 1)
+    identify()
+    grid = LocalGrid(app_that_hangs, 2, 1)
+    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
+    assert list(grid.send_and_receive(messages, timeout=0.0)) == []
     before[0].join()
     assert before[0].exitcode == -signal.SIGKILL
     assert not run(cohort, tmp_path / "next", tiny_config(rounds=1), leaving(tmp_path / "next marks"), 1)
