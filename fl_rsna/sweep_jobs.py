@@ -141,6 +141,10 @@ def run_job(story: Story, composed: DictConfig) -> None:
             return story(config)
         except KeyboardInterrupt:
             raise Interrupted from None
+        except Exception as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # said in a sentence, as coordinate does
+                raise Interrupted from None
+            raise
 
     _say_begin(" ".join(words) or name)
     write(JobState.running)

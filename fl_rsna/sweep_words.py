@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-UNSAFE = r"[^A-Za-z0-9._+-]"  # in the value of a folder's name
+UNSAFE = r"[^A-Za-z0-9._+-]+"  # in the value of a folder's name
 LONGEST, SWEEP_LONGEST, HASH = (
     100,
     60,

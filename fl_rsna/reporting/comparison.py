@@ -155,9 +155,13 @@ def _settings(runs: Runs) -> tuple[dict[str, list[Any]], list[str] | None]:
     configs = [run.config for run in runs.values()]
     jobs = [job_of(run.folder) for run in runs.values()]
     words = [values_of(job.words) for job in jobs if job is not None]
+    parts = [
+        run.folder.name if job and job.name != run.folder.name else ""
+        for run, job in zip(runs.values(), jobs, strict=True)
+    ]
     if len(words) < len(jobs) or len({frozenset(of_job) for of_job in words}) > 1:
         return differing(configs), None
-    settings = of_sweep(words, configs)
+    settings = of_sweep(words, parts, configs)
     return settings, words_to_draw(settings, words[0])
 
 

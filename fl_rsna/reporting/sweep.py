@@ -9,6 +9,8 @@ from rich.text import Text
 from fl_rsna.reporting.console import console
 from fl_rsna.sweep_folder import Job, JobState, failed_jobs
 
+WIDEST = 60  # characters of a job's words on one line of the table
+
 
 def say_sweep(sweep: Path, jobs: Sequence[Job], *, kept: bool, go_on: str | None) -> None:
     """Print what became of every job, compare the runs where they are kept, and say how the sweep goes on."""
@@ -28,7 +30,8 @@ def sweep_table(sweep: Path, jobs: Sequence[Job], *, kept: bool) -> Table:
     names = dict.fromkeys(name for job in jobs for name in job.row if name != "run")
     bad = any(job.state is not JobState.finished for job in jobs)
     table = Table(title=f"sweep in {sweep}" if kept else "sweep")
-    for name in ("job", *(["state"] if bad else []), *names):
+    table.add_column("job", overflow="fold", min_width=min(WIDEST, max((len(job.label) for job in jobs), default=0)))
+    for name in (*(["state"] if bad else []), *names):
         table.add_column(name, overflow="fold")
     for job in jobs:
         cells = [job.label, *([job.state.value] if bad else []), *(job.row.get(name, "") for name in names)]

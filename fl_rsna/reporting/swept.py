@@ -8,6 +8,7 @@ from fl_rsna.reporting.plots import Plot, Trace, axes, line, points
 from fl_rsna.reporting.provenance import flat
 
 SEEDS = ("seed", "partition.seed", "demo.seed")  # runs that differ in these only repeat each other
+PART = "part"  # the column that tells the runs of one job apart
 ELSEWHERE = (
     "run.",
     "paths.",
@@ -39,10 +40,17 @@ def swept(settings: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def of_sweep(words: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The words that a sweep varied, with their value in every run, and what else differs and does not follow from them."""
+def of_sweep(
+    words: Sequence[Mapping[str, str]], parts: Sequence[str], configs: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The words that a sweep varied, with their value in every run, and what else differs and does not follow from them.
+
+    `parts`: which run of its job each is, such as federated of a gap; "" where it is the only one.
+    """
     varied = {key: [of_run[key] for of_run in words] for key in words[0]}
-    together = [str(sorted(of_run.items())) for of_run in words]
+    if any(parts):
+        varied[PART] = list(parts)
+    together = [str((sorted(of_run.items()), part)) for of_run, part in zip(words, parts, strict=True)]
     others = {name: values for name, values in differing(configs).items() if not _decides(together, values)}
     return {**varied, **{name: values for name, values in others.items() if name not in varied}}
 

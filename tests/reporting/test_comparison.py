@@ -86,6 +86,20 @@ def test_a_plot_over_every_varied_word_and_numbers_on_a_scale(tmp_path: Path) ->
     assert [row["train.learning_rate"] for row in cells(found["table"])] == ["1e-4", "0.01"] * 2  # as typed
 
 
+def test_runs_of_one_job_are_told_apart(tmp_path: Path) -> None:
+    """They are no repeats of each other, as runs of several seeds are."""
+    sweep = made_sweep(tmp_path, [("partition.num_sites=3", "seed=0"), ("partition.num_sites=4", "seed=0")])
+    gap = ("partition.num_sites=5", "seed=0")
+    made_gap(sweep / folder_name(gap))
+    write_job(sweep, job(gap, 2, JobState.finished))
+    found = compared(named_runs(find_runs(sweep)))
+    parts = ("central", "federated", "local")
+    assert found["runs"][2:] == [f"partition.num_sites=5 seed=0/{part}" for part in parts]
+    assert [row["part"] for row in cells(found["table"])] == ["", "", *parts]
+    [plot] = [plot for plot in found["plots"] if plot["name"].startswith("over-")]
+    assert {trace["name"] for trace in plot["data"]} == {"part=", *(f"part={part}" for part in parts)}
+
+
 def test_a_run_that_came_to_nothing_stretches_no_axis() -> None:
     settings = {"train.learning_rate": ["0.001", "1e30", "0.002"]}
     [plot] = curves_over(settings, {"AUROC": [0.6, None, 0.7]}, ["a", "b", "c"], ["train.learning_rate"])
