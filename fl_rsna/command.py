@@ -53,7 +53,10 @@ def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -
         if sweep.began_jobs():
             ending(lambda: sweep.end(whole=False))
         raise
-    sys.exit(ending(lambda: sweep.end(whole=True)))
+    else:
+        sys.exit(ending(lambda: sweep.end(whole=True)))
+    finally:
+        sweep.leave()
 
 
 def words_given() -> list[str]:

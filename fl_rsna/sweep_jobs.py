@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from omegaconf import DictConfig, open_dict, read_write
 from fl_rsna.command import ending, sentence_left
 from fl_rsna.compose import as_config
 from fl_rsna.config import Config
-from fl_rsna.sweep_folder import JOBS, Asked, Job, JobState, is_sweep, read_asked, read_jobs, write_asked, write_job
+from fl_rsna.ownership import held, holds_nothing, make_folder, what_is
+from fl_rsna.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job
 from fl_rsna.sweep_words import fixed_words, folder_name, sweep_name, typed_values, varied, varied_keys
 
+SWEEP_FOLDER = "sweep"  # what owner.json says that the folder is
 Story = Callable[[Config], object]
 
 
@@ -37,6 +40,7 @@ class Sweep:
     def __init__(self, *, keeps: bool) -> None:
         self._keeps = keeps  # whether its jobs leave runs: the folder of others is gone at the end
         self.folder: Path | None = None
+        self._lock = ExitStack()
         self._attempt = f"{os.getpid()}-{time.time_ns()}"
 
     def begin(self, config: DictConfig) -> None:
@@ -64,15 +68,21 @@ class Sweep:
         given = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
         runs, name = Path(config.paths.runs), config.run.name
         folder = Path(config.hydra.sweep.dir) if given and name is None else runs / (name or sweep_name(words))
-        if is_sweep(folder) and config.resume:
+        self._lock.enter_context(held(folder))  # until the end: two cannot be at one sweep at once
+        ours = what_is(folder) == SWEEP_FOLDER
+        if ours and config.resume:
             return folder
-        if folder.exists() and (not config.resume or any(folder.iterdir())):
+        if folder.exists() and not holds_nothing(folder):
             raise ValueError(
                 f"run.name: expected a new sweep, got the existing {folder}; choose another run.name, delete it"
-                + (" or say resume=true" if is_sweep(folder) else ": it is no sweep's")
+                + (" or say resume=true" if ours else ": it is no sweep's")
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, SWEEP_FOLDER)
         return folder
+
+    def leave(self) -> None:
+        """Free the folder for others."""
+        self._lock.close()
 
     def began_jobs(self) -> bool:
         return self.folder is not None and (self.folder / JOBS).is_dir()

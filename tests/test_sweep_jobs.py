@@ -1,6 +1,7 @@
 """A sweep as a user types it: a job that fails ends no other, what becomes of each is told, and the same words go on."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_a_job_that_fails_ends_no_other(sweep: Sweep, tmp_path: Path, error: Bas
     assert sentence in out
     assert sentence in json.loads((folder / "compare.json").read_text())["failed"]["strategy=scaffold"]
     assert "go on with: python -m fl_rsna.simulate --multirun" in out
-    assert out.rstrip().endswith("resume=true")
+    assert " run.name=three resume=true\n" in out
 
 
 def test_the_same_words_go_on_with_what_did_not_finish(sweep: Sweep, tmp_path: Path) -> None:
@@ -149,3 +150,17 @@ def test_a_sweep_of_a_command_without_runs_leaves_none(sweep: Sweep, tmp_path: P
     code, out, _ = sweep(story, "seed=0,1,2", makes_runs=False)
     assert (code, "seed=1 failed: seed: not this one" in out) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_commands_are_not_at_one_sweep_at_once(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep(Story(), *THREE)[0] == 0
+    there = tmp_path / "runs" / "three"
+    done: list[subprocess.CompletedProcess[str]] = []
+
+    def meanwhile(config: Config) -> None:
+        words = ["strategy=fedavg,scaffold,fedprox", "run.name=three", "resume=true", f"paths.runs={there.parent}"]
+        command = [sys.executable, "-m", "fl_rsna.simulate", "--multirun", *words]
+        done.append(subprocess.run(command, capture_output=True, text=True))
+
+    assert sweep(meanwhile, "strategy=fedavg", "run.name=three", "resume=true")[0] == 0
+    assert (done[0].returncode, done[0].stderr.count("\n")) == (2, 1)

@@ -13,16 +13,16 @@ WIDEST = 60  # characters of a job's words on one line of the table
 
 
 def say_sweep(sweep: Path, jobs: Sequence[Job], *, kept: bool, go_on: str | None) -> None:
-    """Print what became of every job, compare the runs where they are kept, and say how the sweep goes on."""
+    """Print what became of every job, say how the sweep goes on, and compare the runs where they are kept."""
     if any(job.row for job in jobs) or go_on is not None:
         console.print(sweep_table(sweep, jobs, kept=kept))
     for job in jobs:
         if job.sentence:
             console.print(Text(f"{job.label} failed: {job.sentence}", "red"), soft_wrap=True)
-    if kept:
-        _compare(sweep, jobs)
     if go_on is not None:
         console.print(f"go on with: {go_on}", soft_wrap=True, markup=False)
+    if kept:
+        _compare(sweep, jobs)
 
 
 def sweep_table(sweep: Path, jobs: Sequence[Job], *, kept: bool) -> Table:
