@@ -1,8 +1,10 @@
 """What values settings may have: one table of ranges, and the contradictions no range can state."""
 
 import functools
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Samplin
 from fl_rsna.cohort.noise import check_annotated_task, check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
+from fl_rsna.fault_words import parse_fault
 from fl_rsna.model_limits import check_model
 from fl_rsna.rendering_limits import check_rendering
 from fl_rsna.stage_limits import check_stage
@@ -17,6 +20,7 @@ from fl_rsna.task import LabelKind, named_task
 
 Rule = Callable[[float], bool]
 MOST_VIEWS = 8  # of learning/views.py
+MOST_INT = 2**63
 
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
     ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "prepare.workers", "privacy.min_count")),
@@ -71,7 +75,11 @@ FOLDER_NAMES = ("data.name", "partition.name", "run.name", "predict")
 
 
 def check(config: Config) -> None:
-    """Refuse values no command can work with; raises ValueError with the key's path."""
+    """Refuse values no command can work with; raises ValueError with the key's path.
+
+    Ranges come first, contradictions after them. What has no effect in a run is the command's to refuse: fl_rsna/effects.py.
+    """
+    check_numbers(config)
     for expected, rule, keys in RANGES:
         for key in keys:
             value = _value(config, key)
@@ -81,6 +89,8 @@ def check(config: Config) -> None:
                 _check_test(value)
             elif isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{key}: expected {expected}, got {value}")
+            elif key == "train.batch_size" and not isinstance(value, int):
+                raise ValueError(f"{key}: expected a whole number, got {value:g}")
             elif not rule(value):
                 raise ValueError(f"{key}: expected {expected}, got {value:g}")
     for key in FOLDER_NAMES:
@@ -93,6 +103,7 @@ def check(config: Config) -> None:
     _check_partition(config.partition)
     check_noise(config.partition.noise, labels=named_task(config.data.task).labels)
     _check_network(config.network)
+    _check_faults(config)
     _check_engine(config.engine)
     _check_tracking(config.tracking)
     _check_stacking(config)
@@ -106,6 +117,23 @@ def check_utf8(key: str, path: str) -> None:
     """Refuse a folder to write into whose name is not UTF-8, which tables and pages cannot say and Parquet cannot open."""
     if path != path.encode(errors="replace").decode():
         raise ValueError(f"{key}: expected a path in UTF-8, got {path!r}; rename that folder or choose another")
+
+
+def check_numbers(value: Any, path: str = "") -> None:
+    """Refuse every number, however deep it lies, that is not finite or that no 64 bits hold; raises ValueError with its path."""
+    if is_dataclass(value):
+        for field in fields(value):
+            check_numbers(getattr(value, field.name), f"{path}.{field.name}".lstrip("."))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            check_numbers(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_numbers(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path}: expected a finite number, got {value:g}")
+    elif isinstance(value, int) and abs(value) >= MOST_INT:
+        raise ValueError(f"{path}: expected a number below 2^63, got one of {len(f'{abs(value):x}') * 4} bits")
 
 
 def _check_match(config: Config) -> None:
@@ -144,8 +172,40 @@ def _check_network(network: NetworkConfig) -> None:
         )
 
 
+def _check_faults(config: Config) -> None:
+    """Refuse faults that cannot be read, and those of rounds that no stage of the run has."""
+    rounds = most_rounds(config)
+    for site, word in config.faults.sites.items():
+        if parse_fault(word).first > rounds:
+            raise ValueError(
+                f"faults.sites: expected a round from 1 to {rounds}, the last of this run, got {word} for {site}; "
+                "say an earlier one or more rounds"
+            )
+
+
+def most_rounds(config: Config) -> int:
+    """Rounds of the longest stage of a run."""
+    of_head = config.sequence.rounds or config.rounds
+    match config.stage:
+        case Stage.slice:
+            return config.rounds
+        case Stage.sequence:
+            return of_head
+        case Stage.both:
+            return max(config.rounds, of_head)
+        case Stage.stacking:
+            by_network = config.stacking.stacker is Stacker.cnn and config.sequence.rounds
+            return max(config.rounds, by_network or config.stacking.rounds)
+
+
 def _check_test(value: str | list[Any]) -> None:
     """Refuse a list whose ids are not as they were typed: 1e5 and true are no ids unless quoted."""
+    if (
+        isinstance(value, str)
+        and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value)
+        and not Path(value).is_file()
+    ):
+        raise ValueError(f"partition.test: expected a share without quotes, got {value!r}; say partition.test={value}")
     if not value:
         raise ValueError("partition.test: expected a share, a site, a list of patients or a file of them, got nothing")
     for item in value if isinstance(value, list) else ():

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -124,7 +125,10 @@ class RunFolder:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl: read by others when this returns, and on disk unless it is one of many sites'."""
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields})
+        fields = finite_or_null(fields)
+        line = json.dumps(
+            {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields}, allow_nan=False
+        )
         with (self.folder / "events.jsonl").open("a") as file:
             file.write(line + "\n")
             file.flush()
@@ -182,7 +186,18 @@ class RunFolder:
         drop(self.folder / SUMMARY)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_whole(self.folder / name, (json.dumps(content, indent=2) + "\n").encode())
+        write_whole(
+            self.folder / name, (json.dumps(finite_or_null(content), indent=2, allow_nan=False) + "\n").encode()
+        )
+
+
+def finite_or_null(content: Any) -> Any:
+    """The same as JSON may hold it, at any depth: null in place of a number that is none or infinite."""
+    if isinstance(content, Mapping):
+        return {key: finite_or_null(item) for key, item in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite_or_null(item) for item in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def start_run(

@@ -1,7 +1,10 @@
 """Every choice under conf/ composes, and what is unknown, mistyped or contradictory is refused by name."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.errors import HydraException
@@ -74,6 +77,12 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
         ("train.local_steps=0", "train.local_steps"),
         ("strategy.trim=0.5", "strategy.trim"),
         ("faults.deadline_s=0", "faults.deadline_s"),
+        ("faults.sites={site-1:crash@0}", "faults.sites"),
+        ("faults.sites={site-1:nan@3-2}", "faults.sites"),
+        ("rounds=3 faults.sites={site-1:crash@9}", "faults.sites"),
+        ("stage=both rounds=3 sequence.rounds=5 faults.sites={site-1:crash@6}", "faults.sites"),
+        ("partition.test='0.3'", "partition.test"),
+        ("train.batch_size=2.5", "train.batch_size"),
         ("network.speeds={site-1:0}", "network.speeds"),
         ("network.downtime={site-1:1}", "network.downtime"),
         ("network.precision_down=int8", "network.precision_down"),
@@ -111,6 +120,34 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
 def test_values_out_of_range_and_contradictions_name_the_key(word: str, key: str) -> None:
     with pytest.raises(ValueError, match=f"^{key}: expected "):
         compose_config(word.split())
+
+
+def paths_of(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its key, with its default."""
+    for field in fields(settings):
+        value, key = getattr(settings, field.name), f"{path}.{field.name}".lstrip(".")
+        yield from paths_of(value, key) if is_dataclass(value) else [(key, value)]
+
+
+@pytest.mark.parametrize("number", [float("inf"), -float("inf"), float("nan"), 2**63, -(10**400)])
+def test_a_number_that_is_none_is_refused_wherever_it_stands(number: float) -> None:
+    """As a setting, and below one that is a mapping or a list; before anything else is looked at."""
+    for key, default in paths_of(Config()):
+        group, _, name = key.rpartition(".")
+        inside: list[Any] = []
+        if isinstance(default, dict):
+            inside = [{"site-1": number}, {"site-1": {"blur": [number]}}]
+        for value in [number, [number], *inside]:
+            config = Config()
+            setattr(getattr(config, group) if group else config, name, value)
+            with pytest.raises(ValueError, match=rf"^{key}[\w.-]*: expected a (finite )?number"):
+                check(config)
+
+
+@pytest.mark.parametrize("word", ["network.latency_s=inf", "network.speeds={site-1:nan}", "train.learning_rate=1e400"])
+def test_words_that_are_no_number_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match="expected a finite number"):
+        compose_config([word])
 
 
 def test_every_number_has_a_range() -> None:

@@ -1,57 +1,15 @@
 """Simulated faults: sites that drop out, straggle, crash or send what they should not. Seeded, the same in every engine."""
 
-import re
-from dataclasses import dataclass
-from enum import StrEnum
-
 import numpy as np
 
 from fl_rsna.config import FaultsConfig
+from fl_rsna.fault_words import FaultKind, parse_fault
 from fl_rsna.learning.flat import FlatModel
 from fl_rsna.learning.seeds import derive_seed
 
 
-class FaultKind(StrEnum):
-    """What a faulty site does when it should send its update d = y - x."""
-
-    crash = "crash"  # raises in the middle of its round
-    nan = "nan"  # sends a model with values that are no numbers
-    explode = "explode"  # sends x + 1e6 d
-    misshape = "misshape"  # sends a model of another size
-    flip = "flip"  # sends x - d: it climbs where the others descend
-    poison = "poison"  # sends x - 10 d: the same, loud enough to undo ten honest sites, too quiet to be refused
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A kind of fault and the rounds it strikes in, both included."""
-
-    kind: FaultKind
-    first: int
-    last: float
-
-
 class SiteCrashed(RuntimeError):
     """What a site raises that was told to crash."""
-
-
-WORD = re.compile(r"(?P<kind>[a-z]+)(@(?P<first>\d+)(?P<range>-(?P<last>\d+)?)?)?")
-
-
-def parse_fault(word: str) -> Fault:
-    """`crash@3` strikes in round 3, `nan@2-4` in rounds 2 to 4, `nan@2-` from 2 on, `flip` always.
-
-    Raises ValueError for anything else.
-    """
-    found = WORD.fullmatch(word)
-    if found is None or found["kind"] not in list(FaultKind):
-        raise ValueError(
-            f"faults.sites: expected one of {', '.join(FaultKind)}, with rounds as in nan@2 or nan@2-4, got {word!r}"
-        )
-    kind, first = FaultKind(found["kind"]), int(found["first"] or 1)
-    if found["first"] is None or found["range"] == "-":
-        return Fault(kind, first, float("inf"))
-    return Fault(kind, first, int(found["last"] or first))
 
 
 def fault_of(faults: FaultsConfig, site: str, round_: int) -> FaultKind | None:

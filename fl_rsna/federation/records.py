@@ -19,7 +19,7 @@ from fl_rsna.learning.flat import FlatModel, flatten
 from fl_rsna.learning.saved import write_saved
 from fl_rsna.learning.sequence import SeriesHead
 from fl_rsna.ownership import drop
-from fl_rsna.runs import RunFolder
+from fl_rsna.runs import RunFolder, finite_or_null
 from fl_rsna.task import Task
 
 HEAD = "head."  # of names in a file of two stages
@@ -47,7 +47,14 @@ def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], N
             "bytes_down": reply.bytes_down,
             "bytes_up": reply.bytes_up,
         }
-        run.append_row("sites", {**row, "error": reply.error, "aurocs": json.dumps(areas) if areas else ""})
+        run.append_row(
+            "sites",
+            {
+                **row,
+                "error": reply.error,
+                "aurocs": json.dumps(finite_or_null(areas), allow_nan=False) if areas else "",
+            },
+        )
 
     return record
 

@@ -16,9 +16,9 @@ from fl_rsna.cohort.ancestry import Link
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, ModelConfig
+from fl_rsna.fault_words import parse_fault
 from fl_rsna.federation.delivery import deliver, patience_s
 from fl_rsna.federation.encoder import Encoder, encoder_of, model_of, warnings_of
-from fl_rsna.federation.faults import parse_fault
 from fl_rsna.federation.heartbeat import FOLDER, beating
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.material import new_network

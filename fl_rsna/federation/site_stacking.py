@@ -17,8 +17,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from fl_rsna.choices import Boosting
 from fl_rsna.cohort.whole import written_whole
+from fl_rsna.fault_words import FaultKind
 from fl_rsna.federation.disclosure import rests_on_enough
-from fl_rsna.federation.faults import FaultKind, SiteCrashed, fault_of
+from fl_rsna.federation.faults import SiteCrashed, fault_of
 from fl_rsna.federation.material import material_of
 from fl_rsna.federation.messages import (
     ARRAYS,

@@ -74,9 +74,9 @@ def _sentence(event: Mapping[str, Any]) -> str:
 def _site_line(event: Mapping[str, Any]) -> str:
     metrics = event["metrics"]
     parts = [f"round {event['round']}: {event['site']} {DONE.get(event['phase'], event['phase'])}"]
-    if "loss" in metrics:
+    if metrics.get("loss") is not None:
         parts.append(f"loss {metrics['loss']:.3f}")
-    if "seconds" in metrics:
+    if metrics.get("seconds") is not None:
         parts.append(f"{metrics['seconds']:.1f} s")
     return ", ".join(parts)
 

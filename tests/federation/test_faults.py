@@ -14,7 +14,8 @@ from tiny import tiny_cohort, tiny_config
 from fl_rsna.choices import Select, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import FaultsConfig, NetworkConfig
-from fl_rsna.federation.faults import Fault, FaultKind, corrupted, drops_out, fault_of, parse_fault, slowdown
+from fl_rsna.fault_words import Fault, FaultKind, parse_fault
+from fl_rsna.federation.faults import corrupted, drops_out, fault_of, slowdown
 from fl_rsna.federation.network import site_seconds
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.learning.flat import FlatModel
@@ -32,6 +33,9 @@ def test_words_for_faults() -> None:
     assert parse_fault("flip") == Fault(FaultKind.flip, 1, float("inf"))
     for word in ("sleep", "crash@", "crash@x", "crash@3-2-1", ""):
         with pytest.raises(ValueError, match=r"faults\.sites: expected one of crash"):
+            parse_fault(word)
+    for word in ("crash@0", "nan@0-2", "nan@0-", "nan@4-2"):  # rounds count from 1
+        with pytest.raises(ValueError, match=r"faults\.sites: expected rounds from 1 up"):
             parse_fault(word)
     faults = FaultsConfig(sites={"site-2": "nan@2-3"})
     assert [fault_of(faults, "site-2", round_) for round_ in (1, 2, 3, 4)] == [None, "nan", "nan", None]

@@ -3,12 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from logs import resumed_run, whole_run, write_log
 
 from fl_rsna.reporting import event_log
 from fl_rsna.reporting.event_log import EventLog, kept
+from fl_rsna.reporting.points import points
+from fl_rsna.reporting.sentences import sentence
+from fl_rsna.runs import RunFolder
 
 
 @pytest.mark.parametrize("at_once", [7, 100, 10**6])
@@ -150,3 +154,27 @@ def test_a_sign_of_several_bytes_may_be_half_written(tmp_path: Path, cut: int) -
         line + b"\n" + b'{"time": "", "event": "\xe6\x9d"}\n[' + b"[" * 100_000 + b"\n"
     )
     assert [event["text"] for event in log.new()] == ["Charité, 東京"]
+
+
+def test_what_a_run_writes_is_json_that_anybody_reads_and_can_be_said(tmp_path: Path) -> None:
+    """A number that is none or infinite, at any depth, is null: in the log, for listeners, and in summary.json."""
+    heard: list[dict[str, Any]] = []
+    run = RunFolder(tmp_path, (lambda kind, fields: heard.append({"event": kind, **fields}),))
+    metrics = {"loss": float("nan"), "seconds": 1.0, "auroc/any": [float("inf"), 0.5]}
+    run.event("site_done", round=1, phase="train", site="site-1", metrics=metrics)
+    run.write_json("summary.json", {"virtual_s": float("inf"), "parts": ({"usd": -float("inf")},)})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    (event,) = (
+        json.loads(line, parse_constant=refuse) for line in (tmp_path / "events.jsonl").read_text().splitlines()
+    )
+    assert event["metrics"] == {"loss": None, "seconds": 1.0, "auroc/any": [None, 0.5]}
+    assert heard[0]["metrics"] == event["metrics"]
+    assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse) == {
+        "virtual_s": None,
+        "parts": [{"usd": None}],
+    }
+    assert sentence(event).endswith("1.0 s")
+    assert points(event) == {"site_train/site-1/seconds": 1.0}
