@@ -136,6 +136,8 @@ class TrainConfig:
     shift: float = 0.05  # of the image side
     hu_shift: float = 10.0  # HU, uniform in +-
     hu_noise: float = 0.0  # HU * (1 + e), e uniform in +-: water stays, air too
+    brightness: float = 0.0  # of images without HU, windows and films: a share of white, uniform in +-
+    contrast: float = 0.0  # and (grey - middle) * (1 + e), e uniform in +-
     cutout: float = 0.0  # side of one square of air in each image, as a share of the image's
     mixup: float = 0.0  # alpha of the beta distribution that images and labels are mixed by; 0 is off
     mixup_share: float = 0.4  # of batches, if any is mixed

@@ -101,7 +101,7 @@ def reference_loop(config: Config, steps: int, augmented: bool, deterministic: b
         if step == 0:
             start = finished(device)
         batch = images[step % BATCHES]
-        batch = augment(batch, train, hounsfield=True, generator=draws) if augmented else batch
+        batch = augment(batch, train, image=ImageKind.hu, generator=draws) if augmented else batch
         with torch.autocast(device.type, torch.bfloat16, enabled=train.amp and device.type == "cuda"):
             logits = model(batch)
         loss = task_loss(logits, labels[step % BATCHES], ICH)

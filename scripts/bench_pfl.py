@@ -68,8 +68,7 @@ class Site(Dataset):
         for rows in train_batches(self._rows, size, self._order) if self._training else evenly:
             images = gather(self._data.images, rows, CPU)
             if self._training:
-                hounsfield = self._data.image is ImageKind.hu
-                images = augment(images, self._config.train, hounsfield=hounsfield, generator=self._draws)
+                images = augment(images, self._config.train, image=self._data.image, generator=self._draws)
             yield [images, torch.from_numpy(self._data.labels[rows])]
 
 

@@ -1,4 +1,4 @@
-"""Batch augmentation on the device: Hounsfield values, flip and small affine in one resampling, and a square of air."""
+"""Batch augmentation on the device: Hounsfield or grey values, flip and small affine in one resampling, and a square of air."""
 
 import math
 
@@ -6,29 +6,49 @@ import torch
 import torch.nn.functional as F
 
 from fl_rsna.config import TrainConfig
+from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_OFFSET
 
+WHITE = {ImageKind.windows: 255.0, ImageKind.grey: 65535.0}  # the greatest stored value of images without HU
 AIR = HU_OFFSET - 1000.0  # as it is stored; below it lies what no patient is made of
 
 
-def augment(images: torch.Tensor, config: TrainConfig, *, hounsfield: bool, generator: torch.Generator) -> torch.Tensor:
-    """Randomly move and shift stored values `images` [B, C, S, S], where 0 is air and fills what moves in.
+def augment(images: torch.Tensor, config: TrainConfig, *, image: ImageKind, generator: torch.Generator) -> torch.Tensor:
+    """Randomly move and shift stored values `images` [B, C, S, S] of a kind, where 0 is air and fills what moves in.
 
     `generator` lives on the CPU, so every device draws the same numbers. The HU shift imitates how scanners
     differ in calibration; it applies to HU images alone and leaves air at 0. So does the HU noise, HU * (1 + e): it
-    stretches contrast about water, as another tube voltage does, so a brain moves by little and bone by much. All
-    channels of an image are treated alike. What is off draws no number.
+    stretches contrast about water, as another tube voltage does, so a brain moves by little and bone by much. Images of
+    grey values, windows and films, have brightness and contrast instead. All channels of an image are treated alike.
+    What is off draws no number.
     """
     matrices = _matrices(len(images), config, generator).to(images.device)
+    hounsfield = image is ImageKind.hu
     if hounsfield and config.hu_shift > 0:
         shift = _uniform((len(images), 1, 1, 1), config.hu_shift, generator).to(images.device)
         images = torch.where(images > 0, (images + shift).clamp(min=0), images)
     if hounsfield and config.hu_noise > 0:
         noise = _uniform((len(images), 1, 1, 1), config.hu_noise, generator).to(images.device)
         images = torch.where(images > AIR, (images + (images - HU_OFFSET) * noise).clamp(min=0), images)
+    if not hounsfield and (config.brightness > 0 or config.contrast > 0):
+        images = brightened(images, config, WHITE[image], generator)
     moves = config.flip or config.rotate_deg > 0 or config.zoom > 0 or config.shift > 0
     images = move(images, matrices) if moves else images
     return cut_out(images, config.cutout, generator) if config.cutout > 0 else images
+
+
+def brightened(images: torch.Tensor, config: TrainConfig, white: float, generator: torch.Generator) -> torch.Tensor:
+    """Grey values x [B, C, S, S] of 0 to `white` as x + (x - white / 2) c + white b, kept between 0 and `white`.
+
+    An image's b is uniform in +-train.brightness, its c in +-train.contrast. 0, which is air or below a window, stays 0.
+    """
+    shape, device = (len(images), 1, 1, 1), images.device
+    changed = images
+    if config.brightness > 0:
+        changed = changed + white * _uniform(shape, config.brightness, generator).to(device)
+    if config.contrast > 0:
+        changed = changed + (images - white / 2) * _uniform(shape, config.contrast, generator).to(device)
+    return torch.where(images > 0, changed.clamp(0, white), images)
 
 
 def cut_out(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:

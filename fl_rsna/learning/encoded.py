@@ -34,7 +34,7 @@ CLIP = 1e-6  # of mean probabilities, so that their logits are finite
 KEPT = 4  # encoders whose features a site keeps
 UNUSED_S = 24 * 3600.0  # and those that were opened within a day: a run may go on with them
 WHAT = "features"  # of a folder, in owner.json
-AUGMENTED_BY = ("flip", "rotate_deg", "zoom", "shift", "hu_shift", "hu_noise", "cutout")
+AUGMENTED_BY = ("flip", "rotate_deg", "zoom", "shift", "hu_shift", "hu_noise", "brightness", "contrast", "cutout")
 
 OnBatch = Callable[[int, int], None]
 
@@ -131,8 +131,7 @@ def encode_site(
 
         def seen(batch: NDArray[np.intp], copy: int = copy, draws: torch.Generator = draws) -> torch.Tensor:
             images = gather(data.images, batch, device)
-            hounsfield = data.image is ImageKind.hu
-            return augment(images, config, hounsfield=hounsfield, generator=draws) if copy else images
+            return augment(images, config, image=data.image, generator=draws) if copy else images
 
         batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
         with held(folder, wait_s=WAIT_S):

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_rsna.config import TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import SiteData, gather
 from fl_rsna.learning.local_rules import LocalRule
@@ -61,7 +60,7 @@ def slice_lesson(
     def loss(model: nn.Module, batch: NDArray[np.intp], draws: torch.Generator, rule: LocalRule) -> torch.Tensor:
         assert isinstance(model, Classifier)
         images = gather(data.images, batch, device)
-        images = augment(images, config, hounsfield=data.image is ImageKind.hu, generator=draws)
+        images = augment(images, config, image=data.image, generator=draws)
         images, targets = mix(images, known.of(batch, device), draws)
         return _slice_loss(model, images, targets, measure, config, rule)
 

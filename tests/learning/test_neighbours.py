@@ -9,6 +9,7 @@ from tiny import SIZE
 from fl_rsna.choices import Crop
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, TrainConfig
+from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import Stacked, gather, open_pooled, open_site
 from fl_rsna.learning.neighbours import joined_tables, neighbour_table
@@ -88,8 +89,8 @@ def test_colour_channels_of_one_slice_stay_together() -> None:
 def test_a_stack_moves_and_shifts_as_one() -> None:
     one = torch.randint(900, 1200, (4, 1, 16, 16), generator=torch.Generator().manual_seed(0)).float()
     draws = [torch.Generator().manual_seed(1) for _ in range(2)]
-    single = augment(one, TrainConfig(), hounsfield=True, generator=draws[0])
-    stack = augment(one.expand(4, 3, 16, 16), TrainConfig(), hounsfield=True, generator=draws[1])
+    single = augment(one, TrainConfig(), image=ImageKind.hu, generator=draws[0])
+    stack = augment(one.expand(4, 3, 16, 16), TrainConfig(), image=ImageKind.hu, generator=draws[1])
     for place in range(3):
         torch.testing.assert_close(stack[:, place : place + 1], single)
     assert not torch.equal(single, one)
