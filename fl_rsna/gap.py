@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
+from fl_rsna.effects import Asked, without_effect
 from fl_rsna.federation.baselines import matrix_entry
 from fl_rsna.federation.site_scoring import final_predictions
 from fl_rsna.learning.classes import compare_macro_aurocs
@@ -27,12 +29,20 @@ PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Basel
 GLOBAL = "federated"  # the row of the global model in the matrix of models and sites
 
 
-def run_gap(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> dict[str, Any]:
+def run_gap(
+    config: Config,
+    cohort: Cohort,
+    folder: Path,
+    listeners: tuple[Listener, ...],
+    without: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Run all three into folders below `folder`, each resumable, and write summary.json with the gaps; returns it.
 
     All start from the same model, take as many passes over the same training slices, and are scored on the same test
-    patients. Steps differ: a site alone takes its own, the pool the sum of all sites', one after the other.
+    patients. Steps differ: a site alone takes its own, the pool the sum of all sites', one after the other. `without` are
+    the settings without effect in any of the three, of which the first says so.
     """
+    named = without_effect(Asked(config=config, image=cohort.image)) if without is None else without
     with held(folder):
         made = take_folder(folder, (kind_of(config),), resume=config.resume)
         try:
@@ -40,7 +50,7 @@ def run_gap(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Liste
                 part = copy.deepcopy(config)
                 part.baseline = baseline
                 part.resume = config.resume and (folder / name).exists()
-                run_federation(part, cohort, folder / name, listeners)
+                run_federation(part, cohort, folder / name, listeners, named if baseline is Baseline.none else {})
         except ValueError:
             if made is not None:
                 take_back(folder, made, ())

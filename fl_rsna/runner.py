@@ -1,6 +1,7 @@
 """From a configuration and a cohort to a run folder: the engine is chosen here, for every command that trains."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fl_rsna.choices import Baseline, Device, EngineName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
+from fl_rsna.effects import Asked, said, without_effect
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.workers import workers_for
@@ -40,10 +42,17 @@ from fl_rsna.runs import (
 from fl_rsna.stages import stages
 
 
-def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> None:
+def run_federation(
+    config: Config,
+    cohort: Cohort,
+    folder: Path,
+    listeners: tuple[Listener, ...],
+    without: Mapping[str, str] | None = None,
+) -> None:
     """Run the federation, or the baseline `config.baseline`, into a run folder, new or resumed; what is finished stays as it is.
 
-    With `stage=both` that is two runs, the first inside the folder of the second. Raises RunFailed when it cannot finish,
+    With `stage=both` that is two runs, the first inside the folder of the second. `without` are the settings without
+    effect, of which the run says so; default: those that `config` by itself shows. Raises RunFailed when it cannot finish,
     ValueError when it cannot begin.
     """
     check_packages(config.tracking)
@@ -52,6 +61,7 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
             "engine.name: expected local or ray, got deployment; between machines use python -m fl_rsna.coordinate"
         )
     refuse_existing(folder, resume=config.resume)
+    named = without_effect(Asked(config=config, image=cohort.image)) if without is None else without
     parts = stages(config, folder)
     with held(folder):
         for part, where in parts:
@@ -59,17 +69,28 @@ def run_federation(config: Config, cohort: Cohort, folder: Path, listeners: tupl
                 check_same(where, part, cohort)  # all of them, before any is gone on with
         whole = take_run(folder, parts[-1][0], cohort, kind=BOTH, resume=config.resume) if len(parts) > 1 else None
         try:
-            for part, where in parts:
-                _run_stage(part, cohort, where, listeners)
+            for number, (part, where) in enumerate(parts):
+                _run_stage(part, cohort, where, listeners, named, says=number == 0)
         except ValueError:
             if whole is not None:
                 take_back(folder, whole, ())
             raise
 
 
-def _run_stage(config: Config, cohort: Cohort, folder: Path, listeners: tuple[Listener, ...]) -> None:
+def _run_stage(
+    config: Config,
+    cohort: Cohort,
+    folder: Path,
+    listeners: tuple[Listener, ...],
+    without: Mapping[str, str],
+    *,
+    says: bool,
+) -> None:
     with held(folder):
-        run = start_run(folder, config, cohort, str(choose_device(config.train.device)), listeners)
+        device, begins = str(choose_device(config.train.device)), not is_begun(folder)
+        run = start_run(folder, config, cohort, device, listeners, without=without)
+        for key, need in without.items() if says and begins else ():
+            run.event("warning", text=said(key, need))
         if is_finished(folder):
             return
         story = story_of(config)

@@ -159,6 +159,12 @@ class RunFolder:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
+    @property
+    def without_effect(self) -> dict[str, str]:
+        """The settings that act nowhere in this run, with what each would need."""
+        found: dict[str, str] = self.read_json(MANIFEST).get("without_effect", {})
+        return found
+
     def read_json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
 
@@ -207,14 +213,16 @@ def start_run(
     device: str,
     listeners: tuple[Listener, ...],
     token: str | None = None,
+    without: Mapping[str, str] | None = None,
 ) -> RunFolder:
     """Make a new run folder with config.yaml and manifest.json, or, with `config.resume`, take up the one that is there.
 
     `token` is what a new one is to be proven by, where somebody else will ask. Raises ValueError, with nothing changed, when
     the folder exists and is not to be resumed, when it is no such run's, and when it was begun with other settings or data.
+    `without` are the settings that act nowhere in the run, with what each would need.
     """
     begun = is_begun(folder)
-    manifest = {} if begun else _manifest(config, cohort, device)
+    manifest = {} if begun else {**_manifest(config, cohort, device), "without_effect": dict(without or {})}
     run = RunFolder(
         folder, listeners, take_run(folder, config, cohort, kind=kind_of(config), resume=config.resume, token=token)
     )

@@ -3,30 +3,34 @@
 Nobody stands beside it to read an error: whatever ends it is an event of the run, and the coordinator reads those.
 """
 
+import json
 import shlex
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fl_rsna.checkup.batch import AUTO
-from fl_rsna.choices import Baseline, EngineName
+from fl_rsna.choices import Baseline, EngineName, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.compose import compose_config
 from fl_rsna.config import Config
+from fl_rsna.effects import Asked, Command, said, without_effect
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.ownership import held
 from fl_rsna.reporting.trackers import tracked
-from fl_rsna.runs import RunFolder, default_run_name, is_finished, start_run
+from fl_rsna.runs import RunFolder, default_run_name, is_begun, is_finished, start_run
 from fl_rsna.stages import stages
 
 ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
 TOKEN = "owner"  # and there, by a coordinator: what proves that a folder was made for it
+WITHOUT_EFFECT = "without-effect"  # and, as JSON, the settings without effect in the whole run of which this is a part
 
 app = ServerApp()
 
@@ -39,19 +43,27 @@ def main(grid: Grid, context: Context) -> None:
     """
     config, cohort, folder = asked_for(context)
     token = str(context.run_config.get(TOKEN) or "") or None
+    asked = str(context.run_config.get(WITHOUT_EFFECT) or "")
+    own = Asked(config=config, command=Command.coordinate, image=cohort.image)
+    without = json.loads(asked) if asked else without_effect(own)
     for part, where in stages(config, folder):
-        _play(grid, part, cohort, where, token)
+        _play(grid, part, cohort, where, token, without)
 
 
-def _play(grid: Grid, config: Config, cohort: Cohort, folder: Path, token: str | None) -> None:
+def _play(
+    grid: Grid, config: Config, cohort: Cohort, folder: Path, token: str | None, without: Mapping[str, str]
+) -> None:
     settle_process()
     with held(folder):
+        begins = not is_begun(folder)
         try:
-            run = start_run(folder, config, cohort, str(choose_device(config.train.device)), (), token)
+            run = start_run(folder, config, cohort, str(choose_device(config.train.device)), (), token, without)
         except ValueError as error:
             if token is not None:
                 write_whole(refusal(folder, token), str(error).encode())
             raise
+        for key, need in without.items() if begins and config.stage is not Stage.sequence else ():
+            run.event("warning", text=said(key, need))
         if not is_finished(folder):
             with tracked(run, config):
                 act(grid, config, cohort, run)

@@ -48,6 +48,7 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
         **{name: first[name] for name in kept},
         **truth_shown(setting.told),
         "cohort": {"name": cohort.name, "sha256": cohort.sha256, "sites": len(setting.sites)},
+        "without_effect": run.without_effect,
         "wall_s": sum(score["wall_s"] for score in scores.values()),
         "alone": {
             site: {name: score[name] for name in ("run_id", "model_sha256", "test_site", "operating_points")}

@@ -51,7 +51,8 @@ def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> No
     except (BelowQuorum, FloatingPointError) as error:
         write_last(setting, progress)
         run.event("run_failed", reason=str(error))
-        run.write_json("summary.json", {"status": "failed", "reason": str(error), "rounds": config.rounds})
+        facts = {"rounds": config.rounds, "without_effect": run.without_effect}
+        run.write_json("summary.json", {"status": "failed", "reason": str(error), **facts})
         raise
 
 

@@ -16,14 +16,14 @@ from fl_rsna.cohort.ancestry import Link
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, ModelConfig
-from fl_rsna.fault_words import parse_fault
+from fl_rsna.effects import cautions
 from fl_rsna.federation.delivery import deliver, patience_s
 from fl_rsna.federation.encoder import Encoder, encoder_of, model_of, warnings_of
 from fl_rsna.federation.heartbeat import FOLDER, beating
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.material import new_network
 from fl_rsna.federation.messages import Instructions
-from fl_rsna.federation.replies import sampled_count
+from fl_rsna.federation.named_sites import check_sites
 from fl_rsna.federation.roll_counts import after_roll_call, approximate
 from fl_rsna.federation.rollcall import (
     RollPatience,
@@ -35,7 +35,6 @@ from fl_rsna.federation.rollcall import (
     hashed_patients,
 )
 from fl_rsna.federation.sequence_told import views_told
-from fl_rsna.federation.server_rules import fewest_sites
 from fl_rsna.federation.start import first_model
 from fl_rsna.federation.unseen import check_unseen, given_chains, read_ancestry, write_ancestry
 from fl_rsna.learning.crop import TRUTH_SHOWN
@@ -108,7 +107,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         allow_unknown=config.allow_unknown_patients,
     )
     unknown += [] if incomparable is None else [f"roll call: {incomparable}"]
-    check_enough(config, [site.name for site in sites])
+    check_sites(config, cohort.sites)
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)
     trained = positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
@@ -133,7 +132,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     )
     run.forget_end()  # nothing refuses it any more
     announce(setting)
-    for text in (*unknown, *single, *_warnings(config, told, encoder, parameters.size)):
+    for text in (*unknown, *single, *cautions(config), *_warnings(config, told, encoder, parameters.size)):
         run.event("warning", text=text)
     return setting
 
@@ -224,21 +223,6 @@ def announce(setting: Setting, rounds: int | None = None) -> None:
 def truth_shown(told: Instructions) -> dict[str, bool]:
     """The stamp of a run whose model was shown what the annotations decide; of any other nothing."""
     return {"crops_from_truth": True} if told.model.crop.shows_truth else {}
-
-
-def check_enough(config: Config, names: list[str]) -> None:
-    """Refuse a strategy that needs more sites a round than there are, and faults of sites that are not there."""
-    strategy = config.strategy
-    asked, needed = sampled_count(len(names), strategy), fewest_sites(strategy)
-    if asked < needed:
-        raise ValueError(
-            f"strategy.name: {strategy.name} with strategy.malicious={strategy.malicious} needs {needed} sites a round, "
-            f"got {asked}; lower strategy.malicious, raise strategy.fraction or take more sites"
-        )
-    for name, word in config.faults.sites.items():
-        parse_fault(word)
-        if name not in names:
-            raise ValueError(f"faults.sites: expected one of {', '.join(names)}, got {name}")
 
 
 def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[float, ...]:

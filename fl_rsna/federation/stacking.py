@@ -36,7 +36,8 @@ def run_stacking(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> 
                 stack_by_network(setting, folds)
     except (BelowQuorum, FloatingPointError) as error:
         run.event("run_failed", reason=str(error))
-        run.write_json("summary.json", {"status": "failed", "reason": str(error), "rounds": config.rounds})
+        facts = {"rounds": config.rounds, "without_effect": run.without_effect}
+        run.write_json("summary.json", {"status": "failed", "reason": str(error), **facts})
         raise
 
 
