@@ -1,5 +1,7 @@
 """python -m fl_rsna.doctor [the words of simulate]: whether a run with these settings can work here, and what to change.
 
+All that simulate would refuse before a run is a problem, in the sentence that simulate says (checkup/request.py).
+
 One line a check: ok, warning (it will run, but not as one may think) or problem (it will not run). Nothing is written
 and nothing is asked of the network. Exit codes: 0 no problem, 1 at least one, 2 the words cannot be read.
 """

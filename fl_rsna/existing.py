@@ -1,5 +1,6 @@
 """Cohorts that were dealt before: taken by name or by settings, never another in silence."""
 
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def existing_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
         raise ValueError(
             f"partition.name: {folder} was dealt from other data than {prepared.folder}; delete it to deal again"
         )
+    check_dealt(cohort, config)
+    return cohort
+
+
+def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> None:
+    """Refuse a cohort that was dealt with other settings than are asked for, `but` for some."""
     asked, dealt = partition_settings(config), {**partition_settings(Config()), **cohort.facts["settings"]}
 
     def same(key: str) -> bool:
@@ -59,10 +66,9 @@ def existing_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
         both_files = key in asked[FILES] and key in dealt[FILES]
         return bool(asked[FILES][key] == dealt[FILES][key] if both_files else asked[key] == dealt[key])
 
-    changed = sorted(key for key in asked if key not in ("name", FILES) and not same(key))
+    changed = sorted(key for key in asked if key not in ("name", FILES, *but) and not same(key))
     if changed:
         raise ValueError(
-            f"partition.name: {folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
+            f"partition.name: {cohort.folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
             "choose another partition.name or delete it"
         )
-    return cohort

@@ -30,4 +30,5 @@ def check_rendering(config: Config) -> None:
                 if (asked := getattr(getattr(config, group), name)) != off:
                     raise ValueError(
                         f"{key}: expected {off} for task {task.name}, whose images are no slices, got {asked}"
+                        + ("; say train.brightness and train.contrast" if key.startswith("train.hu_") else "")
                     )

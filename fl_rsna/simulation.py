@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.checkup.batch import settle_batch
+from fl_rsna.checkup.request import Request, check_on_cohort, check_request
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import partition_asked
+from fl_rsna.command import partition_asked, words_given
 from fl_rsna.config import Config
+from fl_rsna.effects import Asked, typed_keys, without_effect
 from fl_rsna.existing import adopt_cohort
 from fl_rsna.gap import run_gap
 from fl_rsna.learning.process import settle_process
-from fl_rsna.learning.train import choose_device
 from fl_rsna.reporting.class_scores import class_lines
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.display import Display
@@ -20,7 +21,6 @@ from fl_rsna.reporting.stack_scores import stack_lines
 from fl_rsna.reporting.stage_scores import stage_lines
 from fl_rsna.reporting.tables import area_of, control_of, interval, read_run
 from fl_rsna.reporting.task_words import area_name, plural
-from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import (
     COHORT_VIEW,
@@ -28,34 +28,28 @@ from fl_rsna.runs import (
     SLICE_STAGE,
     RunFolder,
     default_run_name,
-    is_begun,
-    is_new,
-    kind_of,
-    kinds_of,
 )
 from fl_rsna.steps import cohort_for_run
 from fl_rsna.task import named_task
-from fl_rsna.using.predicting import check_predict, predict_set
+from fl_rsna.using.predicting import predict_set
 
 
 def simulate(config: Config) -> dict[str, Any]:
-    if config.resume and config.run.name is None:
-        raise ValueError("resume: expected the run.name of the run to go on with, got none; say run.name=<name>")
-    check_packages(config.tracking)
-    choose_device(config.train.device)
-    settle_process()
     if not partition_asked(config):
         adopt_cohort(config)
+    request = Request(config=config, typed=typed_keys(words_given()))
+    check_request(request)
+    settle_process()
     folder = Path(config.paths.runs) / (config.run.name or default_run_name())
-    is_new(folder, kinds_of(kind_of(config), config, folder), resume=config.resume, begun=is_begun(folder))
     settle_batch(config, folder)
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
-        check_predict(config, cohort.image)
+        check_on_cohort(request, cohort)
+        named = without_effect(Asked(config=config, image=cohort.image), request.typed)
         display.run = folder
         if config.baseline is Baseline.gap:
-            return _say_gap(folder, run_gap(config, cohort, folder, (display.event,)), cohort)
-        run_federation(config, cohort, folder, (display.event,))
+            return _say_gap(folder, run_gap(config, cohort, folder, (display.event,), named), cohort)
+        run_federation(config, cohort, folder, (display.event,), named)
     if config.baseline is Baseline.local:
         return say_alone(folder, report_run(folder, cohort))
     found = say_result(folder, report_run(folder, cohort))

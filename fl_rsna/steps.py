@@ -5,22 +5,22 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fl_rsna.choices import PrepareEngine
 from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
-from fl_rsna.cohort.noise import noise_of_sites
+from fl_rsna.cohort.noise import SiteNoise, noise_of_sites
 from fl_rsna.cohort.partitioners import PartitionKind, group_column, rarest_labels
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.s0 import Layout, read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
-from fl_rsna.cohort.split import TEST_SITE, split_patients
+from fl_rsna.cohort.split import TEST_SITE, SitePatients, split_patients
 from fl_rsna.cohort_name import cohort_name, partition_settings
 from fl_rsna.config import Config, PartitionConfig
-from fl_rsna.existing import existing_cohort, is_demo
+from fl_rsna.existing import check_dealt, existing_cohort, is_demo
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.phantom_chest import write_chest_cohort
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
@@ -89,7 +89,7 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
     demo, folder = config.demo, Path(config.paths.prepared) / config.data.name
     with held(folder, wait_s=WAIT_S):
         if os.path.lexists(folder):
-            _check_demo(config, folder)
+            check_demo(config, folder)
             return read_prepared(folder, named_task(config.data.task))
         with building_beside(folder.with_name(f"{folder.name}.dicom")) as building:
             dicom = building / "dicom"
@@ -121,7 +121,7 @@ def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> Non
             )
 
 
-def _check_demo(config: Config, folder: Path) -> None:
+def check_demo(config: Config, folder: Path) -> None:
     """Refuse to take an earlier demo cohort for the one asked for now."""
     made = json.loads((folder / "demo.json").read_text()) if (folder / "demo.json").exists() else {}
     for key, value in asdict(config.demo).items():
@@ -131,24 +131,53 @@ def _check_demo(config: Config, folder: Path) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """Who goes where, before anything of it is written."""
+
+    prepared: Prepared
+    sites: list[SitePatients]
+    noise: dict[str, SiteNoise]
+
+
 def partition_step(config: Config) -> Cohort:
     """Deal the patients of the prepared data to sites; the same request finds the cohort it made before."""
-    task = named_task(config.data.task)
+    found = plan_partition(config)
+    if isinstance(found, Cohort):
+        return found
+    folder = Path(config.paths.sites) / cohort_name(config)
+    with held(folder, wait_s=WAIT_S):
+        if os.path.lexists(folder):  # another process dealt it while this one waited
+            return existing_cohort(folder, config, found.prepared)
+        return _write(folder, config, found)
+
+
+def _write(folder: Path, config: Config, found: Deal) -> Cohort:
+    task, part = named_task(config.data.task), config.partition
+    beside = found.prepared.folder.with_name(TEST_SET.format(config.data.name))
+    unlabelled = read_unlabelled(beside, task) if part.layout is Layout.s0 else None
+    settings = partition_settings(config)
+    return write_cohort(
+        folder, found.prepared, found.sites, task, settings, part.group, found.noise, part.layout, unlabelled
+    )
+
+
+def plan_partition(config: Config) -> Cohort | Deal:
+    """The cohort that was dealt by the same request, or what is to be written; raises ValueError when it cannot be dealt."""
+    task, part = named_task(config.data.task), config.partition
     prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
     _check_labelled(prepared, task)
     folder = Path(config.paths.sites) / cohort_name(config)
     if os.path.lexists(folder):
         return existing_cohort(folder, config, prepared)
-    with held(folder, wait_s=WAIT_S):
-        if os.path.lexists(folder):  # another process dealt it while this one waited
-            return existing_cohort(folder, config, prepared)
-        return _deal(folder, config, prepared, task)
-
-
-def _deal(folder: Path, config: Config, prepared: Prepared, task: Task) -> Cohort:
-    part = config.partition
     if not part.allow_missing_labels:
         _check_positives(prepared, task)
+    return deal_prepared(config, prepared)
+
+
+def deal_prepared(config: Config, prepared: Prepared) -> Deal:
+    """Deal the patients of an index; raises ValueError when they do not suffice, or noise names a site that is not there."""
+    task, part = named_task(config.data.task), config.partition
     assignment, test = _who_is_where(config, prepared, task)
     sites = split_patients(
         prepared.index,
@@ -167,10 +196,7 @@ def _deal(folder: Path, config: Config, prepared: Prepared, task: Task) -> Cohor
         seed=part.seed,
     )
     noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
-    beside = prepared.folder.with_name(TEST_SET.format(config.data.name))
-    unlabelled = read_unlabelled(beside, task) if part.layout is Layout.s0 else None
-    settings = partition_settings(config)
-    return write_cohort(folder, prepared, sites, task, settings, part.group, noise, part.layout, unlabelled)
+    return Deal(prepared=prepared, sites=sites, noise=noise)
 
 
 def _who_is_where(
@@ -206,22 +232,27 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
 
     What data.dicom names is prepared first, unless it was before; demo data is made when there is none.
     """
-    task = named_task(config.data.task)
     prepared = Path(config.paths.prepared) / config.data.name
     if config.data.dicom is not None:
         check_named(config)
         for _ in prepare_step(config, on_progress):
             pass
     if is_demo(config):
-        _check_demo(config, prepared) if prepared.exists() else demo_step(config, on_progress)
+        check_demo(config, prepared) if prepared.exists() else demo_step(config, on_progress)
     folder = Path(config.paths.sites) / cohort_name(config)
     if prepared.exists() or not folder.exists():
         return partition_step(config)
-    cohort = read_cohort(folder)  # brought from another machine, without the data it was dealt from
+    return cohort_brought(config)
+
+
+def cohort_brought(config: Config) -> Cohort:
+    """A cohort from another machine, without the data it was dealt from; raises ValueError when it is not what is asked for."""
+    task, cohort = named_task(config.data.task), read_cohort(Path(config.paths.sites) / cohort_name(config))
     if cohort.task != task.name or cohort.labels != task.labels:
         raise ValueError(
-            f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {folder}; partition again"
+            f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {cohort.folder}; partition again"
         )
+    check_dealt(cohort, config, but=("data",))  # whatever it was called there
     return cohort
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.demand import disk_needed, size, slices_there
 from fl_rsna.checkup.machine import free_disk, refuses_writing
+from fl_rsna.checkup.request import Request, check_run_name
 from fl_rsna.cohort.index import read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.sites import read_cohort
@@ -79,7 +80,13 @@ def check_dicom(config: Config) -> Check:
     data, task = config.data, named_task(config.data.task)
     labels = Path(data.labels) if data.labels else None
     inputs = find_inputs(
-        Path(str(data.dicom)), labels, task, unlabelled=data.unlabelled, test_set=data.test_set, if_any=False
+        Path(str(data.dicom)),
+        labels,
+        task,
+        unlabelled=data.unlabelled,
+        test_set=data.test_set,
+        if_any=False,
+        unannotated=data.unannotated,
     )
     spread = [inputs.files[number * (len(inputs.files) - 1) // max(1, TRIED - 1)] for number in range(TRIED)]
     tried = list(dict.fromkeys(spread))
@@ -139,8 +146,10 @@ def check_run_folder(config: Config) -> list[Check]:
     folder = Path(config.paths.runs) / config.run.name
     there = (folder / "manifest.json").exists()
     if folder.exists() and not config.resume:
-        change = "choose another run.name, delete it or say resume=true"
-        return [Check(what="run.name", state=problem, found=f"{folder} exists", change=change)]
+        try:
+            check_run_name(Request(config=config))
+        except ValueError as error:
+            return [refused("run.name", error)]
     if config.resume and not there:
         return [Check(what="run.name", state=warning, found=f"no run to go on with at {folder}: it begins anew")]
     return [Check(what="run.name", state=ok, found=f"{folder}, {'goes on' if there else 'new'}")]

@@ -7,9 +7,12 @@ from rich.table import Table
 
 from fl_rsna.checkup.batch import settle_batch
 from fl_rsna.checkup.checks import Check, State
+from fl_rsna.checkup.data_checks import refused
+from fl_rsna.checkup.request import Request, refusals
 from fl_rsna.checkup.run_checks import check_run
-from fl_rsna.command import RunFailed, partition_asked
+from fl_rsna.command import RunFailed, partition_asked, words_given
 from fl_rsna.config import Config
+from fl_rsna.effects import cautions, typed_keys
 from fl_rsna.existing import adopt_cohort
 from fl_rsna.reporting.console import console
 
@@ -18,14 +21,35 @@ COLOUR = {State.ok: "green", State.warning: "yellow", State.problem: "red"}
 
 def examine(config: Config, first: Sequence[Check]) -> None:
     """Say what is wrong with a run of these settings here; raises RunFailed when there is a problem."""
-    settle_batch(config, None)
-    checks = [*first, *_adopted(config), *check_run(config)]
+    adopted = _adopted(config)
+    request = Request(config=config, typed=typed_keys(words_given()))
+    refused_ones = [refused(what, error) for what, error in refusals(request)]
+    checks = [*first, *adopted, *_apart(refused_ones), *_cautious(config), *_looked_at(config, refused_ones)]
     say_checks(checks)
     counts = {state: sum(check.state is state for check in checks) for state in State}
     if counts[State.problem]:
         wrong = ", ".join(check.what for check in checks if check.state is State.problem)
         raise RunFailed(f"a run with these settings would not work here: {wrong}")
     console.print(f"no problem, {counts[State.warning]} to think about", soft_wrap=True)
+
+
+def _apart(checks: Sequence[Check]) -> list[Check]:
+    """Each sentence once."""
+    return list({(check.found, check.change): check for check in checks}.values())
+
+
+def _cautious(config: Config) -> list[Check]:
+    return [Check(what="strategy", state=State.warning, found=text) for text in cautions(config)]
+
+
+def _looked_at(config: Config, known: Sequence[Check]) -> list[Check]:
+    """The machine, disk and data; what was refused already is not said twice."""
+    try:
+        settle_batch(config, None)
+    except ValueError as error:
+        return [refused("train.batch_size", error)]
+    told = {(check.found, check.change) for check in known}
+    return [check for check in check_run(config) if (check.found, check.change) not in told]
 
 
 def _adopted(config: Config) -> list[Check]:

@@ -18,6 +18,7 @@ ID_COLUMNS = {  # headers that name what is dealt
     Group.series: ("series", "series_id", "SeriesInstanceUID"),
     Group.slice: ("slice", "image_id", "SOPInstanceUID"),
 }
+KEY = "partition.assignment"
 SITE_COLUMN = "site"
 NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # of a site; also a folder's name
 TAKEN = ("cohort.json", "partition.html")  # lie beside the sites' folders
@@ -43,14 +44,8 @@ def read_assignment(path: Path, known: Known) -> dict[str, str]:
 
     Raises ValueError for rows that contradict each other, ids missing on either side, and names no folder can have.
     """
-    key = "partition.assignment"
-    header, *rows = _rows(path, key) or [[]]
-    columns = [name.strip() for name in header]
-    who = next((columns.index(name) for name in ID_COLUMNS[known.group] if name in columns), None)
-    if who is None or SITE_COLUMN not in columns:
-        raise ValueError(
-            f"{key}: expected a CSV with the columns {known.group},{SITE_COLUMN} at {path}, got {', '.join(columns[:8]) or 'nothing'}"
-        )
+    key = KEY
+    columns, who, rows = _table(path, known.group)
     where, sites, strangers = columns.index(SITE_COLUMN), dict[str, str](), dict[str, None]()
     for row in rows:
         if len(row) != len(columns):
@@ -65,6 +60,25 @@ def read_assignment(path: Path, known: Known) -> dict[str, str]:
     _refuse_strangers(key, path, list(strangers), known, missing=sorted(known.ids - sites.keys()))
     _check_names(key, path, sites)
     return sites
+
+
+def read_site_names(path: Path, group: Group) -> list[str]:
+    """The sites that an assignment names, in their order, whoever is there; raises ValueError when it cannot be read."""
+    columns, _, rows = _table(path, group)
+    where = columns.index(SITE_COLUMN)
+    return list(dict.fromkeys(row[where].strip() for row in rows if len(row) == len(columns)))
+
+
+def _table(path: Path, group: Group) -> tuple[list[str], int, list[list[str]]]:
+    """Columns of an assignment, which of them says what is dealt, and its rows."""
+    header, *rows = _rows(path, KEY) or [[]]
+    columns = [name.strip() for name in header]
+    who = next((columns.index(name) for name in ID_COLUMNS[group] if name in columns), None)
+    if who is None or SITE_COLUMN not in columns:
+        raise ValueError(
+            f"{KEY}: expected a CSV with the columns {group},{SITE_COLUMN} at {path}, got {', '.join(columns[:8]) or 'nothing'}"
+        )
+    return columns, who, rows
 
 
 def read_listed(given: str | Sequence[Any], known: Known) -> list[str]:

@@ -1,10 +1,11 @@
 """The story of a coordinated run: admit the sites, ask the SuperLink for a run, follow it to its end, report."""
 
 import contextlib
+import json
 import secrets
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 from flwr.cli.build import build_fab_from_disk
 
+from fl_rsna.checkup.request import Request, check_on_cohort, check_request
 from fl_rsna.choices import Baseline, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.command import RunFailed, words_given
@@ -20,7 +22,8 @@ from fl_rsna.config import Config, DeployConfig
 from fl_rsna.deployment.flower_parts import FlowerRun, control
 from fl_rsna.deployment.known_app import APP
 from fl_rsna.deployment.node_keys import sync_keys
-from fl_rsna.deployment.server import TOKEN, check_deployable, refusal
+from fl_rsna.deployment.server import TOKEN, WITHOUT_EFFECT, check_deployable, refusal
+from fl_rsna.effects import Asked, Command, typed_keys, without_effect
 from fl_rsna.federation.records import STATE
 from fl_rsna.ownership import drop, held, take_back
 from fl_rsna.reporting.console import console
@@ -30,7 +33,6 @@ from fl_rsna.runs import (
     BOTH,
     SLICE_STAGE,
     UNTRAINED,
-    check_same,
     default_run_name,
     is_begun,
     is_finished,
@@ -55,10 +57,12 @@ def coordinate(config: Config) -> dict[str, Any]:
     check_deployable(config)
     cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
     config.run.name = folder.name
+    typed = typed_keys(words_given())
+    request = Request(config=config, command=Command.coordinate, typed=typed, cohort=cohort)
+    check_request(request)
+    check_on_cohort(request, cohort)
+    named = without_effect(Asked(config=config, command=Command.coordinate, image=cohort.image), typed)
     parts = stages(config, folder)
-    for part, where in parts:
-        if is_begun(where):
-            check_same(where, part, cohort)
     last, whole = parts[-1][0], None
     kinds = kinds_of(kind_of(config), last, folder)
     new = is_new(folder, kinds, resume=config.resume, begun=is_begun(folder))
@@ -68,7 +72,7 @@ def coordinate(config: Config) -> dict[str, Any]:
     try:
         for part, where in parts:
             if not is_finished(where):
-                _see_to(deploy, part, cohort, where)
+                _see_to(deploy, part, cohort, where, named)
     except ValueError:
         if whole is not None:
             take_back(folder, whole, ())
@@ -77,9 +81,10 @@ def coordinate(config: Config) -> dict[str, Any]:
     return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
 
 
-def _see_to(deploy: DeployConfig, config: Config, cohort: Cohort, folder: Path) -> None:
+def _see_to(deploy: DeployConfig, config: Config, cohort: Cohort, folder: Path, without: Mapping[str, str]) -> None:
     """One run from the words for the server's part to its end."""
     asked = {"cohort": str(cohort.folder), "runs": str(folder.parent), "overrides": overrides(config, folder.name)}
+    asked[WITHOUT_EFFECT] = json.dumps(without)
     log = EventLog(folder / EVENTS)
     log.new()  # told by whoever coordinated it before
     admit(deploy)

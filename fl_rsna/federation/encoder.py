@@ -11,6 +11,7 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import written_whole
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.sequence_told import SequenceTold, sequence_told
+from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.encoded import encode, encoder_id
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
 from fl_rsna.learning.input_stage import planes_of
@@ -54,11 +55,7 @@ def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
     kept = run.folder / ENCODER
     asked = Path(str(config.sequence.encoder))
     saved = named_encoder(str(kept if kept.exists() else asked))
-    if (saved.task.name, saved.image) != (cohort.task, cohort.image):
-        raise ValueError(
-            f"sequence.encoder: expected a model of task {cohort.task} for images of kind {cohort.image}, got one of "
-            f"{saved.task.name} for {saved.image}; train a slice model on this cohort, or say stage=both"
-        )
+    check_encoder(saved, cohort.task, cohort.image)
     if not kept.exists():
         with written_whole(kept) as part:
             shutil.copyfile(saved.path, part)
@@ -70,6 +67,15 @@ def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
     identity = encoder_id(saved.sha256, model_of(saved), saved.task.name, saved.image)
     told = sequence_told(config.sequence, identity, layout, feature_width(saved))
     return Encoder(saved=saved, told=told, flat=flatten(saved.network))
+
+
+def check_encoder(saved: SavedModel, task: str, image: ImageKind) -> None:
+    """Refuse a slice model of another task or for images of another kind."""
+    if (saved.task.name, saved.image) != (task, image):
+        raise ValueError(
+            f"sequence.encoder: expected a model of task {task} for images of kind {image}, got one of "
+            f"{saved.task.name} for {saved.image}; train a slice model on this cohort, or say stage=both"
+        )
 
 
 def feature_width(saved: SavedModel) -> int:

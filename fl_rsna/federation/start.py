@@ -7,9 +7,11 @@ from torch import nn
 
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
+from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
-from fl_rsna.learning.saved import read_saved
+from fl_rsna.learning.saved import SavedModel, read_saved
 from fl_rsna.runs import ENCODER, MANIFEST, MODEL, RunFolder
+from fl_rsna.task import Task, named_task
 
 
 def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFolder) -> FlatModel:
@@ -20,7 +22,14 @@ def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFold
     begun = run.read_json(MANIFEST)
     if config.start is None or "start" in begun:
         return flatten(network)
-    given = Path(config.start)
+    saved = named_start(config, named_task(config.data.task), cohort.image, network)
+    run.write_json(MANIFEST, {**begun, "start": {"file": str(saved.path), "model_sha256": saved.sha256}})
+    return flatten(saved.network)
+
+
+def named_start(config: Config, task: Task, image: ImageKind, network: nn.Module) -> SavedModel:
+    """The model that `start` names, of the shapes of `network`. Raises ValueError for one that does not fit."""
+    given = Path(str(config.start))
     path = given / MODEL if given.is_dir() else given
     try:
         saved = read_saved(path)
@@ -32,9 +41,9 @@ def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFold
             f"{ENCODER} in its run's folder, or the run that it is of"
         )
     for what, expected, got in (
-        ("task", cohort.task, saved.task.name),
-        ("labels", cohort.labels, saved.task.labels),
-        ("images", cohort.image.value, saved.image.value),
+        ("task", task.name, saved.task.name),
+        ("labels", task.labels, saved.task.labels),
+        ("images", image.value, saved.image.value),
     ):
         if got != expected:
             raise ValueError(f"start: expected a model for {what} {expected}, got one for {got} in {path}")
@@ -43,8 +52,7 @@ def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFold
             f"start: expected a {config.model.name} as model.* describes it, got the weights of a {saved.config.name} "
             f"of other shapes in {path}; repeat its model words"
         )
-    run.write_json(MANIFEST, {**begun, "start": {"file": str(path), "model_sha256": saved.sha256}})
-    return flatten(saved.network)
+    return saved
 
 
 def started_from(run: RunFolder) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from fl_rsna.imaging.phantom_render import Patient, Purpose, generator, render_p
 from fl_rsna.imaging.phantom_scanner import Scan, to_stored
 from fl_rsna.imaging.phantom_vendors import WRAPPED
 
-__all__ = ["COLUMNS", "Patient", "Quirks", "render_patient", "slice_id", "write_cohort"]
+__all__ = ["COLUMNS", "Patient", "Quirks", "patient_id", "render_patient", "slice_id", "write_cohort"]
 
 COLUMNS = (*SUBTYPES, "any")  # the order of Kaggle's rows
 ID_BITS = {"patient": 32, "slice": 36, "study": 40, "series": 40}  # 8, 9 and 10 hexadecimal digits, as RSNA has them
@@ -143,7 +143,7 @@ def _tags(scan: Scan, seed: int, patient: int, study: int, index: int) -> dict[s
     return {
         "SOPInstanceUID": slice_id(seed, patient, index, study),
         "Modality": "CT",
-        "PatientID": _identifier("patient", seed, patient),
+        "PatientID": patient_id(seed, patient),
         "StudyInstanceUID": _identifier("study", seed, patient << 4 | study),
         "SeriesInstanceUID": _identifier("series", seed, patient << 4 | study),
         "StudyID": "",
@@ -161,6 +161,11 @@ def _tags(scan: Scan, seed: int, patient: int, study: int, index: int) -> dict[s
         "RescaleIntercept": str(vendor.intercept),
         "RescaleSlope": "1",
     }
+
+
+def patient_id(seed: int, patient: int) -> str:
+    """The PatientID of a patient."""
+    return _identifier("patient", seed, patient)
 
 
 def slice_id(seed: int, patient: int, index: int, study: int = 0) -> str:

@@ -18,7 +18,7 @@ from fl_rsna.imaging.phantom_chest_tables import ImageRow, write_tables
 from fl_rsna.imaging.phantom_names import scrambled
 from fl_rsna.imaging.phantom_render import Purpose, generator
 
-__all__ = ["Film", "image_id", "render_film", "studies_of", "write_chest_cohort"]
+__all__ = ["Film", "image_id", "patient_id", "render_film", "studies_of", "write_chest_cohort"]
 
 TWO_STUDIES, TWO_IMAGES = 0.08, 0.06  # share of patients seen twice, of studies with a repeated film
 ID_BITS = 48  # 12 hexadecimal digits, as SIIM has them
@@ -62,6 +62,11 @@ def studies_of(seed: int, patient: int) -> list[int]:
     return [1 + int(rng.random() < TWO_IMAGES) for _ in range(1 + int(rng.random() < TWO_STUDIES))]
 
 
+def patient_id(seed: int, patient: int) -> str:
+    """The PatientID of a patient."""
+    return _identifier("patient", seed, patient)
+
+
 def image_id(seed: int, patient: int, study: int = 0, image: int = 0) -> str:
     """The id of a film, which is its file's name."""
     return _identifier("image", seed, patient << 16 | study << 8 | image)
@@ -100,7 +105,7 @@ def _names(seed: int, patient: int, study: int, image: int) -> dict[str, object]
     """Two films of a study are two series, as in SIIM's files."""
     return {
         "SOPInstanceUID": image_id(seed, patient, study, image),
-        "PatientID": _identifier("patient", seed, patient),
+        "PatientID": patient_id(seed, patient),
         "StudyInstanceUID": _identifier("study", seed, patient << 8 | study),
         "SeriesInstanceUID": _identifier("series", seed, patient << 16 | study << 8 | image),
         "StudyID": "",

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Crop
-from fl_rsna.cohort.noise import PIXEL_SIZE, read_noise
+from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise, read_noise
 from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
 from fl_rsna.learning.crop import Square, cut, squares
@@ -98,23 +98,8 @@ def open_site(
     process may use them: they can be deleted when no run goes on. `on_packed` hears how far packing is.
     Raises ValueError when the folder is not a site's, has no slices or misses an image.
     """
-    try:
-        facts = json.loads((folder / "site.json").read_text())
-        raw_index = (folder / "index.csv").read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"expected a site folder with site.json and index.csv, {error.filename} is missing; partition again"
-        ) from None
+    facts, raw_index, index, noise = read_site(folder)
     labels = list(facts["labels"])
-    ids = dict.fromkeys(("image_id", "patient_id", "study_id", "series_id"), str)
-    index = pd.read_csv(folder / "index.csv", dtype=ids, keep_default_na=False, na_values=[""])  # an id may read NA
-    if index.empty:
-        raise ValueError(
-            f"expected images at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
-        )
-    noise = read_noise(facts)
-    if noise.of_labels:
-        index = believed(index, noise, facts["site"], named_task(TaskName(facts["task"])))
     of = f"{image_size} {facts['image']} {facts['cohort_sha256']}{noise if noise.of_scanner else ''}"
     of += "" if crop is Crop.none else f" {crop.value}"
     key = hashlib.sha256(raw_index + of.encode()).hexdigest()[:16]
@@ -137,6 +122,30 @@ def open_site(
         index=index,
         ids=facts.get("ids"),
     )
+
+
+def read_site(folder: Path) -> tuple[dict[str, Any], bytes, pd.DataFrame, SiteNoise]:
+    """A site's site.json, the bytes of its index.csv, that table with the labels the site believes, and its noise.
+
+    Raises ValueError when the folder is not a site's or has no slices.
+    """
+    try:
+        facts = json.loads((folder / "site.json").read_text())
+        raw_index = (folder / "index.csv").read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"expected a site folder with site.json and index.csv, {error.filename} is missing; partition again"
+        ) from None
+    ids = dict.fromkeys(("image_id", "patient_id", "study_id", "series_id"), str)
+    index = pd.read_csv(folder / "index.csv", dtype=ids, keep_default_na=False, na_values=[""])  # an id may read NA
+    if index.empty:
+        raise ValueError(
+            f"expected images at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
+        )
+    noise = read_noise(facts)
+    if noise.of_labels:
+        index = believed(index, noise, facts["site"], named_task(TaskName(facts["task"])))
+    return facts, raw_index, index, noise
 
 
 def open_for(model: ModelConfig, folder: Path, *, cache: Path | None = None, on_packed: OnPacked = unheard) -> SiteData:

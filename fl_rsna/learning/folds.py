@@ -26,17 +26,21 @@ def fold_of(data: SiteData, task: Task, folds: int, seed: int) -> NDArray[np.int
     """
     table, key = data.index, task.group_key
     train = table.iloc[data.rows("train")]
-    patients = train[key].nunique()
-    if patients < max(2, folds):
-        raise ValueError(
-            f"stacking.folds: expected at least {max(2, folds)} training patients at {data.name}, got {patients}; "
-            "lower it or take fewer, larger sites"
-        )
+    check_patients(data.name, int(train[key].nunique()), folds)
     dealt = greedy_folds(rarest_labels(train, task), folds, derive_seed(seed, "stacking folds", data.name))
     fold = {patient: number for number, members in enumerate(dealt) for patient in members}
     found = np.full(len(table), -1, np.int64)
     found[data.rows("train")] = train[key].map(fold).to_numpy(np.int64)
     return found
+
+
+def check_patients(site: str, patients: int, folds: int) -> None:
+    """Refuse more folds than a site has training patients."""
+    if patients < max(2, folds):
+        raise ValueError(
+            f"stacking.folds: expected at least {max(2, folds)} training patients at {site}, got {patients}; "
+            "lower it or take fewer, larger sites"
+        )
 
 
 def without_fold(data: SiteData, task: Task, folds: int, left_out: int, seed: int) -> SiteData:
