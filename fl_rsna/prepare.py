@@ -1,9 +1,10 @@
 """python -m fl_rsna.prepare: DICOM files and their labels become prepared/<name>/."""
 
 from fl_rsna.cohort.index import read_facts
-from fl_rsna.command import run_command
+from fl_rsna.command import run_command, words_given
 from fl_rsna.config import Config
-from fl_rsna.reporting.console import console, say_prepared
+from fl_rsna.effects import Asked, Command, typed_keys
+from fl_rsna.reporting.console import console, say_prepared, say_without_effect
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.pages import write_prepare_page
 from fl_rsna.steps import check_named, prepare_step
@@ -11,6 +12,9 @@ from fl_rsna.task import named_task
 
 
 def prepare(config: Config) -> None:
+    say_without_effect(
+        Asked(config=config, command=Command.prepare, image=config.data.image), typed_keys(words_given())
+    )
     check_named(config)
     with Display() as display:
         for prepared in prepare_step(config, display.step):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.checkup.batch import settle_batch
-from fl_rsna.checkup.request import Request, check_on_cohort, check_request
+from fl_rsna.checkup.request import Request, check_on_cohort, check_request, true_of_data
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import partition_asked, words_given
@@ -45,7 +45,8 @@ def simulate(config: Config) -> dict[str, Any]:
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
         check_on_cohort(request, cohort)
-        named = without_effect(Asked(config=config, image=cohort.image), request.typed)
+        idle = without_effect(Asked(config=config, image=cohort.image), request.typed)
+        named = {key: need for key, need in idle.items() if key not in true_of_data(request)}
         display.run = folder
         if config.baseline is Baseline.gap:
             return _say_gap(folder, run_gap(config, cohort, folder, (display.event,), named), cohort)

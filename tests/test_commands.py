@@ -19,6 +19,7 @@ from fl_rsna.command import run_command
 from fl_rsna.config import Config
 from fl_rsna.partition import partition
 from fl_rsna.prepare import prepare
+from fl_rsna.reporting.console import console
 from fl_rsna.runs import start_run
 from fl_rsna.simulation import simulate
 from fl_rsna.task import ICH
@@ -319,6 +320,15 @@ def test_another_demo_is_not_taken_for_this_one(run: Run, tmp_path: Path) -> Non
         for name in ("first", "second")
     }
     assert len(hashes) == 1
+
+
+def test_what_another_command_reads_is_named(run: Run, dicom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(console, "print", lambda text, **how: shown.append(str(text)))
+    words = ["data.dicom=dicom", "data.labels=labels.csv", "data.name=mine", "rounds=3", "data.size=32"]
+    assert run(prepare, *words) == (0, "")
+    assert shown[0] == "rounds: has no effect here, which would need python -m fl_rsna.simulate"
+    assert not any(line.startswith("data.size") for line in shown)
 
 
 def test_help_and_printing_the_configuration(run: Run) -> None:

@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -21,7 +22,7 @@ from fl_rsna.cohort.partitioners import Group, PartitionKind
 from fl_rsna.cohort.sites import Cohort, counts, read_cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import cohort_name
-from fl_rsna.config import Config, DataConfig
+from fl_rsna.config import Config
 from fl_rsna.effects import Asked, Command, refuse_typed
 from fl_rsna.existing import is_demo
 from fl_rsna.federation.disclosure import shared_counts
@@ -163,18 +164,28 @@ def check_asked_data(request: Request) -> None:
         return
     if is_demo(config):
         check_demo(config, request.prepared)
-    facts = read_facts(
-        request.prepared / "prepare.json", f"data.name: no prepared data at {request.prepared}; prepare it"
-    )
-    plain = DataConfig()
-    for key, made in facts.get("request", {}).items():
-        asked = getattr(config.data, key, None) if key in ("image", "size", "hash_ids") else None
-        chosen = f"data.{key}" in request.typed or (is_demo(config) and asked != getattr(plain, key, None))
-        if asked is not None and chosen and asked != made:
+    for key, made in _made_with(request).items():
+        asked = getattr(config.data, key)
+        if (is_demo(config) or f"data.{key}" in request.typed) and asked != made:
             raise ValueError(
                 f"data.{key}: expected {made}, as {request.prepared} was made with, got {asked}; "
                 "choose another data.name, or delete that folder to make it anew"
             )
+
+
+def _made_with(request: Request) -> dict[str, Any]:
+    """What the prepared images were made with, of the settings that say it."""
+    missing = f"data.name: no prepared data at {request.prepared}; run python -m fl_rsna.prepare first"
+    made = read_facts(request.prepared / "prepare.json", missing).get("request", {})
+    return {key: made[key] for key in ("image", "size", "hash_ids") if key in made}
+
+
+def true_of_data(request: Request) -> frozenset[str]:
+    """The settings that say no more than what is true of data that are there: they change nothing, and nobody is misled."""
+    if request.command is not Command.simulate or not (request.prepared / "prepare.json").exists():
+        return frozenset()
+    made, data = _made_with(request), request.config.data
+    return frozenset(f"data.{key}" for key in made if made[key] == getattr(data, key))
 
 
 def check_dealt_sites(request: Request) -> None:
@@ -281,7 +292,7 @@ def _network(config: Config, image: ImageKind) -> Classifier:
 def check_effects(request: Request) -> None:
     """What somebody typed acts somewhere in this run."""
     asked = Asked(config=request.config, command=request.command, image=request_image(request))
-    refuse_typed(asked, request.typed)
+    refuse_typed(asked, request.typed - true_of_data(request))
 
 
 def check_same_run(request: Request, cohort: Cohort) -> None:

@@ -1,7 +1,7 @@
 """The console of every command, and what it says of prepared data and cohorts."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import IO, Any
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.noise import said
 from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA, Layout
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.effects import Asked, without_effect
 from fl_rsna.imaging.rejections import MEANING, Reason
 from fl_rsna.reporting.sheets import counted
 from fl_rsna.reporting.task_words import plural
@@ -85,3 +86,10 @@ def _s0_line(cohort: Cohort) -> str:
     held = [TRAIN, TRAIN_METADATA, *[TEST_METADATA] * there, "a table a site", f"{IMAGES}/"]
     without = "" if there else f"; no {TEST_METADATA}, for {data}-test was not prepared as a set without labels"
     return f"layout s0: {', '.join(held)}{without}"
+
+
+def say_without_effect(asked: Asked, typed: Collection[str]) -> None:
+    """A line for each setting that somebody typed for a step before a run, and that another command reads."""
+    for key, need in without_effect(asked, typed).items():
+        if key in typed:
+            console.print(f"{key}: has no effect here, which would need {need}", soft_wrap=True, markup=False)

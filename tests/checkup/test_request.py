@@ -8,12 +8,21 @@ import pytest
 from tiny import tiny_config
 
 from fl_rsna.checkup.examination import examine
-from fl_rsna.checkup.request import Request, check_on_cohort, refusals
+from fl_rsna.checkup.request import (
+    Request,
+    check_asked_data,
+    check_effects,
+    check_on_cohort,
+    refusals,
+    request_image,
+    true_of_data,
+)
 from fl_rsna.choices import Baseline, Sampling, Stage, StrategyName
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.command import run_command, words_given
 from fl_rsna.config import Config
 from fl_rsna.effects import typed_keys
+from fl_rsna.imaging.store import ImageKind
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import start_run
 from fl_rsna.simulation import simulate
@@ -172,3 +181,28 @@ def test_a_run_that_goes_on_needs_nothing_it_began_with(cohort: Cohort, tmp_path
 def test_settings_of_sites_do_not_stop_the_pooled_part_of_a_gap(cohort: Cohort, tmp_path: Path) -> None:
     config = tiny_config(rounds=1, baseline=Baseline.central, faults__sites={"site-1": "crash"}, strategy__min_sites=3)
     run_federation(config, cohort, tmp_path / "run", ())
+
+
+def test_words_about_data_that_are_there_must_be_true_of_them(here: Path) -> None:
+    """A false word is refused, a true one changes nothing; of the demo also what nobody typed, for it is drawn by default."""
+    for name in ("mine", "demo"):
+        (here / "prepared" / name).mkdir(parents=True)
+        facts = {"image": "windows", "request": {"image": "windows", "size": 96, "hash_ids": True}}
+        (here / "prepared" / name / "prepare.json").write_text(json.dumps(facts))
+
+    def request(name: str, size: int, *typed: str) -> Request:
+        return Request(config=tiny_config(data__name=name, data__size=size), typed=frozenset(typed))
+
+    with pytest.raises(ValueError, match=r"^data\.size: expected 96, as prepared/mine was made with, got 64"):
+        check_asked_data(request("mine", 64, "data.size"))
+    check_asked_data(request("mine", 64))  # a default of the command, of which nobody spoke
+    with pytest.raises(ValueError, match=r"^data\.image: expected windows, as prepared/demo was made with, got hu"):
+        check_asked_data(request("demo", 96))
+    true = request("mine", 96, "data.size")
+    check_asked_data(true)
+    assert "data.size" in true_of_data(true)
+    assert request_image(true) is ImageKind.windows  # whatever data.image says
+    check_effects(true)
+    shifted = Request(config=tiny_config(data__name="mine", train__hu_shift=5.0), typed=frozenset({"train.hu_shift"}))
+    with pytest.raises(ValueError, match=r"^train\.hu_shift: expected images in Hounsfield units"):
+        check_effects(shifted)
