@@ -27,7 +27,7 @@ from fl_rsna.choices import (
     Trainable,
 )
 from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.config import Config
+from fl_rsna.config import Config, DeployConfig
 from fl_rsna.existing import is_demo
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.limits import most_rounds
@@ -112,13 +112,13 @@ NEEDS: tuple[tuple[str, Need, tuple[str, ...]], ...] = (  # (what is needed, whe
     (ANYTHING, _always, ("partition.allow_missing_labels", "partition.noise", "model.kept_negatives", "model.class_weights")),
     (ANYTHING, _always, ("train.optimizer", "train.schedule", "train.weight_decay", "train.smooth_z", "train.label_smoothing")),
     (ANYTHING, _always, ("train.soft_between", "train.loss", "train.label_weights", "train.device", "train.select")),
-    (ANYTHING, _always, ("sequence.encoder", "stacking.left_out", "strategy.name", "strategy.quorum", "strategy.timeout_s")),
+    (ANYTHING, _always, ("sequence.encoder", "stacking.left_out", "strategy.name", "strategy.quorum")),
     (ANYTHING, _always, ("strategy.max_update", "strategy.averaging", "faults.dropout", "faults.stragglers", "faults.deadline_s")),
     (ANYTHING, _always, ("network.down_mbit", "network.up_mbit", "network.latency_s", "network.step_s")),
     (ANYTHING, _always, ("network.precision_down", "network.precision_up")),
     (ANYTHING, _always, ("network.usd_per_gigabyte", "network.usd_per_hour", "engine.name", "engine.workers", "engine.address")),
     (ANYTHING, _always, ("tracking.tensorboard", "tracking.mlflow", "tracking.mlflow_uri", "tracking.wandb", "tracking.wandb_online")),
-    (ANYTHING, _always, ("deploy.superlink", "deploy.ca", "deploy.authorized", "deploy.patience_s", "deploy.attempts")),
+    (ANYTHING, _always, tuple(f"deploy.{field.name}" for field in fields(DeployConfig))),
     # data
     ("python -m fl_rsna.prepare or simulate", lambda asked: asked.command is not Command.deal,
      ("data.dicom", "data.labels", "data.size", "data.image", "data.max_rejected", "data.unlabelled", "data.unannotated", "data.test_set")),
@@ -190,7 +190,8 @@ NEEDS: tuple[tuple[str, Need, tuple[str, ...]], ...] = (  # (what is needed, whe
      ("strategy.fraction", "strategy.min_sites", "strategy.weighting", "strategy.adjustment")),
     ("strategy.fraction below 1, or every site is sampled", lambda asked: asked.config.strategy.fraction < 1, ("strategy.min_sites",)),
     ("a strategy that takes a mean of its own weights", lambda asked: asked.config.strategy.name not in UNWEIGHTED, ("strategy.weighting",)),
-    ("sites on machines of their own: python -m fl_rsna.coordinate", lambda asked: asked.command is Command.coordinate, ("strategy.lost",)),
+    ("sites on machines of their own: python -m fl_rsna.coordinate", lambda asked: asked.command is Command.coordinate,
+     ("strategy.lost", "strategy.timeout_s")),
     ("strategy.averaging=ema", lambda asked: asked.config.strategy.averaging is Averaging.ema, ("strategy.ema_decay",)),
     ("strategy.averaging=window", lambda asked: asked.config.strategy.averaging is Averaging.window, ("strategy.window",)),
     (f"a strategy that takes a step: none of {', '.join(OF_EACH)} and feddyn",

@@ -219,7 +219,7 @@ REFUSED = {
     "partition=quantity partition.sigma=-1": "partition.sigma: expected 0 to 10, got -1",
     "partition=specialist partition.lacking=5": "partition.lacking: expected at most 3 of 5 labels",
     "partition=specialist partition.lacking=0": "partition.lacking: expected 1 or more, got 0",
-    "partition=dirichlet partition.alpha=inf": "partition.alpha: expected more than 0, up to 1e6, got inf",
+    "partition=dirichlet partition.alpha=inf": "partition.alpha: expected a finite number, got inf",
     "partition=scanner partition.num_sites=1": "partition.num_sites: expected 2 or more sites by fingerprint, got 1",
     "partition=explicit": "partition.assignment: expected a CSV with the columns patient,site for explicit sites, got nothing",
     "partition.assignment=who.csv": "partition.assignment: expected nothing with iid sites, got who.csv",
