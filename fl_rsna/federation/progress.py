@@ -16,7 +16,7 @@ from fl_rsna.federation.folded import Memory, Vector
 from fl_rsna.learning.flat import FlatModel
 
 MODELS = ("model", "shown")
-EMA, WINDOW = "ema", "window."
+MEMORY, WINDOW = "memory.", "window."  # how the names of vectors in the checkpoint begin
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,7 +26,10 @@ class Progress:
     model: FlatModel  # what sites train from
     shown: FlatModel  # what is validated, tested and kept: `model`, or its mean over rounds
     best: FlatModel  # the `shown` of the lowest validation loss; has a file of its own once a later round was no better
-    memory: Memory = field(default_factory=dict)  # the strategy's and the averaging's vectors
+    memory: Memory = field(default_factory=dict)  # what the strategy remembers, and nothing else
+    window: dict[int, Vector] = field(
+        default_factory=dict
+    )  # what averaging=window remembers: `model` after its last rounds
     run_id: str
     round: int = 0
     best_round: int = 0
@@ -39,25 +42,30 @@ class Progress:
     seconds: float = 0.0
 
     def average(self, config: StrategyConfig) -> None:
-        """Take the new `model` into the mean over rounds that is shown."""
-        floats, kept = self.model.floats, self.memory
+        """Take the new `model` into the mean over rounds that is shown; the model that rounds began with is not in it.
+
+        Floats of every kind are averaged, BatchNorm's statistics too; integers are the last round's. The exponential mean
+        needs no memory but itself: it is what was shown before.
+        """
+        floats = self.model.floats
         match config.averaging:
             case Averaging.none:
                 self.shown = self.model
             case Averaging.ema:
-                before = kept.get(EMA, floats)
+                before = self.shown.floats if self.round > 1 else floats
                 mean: Vector = before + np.float32(1 - config.ema_decay) * (floats - before)
-                kept[EMA], self.shown = mean, FlatModel(mean, self.model.integers)
+                self.shown = FlatModel(mean, self.model.integers)
             case Averaging.window:
-                kept[f"{WINDOW}{self.round}"] = floats
-                kept.pop(f"{WINDOW}{self.round - config.window}", None)
-                window = np.stack([vector for name, vector in sorted(kept.items()) if name.startswith(WINDOW)])
-                self.shown = FlatModel(window.mean(0, np.float64).astype(np.float32), self.model.integers)
+                self.window[self.round] = floats
+                self.window = {round_: self.window[round_] for round_ in sorted(self.window)[-config.window :]}
+                stacked = np.stack([*self.window.values()])
+                self.shown = FlatModel(stacked.mean(0, np.float64).astype(np.float32), self.model.integers)
 
 
 def save_progress(path: Path, progress: Progress) -> None:
     """Write the checkpoint; a reader finds the old one or the new one. A model that is two of MODELS is written once."""
-    vectors: dict[str, np.ndarray[Any, Any]] = {f"memory.{name}": value for name, value in progress.memory.items()}
+    vectors: dict[str, np.ndarray[Any, Any]] = {f"{MEMORY}{name}": value for name, value in progress.memory.items()}
+    vectors |= {f"{WINDOW}{round_}": value for round_, value in progress.window.items()}
     stored: dict[str, str] = {}
     for name in MODELS:
         flat: FlatModel = getattr(progress, name)
@@ -76,13 +84,17 @@ def load_progress(path: Path) -> Progress:
         plain, stored = (json.loads(file.metadata()[name]) for name in ("progress", "stored"))
     once = {name: FlatModel(vectors[f"{name}.floats"], vectors[f"{name}.integers"]) for name in set(stored.values())}
     models: dict[str, Any] = {name: once[source] for name, source in stored.items()}
-    memory = {name.removeprefix("memory."): value for name, value in vectors.items() if name.startswith("memory.")}
-    return Progress(**models, best=models["shown"], memory=memory, **plain)
+    memory, window = (
+        {name.removeprefix(slot): value for name, value in vectors.items() if name.startswith(slot)}
+        for slot in (MEMORY, WINDOW)
+    )
+    rounds = {int(round_): value for round_, value in window.items()}
+    return Progress(**models, best=models["shown"], memory=memory, window=rounds, **plain)
 
 
 def _plain(progress: Progress) -> dict[str, Any]:
     return {
         item.name: getattr(progress, item.name)
         for item in fields(progress)
-        if item.name not in (*MODELS, "best", "memory")
+        if item.name not in (*MODELS, "best", "memory", "window")
     }
