@@ -8,10 +8,28 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import Baseline, Correction, EngineName, Precision, Sampling, Stacker, Stage, StrategyName
+from fl_rsna.choices import (
+    Baseline,
+    Correction,
+    EngineName,
+    Precision,
+    Sampling,
+    Stacker,
+    Stage,
+    StrategyName,
+    Weighting,
+)
 from fl_rsna.cohort.noise import check_annotated_task, check_noise, check_unannotated
 from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.config import Config, EngineConfig, NetworkConfig, PartitionConfig, TrackingConfig, TrainConfig
+from fl_rsna.config import (
+    Config,
+    EngineConfig,
+    NetworkConfig,
+    PartitionConfig,
+    StrategyConfig,
+    TrackingConfig,
+    TrainConfig,
+)
 from fl_rsna.fault_words import parse_fault
 from fl_rsna.model_limits import check_model
 from fl_rsna.rendering_limits import check_rendering
@@ -108,6 +126,7 @@ def check(config: Config) -> None:
     _check_engine(config.engine)
     _check_tracking(config.tracking)
     _check_stacking(config)
+    _check_strategy(config.strategy)
     _check_contradictions(config)
     _check_labels_learned(config)
     check_rendering(config)
@@ -266,6 +285,23 @@ def _check_tracking(tracking: TrackingConfig) -> None:
         raise ValueError(
             f"tracking.project: expected letters, digits, dots, dashes and underscores, got {tracking.project!r}"
         )
+
+
+def _check_strategy(strategy: StrategyConfig) -> None:
+    """Refuse what a strategy's paper has no place for, and what would change another thing than it says."""
+    plain = StrategyConfig()
+    if strategy.name is StrategyName.scaffold and strategy.weighting is not Weighting.equal:
+        raise ValueError(
+            f"strategy.weighting: expected equal with strategy.name=scaffold, whose control variates end where sites count alike, got "
+            f"{strategy.weighting}; say strategy=scaffold or strategy.weighting=equal"
+        )
+    if strategy.name is StrategyName.feddyn:
+        for key in ("server_learning_rate", "server_schedule"):
+            value, expected = getattr(strategy, key), getattr(plain, key)
+            if value != expected:
+                raise ValueError(
+                    f"strategy.{key}: expected {expected} with strategy.name=feddyn, whose server takes no step of its own, got {value}; leave it out"
+                )
 
 
 def _check_stacking(config: Config) -> None:

@@ -115,6 +115,10 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
         ("task=covid_cxr partition.noise={site-1:{unannotated:[atypical]}}", "partition.noise"),
         ("partition.noise={site-1:{unannotated:[fracture]}}", "partition.noise.site-1.unannotated"),
         ("strategy=fedavg_logit_adjusted train.sampling=weighted train.correction=none", "train.correction"),
+        ("strategy=scaffold strategy.weighting=examples", "strategy.weighting"),
+        ("strategy.name=scaffold", "strategy.weighting"),
+        ("strategy=feddyn strategy.server_learning_rate=0.5", "strategy.server_learning_rate"),
+        ("strategy=feddyn strategy.server_schedule=cosine", "strategy.server_schedule"),
     ],
 )
 def test_values_out_of_range_and_contradictions_name_the_key(word: str, key: str) -> None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.choices import StrategyName
 from fl_rsna.config import StrategyConfig
-from fl_rsna.federation.folded import Folded, Memory, Vector
+from fl_rsna.federation.folded import Folded, Memory, Update, Vector
 from fl_rsna.federation.messages import ARRAYS, METRICS
 from fl_rsna.federation.wire import pack
 
@@ -97,17 +97,15 @@ def _remembered(strategy: Strategy) -> Memory:
     return {}
 
 
-def of_every_update(strategy: Strategy, round_: int, folded: Folded) -> Vector:
+def of_every_update(strategy: Strategy, round_: int, updates: tuple[Update, ...]) -> Vector:
     """Hand Flower's strategy every site's change.
 
     Medians, trimmed means and distances are the same for changes as for models, and a distance between changes keeps
     the digits that the difference of two large squared norms loses.
     """
     if isinstance(strategy, QFedAvg):
-        strategy.current_arrays = ArrayRecord({"floats": pack(np.zeros_like(folded.mean))})
-    return _aggregated(
-        strategy, round_, [_reply(update.change, update.examples, update.loss) for update in folded.updates]
-    )
+        strategy.current_arrays = ArrayRecord({"floats": pack(np.zeros_like(updates[0].change))})
+    return _aggregated(strategy, round_, [_reply(update.change, update.examples, update.loss) for update in updates])
 
 
 def _reply(floats: Vector, examples: float, loss: float) -> Message:

@@ -22,7 +22,7 @@ class Update:
 class Folded:
     """What the replies of a round come to."""
 
-    mean: Vector  # of y_i, weighted by `fold_weight`
+    mean: Vector  # of y_i: where the strategy steps weighted by `fold_weight`, elsewhere by p_i
     weight: float  # sum of those weights
     examples: float  # sum of p_i
     work: float  # sum of p_i a_i, a_i the steps a site took as FedNova counts them

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.choices import StrategyName
 from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.federation.folded import Folded, Update
 from fl_rsna.federation.server_rules import NEEDS_EVERY_UPDATE, fold_weight, site_weight, steps_as_counted
@@ -20,14 +21,27 @@ class Sent:
 
 
 class Sums:
-    """One float64 vector, whatever the number of sites, unless the strategy needs every update."""
+    """One float64 vector, whatever the number of sites, unless the strategy needs every update.
 
-    def __init__(self, start: NDArray[np.float32], strategy: StrategyConfig, train: TrainConfig) -> None:
+    `stepped` is where the strategy steps, by default everywhere. FedNova's weights are for steps: what is no result of the
+    round's steps, BatchNorm's statistics and what sites keep to themselves, is summed a second time, by p_i alone.
+    """
+
+    def __init__(
+        self,
+        start: NDArray[np.float32],
+        strategy: StrategyConfig,
+        train: TrainConfig,
+        stepped: NDArray[np.bool_] | None = None,
+    ) -> None:
         self._start, self._strategy, self._train = start, strategy, train
         self._total = np.zeros(start.size)
         self._second: NDArray[np.float64] | None = None
         self._weight, self._examples, self._work = 0.0, 0.0, 0.0
         self._updates: list[Update] = []
+        apart = strategy.name is StrategyName.fednova and stepped is not None
+        self._apart = np.flatnonzero(~stepped) if apart and stepped is not None else np.zeros(0, np.intp)
+        self._rest = np.zeros(self._apart.size)
         self.count, self.integers = 0, None  # type: tuple[int, NDArray[np.int64] | None]
 
     def add(self, sent: Sent, metrics: dict[str, float]) -> None:
@@ -35,6 +49,7 @@ class Sums:
         steps = steps_as_counted(self._train, metrics.get("steps", 1.0) or 1.0)
         weight = fold_weight(self._strategy, p, steps)
         add_scaled(self._total, sent.model.floats, weight)
+        self._rest += p * sent.model.floats[self._apart].astype(np.float64)
         self._weight, self._examples, self._work = self._weight + weight, self._examples + p, self._work + p * steps
         self.count, self.integers = self.count + 1, sent.model.integers if self.integers is None else self.integers
         if sent.second is not None:
@@ -45,8 +60,10 @@ class Sums:
             self._updates.append(Update(change=change, examples=p, loss=metrics.get("loss", 0.0)))
 
     def folded(self) -> Folded:
+        mean = divided(self._total, self._weight)
+        mean[self._apart] = divided(self._rest, self._examples)
         return Folded(
-            mean=divided(self._total, self._weight),
+            mean=mean,
             weight=self._weight,
             examples=self._examples,
             work=self._work,

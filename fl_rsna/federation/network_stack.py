@@ -76,6 +76,7 @@ def _second(setting: Setting, folds: list[FoldRun], mean: NDArray[np.float32]) -
         network=network,
         initial=flatten(network),
         parameters=parameter_positions(network),
+        stepped=parameter_positions(network),
         trained=positions(network, (name for name, _ in network.named_parameters())),
     )
 

@@ -52,7 +52,7 @@ def recalibrated(setting: Setting, progress: Progress, model: FlatModel) -> Flat
     folded, _, replies = fold(asked, arriving, recorder(setting.run, PHASE, round_))
     step = Step(
         strategy=strategy, rate=1.0, round=round_, x=model.floats, folded=folded, num_sites=len(setting.sites),
-        parameters=setting.parameters, trained=setting.trained,
+        stepped=setting.stepped, trained=setting.trained,
     )  # fmt: skip
     found, _ = next_floats(step, {})
     progress.bytes_down += sum(reply.bytes_down for reply in replies)

@@ -105,6 +105,7 @@ class Asked:
     timed: Callable[[SiteReply], float] = lambda reply: 0.0  # virtual seconds of a reply
     deadline_s: float | None = None  # above which it comes too late
     absent: AbstractSet[str] = frozenset()  # of `sites`: out of reach, not asked
+    stepped: NDArray[np.bool_] | None = None  # where the strategy steps; None is everywhere
 
 
 def fold(
@@ -117,7 +118,7 @@ def fold(
     strategy.quorum * len(sites) replies are usable.
     """
     model, strategy = asked.model, asked.strategy
-    sums, records = Sums(model.floats, strategy, asked.train), list[SiteReply]()
+    sums, records = Sums(model.floats, strategy, asked.train, asked.stepped), list[SiteReply]()
     norm = distance(model.floats, np.zeros_like(model.floats))
     expected = Expected(model=model, norm=norm, max_update=strategy.max_update, second_size=asked.second_size)
     with ThreadPoolExecutor(1) as beside:

@@ -162,6 +162,7 @@ def _train(
         timed=lambda reply: _virtual_seconds(setting, reply, round_),
         deadline_s=setting.config.faults.deadline_s,
         absent=out,
+        stepped=setting.stepped,
     )
     arriving = setting.deliver(messages)
     folded, integers, replies = fold(expected, arriving, recorder(setting.run, "train", round_))
@@ -173,7 +174,7 @@ def _train(
         x=progress.model.floats,
         folded=folded,
         num_sites=len(setting.sites),
-        parameters=setting.parameters,
+        stepped=setting.stepped,
         trained=setting.trained,
     )
     floats, progress.memory = next_floats(step, progress.memory)

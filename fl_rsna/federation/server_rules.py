@@ -2,11 +2,12 @@
 
 Notation: x the global model a round started from, y_i what site i made of it, p_i its weight (training slices, or 1),
 d_i = y_i - x. Flower's strategies are called as they are (flower_rules.py); what Flower lacks is written out here.
-BatchNorm's running statistics are no parameters: whatever steps the server takes, they are the sites' weighted mean. A
-momentum or an adaptive step would make variances negative.
+BatchNorm's running statistics are no parameters: whatever steps the server takes, they are the sites' mean, weighted by
+p_i. A momentum or an adaptive step would make variances negative. So are layers that stay at their sites, which no step of the
+server reaches. Robust strategies take all of it as they take parameters, so that no site can poison it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Step:
     x: Vector
     folded: Folded
     num_sites: int  # in all
-    parameters: NDArray[np.bool_]  # [P], where parameters lie
+    stepped: NDArray[np.bool_]  # [P], where parameters lie that sites share
     trained: NDArray[np.bool_]  # [P], and those that sites train
 
 
@@ -77,14 +78,25 @@ def next_floats(step: Step, memory: Memory) -> tuple[Vector, Memory]:
     """The next global model and what the server remembers of this round."""
     strategy, folded = step.strategy, step.folded
     assert folded.count >= fewest_sites(strategy)
-    if strategy.name in NEEDS_EVERY_UPDATE:
-        return step.x + of_every_update(flower_strategy(strategy, step.rate), step.round, folded), memory
-    now, memory = _by_mean(step, memory)
-    return np.where(step.parameters, now, folded.mean), memory
+    if strategy.name in ROBUST:
+        change = of_every_update(flower_strategy(strategy, step.rate), step.round, folded.updates)
+        return step.x + (
+            change if step.rate == 1 else np.where(step.stepped, np.float32(step.rate), np.float32(1)) * change
+        ), memory
+    now, memory = _qfedavg(step, memory) if strategy.name is StrategyName.qfedavg else _by_mean(step, memory)
+    return np.where(step.stepped, now, folded.mean), memory
+
+
+def _qfedavg(step: Step, memory: Memory) -> tuple[Vector, Memory]:
+    """The norms that a step is divided by are of parameters: changes of running variances are larger by orders."""
+    updates = tuple(replace(update, change=update.change[step.stepped]) for update in step.folded.updates)
+    now = step.x.copy()
+    now[step.stepped] += of_every_update(flower_strategy(step.strategy, step.rate), step.round, updates)
+    return now, memory
 
 
 def _by_mean(step: Step, memory: Memory) -> tuple[Vector, Memory]:
-    """Strategies that need the mean alone; values that are no parameters are of no account here."""
+    """Strategies that need the mean alone; values where they do not step are of no account here."""
     x, folded, rate = step.x, step.folded, step.rate
     match step.strategy.name:
         case StrategyName.scaffold:
@@ -99,9 +111,7 @@ def _by_mean(step: Step, memory: Memory) -> tuple[Vector, Memory]:
             return _feddyn(step, memory)
         case StrategyName.fedavgm | StrategyName.fedadagrad | StrategyName.fedadam | StrategyName.fedyogi:
             rule, now = flower_strategy(step.strategy, rate), x.copy()
-            now[step.parameters], memory = of_mean(
-                rule, step.round, x[step.parameters], folded, step.parameters, memory
-            )
+            now[step.stepped], memory = of_mean(rule, step.round, x[step.stepped], folded, step.stepped, memory)
             return now, memory
         case _:  # FedAvg: what Flower's makes of one reply that stands for all is that reply
             return (folded.mean if rate == 1 else x + np.float32(rate) * (folded.mean - x)), memory

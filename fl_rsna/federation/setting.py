@@ -41,7 +41,7 @@ from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.dataset import SiteData, open_for, writable_cache
 from fl_rsna.learning.encoded import encode_site
 from fl_rsna.learning.flat import FlatModel, layout_sha256, parameter_positions, positions
-from fl_rsna.learning.model import set_training
+from fl_rsna.learning.model import personal_names, set_training
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import choose_device, unwatched
 from fl_rsna.runs import RunFolder
@@ -62,7 +62,8 @@ class Setting:
     network: nn.Module  # for its names and shapes; models are flat vectors everywhere else
     initial: FlatModel  # of round 0
     parameters: NDArray[np.bool_]  # where parameters lie in a flat model
-    trained: NDArray[np.bool_]  # and those that sites train
+    stepped: NDArray[np.bool_]  # those that sites share: where strategies step; the rest is the sites' weighted mean
+    trained: NDArray[np.bool_]  # and of these, those that sites train
     encoder: Encoder | None = None  # of the second stage
     ancestry: tuple[Link, ...] = ()  # whose images its models have seen
     sigmas: NDArray[np.float64] | None = (
@@ -110,7 +111,8 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     check_sites(config, cohort.sites)
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)
-    trained = positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
+    stepped = parameters & ~positions(network, personal_names(network, told.model))
+    trained = stepped & positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
     check_annotated(sites, task, config.train.sampling)
     single = check_single(sites, told.model, config.train.trainable) if encoder is None else []
     told = after_roll_call(told, sites, task)
@@ -125,6 +127,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         network=network,
         initial=initial,
         parameters=parameters,
+        stepped=stepped,
         trained=trained,
         encoder=encoder,
         ancestry=ancestry

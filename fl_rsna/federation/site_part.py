@@ -146,7 +146,9 @@ def train(message: Message, place: Place) -> Message:
     accepted = told.accepted.get(data.name, 0)
     memory = recall(folder, accepted)
     task, model = ready(message, data, told, memory)
-    received, control = flatten(model), _control_in(message)
+    received, control = from_arrays(record_in(message.content, ARRAYS, ArrayRecord)), _control_in(message)
+    personal = personal_names(model, told.model)
+    own = positions(model, personal)
     if told.estimate:
         assert isinstance(model, Classifier)
         drawn = material_of(data, task, told).lesson().draw(np.random.default_rng(0))  # what the weights learned from
@@ -154,12 +156,13 @@ def train(message: Message, place: Place) -> Message:
         part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
         with beating(place.heartbeat, data.name, told.round) as on_batch:
-            round_ = replace(_round(told, data, task, device, control, place.memory), on_batch=on_batch)
+            round_ = replace(
+                _round(told, data, task, device, control, place.memory), personal=frozenset(personal), on_batch=on_batch
+            )
             part = train_site(model, round_, memory)
     trained = flatten(model)
-    exact = ~parameter_positions(model)
+    exact = own | ~parameter_positions(model)
     sent, lost = _coded(trained, received, told.precision_up, memory, exact)
-    own = positions(model, personal_names(model, told.model))
     kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
     remember(folder, told.round, kept, accepted=accepted, keep_all=told.keep_all)
     result, kind = part.result, fault_of(told.faults, data.name, told.round)
@@ -177,8 +180,9 @@ def _coded(
 ) -> tuple[FlatModel, Memory]:
     """What travels of the trained model, and what of it the site must keep because it was lost on the way.
 
-    In float32 that is the model itself, else its change. Under int8 the loss is added to the next round's change: error
-    feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847).
+    In float32 that is the model itself, else its change from the model in the message, which the server adds to its own;
+    so layers that stay at the site arrive as they are, whatever the site began with. Under int8 the loss is added to the next
+    round's change: error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847).
     """
     if precision is Precision.fp32:
         return trained, {}

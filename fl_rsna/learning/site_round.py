@@ -48,7 +48,8 @@ class Round:
     device: torch.device
     prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
     kept: float = 1.0  # share of slices without the union label that a pass draws
-    control: Vector | None = None  # the server's control variate, over trained parameters
+    personal: frozenset[str] = frozenset()  # names of the parameters that stay at the site
+    control: Vector | None = None  # the server's control variate, over trained parameters that sites share
     on_batch: OnBatch = unwatched
 
 
@@ -62,7 +63,10 @@ class SitePart:
 
 
 def train_site(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
-    """Train `model` in place as the strategy wants, given what the site remembers of earlier rounds."""
+    """Train `model` in place as the strategy wants, given what the site remembers of earlier rounds.
+
+    What SCAFFOLD and FedDyn correct is how shared parameters drift apart; what stays at the site follows its own loss alone.
+    """
     start_training(model, round_.norm, round_.train, round_.device)
     parameters, strategy = trained_parameters(model), round_.strategy
     match strategy.name:
@@ -87,6 +91,11 @@ def positive_share(positives: NDArray[np.float64], slices: int | NDArray[np.int6
     return (positives + 0.5) / (slices + 1)
 
 
+def shared_parameters(model: nn.Module, personal: frozenset[str]) -> list[torch.nn.Parameter]:
+    """What the optimizer changes and sites share, in the order of every vector over it."""
+    return [value for name, value in model.named_parameters() if value.requires_grad and name not in personal]
+
+
 def _train(model: nn.Module, round_: Round, rule: LocalRule) -> LocalResult:
     return train_locally(
         model,
@@ -102,20 +111,23 @@ def _train(model: nn.Module, round_: Round, rule: LocalRule) -> LocalResult:
 
 
 def _scaffold(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
-    size = vector_of(trained_parameters(model)).numel()
+    shared = shared_parameters(model, round_.personal)
+    size = vector_of(shared).numel()
     own, server = (_given(vector, size, round_.device) for vector in (remembered.get(CONTROL), round_.control))
     variates = ControlVariates(own, server)
-    result = _train(model, round_, LocalRule(correct=variates.correct))
+    result = _train(model, round_, LocalRule(correct=lambda trained: variates.correct(shared)))
     renewed = variates.renewed()
     return SitePart(result=result, remembered={CONTROL: _numpy(renewed)}, second=_numpy(renewed - own))
 
 
 def _feddyn(model: nn.Module, round_: Round, remembered: dict[str, Vector]) -> SitePart:
-    parameters, alpha = trained_parameters(model), round_.strategy.alpha
-    start = vector_of(parameters)
+    shared, alpha = shared_parameters(model, round_.personal), round_.strategy.alpha
+    start = vector_of(shared)
     memory = _given(remembered.get(MEMORY), start.numel(), round_.device)
-    result = _train(model, round_, dynamic(parameters, memory, alpha))
-    memory = memory - alpha * (vector_of(parameters) - start)
+    correct = dynamic(shared, memory, alpha).correct
+    assert correct is not None
+    result = _train(model, round_, LocalRule(correct=lambda trained: correct(shared)))
+    memory = memory - alpha * (vector_of(shared) - start)
     return SitePart(result=result, remembered={MEMORY: _numpy(memory)})
 
 

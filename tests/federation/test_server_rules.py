@@ -1,7 +1,5 @@
 """Every server rule against numbers worked out by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
@@ -11,7 +9,7 @@ from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.federation.flower_rules import MOMENTUM, flower_strategy, of_every_update
 from fl_rsna.federation.folded import Folded, Update
 from fl_rsna.federation.folding import Sent, Sums
-from fl_rsna.federation.server_rules import CORRECTION, Step, fewest_sites, next_floats, steps_as_counted
+from fl_rsna.federation.server_rules import CORRECTION, ROBUST, Step, fewest_sites, next_floats, steps_as_counted
 from fl_rsna.learning.flat import FlatModel
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
@@ -25,7 +23,7 @@ SITES = (  # y_i, training slices, steps, loss
 
 
 def folded(config: StrategyConfig, sites=SITES, train: TrainConfig | None = None, second=None) -> Folded:  # type: ignore[no-untyped-def]
-    sums = Sums(X, config, train or TrainConfig())
+    sums = Sums(X, config, train or TrainConfig(), PARAMETERS)
     for values, examples, steps, loss in sites:
         sent = Sent(model=FlatModel(np.array(values, np.float32), np.zeros(1, np.int64)), second=second)
         sums.add(sent, {"num-examples": examples, "steps": steps, "loss": loss})
@@ -38,7 +36,7 @@ def step(name: StrategyName, *, rate: float = 1.0, rounds: int = 1, sites=SITES,
     for round_ in range(1, rounds + 1):
         asked = Step(
             strategy=config, rate=rate, round=round_, x=now, folded=folded(config, sites, train, second),
-            num_sites=4, parameters=PARAMETERS, trained=PARAMETERS,
+            num_sites=4, stepped=PARAMETERS, trained=PARAMETERS,
         )  # fmt: skip
         now, memory = next_floats(asked, memory)
     assert now.dtype == np.float32
@@ -57,7 +55,7 @@ def test_fedavg_and_its_relatives_are_the_weighted_mean() -> None:
 def test_fedavg_is_flower_s() -> None:
     config = StrategyConfig()
     updates = tuple(Update(change=np.array(y, np.float32), examples=n, loss=0.0) for y, n, _, _ in SITES)
-    theirs = of_every_update(flower_strategy(config, 1.0), 1, replace(folded(config), updates=updates))
+    theirs = of_every_update(flower_strategy(config, 1.0), 1, updates)
     np.testing.assert_allclose(step(config.name)[0], theirs, rtol=1e-7)
 
 
@@ -116,6 +114,25 @@ def test_fednova_divides_changes_by_the_steps_that_made_them() -> None:
     np.testing.assert_allclose(step(StrategyName.fednova)[0][:2], [1 + 2.5 * 1, 2 - 2.5 * 0.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in StrategyName if name not in ROBUST])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_statistics_are_the_sites_mean_by_slices_whatever_the_strategy_does_with_parameters(
+    name: StrategyName, rounds: int
+) -> None:
+    second = np.zeros(2, np.float32) if name is StrategyName.scaffold else None
+    now, _ = step(name, rate=0.3, rounds=rounds, second=second)
+    np.testing.assert_allclose(now[2], MEAN[2], rtol=1e-6)
+    equal, _ = step(name, rate=0.3, rounds=rounds, second=second, weighting=Weighting.equal)
+    np.testing.assert_allclose(equal[2], 30, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_the_server_s_rate_scales_a_robust_step_of_parameters_and_not_the_statistics(name: StrategyName) -> None:
+    seven = [*FIVE, *FIVE[:2]]
+    whole, half = (step(name, rate=rate, sites=seven)[0] for rate in (1.0, 0.5))
+    np.testing.assert_allclose(half, [*(X[:2] + 0.5 * (whole[:2] - X[:2])), whole[2]], rtol=1e-6)
+
+
 def test_fednova_with_equal_steps_is_fedavg() -> None:
     sites = [(values, examples, 3, loss) for values, examples, _, loss in SITES]
     np.testing.assert_allclose(step(StrategyName.fednova, sites=sites)[0], MEAN, rtol=1e-6)
@@ -160,12 +177,13 @@ def test_robust_rules_survive_a_site_that_the_mean_does_not() -> None:
 
 def test_qfedavg_weighs_by_loss() -> None:
     q, lipschitz = 1.0, 1 / 0.5
-    changes = np.array([[1.0, 0, 10], [3.0, -2, 30]])
+    changes = np.array([[1.0, 0], [3.0, -2]])  # of parameters
     losses = np.array([0.5, 2.0])
     gradients = -lipschitz * changes
     deltas = losses[:, None] ** q * gradients
     h = q * losses ** (q - 1) * (gradients**2).sum(1) + lipschitz * losses**q
-    np.testing.assert_allclose(step(StrategyName.qfedavg, rate=0.5, q=q)[0], X - deltas.sum(0) / h.sum(), rtol=1e-5)
+    expected = [*(X[:2] - deltas.sum(0) / h.sum()), MEAN[2]]
+    np.testing.assert_allclose(step(StrategyName.qfedavg, rate=0.5, q=q)[0], expected, rtol=1e-5)
 
 
 def test_fewest_sites_are_the_papers() -> None:

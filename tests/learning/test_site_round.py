@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny import SIZE
 
-from fl_rsna.choices import Norm, StrategyName
+from fl_rsna.choices import Norm, Optimizer, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, StrategyConfig, TrainConfig
 from fl_rsna.learning.dataset import open_site
-from fl_rsna.learning.flat import FlatModel, flatten, unflatten
+from fl_rsna.learning.flat import FlatModel, flatten, positions, unflatten
 from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.local_rules import trained_parameters, vector_of
 from fl_rsna.learning.model import Classifier, build_model
@@ -102,6 +102,22 @@ def test_feddyn_remembers_minus_alpha_times_the_way_it_went(plain: Round) -> Non
     unflatten(FlatModel(trained, flatten(now).integers), now)
     way = vector_of(trained_parameters(now)).numpy() - start
     np.testing.assert_allclose(part.remembered[MEMORY], -0.1 * way, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "slot"), [(StrategyName.scaffold, CONTROL), (StrategyName.feddyn, MEMORY)])
+def test_what_stays_at_the_site_follows_its_own_loss_alone(plain: Round, name: StrategyName, slot: str) -> None:
+    """After one step of SGD, in which layers do not yet meet: shared ones are corrected, personal ones are as plain."""
+    head = frozenset(f"backbone.{name}" for name, _ in model().backbone.named_parameters() if name.startswith("_fc"))
+    assert head
+    one = dataclasses.replace(plain.train, local_steps=1, optimizer=Optimizer.sgd)
+    now = dataclasses.replace(plain, train=one, personal=head)
+    own = positions(model(), head)
+    shared = vector_of(trained_parameters(model())).numel() - int(own.sum())
+    expected, _ = play(now, StrategyName.fedavg)
+    found, part = play(now, name, {slot: np.full(shared, 0.5, np.float32)}, alpha=0.1)
+    np.testing.assert_array_equal(found[own], expected[own])
+    assert not np.allclose(found[~own], expected[~own], atol=1e-6)
+    assert part.remembered[slot].size == shared
 
 
 def test_moon_differs_once_the_site_has_a_model_of_its_own(plain: Round) -> None:
