@@ -56,6 +56,11 @@ MAY_CHANGE = (
 )  # of a run that goes on
 
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
+REST = (
+    "validation_sites",
+    "validation_carried",
+    "validation_unknown",
+)  # of rounds.csv: sites a round's validation rests on, those of them with an earlier answer, and sites that never answered
 
 CONFIG = "config.yaml"  # what a run was asked, resolved
 SUMMARY = "summary.json"  # how a run ended

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Select
+from fl_rsna.federation.compared import rests_on
 from fl_rsna.federation.network import money
 from fl_rsna.federation.progress import Progress
 from fl_rsna.federation.recalibration import is_recalibrated, recalibrated
@@ -31,6 +32,13 @@ More = Callable[[dict[str, Any], NDArray[np.float32]], dict[str, Any]]
 def final_model(setting: Setting, progress: Progress) -> tuple[FlatModel, int]:
     """The model the run is for, and its round: the last, or the best by the sites' validation."""
     return (progress.shown, progress.round) if _takes_last(setting, progress) else (progress.best, progress.best_round)
+
+
+def selected_on(setting: Setting, progress: Progress) -> dict[str, Any] | None:
+    """On which sites' answers the choice of the round rests; nothing where the last round is taken whatever they say."""
+    if _takes_last(setting, progress):
+        return None
+    return rests_on(progress.choice, [site.name for site in setting.sites])
 
 
 def _takes_last(setting: Setting, progress: Progress) -> bool:
@@ -76,6 +84,7 @@ def finish(
         "selected_round": selected,
         "recalibrated": is_recalibrated(setting),
         "selected_by": "last round" if _takes_last(setting, progress) else "validation loss",
+        "selected_on": selected_on(setting, progress),
         "virtual_s": progress.virtual_s,
         "usd": _cost(setting, progress),
         TEST: in_brief(scores),
@@ -86,7 +95,11 @@ def finish(
     summary |= more(summary, found)
     setting.run.write_json("summary.json", summary)
     setting.run.event(
-        "run_end", model_sha256=summary["model_sha256"], selected_round=selected, wall_s=summary["wall_s"]
+        "run_end",
+        model_sha256=summary["model_sha256"],
+        selected_round=selected,
+        selected_on=summary["selected_on"],
+        wall_s=summary["wall_s"],
     )
 
 

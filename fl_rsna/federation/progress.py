@@ -1,7 +1,7 @@
 """What changes from round to round, and the checkpoint from which a killed run goes on."""
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from fl_rsna.choices import Averaging
 from fl_rsna.cohort.whole import written_whole
 from fl_rsna.config import StrategyConfig
+from fl_rsna.federation.compared import Answers, Choice, read_answers, read_choice
 from fl_rsna.federation.folded import Memory, Vector
 from fl_rsna.learning.flat import FlatModel
 
@@ -32,14 +33,19 @@ class Progress:
     )  # what averaging=window remembers: `model` after its last rounds
     run_id: str
     round: int = 0
-    best_round: int = 0
-    best_loss: float = float("inf")
+    choice: Choice = field(default_factory=Choice)  # of the round whose model is `best`
+    no_better: int = 0  # rounds since, of those that could be compared
+    answers: Answers = field(default_factory=dict)  # what each site said last of its validation part
     accepted: dict[str, int] = field(default_factory=dict)  # a site's last round that entered a model
     bytes_down: int = 0
     bytes_up: int = 0
     failures: int = 0
     virtual_s: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def best_round(self) -> int:
+        return self.choice.round
 
     def average(self, config: StrategyConfig) -> None:
         """Take the new `model` into the mean over rounds that is shown; the model that rounds began with is not in it.
@@ -89,12 +95,12 @@ def load_progress(path: Path) -> Progress:
         for slot in (MEMORY, WINDOW)
     )
     rounds = {int(round_): value for round_, value in window.items()}
+    plain |= {"answers": read_answers(plain["answers"]), "choice": read_choice(plain["choice"])}
     return Progress(**models, best=models["shown"], memory=memory, window=rounds, **plain)
 
 
 def _plain(progress: Progress) -> dict[str, Any]:
-    return {
-        item.name: getattr(progress, item.name)
-        for item in fields(progress)
-        if item.name not in (*MODELS, "best", "memory", "window")
-    }
+    apart = (*MODELS, "best", "memory", "window", "answers", "choice")
+    kept = {item.name: getattr(progress, item.name) for item in fields(progress) if item.name not in apart}
+    answers = {site: asdict(answer) for site, answer in progress.answers.items()}
+    return {**kept, "answers": answers, "choice": asdict(progress.choice)}

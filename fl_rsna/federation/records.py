@@ -19,7 +19,7 @@ from fl_rsna.learning.flat import FlatModel, flatten
 from fl_rsna.learning.saved import write_saved
 from fl_rsna.learning.sequence import SeriesHead
 from fl_rsna.ownership import drop
-from fl_rsna.runs import RunFolder, finite_or_null
+from fl_rsna.runs import REST, RunFolder, finite_or_null
 from fl_rsna.task import Task
 
 HEAD = "head."  # of names in a file of two stages
@@ -61,7 +61,7 @@ def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], N
 
 def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) -> None:
     """One row of rounds.csv and its event."""
-    columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{task.quoted}", "test_loss"]
+    columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{task.quoted}", *REST, "test_loss"]
     columns += [f"test_auroc_{label}" for label in dict.fromkeys([*task.labels, task.quoted])]
     columns += [
         "sites",

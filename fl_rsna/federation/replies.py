@@ -1,7 +1,7 @@
 """A round among named sites: seeded sampling, replies folded in site order, bad ones named and kept out, a quorum kept."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -170,6 +170,8 @@ def hear(
                 found, metrics, up = read(reply), _metrics(reply), num_bytes(reply.content)
             except (KeyError, ValueError) as unreadable:
                 error = f"expected the reply of this phase, got another ({describe(unreadable)})"
+            if strange := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                error, found, metrics = f"expected finite figures, got others of {', '.join(strange)}", None, {}
         record = SiteReply(
             site=site.name, metrics=metrics, bytes_down=bytes_down, bytes_up=up, error=error, traceback=text
         )
@@ -186,9 +188,9 @@ def read_evaluations(
     return [record for record, _ in heard]
 
 
-def weighted_mean(records: list[SiteReply], metric: str) -> float | None:
-    """A metric over the sites that have it, weighted by their examples."""
-    pairs = [(record.metrics[metric], record.metrics["num-examples"]) for record in records if metric in record.metrics]
+def weighted_mean(found: Iterable[Mapping[str, float]], metric: str) -> float | None:
+    """A metric over the sites that have it among what they `found`, weighted by their examples."""
+    pairs = [(metrics[metric], metrics["num-examples"]) for metrics in found if metric in metrics]
     weight = sum(examples for _, examples in pairs)
     return sum(value * examples for value, examples in pairs) / weight if weight else None
 

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fl_rsna.choices import Norm, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
+from fl_rsna.federation.compared import choose, counted, has_news, of_round, with_answers
 from fl_rsna.federation.encoding import with_features
 from fl_rsna.federation.ending import finish, read_best, write_best, write_last
 from fl_rsna.federation.faults import drops_out, slowdown
@@ -77,10 +78,10 @@ def begin(setting: Setting) -> Progress:
 
 
 def play_rounds(setting: Setting, progress: Progress) -> None:
-    """All rounds that are left, until the last or until validation has not improved for train.patience rounds."""
+    """All rounds that are left, until the last or until train.patience rounds that could be compared were no better."""
     start, before, patience = time.perf_counter(), progress.seconds, setting.config.train.patience
     while progress.round < setting.config.rounds:
-        if patience is not None and progress.best_round and progress.round - progress.best_round >= patience:
+        if patience is not None and progress.best_round and progress.no_better >= patience:
             setting.run.event("stopped_early", round=progress.round, best_round=progress.best_round)
             return
         _play_round(setting, progress, progress.round + 1)
@@ -112,13 +113,18 @@ def _play_round(setting: Setting, progress: Progress, round_: int) -> None:
     reachable = [site for site in setting.sites if site.name not in out]
     evaluated = validate(setting, progress, replace(told, accepted=dict(progress.accepted)), reachable)
     validated_at = time.perf_counter()
-    _keep(setting, progress, weighted_mean(evaluated, "loss"))
+    progress.answers = with_answers(progress.answers, evaluated, round_)
+    _keep(setting, progress)
     point = setting.test.curve_point(progress.shown)
     replies = trained + evaluated
     row: dict[str, Any] = {
-        "train_loss": weighted_mean(trained, "loss"),
-        "validation_loss": weighted_mean(evaluated, "loss"),
-        f"validation_auroc_{task.quoted}": weighted_mean(evaluated, f"auroc/{task.quoted}"),
+        "train_loss": weighted_mean((reply.metrics for reply in trained), "loss"),
+        **of_round(
+            progress.answers,
+            round_,
+            {"validation_loss": "loss", f"validation_auroc_{task.quoted}": f"auroc/{task.quoted}"},
+        ),
+        **counted(progress.answers, [site.name for site in setting.sites], round_),
         **point,
         "sites": len(chosen),
         "failed": sum(bool(reply.error) for reply in replies),
@@ -211,13 +217,17 @@ def validate(setting: Setting, progress: Progress, told: Instructions, sites: li
     return read_evaluations(sites, replies, bytes_down=down, on_reply=recorder(setting.run, "validation", told.round))
 
 
-def _keep(setting: Setting, progress: Progress, validation_loss: float | None) -> None:
-    """Take the round's model for the best when the sites' validation says so.
+def _keep(setting: Setting, progress: Progress) -> None:
+    """Take the round's model for the best when the sites' validation says so: federation/compared.py.
 
-    The best model gets its own file when a later round is no better: until then it is in the checkpoint. That comes
-    before the later round's checkpoint, so a run killed in between finds the file or does not need it.
+    A round that no site answered is compared with none. The best model gets its own file when a later round is no better:
+    until then it is in the checkpoint. That comes before the later round's checkpoint, so a run killed in between finds the
+    file or does not need it.
     """
-    if validation_loss is not None and validation_loss < progress.best_loss:
-        progress.best, progress.best_round, progress.best_loss = progress.shown, progress.round, validation_loss
-    elif 0 < progress.best_round == progress.round - 1:
+    progress.choice = choose(progress.choice, progress.answers, progress.round)
+    if progress.best_round == progress.round:
+        progress.best, progress.no_better = progress.shown, 0
+        return
+    progress.no_better += has_news(progress.answers, progress.round)
+    if 0 < progress.best_round == progress.round - 1:
         write_best(setting, progress)

@@ -218,6 +218,8 @@ def _scores(model: nn.Module, data: SiteData, task: Task, told: Instructions, me
     rows = data.rows("validation")
     found = material_of(data, task, told, memory).predict(model, rows)
     truth = data.labels[rows]
+    if not rows.size:
+        return {}
     enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], told.min_count)
     areas = aurocs(truth, found, task, enough).items()
     known = {f"auroc/{name}": area for name, area in areas if area is not None}

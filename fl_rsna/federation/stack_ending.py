@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.whole import write_whole
+from fl_rsna.federation.compared import rests_on
 from fl_rsna.federation.ending import TEST, in_brief, run_facts
 from fl_rsna.federation.fold_runs import FoldRun
 from fl_rsna.federation.held_out import HeldOut
@@ -58,6 +59,7 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
         "stage": setting.config.stage.value,
         "recalibrated": False,
         "selected_by": "validation loss",
+        "selected_on": _selected_on(stacking),
         "virtual_s": 0.0,
         "usd": 0.0,
         "model_sha256": sha256,
@@ -69,8 +71,15 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     }
     summary |= of_all_parts(summary, folds)
     setting.run.write_json("summary.json", summary)
-    whole, selected = summary["model_sha256"], summary["selected_round"]
-    setting.run.event("run_end", model_sha256=whole, selected_round=selected, wall_s=summary["wall_s"])
+    named = ("model_sha256", "selected_round", "selected_on", "wall_s")
+    setting.run.event("run_end", **{name: summary[name] for name in named})
+
+
+def _selected_on(stacking: Stacking) -> dict[str, Any]:
+    """On which sites' answers the choice of rounds rests, of the label whose choice rests on least."""
+    names = [site.name for site in stacking.setting.sites]
+    found = [rests_on(choice, names) for choice in stacking.progress.choices.values()]
+    return max(found, key=lambda rests: (len(rests["unknown"]), len(rests["carried"])))
 
 
 def of_all_parts(summary: dict[str, Any], folds: list[FoldRun]) -> dict[str, Any]:

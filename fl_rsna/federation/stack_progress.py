@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fl_rsna.cohort.whole import write_whole
+from fl_rsna.federation.compared import Answers, Choice, choose, of_round, read_answers, read_choice, with_answers
+from fl_rsna.federation.replies import SiteReply
 from fl_rsna.learning.trees import Forest, from_json, to_json
 
 STACK_STATE = "stacker.json"  # in checkpoints/
@@ -12,7 +14,7 @@ STACK_STATE = "stacker.json"  # in checkpoints/
 
 @dataclass(slots=True, kw_only=True)
 class StackProgress:
-    """`losses` and `sizes` have an entry a round: by label, the sites' mean validation loss; and how many trees there were."""
+    """`losses` and `sizes` have an entry a round: by label, the mean of the sites' last validation losses; and how many trees there were."""
 
     run_id: str
     runs: list[str]  # of the folds
@@ -20,6 +22,8 @@ class StackProgress:
     forests: dict[str, Forest]
     round: int = 0
     losses: list[dict[str, float]] = field(default_factory=list)
+    answers: Answers = field(default_factory=dict)  # what each site said last of its validation part
+    choices: dict[str, Choice] = field(default_factory=dict)  # by label
     sizes: list[int] = field(default_factory=list)
     lost: list[bool] = field(default_factory=list)  # whether a round of one site's turn brought nothing
     bytes_down: int = 0
@@ -27,16 +31,18 @@ class StackProgress:
     failures: int = 0
     seconds: float = 0.0
 
+    def take(self, replies: list[SiteReply], round_: int) -> None:
+        """Take in what the sites said of the round's trees: federation/compared.py."""
+        self.round, self.answers = round_, with_answers(self.answers, replies, round_)
+        found = of_round(self.answers, round_, {label: f"loss/{label}" for label in self.forests})
+        self.losses.append({label: loss for label, loss in found.items() if loss is not None})
+        for label in self.forests:
+            before = self.choices.get(label, Choice())
+            self.choices[label] = choose(before, self.answers, round_, f"loss/{label}")
+
     def best_rounds(self) -> dict[str, int]:
-        """The round of least validation loss a label, the first of equals; the last where no site may tell."""
-        return {
-            label: min(
-                (number for number, loss in enumerate(self.losses, 1) if label in loss),
-                key=lambda number: self.losses[number - 1][label],
-                default=self.round,
-            )
-            for label in self.forests
-        }
+        """The round chosen for each label, the first of equals; the last where no site may tell."""
+        return {label: self.choices[label].round or self.round for label in self.forests}
 
     def chosen(self) -> dict[str, Forest]:
         """Every label's trees up to its best round."""
@@ -57,4 +63,6 @@ def save_stack(path: Path, progress: StackProgress, features: int, prior: tuple[
 def load_stack(path: Path, features: int) -> StackProgress:
     plain = json.loads(path.read_text())
     forests = {label: from_json(raw.encode(), features) for label, raw in plain.pop("trees").items()}
-    return StackProgress(**plain, forests=forests)
+    answers = read_answers(plain.pop("answers"))
+    choices = {label: read_choice(choice) for label, choice in plain.pop("choices").items()}
+    return StackProgress(**plain, answers=answers, choices=choices, forests=forests)

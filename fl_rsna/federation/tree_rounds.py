@@ -11,11 +11,12 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Boosting
+from fl_rsna.federation.compared import counted
 from fl_rsna.federation.faults import drops_out
 from fl_rsna.federation.flower_trees import check_grown, merged, turn
 from fl_rsna.federation.messages import ARRAYS, CONFIG, GROW, GROWN, Instructions, instruct, num_bytes, record_in
 from fl_rsna.federation.records import recorder, write_round
-from fl_rsna.federation.replies import BelowQuorum, SiteReply, hear, sample_sites, weighted_mean
+from fl_rsna.federation.replies import BelowQuorum, SiteReply, hear, sample_sites
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.setting import Setting
 from fl_rsna.federation.site_stacking import STACK
@@ -81,14 +82,14 @@ def _play_round(stacking: Stacking) -> None:
     grown = _grow(stacking, told, chosen)
     trained_at = time.perf_counter()
     evaluated = _validate(stacking, told)
-    progress.losses.append(_by_label(evaluated, task.labels))
-    progress.round = round_
+    progress.take(evaluated, round_)
     validated_at = time.perf_counter()
     losses, weights = progress.losses[-1], dict(zip(task.labels, task.label_weights, strict=True))
     mean = sum(weights[label] * loss for label, loss in losses.items()) / (sum(weights[label] for label in losses) or 1)
     replies = grown + evaluated
     row: dict[str, Any] = {
         "validation_loss": mean if losses else None,
+        **counted(progress.answers, [site.name for site in setting.sites], round_),
         **setting.test.point(stacking.probabilities(progress.forests)),
         "sites": len(chosen),
         "failed": sum(bool(reply.error) for reply in replies),
@@ -161,9 +162,3 @@ def _validate(stacking: Stacking, told: Instructions) -> list[SiteReply]:
     arriving = stacking.setting.deliver(messages)
     record = recorder(stacking.setting.run, "validation", told.round)
     return [reply for reply, _ in hear(stacking.able, arriving, lambda reply: None, bytes_down=down, on_reply=record)]
-
-
-def _by_label(replies: list[SiteReply], labels: tuple[str, ...]) -> dict[str, float]:
-    """The sites' mean validation loss of each label that any of them may tell."""
-    found = {label: weighted_mean(replies, f"loss/{label}") for label in labels}
-    return {label: loss for label, loss in found.items() if loss is not None}

@@ -4,6 +4,7 @@ from typing import Any
 
 from fl_rsna.learning.controls import Control
 from fl_rsna.reporting.cells import Kind, said
+from fl_rsna.reporting.sentences import choice_rests
 from fl_rsna.reporting.site_scores import areas_by_site, defined_areas, spread
 from fl_rsna.reporting.tables import RunRecord, area_of, control_of
 from fl_rsna.reporting.task_words import plural
@@ -120,7 +121,9 @@ def _alone(run: RunRecord) -> list[Headline]:
 def _chosen(run: RunRecord) -> str:
     summary = run.summary or {}
     anew = "; BatchNorm statistics estimated anew for it" if summary.get("recalibrated") else ""
-    return f"round {summary.get('selected_round')} of {summary.get('rounds')}, chosen by {summary.get('selected_by')}{anew}"
+    rests = summary.get("selected_on")
+    on = f" {choice_rests(rests)}" if rests else ""
+    return f"round {summary.get('selected_round')} of {summary.get('rounds')}, chosen by {summary.get('selected_by')}{on}{anew}"
 
 
 def _headline(name: str, cell: Any, kind: Kind, note: str) -> Headline:

@@ -9,7 +9,13 @@ from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
 from fl_rsna.reporting.tables import RunRecord
 from fl_rsna.reporting.task_words import area_title
+from fl_rsna.runs import REST
 
+RESTS = (
+    ("sites validated", REST[0]),
+    ("of these by an earlier answer", REST[1]),
+    ("sites that never answered", REST[2]),
+)
 LOSSES = (("train_loss", "training"), ("validation_loss", "validation, all sites"), ("test_loss", "test site"))
 
 
@@ -29,7 +35,24 @@ def loss_by_round(run: RunRecord) -> Plot:
         title="Log loss by round",
         data=[trace for trace in data if _any(trace)],
         layout=axes("round", "log loss", xaxis=by_rounds(rounds), yaxis={"rangemode": "tozero"}, hovermode="x unified"),
-        table=_rounds_table("Log loss", run, [(name, column) for column, name in LOSSES]),
+        table=_rounds_table("Log loss", run, [*((name, column) for column, name in LOSSES), *RESTS]),
+        note=_rests(run),
+    )
+
+
+def _rests(run: RunRecord) -> str:
+    """On which sites the validation curve rests; of a run that did not write it down nothing."""
+    rests = run.rounds.loc[run.rounds["round"] > 0, [*REST]].dropna()
+    if rests.empty:
+        return ""
+    sites, carried, unknown = (rests[name] for name in REST)
+    most = int((sites + unknown).max())
+    if not carried.any() and not unknown.any():
+        return f"Validation is of all {most} sites in every round."
+    return (
+        f"Validation is of the sites that had answered by then, at most {most}: in {int((unknown > 0).sum())} of {len(rests)} rounds some never had. "
+        f"A site that did not answer counts with its last answer, in {int((carried > 0).sum())} rounds. Rounds are compared only where "
+        "they rest on the same sites."
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fl_rsna.reporting.task_words import area_name, plural
+from fl_rsna.runs import REST
 from fl_rsna.task import TaskName, named_task
 
 DONE = {
@@ -66,7 +67,12 @@ def _sentence(event: Mapping[str, Any]) -> str:
         case "run_failed":
             return f"the run failed: {event['reason']}"
         case "run_end":
-            return f"the run is finished, {event['wall_s']:.0f} s in all rounds"
+            chosen = (
+                ""
+                if whole_choice(event.get("selected_on"))
+                else f"; round {event['selected_round']} was chosen {choice_rests(event['selected_on'])}"
+            )
+            return f"the run is finished, {event['wall_s']:.0f} s in all rounds{chosen}"
         case other:
             return str(other)
 
@@ -79,6 +85,28 @@ def _site_line(event: Mapping[str, Any]) -> str:
     if metrics.get("seconds") is not None:
         parts.append(f"{metrics['seconds']:.1f} s")
     return ", ".join(parts)
+
+
+def _rests(row: Mapping[str, Any]) -> str:
+    """On how many sites a round's validation rests, where it is not on fresh answers of all."""
+    sites, carried, unknown = (row.get(name) or 0 for name in REST)
+    if not carried and not unknown:
+        return ""
+    return f" on {sites:.0f} of {sites + unknown:.0f} sites" + (
+        f" ({carried:.0f} by an earlier answer)" if carried else ""
+    )
+
+
+def whole_choice(rests: Mapping[str, Any] | None) -> bool:
+    """Whether a choice of round, as summary.json tells it, needs no word: it rests on fresh answers of all sites, or on none."""
+    return not rests or not (rests["carried"] or rests["unknown"])
+
+
+def choice_rests(rests: Mapping[str, Any]) -> str:
+    """On whose answers the choice of round rests, in words."""
+    carried = [f"{site} by its answer of round {round_}" for site, round_ in rests["carried"].items()]
+    unknown = [f"{', '.join(rests['unknown'])} never answered by then"] if rests["unknown"] else []
+    return "; ".join([f"on {rests['sites']} of {rests['of']} sites", *carried, *unknown])
 
 
 def picture_of(roll_call: Mapping[str, Any]) -> str:
@@ -94,6 +122,8 @@ def round_line(row: Mapping[str, Any], rounds: int | None) -> str:
     if row["train_loss"] is not None:
         parts.append(f"train loss {row['train_loss']:.3f}")
     if row["train_loss"] is not None or validation is not None:
-        parts.append(f"validation loss {validation:.3f}" if validation is not None else "validation failed")
+        parts.append(
+            f"validation loss {validation:.3f}{_rests(row)}" if validation is not None else "validation failed"
+        )
     parts.append(f"test {name} {test:.3f}" if test is not None else f"test {name} undefined")
     return ", ".join([*parts, f"{row['seconds']:.1f} s"])

@@ -16,7 +16,7 @@ from fl_rsna.choices import Baseline
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.config import Config
 from fl_rsna.learning.intervals import MIN_PATIENTS
-from fl_rsna.runs import SCORECARDS
+from fl_rsna.runs import REST, SCORECARDS
 from fl_rsna.task import MACRO, LabelKind, Task, TaskName, named_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
@@ -266,4 +266,4 @@ def _labels(rounds: pd.DataFrame, roll: dict[str, Any], config: dict[str, Any]) 
 
 def _round_columns(labels: list[str], quoted: str) -> list[str]:
     areas = [f"validation_auroc_{quoted}", *(f"test_auroc_{label}" for label in dict.fromkeys([*labels, quoted]))]
-    return ["round", "train_loss", "validation_loss", "test_loss", *areas, "seconds", "bytes_down", "bytes_up"]
+    return ["round", "train_loss", "validation_loss", *REST, "test_loss", *areas, "seconds", "bytes_down", "bytes_up"]

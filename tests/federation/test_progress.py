@@ -7,6 +7,7 @@ import numpy as np
 
 from fl_rsna.choices import Averaging
 from fl_rsna.config import StrategyConfig
+from fl_rsna.federation.compared import Answer, Choice
 from fl_rsna.federation.progress import Progress, load_progress, save_progress
 from fl_rsna.learning.flat import FlatModel
 
@@ -17,10 +18,13 @@ def flat(*values: float) -> FlatModel:
 
 def test_a_checkpoint_gives_back_everything(tmp_path: Path) -> None:
     model, shown = flat(1, 2), flat(3, 4)
+    told = Answer(round=2, metrics={"loss": 0.1 + 0.2, "num-examples": 7.0})
+    later = Answer(round=3, metrics={"loss": 0.25, "num-examples": 2.0, "auroc/any": 0.75})
     progress = Progress(
         model=model, shown=shown, best=flat(5),  memory={"control": np.array([5], np.float32)}, run_id="r", round=3,
         window={9: np.array([8], np.float32), 10: np.array([9], np.float32)},
-        best_round=2, best_loss=0.25, accepted={"site-1": 3}, bytes_down=10, bytes_up=20, failures=1, virtual_s=1.5, seconds=2.5,
+        choice=Choice(round=2, answers={"site-1": told}), no_better=1, answers={"site-1": told, "site-2": later},
+        accepted={"site-1": 3}, bytes_down=10, bytes_up=20, failures=1, virtual_s=1.5, seconds=2.5,
     )  # fmt: skip
     save_progress(tmp_path / "state.safetensors", progress)
     back = load_progress(tmp_path / "state.safetensors")
@@ -31,8 +35,9 @@ def test_a_checkpoint_gives_back_everything(tmp_path: Path) -> None:
     plain = (
         "run_id",
         "round",
-        "best_round",
-        "best_loss",
+        "choice",
+        "no_better",
+        "answers",
         "accepted",
         "bytes_down",
         "bytes_up",
@@ -43,11 +48,11 @@ def test_a_checkpoint_gives_back_everything(tmp_path: Path) -> None:
     assert [getattr(back, name) for name in plain] == [getattr(progress, name) for name in plain]
 
 
-def test_a_run_without_a_validated_round_has_no_best_loss_yet(tmp_path: Path) -> None:
+def test_a_run_without_a_validated_round_has_chosen_none_yet(tmp_path: Path) -> None:
     start = flat(1)
     save_progress(tmp_path / "state.safetensors", Progress(model=start, shown=start, best=start, run_id="r"))
     back = load_progress(tmp_path / "state.safetensors")
-    assert back.best_loss == float("inf")
+    assert (back.choice, back.best_round, back.answers) == (Choice(), 0, {})
     assert back.shown is back.model  # written once
 
 

@@ -11,9 +11,19 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fl_rsna.choices import StrategyName
 from fl_rsna.config import StrategyConfig, TrainConfig
+from fl_rsna.federation.compared import with_answers
 from fl_rsna.federation.folded import Folded
 from fl_rsna.federation.messages import ARRAYS, METRICS, reply_failure, to_arrays
-from fl_rsna.federation.replies import Asked, BelowQuorum, SiteReply, fold, in_site_order, sample_sites, weighted_mean
+from fl_rsna.federation.replies import (
+    Asked,
+    BelowQuorum,
+    SiteReply,
+    fold,
+    in_site_order,
+    read_evaluations,
+    sample_sites,
+    weighted_mean,
+)
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.scrubbing import Failure
 from fl_rsna.learning.flat import FlatModel
@@ -70,7 +80,9 @@ def test_the_mean_is_weighted_by_training_slices() -> None:
     np.testing.assert_array_max_ulp(found.mean, expected.astype(np.float32), maxulp=1)
     assert integers.tolist() == [5]  # counters are not averaged
     assert integers.dtype == np.int64
-    assert weighted_mean(records, "loss") == pytest.approx((10 * 10 + 30 * 30 + 7 * 7) / 47)
+    assert weighted_mean((record.metrics for record in records), "loss") == pytest.approx(
+        (10 * 10 + 30 * 30 + 7 * 7) / 47
+    )
     assert found.updates == ()
 
 
@@ -212,3 +224,17 @@ def test_a_folded_reply_is_gone() -> None:
     finally:
         gc.enable()
     assert max(alive) <= 2, alive
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_validation_that_is_no_number_is_a_failure_by_name(loss: float) -> None:
+    """It enters no mean and chooses no round."""
+    evaluations = [
+        reply(SITES[0], [0, 0, 0, 0], 10),
+        reply(SITES[1], [0, 0, 0, 0], 30),
+        reply(SITES[2], [0, 0, 0, 0], 7),
+    ]
+    evaluations[1].content[METRICS] = MetricRecord({"num-examples": 30, "loss": loss})
+    records = read_evaluations(SITES, evaluations, bytes_down=1, on_reply=lambda _: None)
+    assert [record.error for record in records] == ["", "expected finite figures, got others of loss", ""]
+    assert set(with_answers({}, records, 1)) == {SITES[0].name, SITES[2].name}
