@@ -18,7 +18,7 @@ from fl_rsna.federation.server_rules import second_vector
 from fl_rsna.federation.site_part import Place, open_data, train
 from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.encoded import encode_site
-from fl_rsna.learning.flat import parameter_positions
+from fl_rsna.learning.model import shared_positions
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.train import choose_device, unwatched
@@ -43,7 +43,7 @@ def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory:
     record = ConfigRecord({"instructions": json.dumps(said["instructions"])})
     told = read_instructions(Message(RecordDict({CONFIG: record}), 1, MessageType.TRAIN))
     network = network_of(told, named_task(TaskName(told.task)), cohort.image)
-    arrays = to_arrays(progress.model, second, Precision(said["precision"]), ~parameter_positions(network))
+    arrays = to_arrays(progress.model, second, Precision(said["precision"]), ~shared_positions(network, told.model))
     names = cohort.sites if site == POOLED else (site,)
     place = Place(folders=tuple(cohort.site_folder(name) for name in names), memory=memory / site)
     if told.sequence is not None:

@@ -41,7 +41,7 @@ from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.dataset import SiteData, open_for, writable_cache
 from fl_rsna.learning.encoded import encode_site
 from fl_rsna.learning.flat import FlatModel, layout_sha256, parameter_positions, positions
-from fl_rsna.learning.model import personal_names, set_training
+from fl_rsna.learning.model import set_training, shared_positions
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.train import choose_device, unwatched
 from fl_rsna.runs import RunFolder
@@ -76,8 +76,8 @@ class Setting:
 
     @property
     def exact(self) -> NDArray[np.bool_]:
-        """Where BatchNorm's statistics lie, which no precision rounds."""
-        return ~self.parameters
+        """Where BatchNorm's statistics lie, and what stays at sites: no precision rounds it."""
+        return ~self.stepped
 
 
 def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Setting:
@@ -111,7 +111,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     check_sites(config, cohort.sites)
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)
-    stepped = parameters & ~positions(network, personal_names(network, told.model))
+    stepped = shared_positions(network, told.model)
     trained = stepped & positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
     check_annotated(sites, task, config.train.sampling)
     single = check_single(sites, told.model, config.train.trainable) if encoder is None else []

@@ -39,10 +39,10 @@ from fl_rsna.federation.wire import decode, encode, unpack
 from fl_rsna.learning.boosting import xgboost
 from fl_rsna.learning.controls import controls_of, count_table
 from fl_rsna.learning.dataset import POOLED, OnPacked, SiteData, open_for, open_pooled, unheard
-from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions, unflatten
+from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, positions, unflatten
 from fl_rsna.learning.folds import without_fold
 from fl_rsna.learning.metrics import aurocs, log_loss
-from fl_rsna.learning.model import Classifier, personal_names
+from fl_rsna.learning.model import Classifier, personal_names, shared_positions
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.site_round import PERSONAL, Round, SitePart, Vector, train_site
 from fl_rsna.learning.train import EVALUATION_BATCH, choose_device, estimate_norm
@@ -161,7 +161,7 @@ def train(message: Message, place: Place) -> Message:
             )
             part = train_site(model, round_, memory)
     trained = flatten(model)
-    exact = own | ~parameter_positions(model)
+    exact = ~shared_positions(model, told.model)
     sent, lost = _coded(trained, received, told.precision_up, memory, exact)
     kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
     remember(folder, told.round, kept, accepted=accepted, keep_all=told.keep_all)

@@ -4,13 +4,16 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fl_rsna.choices import Norm, Trainable, Window
 from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.backbone import build_backbone, dropout_of, head_of, normalisation, widen
+from fl_rsna.learning.flat import parameter_positions, positions
 from fl_rsna.learning.input_stage import make_input_stage
 from fl_rsna.learning.prior_correction import ClassCorrection, PriorCorrection
 from fl_rsna.learning.weights import load_weights
@@ -140,6 +143,11 @@ def personal_names(model: nn.Module, config: ModelConfig) -> list[str]:
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     window = ["input_stage.weight", "input_stage.bias"] if config.window is Window.personal else []
     return window + [f"{layer}.{part}" for layer in layers for part in kept]
+
+
+def shared_positions(model: nn.Module, config: ModelConfig) -> NDArray[np.bool_]:
+    """Where parameters lie that sites share: bool [P] over a flat model's `floats`. The rest are statistics, and what is personal."""
+    return parameter_positions(model) & ~positions(model, personal_names(model, config))
 
 
 class NormAndActivation(nn.GroupNorm):
