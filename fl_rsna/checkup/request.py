@@ -31,7 +31,7 @@ from fl_rsna.federation.named_sites import check_sites
 from fl_rsna.federation.roll_counts import kept_of
 from fl_rsna.federation.rollcall import Site, check_annotated
 from fl_rsna.federation.start import named_start
-from fl_rsna.federation.unseen import check_unseen
+from fl_rsna.federation.unseen import check_unseen, given_chains
 from fl_rsna.imaging.phantom import patient_id
 from fl_rsna.imaging.phantom_chest import patient_id as chest_patient_id
 from fl_rsna.imaging.store import ImageKind
@@ -311,7 +311,7 @@ def check_images_shown(request: Request, cohort: Cohort) -> None:
     if request.config.stage is not Stage.sequence:
         squares(index, request.config.model.crop)
     if not request.goes_on:
-        check_unseen(request.config, cohort, index)
+        check_unseen(request.config, cohort, index, given_chains(request.config))
 
 
 def check_counts(request: Request, cohort: Cohort) -> None:

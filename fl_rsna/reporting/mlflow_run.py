@@ -23,6 +23,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from fl_rsna.config import Config
+from fl_rsna.ownership import drop
 from fl_rsna.reporting.points import Values, flat_settings
 
 FOLDER = "mlflow"
@@ -128,7 +129,7 @@ def _make(database: Path) -> None:
         return
     database.parent.mkdir(parents=True, exist_ok=True)
     part = database.with_name(database.name + ".part")
-    part.unlink(missing_ok=True)  # of a process that was killed
+    drop(part)  # of a process that was killed
     MlflowClient(tracking_uri=f"{SQLITE}{part}").search_experiments(max_results=1)
     with contextlib.closing(
         sqlite3.connect(part)
