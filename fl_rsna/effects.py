@@ -106,6 +106,7 @@ def _by(*names: StrategyName) -> tuple[str, Need]:
 
 NEEDS: tuple[tuple[str, Need, tuple[str, ...]], ...] = (  # (what is needed, whether it is there, the settings it holds for)
     (ANYTHING, _always, ("data.name", "data.task", "seed", "stage", "baseline", "start", "predict", "resume", "run.name", "run.keep")),
+    (ANYTHING, _always, ("allow_unknown_patients",)),
     (ANYTHING, _always, ("paths.prepared", "paths.sites", "paths.runs", "privacy.min_count", "match.prevalence")),
     (ANYTHING, _always, ("prepare.workers", "partition.kind", "partition.name", "partition.test", "partition.folds", "partition.fold")),
     (ANYTHING, _always, ("partition.assignment", "partition.validation", "partition.group", "partition.seed", "partition.layout")),
