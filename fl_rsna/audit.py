@@ -13,9 +13,13 @@ both    out=<file>.json writes everything, with the ids of all shared patients
 Exit codes: 0 no patient is in two places, 1 one is or nobody can tell, 2 the request cannot be met (one sentence on stderr).
 """
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +30,7 @@ from fl_rsna.cohort.on_disk import Difference, read_on_disk
 from fl_rsna.cohort.places import Slices
 from fl_rsna.cohort.published import SPELLINGS, read_published
 from fl_rsna.cohort.whole import write_whole
-from fl_rsna.command import ending
+from fl_rsna.command_end import Parser, end_command
 from fl_rsna.ownership import refuse_stranger
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.findings import Audit, say_audit
@@ -160,7 +164,7 @@ def _out(name: str | None) -> Path | None:
 
 if __name__ == "__main__":
     usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fl_rsna.audit",
         description=__doc__,
         epilog=f"usual names of columns, in any case, with or without punctuation:\n{usual}",
@@ -168,4 +172,4 @@ if __name__ == "__main__":
     )
     parser.add_argument("words", nargs="*", metavar="key=value")
     words = parser.parse_args().words
-    sys.exit(ending(lambda: audit(words)))
+    end_command(lambda: audit(words))

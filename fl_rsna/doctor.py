@@ -12,6 +12,10 @@ if __name__ == "__main__":
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever runs it with an older one learns it here
         sys.exit("problem  python: %d.%d; install Python 3.11 or newer" % sys.version_info[:2])  # noqa: UP031
 
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
     import os
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -14,12 +14,16 @@ data, site, part, shift, seed and the rest: as in python -m fl_rsna.evaluate. Re
 Exit codes: 0 done, 1 a model cannot score, 2 the request cannot be met (one sentence on stderr).
 """
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import os
-import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.command import ending
+from fl_rsna.command_end import end_command
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_ensemble, say_evaluation
 from fl_rsna.using.ensemble_words import EnsembleConfig
@@ -37,5 +41,4 @@ def main(words: list[str]) -> None:
 
 if __name__ == "__main__":
     said = typed_words("ensemble", __doc__)
-    ending(lambda: main(said))
-    sys.exit(0)
+    end_command(lambda: main(said))

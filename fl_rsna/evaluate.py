@@ -21,12 +21,16 @@ Also train.device=, paths.prepared=, seed= (of the bootstrap). Research use, not
 Exit codes: 0 done, 1 the model cannot score, 2 the request cannot be met (one sentence on stderr).
 """
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import os
-import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.command import ending
+from fl_rsna.command_end import end_command
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.evaluated import say_evaluation
 from fl_rsna.using.evaluate_words import EvaluateConfig
@@ -43,5 +47,4 @@ def main(words: list[str]) -> None:
 
 if __name__ == "__main__":
     said = typed_words("evaluate", __doc__)
-    ending(lambda: main(said))
-    sys.exit(0)
+    end_command(lambda: main(said))

@@ -14,12 +14,16 @@ Needs the extra `export`: pip install 'fl-rsna[export]'. Research use, not for d
 Exit codes: 0 done, 1 ONNX and torch differ, 2 the request cannot be met (one sentence on stderr).
 """
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import os
-import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 
-from fl_rsna.command import ending
+from fl_rsna.command_end import end_command
 from fl_rsna.reporting.console import console
 from fl_rsna.using.exporting import CARD, ONNX, ExportConfig, export
 from fl_rsna.using.words import read_words, typed_words
@@ -38,5 +42,4 @@ def main(words: list[str]) -> None:
 
 if __name__ == "__main__":
     said = typed_words("export", __doc__)
-    ending(lambda: main(said))
-    sys.exit(0)
+    end_command(lambda: main(said))

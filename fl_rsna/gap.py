@@ -21,6 +21,7 @@ from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.ownership import held, take_back
+from fl_rsna.run_end import end_of_parts
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import ALONE, Listener, RunFolder, kind_of, take_folder
 from fl_rsna.task import MACRO, LabelKind, Task, named_task
@@ -43,7 +44,7 @@ def run_gap(
     the settings without effect in any of the three, of which the first says so.
     """
     named = without_effect(Asked(config=config, image=cohort.image)) if without is None else without
-    with held(folder):
+    with held(folder), end_of_parts(folder, config):
         made = take_folder(folder, (kind_of(config),), resume=config.resume)
         try:
             for name, baseline in PARTS.items():

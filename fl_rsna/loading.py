@@ -1,7 +1,13 @@
 """Worker processes load what they need while the command itself still does: begin this before anything slow is imported."""
 
+import atexit
+import contextlib
 import multiprocessing
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 
@@ -21,4 +27,37 @@ def loading_context() -> ForkServerContext:
 def begin_loading() -> None:
     """Start that server now; it loads on another core."""
     loading_context()
-    ensure_running()
+    with without_interrupts():
+        ensure_running()
+    atexit.register(_end_loading)
+
+
+def _end_loading() -> None:
+    """The server would load to its end, and only then look whether anybody is there."""
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if server is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Ctrl-C does not reach a process that is started in the body, not even before it runs a line: whoever started it ends it."""
+    resource_tracker.ensure_running()  # which would let it through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit what is blocked
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """In a process that was started: let it end when the one that started it does, however that ends."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

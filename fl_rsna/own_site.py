@@ -7,6 +7,11 @@ The coordinator:   python -m fl_rsna.own_site --cohort stroke-2026 --prepared pr
 Everybody reads the same twelve digits, or they did not prepare alike.
 """
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +24,7 @@ from fl_rsna.cohort.own import write_own_site, write_own_test_site
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import partition_settings
-from fl_rsna.command import ending
+from fl_rsna.command_end import Parser, end_command
 from fl_rsna.config import Config
 from fl_rsna.reporting.task_words import plural
 from fl_rsna.task import Task, TaskName, annotated_part, named_task
@@ -90,9 +95,7 @@ def _share(text: str) -> float:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m fl_rsna.own_site", description="Make one site's folder from own data."
-    )
+    parser = Parser(prog="python -m fl_rsna.own_site", description="Make one site's folder from own data.")
     parser.add_argument("--cohort", required=True, help="the name that all hospitals agreed on")
     parser.add_argument("--prepared", type=Path, required=True, metavar="prepared/<name>")
     who = parser.add_mutually_exclusive_group(required=True)
@@ -114,4 +117,4 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    ending(lambda: own_site(parsed()))
+    end_command(lambda: own_site(parsed()))

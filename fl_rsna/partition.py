@@ -1,5 +1,10 @@
 """python -m fl_rsna.partition: the patients of prepared data are dealt to sites in site_data/<cohort>/."""
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 from fl_rsna.command import run_command, words_given
 from fl_rsna.config import Config
 from fl_rsna.effects import Asked, Command, typed_keys

@@ -1,5 +1,10 @@
 """python -m fl_rsna.prepare: DICOM files and their labels become prepared/<name>/."""
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command(goes_on=True)
+
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.command import run_command, words_given
 from fl_rsna.config import Config

@@ -1,5 +1,10 @@
 """python -m fl_rsna.replay run=<run> site=<site> round=<n>: repeat one site's part in a round and compare it, bit by bit."""
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import os
 import shutil
 import sys
@@ -10,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in t
 
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.command import RunFailed, ending
+from fl_rsna.command_end import RunFailed, end_command
 from fl_rsna.federation.repeatable import not_kept, of_its_kind, site_memory_of
 from fl_rsna.federation.replay import repeat_round
 from fl_rsna.reporting.console import console
@@ -84,4 +89,4 @@ def recorded_sha256(folder: Path, site: str, round_: int) -> str:
 
 
 if __name__ == "__main__":
-    ending(lambda: replay(sys.argv[1:]))
+    end_command(lambda: replay(sys.argv[1:]))

@@ -1,11 +1,15 @@
 """python -m fl_rsna.report runs/<name> ...: write the report of each run, and of several how they compare."""
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_rsna.command import ending
+from fl_rsna.command_end import Parser, end_command
 from fl_rsna.reporting.comparison import DAMAGE, damage, left_out_of, write_comparison
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.found_runs import common_folder, failures_in, find_runs, is_run
@@ -56,7 +60,7 @@ def _report(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fl_rsna.report",
         description=ABOUT,
         epilog=HOW,
@@ -65,5 +69,4 @@ if __name__ == "__main__":
     parser.add_argument("runs", nargs="+", type=Path, metavar="PATH", help="a run, or a folder that stands for several")
     parser.add_argument("--out", type=Path, help="where compare.html goes; default: the folder that holds all the runs")
     words = parser.parse_args()
-    ending(lambda: report(words.runs, words.out))
-    sys.exit(0)
+    end_command(lambda: report(words.runs, words.out))

@@ -25,6 +25,7 @@ from fl_rsna.learning.dataset import POOLED
 from fl_rsna.learning.train import choose_device
 from fl_rsna.ownership import held, take_back
 from fl_rsna.reporting.trackers import check_packages, tracked
+from fl_rsna.run_end import end_in_folder, end_of_parts
 from fl_rsna.runs import (
     BOTH,
     SLICE_STAGE,
@@ -63,7 +64,7 @@ def run_federation(
     refuse_existing(folder, resume=config.resume)
     named = without_effect(Asked(config=config, image=cohort.image)) if without is None else without
     parts = stages(config, folder)
-    with held(folder):
+    with held(folder), end_of_parts(folder, config):
         for part, where in parts:
             if is_begun(where):
                 check_same(where, part, cohort)  # all of them, before any is gone on with
@@ -95,7 +96,7 @@ def _run_stage(
             return
         story = story_of(config)
         try:
-            with no_old_beats(folder), tracked(run, config):
+            with no_old_beats(folder), tracked(run, config), end_in_folder(run, config):
                 _run_engine(config, cohort, run, story)
         except (BelowQuorum, FloatingPointError) as error:
             raise RunFailed(f"{error}; see {folder / 'events.jsonl'}") from None

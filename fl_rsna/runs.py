@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -82,6 +82,7 @@ UNTRAINED = (
     MANIFEST,
     "events.jsonl",
     "error.log",
+    "summary.json",
     ENCODER,
     "checkpoints",
     "site_memory",
@@ -90,6 +91,7 @@ UNTRAINED = (
     "heartbeat",
 )  # all that a run writes before a site trains
 
+END = ("run_failed", "run_end")  # events after which there is none
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
 
 Listener = Callable[[str, Mapping[str, Any]], None]
@@ -109,6 +111,7 @@ class RunFolder:
     def __init__(self, folder: Path, listeners: tuple[Listener, ...] = (), token: str | None = None) -> None:
         self.folder = folder
         self.token = token
+        self.is_over = False  # its events say how it ended
         self._listeners = listeners
 
     def listen(self, listener: Listener) -> None:
@@ -128,23 +131,29 @@ class RunFolder:
         """Where a cohort's test site is packed when its folder cannot be written: a cache that all runs share."""
         return self.folder.parent / ".packed" / cohort_sha256[:16]
 
-    def event(self, kind: str, **fields: Any) -> None:
+    def event(self, kind: str, /, **fields: Any) -> None:
         """Append one line to events.jsonl: read by others when this returns, and on disk unless it is one of many sites'."""
         fields = finite_or_null(fields)
         line = json.dumps(
             {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields}, allow_nan=False
         )
-        with (self.folder / "events.jsonl").open("a") as file:
-            file.write(line + "\n")
+        with (self.folder / "events.jsonl").open("a+b") as file:
+            file.write(b"\n" * _is_torn(file) + line.encode() + b"\n")
             file.flush()
             if kind not in OF_MANY:
                 os.fsync(file.fileno())
+        self.is_over = self.is_over or kind in END
         self.tell(kind, fields)
 
     def tell(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Show an event to whoever listens, without writing it down."""
+        """Show an event to whoever listens, without writing it down. A listener that fails is asked no more, which is an event."""
         for listener in self._listeners:
-            listener(kind, fields)
+            try:
+                listener(kind, fields)
+            except Exception as error:  # a display or a tracker, whatever ails it: the run goes on
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
+                said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                self.event("warning", text=f"a display or a tracker failed, and the run goes on without it: {said}")
 
     def append_row(self, table: str, row: Mapping[str, Any]) -> None:
         """Append a row to rounds.csv or sites.csv; the first row sets the columns."""
@@ -209,6 +218,14 @@ def finite_or_null(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [finite_or_null(item) for item in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _is_torn(file: IO[bytes]) -> bool:
+    """Whether the last line was cut off, by a kill or a full disk."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def start_run(

@@ -8,6 +8,7 @@ from fl_rsna.checkup.request import Request, check_on_cohort, check_request, tru
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.command import partition_asked, words_given
+from fl_rsna.command_end import goes_on_in
 from fl_rsna.config import Config
 from fl_rsna.effects import Asked, typed_keys, without_effect
 from fl_rsna.existing import adopt_cohort
@@ -21,6 +22,7 @@ from fl_rsna.reporting.stack_scores import stack_lines
 from fl_rsna.reporting.stage_scores import stage_lines
 from fl_rsna.reporting.tables import area_of, control_of, interval, read_run
 from fl_rsna.reporting.task_words import area_name, plural
+from fl_rsna.run_end import reporting
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import (
     COHORT_VIEW,
@@ -41,6 +43,7 @@ def simulate(config: Config) -> dict[str, Any]:
     check_request(request)
     settle_process()
     folder = Path(config.paths.runs) / (config.run.name or default_run_name())
+    goes_on_in(folder)
     settle_batch(config, folder)
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
@@ -49,11 +52,14 @@ def simulate(config: Config) -> dict[str, Any]:
         named = {key: need for key, need in idle.items() if key not in true_of_data(request)}
         display.run = folder
         if config.baseline is Baseline.gap:
-            return _say_gap(folder, run_gap(config, cohort, folder, (display.event,), named), cohort)
+            gap = run_gap(config, cohort, folder, (display.event,), named)
+            with reporting(folder):
+                return _say_gap(folder, gap, cohort)
         run_federation(config, cohort, folder, (display.event,), named)
-    if config.baseline is Baseline.local:
-        return say_alone(folder, report_run(folder, cohort))
-    found = say_result(folder, report_run(folder, cohort))
+    with reporting(folder):
+        if config.baseline is Baseline.local:
+            return say_alone(folder, report_run(folder, cohort))
+        found = say_result(folder, report_run(folder, cohort))
     if config.predict is not None:
         with Display() as display:
             predicted = predict_set(config, folder, display.step)

@@ -5,6 +5,11 @@ looks at more, at the way to the SuperLink, too, says a line a check and starts 
 problem, 1 at least one, 2 the words cannot be read.
 """
 
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,7 +18,7 @@ import argparse
 from pathlib import Path
 
 from fl_rsna.choices import Device
-from fl_rsna.command import ending
+from fl_rsna.command_end import Parser, end_command
 from fl_rsna.deployment.link_checks import wait_until_admitted
 from fl_rsna.deployment.node import Node, address_of, start_node
 from fl_rsna.deployment.readiness import examine_site, refuse_unready
@@ -29,7 +34,7 @@ def start(node: Node) -> None:
 
 def parsed() -> tuple[Node, bool]:
     """What the words ask for, and whether only to check; raises ValueError for an address that is none."""
-    parser = argparse.ArgumentParser(prog="python -m fl_rsna.site", description="Take part in runs as one site.")
+    parser = Parser(prog="python -m fl_rsna.site", description="Take part in runs as one site.")
     parser.add_argument("--folder", type=Path, required=True, help="site_data/<cohort>/<site>; only read")
     parser.add_argument("--state", type=Path, required=True, help="where packed images and what runs leave are written")
     parser.add_argument("--keys", type=Path, required=True, help="node.key, ca.crt and runtime.* of this site")
@@ -62,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    ending(main)
+    end_command(main)

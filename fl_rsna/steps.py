@@ -93,6 +93,7 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
             return read_prepared(folder, named_task(config.data.task))
         with building_beside(folder.with_name(f"{folder.name}.dicom")) as building:
             dicom = building / "dicom"
+            on_progress("drawing synthetic patients", 0, demo.patients)
             _draw(config, dicom, lambda done: on_progress("drawing synthetic patients", done, demo.patients))
             drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
             drawn.data.dicom = str(dicom)  # in the layout of the competition, whose tables are found

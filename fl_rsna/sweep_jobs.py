@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from fl_rsna.command import ending, sentence_left
+from fl_rsna.command_end import attempt, ending
 from fl_rsna.compose import as_config
 from fl_rsna.config import Config
 from fl_rsna.ownership import held, holds_nothing, make_folder, what_is
@@ -28,10 +27,6 @@ from fl_rsna.sweep_words import fixed_words, folder_name, sweep_name, typed_valu
 
 SWEEP_FOLDER = "sweep"  # what owner.json says that the folder is
 Story = Callable[[Config], object]
-
-
-class Interrupted(BaseException):
-    """A person ended the sweep while a job ran: no job's failure, so that nothing takes it for one."""
 
 
 class Sweep:
@@ -112,7 +107,14 @@ class Begin(Callback):
     """Has Hydra begin the sweep of this process before it composes the first job."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        ending(lambda: _of_process.begin(config))  # Hydra makes warnings of exceptions, and of SystemExit nothing
+        ending(lambda: self._begin(config))  # Hydra makes warnings of exceptions
+
+    def _begin(self, config: DictConfig) -> None:
+        try:
+            _of_process.begin(config)
+        except BaseException:
+            _of_process.leave()
+            raise
 
 
 _of_process = Sweep(keeps=True)
@@ -131,7 +133,7 @@ def in_sweep() -> bool:
 
 
 def run_job(story: Story, composed: DictConfig) -> None:
-    """Run one job and write down what became of it; raises Interrupted, and nothing else."""
+    """Run one job and write down what became of it; raises KeyboardInterrupt where that ends the sweep, and nothing else."""
     folder, told = Path(HydraConfig.get().sweep.dir), HydraConfig.get()
     asked = read_asked(folder)
     words = varied([str(word) for word in told.overrides.task], asked.fixed, asked.typed)
@@ -147,27 +149,19 @@ def run_job(story: Story, composed: DictConfig) -> None:
         config = as_config(composed)
         config.paths.runs, config.run.name = str(folder), name
         config.resume = (folder / name).exists()
-        try:
-            return story(config)
-        except KeyboardInterrupt:
-            raise Interrupted from None
-        except Exception as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # said in a sentence, as coordinate does
-                raise Interrupted from None
-            raise
+        return story(config)
 
     _say_begin(" ".join(words) or name)
     write(JobState.running)
     try:
-        row = ending(act)
-    except Interrupted:
+        row, sentence = attempt(act)
+    except KeyboardInterrupt:
         write(JobState.interrupted)
         raise
     except SystemExit as left:
-        write(JobState.failed, sentence_left(left))
-    except Exception as error:
-        traceback.print_exc()
-        write(JobState.failed, f"{type(error).__name__}: {error}")
+        row, sentence = None, f"ended with exit code {left.code}"
+    if sentence is not None:
+        write(JobState.failed, sentence)
     else:
         write(JobState.finished, row=row if isinstance(row, dict) else None)
 

@@ -4,13 +4,15 @@ It also watches a run on another machine whose disk is mounted here, one that ha
 without a screen: ssh -L 8017:127.0.0.1:8017 <machine>, and open the page on your own.
 """
 
-import argparse
-import signal
-import sys
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from fl_rsna.command import ending
+from fl_rsna.command_end import Parser, end_command
 from fl_rsna.reporting.live_server import LOOPBACK, make_server
 from fl_rsna.reporting.watcher import Watcher
 
@@ -29,7 +31,6 @@ def watch(run: Path, host: str, port: int | None) -> None:
     server = _listening(Watcher(run), port)
     waits = "" if run.exists() else ", which has not begun"
     print(f"watching {run}{waits}: http://127.0.0.1:{server.server_address[1]}/   (Ctrl-C ends it)", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -50,10 +51,9 @@ def _listening(watcher: Watcher, port: int | None) -> ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m fl_rsna.watch", description="Serve the live page of a run.")
+    parser = Parser(prog="python -m fl_rsna.watch", description="Serve the live page of a run.")
     parser.add_argument("run", type=Path, metavar="runs/<name>")
     parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; nothing else is served")
     parser.add_argument("--port", type=int, default=None, help=f"default: {PORT}, or the next that is free")
     words = parser.parse_args()
-    ending(lambda: watch(words.run, words.host, words.port))
-    sys.exit(0)
+    end_command(lambda: watch(words.run, words.host, words.port))

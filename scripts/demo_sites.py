@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import ending
+from fl_rsna.command_end import end_command
 from fl_rsna.compose import compose_config
 from fl_rsna.deployment.key_folder import demo_files, site_files, write_new
 from fl_rsna.steps import cohort_for_run
@@ -82,4 +82,4 @@ if __name__ == "__main__":
     parser.add_argument("--sites", type=int, default=3)
     parser.add_argument("words", nargs="*", help="of demo.* and partition.*, as for simulate")
     told = parser.parse_args()
-    ending(lambda: main(told.folder, told.sites, told.words))
+    end_command(lambda: main(told.folder, told.sites, told.words))

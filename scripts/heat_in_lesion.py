@@ -7,14 +7,13 @@ Prints a table and, as the last line, one JSON object.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.command import ending
+from fl_rsna.command_end import end_command
 from fl_rsna.learning.gradcam import CELLS
 from fl_rsna.learning.process import settle_process
 from fl_rsna.reporting.explained import heat_in_lesion, lesions_on, to_measure
@@ -61,5 +60,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="runs/<name>")
     words = parser.parse_args()
-    ending(lambda: measure(words.run))
-    sys.exit(0)
+    end_command(lambda: measure(words.run))

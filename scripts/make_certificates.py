@@ -10,7 +10,7 @@ A new server certificate, before the old one ends: bring ca.key back, move super
 import argparse
 from pathlib import Path
 
-from fl_rsna.command import ending
+from fl_rsna.command_end import end_command
 from fl_rsna.deployment.certificates import CA_DAYS, LEAF_DAYS
 from fl_rsna.deployment.key_folder import Files, demo_files, server_files, site_files, told, write_new
 
@@ -58,4 +58,4 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    ending(lambda: main(parsed()))
+    end_command(lambda: main(parsed()))

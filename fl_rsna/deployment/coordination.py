@@ -17,22 +17,26 @@ from fl_rsna.checkup.request import Request, check_on_cohort, check_request
 from fl_rsna.choices import Baseline, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.command import RunFailed, words_given
+from fl_rsna.command_end import ERROR_LOG, EndKind, end_of, goes_on_in
 from fl_rsna.compose import quoted
 from fl_rsna.config import Config, DeployConfig
 from fl_rsna.deployment.flower_parts import FlowerRun, control
 from fl_rsna.deployment.known_app import APP
 from fl_rsna.deployment.node_keys import sync_keys
-from fl_rsna.deployment.server import TOKEN, WITHOUT_EFFECT, check_deployable, refusal
+from fl_rsna.deployment.server import TOKEN, WITHOUT_EFFECT, check_deployable, refusal, words_beside
 from fl_rsna.effects import Asked, Command, typed_keys, without_effect
 from fl_rsna.federation.records import STATE
 from fl_rsna.ownership import drop, held, take_back
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.event_log import EVENTS, Event, EventLog
 from fl_rsna.reporting.sentences import sentence
+from fl_rsna.run_end import reporting
 from fl_rsna.runs import (
     BOTH,
+    MANIFEST,
     SLICE_STAGE,
     UNTRAINED,
+    RunFolder,
     default_run_name,
     is_begun,
     is_finished,
@@ -57,6 +61,7 @@ def coordinate(config: Config) -> dict[str, Any]:
     check_deployable(config)
     cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
     config.run.name = folder.name
+    goes_on_in(folder)
     typed = typed_keys(words_given())
     request = Request(config=config, command=Command.coordinate, typed=typed, cohort=cohort)
     check_request(request)
@@ -77,8 +82,9 @@ def coordinate(config: Config) -> dict[str, Any]:
         if whole is not None:
             take_back(folder, whole, ())
         raise
-    report = report_run(folder, cohort)
-    return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
+    with reporting(folder, words_beside(cohort, folder)):
+        report = report_run(folder, cohort)
+        return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
 
 
 def _see_to(deploy: DeployConfig, config: Config, cohort: Cohort, folder: Path, without: Mapping[str, str]) -> None:
@@ -174,7 +180,7 @@ def take_up(deploy: DeployConfig, asked: dict[str, str], token: str) -> int:
 def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, token: str) -> int:
     """Say every event until Flower's run is over; the last round that ended, -1 for none.
 
-    Raises ValueError and RunFailed as the events do. Interrupted, it stops the run, which can be resumed.
+    Raises ValueError and RunFailed as the events do. Interrupted, it stops the run, which can be resumed, and says so in its events.
     """
     round_, over, looked = -1, False, 0.0
     try:
@@ -195,11 +201,12 @@ def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, token
                         f"the server's part ended before it began: {run.details or 'Flower says no reason'}"
                     )
             time.sleep(0.0 if over else POLL_S)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         stop(deploy, run_id)
-        raise RunFailed(
-            f"stopped by the user; the same words with run.name={folder.name} resume=true go on with it"
-        ) from None
+        if (folder / MANIFEST).exists():
+            end = end_of(error)
+            RunFolder(folder).event("run_failed", kind=end.kind.value, reason=end.reason)
+        raise
 
 
 def raise_for(event: Event, folder: Path, token: str) -> None:
@@ -208,11 +215,11 @@ def raise_for(event: Event, folder: Path, token: str) -> None:
     was made for this coordinator, as its token proves; any other stays as it is.
     """
     match event["event"]:
-        case "run_failed":
+        case "run_failed" if event.get("kind") == EndKind.unexpected:
+            raise RunFailed(f"unexpected {event['reason']}; the traceback is in {folder / ERROR_LOG}")
+        case "run_failed" if event.get("kind") != EndKind.refused:
             raise RunFailed(f"{event['reason']}; see {folder / EVENTS}")
-        case "server_failed":
-            raise RunFailed(f"{event['error']}; its traceback is in {folder / EVENTS}")
-        case "refused":
+        case "run_failed":
             if not (folder / "checkpoints" / STATE).exists() and not (folder / SLICE_STAGE).exists():
                 take_back(folder, token, UNTRAINED)
             raise ValueError(event["reason"])

@@ -61,7 +61,7 @@ def guarded(program: str) -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
-    from fl_rsna.command import ending
+    from fl_rsna.command_end import end_command
 
     program = sys.argv.pop(1)
-    ending(lambda: guarded(program)())
+    end_command(lambda: guarded(program)())

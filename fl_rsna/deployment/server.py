@@ -5,7 +5,6 @@ Nobody stands beside it to read an error: whatever ends it is an event of the ru
 
 import json
 import shlex
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,16 +14,19 @@ from flwr.serverapp import Grid, ServerApp
 from fl_rsna.checkup.batch import AUTO
 from fl_rsna.choices import Baseline, EngineName, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
+from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
+from fl_rsna.command_end import EndKind, end_of
 from fl_rsna.compose import compose_config
 from fl_rsna.config import Config
 from fl_rsna.effects import Asked, Command, said, without_effect
-from fl_rsna.federation.replies import BelowQuorum
+from fl_rsna.federation.scrubbing import scrubbed
 from fl_rsna.federation.stories import story_of
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import choose_device
 from fl_rsna.ownership import held
 from fl_rsna.reporting.trackers import tracked
+from fl_rsna.run_end import Words, end_in_folder
 from fl_rsna.runs import RunFolder, default_run_name, is_begun, is_finished, start_run
 from fl_rsna.stages import stages
 
@@ -75,18 +77,23 @@ def refusal(folder: Path, token: str) -> Path:
 
 
 def act(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
-    """Tell the story of the run, and write down what ended it: refused at the roll call, failed by name, or a fault of ours."""
-    try:
+    """Tell the story of the run, and write down what ended it, in words that name nothing of the test site's data.
+
+    A signal of Flower's is a SystemExit: then the run was lost, and goes on where it is asked for again.
+    """
+    with end_in_folder(run, config, words_beside(cohort, run.folder)):
         story_of(config)(grid, config, cohort, run)
-    except (BelowQuorum, FloatingPointError):
-        raise  # written down where it happened
-    except ValueError as error:
-        run.event("refused", reason=str(error))
-        raise
-    except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        run.event("server_failed", error=f"{type(error).__name__}: {error}", traceback=text)
-        raise
+
+
+def words_beside(cohort: Cohort, folder: Path) -> Words:
+    """For error.log and events: what an error says, without anything that names a patient of the test site, which lies at the server."""
+
+    def words(error: BaseException) -> tuple[str, str]:
+        end, said = end_of(error), scrubbed(error, (cohort.folder / TEST_SITE,), RunFolder(folder).site_memory)
+        own_sentence = end.kind in (EndKind.refused, EndKind.failed)
+        return end.reason if own_sentence else said.error, said.traceback
+
+    return words
 
 
 def asked_for(context: Context) -> tuple[Config, Cohort, Path]:

@@ -17,6 +17,7 @@ from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.scoring import ask_sites
 from fl_rsna.federation.setting import Setting, announce, call_sites, truth_shown
+from fl_rsna.run_end import end_in_folder
 from fl_rsna.runs import ALONE, CONFIG, MANIFEST, RunFolder, is_begun, is_finished, take_folder
 from fl_rsna.task import MACRO
 
@@ -31,12 +32,13 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
     matrix, scores = {}, {}
     for site in setting.sites:
         alone = _by_itself(setting, site, _folder(run, site))
-        if not (alone.run.folder / "events.jsonl").exists():
-            announce(alone)
-        progress = begin(alone)
-        if not is_finished(alone.run.folder):
-            play_rounds(alone, progress)
-            finish(alone, progress)
+        with end_in_folder(alone.run, config):
+            if not (alone.run.folder / "events.jsonl").exists():
+                announce(alone)
+            progress = begin(alone)
+            if not is_finished(alone.run.folder):
+                play_rounds(alone, progress)
+                finish(alone, progress)
         matrix[site.name] = _at_every_site(setting, alone, progress)
         scores[site.name] = alone.run.read_json("summary.json")
         run.event("site_alone_done", site=site.name)

@@ -17,6 +17,7 @@ from fl_rsna.federation.records import STATE
 from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.ownership import held
+from fl_rsna.run_end import end_in_folder
 from fl_rsna.runs import MANIFEST, MODEL, Listener, RunFolder, fold_folder, is_finished, start_run
 
 SHOWN = (
@@ -57,7 +58,8 @@ def play_folds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> li
         with held(folder):
             fold = start_run(folder, part, cohort, device, (_shown_in(run),))
             run.event("fold_start", fold=number + 1, folds=config.stacking.folds)
-            run_rounds(grid, part, cohort, fold)
+            with end_in_folder(fold, part):
+                run_rounds(grid, part, cohort, fold)
         run.event("fold_end", fold=number + 1, folds=config.stacking.folds)
     return [_read(fold_folder(run.folder, number), number) for number in range(config.stacking.folds)]
 

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Precision
+from fl_rsna.command_end import RunFailed
 from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.federation.checking import Expected, distance, fault_of, read_sent, update_sha256
 from fl_rsna.federation.folded import Folded
@@ -47,7 +48,7 @@ class SiteReply:
     update_sha256: str = ""  # of what a site trained, so that a repetition can be compared
 
 
-class BelowQuorum(Exception):
+class BelowQuorum(RunFailed):
     """Too few sites replied for their mean to stand for the cohort."""
 
 

@@ -40,8 +40,8 @@ def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> No
     """Train a global model over the sites behind `grid` and write the whole run folder.
 
     A run folder with a checkpoint goes on after the round it holds. Raises ValueError before round 1 when the roll call
-    refuses; BelowQuorum when too few sites reply and FloatingPointError when the model diverges: then summary.json says
-    failed, there is no model file, and the checkpoint of the last good round stays.
+    refuses; BelowQuorum when too few sites reply and FloatingPointError when the model diverges: then there is no model
+    file, and the checkpoint of the last good round stays. What is raised is told in the folder by `end_in_folder`.
     """
     setting = call_sites(grid, config, cohort, run)
     progress = begin(setting)
@@ -49,11 +49,8 @@ def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> No
         setting = with_features(setting, progress)
         play_rounds(setting, progress)
         finish(setting, progress)
-    except (BelowQuorum, FloatingPointError) as error:
+    except (BelowQuorum, FloatingPointError):
         write_last(setting, progress)
-        run.event("run_failed", reason=str(error))
-        facts = {"rounds": config.rounds, "without_effect": run.without_effect}
-        run.write_json("summary.json", {"status": "failed", "reason": str(error), **facts})
         raise
 
 

@@ -37,12 +37,12 @@ class Failure:
     traceback: str
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An exception in one line: our own sentences as they are, others with their type."""
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
-def scrubbed(error: Exception, folders: Iterable[Path], memory: Path) -> Failure:
+def scrubbed(error: BaseException, folders: Iterable[Path], memory: Path) -> Failure:
     """The failure of a site whose data lies in `folders`, without anything that names what it holds."""
     text = "".join(traceback.format_exception(error))
     try:
@@ -59,7 +59,7 @@ def scrubbed(error: Exception, folders: Iterable[Path], memory: Path) -> Failure
         return _withheld(error)
 
 
-def _is_ours(error: Exception) -> bool:
+def _is_ours(error: BaseException) -> bool:
     """Whether it is a sentence of our own code; of an index without a row, such as that it has none."""
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, ValueError) and bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
@@ -98,7 +98,7 @@ def log_failure(error: Exception, asked: str, log: Path | None) -> None:
     print(entry, end="", file=sys.stderr, flush=True)
 
 
-def _withheld(error: Exception) -> Failure:
+def _withheld(error: BaseException) -> Failure:
     said = f"{type(error).__name__}: {ELSEWHERE}"
     return Failure(error=said, traceback=said)
 

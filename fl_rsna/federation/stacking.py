@@ -11,7 +11,6 @@ from fl_rsna.federation.asking_folds import ask_folds, mean_on_test_site
 from fl_rsna.federation.fold_runs import FoldRun, play_folds
 from fl_rsna.federation.network_stack import stack_by_network
 from fl_rsna.federation.records import write_round
-from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.setting import Setting, announce, call_sites
 from fl_rsna.federation.stack_ending import finish_trees
 from fl_rsna.federation.stack_progress import STACK_STATE, StackProgress, load_stack
@@ -24,21 +23,15 @@ def run_stacking(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> 
     """Train a model of every fold and a stacker on them, and write the whole run folder; fold-1, fold-2, ... lie in it.
 
     A killed run goes on in the fold or the round it was at. Raises ValueError before anything is trained when the roll
-    call refuses; BelowQuorum and FloatingPointError as an ordinary run, after summary.json says failed.
+    call refuses; BelowQuorum and FloatingPointError as an ordinary run.
     """
     setting = call_sites(grid, config, cohort, run)
-    try:
-        folds = play_folds(grid, config, cohort, run)
-        match config.stacking.stacker:
-            case Stacker.xgboost:
-                _stack_by_trees(setting, folds)
-            case Stacker.cnn:
-                stack_by_network(setting, folds)
-    except (BelowQuorum, FloatingPointError) as error:
-        run.event("run_failed", reason=str(error))
-        facts = {"rounds": config.rounds, "without_effect": run.without_effect}
-        run.write_json("summary.json", {"status": "failed", "reason": str(error), **facts})
-        raise
+    folds = play_folds(grid, config, cohort, run)
+    match config.stacking.stacker:
+        case Stacker.xgboost:
+            _stack_by_trees(setting, folds)
+        case Stacker.cnn:
+            stack_by_network(setting, folds)
 
 
 def _stack_by_trees(setting: Setting, folds: list[FoldRun]) -> None:

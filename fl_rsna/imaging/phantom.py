@@ -20,6 +20,7 @@ from fl_rsna.imaging.phantom_names import scrambled
 from fl_rsna.imaging.phantom_render import Patient, Purpose, generator, render_patient
 from fl_rsna.imaging.phantom_scanner import Scan, to_stored
 from fl_rsna.imaging.phantom_vendors import WRAPPED
+from fl_rsna.loading import end_with_parent, without_interrupts
 
 __all__ = ["COLUMNS", "Patient", "Quirks", "patient_id", "render_patient", "slice_id", "write_cohort"]
 
@@ -116,11 +117,14 @@ def _run(work: Callable[[_Job], list[_Row]], jobs: list[_Job], workers: int) -> 
         yield from map(work, jobs)
         return
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(work, jobs, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
+        with without_interrupts():
+            written = pool.map(work, jobs, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
+        yield from written
 
 
 def _one_thread() -> None:
     cv2.setNumThreads(1)
+    end_with_parent()
 
 
 def _write_patient(job: _Job, *, images: Path, seed: int, size: int, slices: int) -> list[_Row]:

@@ -17,6 +17,7 @@ from fl_rsna.imaging.phantom_chest_render import Film, render_film
 from fl_rsna.imaging.phantom_chest_tables import ImageRow, write_tables
 from fl_rsna.imaging.phantom_names import scrambled
 from fl_rsna.imaging.phantom_render import Purpose, generator
+from fl_rsna.loading import end_with_parent, without_interrupts
 
 __all__ = ["Film", "image_id", "patient_id", "render_film", "studies_of", "write_chest_cohort"]
 
@@ -78,11 +79,14 @@ def _run(work: Callable[[int], list[ImageRow]], patients: int, workers: int) -> 
         return
     pool = ProcessPoolExecutor(min(workers, patients), mp_context=get_context("spawn"), initializer=_one_thread)
     with pool:
-        yield from pool.map(work, range(patients), chunksize=max(1, min(8, patients // (4 * workers))))
+        with without_interrupts():
+            written = pool.map(work, range(patients), chunksize=max(1, min(8, patients // (4 * workers))))
+        yield from written
 
 
 def _one_thread() -> None:
     cv2.setNumThreads(1)
+    end_with_parent()
 
 
 def _write_patient(patient: int, *, images: Path, seed: int, size: int) -> list[ImageRow]:

@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, convert_files, refused_as_crashed
 from fl_rsna.imaging.files import File
+from fl_rsna.loading import end_with_parent, without_interrupts
 from fl_rsna.memory import keep_freed_memory, limit_memory
 
 CHUNK_FILES = 32
@@ -82,7 +82,8 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
 def _submitted(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> Future[Results]:
     """The results to come; of a pool that another chunk has just broken, that failure."""
     try:
-        return pool.submit(_guarded, work, chunk)
+        with without_interrupts():  # it may start a process
+            return pool.submit(_guarded, work, chunk)
     except BrokenProcessPool as error:
         failed: Future[Results] = Future()
         failed.set_exception(error)
@@ -137,16 +138,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _begin_work() -> None:
     """A worker whose preparation was killed must not go on writing; nor does the screen belong to decoders."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what they say of a file stands in rejected.csv
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _guarded(work: Conversion, chunk: Chunk) -> Results:
@@ -172,7 +165,9 @@ def _one_by_one(work: Conversion, chunk: Chunk) -> Results:
     try:
         for place, file in enumerate(chunk.files):
             try:
-                results += pool.submit(_guarded, work, Chunk(first=chunk.first + place, files=[file])).result()
+                with without_interrupts():
+                    future = pool.submit(_guarded, work, Chunk(first=chunk.first + place, files=[file]))
+                results += future.result()
             except BrokenProcessPool:
                 results.append(refused_as_crashed(work, file))
                 pool.shutdown()

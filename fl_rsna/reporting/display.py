@@ -3,7 +3,7 @@
 import datetime
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from fl_rsna.reporting.live import State, Status, fold
 from fl_rsna.reporting.outlook import packing_line
 from fl_rsna.reporting.rounds_view import rounds_view
 from fl_rsna.reporting.sentences import round_line, sentence
+from fl_rsna.screen import lost
 
 LINE_S = 10.0
 REFRESH_HZ = 4
@@ -40,6 +41,10 @@ LINES |= {
     "encoded": "",
     "warning": "yellow",
 }  # events that get a line, and its colour
+
+
+class DisplayLost(Exception):
+    """There is nobody to show anything to; the message says why."""
 
 
 @dataclass(slots=True)
@@ -59,7 +64,8 @@ class _RateColumn(ProgressColumn):
 class Display:
     """A progress display; `step` follows counted steps, `event` the events of a run whose folder is `run`.
 
-    It only looks on: what it shows comes from events and heartbeats, and nothing waits for it.
+    It only looks on: what it shows comes from events and heartbeats, and nothing waits for it. Where it cannot show
+    anything any more, `step` does nothing and `event` raises DisplayLost, for those who keep a list of listeners.
     """
 
     def __init__(self, console: Console = console, run: Path | None = None) -> None:
@@ -68,6 +74,7 @@ class Display:
         self._pace: dict[str, _Pace] = {}
         self._tasks: dict[str, TaskID] = {}
         self._over = threading.Event()
+        self._failed: str | None = None  # why
 
     def __enter__(self) -> "Display":
         columns = (
@@ -80,10 +87,10 @@ class Display:
         )
         self._progress = Progress(*columns, console=self._console)
         self._live = Live(
-            get_renderable=self.view, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
+            get_renderable=self._view_or_nothing, console=self._console, refresh_per_second=REFRESH_HZ, transient=True
         )
         if self._console.is_terminal:
-            self._live.start()
+            self._unless_lost(self._live.start)
         else:
             threading.Thread(target=self._look, daemon=True).start()
         return self
@@ -96,16 +103,40 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._live.stop()
+        self._unless_lost(self._live.stop)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of a named piece of work; a log that is no terminal gets a line every LINE_S seconds."""
+        """`done` of `total` of a named piece of work; a log that is no terminal gets a line every LINE_S seconds.
+
+        The first that is heard of a piece is how much of it was done before: 0 of what begins.
+        """
+        self._unless_lost(lambda: self._step(what, done, total))
+
+    def event(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Show one event of a run. Raises DisplayLost."""
+        self._unless_lost(lambda: self._event(kind, fields))
+        if why := self._failed or lost("stdout"):
+            raise DisplayLost(why)
+
+    def _unless_lost(self, show: Callable[[], object]) -> None:
+        if self._failed is None:
+            try:
+                show()
+            except Exception as error:  # of whatever draws: a terminal of one column, a colour it does not have
+                self._failed = f"{type(error).__name__}: {error}"
+
+    def _view_or_nothing(self) -> RenderableType:
+        shown: list[RenderableType] = [""]
+        self._unless_lost(lambda: shown.append(self.view()))
+        return shown[-1]
+
+    def _step(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total, completed=done)
             self._pace[what] = _Pace(began=now, first=done, said=now)
-            if 0 < done < total:
-                self._say(f"{what}: going on after {done} of {total}")
+            if done < total:
+                self._say(f"{what}: going on after {done} of {total}" if done else f"{what}: {total} to do")
         pace = self._pace[what]
         rate = (done - pace.first) / max(now - pace.began, 1e-9)
         self._progress.update(self._tasks[what], completed=done, total=total, visible=done < total)
@@ -116,8 +147,7 @@ class Display:
             left = datetime.timedelta(seconds=round((total - done) / rate))
             self._say(f"{what}: {done} of {total} ({done / total:.0%}), {rate:,.0f} a second, {left} left")
 
-    def event(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Show one event of a run."""
+    def _event(self, kind: str, fields: Mapping[str, Any]) -> None:
         now = datetime.datetime.now(datetime.UTC)
         happened = {**fields, "event": kind, "time": now.isoformat(timespec="milliseconds")}
         self._state, self._heard = fold(self._state, [happened]), time.time()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from fl_rsna.federation.heartbeat import Beat
 from fl_rsna.reporting.live import State, Status, by_number
+from fl_rsna.reporting.sentences import failed_words
 
 RECENT = 5  # rounds by which the rest is estimated
 PATIENCE_S, FIRST_PATIENCE_S = 120.0, 600.0  # without an event, before a run may have stalled; before round 1 is over
@@ -19,7 +20,7 @@ def phase_of(state: State) -> str:
         case Status.finished:
             return "finished"
         case Status.failed:
-            return f"failed: {state.end.get('reason', 'no reason given')}"
+            return failed_words(state.end)
     if not state.curve and not state.open:
         return (
             f"sites on their own: {len(state.alone)} of {len(state.sites)} done" if state.alone else "scoring the start"

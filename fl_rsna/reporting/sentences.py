@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fl_rsna.command_end import EndKind
 from fl_rsna.reporting.task_words import area_name, plural
 from fl_rsna.runs import REST
 from fl_rsna.task import TaskName, named_task
@@ -60,12 +61,9 @@ def _sentence(event: Mapping[str, Any]) -> str:
             return f"fold {event['fold']} of {event['folds']}: its model is done"
         case "tracker_failed":
             return f"tracking with {event['tracker']} ended, the run goes on: {event['error']}"
-        case "refused":
-            return f"refused: {event['reason']}"
-        case "server_failed":
-            return f"the server failed: {event['error']}"
         case "run_failed":
-            return f"the run failed: {event['reason']}"
+            words = failed_words(event)
+            return f"the run {words}" if words.startswith("failed") else f"the run was {words}"
         case "run_end":
             chosen = (
                 ""
@@ -75,6 +73,18 @@ def _sentence(event: Mapping[str, Any]) -> str:
             return f"the run is finished, {event['wall_s']:.0f} s in all rounds{chosen}"
         case other:
             return str(other)
+
+
+def failed_words(event: Mapping[str, Any]) -> str:
+    """How a run ended that is not finished: `failed: why`, `refused: why`, or what interrupted it."""
+    reason = str(event.get("reason", "no reason given"))
+    match event.get("kind"):
+        case EndKind.interrupted | EndKind.stopped:
+            return reason
+        case EndKind.refused:
+            return f"refused: {reason}"
+        case _:
+            return f"failed: {reason}"
 
 
 def _site_line(event: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from fl_rsna.command_end import EndKind
 from fl_rsna.config import Config, TrackingConfig
 from fl_rsna.reporting.event_log import EVENTS, Event, EventLog, kept
 from fl_rsna.reporting.points import Values, final_points, points
@@ -140,7 +141,7 @@ def _follow(follower: _Follower, run: Path, config: Config) -> None:
                 break
         feed.catch_up()
         feed.end()
-    except (Exception, SystemExit) as error:  # a library of others, perhaps a network: whatever it is, the run goes on
+    except BaseException as error:  # a library of others, perhaps a network: whatever it is, the run goes on
         follower.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -172,7 +173,7 @@ class Feed:
                     self._take(other, f"{event['site']}/")
             case "run_end":
                 self._status = "finished"
-            case "run_failed":
+            case "run_failed" if event.get("kind") not in (EndKind.interrupted, EndKind.stopped):
                 self._status = "failed"
 
     def end(self) -> None:

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fl_rsna.command_end import Parser
 from fl_rsna.typed import quoted
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def read_words(schema: type[T], words: Sequence[str], command: str) -> T:
 
 def typed_words(command: str, about: str | None) -> list[str]:
     """What was typed after such a command's name."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m fl_rsna.{command}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", metavar="key=value")

@@ -16,7 +16,7 @@ from tiny import tiny_config
 
 from fl_rsna.choices import Baseline, EngineName, Stage
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import EndKind, RunFailed
 from fl_rsna.config import Config
 from fl_rsna.deployment.coordination import authority, cohort_asked, folder_asked, patiently, raise_for, raise_refusal
 from fl_rsna.deployment.key_folder import demo_files, write_new
@@ -87,7 +87,7 @@ def test_a_superlink_that_does_not_come_is_a_failed_run() -> None:
         patiently(config.deploy, unreachable)
 
 
-REFUSED = {"event": "refused", "reason": "roll call: expected cohort a, got b at site-2"}
+REFUSED = {"event": "run_failed", "kind": "refused", "reason": "roll call: expected cohort a, got b at site-2"}
 
 
 @pytest.mark.parametrize("left", ["nothing", "a round", "notes", "found empty"])
@@ -97,7 +97,7 @@ def test_a_refused_run_leaves_nothing_unless_it_had_a_round(cohort: Cohort, tmp_
     if left == "found empty":
         folder.mkdir()
     run = start_run(folder, tiny_config(resume=True), cohort, "cpu", (), token="ours")
-    run.event("refused", reason="why")
+    run.event("run_failed", kind="refused", reason="why")
     if left == "a round":
         (run.checkpoints / "state.safetensors").write_bytes(b"")
     if left == "notes":
@@ -126,9 +126,9 @@ def test_a_refusal_leaves_a_folder_that_was_not_made_for_this_coordinator(
 
 
 def test_other_ends_of_a_run_are_failures(tmp_path: Path) -> None:
-    for event in ({"event": "run_failed", "reason": "why"}, {"event": "server_failed", "error": "why"}):
+    for kind in set(EndKind) - {EndKind.refused}:
         with pytest.raises(RunFailed, match="why"):
-            raise_for(event, tmp_path, "ours")
+            raise_for({"event": "run_failed", "kind": kind.value, "reason": "why"}, tmp_path, "ours")
     raise_for({"event": "round_end", "round": 1}, tmp_path, "ours")
 
 

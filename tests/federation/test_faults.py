@@ -13,12 +13,13 @@ from tiny import tiny_cohort, tiny_config
 
 from fl_rsna.choices import Select, StrategyName
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.command_end import RunFailed
 from fl_rsna.config import FaultsConfig, NetworkConfig
 from fl_rsna.fault_words import Fault, FaultKind, parse_fault
 from fl_rsna.federation.faults import corrupted, drops_out, fault_of, slowdown
 from fl_rsna.federation.network import site_seconds
-from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.learning.flat import FlatModel
+from fl_rsna.runner import run_federation
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -114,8 +115,9 @@ def test_dropouts_and_stragglers_leave_fewer_sites_and_the_same_model_in_every_e
 
 def test_below_quorum_stops_with_a_checkpoint_to_go_on_from(cohort: Cohort, tmp_path: Path) -> None:
     config = tiny_config(rounds=3, faults__sites={"site-1": "crash@2", "site-2": "crash@2"})
-    with pytest.raises(BelowQuorum, match="round 2: 1 of 3 sites replied"):
-        run(cohort, tmp_path / "run", config)
+    with pytest.raises(RunFailed, match="round 2: 1 of 3 sites replied"):
+        run_federation(config, cohort, tmp_path / "run", ())
+    assert [event["kind"] for event in events(tmp_path / "run", "run_failed")] == ["failed"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert not (tmp_path / "run" / "model.safetensors").exists()

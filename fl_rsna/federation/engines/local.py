@@ -198,6 +198,6 @@ def _work(factory: bytes, path: Path, answer: Path, metadata: object, context: C
             _content = (path, take(path))
         reply = _app[1](Message(content=_content[1], metadata=metadata), context)  # type: ignore[call-overload]
         leave((reply, context), answer)
-    except Exception as error:
+    except BaseException as error:  # a decoder's panic is no Exception
         return f"{type(error).__name__}: {error}"
     return None

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from flwr.app import Context
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
+
+from fl_rsna.command_end import RunFailed
 
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # what the head of a Ray cluster answers, and nothing else does
 ANSWER_S = 10
@@ -37,6 +40,17 @@ def run_ray(
     """
     from flwr.simulation import run_simulation
 
+    watched, ended = ServerApp(), list[BaseException | None]()
+
+    @watched.main()
+    def _main(grid: Grid, context: Context) -> None:
+        """In a thread of Flower's, which loses some of what ends it."""
+        try:
+            server_app(grid, context)
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
     with _cluster(workers, address) as nodes:
         share = gpu_share(workers, nodes, alone=address is None) if gpus_per_worker is None else gpus_per_worker
         check_room(nodes, share)
@@ -46,13 +60,17 @@ def run_ray(
                 "ignore"
             )  # run_simulation is deprecated in favour of `flwr run`, which needs a SuperLink
             run_simulation(
-                server_app=server_app,
+                server_app=watched,
                 client_app=client_app(),
                 num_supernodes=num_sites,
                 backend_config={
                     "client_resources": {"num_cpus": 1, "num_gpus": share, "max_restarts": -1, "max_task_retries": 1}
                 },
             )
+
+    for error in ended or [RunFailed("Flower's simulation ended before the run did")]:
+        if error is not None:
+            raise error
 
 
 Resources = dict[str, float]  # of a node, in Ray's names: CPU, GPU

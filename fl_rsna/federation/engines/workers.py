@@ -1,17 +1,15 @@
 """Worker processes that outlive a run: warm for the next one, a CUDA device each, and new ones for those that died."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
-from fl_rsna.loading import loading_context
+from fl_rsna.loading import end_with_parent, loading_context, without_interrupts
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
 WITHOUT_CUDA = 2  # workers, where none are asked for
@@ -35,7 +33,8 @@ class Worker:
         context = loading_context()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, device), daemon=True)
-        self.process.start()
+        with without_interrupts():  # Ctrl-C goes to the run, which ends its workers
+            self.process.start()
         theirs.close()
 
     def send(self, act: Callable[..., Any], *args: Any) -> None:
@@ -107,21 +106,10 @@ def workers_for(asked: int | None, devices: int) -> int:
 
 def _serve(pipe: "Connection[Any, Any]", device: str | None) -> None:
     """Do what comes until nobody is there to ask."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the run, which ends its workers
     if device is not None:
         os.environ[DEVICES] = device  # read when CUDA starts, which is with the first site
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
+    end_with_parent()  # a worker whose run was killed must not stay behind with its memory
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
             act, args = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(act(*args))
-
-
-def _end_with_parent() -> None:
-    """A worker whose run was killed must not stay behind with its memory."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+            pipe.send(act(*args))
