@@ -91,7 +91,7 @@ class _Command:
     run: Path | None = None  # the folder it writes, where that is a run's
     log: Path | None = None  # that has the traceback already
     begun: list[Path] = field(default_factory=list)  # run folders
-    told: list[Path] = field(default_factory=list)  # those that hold their end
+    told: list[tuple[Path, BaseException]] = field(default_factory=list)  # those that hold their end, and what it was
     open: list[Callable[[BaseException], None]] = field(default_factory=list)  # what writes it into those that run
 
 

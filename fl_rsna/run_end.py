@@ -21,12 +21,13 @@ def whole(error: BaseException) -> tuple[str, str]:
 @contextlib.contextmanager
 def end_in_folder(run: RunFolder, config: Config, words: Words = whole) -> Iterator[None]:
     """Whatever ends the run while the body lasts stands in its folder before it goes on its way. SystemExit passes."""
-    command_end.now.begun.append(run.folder)
+    now = command_end.now
+    now.begun.append(run.folder)
 
     def tell(error: BaseException) -> None:
         _tell(run, config, error, words)
 
-    command_end.now.open.append(tell)
+    now.open.append(tell)
     try:
         yield
     except SystemExit:
@@ -35,7 +36,7 @@ def end_in_folder(run: RunFolder, config: Config, words: Words = whole) -> Itera
         tell(error)
         raise
     finally:
-        command_end.now.open.remove(tell)
+        now.open.remove(tell)
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ def end_of_parts(folder: Path, config: Config) -> Iterator[None]:
         raise
     except BaseException as error:
         now = command_end.now
-        if _inside(now.begun, folder) and not _inside(now.told, folder):
+        if _inside(now.begun, folder) and not _inside([told for told, _ in now.told], folder):
             _tell(RunFolder(folder), config, error, whole)
         raise
 
@@ -73,8 +74,10 @@ def _inside(folders: list[Path], whole: Path) -> bool:
 def _tell(run: RunFolder, config: Config, error: BaseException, words: Words) -> None:
     """Raises nothing that a disk can bring about: it is perhaps what ended the run."""
     kind, now = end_of(error).kind, command_end.now
+    if any(folder == run.folder and told is error for folder, told in now.told):
+        return
     reason, text = words(error)
-    now.told.append(run.folder)
+    now.told.append((run.folder, error))
     if not run.is_over and not _is_finished(run.folder):
         with contextlib.suppress(OSError):
             run.event("run_failed", kind=kind.value, reason=reason)

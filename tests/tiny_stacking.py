@@ -21,7 +21,7 @@ from fl_rsna.runs import start_run
 FOLDS = 2
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """What ends a run from outside."""
 
 

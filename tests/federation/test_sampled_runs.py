@@ -62,7 +62,7 @@ def share_kept(cohort: Cohort, sites: tuple[str, ...], wanted: float) -> float:
     return float(wanted * positives / (sum(part["slices"] for part in parts) - positives))
 
 
-class Killed(Exception):
+class Killed(KeyboardInterrupt):
     """Instead of a signal."""
 
 
