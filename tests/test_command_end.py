@@ -414,3 +414,42 @@ def test_every_command_line_is_refused_alike() -> None:
         assert "ArgumentParser(" not in text.replace("class Parser(argparse.ArgumentParser)", ""), path
         if path.name not in ("command_end.py", "superlink.py"):  # uvicorn's own are there
             assert "signal.signal(" not in text, path
+
+
+def test_the_page_names_every_kind_of_end() -> None:
+    page = (PACKAGE.parent / "docs" / "endings.md").read_text()
+    assert {f"| `{kind}` |" for kind in EndKind} == {
+        f"{line[: line.index('` |') + 3]}" for line in page.splitlines() if line.startswith("| `")
+    }
+
+
+DEMO = [
+    *("demo.patients=12", "demo.slices_per_series=4", "demo.size=64", "data.size=64", "model.image_size=32", "tracking=none"),
+    *("partition.num_sites=2", "partition.allow_missing_labels=true", "train.batch_size=8", "engine.workers=2"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path) -> None:
+    """In a group of its own, as of a terminal: nobody in it says a word more, or lives on."""
+    words = [sys.executable, "-m", "fl_rsna.simulate", *DEMO, "rounds=2"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as running:
+        while running.poll() is None and not any(
+            "round_start" in log.read_text() for log in tmp_path.glob(f"runs/*/{EVENTS}")
+        ):
+            pass
+        os.killpg(running.pid, signal.SIGINT)
+        said = running.communicate()[1]  # ends when nobody holds the pipe any more
+    assert (running.returncode, said.count("\n")) == (1, 1)
+    (folder,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    assert events(folder)[-1]["kind"] == "interrupted"
+    again = said.removeprefix("error: interrupted; go on with: ").strip()
+    assert again.endswith(f" run.name={folder.name} resume=true")
+    done = subprocess.run(
+        ["bash", "-c", f"{again} | head -1; exit ${{PIPESTATUS[0]}}"], cwd=tmp_path, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert events(folder)[-1]["event"] == "run_end"
+    assert (folder / "report.html").exists()
