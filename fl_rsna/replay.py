@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
+from fl_rsna.cohort import took_part
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.command_end import RunFailed, end_command
@@ -61,9 +62,9 @@ def unquoted(value: str) -> str:
 
 
 def cohort_of(run: Path) -> Cohort:
-    """The cohort a run was trained on; raises ValueError when it is not where it was, or another one is there."""
+    """The cohort a run was trained on, where it was or beside a run that was moved with it; raises ValueError for none or another."""
     facts = read_facts(run / MANIFEST, f"run: no {MANIFEST} in {run}; copy the run again")
-    cohort = read_cohort(Path(str(facts.get("cohort"))))
+    cohort = read_cohort(took_part.cohort_of(run) or Path(str(facts.get("cohort"))))
     if cohort.sha256 != facts.get("cohort_sha256"):
         raise ValueError(
             f"run: expected the cohort of {run}, got another one in {cohort.folder}; deal the run's own again"

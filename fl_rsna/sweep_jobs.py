@@ -4,7 +4,6 @@ The runs lie in one folder, named by the words that the sweep varies; the same w
 """
 
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from fl_rsna.command_end import attempt, ending
 from fl_rsna.compose import as_config
 from fl_rsna.config import Config
-from fl_rsna.ownership import held, holds_nothing, make_folder, what_is
+from fl_rsna.ownership import drop_folder, held, holds_nothing, make_folder, what_is
 from fl_rsna.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job
 from fl_rsna.sweep_words import fixed_words, folder_name, sweep_name, typed_values, varied, varied_keys
 
@@ -99,7 +98,7 @@ class Sweep:
             say_sweep(self.folder, jobs, kept=self._keeps, go_on=None if whole else go_on())
         finally:
             if not self._keeps:
-                shutil.rmtree(self.folder)
+                drop_folder(self.folder)
         return 0 if whole else 1
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when MLflow is imported
 os.environ["DO_NOT_TRACK"] = "true"
 
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
+from fl_rsna.cohort.whole import written_whole
 from fl_rsna.config import Config
-from fl_rsna.ownership import drop
+from fl_rsna.ownership import held
 from fl_rsna.reporting.points import Values, flat_settings
 
 FOLDER = "mlflow"
@@ -106,7 +106,7 @@ class MlflowRun:
         if self._database is None:
             yield
             return
-        with FileLock(self._database.with_name(self._database.name + ".lock"), timeout=WAIT_S):
+        with held(self._database, wait_s=WAIT_S):
             yield
 
     def _metrics(self, round_: int, values: Values, time_s: float) -> None:
@@ -128,12 +128,11 @@ def _make(database: Path) -> None:
     if database.exists() and database.stat().st_size > 0:
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    part = database.with_name(database.name + ".part")
-    drop(part)  # of a process that was killed
-    MlflowClient(tracking_uri=f"{SQLITE}{part}").search_experiments(max_results=1)
-    with contextlib.closing(
-        sqlite3.connect(part)
-    ) as made:  # MLflow's own first experiment names the folder one stands in
-        made.execute("UPDATE experiments SET artifact_location = ?", ((database.parent / "artifacts").as_uri(),))
-        made.commit()
-    part.replace(database)
+    with written_whole(database) as part:
+        MlflowClient(tracking_uri=f"{SQLITE}{part}").search_experiments(max_results=1)
+        with contextlib.closing(sqlite3.connect(part)) as made:
+            home = (
+                database.parent / "artifacts"
+            ).as_uri()  # MLflow's own first experiment names the folder one stands in
+            made.execute("UPDATE experiments SET artifact_location = ?", (home,))
+            made.commit()
