@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fl_rsna import command_end
-from fl_rsna.command_end import RunFailed, end_of, log_traceback, traceback_of
+from fl_rsna.command_end import EndKind, RunFailed, end_of, log_traceback, traceback_of
 from fl_rsna.config import Config
-from fl_rsna.runs import RunFolder, is_finished
+from fl_rsna.runs import SUMMARY, RunFolder, is_finished
 
 Words = Callable[[BaseException], tuple[str, str]]  # an error's reason in one line, and its traceback
 
@@ -36,7 +36,7 @@ def end_in_folder(run: RunFolder, config: Config, words: Words = whole) -> Itera
         tell(error)
         raise
     finally:
-        now.open.remove(tell)
+        now.open[:] = [other for other in now.open if other is not tell]
 
 
 @contextlib.contextmanager
@@ -81,9 +81,11 @@ def _tell(run: RunFolder, config: Config, error: BaseException, words: Words) ->
     if not run.is_over and not _is_finished(run.folder):
         with contextlib.suppress(OSError):
             run.event("run_failed", kind=kind.value, reason=reason)
+        is_older = kind is EndKind.refused and (run.folder / SUMMARY).exists()  # how an earlier try ended
+        failed = {"status": "failed", "kind": kind.value, "reason": reason, "rounds": config.rounds}
         with contextlib.suppress(OSError):
-            failed = {"status": "failed", "kind": kind.value, "reason": reason, "rounds": config.rounds}
-            run.write_json("summary.json", {**failed, **_without_effect(run)})
+            if not is_older:
+                run.write_json(SUMMARY, {**failed, **_without_effect(run)})
     log = log_traceback(text, run.folder)
     now.log = now.log or log
 
