@@ -1,7 +1,6 @@
 """Federated, pooled and alone under one budget and one seed, and the gaps between them on the same test slices."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from fl_rsna.choices import Baseline
+from fl_rsna.cohort.hashed import read_table
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.effects import Asked, without_effect
 from fl_rsna.federation.baselines import matrix_entry
-from fl_rsna.federation.site_scoring import final_predictions
+from fl_rsna.federation.site_scoring import final_predictions, read_final
 from fl_rsna.learning.classes import compare_macro_aurocs
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
@@ -23,7 +23,7 @@ from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.ownership import held, take_back
 from fl_rsna.run_end import end_of_parts
 from fl_rsna.runner import run_federation
-from fl_rsna.runs import ALONE, Listener, RunFolder, kind_of, take_folder
+from fl_rsna.runs import ALONE, COPY, PREDICTIONS, TABLES, Listener, RunFolder, kind_of, read_summary, take_folder
 from fl_rsna.task import MACRO, LabelKind, Task, named_task
 
 PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}
@@ -65,11 +65,12 @@ def _summary(folder: Path, config: Config) -> dict[str, Any]:
     """That of the federation, with the gaps."""
     task = named_task(config.data.task)
     found = {name: [_predictions(path) for path in _model_folders(folder / name)] for name in PARTS}
-    federated = json.loads((folder / "federated" / "summary.json").read_text())
+    federated = read_summary(folder / "federated")
     against = {name: _gap(found["federated"][0], found[name], task, config.seed) for name in ("central", "local")}
-    local = json.loads((folder / "local" / "summary.json").read_text())
+    local = read_summary(folder / "local")
     matrix = {**local["matrix"], GLOBAL: {site: matrix_entry(card) for site, card in federated["sites"].items()}}
     joining = _joining(folder, federated, local, task, config.seed)
+    federated.pop(TABLES, None)  # it is of that part's folder
     return {**federated, "baseline": Baseline.gap.value, "gap": against, "matrix": matrix, "joining": joining}
 
 
@@ -91,7 +92,7 @@ def _joining(
             remembered("local", site, alone.get("run_id", "")),
         ]
         if all(path.exists() for path in paths):
-            ours, own = (pd.read_parquet(path) for path in paths)
+            ours, own = (read_final(path, site) for path in paths)
             found[site] = _gap(ours, [own], task, derive_seed(seed, "joining", site))
     return found
 
@@ -124,4 +125,4 @@ def _model_folders(part: Path) -> list[Path]:
 
 
 def _predictions(folder: Path) -> pd.DataFrame:
-    return pd.read_parquet(folder / "predictions.parquet")
+    return read_table(folder / PREDICTIONS, COPY)

@@ -1,6 +1,7 @@
 """From a configuration and a cohort to a run folder: the engine is chosen here, for every command that trains."""
 
 import functools
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import torch
 
 from fl_rsna.choices import Baseline, Device, EngineName
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.sites import Cohort, read_site_files
+from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
 from fl_rsna.effects import Asked, said, without_effect
@@ -89,11 +91,17 @@ def _run_stage(
 ) -> None:
     with held(folder):
         device, begins = str(choose_device(config.train.device)), not is_begun(folder)
+        with warnings.catch_warnings(record=True) as found:  # damage is named here: a site's own words stay at the site
+            warnings.simplefilter("always")
+            for site in (*cohort.sites, TEST_SITE):
+                read_site_files(cohort.site_folder(site))
         run = start_run(folder, config, cohort, device, listeners, without=without)
         for key, need in without.items() if says and begins else ():
             run.event("warning", text=said(key, need))
         if is_finished(folder):
             return
+        for text in dict.fromkeys(str(each.message) for each in found):
+            run.event("warning", text=text)
         story = story_of(config)
         try:
             with no_old_beats(folder), tracked(run, config), end_in_folder(run, config):

@@ -1,13 +1,16 @@
 """What a run folder holds, and who may write it: the one place that knows its file names."""
 
+import contextlib
 import csv
 import dataclasses
+import hashlib
 import importlib.metadata
 import io
 import json
 import math
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,11 +22,11 @@ import yaml
 
 from fl_rsna.arithmetic import describe_arithmetic
 from fl_rsna.choices import Baseline, Stage
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.sites import Cohort, cohort_files
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import Config
-from fl_rsna.learning.weights import file_sha256
 from fl_rsna.ownership import drop, holds_nothing, make_folder, what_is
+from fl_rsna.reading import checked_line, damaged, file_sha256, hashed_json, read_json, read_yaml, reading
 
 VERSIONS_OF = (
     "fl-rsna",
@@ -55,6 +58,7 @@ MAY_CHANGE = (
     "run.name",  # a folder that was copied or renamed is the same run
 )  # of a run that goes on
 
+PREDICTIONS = "predictions.parquet"  # of the final model on the test site's slices
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
 REST = (
     "validation_sites",
@@ -90,9 +94,13 @@ UNTRAINED = (
     "site_memory/*/failures.log",
     "heartbeat",
 )  # all that a run writes before a site trains
+EVENTS = "events.jsonl"
+TABLES = "tables"  # what a checkpoint, and summary.json, say of rounds.csv, sites.csv and events.jsonl
 
 END = ("run_failed", "run_end")  # events after which there is none
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
+
+COPY = "bring the file back from a copy of the run, or begin anew under another run.name"
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 
@@ -133,12 +141,11 @@ class RunFolder:
 
     def event(self, kind: str, /, **fields: Any) -> None:
         """Append one line to events.jsonl: read by others when this returns, and on disk unless it is one of many sites'."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = finite_or_null(fields)
-        line = json.dumps(
-            {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields}, allow_nan=False
-        )
-        with (self.folder / "events.jsonl").open("a+b") as file:
-            file.write(b"\n" * _is_torn(file) + line.encode() + b"\n")
+        line = checked_line({"time": time, "event": kind, **fields}, allow_nan=False)
+        with (self.folder / EVENTS).open("a+b") as file:
+            file.write(b"\n" * _is_torn(file) + line.encode())
             file.flush()
             if kind not in OF_MANY:
                 os.fsync(file.fileno())
@@ -170,7 +177,7 @@ class RunFolder:
         path = self.folder / f"{table}.csv"
         if not path.exists():
             return []
-        with path.open(newline="") as file:
+        with reading(path, "a CSV table"), path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     @property
@@ -179,36 +186,38 @@ class RunFolder:
         found: dict[str, str] = self.read_json(MANIFEST).get("without_effect", {})
         return found
 
-    def read_json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text())
+    def read_json(self, name: str) -> dict[str, Any]:
+        return read_json(self.folder / name, COPY)
 
-    def rewind(self, round_: int) -> None:
-        """Drop the rows of rounds after `round_`, which a killed run began and will play again."""
-        for table in ("rounds", "sites"):
-            path = self.folder / f"{table}.csv"
-            if not path.exists():
-                continue
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if None not in row.values() and int(row["round"]) <= round_]
-                names = reader.fieldnames or []
-            if not rows:
-                drop(path)
-                continue
-            text = io.StringIO()
-            writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            write_whole(path, text.getvalue().encode())
+    def identity(self) -> dict[str, Any]:
+        """What tells this run's checkpoints from another's, whatever its folder is called."""
+        return {"run": self.read_json(MANIFEST).get("id")}
+
+    def table_hashes(self) -> dict[str, dict[str, Any]]:
+        """How long rounds.csv, sites.csv and events.jsonl are now, and the hashes of their bytes."""
+        found = {path.name: path.read_bytes() for path in (*self._tables(), self.folder / EVENTS) if path.exists()}
+        return {name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in found.items()}
+
+    def rewind(self, round_: int, as_written: Mapping[str, Any] | None = None) -> list[str]:
+        """Drop the rows of rounds after `round_`, which a killed run began and will play again, and lines that are no rows.
+
+        What is to be said of files that are not as `table_hashes` found them then: no model depends on them.
+        """
+        said = said_of_tables(self.folder, as_written or {})
+        for path in self._tables():
+            if path.exists():
+                _keep_rows(path, round_)
+        return said
+
+    def _tables(self) -> list[Path]:
+        return [self.folder / f"{table}.csv" for table in ("rounds", "sites")]
 
     def forget_end(self) -> None:
         """Drop how an earlier try of the run ended: it goes on now."""
         drop(self.folder / SUMMARY)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_whole(
-            self.folder / name, (json.dumps(finite_or_null(content), indent=2, allow_nan=False) + "\n").encode()
-        )
+        write_whole(self.folder / name, hashed_json(finite_or_null(content)))
 
 
 def finite_or_null(content: Any) -> Any:
@@ -226,6 +235,61 @@ def _is_torn(file: IO[bytes]) -> bool:
         return False
     file.seek(-1, os.SEEK_END)
     return file.read(1) != b"\n"
+
+
+def said_of_tables(folder: Path, as_written: Mapping[str, Any]) -> list[str]:
+    """A sentence for each file that does not begin as `table_hashes` found it."""
+    return [
+        f"{folder / name} is not as the run wrote it, by its hash: a curve or a table that rests on it may be wrong"
+        for name, expected in as_written.items()
+        if not _begins(folder / name, expected)
+    ]
+
+
+def _keep_rows(path: Path, round_: int) -> None:
+    """Write a table again with the rows up to a round; without any it goes."""
+    reader = csv.reader(io.StringIO(path.read_bytes().decode(errors="replace"), newline=""))
+    names, rows = next(reader, []), []
+    at = names.index("round") if "round" in names else 0
+    with contextlib.suppress(csv.Error):
+        rows = [row for row in reader if len(row) == len(names) and _is_round(row[at]) and int(row[at]) <= round_]
+    if not rows:
+        drop(path)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([names, *rows])
+    write_whole(path, text.getvalue().encode())
+
+
+def _is_round(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _begins(path: Path, expected: Mapping[str, Any]) -> bool:
+    """Whether a file begins with what `table_hashes` saw of it."""
+    raw = path.read_bytes() if path.exists() else b""
+    return hashlib.sha256(raw[: int(expected["bytes"])]).hexdigest() == str(expected["sha256"])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's settings as it was begun with; raises ValueError when its config.yaml is damaged or not the one it wrote."""
+    path, manifest = folder / CONFIG, folder / MANIFEST
+    found = read_yaml(path, COPY)
+    stated = read_json(manifest, COPY).get("config_sha256") if manifest.exists() else None
+    if stated is not None and stated != settings_sha256(found):
+        raise damaged(path, COPY)
+    return found
+
+
+def settings_sha256(settings: Mapping[str, Any]) -> str:
+    """Hash of a run's settings, however they are written down."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """A run's summary.json, with how it ended."""
+    return read_json(folder / SUMMARY, COPY, keys={"status": str})
 
 
 def start_run(
@@ -353,6 +417,9 @@ def _manifest(config: Config, cohort: Cohort, device: str) -> dict[str, Any]:
         "cohort_sha256": cohort.sha256,
         "ids": cohort.ids,
         "seed": config.seed,
+        "cohort_files": cohort_files(cohort),
+        "id": secrets.token_hex(8),
+        "config_sha256": settings_sha256(json.loads(json.dumps(dataclasses.asdict(config)))),
         **({"weights_sha256": file_sha256(Path(config.model.weights))} if config.model.weights else {}),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -367,8 +434,7 @@ def _note_cohort(run: RunFolder, cohort: Cohort) -> None:
 
 def is_finished(folder: Path) -> bool:
     """Whether a run in `folder` came to its end."""
-    summary = folder / SUMMARY
-    return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+    return (folder / SUMMARY).exists() and read_summary(folder)["status"] == "finished"
 
 
 def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
@@ -378,7 +444,7 @@ def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
     """
     asked = json.loads(json.dumps(dataclasses.asdict(config)))
     begun, default = (
-        yaml.safe_load((folder / CONFIG).read_text()),
+        read_config(folder),
         json.loads(json.dumps(dataclasses.asdict(Config()))),
     )
     for group, value in default.items():
@@ -394,11 +460,16 @@ def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
         raise ValueError(
             f"resume: {folder} was begun with other settings ({', '.join(changed)} differ); repeat its command with resume=true"
         )
-    dealt = json.loads((folder / MANIFEST).read_text())["cohort_sha256"]
+    begun_with = read_json(folder / MANIFEST, COPY, keys={"cohort_sha256": str})
+    dealt, here = begun_with["cohort_sha256"], cohort_files(cohort)
     if dealt != cohort.sha256:
         raise ValueError(
             f"resume: {folder} was begun with cohort {dealt[:12]}, got {cohort.sha256[:12]}; give it the same data"
         )
+
+    for name, sha256 in begun_with.get("cohort_files", {}).items():
+        if here.get(name, sha256) != sha256:
+            raise damaged(cohort.folder / name, f"{folder} was begun with another; bring that back, or begin anew")
 
 
 def _at(settings: dict[str, Any], group: str, key: str) -> Any:

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.phantom_chest import write_chest_cohort
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
 from fl_rsna.ownership import WAIT_S, building_beside, held
+from fl_rsna.reading import hashed_json, read_json
 from fl_rsna.task import Rendering, Task, annotated_part, named_task
 
 TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
@@ -98,7 +98,7 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
             drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
             drawn.data.dicom = str(dicom)  # in the layout of the competition, whose tables are found
             (made,) = prepare_step(drawn, on_progress)
-        (made.folder / "demo.json").write_text(json.dumps(asdict(demo)) + "\n")
+        (made.folder / "demo.json").write_bytes(hashed_json(asdict(demo)))
         return made
 
 
@@ -124,7 +124,8 @@ def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> Non
 
 def check_demo(config: Config, folder: Path) -> None:
     """Refuse to take an earlier demo cohort for the one asked for now."""
-    made = json.loads((folder / "demo.json").read_text()) if (folder / "demo.json").exists() else {}
+    path = folder / "demo.json"
+    made = read_json(path, "delete that folder to make it anew") if path.exists() else {}
     for key, value in asdict(config.demo).items():
         if made.get(key, value) != value:
             raise ValueError(

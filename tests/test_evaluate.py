@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from dicom_files import write_tiny
 from saved_runs import SETTINGS, labels_csv, write_tiny_model, write_tiny_run
-from tiny import tiny_cohort, tiny_index, tiny_prepared
+from tiny import rewrite_site, tiny_cohort, tiny_index, tiny_prepared
 
 from fl_rsna.choices import Norm
 from fl_rsna.cohort.ancestry import own_link
@@ -376,8 +376,7 @@ def test_a_folder_without_a_final_model_says_where_one_is(place: str) -> None:
 
 def test_a_label_that_a_site_does_not_annotate_is_left_out_of_its_scorecard(own_cohort: Cohort) -> None:
     folder = own_cohort.site_folder("site-2")
-    facts = json.loads((folder / "site.json").read_text())
-    (folder / "site.json").write_text(json.dumps({**facts, "noise": {"unannotated": ["epidural"]}}))
+    rewrite_site(folder, noise={"unannotated": ["epidural"]})
     model = write_tiny_model(Path("model.safetensors"))
     main([f"model={model}", f"site={folder}", "part=train", "out=out"])
     card = json.loads(Path("out/scorecard.json").read_text())

@@ -11,7 +11,7 @@ from fl_rsna.choices import EngineName, ModelName
 from fl_rsna.cohort.id_scheme import PLAIN
 from fl_rsna.cohort.index import Prepared, table_sha256
 from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.cohort.sites import Cohort, write_cohort
+from fl_rsna.cohort.sites import Cohort, write_cohort, write_site_facts
 from fl_rsna.cohort.split import split_patients
 from fl_rsna.cohort_name import partition_settings
 from fl_rsna.config import Config
@@ -85,6 +85,14 @@ def tiny_cohort(
         prepared.index, task, kind=PartitionKind.iid, num_sites=num_sites, alpha=1.0, test=0.2, validation=0.2, seed=0
     )
     return write_cohort(folder / "sites", prepared, sites, task, partition_settings(config))
+
+
+def rewrite_site(folder: Path, table: pd.DataFrame | None = None, **facts: object) -> None:
+    """Another index.csv, or other facts in site.json, of a site, as if it had been dealt so."""
+    if table is not None:
+        table.to_csv(folder / "index.csv", index=False)
+    said = json.loads((folder / "site.json").read_text())
+    write_site_facts(folder, {**said, **facts})
 
 
 def tiny_config(**changes: object) -> Config:

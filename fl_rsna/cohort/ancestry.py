@@ -15,6 +15,7 @@ import pandas as pd
 from fl_rsna.cohort.id_scheme import as_texts, is_secret
 from fl_rsna.cohort.index import hash_id, read_facts
 from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.reading import read_csv
 
 TRAIN, VALIDATION = "train", "validation"
 OWN = "own"  # of the cohort that a model was trained on; other links are named by the word that gave them
@@ -111,11 +112,11 @@ def patients_sha256(patients: pd.Series, ids: str | None) -> str | None:
 def patients_at(cohort: Path) -> pd.DataFrame | None:
     """image_id, patient_id and train or validation of every image of a cohort's training sites; None where one is not at hand."""
     facts = cohort / "cohort.json"
-    sites = read_facts(facts, "").get("sites", {}) if facts.is_file() else {}
+    sites = read_facts(facts, "", by_hand=True).get("sites", {}) if facts.is_file() else {}
     paths = [cohort / site / "index.csv" for site in sites if site != TEST_SITE]
     if not paths or not all(path.is_file() for path in paths):  # at a coordinator, whose sites keep theirs
         return None
     columns = ["image_id", "patient_id", "split"]
-    tables = [pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False) for path in paths]
+    tables = [read_csv(path, usecols=columns, dtype=str, keep_default_na=False) for path in paths]
     everyone = pd.concat(tables, ignore_index=True)
     return everyone.assign(split=everyone["split"].where(everyone["split"] == TRAIN, VALIDATION))

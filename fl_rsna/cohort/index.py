@@ -1,7 +1,7 @@
 """The index of a prepared folder: one row an image, slices in their order in space, films in that of their study."""
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,11 @@ import pyarrow.compute as pc
 from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.rows import film_rows, slice_rows
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.reading import damaged, file_sha256, read_json, reading
 from fl_rsna.task import Rendering, Task
+
+STORED = "stored_sha256"  # in prepare.json: hashes of the tables beside it
+ANEW = "delete the folder and prepare again, or bring the file back from a copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +97,9 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
         raise ValueError(f"data.name: {folder} is not finished; repeat the python -m fl_rsna.prepare that began it")
     missing = f"data.name: no prepared data at {folder}; run python -m fl_rsna.prepare first"
     facts = read_facts(folder / "prepare.json", missing)
-    try:
-        labels, index = tuple(facts["labels"]), pd.read_parquet(folder / "index.parquet")
+    with reading(folder / "prepare.json", "what prepare wrote", ANEW, key="data.name: "):
+        labels = tuple(facts["labels"])
         image, size, sha256, name = ImageKind(facts["image"]), int(facts["size"]), facts["index_sha256"], facts["task"]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"data.name: {folder} is damaged ({type(error).__name__}: {error}); delete it and prepare again"
-        ) from None
     if name != task.name or labels not in ((), task.labels):
         raise ValueError(
             f"data.task: expected data prepared for task {task.name} ({', '.join(task.labels)}), "
@@ -110,6 +110,9 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
                 else ""
             )
         )
+    with reading(folder / "index.parquet", "the index that prepare wrote", ANEW, key="data.name: "):
+        check_stored(folder, facts, "index.parquet")
+        index = pd.read_parquet(folder / "index.parquet")
     return Prepared(
         folder=folder,
         task=name,
@@ -122,14 +125,14 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
     )
 
 
-def read_facts(path: Path, missing: str) -> dict[str, Any]:
-    """A JSON object written by an earlier step; raises ValueError(`missing`) when there is none."""
-    try:
-        facts = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(missing) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"expected a JSON object in {path}, got {error}; repeat the step that wrote it") from None
-    if not isinstance(facts, dict):
-        raise ValueError(f"expected a JSON object in {path}, got {type(facts).__name__}; repeat the step that wrote it")
-    return facts
+def check_stored(folder: Path, facts: Mapping[str, Any], name: str) -> None:
+    """Refuse a file of a prepared folder that is not the one whose hash its prepare.json states, where it states one."""
+    if facts.get(STORED, {}).get(name, found := file_sha256(folder / name)) != found:
+        raise damaged(folder / name, ANEW)
+
+
+def read_facts(path: Path, missing: str, *, by_hand: bool = False) -> dict[str, Any]:
+    """A JSON object written by an earlier step; raises ValueError(`missing`) when there is none; `by_hand` as read_json has it."""
+    if not path.exists():
+        raise ValueError(missing)
+    return read_json(path, by_hand=by_hand)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pandas as pd
 
 from fl_rsna.cohort.id_scheme import unlike_places
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.places import SPREAD, Kind, Slices, apart_from_blank, as_ids, constant_images
+from fl_rsna.cohort.sites import INDEX_SHA256
+from fl_rsna.imaging.store import decode_png
+from fl_rsna.reading import check_keys, file_sha256, read_json, reading
 from fl_rsna.task import TaskName
 
 NEEDED = ("image_id", "split", "patient_id")
@@ -65,17 +66,22 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
     facts = read_facts(
         folder / "cohort.json",
         f"cohort: expected a folder that partition made, with cohort.json, got {folder}; give site_data/<cohort>",
+        by_hand=True,
     )
     if not isinstance(facts.get("sites"), dict) or not isinstance(facts.get("labels"), list):
         raise ValueError(
             f"cohort: expected sites and labels in {folder / 'cohort.json'}, got none; deal the cohort again"
         )
+    for site, parts in facts["sites"].items():
+        check_keys({site: parts}, folder / "cohort.json", {site: dict})
+        check_keys(parts, folder / "cohort.json", dict.fromkeys(parts, dict))
     task = facts.get("task", TaskName.ich.value)  # older cohorts were of one task
     if task not in list(TaskName):
         raise ValueError(f"cohort: expected task {' or '.join(TaskName)} in {folder / 'cohort.json'}, got {task}")
     labels, differences, hashed, tables = facts["labels"], _strangers(folder, facts["sites"]), [], []
     for done, (site, counted) in enumerate(facts["sites"].items(), 1):
         table = _site_table(folder / site, labels)
+        differences += _own_hash(site, folder / site)
         differences += _counts(site, counted, table, labels) + _files(site, folder / site, table)
         if pixels or SHA256 not in table:
             table, found = _with_hashes(site, folder / site, table, pixels)
@@ -113,12 +119,8 @@ def _incomparable(folder: Path, sites: Mapping[str, Any]) -> str | None:
 def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
     """index.csv, as far as an audit needs it: ids as text, labels as numbers."""
     path, wanted = folder / "index.csv", {"split", *IDS.values(), *SPREAD, *labels}
-    try:
+    with reading(path, "the table of a site that cohort.json names", "bring the site's folder back", key="cohort: "):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in wanted)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cohort: expected {path}, which cohort.json names, got {str(error).splitlines()[0]}; bring the site's folder back"
-        ) from None
     if missing := [name for name in (*NEEDED, *labels) if name not in table]:
         raise ValueError(f"cohort: expected columns {', '.join(missing)} in {path}, got none; deal the cohort again")
     for name in map(str, table):
@@ -129,6 +131,14 @@ def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
 def _strangers(folder: Path, sites: Mapping[str, Any]) -> list[Difference]:
     found = sorted(path.parent.name for path in folder.glob("*/index.csv") if path.parent.name not in sites)
     return [Difference(site=site, what="site that cohort.json does not name", expected=0, found=1) for site in found]
+
+
+def _own_hash(site: str, folder: Path) -> list[Difference]:
+    """Where a site's index.csv is not the one whose hash its site.json states."""
+    path = folder / "site.json"
+    stated = read_json(path, "bring the site's folder back", by_hand=True).get(INDEX_SHA256) if path.is_file() else None
+    same = stated is None or stated == file_sha256(folder / "index.csv")
+    return [] if same else [Difference(site=site, what="index.csv that is not as it was written", expected=0, found=1)]
 
 
 def _counts(site: str, counted: Mapping[str, Any], table: pd.DataFrame, labels: Sequence[str]) -> list[Difference]:
@@ -193,7 +203,7 @@ def _look(path: Path, decode: bool) -> tuple[str | None, str | None, bool]:
     digest = hashlib.sha256(content).hexdigest()[:16]
     if not decode:
         return digest, digest, False
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    image = decode_png(content)
     if image is None:
         return digest, None, False
     pixels = hashlib.sha256(f"{image.dtype} {image.shape} ".encode() + image.tobytes()).hexdigest()[:16]

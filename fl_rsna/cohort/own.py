@@ -19,9 +19,19 @@ from fl_rsna.cohort.dealing import MIN_PATIENTS
 from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.noise import UNANNOTATED
 from fl_rsna.cohort.partitioners import Group, group_column, rarest_labels, take_stratified
-from fl_rsna.cohort.sites import WHAT, Cohort, counts, read_cohort, site_facts, site_tables, write_site
+from fl_rsna.cohort.sites import (
+    WHAT,
+    Cohort,
+    counts,
+    read_cohort,
+    site_facts,
+    site_tables,
+    write_site,
+    write_site_facts,
+)
 from fl_rsna.cohort.split import TEST_SITE, SitePatients
 from fl_rsna.cohort.whole import built_whole, write_whole
+from fl_rsna.reading import hashed_json
 from fl_rsna.task import Task, annotated_part
 
 COHORT = "cohort.json"
@@ -86,7 +96,7 @@ def write_own_test_site(
         "sites": {**{name: {} for name in hospitals}, TEST_SITE: held},  # what hospitals hold, the roll call tells
         "disjoint": {"by": group_column(Group.patient, task), "shared_patients": {}, "patients": len(patients.test)},
     }
-    write_whole(folder / COHORT, (json.dumps(facts, indent=2) + "\n").encode())
+    write_whole(folder / COHORT, hashed_json(facts))
     return read_cohort(folder)
 
 
@@ -101,7 +111,7 @@ def _write(
     [table] = site_tables(prepared.index, [patients], group_column(Group.patient, task)).values()
     with built_whole(place) as building:
         write_site(building, table, prepared.folder / "images")
-        (building / "site.json").write_text(json.dumps(facts, indent=2) + "\n")
+        write_site_facts(building, facts)
     return {**facts, "counts": counts(table, task)}
 
 

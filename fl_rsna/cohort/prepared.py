@@ -1,7 +1,6 @@
 """Files and their labels become a prepared folder: whole or not at all, and resumable when killed."""
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +15,17 @@ import pyarrow.json
 
 from fl_rsna.cohort.columns import IDS, columns_of
 from fl_rsna.cohort.id_scheme import id_scheme
-from fl_rsna.cohort.index import Prepared, build_index, hash_id, read_facts, read_prepared, table_sha256
+from fl_rsna.cohort.index import (
+    ANEW,
+    STORED,
+    Prepared,
+    build_index,
+    check_stored,
+    hash_id,
+    read_facts,
+    read_prepared,
+    table_sha256,
+)
 from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
@@ -25,6 +34,7 @@ from fl_rsna.imaging.rejections import Reason
 from fl_rsna.imaging.store import ImageKind, kinds_of
 from fl_rsna.imaging.workers import Converter, chunks_from
 from fl_rsna.ownership import drop
+from fl_rsna.reading import file_sha256, hashed_json, read_csv, read_json
 from fl_rsna.task import Rendering, Task
 
 FIRST = 1000  # files after which labels of other images are told
@@ -102,7 +112,8 @@ def prepare_folder(
                 index.to_parquet(building.part / "index.parquet", index=False)
                 rejected.to_csv(building.part / "rejected.csv", index=False)
                 record = _record(index, rejected, labels, request.task, identity)
-                (building.part / "prepare.json").write_text(json.dumps(record, indent=2) + "\n")
+                record[STORED] = {name: file_sha256(building.part / name) for name in ("index.parquet", "rejected.csv")}
+                (building.part / "prepare.json").write_bytes(hashed_json(record))
                 building.finish(folder)
     except OSError as error:
         raise ValueError(
@@ -110,6 +121,14 @@ def prepare_folder(
             "command again: what is done is kept and valid"
         ) from None
     return read_prepared(folder, request.task)
+
+
+def read_rejected(folder: Path) -> pd.DataFrame:
+    """What a prepared folder rejected, as text; raises ValueError when rejected.csv is damaged or not the one it wrote."""
+    path, facts = folder / "rejected.csv", folder / "prepare.json"
+    found = read_csv(path, ANEW, columns=REJECTED, dtype=str, keep_default_na=False)
+    check_stored(folder, read_json(facts) if facts.exists() else {}, path.name)
+    return found
 
 
 def _convert_rest(

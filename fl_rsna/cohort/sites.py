@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,14 @@ from fl_rsna.cohort.noise import SiteNoise, noise_record
 from fl_rsna.cohort.partitioners import Group, group_column
 from fl_rsna.cohort.s0 import Layout, check_names, write_s0
 from fl_rsna.cohort.split import PARTS, TEST_SITE, SitePatients, overlaps, shared
-from fl_rsna.cohort.whole import built_whole
+from fl_rsna.cohort.whole import built_whole, write_whole
 from fl_rsna.imaging.store import ImageKind
+from fl_rsna.reading import check_keys, damaged, file_sha256, hashed_json, read_json, reading
 from fl_rsna.task import Task
 
+ANEW = "copy the folder again, or partition again"
+INDEX_SHA256 = "index_sha256"  # in site.json, of index.csv's bytes
+KEYS = {"labels": list, "sites": dict, "size": int, "settings": dict, "disjoint": dict, "prepared": dict}
 WHAT = ("task", "labels", "image", "size", "group")  # of a cohort, repeated in every site.json
 
 
@@ -84,10 +89,10 @@ def write_cohort(
     with built_whole(folder) as building:
         for name, table in tables.items():
             write_site(building / name, table, prepared.folder / "images")
-            (building / name / "site.json").write_text(json.dumps(site_facts(name, facts), indent=2) + "\n")
+            write_site_facts(building / name, site_facts(name, facts))
         if layout is Layout.s0:
             write_s0(building, tables, prepared.index, unlabelled, task.labels)
-        (building / "cohort.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (building / "cohort.json").write_bytes(hashed_json(facts))
     return read_cohort(folder)
 
 
@@ -141,21 +146,61 @@ def site_facts(site: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 def read_cohort(folder: Path) -> Cohort:
     """Read cohort.json; raises ValueError when the folder holds no finished cohort."""
+    path = folder / "cohort.json"
     facts = read_facts(
-        folder / "cohort.json", f"partition.name: no cohort at {folder}; run python -m fl_rsna.partition first"
+        path, f"partition.name: no cohort at {folder}; run python -m fl_rsna.partition first", by_hand=True
     )
-    sites = sorted((name for name in facts["sites"] if name != TEST_SITE), key=site_number)
-    return Cohort(
-        folder=folder,
-        name=facts["name"],
-        task=facts["task"],
-        labels=tuple(facts["labels"]),
-        image=ImageKind(facts["image"]),
-        size=facts["size"],
-        sha256=facts["sha256"],
-        sites=tuple(sites),
-        facts=facts,
+    check_keys(facts, path, {**dict.fromkeys(("name", "task", "image", "sha256"), str), **KEYS}, ANEW)
+    with reading(path, "a cohort", ANEW):
+        sites = sorted((name for name in facts["sites"] if name != TEST_SITE), key=site_number)
+        return Cohort(
+            folder=folder,
+            name=facts["name"],
+            task=facts["task"],
+            labels=tuple(facts["labels"]),
+            image=ImageKind(facts["image"]),
+            size=facts["size"],
+            sha256=facts["sha256"],
+            sites=tuple(sites),
+            facts=facts,
+        )
+
+
+def write_site_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write a site's site.json, with the hash of its index.csv, which is there already."""
+    said = {**facts, INDEX_SHA256: file_sha256(folder / "index.csv")}
+    write_whole(folder / "site.json", hashed_json(said))
+
+
+def read_site_files(folder: Path, do: str = ANEW) -> tuple[dict[str, Any], bytes]:
+    """A site's site.json and the bytes of its index.csv; raises ValueError when one is missing or cannot be read.
+
+    One that is not as its hash says is a warning: people may change both by hand. A run that goes on refuses it.
+    """
+    for path in (folder / "site.json", folder / "index.csv"):
+        if not path.is_file():
+            raise ValueError(f"expected a site folder with site.json and index.csv, {path} is missing; {do}")
+    path = folder / "index.csv"
+    facts = read_json(
+        folder / "site.json",
+        f"{do}, unless it was changed on purpose",
+        by_hand=True,
+        keys={"site": str, "cohort_sha256": str, "task": str, "image": str, "labels": list},
     )
+    with reading(path, "a CSV table", do):
+        raw = path.read_bytes()
+    if facts.get(INDEX_SHA256, hashed := hashlib.sha256(raw).hexdigest()) != hashed:
+        warnings.warn(str(damaged(path, f"{do}, unless it was changed on purpose")), stacklevel=2)
+    return facts, raw
+
+
+def cohort_files(cohort: Cohort) -> dict[str, str]:
+    """Hashes of a cohort's tables and facts, as far as they are on this machine, by their places in its folder."""
+    names = [
+        "cohort.json",
+        *(f"{site}/{name}" for site in (*cohort.sites, TEST_SITE) for name in ("site.json", "index.csv")),
+    ]
+    return {name: file_sha256(path) for name in names if (path := cohort.folder / name).is_file()}
 
 
 def counts(table: pd.DataFrame, task: Task) -> dict[str, Any]:

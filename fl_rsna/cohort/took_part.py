@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from fl_rsna.cohort.ancestry import (
     OWN,
@@ -25,6 +24,7 @@ from fl_rsna.cohort.ancestry import (
 )
 from fl_rsna.cohort.id_scheme import PLAIN, alike, as_texts, why_unlike
 from fl_rsna.cohort.index import hash_id, read_facts
+from fl_rsna.reading import read_yaml
 
 NEITHER, UNKNOWN = "neither", "unknown"
 NOT_AT_HAND = "its cohort is not at hand"
@@ -169,7 +169,7 @@ def _runs_of(run: Path, by: str, seen: frozenset[Path] = frozenset()) -> Iterato
     if run.resolve() in seen:
         return
     yield run, by
-    config = yaml.safe_load((run / "config.yaml").read_text()) or {}
+    config = read_yaml(run / "config.yaml")
     given = {
         "start": (facts_of(run / "manifest.json").get("start") or {}).get("file"),
         "sequence.encoder": (config.get("sequence") or {}).get("encoder"),
@@ -202,4 +202,4 @@ def cohort_of(run: Path) -> Path | None:
 
 def facts_of(path: Path) -> dict[str, Any]:
     """A JSON file of a run or a cohort; empty where there is none."""
-    return read_facts(path, "") if path.is_file() else {}
+    return read_facts(path, "", by_hand=path.name == "cohort.json") if path.is_file() else {}

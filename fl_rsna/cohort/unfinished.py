@@ -4,7 +4,6 @@ It holds owner.json, by which it is known for such a folder, request.json, journ
 input, images/ with finished PNGs and incoming/ with those that have no name yet. One process at a time.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from fl_rsna.ownership import (
     take_back,
     what_is,
 )
+from fl_rsna.reading import checked_line, hashed_json, line_of, read_json
 
 Row = dict[str, Any]
 WHAT = "preparation"  # of a folder, in owner.json
@@ -56,7 +56,7 @@ class Unfinished:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Journal consecutive files; their PNGs have their names."""
-        lines = [json.dumps(row, separators=(",", ":")) + "\n" for row in rows]
+        lines = [checked_line(row, separators=(",", ":")) for row in rows]
         with self.journal.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
         self.done += len(lines)
@@ -146,7 +146,7 @@ def _claim(part: Path, folder: Path, request: Mapping[str, Any]) -> None:
     earlier = _request(part)
     if _begun(part) and earlier is not None:
         _refuse_another(folder, earlier, request)
-    write_whole(part / "request.json", (json.dumps(request, indent=2) + "\n").encode())
+    write_whole(part / "request.json", hashed_json(request))
 
 
 def _request(part: Path) -> dict[str, Any] | None:
@@ -154,8 +154,7 @@ def _request(part: Path) -> dict[str, Any] | None:
     path = part / "request.json"
     if what_is(part) != WHAT or not path.exists():
         return None
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return read_json(path, f"delete {part} and prepare again")
 
 
 def _refuse_another(folder: Path, earlier: Mapping[str, Any], request: Mapping[str, Any]) -> None:
@@ -174,8 +173,7 @@ def _begun(part: Path) -> bool:
 
 
 def _parsed(line: bytes) -> Row | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
+    row = line_of(line) if line.endswith(b"\n") else None
+    if row is None or not isinstance(row.get("reason"), str) or not isinstance(row.get("image_id"), str):
         return None
-    return row if isinstance(row, dict) and line.endswith(b"\n") else None
+    return row if row["reason"] or isinstance(row.get("png_bytes"), int) else None

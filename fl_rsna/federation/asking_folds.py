@@ -1,6 +1,5 @@
 """Every site is asked about every fold by that fold's model, once; what it says stays there."""
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -8,15 +7,18 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.cohort.whole import write_whole
+from fl_rsna.cohort.hashed import read_record, write_record
 from fl_rsna.federation.fold_runs import FoldRun
 from fl_rsna.federation.held_out import HeldOut
 from fl_rsna.federation.messages import OUT_OF_FOLD, Instructions, instruct
+from fl_rsna.federation.out_of_fold import check_tables
+from fl_rsna.federation.progress import GONE
 from fl_rsna.federation.records import read_model, recorder
 from fl_rsna.federation.replies import BelowQuorum, SiteReply, address, hear
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.setting import Setting
 from fl_rsna.learning.stacked import mean_of_folds
+from fl_rsna.reading import reading
 
 ASKED = "out_of_fold.json"  # in checkpoints/
 
@@ -39,7 +41,10 @@ def ask_folds(setting: Setting, folds: list[FoldRun]) -> AskedFolds:
     """What was asked before a kill is not asked again. Raises BelowQuorum when too few sites have an answer of every fold."""
     path = setting.run.checkpoints / ASKED
     if path.exists():
-        return AskedFolds(**json.loads(path.read_text()))
+        with reading(path, "what sites said of the folds", GONE):
+            asked = AskedFolds(**read_record(path, GONE, setting.run.identity())["asked"])
+        check_tables(setting.run.site_memory, asked.able, [fold.run_id for fold in folds])
+        return asked
     start = time.perf_counter()
     replies = [reply for fold in folds for reply in _ask(setting, fold)]
     found = AskedFolds(
@@ -49,7 +54,7 @@ def ask_folds(setting: Setting, folds: list[FoldRun]) -> AskedFolds:
         failures=sum(bool(reply.error) for reply in replies),
         seconds=time.perf_counter() - start,
     )
-    write_whole(path, json.dumps(asdict(found)).encode())
+    write_record(path, {**setting.run.identity(), "asked": asdict(found)})
     return found
 
 

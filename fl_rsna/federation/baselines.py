@@ -18,7 +18,7 @@ from fl_rsna.federation.rounds import begin, play_rounds
 from fl_rsna.federation.scoring import ask_sites
 from fl_rsna.federation.setting import Setting, announce, call_sites, truth_shown
 from fl_rsna.run_end import end_in_folder
-from fl_rsna.runs import ALONE, CONFIG, MANIFEST, RunFolder, is_begun, is_finished, take_folder
+from fl_rsna.runs import ALONE, CONFIG, MANIFEST, TABLES, RunFolder, is_begun, is_finished, read_summary, take_folder
 from fl_rsna.task import MACRO
 
 
@@ -40,7 +40,7 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
                 play_rounds(alone, progress)
                 finish(alone, progress)
         matrix[site.name] = _at_every_site(setting, alone, progress)
-        scores[site.name] = alone.run.read_json("summary.json")
+        scores[site.name] = read_summary(alone.run.folder)
         run.event("site_alone_done", site=site.name)
     first = next(iter(scores.values()))
     kept = ("rounds", "seed", "task", "strategy", "engine", "leaky")
@@ -57,6 +57,7 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
             for site, score in scores.items()
         },
         "matrix": matrix,
+        TABLES: run.table_hashes(),
     }
     run.write_json("summary.json", summary)
     run.event("run_end", sites=len(scores), wall_s=summary["wall_s"])
@@ -76,8 +77,9 @@ def _folder(run: RunFolder, site: Site) -> RunFolder:
     take_folder(folder, (ALONE,), resume=True, begun=is_begun(folder))
     alone = RunFolder(folder)
     alone.checkpoints.mkdir(exist_ok=True)
-    for name in (CONFIG, MANIFEST):
-        write_whole(folder / name, (run.folder / name).read_bytes())
+    write_whole(folder / CONFIG, (run.folder / CONFIG).read_bytes())
+    begun = run.read_json(MANIFEST)
+    alone.write_json(MANIFEST, {**begun, "id": f"{begun['id']}-{site.name}"})
     return alone
 
 

@@ -16,7 +16,8 @@ from fl_rsna.learning.encoded import encode, encoder_id
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
 from fl_rsna.learning.input_stage import planes_of
 from fl_rsna.learning.saved import SavedModel, read_saved
-from fl_rsna.runs import ENCODER, MODEL, RunFolder
+from fl_rsna.reading import refuse
+from fl_rsna.runs import COPY, ENCODER, MANIFEST, MODEL, RunFolder
 
 ROUND_BYTES = 6e6  # up and down together, above which a run says so
 
@@ -56,9 +57,13 @@ def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
     asked = Path(str(config.sequence.encoder))
     saved = named_encoder(str(kept if kept.exists() else asked))
     check_encoder(saved, cohort.task, cohort.image)
+    begun = run.read_json(MANIFEST)
     if not kept.exists():
         with written_whole(kept) as part:
             shutil.copyfile(saved.path, part)
+        run.write_json(MANIFEST, {**begun, "encoder": {"file": str(asked), "model_sha256": saved.sha256}})
+    elif begun.get("encoder", {}).get("model_sha256", saved.sha256) != saved.sha256:
+        raise refuse(kept, "the encoder that the run began with", "another model", COPY)
     elif asked.exists() and named_encoder(str(asked)).sha256 != saved.sha256:
         raise ValueError(
             f"sequence.encoder: {run.folder} was begun with another encoder than the one in {asked}; choose another run.name"

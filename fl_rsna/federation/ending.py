@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Select
+from fl_rsna.cohort.hashed import write_table
 from fl_rsna.federation.compared import rests_on
 from fl_rsna.federation.network import money
 from fl_rsna.federation.progress import Progress
@@ -21,9 +22,9 @@ from fl_rsna.federation.start import started_from
 from fl_rsna.federation.weighing import stage_summary, weighed, whole_network
 from fl_rsna.learning.classes import ACCURACIES, RANKINGS
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256, model_sha256
-from fl_rsna.runs import MODEL, SCORECARDS, STACK_NETWORK
+from fl_rsna.runs import MODEL, PREDICTIONS, SCORECARDS, STACK_NETWORK, TABLES
 
-BEST = "checkpoints/best.safetensors"
+BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
 TEST = "test_site"
 
 More = Callable[[dict[str, Any], NDArray[np.float32]], dict[str, Any]]
@@ -65,7 +66,7 @@ def finish(
     scores = setting.test.scores(
         found, summed_controls(setting.sites, setting.test.task), setting.config.seed, at_sites.points
     )
-    setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
+    write_table(setting.run.folder / PREDICTIONS, setting.test.predictions(found))
     network = whole_network(setting, final)
     sha256 = model_sha256(flatten(network), layout_sha256(network))
     facts = {
@@ -90,6 +91,7 @@ def finish(
         TEST: in_brief(scores),
         "operating_points": at_sites.chosen(),
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
+        TABLES: setting.run.table_hashes(),
         **({} if stages is None else {"sequence": stage_summary(setting, final, stages, progress)}),
     }
     summary |= more(summary, found)
@@ -152,16 +154,18 @@ def write_of(setting: Setting, flat: FlatModel, name: str, facts: dict[str, Any]
 
 
 def write_best(setting: Setting, progress: Progress) -> None:
-    write_of(setting, progress.best, BEST, {"round": progress.best_round})
+    write_of(setting, progress.best, BEST, {"round": progress.best_round, "run_id": progress.run_id})
 
 
-def read_best(setting: Setting) -> FlatModel:
-    return read_model(setting.run.folder / BEST, setting.network)
+def read_best(setting: Setting, progress: Progress) -> FlatModel:
+    """The best model of the rounds so far, from its file; raises ValueError when that was changed or is another round's."""
+    of = {"round": progress.best_round, "run_id": progress.run_id}
+    return read_model(setting.run.folder / BEST, setting.network, of)
 
 
 def write_last(setting: Setting, progress: Progress) -> None:
     """Leave the models of the run's last and best rounds where people look for them."""
     if progress.round:
-        write_of(setting, progress.shown, "checkpoints/last.safetensors", {"round": progress.round})
+        write_of(setting, progress.shown, LAST, {"round": progress.round, "run_id": progress.run_id})
     if progress.best_round:
         write_best(setting, progress)

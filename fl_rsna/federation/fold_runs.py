@@ -1,7 +1,6 @@
 """A stacking's first models: one ordinary run of the slice stage a fold, in which every site leaves that fold out."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from fl_rsna.federation.rounds import run_rounds
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.ownership import held
 from fl_rsna.run_end import end_in_folder
-from fl_rsna.runs import MANIFEST, MODEL, Listener, RunFolder, fold_folder, is_finished, start_run
+from fl_rsna.runs import MANIFEST, MODEL, Listener, RunFolder, fold_folder, is_finished, read_summary, start_run
 
 SHOWN = (
     "waiting",
@@ -81,8 +80,8 @@ def _shown_in(run: RunFolder) -> Listener:
 
 
 def _read(folder: Path, number: int) -> FoldRun:
-    summary = json.loads((folder / "summary.json").read_text())
-    accepted = load_progress(folder / "checkpoints" / STATE).accepted
+    summary, run = read_summary(folder), RunFolder(folder)
+    accepted = load_progress(run.checkpoints / STATE, run.identity()).accepted
     config = read_saved(folder / MODEL).config
     return FoldRun(
         number=number, folder=folder, run_id=summary["run_id"], accepted=accepted, summary=summary, config=config

@@ -1,13 +1,15 @@
 """What every fold's model said of a site's patients: a table a fold, in what the site remembers of that fold's run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.hashed import read_table, write_table
 from fl_rsna.federation.messages import checked_run
+from fl_rsna.federation.site_state import GONE
 from fl_rsna.learning.predictions import PROBABILITY, probabilities_in
 from fl_rsna.task import Task
 
@@ -27,9 +29,20 @@ def paths_of(memory: Path, runs: Iterable[str]) -> tuple[Path, ...]:
     return paths
 
 
+def check_tables(memory: Path, sites: Sequence[str], runs: Sequence[str]) -> None:
+    """Refuse to go on where a table at a simulated site, below `memory`/<site>, is not what was written there."""
+    for site in sites if memory.is_dir() else ():
+        for path in paths_of(memory / site, runs):
+            read_table(path, GONE, {"run_id": path.parent.name, "site": site})
+
+
+def write_fold_table(path: Path, table: pd.DataFrame, site: str) -> None:
+    write_table(path, table, {"run_id": path.parent.name, "site": site})
+
+
 def read_tables(paths: Iterable[Path], task: Task) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The training slices, each as the model that never saw its patient has it; and the validation slices, as the mean of all."""
-    tables = [pd.read_parquet(path) for path in paths]
+    tables = [read_table(path, GONE, {"run_id": path.parent.name}) for path in paths]
     own = pd.concat([table[table[STRANGER]] for table in tables], ignore_index=True)
     assert own["image_id"].is_unique, "a slice is in two folds"
     others = [table[~table[STRANGER]].reset_index(drop=True) for table in tables]

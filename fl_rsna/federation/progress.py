@@ -1,16 +1,14 @@
 """What changes from round to round, and the checkpoint from which a killed run goes on."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from fl_rsna.choices import Averaging
-from fl_rsna.cohort.whole import written_whole
+from fl_rsna.cohort.hashed import read_vectors, write_vectors
 from fl_rsna.config import StrategyConfig
 from fl_rsna.federation.compared import Answers, Choice, read_answers, read_choice
 from fl_rsna.federation.folded import Memory, Vector
@@ -18,6 +16,7 @@ from fl_rsna.learning.flat import FlatModel
 
 MODELS = ("model", "shown")
 MEMORY, WINDOW = "memory.", "window."  # how the names of vectors in the checkpoint begin
+GONE = "a run cannot go on from it: bring it back from a copy, or begin anew under another run.name"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,8 +67,11 @@ class Progress:
                 self.shown = FlatModel(stacked.mean(0, np.float64).astype(np.float32), self.model.integers)
 
 
-def save_progress(path: Path, progress: Progress) -> None:
-    """Write the checkpoint; a reader finds the old one or the new one. A model that is two of MODELS is written once."""
+def save_progress(path: Path, progress: Progress, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the checkpoint; a reader finds the old one or the new one. A model that is two of MODELS is written once.
+
+    `facts` are kept beside it, such as whose checkpoint it is.
+    """
     vectors: dict[str, np.ndarray[Any, Any]] = {f"{MEMORY}{name}": value for name, value in progress.memory.items()}
     vectors |= {f"{WINDOW}{round_}": value for round_, value in progress.window.items()}
     stored: dict[str, str] = {}
@@ -78,16 +80,20 @@ def save_progress(path: Path, progress: Progress) -> None:
         stored[name] = next((other for other in stored if getattr(progress, other) is flat), name)
         if stored[name] == name:
             vectors |= {f"{name}.floats": flat.floats, f"{name}.integers": flat.integers}
-    facts = {"progress": json.dumps(_plain(progress)), "stored": json.dumps(stored)}
-    with written_whole(path) as part:
-        save_file(vectors, part, metadata=facts)
+    write_vectors(path, vectors, {**(facts or {}), "progress": _plain(progress), "stored": stored})
 
 
-def load_progress(path: Path) -> Progress:
-    """The state of a checkpoint; `best` is right when it is the last round's, else for the caller to find."""
-    with safe_open(path, "numpy") as file:
-        vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        plain, stored = (json.loads(file.metadata()[name]) for name in ("progress", "stored"))
+def load_progress(path: Path, of: Mapping[str, Any] | None = None) -> Progress:
+    """The state of a checkpoint, which must have the facts `of`; `best` is right when it is the last round's, else for the
+    caller to find. Raises ValueError when the file was changed or is another's.
+    """
+    return load_checkpoint(path, of)[0]
+
+
+def load_checkpoint(path: Path, of: Mapping[str, Any] | None = None) -> tuple[Progress, dict[str, Any]]:
+    """The same, with the facts that were kept beside it."""
+    vectors, facts = read_vectors(path, GONE, of)
+    plain, stored = facts["progress"], facts["stored"]
     once = {name: FlatModel(vectors[f"{name}.floats"], vectors[f"{name}.integers"]) for name in set(stored.values())}
     models: dict[str, Any] = {name: once[source] for name, source in stored.items()}
     memory, window = (
@@ -96,7 +102,7 @@ def load_progress(path: Path) -> Progress:
     )
     rounds = {int(round_): value for round_, value in window.items()}
     plain |= {"answers": read_answers(plain["answers"]), "choice": read_choice(plain["choice"])}
-    return Progress(**models, best=models["shown"], memory=memory, window=rounds, **plain)
+    return Progress(**models, best=models["shown"], memory=memory, window=rounds, **plain), facts
 
 
 def _plain(progress: Progress) -> dict[str, Any]:

@@ -2,23 +2,25 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file as load_tensors
 from torch import nn
 
 from fl_rsna.choices import Precision
+from fl_rsna.cohort.hashed import write_record
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.federation.messages import Instructions
+from fl_rsna.federation.progress import GONE
 from fl_rsna.federation.replies import SiteReply
 from fl_rsna.learning.flat import FlatModel, flatten
-from fl_rsna.learning.saved import write_saved
+from fl_rsna.learning.saved import read_tensors, write_saved
 from fl_rsna.learning.sequence import SeriesHead
 from fl_rsna.ownership import drop
+from fl_rsna.reading import reading, refuse
 from fl_rsna.runs import REST, RunFolder, finite_or_null
 from fl_rsna.task import Task
 
@@ -99,12 +101,24 @@ def write_model(
     )
 
 
-def read_model(path: Path, network: nn.Module) -> FlatModel:
-    """The model `write_model` wrote, or the head of one of two stages."""
-    tensors = load_tensors(path)
+def read_model(path: Path, network: nn.Module, of: Mapping[str, Any] | None = None) -> FlatModel:
+    """The model `write_model` wrote with the facts `of`, or the head of one of two stages.
+
+    Raises ValueError when the file was changed, or is another one.
+    """
+    metadata, tensors = read_tensors(path)
+    with reading(path, "a model with its facts", GONE):
+        facts = json.loads(metadata["facts"])
+    for name, value in (of or {}).items():
+        if facts.get(name) != value:
+            raise refuse(path, f"{name} {value}", f"{facts.get(name)}: it is another one's", GONE)
     if isinstance(network, SeriesHead):
         tensors = {name.removeprefix(HEAD): value for name, value in tensors.items() if name.startswith(HEAD)}
-    network.load_state_dict(tensors)
+    with reading(path, "weights of the run's network", GONE):
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[-1].strip()) from None
     return flatten(network)
 
 
@@ -114,8 +128,14 @@ def keep_round(run: RunFolder, told: Instructions, precision: Precision, second_
     Beside it the instructions, the precision the model travelled in, and the length of SCAFFOLD's vector beside it.
     """
     state, sent = round_paths(run, told.round)
-    said = {"instructions": asdict(told), "precision": precision.value, "second_size": second_size}
-    write_whole(sent, json.dumps(said).encode())
+    said = {
+        "run_id": told.run_id,
+        "round": told.round,
+        "instructions": asdict(told),
+        "precision": precision.value,
+        "second_size": second_size,
+    }
+    write_record(sent, said)
     drop(state)
     try:
         os.link(run.checkpoints / STATE, state)

@@ -6,6 +6,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
 from fl_rsna.choices import Precision
+from fl_rsna.cohort.hashed import read_record
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.federation.checking import update_sha256
 from fl_rsna.federation.engines.local import identify
@@ -22,7 +23,8 @@ from fl_rsna.learning.model import shared_positions
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.train import choose_device, unwatched
-from fl_rsna.runs import ENCODER, RunFolder
+from fl_rsna.reading import refuse
+from fl_rsna.runs import COPY, ENCODER, RunFolder
 from fl_rsna.task import TaskName, named_task
 
 
@@ -36,7 +38,10 @@ def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory:
         raise ValueError(
             f"round: expected {sent}, got no such file; the run kept nothing of that round: choose another one"
         )
-    progress, said = load_progress(state), json.loads(sent.read_text())
+    said = read_record(sent, COPY)
+    progress = load_progress(state, run.identity())
+    if progress.round != round_ - 1 or said.get("round") != round_ or said.get("run_id") != progress.run_id:
+        raise refuse(state, f"the model before round {round_} and {sent.name} of the same run", "another one's", COPY)
     settle_process()
     identify()
     second = second_vector(progress.memory, said["second_size"])

@@ -17,7 +17,7 @@ from fl_rsna.federation.ending import finish, read_best, write_best, write_last
 from fl_rsna.federation.faults import drops_out, slowdown
 from fl_rsna.federation.messages import Instructions, instruct
 from fl_rsna.federation.network import site_seconds
-from fl_rsna.federation.progress import Progress, load_progress, save_progress
+from fl_rsna.federation.progress import Progress, load_checkpoint, save_progress
 from fl_rsna.federation.records import STATE, keep_round, recorder, write_round
 from fl_rsna.federation.replies import (
     Asked,
@@ -32,8 +32,9 @@ from fl_rsna.federation.replies import (
 from fl_rsna.federation.rollcall import Site
 from fl_rsna.federation.server_rules import Step, next_floats, second_vector
 from fl_rsna.federation.setting import Setting, call_sites
+from fl_rsna.federation.site_state import check_memories
 from fl_rsna.learning.train import learning_rate_of, schedule_factor
-from fl_rsna.runs import RunFolder
+from fl_rsna.runs import TABLES, RunFolder
 
 
 def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
@@ -58,11 +59,14 @@ def begin(setting: Setting) -> Progress:
     """The state to go on from: the folder's checkpoint, or round 0."""
     path = setting.run.checkpoints / STATE
     if path.exists():
-        progress = load_progress(path)
+        progress, facts = load_checkpoint(path, setting.run.identity())
         if 0 < progress.best_round < progress.round:
-            progress.best = read_best(setting)
-        setting.run.rewind(progress.round)
+            progress.best = read_best(setting, progress)
+        check_memories(setting.run.site_memory, progress.run_id, progress.accepted)
+        changed = setting.run.rewind(progress.round, facts.get(TABLES))
         setting.run.event("resumed", round=progress.round)
+        for text in changed:
+            setting.run.event("warning", text=text)
         return progress
     setting.run.rewind(-1)
     start = time.perf_counter()
@@ -70,8 +74,14 @@ def begin(setting: Setting) -> Progress:
     progress = Progress(model=initial, shown=initial, best=initial, run_id=secrets.token_hex(8))
     point = setting.test.curve_point(initial)
     write_round(setting.run, setting.test.task, 0, {**point, "seconds": time.perf_counter() - start})
-    save_progress(path, progress)
+    save(setting, progress)
     return progress
+
+
+def save(setting: Setting, progress: Progress) -> None:
+    """Write the checkpoint, with whose it is and how far the tables were."""
+    run = setting.run
+    save_progress(run.checkpoints / STATE, progress, {**run.identity(), TABLES: run.table_hashes()})
 
 
 def play_rounds(setting: Setting, progress: Progress) -> None:
@@ -83,7 +93,7 @@ def play_rounds(setting: Setting, progress: Progress) -> None:
             return
         _play_round(setting, progress, progress.round + 1)
         progress.seconds = before + time.perf_counter() - start
-        save_progress(setting.run.checkpoints / STATE, progress)
+        save(setting, progress)
 
 
 def _play_round(setting: Setting, progress: Progress, round_: int) -> None:

@@ -144,7 +144,7 @@ def train(message: Message, place: Place) -> Message:
     folder, device = place.memory / told.run_id, choose_device(told.train.device)
     data = trained_on(open_data(place, told.model), told)
     accepted = told.accepted.get(data.name, 0)
-    memory = recall(folder, accepted)
+    memory = recall(folder, accepted, data.name)
     task, model = ready(message, data, told, memory)
     received, control = from_arrays(record_in(message.content, ARRAYS, ArrayRecord)), _control_in(message)
     personal = personal_names(model, told.model)
@@ -164,7 +164,7 @@ def train(message: Message, place: Place) -> Message:
     exact = ~shared_positions(model, told.model)
     sent, lost = _coded(trained, received, told.precision_up, memory, exact)
     kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
-    remember(folder, told.round, kept, accepted=accepted, keep_all=told.keep_all)
+    remember(folder, told.round, kept, data.name, accepted=accepted, keep_all=told.keep_all)
     result, kind = part.result, fault_of(told.faults, data.name, told.round)
     counted = {"num-examples": result.examples, "steps": result.steps, "seconds": result.seconds}
     loss = {} if result.loss is None else {"loss": result.loss}
@@ -205,7 +205,7 @@ def evaluate(message: Message, place: Place) -> Message:
     """
     told = read_instructions(message)
     data = open_data(place, told.model)
-    memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0))
+    memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
     task, model = ready(message, data, told, memory)
     metrics = _scores(model, data, task, told, place.memory)
     if PERSONAL in memory:

@@ -12,13 +12,13 @@ import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from fl_rsna.cohort.whole import written_whole
+from fl_rsna.cohort.hashed import read_table, write_table
 from fl_rsna.federation.disclosure import shared_sums
 from fl_rsna.federation.material import material_of
 from fl_rsna.federation.messages import CONFIG, METRICS, SCORE, Instructions, read_instructions, record_in
 from fl_rsna.federation.shared_card import shared_card, without_labels
 from fl_rsna.federation.site_part import Place, open_data, ready
-from fl_rsna.federation.site_state import recall
+from fl_rsna.federation.site_state import GONE, recall
 from fl_rsna.federation.wire import pack
 from fl_rsna.learning.matching import label_weights, matching_odds
 from fl_rsna.learning.operating import OperatingPoints
@@ -35,7 +35,9 @@ def count(message: Message, place: Place) -> Message:
     """Score the final model, with what is personal here, on the validation part; remember that, and reply with counts of it."""
     told = read_instructions(message)
     data = open_data(place, told.model)
-    task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
+    task, model = ready(
+        message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
+    )
     rows = data.rows("validation")
     found = material_of(data, task, told, place.memory).predict(model, rows)
     return keep_and_count(message, place, told, prediction_table(data, rows, found, task))
@@ -45,8 +47,7 @@ def keep_and_count(message: Message, place: Place, told: Instructions, table: pd
     """Remember a final model's predictions and reply with what adds up over sites."""
     task, path = named_task(TaskName(told.task)), final_predictions(place.memory, told.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part:
-        table.to_parquet(part, index=False)
+    write_table(path, table, {"run_id": told.run_id, "site": open_data(place, told.model).name})
     exclusive = task.kind is LabelKind.multi_class
     told_sums = shared_sums(sums_of(table, task, told), told.min_count, exclusive=exclusive)
     sums = {name: pack(array.reshape(-1)) for name, array in told_sums.items()}
@@ -58,8 +59,8 @@ def score(message: Message, place: Place) -> Message:
     """The scorecard of what `count` remembered, at the operating points in the message."""
     told = read_instructions(message)
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
-    table = pd.read_parquet(final_predictions(place.memory, told.run_id))
     name, task = open_data(place, told.model).name, named_task(TaskName(told.task))
+    table = read_final(final_predictions(place.memory, told.run_id), name)
     card = shared_card(score_table(table, told, OperatingPoints.from_json(points), name), told.min_count)
     unknown = np.isnan(labels_in(table, task.labels)).any(axis=0)
     if unknown.any():
@@ -72,6 +73,11 @@ def score(message: Message, place: Place) -> Message:
 def final_predictions(memory: Path, run_id: str) -> Path:
     """Where a site keeps what the final model says of its validation slices."""
     return memory / run_id / "final.parquet"
+
+
+def read_final(path: Path, site: str) -> pd.DataFrame:
+    """What `site` keeps there; raises ValueError when the file was changed, or is another run's or site's."""
+    return read_table(path, GONE, {"run_id": path.parent.name, "site": site})
 
 
 def sums_of(table: pd.DataFrame, task: Task, told: Instructions | None = None) -> dict[str, NDArray[np.generic]]:

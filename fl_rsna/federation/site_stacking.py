@@ -16,7 +16,6 @@ import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl_rsna.choices import Boosting
-from fl_rsna.cohort.whole import written_whole
 from fl_rsna.fault_words import FaultKind
 from fl_rsna.federation.disclosure import rests_on_enough
 from fl_rsna.federation.faults import SiteCrashed, fault_of
@@ -30,7 +29,14 @@ from fl_rsna.federation.messages import (
     record_in,
     reply_with,
 )
-from fl_rsna.federation.out_of_fold import OUT_OF_FOLD, STRANGER, paths_of, read_tables, with_probabilities
+from fl_rsna.federation.out_of_fold import (
+    OUT_OF_FOLD,
+    STRANGER,
+    paths_of,
+    read_tables,
+    with_probabilities,
+    write_fold_table,
+)
 from fl_rsna.federation.site_part import Place, open_data, ready
 from fl_rsna.federation.site_scoring import keep_and_count
 from fl_rsna.federation.site_state import recall
@@ -64,7 +70,9 @@ def keep_out_of_fold(message: Message, place: Place) -> Message:
     assert told.stacking is not None
     assert told.stacking.left_out is not None
     data = open_data(place, told.model)
-    task, model = ready(message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0)))
+    task, model = ready(
+        message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
+    )
     strangers = np.flatnonzero(fold_of(data, task, told.stacking.folds, told.seed) == told.stacking.left_out)
     rows = np.concatenate([strangers, data.rows("validation")])
     found = material_of(data, task, told).predict(model, rows)
@@ -73,8 +81,7 @@ def keep_out_of_fold(message: Message, place: Place) -> Message:
     table = table.assign(**known, **{STRANGER: np.arange(len(rows)) < len(strangers)})
     path = place.memory / told.run_id / OUT_OF_FOLD
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as part:
-        table.to_parquet(part, index=False)
+    write_fold_table(path, table, data.name)
     return reply_with(message, metrics={"num-examples": len(rows)})
 
 

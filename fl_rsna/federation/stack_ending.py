@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.hashed import write_table
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.federation.compared import rests_on
 from fl_rsna.federation.ending import TEST, in_brief, run_facts
@@ -25,7 +26,8 @@ from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.learning.stack_features import feature_names
 from fl_rsna.learning.stacked import stack_sha256, trees_sha256
 from fl_rsna.learning.trees import to_json
-from fl_rsna.runs import SCORECARDS, STACKER
+from fl_rsna.reading import hashed_json
+from fl_rsna.runs import PREDICTIONS, SCORECARDS, STACKER, TABLES
 
 SUMS = (
     "wall_s",
@@ -44,7 +46,7 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     at_sites = _score_at_sites(stacking, chosen)
     found, seed = stacking.probabilities(chosen), setting.config.seed
     scores = setting.test.scores(found, summed_controls(setting.sites, setting.test.task), seed, at_sites.points)
-    setting.test.predictions(found).to_parquet(setting.run.folder / "predictions.parquet", index=False)
+    write_table(setting.run.folder / PREDICTIONS, setting.test.predictions(found))
     sha256, size = _write(stacking, folds, chosen, best, at_sites)
     setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     own = {
@@ -67,6 +69,7 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
         TEST: in_brief(scores),
         "operating_points": at_sites.chosen(),
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
+        TABLES: setting.run.table_hashes(),
         "stacking": {**own, **stack_summary(setting, folds, found, stacking.mean)},
     }
     summary |= of_all_parts(summary, folds)
@@ -151,9 +154,9 @@ def _write(
         "trees": {label: json.loads(to_json(forest, width, priors[label])) for label, forest in chosen.items()},
     }
     sha256 = trees_sha256(content)
-    raw = json.dumps({**content, "model_sha256": sha256}).encode()
-    write_whole(setting.run.folder / STACKER, raw)
-    return sha256, len(raw)
+    whole = {**content, "model_sha256": sha256}
+    write_whole(setting.run.folder / STACKER, hashed_json(whole, indent=None))
+    return sha256, len(json.dumps(whole).encode())
 
 
 def _of_fold(fold: FoldRun) -> dict[str, Any]:

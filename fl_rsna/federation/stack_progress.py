@@ -1,13 +1,16 @@
 """The state of a stacker after so many rounds, and the file from which a killed run goes on."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from fl_rsna.cohort.whole import write_whole
+from fl_rsna.cohort.hashed import read_record, write_record
 from fl_rsna.federation.compared import Answers, Choice, choose, of_round, read_answers, read_choice, with_answers
+from fl_rsna.federation.progress import GONE
 from fl_rsna.federation.replies import SiteReply
 from fl_rsna.learning.trees import Forest, from_json, to_json
+from fl_rsna.reading import reading
 
 STACK_STATE = "stacker.json"  # in checkpoints/
 
@@ -50,19 +53,24 @@ class StackProgress:
         return {label: trees[: self.sizes[best[label] - 1]] for label, trees in self.forests.items()}
 
 
-def save_stack(path: Path, progress: StackProgress, features: int, prior: tuple[float, ...]) -> None:
-    """Write the checkpoint; a reader finds the old one or the new one."""
+def save_stack(
+    path: Path, progress: StackProgress, features: int, prior: tuple[float, ...], facts: Mapping[str, Any]
+) -> None:
+    """Write the checkpoint, with the facts beside it; a reader finds the old one or the new one."""
     trees = {
         label: to_json(forest, features, share).decode()
         for (label, forest), share in zip(progress.forests.items(), prior, strict=True)
     }
     plain = {name: value for name, value in asdict(progress).items() if name != "forests"}
-    write_whole(path, json.dumps({**plain, "trees": trees}).encode())
+    write_record(path, {**facts, "progress": plain, "trees": trees})
 
 
-def load_stack(path: Path, features: int) -> StackProgress:
-    plain = json.loads(path.read_text())
-    forests = {label: from_json(raw.encode(), features) for label, raw in plain.pop("trees").items()}
-    answers = read_answers(plain.pop("answers"))
-    choices = {label: read_choice(choice) for label, choice in plain.pop("choices").items()}
-    return StackProgress(**plain, answers=answers, choices=choices, forests=forests)
+def load_stack(path: Path, features: int, of: Mapping[str, Any]) -> tuple[StackProgress, dict[str, Any]]:
+    """The state of a checkpoint, and the facts beside it; raises ValueError when the file was changed or is another's."""
+    found = read_record(path, GONE, of)
+    with reading(path, f"trees over {features} features", GONE):
+        plain = dict(found["progress"])
+        forests = {label: from_json(raw.encode(), features) for label, raw in found["trees"].items()}
+        answers = read_answers(plain.pop("answers"))
+        choices = {label: read_choice(choice) for label, choice in plain.pop("choices").items()}
+        return StackProgress(**plain, answers=answers, choices=choices, forests=forests), found

@@ -10,13 +10,14 @@ from fl_rsna.config import Config
 from fl_rsna.federation.asking_folds import ask_folds, mean_on_test_site
 from fl_rsna.federation.fold_runs import FoldRun, play_folds
 from fl_rsna.federation.network_stack import stack_by_network
+from fl_rsna.federation.out_of_fold import check_tables
 from fl_rsna.federation.records import write_round
 from fl_rsna.federation.setting import Setting, announce, call_sites
 from fl_rsna.federation.stack_ending import finish_trees
 from fl_rsna.federation.stack_progress import STACK_STATE, StackProgress, load_stack
 from fl_rsna.federation.tree_rounds import Stacking, play_trees
 from fl_rsna.learning.stack_features import stack_features
-from fl_rsna.runs import RunFolder
+from fl_rsna.runs import TABLES, RunFolder
 
 
 def run_stacking(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
@@ -46,9 +47,12 @@ def _begin(setting: Setting, folds: list[FoldRun]) -> Stacking:
     path, task, mean = setting.run.checkpoints / STACK_STATE, setting.test.task, mean_on_test_site(setting, folds)
     features = stack_features(setting.test.slices, mean)
     if path.exists():
-        progress = load_stack(path, features.shape[1])
-        setting.run.rewind(progress.round)
+        progress, facts = load_stack(path, features.shape[1], setting.run.identity())
+        check_tables(setting.run.site_memory, progress.able, progress.runs)
+        changed = setting.run.rewind(progress.round, facts.get(TABLES))
         setting.run.event("resumed", round=progress.round)
+        for text in changed:
+            setting.run.event("warning", text=text)
         return Stacking(setting=setting, progress=progress, test=features, mean=mean)
     setting.run.rewind(-1)
     asked = ask_folds(setting, folds)

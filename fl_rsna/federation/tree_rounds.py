@@ -24,6 +24,7 @@ from fl_rsna.federation.stack_progress import STACK_STATE, StackProgress, save_s
 from fl_rsna.federation.tree_wire import pack_trees, unpack_trees
 from fl_rsna.learning.stacked import by_trees
 from fl_rsna.learning.trees import Floats, Forest
+from fl_rsna.runs import TABLES
 
 Forests = dict[str, Forest]
 
@@ -59,8 +60,9 @@ class Stacking:
         return [Message(content, site.node_id, kind, group_id=str(told.round)) for site in sites], num_bytes(content)
 
     def save(self) -> None:
-        path = self.setting.run.checkpoints / STACK_STATE
-        save_stack(path, self.progress, self.test.shape[1], self.setting.told.prior)
+        run = self.setting.run
+        facts = {**run.identity(), TABLES: run.table_hashes()}
+        save_stack(run.checkpoints / STACK_STATE, self.progress, self.test.shape[1], self.setting.told.prior, facts)
 
 
 def play_trees(stacking: Stacking) -> None:

@@ -1,5 +1,6 @@
 """An image as a PNG: square, resized, 16-bit HU, 8-bit windows or 16-bit grey; written whole or not at all."""
 
+import hashlib
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -83,12 +84,30 @@ def write_png(path: Path, image: Image) -> None:
     os.replace(temporary, path)
 
 
-def read_png(path: Path) -> Image:
-    """Read what `write_png` wrote; raises ValueError for a file that is no readable PNG."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+def read_png(path: Path, sha256: str | None = None) -> Image:
+    """Read what `write_png` wrote; raises ValueError for a file that is no readable PNG.
+
+    `sha256` is how the hash of the file's bytes must begin: a readable PNG with another is refused, too.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"expected a PNG image at {path}, got {error.strerror}; prepare the data again") from None
+    if sha256 and not hashlib.sha256(content).hexdigest().startswith(sha256):
+        raise ValueError(f"{path} is not the image that was prepared, by its hash in the index; prepare the data again")
+    image = decode_png(content)
     if image is None:
         raise ValueError(f"expected a PNG image, got an unreadable file: {path}; prepare the data again")
     return _same(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 else image)
+
+
+def decode_png(content: bytes) -> NDArray[Any] | None:
+    """Pixels as OpenCV has them, which checks every checksum in a PNG; None for bytes that are no whole image."""
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    except cv2.error:
+        return None
+    return image if image is not None and image.dtype in (np.uint8, np.uint16) else None
 
 
 def _same(image: Any) -> Image:

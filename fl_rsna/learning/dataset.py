@@ -1,8 +1,8 @@
 """A site's slices as one memory-mapped array, packed once from its PNGs and gathered from without workers."""
 
 import hashlib
-import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +14,19 @@ import torch
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Crop
+from fl_rsna.cohort.hashed import array_written, is_whole, map_array
 from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise, read_noise
+from fl_rsna.cohort.sites import read_site_files
 from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
 from fl_rsna.learning.crop import Square, cut, squares
 from fl_rsna.learning.neighbours import Stacked, joined_tables, neighbour_table
 from fl_rsna.learning.noisy import Scan, believed, scan_of
 from fl_rsna.ownership import WAIT_S, building_beside, held
+from fl_rsna.reading import numbers, parse_csv, reading
 from fl_rsna.task import TaskName, named_task
 
+PNG_SHA256 = "png_sha256"  # column of an index: how the hash of an image's file begins
 POOLED = "pooled"  # the one site of a pooled cohort
 OnPacked = Callable[[int, int], None]  # (images packed, of how many)
 
@@ -105,12 +109,15 @@ def open_site(
     key = hashlib.sha256(raw_index + of.encode()).hexdigest()[:16]
     kind = f"{image_size}-" if crop is Crop.none else f"{crop.value}-{image_size}-"
     packed = (cache or folder / "packed") / f"{kind}{key}.npy"
-    if not packed.exists():
+    if not is_whole(packed):
         with held(packed, wait_s=WAIT_S):
-            if not packed.exists():  # another process may have made it while this one waited
+            if not is_whole(packed):  # another process may have made it while this one waited
+                if packed.exists():
+                    said = "is not as it was written, by its hash, and is made again; is the disk sound?"
+                    warnings.warn(f"{packed} {said}", stacklevel=2)
                 scan, shown = scan_of(noise, facts["site"]), squares(index, crop)
                 _pack(folder / "images", index, scan, shown, image_size, packed, on_packed)
-    images = np.load(packed, mmap_mode="r")
+    images = map_array(packed)
     return SiteData(
         name=facts["site"],
         cohort_sha256=facts["cohort_sha256"],
@@ -129,22 +136,22 @@ def read_site(folder: Path) -> tuple[dict[str, Any], bytes, pd.DataFrame, SiteNo
 
     Raises ValueError when the folder is not a site's or has no slices.
     """
-    try:
-        facts = json.loads((folder / "site.json").read_text())
-        raw_index = (folder / "index.csv").read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"expected a site folder with site.json and index.csv, {error.filename} is missing; partition again"
-        ) from None
+    facts, raw_index = read_site_files(folder)
+    with reading(folder / "site.json", "a known task, kind of images and noise"):
+        noise, _ = read_noise(facts), ImageKind(facts["image"])
+        task = named_task(TaskName(facts["task"]))
+    path, known = folder / "index.csv", [label for label in facts["labels"] if label not in noise.unannotated]
     ids = dict.fromkeys(("image_id", "patient_id", "study_id", "series_id"), str)
-    index = pd.read_csv(folder / "index.csv", dtype=ids, keep_default_na=False, na_values=[""])  # an id may read NA
+    index = parse_csv(
+        path, raw_index, columns=("image_id", "patient_id", "split", *known), dtype=ids, keep_default_na=False, na_values=[""],
+    )  # an id may read NA  # fmt: skip
     if index.empty:
         raise ValueError(
             f"expected images at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
         )
-    noise = read_noise(facts)
+    numbers(index, known, path)
     if noise.of_labels:
-        index = believed(index, noise, facts["site"], named_task(TaskName(facts["task"])))
+        index = believed(index, noise, facts["site"], task)
     return facts, raw_index, index, noise
 
 
@@ -230,14 +237,21 @@ def _pack(
     """What is shown of every image of the index, as the site sees it, at `image_size`, in one array file."""
 
     def seen(row: Mapping[Any, Any], square: Square) -> Image:
-        return fit_square(cut(scan(read_png(images / f"{row['image_id']}.png"), row), square), image_size)
+        stated = row.get(PNG_SHA256)
+        image = read_png(images / f"{row['image_id']}.png", stated if isinstance(stated, str) else None)
+        return fit_square(cut(scan(image, row), square), image_size)
 
-    rows = index[["image_id", *(name for name in PIXEL_SIZE if name in index)]].to_dict("records")
+    rows = index[["image_id", *(name for name in (*PIXEL_SIZE, PNG_SHA256) if name in index)]].to_dict("records")
     with building_beside(target) as building:
         part, first = building / "pack.npy", seen(rows[0], shown[0])
-        array = np.lib.format.open_memmap(part, mode="w+", dtype=first.dtype, shape=(len(rows), *first.shape))
-        for place, (row, square) in enumerate(zip(rows, shown, strict=True)):
-            array[place] = seen(row, square)
-            on_packed(place + 1, len(rows))
-        array.flush()
+        with array_written(part, first.dtype, (len(rows), *first.shape)) as array:
+            for place, (row, square) in enumerate(zip(rows, shown, strict=True)):
+                image = seen(row, square)
+                if image.shape != first.shape or image.dtype != first.dtype:
+                    raise ValueError(
+                        f"{images / str(row['image_id'])}.png is {image.dtype} {image.shape}, the first image {first.dtype} "
+                        f"{first.shape}; prepare the data again"
+                    )
+                array[place] = image
+                on_packed(place + 1, len(rows))
         os.rename(part, target)

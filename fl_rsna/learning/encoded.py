@@ -6,6 +6,7 @@ computed of, the encoder, and the augmentation, so none of another is ever taken
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_rsna.cohort.whole import written_whole
+from fl_rsna.cohort.hashed import array_written, is_whole, map_array
 from fl_rsna.config import ModelConfig, TrainConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
@@ -98,10 +99,8 @@ def open_encoded(data: SiteData, views: Views) -> Encoded:
             "go on with the run by resume=true, which makes them"
         )
     names = [views.name(copy) for copy in range(views.copies)]
-    features = [
-        Joined(tuple(np.load(folder / f"features-{name}.npy", mmap_mode="r") for folder, _ in parts)) for name in names
-    ]
-    logits = [np.concatenate([np.load(folder / f"logits-{name}.npy") for folder, _ in parts]) for name in names]
+    features = [Joined(tuple(map_array(folder / f"features-{name}.npy") for folder, _ in parts)) for name in names]
+    logits = [np.concatenate([map_array(folder / f"logits-{name}.npy") for folder, _ in parts]) for name in names]
     return Encoded(features=tuple(features), logits=tuple(logits), train=data.rows("train"))
 
 
@@ -178,21 +177,18 @@ def encoded_of(network: Classifier, batches: Iterable[torch.Tensor], task: Task)
 def _written(
     folder: Path, name: str, count: int, batches: Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]
 ) -> Iterator[int]:
-    """Write one copy batch by batch, yielding how many slices are done. A copy is there when its features are: they come last."""
-    logits: list[NDArray[np.float32]] = []
-    with written_whole(folder / f"features-{name}.npy") as part:
-        array: NDArray[np.float16] | None = None
-        for features, found in batches:
-            if array is None:
-                array = np.lib.format.open_memmap(part, "w+", np.float16, (count, features.shape[1]))
-            done = sum(map(len, logits))
-            array[done : done + len(features)] = features
-            logits.append(found)
-            yield done + len(features)
-        assert isinstance(array, np.memmap), "a site without training slices is refused at the roll call"
-        array.flush()
-        with written_whole(folder / f"logits-{name}.npy") as beside, beside.open("wb") as file:
-            np.save(file, np.concatenate(logits))
+    """Write one copy batch by batch, yielding how many slices are done."""
+    first = next(batches, None)
+    assert first is not None, "a site without training slices is refused at the roll call"
+    widths, done = [part.shape[1] for part in first], 0
+    with (
+        array_written(folder / f"features-{name}.npy", np.float16, (count, widths[0])) as features,
+        array_written(folder / f"logits-{name}.npy", np.float32, (count, widths[1])) as logits,
+    ):
+        for seen, found in itertools.chain([first], batches):
+            features[done : done + len(seen)], logits[done : done + len(seen)] = seen, found
+            done += len(seen)
+            yield done
 
 
 def _parts(data: SiteData, views: Views) -> list[tuple[Path, NDArray[np.intp]]]:
@@ -210,7 +206,12 @@ def _parts(data: SiteData, views: Views) -> list[tuple[Path, NDArray[np.intp]]]:
 
 
 def _missing(folder: Path, views: Views) -> list[int]:
-    return [copy for copy in range(views.copies) if not (folder / f"features-{views.name(copy)}.npy").exists()]
+    """Copies that are not there, or not as they were written, by their hashes: those are made again."""
+    return [
+        copy
+        for copy in range(views.copies)
+        if not all(is_whole(folder / f"{what}-{views.name(copy)}.npy") for what in ("features", "logits"))
+    ]
 
 
 def _forget(folder: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from fl_rsna.choices import HeadName
+from fl_rsna.cohort.hashed import vectors_sha256
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
@@ -21,6 +22,7 @@ from fl_rsna.learning.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.sequence import HeadShape, SeriesHead, build_head
 from fl_rsna.learning.two_stage import TwoStage
+from fl_rsna.reading import HASH, UNREADABLE, reading
 from fl_rsna.task import Task, TaskName, named_task
 
 ALONE = "head_alone"  # key of the shape of a head without encoder
@@ -73,6 +75,7 @@ def write_saved(
         metadata[ALONE] = json.dumps(asdict(network.shape))
     metadata["metadata_sha256"] = metadata_sha256(metadata)
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    metadata[HASH] = _sha256(tensors, metadata)
     write_whole(path, save_tensors(tensors, metadata=metadata))
 
 
@@ -81,14 +84,14 @@ def read_saved(path: Path) -> SavedModel:
 
     Raises ValueError when it is missing or damaged, belongs to another version, or is not the model it says it is.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = read_tensors(path)
     _check_format(metadata, path)
     try:
         task, image = named_task(TaskName(metadata["task"])), ImageKind(metadata["image"])
         stored_size = int(metadata["stored_size"])
         config, facts = _config(json.loads(metadata["model"])), json.loads(metadata["facts"])
         shape = _shape(json.loads(metadata["head"])) if "head" in metadata else None
-    except (KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"model: expected a model file of fl_rsna with task, image and model in its metadata, got {path} "
             f"({type(error).__name__}: {error}); give the model.safetensors of a run"
@@ -115,11 +118,11 @@ def facts_in(path: Path) -> dict[str, Any] | None:
 
 def read_head(path: Path) -> tuple[SeriesHead, dict[str, Any], str]:
     """A head that `write_saved` wrote alone, what its run said of it, and the hash of its weights; raises as `read_saved`."""
-    metadata, tensors = _read(path)
+    metadata, tensors = read_tensors(path)
     _check_format(metadata, path)
     try:
         shape, facts = _shape(json.loads(metadata[ALONE])), json.loads(metadata["facts"])
-    except (KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"model: expected a network along the series with its shape in its metadata, got {path} "
             f"({type(error).__name__}: {error}); take it from a run of this version"
@@ -145,14 +148,21 @@ def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], facts: Mappin
     return sha256
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise ValueError(f"model: no model at {path}; give a run folder or its model.safetensors") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"model: expected a .safetensors file, got {path}: {error}; copy it again") from None
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and weights of a file that `write_saved` wrote; raises ValueError when it is missing or not as it was written."""
+    if not path.is_file():
+        raise ValueError(f"model: no model at {path}; give a run folder or its model.safetensors")
+    with reading(path, "a .safetensors file", "copy it again", key="model: "), safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if HASH in metadata and metadata.pop(HASH) != _sha256(tensors, metadata):
+        raise ValueError(
+            f"model: {path} was changed or damaged: its content is not what was written there, by its hash; copy it again"
+        )
+    return metadata, tensors
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    return vectors_sha256({name: tensor.cpu().numpy() for name, tensor in tensors.items()}, metadata)
 
 
 def metadata_sha256(metadata: Mapping[str, str]) -> str:

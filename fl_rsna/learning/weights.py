@@ -1,6 +1,5 @@
 """A state dict on disk as a network's start: ImageNet's, RadImageNet's or one's own."""
 
-import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,6 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
             "give weights of this very network"
         )
     backbone.load_state_dict(given, strict=False)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

@@ -168,7 +168,7 @@ def test_a_damaged_folder_is_named(tmp_path: Path, damage: str) -> None:
     else:
         del facts_["size"]
     (tmp_path / "prepare.json").write_text(json.dumps(facts_))
-    with pytest.raises(ValueError, match=r"^data\.name: .* is damaged .*delete it and prepare again"):
+    with pytest.raises(ValueError, match=r"^data\.name: expected .* in .*; delete the folder and prepare again"):
         read_prepared(tmp_path, ICH)
 
 

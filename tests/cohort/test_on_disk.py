@@ -7,12 +7,14 @@ from pathlib import Path
 import cv2
 import pandas as pd
 import pytest
+from tiny import rewrite_site
 
 from fl_rsna.cohort.audit import Sharing, find_shared
 from fl_rsna.cohort.on_disk import OnDisk, read_on_disk
 from fl_rsna.cohort.places import Kind
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.imaging.store import read_png
+from fl_rsna.reading import hashed_json
 
 
 def read(folder: Path, pixels: bool = False) -> OnDisk:
@@ -24,7 +26,7 @@ def table_of(folder: Path, site: str) -> pd.DataFrame:
 
 
 def add_rows(folder: Path, site: str, rows: pd.DataFrame) -> None:
-    pd.concat([table_of(folder, site), rows]).to_csv(folder / site / "index.csv", index=False)
+    rewrite_site(folder / site, pd.concat([table_of(folder, site), rows]))
 
 
 def differences(found: OnDisk) -> dict[tuple[str, str], tuple[int, int]]:
@@ -90,9 +92,7 @@ def test_recorded_hashes_are_used_and_checked_only_when_asked(own_cohort: Cohort
     folder = own_cohort.folder
     for site in own_cohort.facts["sites"]:
         table = table_of(folder, site)
-        table.assign(png_sha256=[f"{site}{n}" for n in range(len(table))]).to_csv(
-            folder / site / "index.csv", index=False
-        )
+        rewrite_site(folder / site, table.assign(png_sha256=[f"{site}{n}" for n in range(len(table))]))
     found = read(folder)
     assert found.pixels_by == "png_sha256 of index.csv"
     assert found.differences == ()
@@ -106,7 +106,7 @@ def test_constant_images_are_told_by_their_pixels_or_their_range(own_cohort: Coh
     for site in ("site-1", "site-2"):
         table = table_of(folder, site).assign(hu_min="-100", hu_max="100")
         table.loc[0, ["hu_min", "hu_max"]] = "-1024"
-        table.to_csv(folder / site / "index.csv", index=False)
+        rewrite_site(folder / site, table)
         path = folder / site / "images" / f"{table.loc[0, 'image_id']}.png"
         cv2.imwrite(str(path), read_png(path) * 0)
     for pixels in (False, True):
@@ -133,7 +133,7 @@ def test_files_that_are_not_as_recorded_are_named(own_cohort: Cohort) -> None:
 
 def test_a_leaky_cohort_says_what_it_was_dealt_by(own_cohort: Cohort) -> None:
     path = own_cohort.folder / "cohort.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "group": "series", "leaky": True}))
+    path.write_bytes(hashed_json({**json.loads(path.read_text()), "group": "series", "leaky": True}))
     found = read(own_cohort.folder)
     assert (found.group, found.leaky) == ("series", True)
 
@@ -142,11 +142,12 @@ def test_a_folder_that_is_no_cohort_or_lacks_a_site_is_refused(own_cohort: Cohor
     with pytest.raises(ValueError, match=r"^cohort: expected a folder that partition made"):
         read(tmp_path)
     table = table_of(own_cohort.folder, "site-2").drop(columns=["patient_id", "subdural"])
-    table.to_csv(own_cohort.folder / "site-2" / "index.csv", index=False)
+    rewrite_site(own_cohort.folder / "site-2", table)
     with pytest.raises(ValueError, match=r"^cohort: expected columns patient_id, subdural in .*site-2"):
         read(own_cohort.folder)
     shutil.rmtree(own_cohort.folder / "site-2")
     with pytest.raises(
-        ValueError, match=r"^cohort: expected .*site-2.index\.csv, which cohort\.json names, got .*No such file"
+        ValueError,
+        match=r"^cohort: expected the table of a site that cohort\.json names in .*site-2.index\.csv, found no such",
     ):
         read(own_cohort.folder)

@@ -1,8 +1,8 @@
 """A coordinated run: what is asked of the server, what its events mean, and the whole thing at real sites."""
 
-import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tiny import tiny_config
+from tiny import rewrite_site, tiny_config
 
 from fl_rsna.choices import Baseline, EngineName, Stage
 from fl_rsna.cohort.sites import Cohort
@@ -278,9 +278,9 @@ def lines_of(run: Path) -> list[str]:
 def test_a_site_of_another_cohort_is_refused_with_the_reason(cohort: Cohort, tmp_path: Path) -> None:
     other = tmp_path / "other" / "site-1"
     other.mkdir(parents=True)
-    facts = json.loads((cohort.site_folder("site-1") / "site.json").read_text())
-    (other / "site.json").write_text(json.dumps({**facts, "cohort_sha256": "0" * 64}))
-    (other / "index.csv").write_bytes((cohort.site_folder("site-1") / "index.csv").read_bytes())
+    for name in ("site.json", "index.csv"):
+        shutil.copyfile(cohort.site_folder("site-1") / name, other / name)
+    rewrite_site(other, cohort_sha256="0" * 64)
     (other / "images").symlink_to(cohort.site_folder("site-1") / "images")
     with ExitStack() as stack:
         federation = Federation(tmp_path, cohort, stack)

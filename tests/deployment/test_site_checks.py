@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from made_certificates import Signed, pem, private, signed, superlink, write_keys, write_private
-from tiny import tiny_cohort
+from tiny import rewrite_site, tiny_cohort
 
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.cohort.id_scheme import id_scheme
@@ -38,9 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, authority: Signed) -> Path:
     index = pd.read_csv(base / "site" / "index.csv")
     for name in ("patient_id", "study_id", "series_id"):
         index[name] = [hash_id(value, "salt") for value in index[name]]
-    index.to_csv(base / "site" / "index.csv", index=False)
-    facts = json.loads((base / "site" / "site.json").read_text()) | {"ids": id_scheme(True, "salt")}
-    (base / "site" / "site.json").write_text(json.dumps(facts))
+    rewrite_site(base / "site", index, ids=id_scheme(True, "salt"))
     write_keys(base / "keys", authority)
     return base
 

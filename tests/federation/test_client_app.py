@@ -7,6 +7,7 @@ import pytest
 from tiny import tiny_cohort
 
 from fl_rsna.federation.client_app import _site_of
+from fl_rsna.reading import hashed_json
 
 
 def test_nodes_follow_the_cohort_on_disk(tmp_path: Path) -> None:
@@ -14,7 +15,7 @@ def test_nodes_follow_the_cohort_on_disk(tmp_path: Path) -> None:
     assert [_site_of(cohort.folder, position).name for position in range(3)] == ["site-1", "site-2", "site-3"]
     facts = json.loads((cohort.folder / "cohort.json").read_text())
     facts["sites"] = {"site-7": facts["sites"]["site-1"]}
-    (cohort.folder / "cohort.json").write_text(json.dumps(facts))
+    (cohort.folder / "cohort.json").write_bytes(hashed_json(facts))
     assert _site_of(cohort.folder, 0).name == "site-7"
     with pytest.raises(ValueError, match="expected at most 1 nodes"):
         _site_of(cohort.folder, 1)

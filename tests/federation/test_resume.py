@@ -3,7 +3,9 @@
 import functools
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from replaying import replayed
 from tiny import tiny_config
 
 from fl_rsna.choices import Averaging, Keep, Norm, Precision, StrategyName, Weighting
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.sites import Cohort, read_site_files
 from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
@@ -25,7 +27,7 @@ from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.loading import loading_context
 from fl_rsna.replay import recorded_sha256, replay, unquoted
 from fl_rsna.reporting.provenance import replaying
-from fl_rsna.runs import start_run
+from fl_rsna.runs import RunFolder, start_run
 
 
 def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False, die_at: str = "") -> None:
@@ -189,3 +191,112 @@ def test_replay_refuses_what_the_run_did_not_keep(cohort: Cohort, tmp_path: Path
     ]:
         with pytest.raises(ValueError, match=said):
             replay(words)
+
+
+def linked(source: Path, target: Path) -> Path:
+    """A copy of a run that shares its files; a test puts others in their places, and what is appended to is copied."""
+
+    def copy(from_: str, to: str) -> None:
+        (os.link if from_.endswith((".safetensors", ".parquet")) else shutil.copyfile)(from_, to)
+
+    return Path(shutil.copytree(source, target, copy_function=copy))
+
+
+def replaced(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def flipped(raw: bytes, at: int) -> bytes:
+    return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+
+
+STATE = "checkpoints/state.safetensors"
+MEMORY = "site_memory/site-1/*/round-00003.safetensors"
+DAMAGES = {
+    "cut": (STATE, lambda raw: raw[:-1000]),
+    "emptied": (STATE, lambda raw: b""),
+    "one bit of a weight": (STATE, lambda raw: flipped(raw, len(raw) // 2)),
+    "one bit of a fact": (STATE, lambda raw: flipped(raw, raw.index(b"bytes_up") + 12)),
+    "a site's memory cut": (MEMORY, lambda raw: raw[:100]),
+    "one bit of a site's memory": (MEMORY, lambda raw: flipped(raw, len(raw) - 3)),
+    "settings": ("config.yaml", lambda raw: raw.replace(b"batch_size: 8", b"batch_size: 9")),
+    "half the settings": ("config.yaml", lambda raw: raw[: len(raw) // 2]),
+    "half a manifest": ("manifest.json", lambda raw: raw[: len(raw) // 2]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_named_and_nothing_is_trained_from_it(
+    cohort: Cohort, tmp_path: Path, undisturbed: Path, damage: str
+) -> None:
+    name, change = DAMAGES[damage]
+    folder = linked(undisturbed, tmp_path / "run")
+    (path,) = folder.glob(name)
+    replaced(path, change(path.read_bytes()))
+    rounds = (folder / "rounds.csv").read_bytes()
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        run(cohort, folder, tiny_config(**RICH, resume=True))
+    assert "bring" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (folder / "rounds.csv").read_bytes() == rounds
+
+
+@pytest.mark.parametrize("of", ["another run", "another site"])
+def test_a_whole_state_of_something_else_is_refused(cohort: Cohort, tmp_path: Path, undisturbed: Path, of: str) -> None:
+    folder = linked(undisturbed, tmp_path / "run")
+    if of == "another run":
+        begun = RunFolder(folder).read_json("manifest.json")
+        RunFolder(folder).write_json("manifest.json", {**begun, "id": "0" * 16})
+    else:
+        mine, other = (next(folder.glob(MEMORY.replace("site-1", site))) for site in ("site-1", "site-2"))
+        replaced(mine, other.read_bytes())
+    with pytest.raises(ValueError, match="another one's"):
+        run(cohort, folder, tiny_config(**RICH, resume=True))
+
+
+def test_a_damaged_table_is_a_warning_for_no_model_rests_on_it(
+    cohort: Cohort, tmp_path: Path, undisturbed: Path
+) -> None:
+    folder = linked(undisturbed, tmp_path / "run")
+    text = (folder / "rounds.csv").read_text()
+    (folder / "rounds.csv").write_text(text.replace("\n1,", "\n1e,"))
+    (folder / "summary.json").unlink()
+    run(cohort, folder, tiny_config(**RICH, resume=True))
+    assert sha256(folder) == sha256(undisturbed)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["text"] for event in events if event["event"] == "warning" and "rounds.csv" in event["text"]]
+    assert list(pd.read_csv(folder / "rounds.csv")["round"]) == [0, 2, 3]
+
+
+def test_a_damaged_round_that_was_kept_is_not_repeated(undisturbed: Path, tmp_path: Path) -> None:
+    folder, sites = linked(undisturbed, tmp_path / "run"), pd.read_csv(undisturbed / "sites.csv")
+    site = sites.query("phase == 'train' and round == 2")["site"].iloc[0]
+    for name in ("round-00002.json", "round-00002.safetensors"):
+        path = folder / "checkpoints" / name
+        whole = path.read_bytes()
+        replaced(path, flipped(whole, len(whole) // 2))
+        with pytest.raises(ValueError, match=name):
+            replay([f"run={folder}", f"site={site}", "round=2"])
+        replaced(path, (folder / "checkpoints" / name.replace("2", "3")).read_bytes())
+        with pytest.raises(ValueError, match="another one's"):
+            replay([f"run={folder}", f"site={site}", "round=2"])
+        replaced(path, whole)
+
+
+@pytest.mark.parametrize("name", ["cohort.json", "site-2/site.json", "site-2/index.csv", "test-site/index.csv"])
+def test_a_run_does_not_go_on_over_other_data(own_cohort: Cohort, tmp_path: Path, name: str) -> None:
+    """What people change by hand is a warning where a run begins, and refused where one goes on."""
+    start_run(tmp_path / "run", tiny_config(), own_cohort, "cpu", ())
+    path = own_cohort.folder / name
+    path.write_bytes(path.read_bytes().replace(b"1", b"0", 1))
+    with pytest.raises(ValueError, match=rf"{name} was changed or damaged: .* was begun with another"):
+        start_run(tmp_path / "run", tiny_config(resume=True), own_cohort, "cpu", ())
+
+
+def test_a_site_s_table_that_is_not_as_it_was_dealt_is_a_warning(own_cohort: Cohort) -> None:
+    path = own_cohort.site_folder("site-2") / "index.csv"
+    read_site_files(path.parent)
+    path.write_bytes(path.read_bytes().replace(b",1,", b",0,", 1))
+    with pytest.warns(UserWarning, match=r"site-2/index\.csv was changed or damaged"):
+        read_site_files(path.parent)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from replaying import replayed
-from tiny import tiny_cohort, tiny_config
+from tiny import rewrite_site, tiny_cohort, tiny_config
 from tiny_stacking import FOLDS, Stopped, run, settings, with_folds
 
 from fl_rsna.choices import Boosting, Select, Stacker, Stage, StrategyName
@@ -206,7 +206,7 @@ def changed(two: Cohort, folder: Path, *, pixels: bool) -> tuple[Cohort, str, in
     own = index["patient_id"] == patient
     label = next(name for name in ICH.specific_labels if index.loc[own, name].any())
     index.loc[own, [label, "any"]] = 1 - index.loc[own, [label, "any"]]
-    index.to_csv(path / "index.csv", index=False)
+    rewrite_site(path, index)
     for image in index.loc[own, "image_id"] if pixels else ():
         write_png(path / "images" / f"{image}.png", read_png(path / "images" / f"{image}.png")[::-1] // 2)
     again = fold_of(open_site(path, image_size=24), ICH, FOLDS, seed=0)

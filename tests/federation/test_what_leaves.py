@@ -13,7 +13,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from numpy.typing import NDArray
-from tiny import tiny_cohort, tiny_config
+from tiny import rewrite_site, tiny_cohort, tiny_config
 from wiretap import FROM, TO, Secrets, Tapped, documented, keys_of, shipped, tapped_run
 
 from fl_rsna.choices import Precision, Stacker, Stage, StrategyName
@@ -51,9 +51,8 @@ def long_cohort(folder: Path) -> Cohort:
         for image in index["image_id"]:
             (folder / "images" / f"{image}.png").rename(folder / "images" / f"{long(image)}.png")
         index[list(IDS)] = index[list(IDS)].map(long)
-        index.to_csv(folder / "index.csv", index=False)
-    facts = cohort.site_folder("site-2") / "site.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"noise": {"unannotated": ["epidural"]}}))
+        rewrite_site(folder, index)
+    rewrite_site(cohort.site_folder("site-2"), noise={"unannotated": ["epidural"]})
     return cohort
 
 
@@ -104,7 +103,7 @@ def broken(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tap
             folder = cohort.site_folder("site-2")
             index = pd.read_csv(folder / "index.csv", dtype=str)
             (folder / "images" / f"{index['image_id'][3]}.png").write_bytes(b"\x89PNG")
-            index.iloc[::-1].to_csv(folder / "index.csv", index=False)  # which packs the images anew
+            rewrite_site(folder, index.iloc[::-1])  # which packs the images anew
 
     return tapped_run(cohort, tmp_path_factory.mktemp("broken") / "run", config, damage)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import SIZE, tiny_cohort
+from tiny import SIZE, rewrite_site, tiny_cohort
 
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.imaging.store import ImageKind, read_png
@@ -32,7 +32,7 @@ def test_pack_is_made_once_and_again_when_the_index_changes(own_cohort: Cohort) 
     open_site(folder, image_size=SIZE)
     assert packed.stat().st_mtime_ns == made
     index = pd.read_csv(folder / "index.csv").iloc[1:]
-    index.to_csv(folder / "index.csv", index=False)
+    rewrite_site(folder, index)
     assert len(open_site(folder, image_size=SIZE).images) == len(index)
     assert len(list((folder / "packed").iterdir())) == 2, "another run may use the old one"
     assert packed.exists()
@@ -58,6 +58,7 @@ def test_missing_image_and_missing_site_are_one_sentence(own_cohort: Cohort, tmp
 def test_empty_site_is_refused(own_cohort: Cohort) -> None:
     path = own_cohort.site_folder("site-1") / "index.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
+    rewrite_site(path.parent)
     with pytest.raises(ValueError, match="site-1, got an empty"):
         open_site(path.parent, image_size=SIZE)
 

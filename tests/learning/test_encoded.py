@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import rewrite_site
 
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, TrainConfig
@@ -136,6 +137,7 @@ def test_a_changed_index_and_all_but_the_last_encoders_are_forgotten(own_cohort:
         pack.unlink()
     index = own_cohort.site_folder("site-1") / "index.csv"
     index.write_text(index.read_text() + "\n")
+    rewrite_site(index.parent)
     changed = at(own_cohort)
     assert not is_encoded(changed, views_of("f" * 32, 1, TRAIN))
     grow_old(packed)

@@ -130,5 +130,5 @@ def test_weights_that_changed_on_the_way_are_refused(tmp_path: Path) -> None:
     content[-2] ^= 1
     path.write_bytes(content)
     assert load_file(path)  # still a file of tensors
-    with pytest.raises(ValueError, match="not those it was written with"):
+    with pytest.raises(ValueError, match="not what was written there, by its hash"):
         read_saved(path)

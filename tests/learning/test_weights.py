@@ -12,7 +12,7 @@ from fl_rsna.config import ModelConfig
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.backbone import build_backbone
 from fl_rsna.learning.model import build_model
-from fl_rsna.learning.weights import file_sha256
+from fl_rsna.reading import file_sha256
 from fl_rsna.task import ICH
 
 RANDOM = ModelConfig(image_size=SIZE, pretrained=False)
