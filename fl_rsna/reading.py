@@ -128,8 +128,11 @@ def parse_csv(
 
 def read_parquet(path: Path, do: str = AGAIN, *, columns: Sequence[str] = ()) -> pd.DataFrame:
     """A table of a Parquet file."""
-    with reading(path, "a Parquet table", do):
-        table = pd.read_parquet(path)
+    with (
+        reading(path, "a Parquet table", do),
+        path.open("rb") as file,
+    ):  # opened here: Arrow takes no path that is not UTF-8
+        table = pd.read_parquet(file)
     return _with_columns(table, path, columns, do)
 
 

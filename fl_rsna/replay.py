@@ -20,7 +20,7 @@ from fl_rsna.command_end import RunFailed, end_command
 from fl_rsna.federation.repeatable import not_kept, of_its_kind, site_memory_of
 from fl_rsna.federation.replay import repeat_round
 from fl_rsna.reporting.console import console
-from fl_rsna.reporting.event_log import EVENTS, read_events
+from fl_rsna.reporting.event_log import EVENTS, read_log, said_of
 from fl_rsna.runs import MANIFEST, RunFolder
 
 WORDS = ("run", "site", "round")
@@ -76,16 +76,16 @@ def recorded_sha256(folder: Path, site: str, round_: int) -> str:
     """The hash of what the site sent in that round, by the run's events; a round played twice counts as played last."""
     if not (folder / EVENTS).is_file():
         raise ValueError(f"run: expected a run folder with {EVENTS}, got {folder}; give runs/<name>")
-    trained = [
-        event for event in read_events(folder / EVENTS) if event["event"] == "site_done" and "update_sha256" in event
-    ]
+    events, damaged = read_log(folder / EVENTS)
+    trained = [event for event in events if event["event"] == "site_done" and "update_sha256" in event]
     found = [event for event in trained if event.get("round") == round_]
     for event in reversed(found):
         if event.get("site") == site:
             return str(event["update_sha256"])
     there = ", ".join(sorted({str(event.get("site")) for event in found})) or "none"
+    also = f"; {said_of(damaged, folder / EVENTS)}" if damaged else ""
     raise ValueError(
-        f"round: expected a round that {site} finished in {folder}, got {round_}, which was finished by: {there}; see its sites.csv"
+        f"round: expected a round that {site} finished in {folder}, got {round_}, which was finished by: {there}; see its sites.csv{also}"
     )
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 
 from fl_rsna.checkup.demand import footprint_of, largest_batch, memory_needed, uses_cuda, workers_of
 from fl_rsna.checkup.machine import free_memory
 from fl_rsna.config import Config
+from fl_rsna.reading import reading
 from fl_rsna.reporting.tables import FEDERATED
-from fl_rsna.runs import SLICE_STAGE
+from fl_rsna.runs import COPY, SLICE_STAGE, read_config
 
 AUTO = "auto"
 MOST = 64  # a larger batch leaves a site of a few hundred images too few steps
@@ -27,7 +27,8 @@ def settle_batch(config: Config, run: Path | None) -> None:
     parts = [] if run is None or not config.resume else [run / SLICE_STAGE, run / FEDERATED, run]
     begun = next((path for part in parts if (path := part / "config.yaml").exists()), None)
     if begun is not None:
-        config.train.batch_size = int(yaml.safe_load(begun.read_text())["train"]["batch_size"])
+        with reading(begun, "train.batch_size as a number", COPY):
+            config.train.batch_size = int(read_config(begun.parent)["train"]["batch_size"])
         return
     found = largest_batch(_of(config, 2 * MOST), _room(config), cuda=uses_cuda(config))
     if found is None:

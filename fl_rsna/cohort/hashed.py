@@ -80,8 +80,8 @@ def write_table(path: Path, table: pd.DataFrame, facts: Facts | None = None) -> 
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     known = arrow.schema.metadata or {}
     arrow = arrow.replace_schema_metadata({**known, b"facts": said, HASH.encode(): _table_sha256(table, said)})
-    with written_whole(path) as part:
-        pq.write_table(arrow, part)
+    with written_whole(path) as part, part.open("wb") as file:  # opened here: Arrow takes no path that is not UTF-8
+        pq.write_table(arrow, file)
 
 
 def read_table(path: Path, do: str, of: Facts | None = None, *, hashed: bool = True) -> pd.DataFrame:
@@ -89,8 +89,8 @@ def read_table(path: Path, do: str, of: Facts | None = None, *, hashed: bool = T
 
     Without `hashed` a table that states no hash, as another program writes it, is taken, too.
     """
-    with reading(path, "a Parquet table", do):
-        arrow = pq.read_table(path)
+    with reading(path, "a Parquet table", do), path.open("rb") as file:
+        arrow = pq.read_table(file)
         known = arrow.schema.metadata or {}
         table: pd.DataFrame = arrow.to_pandas()
         said = known.get(b"facts", b"{}").decode()

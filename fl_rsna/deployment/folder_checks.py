@@ -15,9 +15,11 @@ from fl_rsna.cohort.boxes import BOXES
 from fl_rsna.cohort.columns import COLUMNS, IDS
 from fl_rsna.cohort.id_scheme import is_secret, said_of
 from fl_rsna.cohort.index import read_facts
+from fl_rsna.cohort.sites import read_site_files
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.deployment.node import Node
 from fl_rsna.imaging.store import ImageKind, kinds_of, read_png
+from fl_rsna.reading import UnreadableFile, parse_csv
 from fl_rsna.task import TaskName, named_task
 
 TRIED = 5  # images that are decoded
@@ -54,22 +56,20 @@ class Held:
 def read_held(folder: Path) -> Held:
     """Raises ValueError when the folder is not a site's."""
     facts = read_facts(
-        folder / "site.json", f"--folder: no site.json in {folder}; give it one site's folder of a cohort"
+        folder / "site.json", f"--folder: no site.json in {folder}; give it one site's folder of a cohort", by_hand=True
     )
     lacking = [name for name in NEEDED if name not in facts]
     if lacking:
         raise ValueError(f"--folder: {folder / 'site.json'} does not say {', '.join(lacking)}; copy the folder again")
     _check_known(facts, folder)
-    path = folder / "index.csv"
+    path, ids = folder / "index.csv", dict.fromkeys(("image_id", *IDS), str)
+    if not path.exists():
+        raise ValueError(f"--folder: no index.csv in {folder}; copy the folder again")
     try:
-        ids = dict.fromkeys(("image_id", *IDS), str)
-        index = pd.read_csv(path, dtype=ids, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise ValueError(f"--folder: no index.csv in {folder}; copy the folder again") from None
-    except ValueError as error:  # pandas' own are of this kind
-        raise ValueError(
-            f"--folder: {path} cannot be read as a table ({str(error).strip()}); copy the folder again"
-        ) from None
+        facts, raw = read_site_files(folder, "copy the folder again")
+        index = parse_csv(path, raw, "copy the folder again", dtype=ids, keep_default_na=False, na_values=[""])
+    except UnreadableFile as error:
+        raise ValueError(f"--folder: {error}") from None
     missing = [name for name in ("image_id", *IDS, "split", *facts["labels"]) if name not in index]
     if missing:
         raise ValueError(f"--folder: {path} has no column {', '.join(missing)}; copy the folder again")

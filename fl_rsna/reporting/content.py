@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fl_rsna.choices import Stage
+from fl_rsna.reading import read_json
 from fl_rsna.reporting import scores, site_scores, stack_scores, stage_scores
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.class_scores import classes_section
@@ -23,7 +24,7 @@ from fl_rsna.reporting.score_plots import (
 )
 from fl_rsna.reporting.tables import RunRecord
 from fl_rsna.reporting.task_words import area_name, level_titles, task_words
-from fl_rsna.runs import COHORT_VIEW
+from fl_rsna.runs import COHORT_VIEW, COPY
 
 TOLD = ("census", "rejected", "label_shift")  # of the cohort's view, in report.json
 OLDER = "This run does not hold them: an older version made it. Repeat it to have them."
@@ -76,7 +77,13 @@ def _stacking(run: RunRecord) -> dict[str, Any] | None:
 
 def _state(run: RunRecord) -> dict[str, Any]:
     last = None if run.rounds.empty else int(run.rounds["round"].max())
-    state = {"leaky": run.leaky, "crops_from_truth": run.crops_from_truth, "last_round": last, "reason": None}
+    state = {
+        "leaky": run.leaky,
+        "crops_from_truth": run.crops_from_truth,
+        "last_round": last,
+        "reason": None,
+        "beware": run.beware,
+    }
     if run.summary is None:
         return {**state, "status": "unfinished"}
     return {**state, "status": run.summary["status"], "reason": run.summary.get("reason")}
@@ -84,7 +91,7 @@ def _state(run: RunRecord) -> dict[str, Any]:
 
 def _cohort(run: RunRecord) -> dict[str, Any]:
     path = run.folder / COHORT_VIEW
-    view = json.loads(path.read_text()) if path.exists() else None
+    view = read_json(path, COPY) if path.exists() else None
     return {
         "sites": run.counts,
         "noise": run.noise,

@@ -1,15 +1,14 @@
 """What evaluate prints: what was scored, what to beware of, and the scores where labels are known."""
 
-import json
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 from fl_rsna.imaging.rejections import MEANING, Reason
+from fl_rsna.reading import read_csv, read_json
 from fl_rsna.reporting.class_scores import class_lines
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.sheets import counted
@@ -23,7 +22,7 @@ EXAMS_SHOWN = 5
 
 def say_evaluation(folder: Path) -> None:
     """Print an evaluation's folder; last, where it is."""
-    record: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+    record: dict[str, Any] = read_json(folder / "evaluation.json")
     task = named_task(TaskName(record.get("task", TaskName.ich)))  # older folders were of one task
     held = ((record["slices"], task.picture), (record["exams"], task.exam), (record["patients"], "patient"))
     what = ", ".join(counted(count, of) for count, of in held)
@@ -38,7 +37,7 @@ def say_evaluation(folder: Path) -> None:
     for warning in record["warnings"]:
         console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
     if (folder / CARD).exists():
-        card = json.loads((folder / CARD).read_text())
+        card = read_json(folder / CARD)
         for line in class_lines(card, task):
             console.print(line, soft_wrap=True, markup=False)
         console.print(_table(card, task))
@@ -67,7 +66,7 @@ def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
         same = ", which is submission.csv" if name == "safe" else ""
         console.print(f"{name}: submission_{name}.csv{same}: assumes that {assumed}", soft_wrap=True)
         if (path := folder / f"scorecard_{name}.json").exists():
-            found = json.loads(path.read_text())["log_loss"]
+            found = read_json(path, keys={"log_loss": dict})["log_loss"]
             console.print(f"{name}: log loss {escape(interval(found))}", soft_wrap=True)
     if shift["words"]:
         console.print(f"to train for this prevalence: {escape(shift['words'])}", soft_wrap=True)
@@ -75,7 +74,7 @@ def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
 
 def say_ensemble(folder: Path) -> None:
     """Print the weights of an ensemble's models, and how much of its gain was only fitted."""
-    record = json.loads((folder / "ensemble.json").read_text())
+    record = read_json(folder / "ensemble.json")
     table = Table(title="weights of the models' logits")
     table.add_column("model")
     for label in record["weights"]:
@@ -112,7 +111,7 @@ def _exams(folder: Path, record: dict[str, Any], task: Task) -> list[str]:
     """A line an exam, where they are few."""
     if record["exams"] > EXAMS_SHOWN:
         return []
-    rows = pd.read_csv(folder / "exams.csv", dtype={task.exam_key: str}).to_dict("records")
+    rows = read_csv(folder / "exams.csv", dtype={task.exam_key: str}).to_dict("records")
     return [
         f"{task.exam} {row[task.exam_key]}, {counted(int(row['slices']), task.picture)}: {_of_exam(row, record['headline'], task)}"
         for row in rows

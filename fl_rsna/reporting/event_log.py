@@ -1,10 +1,11 @@
 """events.jsonl read as it grows, by whoever watches: a run in this process, in another, or on another machine's disk."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
+
+from fl_rsna.reading import line_of
 
 EVENTS = "events.jsonl"
 AT_ONCE = 16_000_000  # bytes
@@ -26,6 +27,7 @@ class EventLog:
         self.begun = 0
         self.replaced = False  # whether the last `new` began a file anew
         self.trouble: str | None = None
+        self.damaged = 0  # complete lines so far that are no events
         self._offset, self._head, self._tail = 0, b"", b""
 
     def new(self) -> list[Event]:
@@ -52,7 +54,14 @@ class EventLog:
         self._offset += len(complete)
         self._head = self._head or complete[:KNOWN_BY]
         self._tail = (self._tail + complete[-KNOWN_BY:])[-KNOWN_BY:]
-        return [event for line in complete.splitlines() if (event := _event(line)) is not None]
+        found = [_event(line) for line in complete.split(b"\n") if line.strip()]
+        self.damaged += found.count(None)
+        return [event for event in found if event is not None]
+
+    @property
+    def read(self) -> int:
+        """Bytes that were read so far."""
+        return self._offset
 
     def _is_known(self, file: IO[bytes]) -> bool:
         """Whether what was read still stands where it was: the first bytes, and the last before the next ones."""
@@ -63,16 +72,13 @@ class EventLog:
         return (first, file.read(len(self._tail))) == (self._head, self._tail)
 
     def _forget(self) -> None:
-        self._offset, self._head, self._tail = 0, b"", b""
+        self._offset, self._head, self._tail, self.damaged = 0, b"", b"", 0
         self.begun, self.replaced = self.begun + 1, True
 
 
 def read_events(path: Path) -> list[Event]:
-    """All that a log holds."""
-    log, found = EventLog(path), list[Event]()
-    while events := log.new():
-        found += events
-    return found
+    """All events that a log holds."""
+    return read_log(path)[0]
 
 
 def kept(events: Iterable[Event]) -> list[Event]:
@@ -80,9 +86,9 @@ def kept(events: Iterable[Event]) -> list[Event]:
     found: list[Event] = []
     for event in events:
         match event["event"]:
-            case "resumed":
+            case "resumed" if isinstance(event.get("round"), int):
                 found = [old for old in found if old.get("round", 0) <= event["round"]]
-            case "round_end" if event["round"] == 0:
+            case "round_end" if event.get("round") == 0:
                 found = [old for old in found if old["event"] == "roll_call"]
         found.append(event)
     return found
@@ -91,9 +97,22 @@ def kept(events: Iterable[Event]) -> list[Event]:
 def _event(line: bytes) -> Event | None:
     """The event of a line; None for what is none. A line torn by a kill has the next one right behind it."""
     for text in (line, line[max(0, line.rfind(BEGIN)) :]):
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None
+        found = line_of(text)
+        if found is not None:
+            return found if isinstance(found.get("event"), str) and isinstance(found.get("time"), str) else None
     return None
+
+
+def read_log(path: Path) -> tuple[list[Event], int]:
+    """All complete events of a file, and how many of its lines are none: cut, changed, or something else."""
+    log, found, before = EventLog(path), list[Event](), -1
+    while log.read > before:
+        before = log.read
+        found += log.new()
+    return found, log.damaged
+
+
+def said_of(damaged: int, path: Path) -> str:
+    """What is to be said of lines that are no events."""
+    lines = "line is" if damaged == 1 else "lines are"
+    return f"{damaged} {lines} damaged in {path}: what stood there is not shown"

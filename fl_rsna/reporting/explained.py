@@ -3,7 +3,6 @@
 The pictures are of the test site, which the server holds. Nothing of any other site is opened, so nothing leaves one.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fl_rsna.imaging.store import ImageKind, fit_square
 from fl_rsna.learning.gradcam import CELLS
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.seeds import derive_seed
+from fl_rsna.reading import hashed_json
 from fl_rsna.reporting.console import console
 from fl_rsna.reporting.contact import View, as_uri, seen_as
 from fl_rsna.reporting.finished import Finished, read_finished
@@ -52,7 +52,7 @@ def write_explanations(folder: Path) -> Path:
         "heat_in_lesion": None if lesions is None else heat_in_lesion(run, run.task.headline, measured, lesions),
     }
     path = folder / EXPLANATIONS
-    write_whole(path, (json.dumps(content) + "\n").encode())
+    write_whole(path, hashed_json(content, indent=None))
     return path
 
 

@@ -1,6 +1,5 @@
 """A finished run with what it was scored on: its model, the test site's slices and the predictions about them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Device
+from fl_rsna.cohort.hashed import read_table
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.imaging.store import Image, read_png
@@ -21,11 +20,11 @@ from fl_rsna.learning.gradcam import CELLS, heat
 from fl_rsna.learning.model import Classifier
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.train import choose_device
+from fl_rsna.reading import read_json
 from fl_rsna.reporting.picked import EVEN
-from fl_rsna.runs import MODEL, RunFolder, is_finished
+from fl_rsna.runs import COPY, MANIFEST, MODEL, PREDICTIONS, RunFolder, is_finished, read_config, read_summary
 from fl_rsna.task import Task
 
-PREDICTIONS = "predictions.parquet"
 BATCH = 16
 
 
@@ -75,7 +74,8 @@ def read_finished(folder: Path) -> Finished:
     if missing or not is_finished(folder):
         what = f"no {missing[0]}" if missing else "one that failed"
         raise ValueError(f"expected a finished run in {folder}, found {what}; let it finish with resume=true")
-    manifest, summary = (json.loads((folder / name).read_text()) for name in ("manifest.json", "summary.json"))
+    manifest = read_json(folder / MANIFEST, COPY, keys={"cohort": str, "cohort_sha256": str})
+    summary, config = read_summary(folder), read_config(folder)
     cohort = read_cohort(Path(manifest["cohort"]))
     if cohort.sha256 != manifest["cohort_sha256"]:
         raise ValueError(
@@ -83,7 +83,6 @@ def read_finished(folder: Path) -> Finished:
         )
     saved, there = read_saved(folder / MODEL), cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, RunFolder(folder).packed(cohort.sha256))
-    config = yaml.safe_load((folder / "config.yaml").read_text())
     thresholds, threshold_from = _thresholds(summary, saved.task)
     data = open_for(saved.config, there, cache=cache)
     return Finished(
@@ -91,7 +90,7 @@ def read_finished(folder: Path) -> Finished:
         network=saved.network,
         data=data,
         shown=squares(data.index, saved.config.crop),
-        table=pd.read_parquet(folder / PREDICTIONS),
+        table=read_table(folder / PREDICTIONS, COPY, hashed=False),
         thresholds=thresholds,
         threshold_from=threshold_from,
         images=there / "images",

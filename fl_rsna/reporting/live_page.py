@@ -31,6 +31,7 @@ class Seen:
     part: str  # of a run that is several
     parts: tuple[str, ...]
     trouble: str | None = None  # why nothing could be read just now
+    damaged: int = 0  # lines of its events that are none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["number"] = lambda value: f"{value:.3f}" if isinstance(value, int | float) else "–"
     environment.filters["clock"] = clock
     return environment

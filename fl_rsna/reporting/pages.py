@@ -17,12 +17,14 @@ from fl_rsna.cohort.noise import PIXEL_SIZE, noise_from
 from fl_rsna.cohort.noise import said as noise_said
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.places import Kind, Slices
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.prepared import read_rejected
+from fl_rsna.cohort.sites import Cohort, read_site_files
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.noisy import scan_of
 from fl_rsna.ownership import refuse_stranger
+from fl_rsna.reading import parse_csv
 from fl_rsna.reporting import census, sheets
 from fl_rsna.reporting.cells import said
 from fl_rsna.reporting.contact import NO_LABEL
@@ -75,7 +77,7 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
         measures=census.measures(index),
         flags=census.flags(index),
         rejects=census.reject_reasons(facts["rejected"]),
-        rejected=census.reject_rows(pd.read_csv(folder / "rejected.csv", dtype=str, keep_default_na=False)),
+        rejected=census.reject_rows(read_rejected(folder)),
     )
     write_page(folder / "prepare.html", page)
     return folder / "prepare.html"
@@ -111,7 +113,7 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
     matrix, headers, dealt = [], [], []
     for site in (*here, TEST_SITE):
         folder = cohort.site_folder(site)
-        index = _read_site(folder / "index.csv", cohort.labels)
+        index = _shown(folder, cohort.labels)
         if site != TEST_SITE:
             dealt.append(index.reindex(columns=["patient_id", *cohort.labels]).assign(site=site))
         index = index.assign(**{label: 0 for label in cohort.labels if label not in index})
@@ -205,11 +207,12 @@ def _spread_sites(sites: Sequence[str]) -> set[str]:
     return {TEST_SITE} | {sites[round(n * (len(sites) - 1) / max(1, room - 1))] for n in range(room)}
 
 
-def _read_site(path: Path, labels: Sequence[str]) -> pd.DataFrame:
+def _shown(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
     """What the pages need of a site's index, without labels that it does not annotate; names stay text, empty ones are not missing."""
     wanted = {*census.SITE_COLUMNS, *PIXEL_SIZE, *labels}
     texts = {name: str for name in wanted if name in COLUMNS and COLUMNS[name].dtype == "str"}
-    table = pd.read_csv(path, usecols=lambda name: name in wanted, dtype=texts)
+    _, raw = read_site_files(folder)
+    table = parse_csv(folder / "index.csv", raw, usecols=lambda name: name in wanted, dtype=texts)
     return table.fillna({name: "" for name in texts if name in table})
 
 

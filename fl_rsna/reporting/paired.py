@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fl_rsna.cohort.hashed import read_table
 from fl_rsna.learning.classes import compare_macro_aurocs
 from fl_rsna.learning.metrics import compare_aurocs
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.seeds import derive_seed
 from fl_rsna.reporting.provenance import flat
 from fl_rsna.reporting.tables import RunRecord, area_of
-from fl_rsna.runs import ALONE
+from fl_rsna.runs import ALONE, COPY
 from fl_rsna.task import MACRO
 
 
@@ -44,16 +44,8 @@ def scored(run: RunRecord) -> Scored | None:
         return None
     alone = sorted((run.folder / ALONE).glob("*/predictions.parquet"))
     paths = alone or [path for path in [run.folder / "predictions.parquet"] if path.exists()]
-    tables = [_predictions(path) for path in paths]
+    tables = [read_table(path, COPY, hashed=False).sort_values("image_id", ignore_index=True) for path in paths]
     return Scored(run=run, tables=tables) if tables else None
-
-
-def _predictions(path: Path) -> pd.DataFrame:
-    try:
-        with path.open("rb") as file:  # opened here: Arrow takes no path that is not UTF-8
-            return pd.read_parquet(file).sort_values("image_id", ignore_index=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise ValueError(f"expected the predictions of a run in {path}, got {error}; copy it again") from None
 
 
 def same_slices(one: Scored, other: Scored) -> bool:

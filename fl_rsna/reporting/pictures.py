@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.reading import read_json, reading
 from fl_rsna.reporting.cells import Table, columns
 from fl_rsna.runs import EXPLANATIONS
 
@@ -49,5 +50,11 @@ def _measured(found: dict[str, Any], words: dict[str, str]) -> Table:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / EXPLANATIONS
-    found = json.loads(path.read_text()) if path.exists() else []
-    return found if isinstance(found, dict) else {"entries": found}
+    if not path.exists():
+        return {"entries": []}
+    with reading(path, "explanations", "delete it and make the report again"):
+        found = json.loads(path.read_bytes().decode())
+        found = (
+            {"entries": found} if isinstance(found, list) else read_json(path, "delete it and make the report again")
+        )
+        return {**found, "entries": list(found["entries"])}

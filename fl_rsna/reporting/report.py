@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from rich.markup import escape
 
 from fl_rsna.cohort.whole import write_whole
+from fl_rsna.reading import read_json
+from fl_rsna.reporting.console import console
 from fl_rsna.reporting.content import content
 from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.pages import rendered, write_page
 from fl_rsna.reporting.paper import as_markdown, as_tex, paper_tables
 from fl_rsna.reporting.pictures import explained_slices
 from fl_rsna.reporting.tables import RunRecord, read_run
-from fl_rsna.runs import COHORT_VIEW
+from fl_rsna.runs import COHORT_VIEW, COPY
 
 
 def write_report(folder: Path) -> Path:
@@ -25,6 +28,8 @@ def write_report(folder: Path) -> Path:
     tables = paper_tables(run)
     write_whole(folder / "paper.md", as_markdown(found["name"], tables).encode(errors="backslashreplace"))
     write_whole(folder / "paper.tex", as_tex(found["name"], tables).encode(errors="backslashreplace"))
+    for text in run.beware:
+        console.print(f"[yellow]beware: {escape(text)}[/yellow]", soft_wrap=True)
     path = folder / "report.html"
     write_page(path, _page(run, found))
     return path
@@ -40,7 +45,7 @@ def _page(run: RunRecord, found: dict[str, Any]) -> bytes:
         "report.html.j2",
         page=found,
         heterogeneity=as_svg(heterogeneity(run.cohort, run.labels)) if run.cohort else None,
-        view=json.loads(view.read_text()) if view.exists() else None,
+        view=read_json(view, COPY) if view.exists() else None,
         explanations=explained_slices(run.folder),
         **interactive(found),
     )

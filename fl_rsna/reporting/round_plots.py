@@ -1,13 +1,12 @@
 """Plots of what changed from round to round: loss, AUROC, each site's AUROC, and what the rounds took."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fl_rsna.choices import Stage
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
-from fl_rsna.reporting.tables import RunRecord
+from fl_rsna.reporting.tables import RunRecord, areas_in
 from fl_rsna.reporting.task_words import area_title
 from fl_rsna.runs import REST
 
@@ -151,7 +150,7 @@ def _site_areas(run: RunRecord) -> dict[str, dict[int, float]]:
     told = run.sites[(run.sites["phase"] == "validation") & run.sites["aurocs"].notna()]
     found: dict[str, dict[int, float]] = {}
     for site, round_, text in zip(told["site"], told["round"], told["aurocs"], strict=True):
-        area = json.loads(text).get(f"auroc_{run.quoted}")
+        area = areas_in(text).get(f"auroc_{run.quoted}")
         if area is not None:
             found.setdefault(str(site), {})[int(round_)] = area
     return found

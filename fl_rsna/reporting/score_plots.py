@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fl_rsna.cohort.hashed import read_table
 from fl_rsna.learning.curves import pr_points, roc_points
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.plots import SHARE, SQUARE, Plot, Trace, area_axis, axes, diagonal, line, named_axis, points
@@ -14,6 +15,7 @@ from fl_rsna.reporting.scores import POINTS, SHORT_POINTS, Cards, is_calibrated
 from fl_rsna.reporting.site_scores import areas_by_site, cross_site, joining_table, matrix_table
 from fl_rsna.reporting.tables import RunRecord, area_of
 from fl_rsna.reporting.task_words import area_title, task_words
+from fl_rsna.runs import COPY
 
 NUMBERED_SITES = 10  # whose AUROCs stand in the cells of the matrix
 
@@ -23,8 +25,7 @@ def ranking_plots(run: RunRecord, folder: Path) -> list[Plot]:
     path = folder / "predictions.parquet"
     if not run.finished or not path.exists():
         return []
-    with path.open("rb") as file:  # opened here: Arrow takes no path that is not UTF-8
-        table, pictures = pd.read_parquet(file), task_words(run.task)["pictures"]
+    table, pictures = read_table(path, COPY, hashed=False), task_words(run.task)["pictures"]
     roc, pr = ({label: found for label in run.labels if (found := of(table, label))} for of in (_roc, _pr))
     return [
         _ranking("roc", f"ROC curves, test-site {pictures}", "false positive rate", "sensitivity", roc, [diagonal()]),

@@ -1,6 +1,5 @@
 """For whom a model is good: its scores by site, the worst of them, every model at every site, and who gains by joining."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any
 from fl_rsna.reporting.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.class_scores import FIGURES
 from fl_rsna.reporting.scores import POINTS, SCORES, SHORT_POINTS
-from fl_rsna.reporting.tables import RunRecord, area_of
+from fl_rsna.reporting.tables import RunRecord, area_of, areas_in
 from fl_rsna.reporting.task_words import area_name, plural
 from fl_rsna.task import MACRO
 
@@ -85,7 +84,7 @@ def last_round_table(run: RunRecord) -> Table | None:
     last = told[told["round"] == told["round"].max()]
     names = dict.fromkeys([*run.labels, run.quoted])
     rows = [
-        [str(row.site), *(json.loads(str(row.aurocs)).get(f"auroc_{name}") for name in names), _number(row.loss)]
+        [str(row.site), *(areas_in(row.aurocs).get(f"auroc_{name}") for name in names), _number(row.loss)]
         for row in last.itertuples()
     ]
     heads = [Column(name="site", kind=Kind.text), *(Column(name=area_name(name)) for name in names)]

@@ -4,26 +4,28 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import yaml
 
 from fl_rsna.choices import Baseline
-from fl_rsna.cohort.index import read_facts
 from fl_rsna.config import Config
 from fl_rsna.learning.intervals import MIN_PATIENTS
-from fl_rsna.runs import REST, SCORECARDS
+from fl_rsna.reading import check_keys, read_json, reading, refuse
+from fl_rsna.reporting.event_log import Event, read_log, said_of
+from fl_rsna.runs import CONFIG, COPY, EVENTS, REST, SCORECARDS, TABLES, read_config, said_of_tables
 from fl_rsna.task import MACRO, LabelKind, Task, TaskName, named_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
 FEDERATED, LOCAL = "federated", "local"
 PARTS = (FEDERATED, "central", LOCAL)  # folders of an experiment=gap
 UNKNOWN = "?"  # a count of a label that a site does not annotate
-EVENT = '{"time"'  # how each line of events.jsonl begins
+TEXTS = ("phase", "site", "error", "aurocs")  # columns of sites.csv that are no numbers
+MOST_ROUNDS = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class RunRecord:
     sites: pd.DataFrame
     cohort: dict[str, Any]  # site -> part -> patients, slices, positives a label; None where the site withheld it
     failures: list[dict[str, Any]]
+    beware: list[str]  # files that are not as the run wrote them
     resumed: list[int]  # after which rounds a killed run went on
     leaky: bool  # one patient may be in two places, as was asked for by name
     crops_from_truth: bool  # annotations decided what the model was shown, as was asked for by name
@@ -86,16 +89,18 @@ class RunRecord:
 
 def read_run(folder: Path) -> RunRecord:
     """Read a run folder, finished, failed or killed at any moment; raises ValueError when it holds no run."""
-    if not (folder / "config.yaml").exists():
+    if not (folder / CONFIG).exists():
         raise ValueError(f"expected a run folder with config.yaml, found none in {folder}; give runs/<name>")
-    config = _config(folder / "config.yaml")
-    events = _events(folder / "events.jsonl")
-    roll: dict[str, Any] = next((event for event in events if event["event"] == "roll_call"), {"sites": {}})
-    failed = [event for event in events if event["event"] == "site_failed"]  # a round played twice counts once
-    failures = {(event["round"], event["phase"], event["site"]): event for event in failed}
-    rounds = _rows(folder / "rounds.csv")
-    labels, headline = _labels(rounds, roll, config)
+    config = _config(folder)
     summary = _summary(folder)
+    events, damaged = read_log(folder / EVENTS)
+    beware = [said_of(damaged, folder / EVENTS)] if damaged else []
+    beware += said_of_tables(folder, (summary or {}).get(TABLES, {}))
+    roll: dict[str, Any] = next((event for event in events if is_roll_call(event)), {"sites": {}})
+    failed = [event for event in events if _is_failure(event)]  # a round played twice counts once
+    failures = {(event["round"], event["phase"], event["site"]): event for event in failed}
+    rounds = _rows(folder / "rounds.csv", ("round",))
+    labels, headline = _labels(rounds, roll, config)
     gap, alone = _beside(folder.absolute(), config, summary or {})
     quoted = quoted_of(config, headline)
     rounds = rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, quoted)])])
@@ -112,7 +117,8 @@ def read_run(folder: Path) -> RunRecord:
         noise=roll.get("noise", {}),
         unannotated=roll.get("unannotated", {}),
         failures=list(failures.values()),
-        resumed=[event["round"] for event in events if event["event"] == "resumed"],
+        resumed=[event["round"] for event in events if event["event"] == "resumed" and "round" in event],
+        beware=beware,
         labels=labels,
         headline=headline,
         gap=gap,
@@ -123,6 +129,8 @@ def read_run(folder: Path) -> RunRecord:
 def _summary(folder: Path) -> dict[str, Any] | None:
     """summary.json, with whole scorecards in place of those in brief."""
     summary, cards = _json(folder / "summary.json"), _json(folder / SCORECARDS)
+    if summary is not None:
+        check_keys(summary, folder / "summary.json", {"status": str}, COPY)
     return {**summary, **cards} if summary and cards and summary["status"] == "finished" else summary
 
 
@@ -188,26 +196,34 @@ def shown_counts(
     return {site: read(parts, site) for site, parts in sites.items()}
 
 
+def areas_in(cell: object) -> dict[str, Any]:
+    """The AUROCs in a cell of sites.csv, by name; none where it is damaged."""
+    try:
+        found = json.loads(str(cell))
+    except (ValueError, RecursionError):
+        return {}
+    return {name: area for name, area in found.items() if isinstance(area, float)} if isinstance(found, dict) else {}
+
+
 def megabytes(count: float) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return read_facts(path, f"no {path}") if path.exists() else None
+    return read_json(path, COPY) if path.exists() else None
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, Any]:
     """A run's settings; raises ValueError when not all groups of them are there, as in a file that was cut."""
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"expected the settings of a run in {path}, got {' '.join(str(error).split())}") from None
-    lacking = [field.name for field in fields(Config) if not isinstance(found, dict) or field.name not in found]
+    found = read_config(folder)
+    kinds = {name: type(value) for name, value in asdict(Config()).items() if isinstance(value, dict)}
+    check_keys(found, folder / CONFIG, {"baseline": str, **kinds}, COPY)
+    lacking = [field.name for field in fields(Config) if field.name not in found]
     if lacking:
-        raise ValueError(
-            f"expected the settings of a run in {path}, got a file without {lacking[-1]}: it was cut; copy it again"
-        )
-    return dict(found)
+        raise refuse(folder / CONFIG, lacking[-1], "a file without it: it was cut", COPY)
+    with reading(folder / CONFIG, "data.task as a known task", COPY):
+        task_of(found)
+    return found
 
 
 def _beside(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -220,34 +236,47 @@ def _beside(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> tu
     return gap, (_json(folder.parent / LOCAL / "summary.json") or {}) if gap else {}
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    """The whole events; of a line that a kill cut and a resumed run continued, the part after the cut."""
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            found.append(json.loads(line[max(0, line.rfind(EVENT)) :]))
-        except json.JSONDecodeError:
-            continue
-    return found
+def is_roll_call(event: Event) -> bool:
+    """One that says of every part of every site what it holds."""
+    sites = event.get("sites")
+    return event["event"] == "roll_call" and isinstance(sites, dict) and all(map(_is_held, sites.values()))
 
 
-def _rows(path: Path) -> pd.DataFrame:
-    """The whole rows of a table; a row that was cut while it was written is left out."""
+def _is_held(parts: Any) -> bool:
+    return isinstance(parts, dict) and all(
+        isinstance(part, dict) and isinstance(part.get("positives"), dict) for part in parts.values()
+    )
+
+
+def _is_failure(event: Event) -> bool:
+    return event["event"] == "site_failed" and {"round", "phase", "site", "error"} <= set(event)
+
+
+def _rows(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    """The whole rows of a table; a row that was cut while it was written is left out, and one without a number as its round.
+
+    What is in another column than texts and is no number counts as missing.
+    """
     if not path.exists():
-        return pd.DataFrame(columns=["round"])
-    text = path.read_text(errors="replace")
-    rows = list(csv.reader(io.StringIO(text)))
+        return pd.DataFrame(columns=list(needed))
+    with reading(path, "a CSV table", COPY):
+        text = path.read_bytes().decode(errors="replace")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     if not text.endswith("\n"):
         rows = rows[:-1]
-    whole = io.StringIO()
-    csv.writer(whole).writerows(row for row in rows if len(row) == len(rows[0]))
-    return pd.read_csv(io.StringIO(whole.getvalue())) if rows else pd.DataFrame(columns=["round"])
+    if not rows or not set(needed) <= set(rows[0]):
+        return pd.DataFrame(columns=list(needed))
+    whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+    table = pd.DataFrame(whole, columns=list(rows[0]), dtype=str).replace("", np.nan)
+    for name in table.columns:
+        if name not in TEXTS:
+            table[name] = pd.to_numeric(table[name], errors="coerce").replace([np.inf, -np.inf], np.nan)
+    table = table[table["round"].between(-1, MOST_ROUNDS)].reset_index(drop=True)
+    return table.astype({"round": np.int64})
 
 
 def _sites(path: Path) -> pd.DataFrame:
-    table = _rows(path)
+    table = _rows(path, ("round", "phase", "site"))
     return table.reindex(columns=[*dict.fromkeys([*table.columns, *SITE_COLUMNS])])
 
 

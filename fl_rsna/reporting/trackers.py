@@ -7,7 +7,6 @@ when the first site has trained: what they import takes time, and nobody should 
 import contextlib
 import hashlib
 import importlib.util
-import json
 import queue
 import threading
 import time
@@ -22,7 +21,7 @@ from fl_rsna.command_end import EndKind
 from fl_rsna.config import Config, TrackingConfig
 from fl_rsna.reporting.event_log import EVENTS, Event, EventLog, kept
 from fl_rsna.reporting.points import Values, final_points, points
-from fl_rsna.runs import RunFolder
+from fl_rsna.runs import RunFolder, read_summary
 
 GRACE_S = 60.0  # for all trackers to end after the run
 BEGIN = ("site_done",)
@@ -179,7 +178,7 @@ class Feed:
     def end(self) -> None:
         summary = self._run / "summary.json"
         if self._status == "finished" and summary.exists():
-            content = json.loads(summary.read_text())
+            content = read_summary(self._run)
             model = self._run / "model.safetensors"
             self._tracker.finish(self._round, final_points(content), model, content.get("model_sha256"))
         self._tracker.close(self._status)

@@ -39,6 +39,7 @@ class Watcher:
                 part=name,
                 parts=tuple(sorted(logs)),
                 trouble=part.trouble,
+                damaged=part.damaged,
             )
 
 
@@ -92,6 +93,10 @@ class _Part:
         if alive:
             self._heard = time.monotonic()
             self._silent_before = max(0.0, time.time() - (self.state.last or time.time())) if first else 0.0
+
+    @property
+    def damaged(self) -> int:
+        return self._log.damaged
 
     def silent_s(self) -> float:
         return 0.0 if self._heard is None else self._silent_before + time.monotonic() - self._heard

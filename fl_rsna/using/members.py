@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.hashed import read_table
 from fl_rsna.federation.site_scoring import final_predictions
 from fl_rsna.learning.operating import OperatingPoints
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.learning.saturated import finite_logits
-from fl_rsna.runs import RunFolder
+from fl_rsna.runs import COPY, RunFolder
 from fl_rsna.task import LabelKind, Task
 from fl_rsna.using.trained import Trained, trained_model
 
@@ -109,7 +110,10 @@ def _of_run(member: Trained) -> pd.DataFrame:
             f"models: weights cannot be fitted, since what the sites' validation images got is not at hand for {member.saved.path}: "
             f"it is kept by simulated sites beside the final model; {INSTEAD}"
         )
-    tables = [pd.read_parquet(path).assign(site=path.parents[1].name) for path in found]
+    tables = [
+        read_table(path, COPY, {"run_id": str(run_id)}, hashed=False).assign(site=path.parents[1].name)
+        for path in found
+    ]
     return pd.concat(tables).sort_values(["site", "image_id"], ignore_index=True)
 
 

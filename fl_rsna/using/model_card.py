@@ -4,7 +4,6 @@ After Mitchell et al. 2019, Model Cards for Model Reporting (arXiv:1810.03993). 
 everything when there is only a model file, is said to be unknown.
 """
 
-import json
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +13,8 @@ from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.onnx_file import slices_of, windows_hu
 from fl_rsna.learning.saved import SavedModel
 from fl_rsna.reporting.class_scores import FIGURES, class_levels
-from fl_rsna.reporting.tables import control_of, interval, shown_counts
+from fl_rsna.reporting.event_log import EVENTS, read_events
+from fl_rsna.reporting.tables import control_of, interval, is_roll_call, shown_counts
 from fl_rsna.reporting.task_words import area_name, task_words
 from fl_rsna.using.trained import Trained
 
@@ -60,12 +60,7 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
 
 def _sites(trained: Trained) -> dict[str, Any]:
     """Site -> part -> patients, slices and positives a label, as the run's roll call wrote them down."""
-    events = trained.run / "events.jsonl" if trained.run is not None else None
-    if events is None or not events.exists():
+    if trained.run is None:
         return {}
-    with events.open() as lines:
-        for line in lines:
-            event = json.loads(line) if line.endswith("}\n") else {}
-            if event.get("event") == "roll_call":
-                return dict(event["sites"])
-    return {}
+    roll = (event for event in read_events(trained.run / EVENTS) if is_roll_call(event))
+    return next((dict(event["sites"]) for event in roll), {})

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import SAMPLE, find_sample
+from fl_rsna.cohort.prepared import read_rejected
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.command import RunFailed
 from fl_rsna.config import Config
@@ -100,7 +101,7 @@ def check_predicted(config: Config, run: Path) -> None:
         )
         return
     images = list(prepared.index["image_id"])
-    rejects = pd.read_csv(prepared.folder / "rejected.csv", dtype=str, keep_default_na=False)
+    rejects = read_rejected(prepared.folder)
     rows, source = rows_of([*images, *left_out(rejects, images)], task), str(prepared.folder)
     sample = (
         find_sample(Path(config.data.dicom))

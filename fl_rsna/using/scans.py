@@ -16,7 +16,7 @@ from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.labels import read_labels
-from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder
+from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder, read_rejected
 from fl_rsna.cohort.took_part import Patients
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
@@ -67,7 +67,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
         index=prepared.index,
         found=found,
         labels=labels,
-        rejected=pd.read_csv(rejects, dtype=str, keep_default_na=False) if rejects.exists() else none_rejected(),
+        rejected=read_rejected(prepared.folder) if rejects.exists() else none_rejected(),
         ids=prepared.ids,
     )
 

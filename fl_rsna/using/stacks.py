@@ -9,6 +9,7 @@ from fl_rsna.learning.saved import FORMAT, SavedModel, read_head, read_saved
 from fl_rsna.learning.stack_features import feature_names
 from fl_rsna.learning.stacked import SavedStack, Second, network_second, stack_sha256, tree_second, trees_sha256
 from fl_rsna.learning.trees import from_json
+from fl_rsna.reading import UNREADABLE, UnreadableFile, read_json
 from fl_rsna.runs import MODEL, STACK_NETWORK, STACKER, fold_folder
 from fl_rsna.task import Task, TaskName, named_task
 
@@ -53,7 +54,7 @@ def _folds(path: Path, facts: dict[str, Any]) -> tuple[SavedModel, ...]:
 
 def _trees(path: Path) -> tuple[Callable[[Task], Second], dict[str, Any], str]:
     try:
-        said = json.loads(path.read_bytes())
+        said = read_json(path, "copy the run's folder again, or finish the run with resume=true")
         if said.get("format") != FORMAT:
             raise ValueError(f"it is of format {said.get('format')}, not {FORMAT}")
         sha256 = trees_sha256(said)
@@ -65,7 +66,9 @@ def _trees(path: Path) -> tuple[Callable[[Task], Second], dict[str, Any], str]:
             raise ValueError(f"{len(said['features'])} features that are not this version's {len(names)}")
         forests = {label: from_json(json.dumps(said["trees"][label]).encode(), len(names)) for label in task.labels}
         prior = [float(said["prior"][label]) for label in task.labels]
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except UnreadableFile as error:
+        raise ValueError(f"model: {error}") from None
+    except UNREADABLE as error:
         raise ValueError(
             f"model: expected the trees of a stacking, got {path} ({type(error).__name__}: {error}); "
             "copy the run's folder again, or finish the run with resume=true"

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fl_rsna.choices import Norm, StrategyName, Window
 from fl_rsna.cohort.took_part import Chain, chain_of, facts_of, run_of
 from fl_rsna.learning.saved import read_saved
 from fl_rsna.learning.stacked import AnyModel
-from fl_rsna.runs import MODEL
+from fl_rsna.runs import MODEL, read_config
 from fl_rsna.using.stacks import read_stack, stacker_at
 
 
@@ -70,7 +68,7 @@ def trained_model(word: str | None) -> Trained:
     return Trained(
         saved=saved,
         run=folder,
-        config=yaml.safe_load((folder / "config.yaml").read_text()) or {},
+        config=read_config(folder),
         manifest=facts_of(folder / "manifest.json"),
         summary=summary if summary.get("model_sha256") == saved.sha256 else {},
     )

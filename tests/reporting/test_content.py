@@ -12,6 +12,7 @@ from made_runs import LABELS, made_gap, made_run
 
 from fl_rsna.reporting.report import write_report
 from fl_rsna.reporting.tables import read_run
+from fl_rsna.runs import RunFolder
 
 
 @pytest.fixture
@@ -169,6 +170,36 @@ def test_events_after_a_cut_line_count(full: Path) -> None:
     resumed = '{"time": "2020-01-01T00:00:01+00:00", "event": "resumed", "round": 1}\n'
     (full / "events.jsonl").write_text(whole + '{"time": "2020-01-01T00:00:00+00:00", "event": "round_st' + resumed)
     assert read_run(full).resumed == [1]
+
+
+def test_a_damaged_event_is_left_out_and_said(full: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with (full / "events.jsonl").open("ab") as file:
+        file.write(b'{"time": "2020-01-01T00:00:00+00:00", "event": "resu\x00ed", "rou\n')
+    page, found = written(full)
+    assert len(found["state"]["beware"]) == 1
+    assert "A file is damaged." in page
+    assert "1 line is damaged in" in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "summary.json", "predictions.parquet"])
+def test_a_file_cut_in_the_middle_is_named(full: Path, name: str) -> None:
+    raw = (full / name).read_bytes()
+    (full / name).write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(ValueError, match=rf"{name}.*bring the file back"):
+        write_report(full)
+
+
+def test_tables_that_are_not_as_the_run_wrote_them_are_said(full: Path) -> None:
+    summary = json.loads((full / "summary.json").read_text())
+    tables = RunFolder(full).table_hashes()
+    (full / "summary.json").write_text(json.dumps({**summary, "tables": tables}))
+    assert read_run(full).beware == []
+    text = (full / "sites.csv").read_text()
+    (full / "sites.csv").write_text(text.replace("0.6", "0.7", 1))
+    with (full / "events.jsonl").open("a") as file:
+        file.write('{"time": "2021", "event": "later"}\n')  # what came after the run is no damage
+    (said,) = read_run(full).beware
+    assert "sites.csv is not as the run wrote it" in said
 
 
 def test_a_failed_run_says_why(full: Path) -> None:

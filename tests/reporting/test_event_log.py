@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from logs import resumed_run, whole_run, write_log
 
+from fl_rsna.reading import checked_line
 from fl_rsna.reporting import event_log
-from fl_rsna.reporting.event_log import EventLog, kept
+from fl_rsna.reporting.event_log import EventLog, kept, read_log
+from fl_rsna.reporting.live import State, fold
+from fl_rsna.reporting.live_page import Seen, page
 from fl_rsna.reporting.points import points
 from fl_rsna.reporting.sentences import sentence
 from fl_rsna.runs import RunFolder
@@ -44,6 +47,26 @@ def test_a_torn_line_is_left_out_and_the_event_behind_it_is_not(tmp_path: Path) 
     with path.open("a") as file:  # the run goes on
         file.write(f"{lines[2]}\n[1]\n\nnothing\n")
     assert log.new() == [third]
+
+
+def test_lines_that_are_no_events_are_counted_and_the_others_come(tmp_path: Path) -> None:
+    path, events = tmp_path / "events.jsonl", whole_run()[:4]
+    lines = [checked_line(event).encode() for event in events]
+    lines[1] = lines[1].replace(b"round", b"rounb", 1)
+    strange = [b"17\n", b"null\n", b'{"event": 3}\n', b'{"time": "2020"}\n', b"\xff\xfe\n", b"[" * 10_000 + b"\n"]
+    path.write_bytes(b"".join([*lines, *strange, lines[2][:30]]))
+    found, damaged = read_log(path)
+    assert found == [events[0], events[2], events[3]]
+    assert damaged == 1 + len(strange)
+
+
+def test_a_display_survives_events_that_lack_something() -> None:
+    for number, event in enumerate(whole_run()):
+        for name in set(event) - {"event", "time"}:
+            lacking = {key: value for key, value in event.items() if key != name}
+            assert fold(State(), [*whole_run()[:number], lacking, *whole_run()[number + 1 :]]).tail
+    seen = Seen(name="r", state=fold(State(), whole_run()), beats={}, silent_s=0.0, part="", parts=(), damaged=2)
+    assert "2 of its lines cannot be read" in page(seen)
 
 
 def test_another_file_under_the_name_is_read_from_its_beginning(tmp_path: Path) -> None:
