@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.checkup.batch import settle_batch
+from fl_rsna.checkup.data_checks import check_space
 from fl_rsna.checkup.request import Request, check_on_cohort, check_request, true_of_data
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
@@ -45,6 +46,7 @@ def simulate(config: Config) -> dict[str, Any]:
     folder = Path(config.paths.runs) / (config.run.name or default_run_name())
     goes_on_in(folder)
     settle_batch(config, folder)
+    check_space(config)
     with Display() as display:
         cohort = cohort_for_run(config, display.step)
         check_on_cohort(request, cohort)

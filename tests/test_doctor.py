@@ -12,11 +12,12 @@ from saved_runs import labels_csv
 from tiny import tiny_config, tiny_prepared
 
 from fl_rsna.checkup.checks import Check, Needed, State, check_packages, check_python, needed_packages
-from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, each
+from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, check_space, each
 from fl_rsna.checkup.demand import GB, disk_needed, footprint_of, largest_batch, memory_needed, size
 from fl_rsna.checkup.run_checks import check_memory, check_run
-from fl_rsna.choices import Keep, ModelName, StrategyName
+from fl_rsna.choices import Baseline, Keep, ModelName, Stage, StrategyName
 from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort_name import cohort_name
 from fl_rsna.config import Config
 from fl_rsna.learning.footprint import Footprint
 
@@ -130,6 +131,43 @@ def test_a_disk_too_small_and_a_folder_that_is_none_are_problems(tmp_path: Path)
     vast.paths.runs = "file/runs"
     checks = {check.what: check for check in check_disk(vast, FOUND)}
     assert "is no folder" in checks["paths.runs"].found
+
+
+def test_a_run_without_room_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    small = tiny_config()
+    check_space(small)
+    assert not any(tmp_path.iterdir())
+    vast = tiny_config(rounds=10**9)
+    with pytest.raises(
+        ValueError, match=r"^paths\.runs: runs/ needs about .* GB; .* free; free .* or say run\.keep=last$"
+    ):
+        check_space(vast)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_there_needs_no_room_again() -> None:
+    def needed(config: Config) -> tuple[int, int]:
+        found = disk_needed(config, FOUND, slices=10**6, sites=2)
+        return found.sites, found.runs
+
+    config = tiny_config(rounds=10, run__name="r", resume=True)
+    packed = Path(config.paths.sites) / cohort_name(config) / "site-1" / "packed"
+    sites, runs = needed(config)
+    packed.mkdir(parents=True)
+    (packed / "32-0123.npy").write_bytes(bytes(1000))
+    (packed / "64-0123.npy").write_bytes(bytes(50))  # of another size
+    (Path(config.paths.runs) / "r").mkdir(parents=True)
+    (Path(config.paths.runs) / "r" / "state").write_bytes(bytes(700))
+    assert needed(config) == (sites - 1000, runs - 700)
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs"),
+    [({"baseline": Baseline.gap}, 6), ({"stage": Stage.both}, 2), ({"stage": Stage.stacking, "stacking__folds": 3}, 4)],
+)
+def test_runs_inside_a_run_need_room_each(changes: dict[str, object], runs: int) -> None:
+    one = disk_needed(tiny_config(), FOUND, slices=10, sites=4).runs
+    assert disk_needed(tiny_config(**changes), FOUND, slices=10, sites=4).runs == runs * one
 
 
 def test_data_is_looked_for_where_simulate_would() -> None:

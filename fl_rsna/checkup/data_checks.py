@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fl_rsna.checkup.checks import Check, State
-from fl_rsna.checkup.demand import disk_needed, size, slices_there
+from fl_rsna.checkup.demand import disk_needed, footprint_of, size, slices_there
 from fl_rsna.checkup.machine import free_disk, refuses_writing
 from fl_rsna.checkup.request import Request, check_run_name
 from fl_rsna.cohort.index import read_prepared
@@ -110,8 +111,42 @@ def _refused(file: File, task: Task) -> str:
 
 def check_disk(config: Config, footprint: Footprint) -> list[Check]:
     """Every folder can be written, and each file system has room for all that lands on it."""
-    slices = slices_there(config) or 0
-    needed = disk_needed(config, footprint, slices, config.partition.num_sites)
+    checks = []
+    for room in rooms(config, footprint):
+        refused = refuses_writing(Path(room.folder))
+        if refused:
+            change = f"give {room.key} a folder that can be written"
+            checks.append(Check(what=room.key, state=problem, found=f"cannot write: {refused}", change=change))
+        elif room.lacking > 0:
+            checks.append(Check(what=room.key, state=problem, found=room.found, change=room.change))
+        else:
+            checks.append(Check(what=room.key, state=ok, found=room.found))
+    return checks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What one folder of a run needs on its disk; `lacking` bytes, with what else lands on that disk."""
+
+    key: str
+    folder: str
+    needed: int
+    free: int
+    lacking: int
+
+    @property
+    def found(self) -> str:
+        return f"{self.folder}/ needs about {size(self.needed)}; {size(self.free)} free"
+
+    @property
+    def change(self) -> str:
+        less = ", or say run.keep=last" if self.key == "paths.runs" else ""
+        return f"free {size(self.lacking)}, or give {self.key} another disk{less}"
+
+
+def rooms(config: Config, footprint: Footprint) -> list[Room]:
+    """Of every folder that a run writes into."""
+    needed = disk_needed(config, footprint, slices_there(config) or 0, config.partition.num_sites)
     folders = {
         "paths.prepared": (config.paths.prepared, needed.prepared),
         "paths.sites": (config.paths.sites, needed.sites),
@@ -121,22 +156,19 @@ def check_disk(config: Config, footprint: Footprint) -> list[Check]:
     for folder, wanted in folders.values():
         device = free_disk(Path(folder))[0]
         together[device] = together.get(device, 0) + wanted
-    checks = []
+    found = []
     for key, (folder, wanted) in folders.items():
         device, free = free_disk(Path(folder))
-        refused = refuses_writing(Path(folder))
-        found = f"{folder}/ needs about {size(wanted)}; {size(free)} free"
-        if refused:
-            change = f"give {key} a folder that can be written"
-            checks.append(Check(what=key, state=problem, found=f"cannot write: {refused}", change=change))
-        elif together[device] > free:
-            change = f"free {size(together[device] - free)}, or give {key} another disk" + (
-                ", or say run.keep=last" if key == "paths.runs" else ""
-            )
-            checks.append(Check(what=key, state=problem, found=found, change=change))
-        else:
-            checks.append(Check(what=key, state=ok, found=found))
-    return checks
+        lacking = together[device] - free if wanted else 0
+        found.append(Room(key=key, folder=folder, needed=wanted, free=free, lacking=lacking))
+    return found
+
+
+def check_space(config: Config) -> None:
+    """Refuse a run for which a disk has not the room, before anything is written; raises ValueError naming the folder."""
+    for room in rooms(config, footprint_of(config, of_disk=True)):
+        if room.lacking > 0:
+            raise ValueError(f"{room.key}: {room.found}; {room.change}")
 
 
 def check_run_folder(config: Config) -> list[Check]:

@@ -1,21 +1,23 @@
 """What a configured run will need of memory and disk. The constants are measured, and the code says where."""
 
 import contextlib
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from fl_rsna.choices import Averaging, Device, Keep, Stage, StrategyName
+from fl_rsna.choices import Averaging, Baseline, Device, Keep, Stage, StrategyName
+from fl_rsna.cohort_name import cohort_name
 from fl_rsna.config import Config
 from fl_rsna.existing import is_demo
 from fl_rsna.federation.encoder import model_of, named_encoder
 from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import ImageKind
-from fl_rsna.learning.footprint import Footprint, footprint, head_bytes
+from fl_rsna.learning.footprint import Footprint, footprint, head_bytes, stored
 from fl_rsna.learning.sequence import HeadShape
+from fl_rsna.reading import read_json
 from fl_rsna.task import Rendering, named_task
 
 MB, GB = 10**6, 10**9
@@ -52,7 +54,7 @@ class Memory:
         return self.command + max(1, workers) * self.worker_host
 
 
-def footprint_of(config: Config) -> Footprint:
+def footprint_of(config: Config, *, of_disk: bool = False) -> Footprint:
     """Of the stage that needs most: in both the slice model's training, in the second alone its features, made as it scores.
 
     There the head is what travels and is kept, and the memory it trains in is little against the encoder's. An encoder
@@ -60,14 +62,19 @@ def footprint_of(config: Config) -> Footprint:
     """
     task, own = named_task(config.data.task), config.sequence
     if config.stage is not Stage.sequence:
-        return footprint(config.model, config.train, task, config.data.image)
+        return _of_slices(config, of_disk=of_disk)
     with contextlib.suppress(ValueError):
         config = replace(config, model=model_of(named_encoder(str(own.encoder))))
-    encoder = footprint(config.model, config.train, task, config.data.image)
+    encoder = _of_slices(config, of_disk=of_disk)
     shape = HeadShape(
         head=own.head, width=own.width, layers=own.layers, dropout=own.dropout, features=encoder.features, labels=len(task.labels)
     )  # fmt: skip
     return replace(encoder, model=head_bytes(shape), training=encoder.scoring)
+
+
+def _of_slices(config: Config, *, of_disk: bool) -> Footprint:
+    task, image = named_task(config.data.task), config.data.image
+    return stored(config.model, task, image) if of_disk else footprint(config.model, config.train, task, image)
 
 
 def uses_cuda(config: Config) -> bool:
@@ -128,11 +135,27 @@ def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Di
     kept += {Averaging.none: 0, Averaging.ema: 1, Averaging.window: config.strategy.window}[config.strategy.averaging]
     rounds = config.rounds + 1 if config.run.keep is Keep.all else 2
     remembered = sites if config.strategy.name in AT_SITES else 0
+    folder = Path(config.paths.runs) / (config.run.name or "")
+    whole = _runs_inside(config, sites) * (found.model * (3 + rounds * (kept + remembered)) + 5 * MB)
+    begun = _bytes_in(folder.rglob("*")) if config.resume and config.run.name else 0
+    packs = (Path(config.paths.sites) / cohort_name(config)).glob(f"*/packed/**/*{config.model.image_size}-*")
+    packed = raw * config.model.image_size**2 + _features(config, found, slices)  # images are links, the pack is new
     return Disk(
         prepared=0 if prepared.exists() else png + drawn,
-        sites=raw * config.model.image_size**2 + _features(config, found, slices),  # images are links, the pack is new
-        runs=found.model * (3 + rounds * (kept + remembered)) + 5 * MB,
+        sites=max(0, packed - _bytes_in(packs)),
+        runs=max(2 * found.model, whole - begun),  # a checkpoint is there twice while it is replaced
     )
+
+
+def _runs_inside(config: Config, sites: int) -> int:
+    """How many models are trained one after the other, each in a folder of its own."""
+    alone = {Baseline.local: sites, Baseline.gap: sites + 2}.get(config.baseline, 1)
+    stages = {Stage.both: 2, Stage.stacking: config.stacking.folds + 1}.get(config.stage, 1)
+    return alone * stages
+
+
+def _bytes_in(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _features(config: Config, found: Footprint, slices: int) -> int:
@@ -147,7 +170,7 @@ def slices_there(config: Config) -> int | None:
     """How many slices a run will see at most; None when nobody can tell yet."""
     facts = Path(config.paths.prepared) / config.data.name / "prepare.json"
     if facts.is_file():
-        return int(json.loads(facts.read_text())["slices"])
+        return int(read_json(facts, keys={"slices": int})["slices"])
     if is_demo(config):
         return config.demo.patients * images_a_patient(config)
     return len(find_files(Path(config.data.dicom))) if config.data.dicom else None

@@ -70,15 +70,22 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def footprint(model: ModelConfig, train: TrainConfig, task: Task, image: ImageKind) -> Footprint:
     """What one process needs to train with these settings and to score with them; no memory is taken to find out."""
-    with META:
-        network = build_model(replace(model, pretrained=False), task, image, seed=0)
+    network = _shapes(model, task, image)
+    found = stored(model, task, image, network)
+    training = _training(network, model, train, task, image, found.model)
+    return replace(found, training=training, scoring=_scoring(network, model, image, found.model))
+
+
+def stored(model: ModelConfig, task: Task, image: ImageKind, network: Classifier | None = None) -> Footprint:
+    """The same without the memory of a step, which takes seconds to find out: for what is written to a disk."""
+    network = network or _shapes(model, task, image)
     held = sum(tensor.nbytes for tensor in network.state_dict().values())
-    return Footprint(
-        model=held,
-        training=_training(network, model, train, task, image, held),
-        scoring=_scoring(network, model, image, held),
-        features=network.head.in_features,
-    )
+    return Footprint(model=held, training=0, scoring=0, features=network.head.in_features)
+
+
+def _shapes(model: ModelConfig, task: Task, image: ImageKind) -> Classifier:
+    with META:
+        return build_model(replace(model, pretrained=False), task, image, seed=0)
 
 
 def head_bytes(shape: HeadShape) -> int:
