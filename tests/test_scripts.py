@@ -234,3 +234,11 @@ def test_a_leaky_crop_is_compared_film_by_film(monkeypatch: pytest.MonkeyPatch) 
         {crop: {0: of} for crop, of in zip(script.CROPS, (nothing, one, all_of_it), strict=True)}, COVID_CXR
     )
     assert [of["minus_none"] and of["minus_none"]["value"] for of in found.values()] == pytest.approx([None, 0.25, 0.5])
+
+
+@pytest.mark.slow
+def test_no_damage_breaks_a_command_or_changes_what_it_says() -> None:
+    """Of 300 in docs/decisions.md, a few."""
+    figures = last_line("damage_files.py", "--count", "24", "--kinds", "scaffold", "--workers", "1", "--seed", "7")
+    assert figures["damages"] == 24
+    assert figures["violations"] == 0
