@@ -166,9 +166,10 @@ def rooms(config: Config, footprint: Footprint) -> list[Room]:
 
 def check_space(config: Config) -> None:
     """Refuse a run for which a disk has not the room, before anything is written; raises ValueError naming the folder."""
-    for room in rooms(config, footprint_of(config, of_disk=True)):
-        if room.lacking > 0:
-            raise ValueError(f"{room.key}: {room.found}; {room.change}")
+    lacking = [room for room in rooms(config, footprint_of(config, of_disk=True)) if room.lacking > 0]
+    if lacking:
+        most = max(lacking, key=lambda room: room.needed)
+        raise ValueError(f"{most.key}: {most.found}; {most.change}")
 
 
 def check_run_folder(config: Config) -> list[Check]:

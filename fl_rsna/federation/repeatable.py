@@ -15,10 +15,9 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fl_rsna.choices import Baseline, EngineName, Keep, Stacker, Stage
-from fl_rsna.runs import ALONE
+from fl_rsna.reading import reading
+from fl_rsna.runs import ALONE, COPY, read_config
 
 RUN = "config.yaml"
 
@@ -60,9 +59,6 @@ def site_memory_of(run: Path) -> Path:
 
 def settings_of(run: Path) -> dict[str, Any]:
     """A run's config.yaml; raises ValueError when it is damaged."""
-    try:
-        found = yaml.safe_load((run / RUN).read_text())
+    found = read_config(run)
+    with reading(run / RUN, "the settings of a run", COPY, key="run: "):
         return {name: found[name] for name in ("engine", "baseline", "stage", "stacking", "run", "train")}
-    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"run: expected the settings of a run in {run / RUN}, got {said}; copy it again") from None

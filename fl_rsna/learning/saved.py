@@ -84,7 +84,7 @@ def read_saved(path: Path) -> SavedModel:
 
     Raises ValueError when it is missing or damaged, belongs to another version, or is not the model it says it is.
     """
-    metadata, tensors = read_tensors(path)
+    metadata, tensors, stated = _read(path)
     _check_format(metadata, path)
     try:
         task, image = named_task(TaskName(metadata["task"])), ImageKind(metadata["image"])
@@ -96,6 +96,7 @@ def read_saved(path: Path) -> SavedModel:
             f"model: expected a model file of fl_rsna with task, image and model in its metadata, got {path} "
             f"({type(error).__name__}: {error}); give the model.safetensors of a run"
         ) from None
+    _check_content(path, metadata, tensors, stated)
     network = build_model(replace(config, pretrained=False), task, image, seed=0)  # the file's weights take their place
     two_stage = None if shape is None else TwoStage(network, build_head(shape, seed=0))
     sha256 = _fill(network if two_stage is None else two_stage, tensors, facts, path)
@@ -118,7 +119,7 @@ def facts_in(path: Path) -> dict[str, Any] | None:
 
 def read_head(path: Path) -> tuple[SeriesHead, dict[str, Any], str]:
     """A head that `write_saved` wrote alone, what its run said of it, and the hash of its weights; raises as `read_saved`."""
-    metadata, tensors = read_tensors(path)
+    metadata, tensors, stated = _read(path)
     _check_format(metadata, path)
     try:
         shape, facts = _shape(json.loads(metadata[ALONE])), json.loads(metadata["facts"])
@@ -127,6 +128,7 @@ def read_head(path: Path) -> tuple[SeriesHead, dict[str, Any], str]:
             f"model: expected a network along the series with its shape in its metadata, got {path} "
             f"({type(error).__name__}: {error}); take it from a run of this version"
         ) from None
+    _check_content(path, metadata, tensors, stated)
     head = build_head(shape, seed=0)
     return head, facts, _fill(head, tensors, facts, path)
 
@@ -150,15 +152,28 @@ def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], facts: Mappin
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Metadata and weights of a file that `write_saved` wrote; raises ValueError when it is missing or not as it was written."""
+    metadata, tensors, stated = _read(path)
+    _check_content(path, metadata, tensors, stated)
+    return metadata, tensors
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor], str | None]:
+    """Metadata, weights, and the hash of both that the file states."""
     if not path.is_file():
         raise ValueError(f"model: no model at {path}; give a run folder or its model.safetensors")
     with reading(path, "a .safetensors file", "copy it again", key="model: "), safe_open(path, "pt") as file:
         metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if HASH in metadata and metadata.pop(HASH) != _sha256(tensors, metadata):
+    stated = metadata.pop(HASH, None)
+    return metadata, tensors, stated
+
+
+def _check_content(
+    path: Path, metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor], stated: str | None
+) -> None:
+    if stated is not None and stated != _sha256(tensors, metadata):
         raise ValueError(
             f"model: {path} was changed or damaged: its content is not what was written there, by its hash; copy it again"
         )
-    return metadata, tensors
 
 
 def _sha256(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
@@ -166,8 +181,8 @@ def _sha256(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 
 def metadata_sha256(metadata: Mapping[str, str]) -> str:
-    """The hash of all that a file says but of this itself."""
-    said = {name: text for name, text in metadata.items() if name != "metadata_sha256"}
+    """The hash of all that a file says but of this itself, and of the hash of its whole content."""
+    said = {name: text for name, text in metadata.items() if name not in ("metadata_sha256", HASH)}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

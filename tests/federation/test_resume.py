@@ -25,6 +25,7 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.loading import loading_context
+from fl_rsna.reading import hashed_json
 from fl_rsna.replay import recorded_sha256, replay, unquoted
 from fl_rsna.reporting.provenance import replaying
 from fl_rsna.runs import RunFolder, start_run
@@ -156,7 +157,7 @@ def test_what_lies_with_hospitals_or_was_begun_on_other_data_is_one_sentence(
     assert replayed(tmp_path / "run") is None
     manifest = tmp_path / "run" / "manifest.json"
     whole = manifest.read_text()
-    manifest.write_text(whole.replace(own_cohort.sha256, "0" * 64))
+    manifest.write_bytes(hashed_json(json.loads(whole.replace(own_cohort.sha256, "0" * 64))))
     with pytest.raises(ValueError, match="expected the cohort of"):
         replayed(tmp_path / "run")
     manifest.write_text(whole)
