@@ -3,7 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NoReturn
 
@@ -36,13 +37,11 @@ def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -
         if in_sweep():
             run_job(story, composed)
             return None
-        return ending(lambda: story(as_config(composed)))
+        return ending(lambda: story(read_config(composed)))
 
     def composed() -> int:
-        try:
+        with _plain_words():
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_sentence(error)) from None
         return sweep.end(whole=True)
 
     def whole() -> int:
@@ -56,6 +55,21 @@ def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -
             sweep.leave()
 
     end_command(whole)
+
+
+def read_config(composed: DictConfig) -> Config:
+    """What Hydra composed, as the dataclass. Raises ValueError."""
+    with _plain_words():
+        return as_config(composed)
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    """Errors of Hydra and OmegaConf become a ValueError, whose sentence names the setting."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_sentence(error)) from None
 
 
 def words_given() -> list[str]:

@@ -89,6 +89,7 @@ class _Command:
 
     goes_on: bool = False
     run: Path | None = None  # the folder it writes, where that is a run's
+    words: tuple[str, ...] = ()  # with which it goes on
     log: Path | None = None  # that has the traceback already
     begun: list[Path] = field(default_factory=list)  # run folders
     told: list[tuple[Path, BaseException]] = field(default_factory=list)  # those that hold their end, and what it was
@@ -165,6 +166,11 @@ def end_command(act: Callable[[], object]) -> NoReturn:
 def goes_on_in(run: Path) -> None:
     """Typed again, with resume=true, the command takes up the run in this folder."""
     now.goes_on, now.run = True, run
+
+
+def goes_on_with(*words: str) -> None:
+    """Typed again, with these words, the command takes up what it did so far."""
+    now.goes_on, now.run, now.words = True, None, words
 
 
 def end_of(error: BaseException) -> End:
@@ -251,7 +257,7 @@ def sentence_of(error: BaseException, log: Path | None) -> str:
 
 def _to_go_on() -> str:
     if now.run is None or not now.run.exists():
-        return command_again()
+        return command_again(*now.words)
     name = now.run.name
     plain = all(letter.isalnum() or letter in "-_.:%+" for letter in name)
     quoted = name.replace("\\", "\\\\").replace("'", "\\'")

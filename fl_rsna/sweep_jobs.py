@@ -17,8 +17,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from fl_rsna.command_end import attempt, ending
-from fl_rsna.compose import as_config
+from fl_rsna.command import read_config
+from fl_rsna.command_end import attempt, ending, goes_on_with
 from fl_rsna.config import Config
 from fl_rsna.ownership import drop_folder, held, holds_nothing, make_folder, what_is
 from fl_rsna.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job
@@ -32,7 +32,7 @@ class Sweep:
     """The sweep of this process: its folder, once it began."""
 
     def __init__(self, *, keeps: bool) -> None:
-        self._keeps = keeps  # whether its jobs leave runs: the folder of others is gone at the end
+        self.keeps = keeps  # whether its jobs leave runs: the folder of others is gone at the end
         self.folder: Path | None = None
         self._lock = ExitStack()
         self._attempt = f"{os.getpid()}-{time.time_ns()}"
@@ -57,7 +57,7 @@ class Sweep:
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # what jobs are composed of
 
     def _made(self, config: DictConfig, words: list[str]) -> Path:
-        if not self._keeps:
+        if not self.keeps:
             return Path(tempfile.mkdtemp(prefix="fl_rsna-sweep-"))
         given = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
         runs, name = Path(config.paths.runs), config.run.name
@@ -95,9 +95,9 @@ class Sweep:
         jobs = self.jobs()
         try:
             whole = whole and all(job.state is JobState.finished for job in jobs)
-            say_sweep(self.folder, jobs, kept=self._keeps, go_on=None if whole else go_on())
+            say_sweep(self.folder, jobs, kept=self.keeps, go_on=None if whole else go_on())
         finally:
-            if not self._keeps:
+            if not self.keeps:
                 drop_folder(self.folder)
         return 0 if whole else 1
 
@@ -145,7 +145,7 @@ def run_job(story: Story, composed: DictConfig) -> None:
         write_job(folder, job)
 
     def act() -> object:
-        config = as_config(composed)
+        config = read_config(composed)
         config.paths.runs, config.run.name = str(folder), name
         config.resume = (folder / name).exists()
         return story(config)
@@ -156,6 +156,8 @@ def run_job(story: Story, composed: DictConfig) -> None:
         row, sentence = attempt(act)
     except KeyboardInterrupt:
         write(JobState.interrupted)
+        if _of_process.keeps:
+            goes_on_with("resume=true")
         raise
     except SystemExit as left:
         row, sentence = None, f"ended with exit code {left.code}"

@@ -105,8 +105,13 @@ def test_a_sweep_without_a_name_is_found_by_its_words(sweep: Sweep, tmp_path: Pa
 
 def test_a_person_ends_the_whole_sweep(sweep: Sweep, tmp_path: Path) -> None:
     story = Story(scaffold=KeyboardInterrupt())
-    code, out, _ = sweep(story, *THREE)
+    code, out, err = sweep(story, *THREE)
     assert (code, len(story.asked), "go on with: " in out) == (1, 2, True)
+    assert (err.startswith("error: interrupted; go on with: "), err.endswith(" resume=true\n"), err.count("\n")) == (
+        True,
+        True,
+        1,
+    )
     assert [job.state for job in read_jobs(tmp_path / "runs" / "three")] == [JobState.finished, JobState.interrupted]
 
 
