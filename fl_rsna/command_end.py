@@ -184,7 +184,7 @@ def end_of(error: BaseException) -> End:
             return End(kind=EndKind.interrupted, reason="interrupted")
         case RunFailed():
             return End(kind=EndKind.failed, reason=said)
-        case ValueError() if type(error) is ValueError and _is_ours(error):
+        case ValueError() if _is_ours(error):
             return End(kind=EndKind.refused, reason=said)
         case UnicodeEncodeError():  # a path whose bytes are not UTF-8, in a place that needs it
             got = f"expected paths in UTF-8, got {error.object!r}"

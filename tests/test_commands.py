@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_files import write_tiny
+from edited import edit_json
 from tiny import tiny_config
 
 from fl_rsna.audit import audit
@@ -260,7 +261,7 @@ def test_partition_refuses_what_the_data_cannot_give(run: Run, dicom: Path, tmp_
 def test_data_of_another_task_is_refused(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
     facts = tmp_path / "prepared" / "mine" / "prepare.json"
-    facts.write_text(facts.read_text().replace('"task": "ich"', '"task": "chest"'))
+    edit_json(facts, {"task": "chest"})
     for story in (partition, simulate):
         code, err = run(story, "data.name=mine")
         assert (code, "data.task: expected data prepared for task ich" in err) == (2, True)

@@ -299,7 +299,7 @@ REFUSED = [
     (["data.dicom=dicom"], "^model: expected model=<run folder or .safetensors file>, got nothing"),
     (["model=nowhere", "data.dicom=dicom"], "^model: .*does not exist"),
     (["model=dicom", "data.dicom=dicom"], "^model: no model.safetensors in dicom"),
-    (["model=labels.csv", "data.dicom=dicom"], "^model: expected a .safetensors file, got labels.csv"),
+    (["model=labels.csv", "data.dicom=dicom"], "^model: expected a .safetensors file in labels.csv, got"),
     (["model=run"], "^data.dicom: expected one of .* got nothing"),
     (["model=run", "data.dicom=dicom", "site=x"], "^data.dicom: expected one of .* got site and data.dicom"),
     (["model=run", "data.dicom=nowhere"], "^data.dicom: .*does not exist"),

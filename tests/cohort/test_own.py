@@ -1,12 +1,12 @@
 """Hospitals that never saw each other's data make one cohort."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from edited import edit_json
 from tiny import SIZE, tiny_config, tiny_prepared
 
 from fl_rsna.cohort.id_scheme import id_scheme
@@ -75,7 +75,7 @@ def test_patients_hashed_under_two_salts_are_refused_by_the_roll_call(made: Coho
     """One cohort by its twelve digits, and every patient of both hospitals the same: nobody could see it."""
     for name, salt in {"hospital-a": "one", "hospital-b": "one", "test-site": "one", site: "two"}.items():
         path = made.site_folder(name) / "site.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"ids": id_scheme(True, salt)}))
+        edit_json(path, {"ids": id_scheme(True, salt)})
     config, run = tiny_config(rounds=1), tmp_path / "run"
     server = make_server_app(lambda context: (config, made, start_run(run, config, made, "cpu", ())))
     where = "the test site" if site == "test-site" else site

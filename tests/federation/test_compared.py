@@ -100,7 +100,7 @@ def test_figures_carry_a_site_s_last_answer() -> None:
     assert rests_on(chosen, SITES) == {"sites": 2, "of": 3, "carried": {"b": 1}, "unknown": ["c"]}
 
 
-class Killed(Exception):
+class Killed(KeyboardInterrupt):
     """Instead of a signal."""
 
 

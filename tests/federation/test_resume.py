@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from edited import edit_config
 from replaying import replayed
 from tiny import tiny_config
 
@@ -162,7 +163,7 @@ def test_what_lies_with_hospitals_or_was_begun_on_other_data_is_one_sentence(
         replayed(tmp_path / "run")
     manifest.write_text(whole)
     settings = tmp_path / "run" / "config.yaml"
-    settings.write_text(settings.read_text().replace("engine:\n  name: local", "engine:\n  name: deployment"))
+    edit_config(tmp_path / "run", "engine:\n  name: local", "engine:\n  name: deployment")
     assert "between real machines" in str(replayed(tmp_path / "run"))
     settings.write_text(settings.read_text()[:40])
     with pytest.raises(ValueError, match=r"^run: .*config\.yaml"):

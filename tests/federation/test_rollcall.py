@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from edited import edit_json, write_hashed
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from tiny import tiny_cohort, tiny_config
 
@@ -156,10 +157,10 @@ def test_a_site_that_holds_another_task_or_other_labels_is_one_sentence(own_coho
     shutil.rmtree(mine)
     kept.rename(mine)
     facts = json.loads((mine / "site.json").read_text())
-    (mine / "site.json").write_text(json.dumps({**facts, "labels": facts["labels"][:3]}))
+    edit_json(mine / "site.json", {"labels": facts["labels"][:3]})
     with pytest.raises(ValueError, match="roll call: site-2 cannot take part: expected the labels any, epidural"):
         begun(own_cohort, tmp_path / "run-2", tiny_config())
-    (mine / "site.json").write_text(json.dumps({**facts, "cohort_sha256": "0" * 64, "image": "windows"}))
+    write_hashed(mine / "site.json", {**facts, "cohort_sha256": "0" * 64, "image": "windows"})
     with pytest.raises(ValueError, match="roll call: expected images of kind hu, got windows at site-2"):
         begun(own_cohort, tmp_path / "run-3", tiny_config())
 

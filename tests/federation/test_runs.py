@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from edited import edit_json
 from safetensors import safe_open
 from tiny import tiny_cohort, tiny_config
 
@@ -213,7 +214,7 @@ def test_one_site_breaking_after_the_roll_call_is_named_and_the_rest_go_on(own_c
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_site_of_another_cohort_is_refused_before_training(own_cohort: Cohort, tmp_path: Path, workers: int) -> None:
     facts = own_cohort.site_folder("site-3") / "site.json"
-    facts.write_text(facts.read_text().replace(own_cohort.sha256, "f" * 64))
+    edit_json(facts, {"cohort_sha256": "f" * 64})
     with pytest.raises(ValueError, match=r"roll call: expected cohort .* at site-3"):
         run(own_cohort, tmp_path / "run", tiny_config(), workers=workers)
     assert not (tmp_path / "run" / "rounds.csv").exists()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from edited import edit_json
 from tiny import SIZE, tiny_config
 
 from fl_rsna.choices import Baseline, Sampling, StrategyName, Trainable
@@ -33,7 +34,7 @@ def lacking(cohort: Cohort, sites: tuple[str, ...], labels: list[str]) -> Cohort
     noise = {site: {"unannotated": labels} for site in sites}
     for file, facts in [("cohort.json", {"noise": noise}), *((f"{site}/site.json", {"noise": noise[site]}) for site in sites)]:  # fmt: skip
         path = cohort.folder / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+        edit_json(path, facts)
     return read_cohort(cohort.folder)
 
 

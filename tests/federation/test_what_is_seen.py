@@ -214,7 +214,7 @@ def test_killed_and_resumed_is_as_if_nothing_happened(boxed: Cohort, tmp_path: P
 def test_a_personal_window_stays_at_its_site_and_the_mean_is_sent(boxed: Cohort, whole: Path) -> None:
     """Every site remembers six numbers of its own; the model has their mean, and all of them left their start."""
     [run_id] = {path.name for path in (whole / "site_memory" / "site-1").iterdir() if path.is_dir()}
-    kept = np.stack([recall(whole / "site_memory" / site / run_id, 2)["norm"] for site in boxed.sites])
+    kept = np.stack([recall(whole / "site_memory" / site / run_id, 2, site)["norm"] for site in boxed.sites])
     assert kept.shape == (3, 6)
     assert len(np.unique(kept, axis=0)) == 3
     tensors = load_file(whole / "checkpoints" / "last.safetensors")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from edited import write_hashed
 from made_runs import made_run
 from tiny import tiny_cohort, tiny_config
 
@@ -192,7 +193,7 @@ def test_a_class_that_a_site_withholds_leaves_it_without_a_mean(chest: Path, tmp
     cards = json.loads((folder / "scorecards.json").read_text())
     card = cards["sites"]["site-1"]
     cards["sites"]["site-1"] = shared_card(card, k=1 + card["slice"]["typical"]["auroc"]["positives"])
-    (folder / "scorecards.json").write_text(json.dumps(cards))
+    write_hashed(folder / "scorecards.json", cards)
     found = read_run(folder)
     assert list(defined_areas(found)) == ["site-2"]
     write_report(folder)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from edited import edit_json, write_config
 from tiny import tiny_config
 
 from fl_rsna.imaging.store import read_png
@@ -54,8 +55,7 @@ def run(made: Path, tmp_path: Path) -> Path:
 
 
 def change(path: Path, name: str, value: object) -> None:
-    content = json.loads(path.read_text()) | {name: value}
-    path.write_text(json.dumps({key: kept for key, kept in content.items() if kept is not None}))
+    edit_json(path, {name: value})
 
 
 def chosen(run: Path, threshold: float) -> Path:
@@ -168,7 +168,7 @@ def test_blood_is_not_guessed_on_slices_the_phantom_did_not_draw(
 ) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     config[group] = {name: old for name, old in (config[group] | {key: value}).items() if old is not None}
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(run, config)
     content = explained(chosen(run, 0.0))
     assert content["heat_in_lesion"] is None
     assert {entry["lesion"] for entry in content["entries"]} == {None}

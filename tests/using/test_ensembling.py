@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from tiny import tiny_config
 
 from fl_rsna.choices import Trainable
+from fl_rsna.cohort.hashed import read_table, write_table
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.ensemble import main
 from fl_rsna.imaging.store import ImageKind
@@ -118,7 +119,8 @@ def test_what_cannot_be_combined_is_said_in_a_sentence(runs: list[Path], cohort:
 def test_validation_on_other_slices_fits_nothing(runs: list[Path], cohort: Cohort, tmp_path: Path) -> None:
     path = next(runs[1].glob("site_memory/*/*/final.parquet"))
     whole = path.read_bytes()
-    pd.read_parquet(path).iloc[1:].to_parquet(path, index=False)
+    facts = {"run_id": path.parent.name, "site": path.parents[1].name}
+    write_table(path, read_table(path, "again", facts).iloc[1:], facts)
     try:
         with pytest.raises(ValueError, match="was validated on other images than"):
             made(tmp_path / "out", runs, f"site={cohort.site_folder('test-site')}")
