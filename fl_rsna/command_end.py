@@ -184,7 +184,7 @@ def end_of(error: BaseException) -> End:
             return End(kind=EndKind.interrupted, reason="interrupted")
         case RunFailed():
             return End(kind=EndKind.failed, reason=said)
-        case ValueError() if _is_ours(error):
+        case ValueError() if _is_plain(error) and _is_ours(error):
             return End(kind=EndKind.refused, reason=said)
         case UnicodeEncodeError():  # a path whose bytes are not UTF-8, in a place that needs it
             got = f"expected paths in UTF-8, got {error.object!r}"
@@ -203,6 +203,11 @@ def end_of(error: BaseException) -> End:
     if isinstance(error, OSError) and error.errno in MENDABLE and error.filename:
         return End(kind=EndKind.refused, reason=f"cannot read or write {error.filename}: {error.strerror}")
     return End(kind=EndKind.unexpected, reason=_short(error))
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether it is a ValueError as our own sentences are: of Python's own type, or of one of fl_rsna's."""
+    return type(error) is ValueError or type(error).__module__.startswith("fl_rsna.")
 
 
 def traceback_of(error: BaseException) -> str:

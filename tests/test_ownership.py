@@ -19,6 +19,7 @@ from made_runs import made_run
 from tiny import SIZE, tiny_config
 
 from fl_rsna.choices import Baseline, Stacker, Stage
+from fl_rsna.cohort.hashed import array_written
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import built_whole, written_whole
 from fl_rsna.config import Config
@@ -390,7 +391,8 @@ def test_a_pack_that_another_process_makes_is_waited_for_and_used(cohort: Cohort
     made = open_site(site, image_size=SIZE, cache=tmp_path / "one").images
     assert isinstance(made, np.memmap)
     name = Path(str(made.filename)).name
-    np.save(tmp_path / "theirs.npy", np.zeros_like(made))
+    with array_written(tmp_path / "theirs.npy", made.dtype, made.shape) as theirs:
+        theirs[:] = 0
     words = [sys.executable, "-c", HOLD, str(tmp_path / "two" / name), str(tmp_path / "theirs.npy")]
     found: list[Any] = []
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fl_rsna.command_end import EndKind, end_of
 from fl_rsna.reading import (
     HASH,
     UnreadableFile,
@@ -59,6 +60,14 @@ def test_every_damage_is_one_sentence_with_file_and_advice(kind: str, damage: st
     assert str(path) in said
     assert said.endswith(DO)
     assert "\n" not in said
+
+
+def test_a_damaged_file_is_a_refusal(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"{")
+    for read in (lambda: read_json(tmp_path / "a.json", DO), lambda: read_yaml(tmp_path / "none.yaml", DO)):
+        with pytest.raises(UnreadableFile) as caught:
+            read()
+        assert (end_of(caught.value).kind, end_of(caught.value).code) == (EndKind.refused, 2)
 
 
 def test_a_folder_in_a_file_s_place_is_named(tmp_path: Path) -> None:

@@ -170,7 +170,8 @@ def slices_there(config: Config) -> int | None:
     """How many slices a run will see at most; None when nobody can tell yet."""
     facts = Path(config.paths.prepared) / config.data.name / "prepare.json"
     if facts.is_file():
-        return int(read_json(facts, keys={"slices": int})["slices"])
+        known = read_json(facts).get("slices")
+        return known if isinstance(known, int) else None
     if is_demo(config):
         return config.demo.patients * images_a_patient(config)
     return len(find_files(Path(config.data.dicom))) if config.data.dicom else None

@@ -98,7 +98,7 @@ def read_table(path: Path, do: str, of: Facts | None = None, *, hashed: bool = T
         if stated != _table_sha256(table, said) and (stated or hashed):
             raise damaged(path, do)
         facts = json.loads(said)
-    _check_facts(path, facts, of or {}, do)
+    _check_facts(path, facts, (of or {}) if stated else {}, do)
     return table
 
 

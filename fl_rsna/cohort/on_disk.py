@@ -110,7 +110,10 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
 
 def _incomparable(folder: Path, sites: Mapping[str, Any]) -> str | None:
     """Where ids of sites were made in different ways; folders older than such records were dealt from one set."""
-    said = [(site, read_facts(path, "") if (path := folder / site / "site.json").is_file() else {}) for site in sites]
+    said = [
+        (site, read_facts(path, "", by_hand=True) if (path := folder / site / "site.json").is_file() else {})
+        for site in sites
+    ]
     if not any("ids" in facts for _, facts in said):
         return None
     return unlike_places((site, facts.get("ids")) for site, facts in said)

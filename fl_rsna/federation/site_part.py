@@ -113,7 +113,9 @@ def check_held(folders: Iterable[Path], task: Task) -> None:
     """Refuse folders of another task or other labels than the run's, before anything of them is opened or packed."""
     for folder in folders:
         facts = read_facts(
-            folder / "site.json", f"expected a site folder with site.json, got {folder}; give the folder of one site"
+            folder / "site.json",
+            f"expected a site folder with site.json, got {folder}; give the folder of one site",
+            by_hand=True,
         )
         held, labels = facts.get("task"), facts.get("labels")
         if held != task.name:

@@ -97,7 +97,7 @@ def test_the_mean_of_the_folds_is_that_of_their_own_predictions(whole: Path) -> 
 def test_rounds_are_chosen_by_the_sites_validation(whole: Path) -> None:
     state = json.loads((whole / "checkpoints" / "stacker.json").read_text())
     for label, best in summary_of(whole)["stacking"]["selected_rounds"].items():
-        losses = [loss[label] for loss in state["losses"]]
+        losses = [loss[label] for loss in state["progress"]["losses"]]
         assert best == 1 + losses.index(min(losses))
 
 
@@ -117,7 +117,7 @@ def test_sites_take_turns_and_a_lost_turn_adds_no_tree(two: Cohort, whole: Path,
     config = settings(stacking__method=Boosting.cyclic, faults__sites={"site-2": "crash@2"}, resume=True)
     assert run(two, with_folds(whole, tmp_path / "run"), config)["site_failures"] == 1
     state = json.loads((tmp_path / "run" / "checkpoints" / "stacker.json").read_text())
-    assert (state["sizes"], state["lost"]) == ([1, 1, 2], [False, True, False])
+    assert (state["progress"]["sizes"], state["progress"]["lost"]) == ([1, 1, 2], [False, True, False])
 
 
 @pytest.mark.parametrize("strategy", [StrategyName.fedavg, StrategyName.scaffold])

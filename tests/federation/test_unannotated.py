@@ -20,6 +20,7 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.learning.dataset import open_pooled, open_site
 from fl_rsna.learning.operating import score_counts
+from fl_rsna.reporting.event_log import read_events
 from fl_rsna.reporting.report import write_report
 from fl_rsna.reporting.tables import read_run
 from fl_rsna.runner import run_federation
@@ -94,7 +95,8 @@ def test_the_pools_prior_is_of_the_slices_that_know_the_label(own_cohort: Cohort
     for label, sites in (("subdural", ("site-1", "site-3")), ("any", cohort.sites)):
         positives = sum(held[site]["positives"][label] for site in sites)
         assert found[label] == pytest.approx((positives + 0.5) / (sum(held[site]["slices"] for site in sites) + 1))
-    roll = json.loads((tmp_path / "central" / "events.jsonl").read_text().splitlines()[0])["sites"]
+    events = read_events(tmp_path / "central" / "events.jsonl")  # the first say which facts were changed by hand
+    roll = next(event["sites"] for event in events if event["event"] == "roll_call")
     assert roll["pooled"]["train"]["known"] == {"subdural": held["site-1"]["slices"] + held["site-3"]["slices"]}
     assert "known" not in roll["test-site"]["test"]
 

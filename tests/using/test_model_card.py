@@ -25,7 +25,11 @@ COUNTS = {"patients": 5, "slices": 10, "positives": dict.fromkeys(ICH.labels, 3)
 def finished(folder: Path, precision: object) -> Path:
     """A run with a roll call and scores."""
     run = write_tiny_run(folder, settings=SETTINGS)
-    event = {"event": "roll_call", "sites": {"site-1": {"train": COUNTS}, "test-site": {"test": COUNTS}}}
+    event = {
+        "time": "2020",
+        "event": "roll_call",
+        "sites": {"site-1": {"train": COUNTS}, "test-site": {"test": COUNTS}},
+    }
     (run / "events.jsonl").write_text(json.dumps(event) + "\n")
     summary = json.loads((run / "summary.json").read_text())
     by_label = {

@@ -15,6 +15,7 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.learning.scoring import score_images
 from fl_rsna.learning.stacked import trees_sha256
+from fl_rsna.reading import hashed_json
 from fl_rsna.runs import MODEL, STACK_NETWORK, STACKER
 from fl_rsna.using.evaluate_words import EvaluateConfig, Part
 from fl_rsna.using.evaluation import evaluate
@@ -112,8 +113,8 @@ def test_no_onnx_file_holds_one(stackings: dict[Stacker, Path]) -> None:
     ("stacker", "lost", "sentence"),
     [
         (Stacker.xgboost, f"fold-2/{MODEL}", "model: no model at .*fold-2"),
-        (Stacker.xgboost, STACKER, "model: expected the trees of a stacking, got .*JSONDecodeError"),
-        (Stacker.cnn, STACK_NETWORK, r"model: expected a \.safetensors file, got .*; copy it again"),
+        (Stacker.xgboost, STACKER, r"model: expected a JSON object in .*stacker\.json, got .*JSONDecodeError"),
+        (Stacker.cnn, STACK_NETWORK, r"model: expected a \.safetensors file in .*; copy it again"),
     ],
 )
 def test_one_that_is_not_whole_is_refused(
@@ -149,10 +150,10 @@ def test_features_of_another_version_are_refused(stackings: dict[Stacker, Path],
     copy = shutil.copytree(stackings[Stacker.xgboost], tmp_path / "copy")
     said = json.loads((copy / STACKER).read_text())
     said |= {"features": said["features"][1:]}
-    (copy / STACKER).write_text(json.dumps(said))
+    (copy / STACKER).write_bytes(hashed_json(said))
     with pytest.raises(ValueError, match="trees that are not those it was written with"):
         trained_model(str(copy))
-    (copy / STACKER).write_text(json.dumps(said | {"model_sha256": trees_sha256(said)}))
+    (copy / STACKER).write_bytes(hashed_json(said | {"model_sha256": trees_sha256(said)}))
     with pytest.raises(ValueError, match="features that are not this version's"):
         trained_model(str(copy))
 
