@@ -166,7 +166,7 @@ def test_what_lies_with_hospitals_or_was_begun_on_other_data_is_one_sentence(
     edit_config(tmp_path / "run", "engine:\n  name: local", "engine:\n  name: deployment")
     assert "between real machines" in str(replayed(tmp_path / "run"))
     settings.write_text(settings.read_text()[:40])
-    with pytest.raises(ValueError, match=r"^run: .*config\.yaml"):
+    with pytest.raises(ValueError, match=r"config\.yaml, got .*bring the file back"):
         replay([f"run={tmp_path / 'run'}", "site=site-1", "round=1"])
 
 
