@@ -76,6 +76,8 @@ def _tell(run: RunFolder, config: Config, error: BaseException, words: Words) ->
     kind, now = end_of(error).kind, command_end.now
     if any(folder == run.folder and told is error for folder, told in now.told):
         return
+    if kind is EndKind.refused and _is_finished(run.folder):
+        return  # it stays as it is
     reason, text = words(error)
     now.told.append((run.folder, error))
     if not run.is_over and not _is_finished(run.folder):

@@ -11,6 +11,7 @@ import pytest
 from tiny import tiny_prepared
 
 from fl_rsna.audit import audit
+from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.command import run_command
 from fl_rsna.config import Config
@@ -40,6 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     index.to_parquet(prepared.folder / "index.parquet", index=False)
     facts = {"task": "ich", "labels": list(ICH.labels), "image": "hu", "size": 32, "index_sha256": "0" * 64}
+    facts |= {"ids": id_scheme(True, "")}
     (prepared.folder / "prepare.json").write_text(json.dumps(facts))
     return folder
 
