@@ -88,8 +88,8 @@ LINKED = 200_000  # bytes: larger files are only ever replaced, so a copy of a f
 SENTENCES = (ValueError, RunFailed, OSError)
 
 
-class Stopped(Exception):
-    """What ends a run in the middle."""
+class Stopped(BaseException):
+    """What ends a run in the middle; a display that fails would not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
