@@ -39,7 +39,7 @@ REMEMBERING = (  # the other strategies keep nothing from round to round: beyond
 )  # fmt: skip
 
 
-class Killed(Exception):
+class Killed(KeyboardInterrupt):
     """Instead of a signal."""
 
 
