@@ -18,7 +18,7 @@ from fl_rsna.command_end import RunFailed as RunFailed
 from fl_rsna.command_end import end_command, ending
 from fl_rsna.compose import as_config, conf_folder, register_schema
 from fl_rsna.config import Config, PartitionConfig
-from fl_rsna.typed import quoted
+from fl_rsna.typed import options_first, quoted
 
 
 def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -> NoReturn:
@@ -29,7 +29,6 @@ def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -
     from fl_rsna.sweep_jobs import in_sweep, new_sweep, run_job
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `ending` instead of Hydra's own printing
-    sys.argv[1:] = [quoted(word) for word in sys.argv[1:]]
     register_schema()
     sweep = new_sweep(keeps=makes_runs)
 
@@ -40,6 +39,7 @@ def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -
         return ending(lambda: story(read_config(composed)))
 
     def composed() -> int:
+        sys.argv[1:] = options_first([quoted(word) for word in sys.argv[1:]])
         with _plain_words():
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
         return sweep.end(whole=True)

@@ -16,6 +16,7 @@ from efficientnet_pytorch import EfficientNet
 from flwr.clientapp import ClientApp
 
 from fl_rsna.choices import ModelName
+from fl_rsna.cohort.id_scheme import PLAIN
 from fl_rsna.cohort.index import Prepared, table_sha256
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort, write_cohort
@@ -59,6 +60,7 @@ def make_cohort(folder: Path, sites: int, slices: int, size: int, test_patients:
         size=size,
         index_sha256=table_sha256(index),
         index=index,
+        ids=PLAIN,
     )
     dealt = split_patients(
         index, ICH, kind=PartitionKind.iid, num_sites=sites, alpha=1, test=test, validation=0.2, seed=0
