@@ -52,7 +52,11 @@ def without_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process that was started: let it end when the one that started it does, however that ends."""
+    """In a process that was started: let it end when the one that started it does, however that ends, and not by Ctrl-C.
+
+    It is forked from a server, which another part of the program may have started with Ctrl-C let through.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
