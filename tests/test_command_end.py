@@ -294,7 +294,12 @@ def test_an_error_of_a_worker_process_keeps_its_meaning(tmp_path: Path, monkeypa
 
 # a command of its own, in a process
 
-BEGIN = "from fl_rsna.command_end import begin_command, end_command; begin_command(goes_on=True)\nimport os, signal, sys, time\n"
+BEGIN = """import os, signal, sys, time
+for heard in (signal.SIGINT, signal.SIGQUIT):  # ignored where the tests run in the background
+    signal.signal(heard, signal.SIG_DFL)
+from fl_rsna.command_end import begin_command, end_command
+begin_command(goes_on=True)
+"""
 
 
 def command(code: str, **more: object) -> subprocess.CompletedProcess[str]:
