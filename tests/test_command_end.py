@@ -439,7 +439,15 @@ def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path) -> None:
     """In a group of its own, as of a terminal: nobody in it says a word more, or lives on."""
     words = [sys.executable, "-m", "fl_rsna.simulate", *DEMO, "rounds=2"]
     with subprocess.Popen(
-        words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+        words,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
     ) as running:
         while running.poll() is None and not any(
             "round_start" in log.read_text() for log in tmp_path.glob(f"runs/*/{EVENTS}")
