@@ -4,7 +4,6 @@ The runs lie in one folder, named by the words that the sweep varies; the same w
 """
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from fl_rsna.command import read_config
-from fl_rsna.command_end import attempt, ending, goes_on_with
+from fl_rsna.command_end import attempt, command_again, ending, goes_on_with
 from fl_rsna.config import Config
 from fl_rsna.ownership import drop_folder, held, holds_nothing, make_folder, what_is
 from fl_rsna.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job
@@ -95,7 +94,7 @@ class Sweep:
         jobs = self.jobs()
         try:
             whole = whole and all(job.state is JobState.finished for job in jobs)
-            say_sweep(self.folder, jobs, kept=self.keeps, go_on=None if whole else go_on())
+            say_sweep(self.folder, jobs, kept=self.keeps, go_on=None if whole else command_again("resume=true"))
         finally:
             if not self.keeps:
                 drop_folder(self.folder)
@@ -171,11 +170,3 @@ def _say_begin(label: str) -> None:
     from fl_rsna.reporting.console import console
 
     console.print(f"sweep: {label}", soft_wrap=True, markup=False)
-
-
-def go_on() -> str:
-    """The command that goes on with this sweep."""
-    from fl_rsna.reporting.provenance import repeating
-
-    words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
-    return repeating([Path(sys.argv[0]).name, *words, "resume=true"])

@@ -57,12 +57,6 @@ def left_out_of(page: Path) -> list[tuple[str, str]]:
     return [(one["run"], one["why"]) for one in found["left_out"]]
 
 
-def named_runs(folders: Sequence[Path]) -> dict[str, RunRecord]:
-    """The runs by their paths below the folder that holds all of them."""
-    above = common_folder(folders)
-    return {name_of(folder, above): read_run(folder) for folder in folders}
-
-
 def readable_runs(folders: Sequence[Path]) -> tuple[dict[str, RunRecord], dict[str, str]]:
     """The runs that can be read, and why the others cannot, both by name. Raises ValueError when there are none to read."""
     runs, broken, above = dict[str, RunRecord](), dict[str, str](), common_folder(folders)

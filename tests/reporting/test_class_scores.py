@@ -23,7 +23,7 @@ from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.shared_card import shared_card
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.reporting.class_scores import initials
-from fl_rsna.reporting.comparison import compared, named_runs
+from fl_rsna.reporting.comparison import compared, readable_runs
 from fl_rsna.reporting.report import write_report
 from fl_rsna.reporting.site_scores import defined_areas
 from fl_rsna.reporting.tables import read_run
@@ -144,7 +144,7 @@ def test_the_paper_has_the_same_tables(chest: Path, page: str) -> None:
 def test_runs_of_classes_are_compared_by_all_of_them(chest: Path) -> None:
     """Against itself nothing differs; the curve by round is the mean of the classes' own."""
     other = run(read_cohort(chest.parents[1] / "sites"), chest.parent / "b", seed=1)
-    found = compared(named_runs([chest, other]))
+    found = compared(readable_runs([chest, other])[0])
     assert found["headline"] == "macro"
     rows = table_of(found["differences"])
     areas = [read_run(folder).test_site["classes"]["slice"]["macro_auroc"] for folder in (chest, other)]  # type: ignore[index]
