@@ -65,17 +65,41 @@ def _box(of: str) -> dict[str, Column]:
 
 _SLICE = {
     **_IDENTITY,
+    "study_id": _text(
+        "StudyInstanceUID, likewise; of a slice that names no study its series_id, else its frame of reference, else itself"
+    ),
+    "series_id": _text(
+        "SeriesInstanceUID, likewise; of a slice that names no series its study_id; where one UID names slices of several studies, "
+        "frames of reference or directions, the largest stack keeps it and each other has an id made of it and a number: UID-2"
+    ),
     "origin": _text(
         "where the slice was made, if known: `site` of a list of files, else InstitutionName, hashed; or empty"
     ),
-    "position_mm": _number("mm", "ImagePositionPatient projected on the slice normal; empty without geometry"),
-    "rank": _count("", "0 for the lowest slice of its series; ties by image_id"),
+    "position_mm": _number(
+        "mm",
+        "ImagePositionPatient projected on the slice normal, which points to the head: greater is higher; "
+        "empty in a series without positions",
+    ),
+    "order": _text(
+        "by what the slice has its place in its series: position (ImagePositionPatient), slice_location (SliceLocation, taken to grow "
+        "towards the head), instance_number (InstanceNumber, likewise) or unknown"
+    ),
+    "place_filled": _flag(
+        "the tag of order was missing: the place comes from SliceLocation or InstanceNumber, which agree with the rest of the series"
+    ),
+    "rank": _count(
+        "",
+        "0 for the lowest slice of its series, nearest the feet; ties by image_id; slices of unknown order come last, by image_id",
+    ),
     "slices": _count("", "slices of the series"),
-    "relative_position": _number("", "rank / (slices - 1), 0.5 for a single slice"),
+    "relative_position": _number(
+        "",
+        "from 0 for the lowest to 1 for the highest slice of known order; 0.5 for a single one and where the order is unknown",
+    ),
     "step_below_mm": _number("mm", "distance to the next lower slice; empty at the end"),
     "step_above_mm": _number("mm", "distance to the next higher slice; empty at the end"),
     "range_mm": _number("mm", "distance from the lowest to the highest slice of the series"),
-    "repeated_position": _flag("another slice of the series lies at the same position"),
+    "repeated_position": _flag("another slice of the series lies at the same position, to 0.02 mm"),
     "tilt_deg": _number("degrees", "angle between slice normal and patient axis"),
     "orientation": _text("ImageOrientationPatient, six cosines to four decimals, joined by backslashes"),
     "row_spacing_mm": _number("mm", "PixelSpacing before resizing"),
@@ -145,6 +169,16 @@ _FILM = {
 }
 
 
+_OF_ITS_SERIES = {  # what a slice's file gives for the judgement of its series (cohort/series.py), and the index leaves out
+    "frame_id": _text("FrameOfReferenceUID, hashed like the others"),
+    "lone_id": _text("image_id, hashed like the others, for a slice that names neither study nor series nor frame"),
+    "normal": _text("the slice's normal, three numbers"),
+    "corner": _text("ImagePositionPatient, three numbers"),
+    "slice_location": _number("mm", "SliceLocation"),
+    "instance_number": _number("", "InstanceNumber"),
+}
+
+
 def columns_of(rendering: Rendering) -> dict[str, Column]:
     """The columns of an index of images of this rendering, in their order."""
     match rendering:
@@ -154,5 +188,15 @@ def columns_of(rendering: Rendering) -> dict[str, Column]:
             return _FILM
 
 
+def stated_of(rendering: Rendering) -> dict[str, Column]:
+    """Columns of the index and what else its making needs of files; a file gives some of them, the rest follows."""
+    match rendering:
+        case Rendering.hounsfield:
+            return {**_SLICE, **_OF_ITS_SERIES}
+        case Rendering.radiograph:
+            return _FILM
+
+
 COLUMNS = {**_FILM, **_SLICE}  # all there are; a name that both sets have holds the same type in both
 IDS = ("patient_id", "study_id", "series_id")  # hashed together
+HASHED = (*IDS, "frame_id", "lone_id", "origin")  # all that a file may state and that is hashed

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.json
 
-from fl_rsna.cohort.columns import IDS, columns_of
+from fl_rsna.cohort.columns import HASHED, stated_of
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import (
     ANEW,
@@ -210,8 +210,8 @@ def _row(file: File, result: Converted | Refused, request: Request) -> Row:
         return asdict(result)
     facts = {**asdict(result.header), **asdict(result.statistics)}
     if request.hash_ids:
-        hashed = [*IDS, "origin"] if facts["origin"] else IDS
-        facts |= {column: hash_id(facts[column], request.salt) for column in hashed}
+        stated = [column for column in HASHED if facts.get(column)]
+        facts |= {column: hash_id(facts[column], request.salt) for column in stated}
     facts["origin"] = file.origin or facts["origin"]
     return {**facts, "png_sha256": result.png_sha256, "png_bytes": result.png_bytes, "reason": ""}
 
@@ -219,7 +219,7 @@ def _row(file: File, result: Converted | Refused, request: Request) -> Row:
 def _read_back(building: Unfinished, rendering: Rendering) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The journal as a table of converted images and one of rejected files."""
     kinds = {"float64": pa.float64(), "int32": pa.int32(), "bool": pa.bool_(), "str": pa.string()}
-    columns, of_a_file = columns_of(rendering), facts_of_a_file(rendering)
+    columns, of_a_file = stated_of(rendering), facts_of_a_file(rendering)
     stated = [name for name in columns if name in of_a_file]
     fields = {**{name: kinds[columns[name].dtype] for name in stated}, **dict.fromkeys(REJECTED, pa.string())}
     options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")

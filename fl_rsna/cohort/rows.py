@@ -3,14 +3,19 @@
 import numpy as np
 import pandas as pd
 
-SERIES, STUDY = ["patient_id", "series_id"], ["patient_id", "study_id"]
+from fl_rsna.cohort.series import SERIES, judged_series
+from fl_rsna.cohort.slice_places import SAME_MM, Order
+
+STUDY = ["patient_id", "study_id"]
 DEEP_PADDING_HU = -2500.0
 NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # the competitors' rules for slices without brain
 
 
 def slice_rows(facts: pd.DataFrame) -> pd.DataFrame:
-    """Slices by patient, series and position, with the columns that a file alone does not give."""
-    table = facts.sort_values([*SERIES, "position_mm", "image_id"], kind="stable").reset_index(drop=True)
+    """Slices by patient, series and place from the feet up, with the columns that a file alone does not give."""
+    table = judged_series(facts).sort_values([*SERIES, "place", "image_id"], kind="stable").reset_index(drop=True)
+    table["level"] = _levels(table)
+    table = table.sort_values([*SERIES, "level", "image_id"], kind="stable").reset_index(drop=True)
     table = _with_places(table)
     table["noise"] = (table["brain_range_hu"] <= NOISE_RANGE_HU) | (table["brain_share"] < NOISE_SHARE)
     return _with_fingerprint(table)
@@ -22,31 +27,48 @@ def film_rows(facts: pd.DataFrame) -> pd.DataFrame:
     A film of a study has no place in space; its rank is there because every image of an exam has one.
     """
     table = facts.sort_values([*STUDY, "series_id", "image_id"], kind="stable").reset_index(drop=True)
+    films = table.groupby(STUDY, sort=False)
+    rank, count = films.cumcount(), films["image_id"].transform("size")
     sign = np.where(table["signed"], "s ", "u ")
     bits = table["bits_stored"].astype(str) + sign + table["photometric"]
     padding = np.where(table["padding_share"] > 0, "padded", "none")
-    return _ranked(table, STUDY).assign(fingerprint=table["scanner"] + "|" + bits + "|" + padding + "|" + table["voi"])
+    return table.assign(
+        rank=rank,
+        slices=count,
+        relative_position=_relative(rank, count),
+        fingerprint=table["scanner"] + "|" + bits + "|" + padding + "|" + table["voi"],
+    )
 
 
-def _ranked(table: pd.DataFrame, together: list[str]) -> pd.DataFrame:
-    """Rank, number and relative position of sorted rows among those that belong together."""
-    groups = table.groupby(together, sort=False)
-    rank, slices = groups.cumcount(), groups["image_id"].transform("size")
-    last = slices - 1
-    relative = (rank / last.where(last > 0)).fillna(0.5)
-    return table.assign(rank=rank, slices=slices, relative_position=relative)
+def _relative(rank: pd.Series, count: pd.Series) -> pd.Series:
+    """From 0 for the first to 1 for the last of so many; 0.5 for one alone and where `rank` is missing."""
+    return (rank / (count - 1).where(count > 1)).fillna(0.5)
+
+
+def _levels(table: pd.DataFrame) -> pd.Series:
+    """The lowest place of the slices that lie in one plane, for each of them; `table` is sorted by place in its series."""
+    place = table["place"]
+    apart = table.groupby(SERIES, sort=False)["place"].diff().gt(SAME_MM)
+    first = ~table.duplicated(SERIES)
+    return place.groupby((apart | first).cumsum()).transform("min").where(place.notna())
 
 
 def _with_places(table: pd.DataFrame) -> pd.DataFrame:
-    """Ranks, steps and ranges inside each series; `table` is sorted by position."""
-    series = table.groupby(SERIES, sort=False)
-    position = series["position_mm"]
-    below = position.diff()
-    return _ranked(table, SERIES).assign(
+    """Ranks, steps and ranges inside each series; `table` is sorted by level."""
+    known = table["level"].notna()
+    series = table.assign(height=table["level"].where(table["position_mm"].notna())).groupby(SERIES, sort=False)
+    rank, below, height = series.cumcount(), series["height"].diff(), series["height"]
+    same = table["level"].where(table["order"] != Order.instance_number)
+    return table.assign(
+        rank=rank,
+        slices=series["image_id"].transform("size"),
+        relative_position=_relative(
+            rank.where(known), known.groupby([table[name] for name in SERIES]).transform("sum")
+        ),
         step_below_mm=below,
-        step_above_mm=-position.diff(-1),
-        range_mm=position.transform("max") - position.transform("min"),
-        repeated_position=below.eq(0) | position.diff(-1).eq(0),
+        step_above_mm=-height.diff(-1) + 0.0,  # no negative zero
+        range_mm=height.transform("max") - height.transform("min"),
+        repeated_position=table.assign(same=same).duplicated([*SERIES, "same"], keep=False) & same.notna(),
     )
 
 

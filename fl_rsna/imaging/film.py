@@ -20,6 +20,7 @@ from fl_rsna.imaging.header import (
     read_shape,
     scanner_of,
 )
+from fl_rsna.imaging.image_type import check_scout
 from fl_rsna.imaging.lut import Lut, read_window
 from fl_rsna.imaging.radiograph import Presentation
 from fl_rsna.imaging.rejections import Reason, Rejected
@@ -83,6 +84,7 @@ def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
         raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
     if tags.text("PresentationIntentType").upper() == "FOR PROCESSING":
         raise Rejected(Reason.not_for_presentation, "PresentationIntentType", "FOR PROCESSING")
+    check_scout(tags)
     check_single(tags)
     part = tags.text("BodyPartExamined")
     if re.sub(r"[^A-Z]", "", part.upper()) in OTHER_PARTS:

@@ -5,9 +5,11 @@ Attribute names follow DICOM PS3.3: C.7.6.2 Image Plane, C.7.6.3 Image Pixel, C.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fl_rsna.imaging.image_type import check_image_type, check_scout
+from fl_rsna.imaging.plane import check_axial, read_corner, read_plane
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.tags import Tags
 from fl_rsna.imaging.windows import Rescale
@@ -16,7 +18,6 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 WRAP_ABOVE_INTERCEPT = -100  # 12-bit unsigned files with an intercept above this store negative HU modulo 4096
 MAX_SIDE = 8192  # pixels; slices are padded to a square
 LONGEST_ID, LONGEST_NAME = 1024, 256  # characters; the standard allows 64
-FARTHEST_MM = 1e6  # a position beyond this is a damaged number
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."  # standard storage classes begin with this
 CT_STORAGE = tuple(STORAGE + tail for tail in ("2", "2.1", "2.2"))  # CT, enhanced CT, legacy converted enhanced CT
@@ -25,16 +26,22 @@ SECONDARY_CAPTURE = STORAGE + "7"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What one slice's tags state; names and units are those of the index (cohort/columns.py)."""
+    """What one slice's tags state; names and units are those of the index and of what its series is judged by (cohort/columns.py)."""
 
     image_id: str
     patient_id: str
     study_id: str
     series_id: str
+    frame_id: str
+    lone_id: str
     origin: str
     position_mm: float | None
     tilt_deg: float | None
     orientation: str
+    normal: str
+    corner: str
+    slice_location: float | None
+    instance_number: float | None
     row_spacing_mm: float | None
     column_spacing_mm: float | None
     thickness_mm: float | None
@@ -58,6 +65,11 @@ def check_kind(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
         raise Rejected(Reason.secondary_capture, "SOPClassUID", sop_class)
     if "CT" in modalities and sop_class.startswith(STORAGE) and sop_class not in CT_STORAGE:
         raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
+    check_scout(tags)
+    if "CT" in modalities:
+        plane = read_plane(tags)
+        check_image_type(tags, plane)
+        check_axial(plane)
     check_single(tags)
 
 
@@ -70,10 +82,7 @@ def check_modality(tags: Tags, meta: Tags, modalities: Sequence[str]) -> str:
 
 
 def check_single(tags: Tags) -> None:
-    """Raise `Rejected` for a scout, several frames in one file, and text in the pixels."""
-    image_type = [part.upper() for part in tags.parts("ImageType")]
-    if "LOCALIZER" in image_type:
-        raise Rejected(Reason.localizer, "ImageType", "\\".join(image_type))
+    """Raise `Rejected` for several frames in one file, and text in the pixels."""
     frames = tags.text("NumberOfFrames")
     if frames and tags.number("NumberOfFrames") != 1:
         raise Rejected(Reason.multi_frame, "NumberOfFrames", frames)
@@ -122,17 +131,23 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
     """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient."""
     rows, columns = read_shape(tags)
     image_id, patient_id = read_ids(tags)
-    position_mm, tilt_deg, orientation = _place(tags)
+    plane, corner = read_plane(tags), read_corner(tags)
     spacing = tags.numbers("PixelSpacing", 2)
     return Header(
         image_id=image_id,
         patient_id=patient_id,
         study_id=read_id(tags, "StudyInstanceUID"),
         series_id=read_id(tags, "SeriesInstanceUID"),
+        frame_id=tags.text("FrameOfReferenceUID")[:LONGEST_ID],
+        lone_id=image_id,
         origin=tags.text("InstitutionName")[:LONGEST_NAME],
-        position_mm=position_mm,
-        tilt_deg=tilt_deg,
-        orientation=orientation,
+        position_mm=plane.height_mm(corner) if plane is not None and corner is not None else None,
+        tilt_deg=None if plane is None else plane.tilt_deg,
+        orientation="" if plane is None else _joined(f"{cosine + 0:.4f}" for cosine in plane.cosines),
+        normal="" if plane is None else _joined(map(repr, plane.normal)),
+        corner="" if corner is None else _joined(map(repr, corner)),
+        slice_location=tags.number("SliceLocation"),
+        instance_number=tags.number("InstanceNumber"),
         row_spacing_mm=spacing[0] if spacing else None,
         column_spacing_mm=spacing[1] if spacing else None,
         thickness_mm=tags.number("SliceThickness"),
@@ -184,16 +199,5 @@ def read_id(tags: Tags, keyword: str) -> str:
     return text
 
 
-def _place(tags: Tags) -> tuple[float | None, float | None, str]:
-    """Position along the slice normal in mm, gantry tilt in degrees and the six cosines, from the tags alone."""
-    position, orientation = tags.numbers("ImagePositionPatient", 3), tags.numbers("ImageOrientationPatient", 6)
-    if orientation is None or max(map(abs, orientation)) > 2:
-        return None, None, ""
-    cosines = "\\".join(f"{cosine + 0:.4f}" for cosine in orientation)
-    (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
-    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
-    length = math.hypot(*normal)
-    if position is None or max(map(abs, position)) > FARTHEST_MM or length < 0.5:
-        return None, None, cosines  # row and column must be orthogonal unit vectors; otherwise no plane
-    tilt_deg = math.degrees(math.acos(min(abs(normal[2]) / length, 1.0)))
-    return sum(n * p for n, p in zip(normal, position, strict=True)) / length, tilt_deg, cosines
+def _joined(values: Iterable[str]) -> str:
+    return "\\".join(values)

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     secondary_capture = "secondary_capture"
     not_for_presentation = "not_for_presentation"
     localizer = "localizer"
+    not_axial = "not_axial"
     wrong_body_part = "wrong_body_part"
     not_frontal = "not_frontal"
     multi_frame = "multi_frame"
@@ -46,9 +47,11 @@ MEANING = {
     Reason.no_meta_header: "no file meta information with a TransferSyntaxUID, so its pixels cannot be known",
     Reason.bad_header: "the header is damaged: an element has no end, or an identifier no sensible length",
     Reason.wrong_modality: "Modality or SOPClassUID is not the task's: MR, structured reports, RT objects, waveforms, directories",
-    Reason.secondary_capture: "a secondary capture: of CT a screenshot, not what was measured; of a film a scanned document or drawing",
+    Reason.secondary_capture: "no measured slice: a secondary capture, or by ImageType a screen, dose page, MIP, 3D view or perfusion map; "
+    "of a film a scanned document or drawing",
     Reason.not_for_presentation: "raw detector data, which its maker's software still has to make a film of",
     Reason.localizer: "a localizer (scout), not an axial slice",
+    Reason.not_axial: "ImageOrientationPatient is more than 45 degrees off an axial plane: a sagittal or coronal reformat, or a scout",
     Reason.wrong_body_part: "BodyPartExamined names a part of the body that is not the chest",
     Reason.not_frontal: "ViewPosition or the view's code says that the film is a lateral, oblique or decubitus view",
     Reason.multi_frame: "several frames in one file",

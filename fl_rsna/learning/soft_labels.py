@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fl_rsna.cohort.rows import SERIES
+from fl_rsna.cohort.series import SERIES
 from fl_rsna.config import TrainConfig
 from fl_rsna.task import LabelKind
 

@@ -21,6 +21,8 @@ def facts(
     """What a file gives: every column that is not worked out from its neighbours or its words."""
     plain = {
         "image_id": image_id, "patient_id": patient, "study_id": f"study of {series}", "series_id": series, "origin": "",
+        "frame_id": "", "lone_id": image_id, "normal": "0.0\\0.0\\1.0",
+        "corner": "" if position_mm is None else f"0\\0\\{position_mm}", "slice_location": None, "instance_number": None,
         "position_mm": position_mm, "tilt_deg": None, "orientation": "", "row_spacing_mm": 0.5, "column_spacing_mm": 0.5,
         "thickness_mm": None, "rows": 4, "columns": 4, "hu_min": -1024.0, "hu_max": 99.0, "hu_mean": 1.0, "hu_std": 2.0,
         "brain_share": 0.5, "brain_hu_mean": 30.0, "brain_range_hu": 80.0, "crop_top": 0, "crop_left": 0, "crop_bottom": 4,
