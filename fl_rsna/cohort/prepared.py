@@ -27,6 +27,7 @@ from fl_rsna.cohort.index import (
     table_sha256,
 )
 from fl_rsna.cohort.label_rules import check_exams
+from fl_rsna.cohort.rows import series_by_order
 from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
 from fl_rsna.imaging.files import File
@@ -287,7 +288,8 @@ def _record(
         "size": identity["size"],
         "ids": identity["ids"],
         "slices": len(index),
-        "series": int(index["series_id"].nunique()),
+        "series": len(index[["patient_id", "series_id"]].drop_duplicates()),
+        "series_by_order": series_by_order(index),
         "patients": int(index["patient_id"].nunique()),
         "positives": {label: int(index[label].sum()) for label in names},
         "rejected": dict(sorted(Counter(rejected["reason"]).items())),

@@ -21,6 +21,14 @@ def slice_rows(facts: pd.DataFrame) -> pd.DataFrame:
     return _with_fingerprint(table)
 
 
+def series_by_order(index: pd.DataFrame) -> dict[str, int]:
+    """How many series of an index are ordered by what; a film has no order in space."""
+    if "order" not in index:
+        return {}
+    counts = index.loc[index["rank"] == 0, "order"].value_counts()
+    return {order.value: int(counts[order.value]) for order in Order if order.value in counts}
+
+
 def film_rows(facts: pd.DataFrame) -> pd.DataFrame:
     """Films by patient, study, series and id, with the columns that a file alone does not give.
 

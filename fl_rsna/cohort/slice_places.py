@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 # Positions as near as this are one. Written to two decimals they differ by up to 0.015 mm in a tilted plane, to six by 3e-6;
@@ -35,6 +36,13 @@ class Places:
     place: Floats
     position_mm: Floats
     filled: NDArray[np.bool_]
+
+
+def known_places(index: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows of an index have a place in their series, and so neighbours; all of one that does not say."""
+    if "order" not in index:
+        return np.ones(len(index), np.bool_)
+    return np.asarray(index["order"].to_numpy() != Order.unknown.value, np.bool_)
 
 
 def places(position: Floats, location: Floats, number: Floats) -> Places:

@@ -149,6 +149,9 @@ def read_site(folder: Path) -> tuple[dict[str, Any], bytes, pd.DataFrame, SiteNo
         raise ValueError(
             f"expected images at site {facts['site']}, got an empty {folder / 'index.csv'}; partition again with fewer sites"
         )
+    for instead in ("study_id", "image_id"):  # an empty id groups nothing
+        if task.exam_key in index and instead in index:
+            index[task.exam_key] = index[task.exam_key].fillna(index[instead])
     numbers(index, known, path)
     if noise.of_labels:
         index = believed(index, noise, facts["site"], task)

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.slice_places import known_places
+
 PIECE = ("patient_id", "series_id", "split")  # what neighbours never leave; a fresh scan has no split
 
 
@@ -38,14 +40,16 @@ def neighbour_table(index: pd.DataFrame, neighbours: int) -> NDArray[np.intp]:
     """Rows [N, 2 k + 1] of the slices i-k..i+k of each slice i, lowest first, in the order of `index`.
 
     Neighbours are the next slices of the same series by rank that are at hand in the same part (train, validation or
-    test) of the site; beyond an end of the series they are its end. Raises ValueError without ranks.
+    test) of the site; beyond an end of the series they are its end. A slice of unknown order is seen
+    alone. Raises ValueError without ranks.
     """
     if "rank" not in index or index["rank"].isna().any():
         raise ValueError(
             "model.neighbours: expected the rank of every slice in its series in index.csv, got none; prepare the data again"
         )
     pieces = [index[name].astype(str).to_numpy() for name in PIECE if name in index]
-    piece = pd.MultiIndex.from_arrays(pieces).factorize()[0]
+    piece, placed = pd.MultiIndex.from_arrays(pieces).factorize()[0], known_places(index)
+    piece[~placed] = len(index) + np.arange(len(index) - placed.sum())
     order = np.lexsort((index["image_id"].astype(str).to_numpy(), index["rank"].to_numpy(), piece))
     _, first, inverse, counts = np.unique(piece[order], return_index=True, return_inverse=True, return_counts=True)
     start, end = first[inverse], (first + counts - 1)[inverse]

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.slice_places import known_places
+
 KEYS = ["patient_id", "series_id"]
 STEPS = ("step_below_mm", "step_above_mm")
 PLACES = 5  # numbers that say where a slice lies
@@ -28,16 +30,18 @@ def series_of(index: pd.DataFrame, rows: NDArray[np.intp]) -> list[NDArray[np.in
 def places_of(index: pd.DataFrame, series: list[NDArray[np.intp]]) -> NDArray[np.float32]:
     """Where slices lie, float32 [len(index), PLACES]; zeros for those of no series given.
 
-    From the lowest (-1) to the highest (1) slice of the series, how many there are, the steps down and up in mm (0 where
-    the index does not say), and whether it does.
+    From the lowest (-1) to the highest (1) slice of the series, 0 where the order is unknown; how many there are; the steps
+    down and up in mm, 0 where the index does not say; and whether it does.
     """
     found = np.zeros((len(index), PLACES), np.float32)
     steps = np.full((len(index), len(STEPS)), np.nan)
     for i, name in enumerate(STEPS):
         if name in index:
             steps[:, i] = pd.to_numeric(index[name], errors="coerce")
+    known = known_places(index)
     for rows in series:
-        found[rows, 0] = np.linspace(-1, 1, len(rows)) if len(rows) > 1 else 0.0
+        placed = rows[known[rows]]
+        found[placed, 0] = np.linspace(-1, 1, len(placed)) if len(placed) > 1 else 0.0
         found[rows, 1] = np.log2(1 + len(rows)) / np.log2(1 + MANY)
     told = np.concatenate(series or [np.zeros(0, np.intp)])
     found[told, 2:4] = np.nan_to_num(np.clip(steps[told], 0, 5 * THICK_MM) / THICK_MM)

@@ -1,7 +1,7 @@
 """Training labels that are less than sure: of a slice's neighbours along z, with no hard 0 between two positive ones.
 
 Of training slices only. Neighbours are those of the same series that train here, too: in a cohort dealt by slice, those at
-hand. Both make probabilities less sure than the labels are, which is what they are for.
+hand; a slice of unknown order has none. Both make probabilities less sure than the labels are, which is what they are for.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.series import SERIES
+from fl_rsna.cohort.slice_places import known_places
 from fl_rsna.config import TrainConfig
 from fl_rsna.task import LabelKind
 
@@ -39,6 +40,8 @@ def smoothed_over_labels(labels: NDArray[np.float32], kind: LabelKind, share: fl
 def _along_z(index: pd.DataFrame, labels: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
     rows = np.flatnonzero(index["split"].to_numpy() == "train")
     series = index.iloc[rows].groupby(SERIES, sort=False).ngroup().to_numpy().astype(np.int64)
+    placed = known_places(index.iloc[rows])
+    series[~placed] = len(rows) + np.arange(len(rows) - placed.sum())
     rank = index["rank"].to_numpy()[rows].astype(np.int64)
     soft = softened(labels[rows], series, rank, config.soft_between)
     found = labels.copy()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.slice_places import known_places
 from fl_rsna.learning.saturated import finite_logits
 
 Floats = NDArray[np.float32]
@@ -24,12 +25,13 @@ def stack_features(index: pd.DataFrame, probabilities: NDArray[np.floating]) -> 
     """float32 [N, F], a row a slice of `index` in its order, of its probabilities [N, L]; columns as `feature_names` has them.
 
     `index` needs series_id and rank, and patient_id where a series' name is not its own. Beyond the ends of a series its
-    last slice stands in, also inside the windows.
+    last slice stands in, also inside the windows; a slice of unknown order is its own neighbour, and lies in the middle.
     """
     logits = clipped_logits(probabilities)
     found = np.empty((len(index), len(feature_names([""] * logits.shape[1]))), np.float32)
+    known = known_places(index)
     for rows in in_order(index):
-        found[rows] = _of_series(logits[rows])
+        found[rows] = _of_series(logits[rows], known[rows])
     return np.asarray(np.rint(found * GRID) / GRID, np.float32)
 
 
@@ -58,17 +60,17 @@ def feature_names(labels: list[str] | tuple[str, ...]) -> list[str]:
     ]
 
 
-def _of_series(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[n, F] of one series' logits [n, L] in order."""
-    n, place = len(logits), np.arange(len(logits))
-    steps = np.clip(place[:, None] + np.arange(-4, 5), 0, n - 1)
-    around = logits[steps]  # [n, 9, L]
+def _of_series(logits: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[n, F] of one series' logits [n, L] in order; `known` [n] says which slices have a place, and these come first."""
+    n, placed, place = len(logits), int(known.sum()), np.arange(len(logits))
+    steps = np.clip(place[:, None] + np.arange(-4, 5), 0, placed - 1)
+    around = logits[np.where(known[:, None], steps, place[:, None])]  # [n, 9, L]
     windows = [around[:, 4 - width // 2 : 5 + width // 2] for width in WINDOWS]
     rolled = [
         how for part in windows for how in (part.mean(1), part.min(1), part.max(1), part.std(1))
     ]  # in the order of ROLLING
     whole = [logits.mean(0), logits.max(0), logits.std(0), np.quantile(logits, 0.75, axis=0)]
-    position = place / (n - 1) if n > 1 else np.full(1, 0.5)
+    position = np.where(known, place / max(1, placed - 1), 0.5) if placed > 1 else np.full(n, 0.5)
     return np.concatenate(
         [
             logits,

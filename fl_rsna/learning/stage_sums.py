@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.slice_places import known_places
 from fl_rsna.learning.blend import WEIGHTS, blend_sums, choose_weights
 from fl_rsna.learning.series import KEYS
 from fl_rsna.learning.smoothing import SIGMAS, choose_sigmas, smooth_series, smoothing_sums
@@ -23,8 +24,10 @@ def stage_sums(
 
 
 def series_names(index: pd.DataFrame) -> NDArray[np.str_]:
-    """A name [N] for the series of each row, no two patients' alike."""
-    return np.array(["\0".join(keys) for keys in index[KEYS].to_numpy(str)], dtype=str)
+    """A name [N] for the series of each row, no two patients' alike; a slice of unknown order, which has no neighbours, has its own."""
+    names, placed = index[KEYS].to_numpy(str), known_places(index)
+    told = (keys if known else (*keys, str(row)) for row, (keys, known) in enumerate(zip(names, placed, strict=True)))
+    return np.array(["\0".join(keys) for keys in told], dtype=str)
 
 
 def smoothed(logits: NDArray[np.float32], index: pd.DataFrame, sigmas: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 
 from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.rows import series_by_order
+from fl_rsna.cohort.slice_places import Order
 from fl_rsna.imaging.rejections import MEANING
 
 FINGERPRINTS_SHOWN = 15
@@ -31,7 +33,7 @@ MEASURES = (  # (what, column, digits, by series)
 SITE_MEASURES = tuple(
     row for row in MEASURES if row[1] in ("row_spacing_mm", "thickness_mm", "step_above_mm", "slices", "tilt_deg")
 )
-FLAGS = ("noise", "repeated_position", "wrapped_12_bit")
+FLAGS = ("noise", "repeated_position", "place_filled", "wrapped_12_bit")
 SITE_COLUMNS = {
     "image_id",
     "patient_id",
@@ -56,6 +58,13 @@ TRANSFER_SYNTAXES = {
     "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
     "1.2.840.10008.1.2.4.91": "JPEG 2000",
     "1.2.840.10008.1.2.5": "RLE lossless",
+}
+
+ORDERS: dict[str, str] = {
+    Order.position: "series ordered by ImagePositionPatient along the slice normal",
+    Order.slice_location: "series without positions, ordered by SliceLocation, which is taken to grow towards the head",
+    Order.instance_number: "series without positions, ordered by InstanceNumber, which is taken to grow towards the head",
+    Order.unknown: "series whose headers say nothing of order: listed by image_id, no slice has a place or neighbours",
 }
 
 MEANINGS = {reason.value: meaning for reason, meaning in MEANING.items()}
@@ -117,10 +126,12 @@ def measures(index: pd.DataFrame) -> Table:
 
 
 def flags(index: pd.DataFrame) -> Table:
-    """How many slices are marked, and what the mark means."""
+    """How many slices or series are marked, and what the mark means."""
     marks = {name.replace("_", " "): (int(index[name].sum()), COLUMNS[name].meaning) for name in FLAGS if name in index}
     if "position_mm" in index:
-        marks["no geometry"] = int(index["position_mm"].isna().sum()), "no position or orientation: ordered by image_id"
+        marks["no geometry"] = int(index["position_mm"].isna().sum()), "no position in the header, or none that can be"
+    for order, series in series_by_order(index).items():
+        marks[f"order: {order.replace('_', ' ')}"] = series, ORDERS[order]
     if "png_sha256" in index:
         equal = int(index["png_sha256"].duplicated(keep=False).sum())
         marks["equal pixels"] = equal, "another image has the same pixels"

@@ -49,6 +49,9 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
     console.print(
         f"positive {plural(picture)}: {positives}" if positives else "without labels: to be scored only", soft_wrap=True
     )
+    if orders := facts.get("series_by_order"):
+        said = ", ".join(f"{order.replace('_', ' ')} {count}" for order, count in orders.items())
+        console.print(f"series by what orders their slices: {said}", soft_wrap=True)
     for reason, count in facts["rejected"].items():
         console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
     if facts["rejected"]:

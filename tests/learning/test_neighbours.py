@@ -99,3 +99,9 @@ def test_a_stack_moves_and_shifts_as_one() -> None:
 def test_plain_slices_are_taken_as_before(cohort: Cohort) -> None:
     data = open_site(cohort.site_folder("site-1"), image_size=SIZE, neighbours=0, crop=Crop.none)
     assert isinstance(data.images, np.memmap)
+
+
+def test_a_slice_of_unknown_order_has_no_neighbours_and_is_nobodys() -> None:
+    """b, d, a are p's series s by rank; nothing says where d lies, nor where the slices of q lie."""
+    found = neighbour_table(MIXED.assign(order=["position"] * 2 + ["unknown"] * 3 + ["slice_location"]), 1)
+    assert found.tolist() == [[1, 0, 0], [1, 1, 0], [2, 2, 2], [3, 3, 3], [4, 4, 4], [5, 5, 5]]

@@ -42,3 +42,10 @@ def test_what_a_scanner_writes_changes_nothing() -> None:
     other = table.assign(**dict.fromkeys(COLUMNS.keys() - used, "GE BONE 120kV"))
     before, after = (places_of(of, series_of(of, np.arange(6))) for of in (table, other))
     np.testing.assert_array_equal(before, after)
+
+
+def test_a_slice_of_unknown_order_has_no_place() -> None:
+    table = index().assign(order=["position"] * 5 + ["unknown"])  # i1, i2 and i5 are p1's series a
+    found = places_of(table, series_of(table, np.arange(6)))
+    assert found[[2, 1, 5], 0].tolist() == [-1, 1, 0]
+    assert len(set(found[[1, 2, 5], 1])) == 1

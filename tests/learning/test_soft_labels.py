@@ -81,3 +81,10 @@ def test_label_smoothing_takes_a_share_of_every_training_label() -> None:
     np.testing.assert_allclose(found, [[0.9, 0.1, np.nan], [0.1, 0.1, 0.9]], atol=1e-6)
     untouched = training_labels(index.assign(split="validation"), labels, config, LabelKind.multi_label)
     np.testing.assert_array_equal(untouched, labels)
+
+
+def test_a_slice_of_unknown_order_is_smoothed_with_nobody() -> None:
+    index = index_of([0, 1, 2, 3], ["a"] * 4).assign(order=["position"] * 3 + ["unknown"])
+    config = TrainConfig(smooth_z=3, soft_between=0.3)
+    found = training_labels(index, column([1, 0, 1, 1]), config, LabelKind.multi_label)
+    np.testing.assert_allclose(found[:, 0], [0.65, 2.3 / 3, 0.65, 1], rtol=1e-6)

@@ -77,3 +77,16 @@ def test_values_lie_on_the_grid_and_are_finite_for_the_surest_models() -> None:
 
 def test_a_series_of_one_slice_lies_in_the_middle() -> None:
     assert features(index([5]), [1.0])["relative_position"].item() == 0.5
+
+
+def test_a_slice_of_unknown_order_is_its_own_neighbour_and_lies_in_the_middle() -> None:
+    frame = index([0, 1, 2]).assign(order=["position", "position", "unknown"])
+    found = features(frame, [0.0, 1.0, 4.0])
+    assert list(found["neighbour+1/any"]) == [1, 1, 4]
+    assert list(found["neighbour-1/any"]) == [0, 0, 4]
+    assert list(found["rolling9_max/any"]) == [1, 1, 4]
+    assert list(found["relative_position"]) == [0, 1, 0.5]
+    assert set(found["series_max/any"]) == {4.0}  # it is of the series all the same
+    nothing = features(frame.assign(order="unknown"), [0.0, 1.0, 4.0])
+    assert list(nothing["neighbour+1/any"]) == [0, 1, 4]
+    assert set(nothing["relative_position"]) == {0.5}

@@ -70,3 +70,11 @@ def test_stages_are_compared_with_the_slice_model_on_the_same_draws() -> None:
     same = told["same"]["minus_slice"]
     assert [same["log_loss"][side] for side in ("value", "low", "high")] == [0, 0, 0]
     assert same["auroc"]["any"]["value"] == 0
+
+
+def test_a_slice_of_unknown_order_is_smoothed_into_nobody() -> None:
+    order = np.where(np.arange(40) == 5, "unknown", "position")
+    logits = np.zeros((40, 6), np.float32)
+    logits[5] = 8
+    np.testing.assert_allclose(smoothed(logits, INDEX.assign(order=order), np.full(6, 2.0)), logits)
+    assert (smoothed(logits, INDEX, np.full(6, 2.0))[4] > 0).all()

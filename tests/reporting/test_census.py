@@ -3,8 +3,10 @@
 import pandas as pd
 from tiny import tiny_index
 
+from fl_rsna.cohort.slice_places import Order
 from fl_rsna.imaging.rejections import Reason
 from fl_rsna.reporting.census import (
+    ORDERS,
     REJECTS_SHOWN,
     fingerprints,
     flags,
@@ -103,6 +105,14 @@ def test_flags_count_what_is_marked() -> None:
     }
     uneven = full_index().assign(step_above_mm=[5.0, 2.5, 5, None, 5, 5, 5, None])
     assert {row["what"]: row["count"] for row in flags(uneven)}["uneven steps"] == 1
+
+
+def test_series_are_counted_by_what_orders_them() -> None:
+    index = full_index().assign(order=["position"] * 4 + ["unknown"] * 4, rank=[0, 1, 2, 3] * 2)
+    counts = {row["what"]: row["count"] for row in flags(index)}
+    assert (counts["order: position"], counts["order: unknown"]) == (1, 1)
+    assert "order: slice location" not in counts
+    assert set(ORDERS) == set(Order)
 
 
 def test_a_sites_facts_are_the_commonest_and_the_range() -> None:
