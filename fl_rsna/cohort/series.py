@@ -6,8 +6,9 @@ is missing, or that InstanceNumber agrees with the positions there.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from fl_rsna.cohort.slice_places import SAME_MM, Order, Places, places
 
 SERIES = ["patient_id", "series_id"]
+STATED = {"study_id": object, "frame_id": object, "image_id": object, "normal": object, "corner": object}
+STATED |= {"position_mm": np.float64, "slice_location": np.float64, "instance_number": np.float64}
 SAME_DIRECTION = float(np.cos(np.radians(1.0)))  # of normals: headers round cosines to 4 digits, gantries tilt by more
 HASH = re.compile(r"[0-9a-f]{16}")  # as cohort/index.py makes them
 UP = np.array([0.0, 0.0, 1.0])
@@ -67,7 +70,7 @@ class _Judged:
     """What is known of every row of the table, to which the judgement of one series after the other is added."""
 
     def __init__(self, table: pd.DataFrame) -> None:
-        self._table = table
+        self._columns = {name: table[name].to_numpy(kind) for name, kind in STATED.items()}
         self._taken = set(table["series_id"])
         self.study, self.series = (table[name].to_numpy(object).copy() for name in ("study_id", "series_id"))
         self.position = table["position_mm"].to_numpy(np.float64).copy()
@@ -77,7 +80,7 @@ class _Judged:
 
     def judge(self, rows: Rows) -> None:
         """Find out what rows of one series make of each other: its stacks, each with a name, and the place of each slice."""
-        stated = _Stated.of(self._table.iloc[rows])
+        stated = _Stated.of({name: values[rows] for name, values in self._columns.items()})
         for stack, name in zip(_stacks(stated), self._names(self.series[rows[0]]), strict=False):
             here, found = rows[stack], _places(stated, stack)
             self.study[here], self.series[here] = _commonest(stated.study[stack], stated.image[stack]), name
@@ -116,16 +119,16 @@ class _Stated:
     number: Floats
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> "_Stated":
+    def of(cls, columns: Mapping[str, NDArray[Any]]) -> "_Stated":
         return cls(
-            study=rows["study_id"].to_numpy(object),
-            frame=rows["frame_id"].to_numpy(object),
-            image=rows["image_id"].to_numpy(object),
-            normal=_vectors(rows["normal"]),
-            corner=_vectors(rows["corner"]),
-            position=rows["position_mm"].to_numpy(np.float64),
-            location=rows["slice_location"].to_numpy(np.float64),
-            number=rows["instance_number"].to_numpy(np.float64),
+            study=columns["study_id"],
+            frame=columns["frame_id"],
+            image=columns["image_id"],
+            normal=_vectors(columns["normal"]),
+            corner=_vectors(columns["corner"]),
+            position=columns["position_mm"],
+            location=columns["slice_location"],
+            number=columns["instance_number"],
         )
 
 
@@ -194,6 +197,6 @@ def _places(stated: _Stated, rows: Rows) -> Places:
     return places(position, stated.location[rows], stated.number[rows])
 
 
-def _vectors(texts: pd.Series) -> Floats:
+def _vectors(texts: Names) -> Floats:
     """Texts of three numbers as [n, 3]; NaN where there are none."""
     return np.array([text.split("\\") if text else [np.nan] * 3 for text in texts], np.float64).reshape(-1, 3)

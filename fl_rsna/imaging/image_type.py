@@ -4,8 +4,8 @@ PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1 define few of these words; makers and archives
 word in any value, whatever joins it to others: `MIP`, `MIP_THIN` and `CSA MIP` are a MIP, `AIDR 3D` is no 3D picture.
 """
 
+import functools
 import re
-from collections.abc import Sequence
 
 from fl_rsna.imaging.plane import Plane
 from fl_rsna.imaging.rejections import Reason, Rejected
@@ -38,8 +38,8 @@ DERIVED_ONLY = "PERFUSION"  # of ORIGINAL images it names slices of a perfusion 
 
 def check_scout(tags: Tags) -> None:
     """Raise `Rejected` for the picture that a scan is planned on."""
-    values = _values(tags)
-    if _words(values) & SCOUTS or any(SIEMENS_SCOUT.fullmatch(value) for value in values):
+    values, words = _said(tags.text(TAG))
+    if words & SCOUTS or any(SIEMENS_SCOUT.fullmatch(value) for value in values):
         raise Rejected(Reason.localizer, TAG, "\\".join(values))
 
 
@@ -50,8 +50,7 @@ def check_image_type(tags: Tags, plane: Plane | None) -> None:
     These words alone decide nothing. Where no plane is known, either, an image is no slice that is called OTHER beside
     SECONDARY, or that is DERIVED, not called AXIAL and keeps its stored values as they are.
     """
-    values = _values(tags)
-    words = _words(values)
+    values, words = _said(tags.text(TAG))
     derived = "DERIVED" in values
     made = bool(words & PICTURES or WHOLE.intersection(values) or (derived and DERIVED_ONLY in words))
     if not made and plane is None:
@@ -61,14 +60,8 @@ def check_image_type(tags: Tags, plane: Plane | None) -> None:
         raise Rejected(Reason.secondary_capture, TAG, "\\".join(values))
 
 
-def _values(tags: Tags) -> list[str]:
-    return [_plain(part) for part in tags.parts(TAG)]
-
-
-def _words(values: Sequence[str]) -> set[str]:
-    return {word for value in values for word in value.split(" ")}
-
-
-def _plain(value: str) -> str:
-    """Capitals, and one blank for whatever joins two words."""
-    return re.sub(r"[\s_\-/.+&]+", " ", value.upper()).strip()
+@functools.lru_cache(maxsize=1024)
+def _said(text: str) -> tuple[list[str], frozenset[str]]:
+    """The values of ImageType in capitals, with one blank for whatever joins two words, and all their words."""
+    values = [re.sub(r"[\s_\-/.+&]+", " ", part.upper()).strip() for part in text.split("\\")] if text else []
+    return values, frozenset(word for value in values for word in value.split(" "))
