@@ -1,9 +1,11 @@
 """What synthetic files cannot prove: real RSNA slices and files that trouble converters."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from fl_rsna.cohort.index import Prepared
@@ -17,8 +19,9 @@ from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
-RSNA, HARD = DATA / "rsna", DATA / "hard_dicom"
+RSNA, HARD, TILT = DATA / "rsna", DATA / "hard_dicom", DATA / "tilt_dicom" / "tilt_dicom.tar.xz"
 needs_rsna = pytest.mark.skipif(not RSNA.is_dir(), reason=f"no real RSNA slices at {RSNA}")
+needs_tilt = pytest.mark.skipif(not TILT.is_file(), reason=f"no tilted slices at {TILT}")
 needs_hard = pytest.mark.skipif(not HARD.is_dir(), reason=f"no hard DICOM files at {HARD}")
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets
 
@@ -65,6 +68,27 @@ def test_real_slices_are_heads_in_air(prepared: Prepared) -> None:
     assert 0 < np.median(image[24:40, 24:40]) < 80  # brain in the middle
     assert series.loc[middle, "brain_share"] > 0.15
     assert 20 < series.loc[middle, "brain_hu_mean"] < 45
+
+
+@needs_tilt
+def test_tilted_slices_of_uneven_steps_stand_in_their_order_in_space(tmp_path: Path) -> None:
+    """By pydicom's numbers and a formula of its own: a tilted stack's corners rise along z as its planes do."""
+    with tarfile.open(TILT) as archive:
+        archive.extractall(tmp_path / "tilt", filter="data")
+    request = Request(task=ICH, image=ImageKind.hu, size=64, hash_ids=False, salt="")
+    inputs = find_inputs(tmp_path / "tilt", None, ICH, unlabelled=True, test_set=False)
+    made = prepare_folder(tmp_path / "set", request, inputs.files, None, max_rejected=0, convert=convert_here)
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in (tmp_path / "tilt").rglob("*.dcm")]
+    height = {header.SOPInstanceUID: float(header.ImagePositionPatient[2]) for header in headers}
+    sizes = []
+    for _, series in made.index.groupby("series_id"):
+        z = series["image_id"].map(height).to_numpy()
+        assert (np.diff(z) > 0).all()
+        cosine = np.cos(np.radians(series["tilt_deg"]))
+        np.testing.assert_allclose(series["step_above_mm"][:-1], np.diff(z) * cosine[:-1], atol=1e-4)
+        sizes.append(len(series))
+    assert sorted(sizes) == [4, 4, 4, 28]
+    assert (set(made.index["order"]), made.index["repeated_position"].any()) == ({"position"}, False)
 
 
 def outcome(path: Path) -> Slice | Reason:

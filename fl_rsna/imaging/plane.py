@@ -19,10 +19,16 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """The direction of a slice: `normal` has length 1 and points to the head, `cosines` are the six numbers of its header."""
+    """The direction of a slice: `upwards` points to the head and is `length` long, `cosines` are the six numbers of its header."""
 
-    normal: Vector
+    upwards: Vector
+    length: float
     cosines: tuple[float, ...]
+
+    @property
+    def normal(self) -> Vector:
+        x, y, z = self.upwards
+        return x / self.length, y / self.length, z / self.length
 
     @property
     def tilt_deg(self) -> float:
@@ -30,7 +36,7 @@ class Plane:
 
     def height_mm(self, corner: Vector) -> float:
         """How far towards the head a point lies, along the normal."""
-        return sum(n * p for n, p in zip(self.normal, corner, strict=True))
+        return sum(u * p for u, p in zip(self.upwards, corner, strict=True)) / self.length
 
 
 def read_plane(tags: Tags) -> Plane | None:
@@ -46,8 +52,8 @@ def read_plane(tags: Tags) -> Plane | None:
     length = math.hypot(*normal)
     if length < 0.5:  # row and column must be orthogonal unit vectors
         return None
-    length = -length if normal[2] < 0 else length
-    return Plane(normal=(normal[0] / length, normal[1] / length, normal[2] / length), cosines=cosines)
+    x, y, z = normal
+    return Plane(upwards=(-x, -y, -z) if z < 0 else normal, length=length, cosines=cosines)
 
 
 def read_corner(tags: Tags) -> Vector | None:

@@ -104,3 +104,17 @@ def test_all_of_sixteen_bits_are_read() -> None:
     stored = np.array([[[0, 4095], [40000, 65535]]], np.uint16)
     found = gather(stored, np.array([0]), torch.device("cpu"))
     np.testing.assert_array_equal(found, [[[[0, 4095], [40000, 65535]]]])
+
+
+def test_an_empty_series_is_no_exam_of_its_own(own_cohort: Cohort) -> None:
+    """Its slices are of their study or, without one, each by itself."""
+    folder = own_cohort.site_folder("site-1")
+    index = pd.read_csv(folder / "index.csv", dtype=str)
+    one, other = index["patient_id"].unique()[:2]
+    index.loc[index["patient_id"].isin([one, other]), "series_id"] = ""
+    index.loc[index["patient_id"] == other, "study_id"] = ""
+    rewrite_site(folder, index)
+    found = open_site(folder, image_size=SIZE).index
+    of_one, of_other = found[found["patient_id"] == one], found[found["patient_id"] == other]
+    assert (of_one["series_id"] == of_one["study_id"]).all()
+    assert (of_other["series_id"] == of_other["image_id"]).all()
