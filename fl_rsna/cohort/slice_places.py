@@ -93,7 +93,7 @@ def _span(values: Floats, place: float) -> tuple[int, int]:
 def _between(values: Floats, key: Floats) -> Floats | None:
     """Values at every key, in a straight line between known ones; None where known values do not rise or fall with the key.
 
-    Beyond the known ones it goes no farther than they reach.
+    Beyond the known ones it goes no farther than all slices would reach at the mean step of the known ones.
     """
     known = np.isfinite(values) & np.isfinite(key)
     at, where = np.unique(key[known], return_inverse=True)
@@ -109,5 +109,5 @@ def _between(values: Floats, key: Floats) -> Floats | None:
     found = np.interp(key, at, low)
     found = np.where(key < at[0], low[0] + (key - at[0]) * steps[0] / (at[1] - at[0]), found)
     found = np.where(key > at[-1], low[-1] + (key - at[-1]) * steps[-1] / (at[-1] - at[-2]), found)
-    reach = at[-1] - at[0]
+    reach = len(values) * (at[-1] - at[0]) / (len(at) - 1)
     return np.where((key < at[0] - reach) | (key > at[-1] + reach), np.nan, found)

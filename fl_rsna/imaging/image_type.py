@@ -17,7 +17,7 @@ SCOUTS = frozenset({
 })  # fmt: skip
 # Words of any value: pictures of screens and pages, views of a volume, what is computed from several slices or scans.
 PICTURES = frozenset({
-    "SCREEN", "SCREENSAVE", "SCREENSHOT", "SCREENCAP", "SNAPSHOT", "CAPTURE", "HARDCOPY",
+    "SCREEN", "SCREENSAVE", "SCREENSHOT", "SCREENCAP", "CAPTURE", "HARDCOPY",
     "PROT", "PROTOCOL", "REPORT", "RESULT", "RESULTS", "SUMMARY", "HISTOGRAM", "GRAPH",
     "VRT", "SSD", "VOLREN", "RENDER", "RENDERED", "RENDERING", "ENDOSCOPY", "ENDOSCOPIC",
     "MIP", "MINIP", "MAXIP", "TMIP", "PROJECTION", "CURVED", "CPR",
@@ -28,18 +28,18 @@ PICTURES = frozenset({
 # Whole values: shorter words, and those that measured slices have among others, as LOW DOSE or AIDR 3D.
 WHOLE = frozenset({
     "DOSE", "DOSE INFO", "DOSE REPORT", "DOSE PAGE", "DOSE SHEET", "DOSE SUMMARY", "DOSE RECORD", "DOSE SR",
-    "3D", "VR", "SURFACE", "MIN IP", "MAX IP", "MAXIMUM", "MINIMUM", "STD DEVIATION", "DIVISION", "MULTIPLICATION",
+    "SNAPSHOT", "3D", "VR", "SURFACE", "MIN IP", "MAX IP", "MAXIMUM", "MINIMUM", "STD DEVIATION", "DIVISION", "MULTIPLICATION",
     "PS", "CSA BLACK IMAGE", "MAT SPECIFIC", "MAT FRACTIONAL", "MAT VALUE BASED", "EFF ATOMIC NUM", "ELECTRON DENSITY",
     "MATERIAL DENSITY", "RHO", "RHO Z", "Z EFF",
 })  # fmt: skip
-SIEMENS_SCOUT = re.compile(r"CT SOM\d+ TOP")
+SIEMENS_SCOUT = re.compile(r"CT SOM\d+ TOP\b")
 DERIVED_ONLY = "PERFUSION"  # of ORIGINAL images it names slices of a perfusion scan, which are measured
 
 
 def check_scout(tags: Tags) -> None:
     """Raise `Rejected` for the picture that a scan is planned on."""
     values, words = _said(tags.text(TAG))
-    if words & SCOUTS or any(SIEMENS_SCOUT.fullmatch(value) for value in values):
+    if words & SCOUTS or any(SIEMENS_SCOUT.match(value) for value in values):
         raise Rejected(Reason.localizer, TAG, "\\".join(values))
 
 
