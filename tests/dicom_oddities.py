@@ -69,7 +69,7 @@ def outcome(data: bytes, modality: str, thorough: bool) -> tuple[object, ...]:
         slice_ = read_slice(data, modalities=(modality,), thorough=thorough)
     except Rejected as why:
         return why.reason, why.tag, why.detail
-    return slice_.header, slice_.rescale.wrapped_12_bit, hu_of(slice_).tobytes(), slice_.stored.dtype
+    return slice_.header, slice_.rescale.wrapped_bits, hu_of(slice_).tobytes(), slice_.stored.dtype
 
 
 def typed(folder: Path, bits: int, sign: int, intercept: float, slope: float = 1, **changes: object) -> bytes:

@@ -5,6 +5,7 @@ import pandas as pd
 
 from fl_rsna.cohort.series import SERIES, judged_series
 from fl_rsna.cohort.slice_places import SAME_MM, Order
+from fl_rsna.imaging.windows import HU_MIN
 
 STUDY = ["patient_id", "study_id"]
 DEEP_PADDING_HU = -2500.0
@@ -83,7 +84,9 @@ def _with_places(table: pd.DataFrame) -> pd.DataFrame:
 def _with_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
     """Words for what a scanner's headers look like; few different ones, so built once for each."""
     keys = ["bits_stored", "signed", "intercept", "scanner", "window_center", "window_width"]
-    padding = np.select([table["padding_hu"].isna(), table["padding_hu"] <= DEEP_PADDING_HU], ["none", "deep"], "low")
+    padding_hu = table["padding_hu"]
+    known = [padding_hu.isna(), padding_hu <= DEEP_PADDING_HU, padding_hu > HU_MIN]
+    padding = np.select(known, ["none", "deep", "high"], "low")
     combined = table[keys].assign(padding_group=padding)
     kinds = combined.drop_duplicates()
     bit_type = [

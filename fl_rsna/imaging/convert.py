@@ -13,6 +13,7 @@ from fl_rsna.imaging.files import File, read_file
 from fl_rsna.imaging.film import FilmHeader
 from fl_rsna.imaging.film_statistics import FilmStatistics, film_statistics
 from fl_rsna.imaging.header import Header
+from fl_rsna.imaging.plausible import check_slice
 from fl_rsna.imaging.png import encode_png
 from fl_rsna.imaging.radiograph import Presentation, to_grey16
 from fl_rsna.imaging.rejections import Reason, Rejected
@@ -101,6 +102,7 @@ def _written(work: Conversion, number: int, image: Slice | Film) -> Converted:
         case Slice(stored=stored, rescale=meaning):
             plane = to_hu16(stored, meaning)
             facts = statistics(plane, stored, meaning)
+            check_slice(plane, stored, meaning, facts.hu_max - facts.hu_min)
         case Film(stored=stored, presentation=meaning):
             plane = to_grey16(stored, meaning)
             facts = film_statistics(plane, stored, meaning)

@@ -34,8 +34,11 @@ from fl_rsna.imaging.codestream import check_codestream
 from fl_rsna.imaging.film import FilmHeader, check_film, read_film_header, read_presentation
 from fl_rsna.imaging.header import Header, check_grey, check_kind, read_header, read_rescale
 from fl_rsna.imaging.lut import Lut, read_lut
-from fl_rsna.imaging.plain import PlainPixels, check_length, inflated, not_plain, plain
-from fl_rsna.imaging.radiograph import Presentation, Stored
+from fl_rsna.imaging.padding import Stored, read_padding
+from fl_rsna.imaging.plain import ITEM, PlainPixels, check_length, inflated, not_plain, plain
+from fl_rsna.imaging.plausible import settle
+from fl_rsna.imaging.plausible_film import settle_film
+from fl_rsna.imaging.radiograph import Presentation
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.tags import TAGS, Tags
 from fl_rsna.imaging.view import CODE, POSITION, ViewCode, frontal_view
@@ -159,8 +162,10 @@ def _slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixel
     rescale = read_rescale(tags)
     header = read_header(tags, rescale, syntax)
     stored = _stored(pixels, header, tags)
+    padding = read_padding(tags, header.bits_stored, header.signed)
     if isinstance(pixels, Dataset):
         rescale = replace(rescale, bits_stored=16)  # decoders return values, not bits
+    stored, rescale = settle(stored, rescale, header.bits_stored, padding)
     return Slice(header=header, stored=stored, rescale=rescale)
 
 
@@ -172,8 +177,11 @@ def _film(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels
     shown = read_presentation(tags, _lut(tags, "ModalityLUTSequence", syntax), _lut(tags, "VOILUTSequence", syntax))
     header = read_film_header(tags, view, shown, syntax)
     stored = _stored(pixels, header, tags)
+    padding = read_padding(tags, header.bits_stored, header.signed)
     if isinstance(pixels, Dataset):
         shown = replace(shown, value_bits=16)
+    stored, shown = settle_film(stored, shown, padding)
+    header = replace(header, voi=shown.voi.value)  # a window that shows nothing is none
     return Film(header=header, stored=stored, presentation=shown)
 
 
@@ -195,7 +203,8 @@ def _stored(pixels: PlainPixels | Dataset, header: Header | FilmHeader, tags: Ta
     if isinstance(pixels, Dataset):
         values = _decoded(pixels, header, tags.integer("BitsAllocated") or 0).astype(kind, copy=False)
     else:
-        check_length(pixels.length, header.rows, header.columns, 2)
+        beginning = pixels.data[pixels.at : pixels.at + 4]
+        check_length(pixels.length, header.rows, header.columns, 2, beginning)
         flat = np.frombuffer(pixels.data, kind, header.rows * header.columns, pixels.at)
         values = flat.reshape(header.rows, header.columns)
     return cast(Stored, values)
@@ -219,7 +228,7 @@ def _lut(tags: Tags, keyword: str, syntax: str) -> Lut | None:
     if descriptor is None or data is None:
         return None
     data = [data] if isinstance(data, int) else data
-    return read_lut(list(descriptor), data, little=syntax != ExplicitVRBigEndian, tag=keyword)
+    return read_lut(descriptor, data, little=syntax != ExplicitVRBigEndian, tag=keyword)
 
 
 def _read_plain(data: bytes) -> tuple[Tags, Tags, PlainPixels]:
@@ -292,9 +301,12 @@ def _decoded(ds: Dataset, header: Header | FilmHeader, allocated: int) -> NDArra
     }
     try:
         if not syntax.is_encapsulated:
-            check_length(len(packed), header.rows, header.columns, allocated // 8)
+            check_length(len(packed), header.rows, header.columns, allocated // 8, packed[:4])
         elif not packed:
             raise Rejected(Reason.truncated_pixels, "PixelData", "compressed pixels without an end")
+        elif packed[:4] != ITEM:
+            detail = "pixels are not compressed, but the transfer syntax states that they are"
+            raise Rejected(Reason.undecodable, "TransferSyntaxUID", detail)
         else:
             check_codestream(get_frame(packed, 0, number_of_frames=1), header.rows, header.columns)
         pixels, _ = get_decoder(syntax).as_array(packed, **options)

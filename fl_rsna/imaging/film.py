@@ -17,11 +17,12 @@ from fl_rsna.imaging.header import (
     read_bits,
     read_id,
     read_ids,
+    read_photometric,
     read_shape,
     scanner_of,
 )
 from fl_rsna.imaging.image_type import check_scout
-from fl_rsna.imaging.lut import Lut, read_window
+from fl_rsna.imaging.lut import Lut, read_window, with_sign
 from fl_rsna.imaging.radiograph import Presentation
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.tags import Tags
@@ -78,11 +79,11 @@ def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
     if sop_class == RAW_STORAGE:
         raise Rejected(Reason.not_for_presentation, "SOPClassUID", sop_class)
     if sop_class.startswith(SECONDARY_CAPTURE):
-        if (made_by := tags.text("ConversionType").upper()) in NO_PHOTOGRAPHS:
+        if (made_by := tags.word("ConversionType")) in NO_PHOTOGRAPHS:
             raise Rejected(Reason.secondary_capture, "ConversionType", made_by)
     elif sop_class.startswith(STORAGE) and sop_class not in FILM_STORAGE:
         raise Rejected(Reason.wrong_modality, "SOPClassUID", sop_class)
-    if tags.text("PresentationIntentType").upper() == "FOR PROCESSING":
+    if tags.word("PresentationIntentType") == "FOR PROCESSING":
         raise Rejected(Reason.not_for_presentation, "PresentationIntentType", "FOR PROCESSING")
     check_scout(tags)
     check_single(tags)
@@ -92,20 +93,25 @@ def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
 
 
 def read_presentation(tags: Tags, modality_lut: Lut | None, voi_lut: Lut | None) -> Presentation:
-    """How the stored values become grey; tables come from sequences, which the parser reads."""
+    """How the stored values become grey; tables come from sequences, which the parser reads.
+
+    What a modality table begins with has the pixels' sign (C.11.1.1.1). What a VOI table begins with is signed where
+    the rescale before it can give a negative value; a modality table gives none (C.11.2.1.1).
+    """
     bits, signed = read_bits(tags)
     slope, intercept = _rescale(tags) if modality_lut is None else (1.0, 0.0)
+    least = -(1 << bits - 1) if signed else 0
+    below_zero = modality_lut is None and min(slope * end + intercept for end in (least, least + (1 << bits) - 1)) < 0
     window = read_window(tags.number("WindowCenter"), tags.number("WindowWidth"), tags.text("VOILUTFunction"))
     return Presentation(
         value_bits=bits,
         signed=signed,
         slope=slope,
         intercept=intercept,
-        modality_lut=modality_lut,
-        voi_lut=voi_lut,
+        modality_lut=None if modality_lut is None else with_sign(modality_lut, signed),
+        voi_lut=None if voi_lut is None else with_sign(voi_lut, below_zero),
         window=window,
-        inverted=tags.text("PhotometricInterpretation") == "MONOCHROME1",
-        padding=_padding(tags, signed),
+        inverted=read_photometric(tags) == "MONOCHROME1",
     )
 
 
@@ -128,16 +134,6 @@ def _rescale(tags: Tags) -> tuple[float, float]:
     return slope, intercept
 
 
-def _padding(tags: Tags, signed: bool) -> tuple[int, int] | None:
-    """The stored values that are padding; 16 bits written with the wrong sign mean the same bits."""
-    value, limit = tags.integer("PixelPaddingValue"), tags.integer("PixelPaddingRangeLimit")
-    if value is None:
-        return None
-    ends = [end % 65536 for end in (value, value if limit is None else limit)]
-    first, last = (end - 65536 if signed and end >= 32768 else end for end in ends)
-    return first, last
-
-
 def read_film_header(tags: Tags, view: str, shown: Presentation, syntax: str) -> FilmHeader:
     """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient.
 
@@ -156,7 +152,7 @@ def read_film_header(tags: Tags, view: str, shown: Presentation, syntax: str) ->
         column_spacing_mm=spacing[1] if spacing else None,
         rows=rows,
         columns=columns,
-        photometric=tags.text("PhotometricInterpretation"),
+        photometric=read_photometric(tags),
         view=view[:LONGEST_NAME],
         voi=shown.voi.value,
         bits_stored=shown.value_bits,

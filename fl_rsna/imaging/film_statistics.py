@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.imaging.lungs import lung_box
-from fl_rsna.imaging.radiograph import WHITE, Presentation, Stored, padding_share
+from fl_rsna.imaging.padding import Stored
+from fl_rsna.imaging.radiograph import WHITE, Presentation, padding_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,10 @@ from fl_rsna.imaging.tags import Tags
 from fl_rsna.imaging.windows import Rescale
 
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-WRAP_ABOVE_INTERCEPT = -100  # 12-bit unsigned files with an intercept above this store negative HU modulo 4096
 MAX_SIDE = 8192  # pixels; slices are padded to a square
 LONGEST_ID, LONGEST_NAME = 1024, 256  # characters; the standard allows 64
 
+HOUNSFIELD = ("", "HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "US", "UNSPECIFIED")  # RescaleType
 STORAGE = "1.2.840.10008.5.1.4.1.1."  # standard storage classes begin with this
 CT_STORAGE = tuple(STORAGE + tail for tail in ("2", "2.1", "2.2"))  # CT, enhanced CT, legacy converted enhanced CT
 SECONDARY_CAPTURE = STORAGE + "7"
@@ -51,7 +51,6 @@ class Header:
     signed: bool
     slope: float
     intercept: float
-    wrapped_12_bit: bool
     window_center: float | None
     window_width: float | None
     scanner: str
@@ -75,43 +74,45 @@ def check_kind(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
 
 def check_modality(tags: Tags, meta: Tags, modalities: Sequence[str]) -> str:
     """The SOPClassUID, or empty; raises `Rejected` for another modality."""
-    found = tags.text("Modality")
-    if found not in modalities:
-        raise Rejected(Reason.wrong_modality, "Modality", found or "missing")
+    if tags.word("Modality") not in modalities:
+        raise Rejected(Reason.wrong_modality, "Modality", tags.text("Modality") or "missing")
     return tags.text("SOPClassUID") or meta.text("MediaStorageSOPClassUID")
 
 
 def check_single(tags: Tags) -> None:
     """Raise `Rejected` for several frames in one file, and text in the pixels."""
-    frames = tags.text("NumberOfFrames")
-    if frames and tags.number("NumberOfFrames") != 1:
-        raise Rejected(Reason.multi_frame, "NumberOfFrames", frames)
-    if tags.text("BurnedInAnnotation").upper() == "YES":
-        raise Rejected(Reason.burned_in_text, "BurnedInAnnotation", "YES")
+    if (tags.number("NumberOfFrames") or 0) > 1:  # 0 and words are no number of frames: how many pixels there are tells
+        raise Rejected(Reason.multi_frame, "NumberOfFrames", tags.text("NumberOfFrames"))
+    if tags.word("BurnedInAnnotation") in ("YES", "Y", "TRUE"):
+        raise Rejected(Reason.burned_in_text, "BurnedInAnnotation", tags.text("BurnedInAnnotation"))
 
 
 def check_grey(tags: Tags) -> None:
     """Raise `Rejected` for pixels in colour. Which end is white (MONOCHROME1) is nothing that HU depend on."""
-    photometric = tags.text("PhotometricInterpretation")
+    photometric = read_photometric(tags)
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Rejected(Reason.not_grey, "PhotometricInterpretation", photometric or "missing")
     if "SamplesPerPixel" in tags and tags.integer("SamplesPerPixel") != 1:
         raise Rejected(Reason.not_grey, "SamplesPerPixel", tags.text("SamplesPerPixel") or "empty")
 
 
+def read_photometric(tags: Tags) -> str:
+    """PhotometricInterpretation in capitals and without blanks; empty when missing."""
+    return tags.word("PhotometricInterpretation").replace(" ", "")
+
+
 def read_rescale(tags: Tags) -> Rescale:
     """How the stored values become HU. Checks the pixel module's numbers, too: without them no value means anything."""
     bits, signed = read_bits(tags)
-    unit = tags.text("RescaleType").upper()
-    if unit not in ("", "HU", "US"):  # US: unspecified
+    unit = tags.word("RescaleType")
+    if unit not in HOUNSFIELD:
         raise Rejected(Reason.not_hounsfield, "RescaleType", unit)
     slope, intercept = tags.number("RescaleSlope"), tags.number("RescaleIntercept")
     if not slope or intercept is None or not math.isfinite(slope * 65536 + abs(intercept)):
         found = f"{tags.text('RescaleSlope') or 'missing'}, {tags.text('RescaleIntercept') or 'missing'}"
         tag = "ModalityLUTSequence" if "ModalityLUTSequence" in tags else "RescaleSlope"
         raise Rejected(Reason.no_rescale, tag, f"slope and intercept: {found}")
-    wrapped = bits == 12 and not signed and intercept > WRAP_ABOVE_INTERCEPT
-    return Rescale(bits_stored=bits, signed=signed, slope=slope, intercept=intercept, wrapped_12_bit=wrapped)
+    return Rescale(bits_stored=bits, signed=signed, slope=slope, intercept=intercept)
 
 
 def read_bits(tags: Tags) -> tuple[int, bool]:
@@ -157,7 +158,6 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
         signed=rescale.signed,
         slope=rescale.slope,
         intercept=rescale.intercept,
-        wrapped_12_bit=rescale.wrapped_12_bit,
         window_center=tags.number("WindowCenter"),
         window_width=tags.number("WindowWidth"),
         scanner=scanner_of(tags),

@@ -1,7 +1,7 @@
 """What a film's header says its values look like: lookup tables and windows (DICOM PS3.3 C.11.1 and C.11.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -21,6 +21,10 @@ class Lut:
     first: int
     bits: int
     entries: NDArray[np.uint16]
+
+    def holds(self, values: Values) -> NDArray[np.bool_]:
+        """Which values have an entry of their own."""
+        return (values >= self.first) & (values < self.first + len(self.entries))
 
     def of(self, values: Values) -> Values:
         """Entries of values, which are cut to whole numbers; values outside the table become its ends."""
@@ -76,34 +80,52 @@ def _ramp(values: Values, center: float, width: float) -> Values:
 
 def read_window(center: float | None, width: float | None, function: str) -> Window | None:
     """The window that a header states, or None where it states none that the standard gives a meaning."""
-    known = {kind.value: kind for kind in Function}.get(function.upper() or Function.LINEAR)
+    known = {kind.value: kind for kind in Function}.get("_".join(function.upper().split()) or Function.LINEAR)
     if center is None or width is None or known is None:
         return None
     usable = width >= 1 if known is Function.LINEAR else width > 0
     return Window(center=center, width=width, function=known) if usable else None
 
 
-def read_lut(descriptor: Sequence[int], data: bytes | Sequence[int], *, little: bool, tag: str) -> Lut:
+def read_lut(descriptor: bytes | Sequence[int], data: bytes | Sequence[int], *, little: bool, tag: str) -> Lut:
     """LUTDescriptor and LUTData as a table; bytes are words, or bytes where the entries have eight bits and are packed.
 
-    Raises `Rejected` where the descriptor and the data contradict each other. `tag` is the sequence they stand in.
+    Sixteen bits are read as they are, whatever kind of number they were written as: the table begins with 0 to 65,535
+    until `with_sign`. Raises `Rejected` where the descriptor and the data contradict each other. `tag` is the sequence
+    they stand in.
     """
-    if len(descriptor) != 3:
-        raise Rejected(Reason.bad_lut, tag, f"LUTDescriptor has {len(descriptor)} values, expected 3")
-    count, first, bits = (int(value) for value in descriptor)
-    count = (
-        count % MOST_ENTRIES or MOST_ENTRIES
-    )  # 0 is 65,536; a signed descriptor holds counts above 32,767 as negative
+    stated = _words(descriptor, little) if isinstance(descriptor, bytes) else np.asarray(descriptor, np.int64)
+    if len(stated) != 3:
+        raise Rejected(Reason.bad_lut, tag, f"LUTDescriptor has {len(stated)} values, expected 3")
+    count, first, bits = (int(value) % MOST_ENTRIES for value in stated)
+    count = count or MOST_ENTRIES  # as the standard has it
     if bits not in BITS:
         raise Rejected(Reason.bad_lut, tag, f"{bits} bits an entry, expected 8 to 16")
-    entries = _unpacked(data, count, little) if isinstance(data, bytes) else np.asarray(data, np.int64)
+    entries = _entries(data, count, bits, little)
     if len(entries) < count:
         raise Rejected(Reason.bad_lut, tag, f"{len(entries)} entries, LUTDescriptor states {count}")
     return Lut(first=first, bits=bits, entries=(entries[:count] % MOST_ENTRIES).astype(np.uint16))
 
 
-def _unpacked(data: bytes, count: int, little: bool) -> NDArray[np.int64]:
-    if count <= len(data) < 2 * count:
-        return np.frombuffer(data, np.uint8).astype(np.int64)
-    words = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if little else ">u2")
-    return words.astype(np.int64)
+def with_sign(lut: Lut, signed: bool) -> Lut:
+    """The table with its beginning read as a signed or an unsigned number of 16 bits."""
+    pattern = lut.first % MOST_ENTRIES
+    return replace(lut, first=pattern - MOST_ENTRIES if signed and pattern >= MOST_ENTRIES // 2 else pattern)
+
+
+def _entries(data: bytes | Sequence[int], count: int, bits: int, little: bool) -> NDArray[np.int64]:
+    """One number an entry; 8-bit entries may be packed, two a word."""
+    packed = data
+    if not isinstance(data, bytes):
+        words = np.asarray(data, np.int64)
+        if bits > 8 or not count <= 2 * len(words) <= count + 1:
+            return words
+        packed = (words % MOST_ENTRIES).astype("<u2" if little else ">u2").tobytes()
+    assert isinstance(packed, bytes)
+    if count <= len(packed) < 2 * count:
+        return np.frombuffer(packed, np.uint8).astype(np.int64)
+    return _words(packed, little)
+
+
+def _words(data: bytes, little: bool) -> NDArray[np.int64]:
+    return np.frombuffer(data[: len(data) // 2 * 2], "<u2" if little else ">u2").astype(np.int64)

@@ -7,6 +7,7 @@ from typing import Any
 from fl_rsna.imaging.header import MAX_SIDE
 from fl_rsna.imaging.rejections import Reason, Rejected
 
+ITEM = b"\xfe\xff\x00\xe0"  # the tag that an item begins with
 INFLATED_BYTES = 4 * MAX_SIDE**2  # of a deflated file: its pixels and as much again
 
 
@@ -39,9 +40,15 @@ def inflated(packed: bytes) -> bytes:
     return data
 
 
-def check_length(length: int, rows: int, columns: int, size: int) -> None:
-    """`length` bytes for rows x columns values of `size` bytes; less than a row or column beyond that is padding."""
+def check_length(length: int, rows: int, columns: int, size: int, beginning: bytes) -> None:
+    """`length` bytes for rows x columns values of `size` bytes; less than a row or column beyond that is padding.
+
+    `beginning` are the first four bytes: compressed pixels are items (PS3.5 A.4), whatever the transfer syntax says.
+    """
     expected = rows * columns * size
+    if beginning == ITEM and length != expected:
+        detail = "pixels are compressed, but the transfer syntax states that they are not"
+        raise Rejected(Reason.undecodable, "TransferSyntaxUID", detail)
     if length < expected:
         raise Rejected(Reason.truncated_pixels, "PixelData", f"{length} bytes, expected {expected}")
     if length - expected - expected % 2 >= min(rows, columns) * size:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.imaging.lut import Lut, Values, Window
+from fl_rsna.imaging.padding import Padding, Stored, stored_values
 
 WHITE = 65535
 PERCENTILES = (0.5, 99.5)  # of the values that are no padding, where a header says nothing
-Stored = NDArray[np.int16] | NDArray[np.uint16]
 
 
 class Voi(StrEnum):
@@ -33,9 +33,8 @@ class Voi(StrEnum):
 class Presentation:
     """How a stored value becomes grey.
 
-    Only the low `value_bits` bits are the value, in two's complement when `signed`. `padding` are the least and the
-    greatest stored value that are no picture (PixelPaddingValue, PixelPaddingRangeLimit: C.7.5.1.1.2): black, whatever
-    the tables say. `inverted`: the least value is white.
+    Only the low `value_bits` bits are the value, in two's complement when `signed`. `padding` is no picture: black,
+    whatever the tables say. `inverted`: the least value is white.
     """
 
     value_bits: int = 16
@@ -46,7 +45,7 @@ class Presentation:
     voi_lut: Lut | None = None
     window: Window | None = None
     inverted: bool = False
-    padding: tuple[int, int] | None = None
+    padding: Padding | None = None
 
     @property
     def voi(self) -> Voi:
@@ -91,8 +90,7 @@ def padded(shown: Presentation) -> NDArray[np.bool_]:
     """Which of the 65,536 patterns are padding, compared as they are stored."""
     if shown.padding is None:
         return np.zeros(65536, bool)
-    values, (low, high) = _stored_values(shown), sorted(shown.padding)
-    return (values >= low) & (values <= high)
+    return shown.padding.holds(_stored_values(shown))
 
 
 def padding_share(stored: Stored, shown: Presentation) -> float:
@@ -102,17 +100,21 @@ def padding_share(stored: Stored, shown: Presentation) -> float:
     return float(padded(shown)[np.ascontiguousarray(stored).view(np.uint16)].mean())
 
 
-def _stored_values(shown: Presentation) -> NDArray[np.int64]:
-    unused = 16 - shown.value_bits
-    bits = np.arange(65536, dtype=np.uint16).view(np.int16 if shown.signed else np.uint16)
-    return ((bits << unused) >> unused).astype(np.int64)
+def _stored_values(shown: Presentation) -> NDArray[np.integer]:
+    return stored_values(np.arange(65536, dtype=np.uint16), shown.value_bits, shown.signed)
 
 
 def _percentiles(values: Values, counts: NDArray[np.integer]) -> tuple[float, float]:
-    """The least values that at least such shares of the pixels do not exceed; 0, 0 without a pixel."""
+    """The least values that at least such shares of the pixels do not exceed, or the extremes where these are one value.
+
+    0, 0 without a pixel.
+    """
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(counts[order])
     if not reached[-1]:
         return 0.0, 0.0
     low, high = (values[order[np.searchsorted(reached, part / 100 * reached[-1])]] for part in PERCENTILES)
+    if low == high:
+        there = values[counts > 0]
+        low, high = there.min(), there.max()
     return float(low), float(high)

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     bad_bits = "bad_bits"
     no_rescale = "no_rescale"
     not_hounsfield = "not_hounsfield"
+    implausible = "implausible"
     bad_lut = "bad_lut"
     no_patient = "no_patient"
     bad_id = "bad_id"
@@ -55,16 +56,17 @@ MEANING = {
     Reason.wrong_body_part: "BodyPartExamined names a part of the body that is not the chest",
     Reason.not_frontal: "ViewPosition or the view's code says that the film is a lateral, oblique or decubitus view",
     Reason.multi_frame: "several frames in one file",
-    Reason.not_grey: "colour or palette pixels",
+    Reason.not_grey: "colour or palette pixels, or PhotometricInterpretation does not say which",
     Reason.burned_in_text: "BurnedInAnnotation says that text, perhaps a name, stands in the pixels",
     Reason.no_pixels: "no PixelData",
     Reason.truncated_pixels: "fewer pixels than Rows x Columns, or a compressed image without its end: a file cut short",
     Reason.excess_pixels: "a row or more beyond Rows x Columns: the header and the pixels contradict each other",
-    Reason.undecodable: "no decoder can read the pixels, or the compressed image has another shape than Rows x Columns",
-    Reason.bad_bits: "BitsAllocated, BitsStored, HighBit, PixelRepresentation, Rows or Columns are missing or contradictory",
+    Reason.undecodable: "no decoder can read the pixels, they contradict the transfer syntax, or the compressed image has another shape than Rows x Columns",
+    Reason.bad_bits: "BitsAllocated, BitsStored, HighBit, PixelRepresentation, Rows or Columns are missing, contradictory or beyond 16 bits",
     Reason.no_rescale: "no usable RescaleSlope and RescaleIntercept, so no Hounsfield units",
     Reason.not_hounsfield: "RescaleType states another unit than Hounsfield units",
-    Reason.bad_lut: "a film's lookup table or rescale slope cannot be applied, so its grey means nothing",
+    Reason.implausible: "HU that cannot be true: stored values that vary become one value, or the corners are bone",
+    Reason.bad_lut: "a film's lookup table or rescale slope cannot be applied, or makes one grey of it, so its grey means nothing",
     Reason.no_patient: "no PatientID: patients are what splits must not share",
     Reason.bad_id: "SOPInstanceUID is missing or no safe file name",
     Reason.duplicate_id: "a file before it, in the order of their paths, has the same SOPInstanceUID",

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.imaging.padding import Stored, stored_values
 from fl_rsna.imaging.windows import HU_MIN, HU_OFFSET, Rescale
 
 BRAIN_HU = (0, 80)  # the brain window's range: what "brain" means below
@@ -25,13 +26,15 @@ class Statistics:
     brain_hu_mean: float
     brain_range_hu: float
     padding_hu: float | None
+    wrapped_12_bit: bool
+    sign_restored: bool
     crop_top: int
     crop_left: int
     crop_bottom: int
     crop_right: int
 
 
-def statistics(plane: NDArray[np.uint16], stored: NDArray[np.integer], rescale: Rescale) -> Statistics:
+def statistics(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale) -> Statistics:
     """`plane` [H, W] is HU clipped to [HU_MIN, HU_MAX] plus HU_OFFSET, `stored` [H, W] what it was made from."""
     count = plane.size
     least, greatest = (int(value) - HU_OFFSET for value in cv2.minMaxLoc(plane)[:2])
@@ -49,6 +52,8 @@ def statistics(plane: NDArray[np.uint16], stored: NDArray[np.integer], rescale: 
         brain_hu_mean=brain_total / brain_count - HU_OFFSET if brain_count else 0.0,
         brain_range_hu=_in_brain_window(greatest) - _in_brain_window(least),
         padding_hu=_padding(stored, rescale) if least == HU_MIN else None,
+        wrapped_12_bit=rescale.wrapped_bits == 12,
+        sign_restored=rescale.wrapped_bits > 12,
         crop_top=top,
         crop_left=left,
         crop_bottom=bottom,
@@ -76,12 +81,18 @@ def head_box(plane: NDArray[np.uint16]) -> tuple[int, int, int, int]:
     return top * step, left * step, min((top + down) * step, height), min((left + across) * step, width)
 
 
-def _padding(stored: NDArray[np.integer], rescale: Rescale) -> float | None:
-    """Least HU before clipping, where it is below HU_MIN."""
+def _padding(stored: Stored, rescale: Rescale) -> float | None:
+    """What the rescale makes of padding that the header names, else the least HU before clipping, where it is below HU_MIN."""
+    if rescale.padding is not None and rescale.padding.hu is not None:
+        values = stored_values(stored, rescale.bits_stored, rescale.signed)
+        if rescale.padding.holds(values).any():
+            return rescale.padding.hu
     ends = np.array(cv2.minMaxLoc(stored)[:2]).astype(stored.dtype)
     low = -(1 << rescale.bits_stored - 1) if rescale.signed else 0
     inside = low <= ends[0] and ends[1] < low + (1 << rescale.bits_stored)
-    if rescale.wrapped_12_bit or not inside:  # HU do not follow the order of the stored values
+    if (
+        rescale.wrapped_bits or rescale.padding is not None or not inside
+    ):  # HU do not follow the order of the stored values
         ends = stored
     least = float(rescale.hounsfield(ends).min())
     return least if least < HU_MIN else None

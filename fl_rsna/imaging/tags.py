@@ -92,6 +92,10 @@ class Tags:
             return value.decode("ascii").rstrip(PADDING).lstrip(" ")
         return _joined(self._convert(TAGS[keyword])).rstrip(PADDING).lstrip(" ")
 
+    def word(self, keyword: str) -> str:
+        """A term of the standard, however it is written: in capitals, words apart by one blank; empty when missing."""
+        return " ".join(self.text(keyword).upper().replace("_", " ").split())
+
     def parts(self, keyword: str) -> list[str]:
         text = self.text(keyword)
         return [part.strip() for part in text.split("\\")] if text else []

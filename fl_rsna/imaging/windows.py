@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.imaging.padding import Padding, stored_values
+
 HU_MIN, HU_MAX = -1024, 3071  # what a 12-bit scanner can state; padding below is air
 HU_OFFSET = 1024  # a stored 16-bit PNG holds HU + HU_OFFSET, so 0 is air
 WINDOWS_HU = ((40.0, 80.0), (80.0, 200.0), (40.0, 380.0))  # (centre, width): brain, subdural, soft tissue
@@ -17,23 +19,33 @@ class Rescale:
     """How a stored value becomes HU: stored * slope + intercept (DICOM PS3.3 C.11.1.1.2).
 
     Only the low `bits_stored` bits are the value (C.7.6.3.1.1), in two's complement when `signed`.
-    `wrapped_12_bit`: negative values were stored modulo 4096, so stored values of 3000 and more lose 4096 first.
+    `wrapped_bits`: negative values were stored modulo 2 to this power, so values of `first_wrapped` and more lose that
+    first; 0 where none were. `padding`: values that are no picture and become air, whatever the rescale makes of them.
     """
 
     bits_stored: int = 16
     signed: bool
     slope: float
     intercept: float
-    wrapped_12_bit: bool = False
+    wrapped_bits: int = 0
+    padding: Padding | None = None
 
     def hounsfield(self, stored: NDArray[np.integer]) -> NDArray[np.float64]:
-        """HU of each stored value, not clipped; any shape."""
-        unused = 16 - self.bits_stored
-        bits = stored.astype(np.int16 if self.signed else np.uint16)
-        values = ((bits << unused) >> unused).astype(np.float64)
-        if self.wrapped_12_bit:
-            values = np.where(values >= 3000, values - 4096, values)
-        return values * self.slope + self.intercept
+        """HU of each stored value, not clipped, and HU_MIN for padding; any shape."""
+        values = stored_values(stored, self.bits_stored, self.signed)
+        meant = values.astype(np.float64)
+        if self.wrapped_bits:
+            meant = np.where(meant >= first_wrapped(self.wrapped_bits), meant - (1 << self.wrapped_bits), meant)
+        hu = meant * self.slope + self.intercept
+        return hu if self.padding is None else np.where(self.padding.holds(values), HU_MIN, hu)
+
+
+def first_wrapped(bits: int) -> int:
+    """The least value that stands for a negative one where these were stored modulo 2 to the power of `bits`.
+
+    A 12-bit file has no bit to spare for a sign: HU from -1096 to -1 stand at 3000 to 4095, above the densest bone.
+    """
+    return 3000 if bits == 12 else 1 << bits - 1
 
 
 def window(hu: NDArray[np.floating], centre: float, width: float) -> NDArray[np.uint8]:

@@ -33,7 +33,7 @@ MEASURES = (  # (what, column, digits, by series)
 SITE_MEASURES = tuple(
     row for row in MEASURES if row[1] in ("row_spacing_mm", "thickness_mm", "step_above_mm", "slices", "tilt_deg")
 )
-FLAGS = ("noise", "repeated_position", "place_filled", "wrapped_12_bit")
+FLAGS = ("noise", "repeated_position", "place_filled", "wrapped_12_bit", "sign_restored")
 SITE_COLUMNS = {
     "image_id",
     "patient_id",

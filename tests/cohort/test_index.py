@@ -27,6 +27,7 @@ def facts(
         "thickness_mm": None, "rows": 4, "columns": 4, "hu_min": -1024.0, "hu_max": 99.0, "hu_mean": 1.0, "hu_std": 2.0,
         "brain_share": 0.5, "brain_hu_mean": 30.0, "brain_range_hu": 80.0, "crop_top": 0, "crop_left": 0, "crop_bottom": 4,
         "crop_right": 4, "bits_stored": 12, "signed": False, "slope": 1.0, "intercept": -1024.0, "wrapped_12_bit": False,
+        "sign_restored": False,
         "window_center": 40.0, "window_width": 80.0, "padding_hu": None, "scanner": "", "transfer_syntax": "1.2",
         "png_sha256": "0" * 16,
     }  # fmt: skip

@@ -11,6 +11,7 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from fl_rsna.imaging.dicom import Film, Slice, read_film, read_image
+from fl_rsna.imaging.padding import Padding
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.task import COVID_CXR, ICH, Task
 
@@ -174,7 +175,8 @@ def test_tags_and_tables_are_read_in_every_byte_order(tmp_path: Path, syntax: st
     for data in (plain, padded, with_table(padded, "VOILUTSequence", -4, 16, [7, 9000, 65535])):
         one, other = film_of(data), film_of(rewritten(data, syntax))
         np.testing.assert_array_equal(one.stored, other.stored)
-        assert one.presentation.padding == other.presentation.padding == (None if data is plain else (-8, -8))
+        assert one.presentation.padding == other.presentation.padding
+        assert one.presentation.padding == (None if data is plain else Padding(first=-8, last=-8))
         assert one.presentation.window == other.presentation.window
         assert one.presentation.window is not None
         tables = [film.presentation.voi_lut for film in (one, other)]

@@ -69,7 +69,7 @@ PYDICOM_FILES: Table = {
     "examples_jpeg2k.dcm": ("US", "not_grey PhotometricInterpretation"),
     "examples_ybr_color.dcm": ("US", "multi_frame NumberOfFrames"),
     "ExplVR_BigEnd.dcm": ("US", "not_grey PhotometricInterpretation"),
-    "badVR.dcm": ("RTDOSE", "multi_frame NumberOfFrames"),
+    "badVR.dcm": ("RTDOSE", "bad_bits BitsAllocated"),  # 32 bits; its number of frames is no number
     "rtdose*1frame.dcm": ("RTDOSE", "bad_bits BitsAllocated"),  # 32 bits
     "rtdose*.dcm": ("RTDOSE", "multi_frame NumberOfFrames"),
     "liver*1frame.dcm": ("SEG", "bad_bits BitsAllocated"),  # 1 bit

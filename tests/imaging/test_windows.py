@@ -9,7 +9,7 @@ from fl_rsna.imaging.windows import HU_MAX, HU_MIN, HU_OFFSET, WINDOWS_HU, Resca
 SIGNED = Rescale(signed=True, slope=1.0, intercept=0.0)
 UNSIGNED = Rescale(signed=False, slope=1.0, intercept=-1024.0)
 FRACTIONAL = Rescale(signed=False, slope=0.25, intercept=-1000.5)
-WRAPPED = Rescale(signed=False, slope=1.0, intercept=0.0, wrapped_12_bit=True)
+WRAPPED = Rescale(signed=False, slope=1.0, intercept=0.0, wrapped_bits=12)
 EVERY = (SIGNED, UNSIGNED, FRACTIONAL, WRAPPED)
 
 
@@ -20,7 +20,7 @@ def every_stored(rescale: Rescale) -> NDArray[np.int16] | NDArray[np.uint16]:
 
 def formula_hu(rescale: Rescale) -> NDArray[np.float64]:
     stored = every_stored(rescale).astype(np.float64)
-    if rescale.wrapped_12_bit:
+    if rescale.wrapped_bits:
         stored[stored >= 3000] -= 4096
     return rescale.slope * stored + rescale.intercept
 
