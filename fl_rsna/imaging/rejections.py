@@ -61,7 +61,7 @@ MEANING = {
     Reason.no_pixels: "no PixelData",
     Reason.truncated_pixels: "fewer pixels than Rows x Columns, or a compressed image without its end: a file cut short",
     Reason.excess_pixels: "a row or more beyond Rows x Columns: the header and the pixels contradict each other",
-    Reason.undecodable: "no decoder can read the pixels, they contradict the transfer syntax, or the compressed image has another shape than Rows x Columns",
+    Reason.undecodable: "no decoder can read the pixels, they contradict the transfer syntax, or their compressed image has another shape",
     Reason.bad_bits: "BitsAllocated, BitsStored, HighBit, PixelRepresentation, Rows or Columns are missing, contradictory or beyond 16 bits",
     Reason.no_rescale: "no usable RescaleSlope and RescaleIntercept, so no Hounsfield units",
     Reason.not_hounsfield: "RescaleType states another unit than Hounsfield units",

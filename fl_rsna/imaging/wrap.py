@@ -15,6 +15,7 @@ WRAP_ABOVE_INTERCEPT = -100  # below it 12 bits without a sign have room for air
 MUCH, SOME = 0.1, 0.03  # shares of a picture: more than metal can be, and than metal at its edge can be
 NEAR_ZERO = 200  # fat and the noise of water lie less than this below 0
 NOISE = 20  # values this near to 0 are there on both sides of it, where it is crossed
+DEEPEST = 4096  # padding lies less than this below 0
 NO_METAL_HU = 30000  # CT scales end below
 
 
@@ -48,7 +49,7 @@ def _is_negative(values: Stored, high: NDArray[np.bool_], rescale: Rescale, bits
         if np.any((values >= first - (first >> 2)) & (values < first)):
             return False  # one range of values, not two that lie at its ends
         if rescale.slope * first + rescale.intercept >= NO_METAL_HU:
-            return count >= MUCH * high.size or _most(top < (1 << bits) - 1)
+            return count >= MUCH * high.size or _most((top >= (1 << bits) - DEEPEST) & (top < (1 << bits) - 1))
     around, zeros = surrounding(high), int(np.count_nonzero(values == 0))
     if count >= MUCH * high.size:
         return True

@@ -1,14 +1,17 @@
 """What a header states becomes facts; a tag that rules the file out, is missing or means nothing is named."""
 
+import io
 import math
 import struct
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
-from dicom_files import element, inserted, replaced, rewritten
+from dicom_files import element, inserted, position_of, replaced, rewritten
 from dicom_oddities import (
     COLUMNS,
+    EXPLICIT_LITTLE,
     IMAGE_TYPE,
     PATIENT,
     PIXELS,
@@ -20,8 +23,12 @@ from dicom_oddities import (
     rejection,
     tiny,
 )
+from film_files import written
 from pydicom.uid import (
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
 )
 
 from fl_rsna.imaging.dicom import read_slice
@@ -180,6 +187,60 @@ def test_geometry_that_means_nothing_is_no_geometry(tmp_path: Path, keyword: str
     header = read_slice(tiny(tmp_path, **{keyword: value}), modalities=("CT",)).header
     assert header.position_mm is None
     assert header.tilt_deg == (None if keyword == "ImageOrientationPatient" else 0)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"NumberOfFrames": 0},
+        {"NumberOfFrames": ""},
+        {"NumberOfFrames": -1},
+        {"PhotometricInterpretation": "monochrome2"},
+        {"PhotometricInterpretation": " Monochrome 1 "},
+        {"Modality": "ct"},
+        {"Modality": " Ct "},
+        {"RescaleType": "hu"},
+        {"RescaleType": "HOUNSFIELD"},
+        {"RescaleType": "Hounsfield units"},
+        {"RescaleType": "unspecified"},
+        {"BurnedInAnnotation": "no"},
+    ],
+)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+def test_a_word_is_known_however_it_is_written(tmp_path: Path, tags: dict[str, object], syntax: str) -> None:
+    ds = pydicom.dcmread(io.BytesIO(rewritten(tiny(tmp_path, hu=RAMP), syntax)))
+    for keyword, value in tags.items():
+        setattr(ds, keyword, value)
+    slice_ = read_slice(written(ds), modalities=("CT",))
+    np.testing.assert_array_equal(hu_of(slice_), RAMP)
+
+
+def test_more_frames_than_stated_are_excess_pixels(tmp_path: Path) -> None:
+    assert rejection(tiny(tmp_path, hu=RAMP, NumberOfFrames=0)[:-2])[0] is Reason.truncated_pixels
+    twice = tiny(tmp_path, hu=RAMP, NumberOfFrames=0)
+    at = position_of(twice, PIXELS)
+    assert rejection(twice[:at] + element(PIXELS, "OW", 2 * RAMP.tobytes()))[0] is Reason.excess_pixels
+
+
+@pytest.mark.parametrize("annotation", ["yes", "Yes ", "Y", "TRUE"])
+def test_text_in_the_pixels_is_found_however_it_is_written(tmp_path: Path, annotation: str) -> None:
+    assert rejection(tiny(tmp_path, BurnedInAnnotation=annotation)) == (Reason.burned_in_text, "BurnedInAnnotation")
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF])
+def test_pixels_that_contradict_their_transfer_syntax_are_named(
+    tmp_path: Path, syntax: str, length: int | None
+) -> None:
+    whole = tiny(tmp_path, hu=RAMP)
+    packed = pydicom.dcmread(io.BytesIO(rewritten(whole, syntax))).PixelData
+    end = b"" if length is None else b"\xfe\xff\xdd\xe0\0\0\0\0"
+    compressed = whole[: position_of(whole, PIXELS)] + element(PIXELS, "OB", packed, length) + end
+    assert rejection(compressed) == (Reason.undecodable, "TransferSyntaxUID")
+    assert rejection(whole.replace(EXPLICIT_LITTLE, b"1.2.840.10008.1.2.5\0")) == (
+        Reason.undecodable,
+        "TransferSyntaxUID",
+    )
 
 
 def test_a_localizer_is_found_however_it_is_written(tmp_path: Path) -> None:
