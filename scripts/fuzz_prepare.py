@@ -62,15 +62,22 @@ def readable(path: Path) -> pydicom.Dataset:
     return ds
 
 
-def truth(path: Path) -> tuple[str, NDArray[np.uint16]]:
-    """The id and the expected PNG, from pydicom's pixels and float64."""
+def truth(path: Path, restored: set[str]) -> tuple[str, NDArray[np.uint16] | None]:
+    """The id and the expected PNG, from pydicom's pixels and float64; no PNG where the header names padding.
+
+    `restored` are the ids of which the index says that negative values were stored modulo a power of two.
+    """
     ds = readable(path)
+    image_id = str(ds.SOPInstanceUID).strip(" \0")
+    if "PixelPaddingValue" in ds:
+        return image_id, None
     slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
     values = ds.pixel_array.astype(np.float64)
-    if ds.BitsStored == 12 and ds.PixelRepresentation == 0 and intercept > -100:
-        values = np.where(values >= 3000, values - 4096, values)
+    if image_id in restored:
+        first = 3000 if ds.BitsStored == 12 else 2 ** (ds.BitsStored - 1)
+        values = np.where(values >= first, values - 2**ds.BitsStored, values)
     hu = np.rint(np.clip(values * slope + intercept, -1024, 3071)) + 1024
-    return str(ds.SOPInstanceUID).strip(" \0"), squared(hu)
+    return image_id, squared(hu)
 
 
 def truth_of_film(path: Path) -> tuple[str, NDArray[np.uint16] | None]:
@@ -85,6 +92,8 @@ def truth_of_film(path: Path) -> tuple[str, NDArray[np.uint16] | None]:
     if share is None:
         return image_id, None
     grey = np.rint(np.clip(1 - share if ds.PhotometricInterpretation == "MONOCHROME1" else share, 0, 1) * WHITE)
+    if np.ptp(grey) == 0:  # a window that shows nothing is none to us
+        return image_id, None
     if padding is not None:
         grey = np.where(stored == padding, 0, grey)
     return image_id, squared(grey)
@@ -139,7 +148,9 @@ def prepared(dicom: Path, out: Path, task: Task) -> list[str]:
 
 def checked(dicom: Path, out: Path, task: Task = ICH) -> Iterator[tuple[str, str, str]]:
     """For each file its name, its outcome and what is wrong with it, empty if nothing is."""
-    index = pd.read_parquet(out / "index.parquet", columns=["image_id"])["image_id"]
+    table = pd.read_parquet(out / "index.parquet")
+    index, flags = table["image_id"], [name for name in ("wrapped_12_bit", "sign_restored") if name in table]
+    restored = set(index[table[flags].any(axis=1)])
     rejected = pd.read_csv(out / "rejected.csv", keep_default_na=False, dtype=str)
     rows = Counter(rejected["path"])
     pngs, ids = {path.stem for path in (out / "images").iterdir()}, set(index)
@@ -152,14 +163,14 @@ def checked(dicom: Path, out: Path, task: Task = ICH) -> Iterator[tuple[str, str
     if len(names) != len(ids):
         yield "", "", f"{len(names)} files have no row in rejected.csv, but the index has {len(ids)}"
     for name in names:
-        yield name, *of_accepted(dicom / name, out / "images", ids, task)
+        yield name, *of_accepted(dicom / name, out / "images", ids, restored, task)
 
 
-def of_accepted(path: Path, images: Path, ids: set[str], task: Task) -> tuple[str, str]:
+def of_accepted(path: Path, images: Path, ids: set[str], restored: set[str], task: Task) -> tuple[str, str]:
     """Its outcome, and what is wrong with it."""
     films = task.rendering is Rendering.radiograph
     try:
-        image_id, expected = truth_of_film(path) if films else truth(path)
+        image_id, expected = truth_of_film(path) if films else truth(path, restored)
     except Exception as error:
         return task.picture, f"accepted, but pydicom raises {type(error).__name__}: {error}"
     if image_id not in ids:

@@ -121,6 +121,18 @@ def test_fuzz_prepare_of_films() -> None:
     assert {"image", "image, only decoded", "no_pixels"} <= set(figures["outcomes"])  # type: ignore[call-overload]
 
 
+def test_check_pixels(tmp_path: Path) -> None:
+    """Slices of two sizes and one id twice; of one the header names padding, of another negative values were wrapped."""
+    ramp = np.arange(-1000, 3096).reshape(64, 64).astype(np.int16)
+    write_tiny(tmp_path / "dicom" / "a", "ID_a", z=0, hu=ramp)
+    write_tiny(tmp_path / "dicom" / "b", "ID_b", z=5, hu=np.roll(ramp, 5)[:, :40], PixelPaddingValue=-1000)
+    write_tiny(tmp_path / "dicom" / "c", "ID_b", z=5, hu=(ramp % 4096).astype(np.uint16), BitsStored=12)
+    write_tiny(tmp_path / "dicom" / "d", "ID_d", z=9, hu=ramp[:32, :32])
+    figures = last_line("check_pixels.py", "--dicom", str(tmp_path / "dicom"))["dicom"]
+    assert (figures["files"], figures["slices"], figures["pixels that differ"]) == (4, 4, 0)  # type: ignore[index]
+    assert (figures["pixels"], figures["slices out of order"]) == (2 * 64 * 64 + 64 * 40 + 32 * 32, 0)  # type: ignore[index]
+
+
 def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel, one PNG too many, one row too few: each is a violation that names its file."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
