@@ -41,7 +41,9 @@ from fl_rsna.task import ICH, TaskName
 class DataConfig:
     name: str = ICH.demo  # folder under paths.prepared; the task's `demo` is drawn when none is given
     dicom: str | None = None  # folder searched recursively, Kaggle's zip, or a CSV or Parquet list with a column `path`
-    labels: str | None = None  # CSV, Kaggle's long form, wide or SIIM's two; default: those beside or inside data.dicom
+    labels: str | None = (
+        None  # CSV or Parquet: Kaggle's long form, wide or SIIM's two; default: those beside data.dicom's images
+    )
     task: TaskName = TaskName.ich  # chosen by task=, with what suits it; fl_rsna/task.py
     size: int = 256  # pixels a side of the stored PNG
     image: ImageKind = ImageKind.hu

@@ -133,6 +133,43 @@ def test_labels_change_scores_and_nothing_else(dicom: Path, run_folder: Path, tm
     assert not (without / "scorecard.json").exists()
 
 
+@pytest.mark.parametrize("of", ["data.dicom=dicom", "data.name=kept"])
+def test_labels_of_which_none_fits_are_refused(dicom: Path, run_folder: Path, of: str) -> None:
+    Path("labels.csv").write_text(Path("labels.csv").read_text().replace("ID_", "OTHER_"))
+    with pytest.raises(
+        ValueError, match=r"^data\.labels: expected labels of these images, got none for .*OTHER_"
+    ) as no:
+        evaluated(f"model={run_folder}", of, "data.labels=labels.csv")
+    assert "\n" not in str(no.value)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("of", ["data.dicom=dicom", "data.name=kept"])
+def test_labels_by_the_names_of_files_give_the_same_scorecard_and_say_so(
+    dicom: Path, run_folder: Path, of: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = evaluated(f"model={run_folder}", of, "data.labels=labels.csv")
+    assert "15 of 18 slices with labels" in capsys.readouterr().out
+    truth = read_labels(Path("labels.csv"), ICH)
+    truth.set_axis("dicom/" + truth.index + ".DCM").rename_axis("Image").to_csv("files.csv")
+    other = evaluated(f"model={run_folder}", of, "data.labels=files.csv", out="other")
+    assert "data.labels: 15 of 15 ids have a folder or a suffix, which was left out" in capsys.readouterr().out
+    assert (plain / "scorecard.json").read_bytes() == (other / "scorecard.json").read_bytes()
+
+
+def test_labels_that_lie_beside_and_fit_nothing_are_a_warning(dicom: Path, run_folder: Path) -> None:
+    """Nobody asked for them."""
+    dicom.rename("stage_2_train")
+    Path("labels.csv").rename("stage_2_train.csv")
+    out = evaluated(f"model={run_folder}", "data.dicom=stage_2_train")
+    assert (out / "scorecard.json").exists()
+    table = Path("stage_2_train.csv")
+    table.write_text(table.read_text().replace("ID_", "OTHER_"))
+    other = evaluated(f"model={run_folder}", "data.dicom=stage_2_train", out="other")
+    assert "beside them has no row of any of these 18 images" in " ".join(read(other, "evaluation.json")["warnings"])
+    assert not (other / "scorecard.json").exists()
+
+
 def test_operating_points_and_temperatures_are_applied(dicom: Path, run_folder: Path, cohort: Cohort) -> None:
     write_tiny_run(Path("run"), cohort, SETTINGS)
     out = evaluated("model=run", "data.name=kept")

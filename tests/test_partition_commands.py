@@ -265,6 +265,29 @@ def test_an_assignment_that_cannot_be_read_is_refused(deal: Deal, tmp_path: Path
     refused(deal("partition=explicit", "partition.assignment=who.csv"), f"partition.assignment: {said}", tmp_path)
 
 
+@pytest.mark.parametrize("how", ["semicolons", "tabs", "Excel", "Parquet"])
+def test_an_assignment_of_another_program_deals_the_same(deal: Deal, tmp_path: Path, how: str) -> None:
+    assignment(tmp_path / "who.csv")
+    rows = pd.read_csv(tmp_path / "who.csv", dtype=str)
+    assert deal("partition=explicit", "partition.assignment=who.csv", "partition.name=plain")[0] == 0
+    other = tmp_path / "other.csv"
+    match how:
+        case "semicolons":
+            rows.to_csv(other, sep=";", index=False)
+        case "tabs":
+            named = rows.rename(columns={"patient": "Patient ID", "site": " SITE"})
+            named.to_csv(other, sep="\t", index=False, encoding="utf-16")
+        case "Excel":
+            kept = rows.assign(patient='="' + rows["patient"] + '"', site="\u00a0" + rows["site"])
+            kept.to_csv(other, index=False, encoding="utf-8-sig")
+        case "Parquet":
+            rows.astype("category").to_parquet(tmp_path / "other.parquet")
+    path = "other.parquet" if how == "Parquet" else "other.csv"
+    assert deal("partition=explicit", f"partition.assignment={path}", "partition.name=other")[0] == 0
+    for site in (tmp_path / "site_data" / "plain").glob("*/index.csv"):
+        assert site.read_bytes() == (tmp_path / "site_data" / "other" / site.parent.name / "index.csv").read_bytes()
+
+
 @pytest.mark.parametrize("word", ["partition.test=0.4", "partition.folds=3"])
 def test_two_words_about_the_test_site_are_refused(deal: Deal, tmp_path: Path, word: str) -> None:
     assignment(tmp_path / "who.csv")

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.partitioners import Group
 from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.given_table import bare, clean_text, dialect, read_given
 
 ID_COLUMNS = {  # headers that name what is dealt
     Group.patient: ("patient", "patient_id", "PatientID"),
@@ -33,8 +36,8 @@ class Known:
     salt: str | None
 
     def find(self, given: str) -> str | None:
-        """The index's id for one as given, with or without blanks around it; None for a stranger."""
-        forms = (given, given.strip())
+        """The index's id for one as given, with or without blanks around it and Excel's =""; None for a stranger."""
+        forms = (given, given.strip(), clean_text(given))
         hashed = () if self.salt is None else (hash_id(form, str(self.salt)) for form in forms)
         return next((form for form in itertools.chain(forms, hashed) if form in self.ids), None)
 
@@ -52,7 +55,7 @@ def read_assignment(path: Path, known: Known) -> dict[str, str]:
             raise ValueError(
                 f"{key}: expected {len(columns)} cells a row, got {len(row)} in {path}: {','.join(row)[:80]}"
             )
-        found, site = known.find(row[who]), row[where].strip()
+        found, site = known.find(row[who]), clean_text(row[where])
         if found is None:
             strangers[row[who]] = None
         elif sites.setdefault(found, site) != site:
@@ -66,19 +69,26 @@ def read_site_names(path: Path, group: Group) -> list[str]:
     """The sites that an assignment names, in their order, whoever is there; raises ValueError when it cannot be read."""
     columns, _, rows = _table(path, group)
     where = columns.index(SITE_COLUMN)
-    return list(dict.fromkeys(row[where].strip() for row in rows if len(row) == len(columns)))
+    return list(dict.fromkeys(clean_text(row[where]) for row in rows if len(row) == len(columns)))
 
 
 def _table(path: Path, group: Group) -> tuple[list[str], int, list[list[str]]]:
     """Columns of an assignment, which of them says what is dealt, and its rows."""
     header, *rows = _rows(path, KEY) or [[]]
-    columns = [name.strip() for name in header]
-    who = next((columns.index(name) for name in ID_COLUMNS[group] if name in columns), None)
-    if who is None or SITE_COLUMN not in columns:
+    columns = [clean_text(name) for name in header]
+    who, where = _named(columns, ID_COLUMNS[group]), _named(columns, [SITE_COLUMN])
+    if who is None or where is None:
         raise ValueError(
             f"{KEY}: expected a CSV with the columns {group},{SITE_COLUMN} at {path}, got {', '.join(columns[:8]) or 'nothing'}"
         )
+    columns[where] = SITE_COLUMN
     return columns, who, rows
+
+
+def _named(columns: Sequence[str], names: Sequence[str]) -> int | None:
+    """Which column has the first of these names, in any case and with any punctuation."""
+    bared = [bare(column) for column in columns]
+    return next((bared.index(bare(name)) for name in names if bare(name) in bared), None)
 
 
 def read_listed(given: str | Sequence[Any], known: Known) -> list[str]:
@@ -97,8 +107,8 @@ def read_listed(given: str | Sequence[Any], known: Known) -> list[str]:
 
 def _column(path: Path, group: Group, key: str) -> list[str]:
     rows = _rows(path, key)
-    header = [name.strip() for name in rows[0]] if rows else []
-    named = next((header.index(name) for name in ID_COLUMNS[group] if name in header), None)
+    header = [clean_text(name) for name in rows[0]] if rows else []
+    named = _named(header, ID_COLUMNS[group])
     width = 1 if named is None else len(header)
     wrong = next((row for row in rows if len(row) != width), None)
     if wrong is not None:
@@ -109,11 +119,17 @@ def _column(path: Path, group: Group, key: str) -> list[str]:
 
 
 def _rows(path: Path, key: str) -> list[list[str]]:
-    """The rows of a CSV that are not blank."""
+    """The rows of a CSV that are not blank, or of a Parquet table; the first has the columns' names."""
+    if path.suffix.lower() == ".parquet":
+        table = read_given(path, key, "a CSV or Parquet table")
+        return [list(table.columns), *map(list, zip(*map(table.texts, table.columns), strict=True))]
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        encoding, separator = dialect(path)
+        with path.open(newline="", encoding=encoding) as file:
+            return [row for row in csv.reader(file, delimiter=separator) if any(cell.strip() for cell in row)]
+    except pd.errors.EmptyDataError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{key}: expected a CSV in UTF-8 at {path}, got {type(error).__name__}: {error}") from None
 
 

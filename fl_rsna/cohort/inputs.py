@@ -4,6 +4,7 @@ RSNA's layout has stage_2_train/ with stage_2_train.csv, SIIM's has train/ with 
 train_image_level.csv; and perhaps stage_2_test/ or test/, whose labels nobody has.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -58,7 +59,10 @@ def find_inputs(
     With `if_any` labels are read where there are some, and nobody has to say that there are none. `unannotated` labels are
     not there, and nobody is to look for them.
     """
-    files, test_files, found, packed = _in_folder(dicom, test_set) if dicom.is_dir() else _in_archive(dicom, test_set)
+    wanted = labels is None and not unlabelled
+    files, test_files, found, packed = (
+        _in_folder(dicom, test_set) if dicom.is_dir() else _in_archive(dicom, test_set, wanted)
+    )
     table = None
     if not unlabelled:
         there = packed if labels is None else []
@@ -82,7 +86,8 @@ def _in_folder(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Pat
         root = dicom if (dicom / layout.train).is_dir() else dicom.parent if dicom.name == layout.train else None
         if root is None:
             continue
-        found = next((root / name for name in layout.tables if (root / name).is_file()), None)
+        places = [root, dicom.parent] if dicom.name == layout.train else [root]  # the second where one lies in another
+        found = next((place / name for place in places for name in layout.tables if (place / name).is_file()), None)
         if found or not layout.by_tables:
             test = root / layout.test
             has_test = test_set and test.is_dir() and any(test.iterdir())
@@ -90,14 +95,17 @@ def _in_folder(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Pat
     return find_files(dicom), [], None, []
 
 
-def _in_archive(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Path | None, list[File]]:
-    """The same of an archive or a list; the tables of labels inside it are the last, the first of them is named."""
+def _in_archive(dicom: Path, test_set: bool, choose: bool) -> tuple[list[File], list[File], Path | None, list[File]]:
+    """The same of an archive or a list; the tables of labels inside it are the last, the first of them is named.
+
+    Without `choose` nobody asks for them, and two that differ are no reason to refuse.
+    """
     everything = find_files(dicom)
     for layout in LAYOUTS:
-        named = {PurePosixPath(file.name).name: file for file in reversed(everything) if file.member}
-        tables = [named[name] for name in layout.tables if name in named]
+        there = [file for file in everything if file.member and PurePosixPath(file.name).name in layout.tables]
         train, test = _inside(everything, layout.train), _inside(everything, layout.test)
-        if tables or (not layout.by_tables and (train or test)):
+        if there or (not layout.by_tables and (train or test)):
+            tables = _beside(there, train, layout, dicom) if there and choose else []
             found = dicom / tables[0].name if tables else None
             return train or everything, test if test_set else [], found, tables
     return everything, [], None, []
@@ -106,6 +114,40 @@ def _in_archive(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Pa
 def _inside(files: list[File], folder: str) -> list[File]:
     """Members of an archive below a folder of that name."""
     return [file for file in files if file.member and folder in PurePosixPath(file.name).parts[:-1]]
+
+
+def _beside(tables: Sequence[File], train: Sequence[File], layout: Folders, dicom: Path) -> list[File]:
+    """The layout's tables that lie beside the folder of images or, where none does, anywhere.
+
+    Raises ValueError where two folders hold tables of these names that differ.
+    """
+    roots = {_root_of(file, layout.train) for file in train}
+    by_folder: dict[PurePosixPath, dict[str, File]] = {}
+    for file in tables:
+        path = PurePosixPath(file.name)
+        by_folder.setdefault(path.parent, {})[path.name] = file
+    beside = {folder: held for folder, held in by_folder.items() if folder in roots} or by_folder
+    whole = [[held[name] for name in layout.tables] for held in beside.values() if len(held) == len(layout.tables)]
+    chosen: dict[str, File] = {}
+    for file in itertools.chain(*(whole or [list(held.values()) for held in beside.values()])):
+        first = chosen.setdefault(PurePosixPath(file.name).name, file)
+        if _content(file) != _content(first):
+            raise ValueError(
+                f"data.labels: expected one table of labels in {dicom}, got {first.name} and {file.name}, which differ; unpack "
+                "the right one and say data.labels=<csv>"
+            )
+    return [chosen[name] for name in layout.tables if name in chosen]
+
+
+def _root_of(file: File, train: str) -> PurePosixPath:
+    """The folder in which the outermost folder of that name lies."""
+    parts = PurePosixPath(file.name).parts
+    return PurePosixPath(*parts[: parts.index(train)])
+
+
+def _content(file: File) -> tuple[int, object]:
+    """What tells the contents of two members of an archive apart without unpacking them."""
+    return file.size, file.member and file.member.checksum
 
 
 def _labels(

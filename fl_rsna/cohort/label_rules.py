@@ -16,9 +16,10 @@ def as_integers(wide: pd.DataFrame, path: Path) -> pd.DataFrame:
     numbers: pd.DataFrame = wide.apply(pd.to_numeric, errors="coerce")
     bad = ~numbers.isin([0, 1])
     if bad.any(axis=None):
-        image_id, label = bad.stack().pipe(lambda cells: cells[cells]).index[0]
+        row, column = np.argwhere(bad.to_numpy())[0]
         raise ValueError(
-            f"data.labels: expected 0 or 1, got {wide.loc[image_id, label]!r} for {image_id}_{label} in {path}; correct it"
+            f"data.labels: expected 0 or 1, got {wide.iat[row, column]!r} for {wide.index[row]}_{wide.columns[column]} in {path}; "
+            "correct it"
         )
     return numbers.astype("int8").sort_index()
 

@@ -3,8 +3,8 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from fl_rsna.cohort.index import (
     read_prepared,
     table_sha256,
 )
+from fl_rsna.cohort.label_check import check_labels_fit
+from fl_rsna.cohort.label_ids import Fit, LabelIds, label_ids, of_images
 from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.rows import series_by_order
 from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
@@ -38,8 +40,6 @@ from fl_rsna.ownership import drop
 from fl_rsna.reading import file_sha256, hashed_json, read_csv, read_json
 from fl_rsna.task import Rendering, Task
 
-FIRST = 1000  # files after which labels of other images are told
-ENOUGH = 20  # of those that should have a label if all labels were of these files, at least
 REJECTED = ["path", "image_id", "reason", "tag", "detail"]
 
 
@@ -107,12 +107,18 @@ def prepare_folder(
             with unfinished(folder, identity) as building:
                 _convert_rest(building, request, files, labels, convert, on_progress)
                 facts, rejected = _read_back(building, request.task.rendering)
+                fits: dict[Fit, int] = {}
+                if labels is not None:
+                    with _mended_anew(building):
+                        labels, fits = of_images(labels, facts["image_id"])
                 _check_rejected(building, rejected, len(files), max_rejected)
                 index = build_index(facts, labels, request.task.rendering)
-                _check_exams(building, index, labels is not None, request.task)
+                if labels is not None:
+                    with _mended_anew(building):
+                        check_exams(index, index, request.task)
                 index.to_parquet(building.part / "index.parquet", index=False)
                 rejected.to_csv(building.part / "rejected.csv", index=False)
-                record = _record(index, rejected, labels, request.task, identity)
+                record = _record(index, rejected, labels, request.task, identity) | {"label_ids": fits}
                 record[STORED] = {name: file_sha256(building.part / name) for name in ("index.parquet", "rejected.csv")}
                 (building.part / "prepare.json").write_bytes(hashed_json(record))
                 building.finish(folder)
@@ -147,46 +153,39 @@ def _convert_rest(
         kind=request.image,
         size=request.size,
     )
-    wanted = None if labels is None else set(labels.index)
+    wanted = None if labels is None else label_ids(labels)
     on_progress(building.done, len(files))
-    strangers: list[str] = []  # images without a row
-    named = wanted is not None and any(Path(file.name).stem in wanted for file in files)
+    if wanted is not None and not building.ids:
+        with _mended_anew(building):
+            check_labels_fit(wanted, files)
     with closing(convert(work, chunks_from(files, building.done))) as results:  # on an error, nobody writes any more
         for chunk in results:
             here = files[building.done : building.done + len(chunk)]
-            decided = [_decide(building, wanted, file, result) for file, result in zip(here, chunk, strict=True)]
-            rows = [_row(file, result, request) for file, result in zip(here, decided, strict=True)]
-            building.append(rows)
-            strangers += [row["image_id"] for row in rows if row["reason"] == Reason.no_label]
-            if wanted is not None and not named and not building.ids and building.done + len(chunk) > FIRST:
-                _check_labels(building, wanted, len(files), strangers)
+            with _mended_anew(building):
+                decided = [_decide(building, wanted, file, result) for file, result in zip(here, chunk, strict=True)]
+            building.append([_row(file, result, request) for file, result in zip(here, decided, strict=True)])
             on_progress(building.done, len(files))
 
 
-def _check_labels(building: Unfinished, wanted: set[str], files: int, strangers: Sequence[str]) -> None:
-    """Refuse labels of other images before all are converted: the first have none, though many of them should.
-
-    A table of a few images among many is no reason to stop, nor one that has the name of a file.
-    """
-    if len(strangers) * len(wanted) < ENOUGH * files:
-        return
-    done = building.done
-    building.forget()
-    raise ValueError(
-        f"data.labels: expected labels of these images, got none for the first {done} of {files} files: the images are called "
-        f"{strangers[0]} and so on, the labels are of {min(wanted)} and so on; give the label table of these files"
-    )
+@contextmanager
+def _mended_anew(building: Unfinished) -> Iterator[None]:
+    """Keep nothing where the body refuses the labels: with a mended table it is another request."""
+    try:
+        yield
+    except ValueError:
+        building.forget()
+        raise
 
 
 def _decide(
-    building: Unfinished, wanted: set[str] | None, file: File, result: Converted | Refused
+    building: Unfinished, wanted: LabelIds | None, file: File, result: Converted | Refused
 ) -> Converted | Refused:
     """Decide on one file in its turn: its PNG gets its name, or goes."""
     if isinstance(result, Refused):
         return result
     png, image_id = building.incoming / result.written, result.header.image_id
     target = building.images / f"{image_id}.png"
-    if image_id not in building.ids and (wanted is None or image_id in wanted):
+    if image_id not in building.ids and (wanted is None or wanted.row_of(image_id)):
         os.replace(png, target)
         building.ids.add(image_id)
         return result
@@ -227,16 +226,6 @@ def _read_back(building: Unfinished, rendering: Rendering) -> tuple[pd.DataFrame
     rows = pa.json.read_json(building.journal, pa.json.ReadOptions(block_size=16 << 20), options).to_pandas()
     kept = rows["reason"] == ""
     return rows.loc[kept, stated].reset_index(drop=True), rows.loc[~kept, REJECTED].reset_index(drop=True)
-
-
-def _check_exams(building: Unfinished, index: pd.DataFrame, labelled: bool, task: Task) -> None:
-    """Refuse exams of two classes: with a mended table it is another request."""
-    try:
-        if labelled:
-            check_exams(index, index, task)
-    except ValueError:
-        building.forget()
-        raise
 
 
 def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, tolerated: float) -> None:

@@ -9,14 +9,15 @@ unknown study and a study without an image (a table that ends early), boxes that
 box on an image of a study that is negative.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from fl_rsna.cohort.boxes import BOXES, check_label, parse_boxes, write_boxes
 from fl_rsna.cohort.label_rules import as_integers, check_together
-from fl_rsna.task import Task
+from fl_rsna.given_table import DIGITS, WORDS, GivenTable, bare
+from fl_rsna.task import LabelKind, Task
 
 STUDIES, IMAGES = "train_study_level.csv", "train_image_level.csv"
 STUDY, IMAGE = "_study", "_image"  # how ids end
@@ -24,16 +25,22 @@ OF_STUDY = "StudyInstanceUID"
 IMAGE_COLUMNS = ("id", "boxes", "label", OF_STUDY)
 NEGATIVE = "Negative for Pneumonia"  # the class of studies without a finding to draw a box around
 
-Table = tuple[Path, pd.DataFrame]  # where it lies, and its cells as texts
+
+def is_one(raw: GivenTable, keys: Collection[str], task: Task) -> bool:
+    """Whether a table is one of the two. Other forms call the image by one of `keys`, or have the labels by the task's own names."""
+    if task.kind is not LabelKind.multi_class or raw.find(["id"]) is None:
+        return False
+    if any(raw.find([key]) is not None for key in keys if bare(key) != "id"):
+        return False
+    return _has_images(raw) or raw.find(task.published) is not None or not _has_labels(raw, task)
 
 
-def is_one(raw: pd.DataFrame, keys: Collection[str]) -> bool:
-    """Whether a table is one of the two; other forms call the image otherwise, by one of `keys`."""
-    return "id" in raw.columns and not set(keys) & set(raw.columns)
-
-
-def in_folder(folder: Path) -> Path:
+def in_folder(folder: Path, task: Task) -> Path:
     """The table of studies in a folder that holds both."""
+    if task.kind is not LabelKind.multi_class:
+        raise ValueError(
+            f"data.labels: expected a CSV or Parquet table of labels, got the folder {folder}; give the file itself"
+        )
     missing = [name for name in (STUDIES, IMAGES) if not (folder / name).is_file()]
     if missing:
         raise ValueError(
@@ -43,7 +50,7 @@ def in_folder(folder: Path) -> Path:
     return folder / STUDIES
 
 
-def other_of(raw: pd.DataFrame, path: Path, *, there: bool) -> Path:
+def other_of(raw: GivenTable, path: Path, *, there: bool) -> Path:
     """Where the other table lies: beside this one, under its published name. Not looked for where it is `there` already."""
     lacks, why = (STUDIES, "classes") if _has_images(raw) else (IMAGES, "images")
     beside = path.with_name(lacks)
@@ -54,45 +61,50 @@ def other_of(raw: pd.DataFrame, path: Path, *, there: bool) -> Path:
     return beside
 
 
-def label_images(one: Table, other: Table, task: Task, *, whole: bool) -> pd.DataFrame:
+def label_images(one: GivenTable, other: GivenTable, task: Task, *, whole: bool) -> pd.DataFrame:
     """Both tables, in any order, to one row an image: index `image_id`, one int8 column a label, and `boxes`.
 
     `whole` says that no label is left out. Raises ValueError for whatever does not fit.
     """
-    images, studies = (one, other) if _has_images(one[1]) else (other, one)
+    images, studies = (one, other) if _has_images(one) else (other, one)
     classes, rows = _classes(studies, task, whole), _images(images)
-    _check_pairs(classes.index, rows[OF_STUDY], studies[0], images[0])
+    _check_pairs(classes.index, rows[OF_STUDY], studies.path, images.path)
     table = classes.loc[rows[OF_STUDY]].set_axis(rows.index, axis=0)
-    table[BOXES] = _boxes(rows, images[0])
-    _check_negative(table, task, images[0])
+    table[BOXES] = _boxes(rows, images.path)
+    _check_negative(table, task, images.path)
     return table.sort_index()
 
 
-def _has_images(raw: pd.DataFrame) -> bool:
-    return OF_STUDY in raw.columns or "boxes" in raw.columns
+def _has_images(raw: GivenTable) -> bool:
+    return raw.find([OF_STUDY, "boxes"]) is not None
 
 
-def _classes(studies: Table, task: Task, whole: bool) -> pd.DataFrame:
+def _has_labels(raw: GivenTable, task: Task) -> bool:
+    return all(raw.find([label]) is not None for label in task.labels) or raw.find(["Label"]) is not None
+
+
+def _classes(studies: GivenTable, task: Task, whole: bool) -> pd.DataFrame:
     """Index study, one int8 column a label."""
-    rows, path = _rows(studies, ("id", *task.published), STUDY)[list(task.published)], studies[0]
+    rows, path = _rows(studies, ("id", *task.published), STUDY, DIGITS)[list(task.published)], studies.path
     classes = as_integers(rows, path).set_axis(list(task.labels), axis=1)
     check_together(classes, task, path, whole=whole, one="a study", several="studies")
     return classes
 
 
-def _images(images: Table) -> pd.DataFrame:
+def _images(images: GivenTable) -> pd.DataFrame:
     """Index `image_id`; boxes, label and study as texts."""
     return _rows(images, IMAGE_COLUMNS, IMAGE).rename_axis("image_id")
 
 
-def _rows(table: Table, columns: tuple[str, ...], ending: str) -> pd.DataFrame:
+def _rows(table: GivenTable, columns: tuple[str, ...], ending: str, booleans: Sequence[str] = WORDS) -> pd.DataFrame:
     """A table by its ids without their ending, each once."""
-    path, raw = table
-    if set(raw.columns) != set(columns):
+    path, found = table.path, {name: table.find([name]) for name in columns}
+    if None in found.values() or len(found) != len(list(filter(None, table.columns))):
         raise ValueError(
-            f"data.labels: expected the columns {', '.join(columns)}, got {', '.join(raw.columns[:8])} in {path}; "
+            f"data.labels: expected the columns {', '.join(columns)}, got {', '.join(list(table.columns)[:8])} in {path}; "
             "give the published table, or another data.task"
         )
+    raw = pd.DataFrame({name: table.texts(str(column), booleans) for name, column in found.items()})
     wrong = raw["id"][~raw["id"].str.fullmatch(rf".+{ending}")]
     if len(wrong):
         raise ValueError(

@@ -101,6 +101,23 @@ def read_film(data: bytes, *, modalities: Sequence[str], thorough: bool = False)
     return _read(data, partial(_film, modalities), thorough)
 
 
+def read_image_id(data: bytes) -> str:
+    """SOPInstanceUID of a file, whatever it shows; empty where it has none or cannot be read. No pixel is decoded."""
+    if data[128:132] != b"DICM":
+        return ""
+    try:
+        try:
+            tags, _, _ = _read_plain(data)
+        except Rejected:  # it inflates to too much
+            return ""
+        except Exception:  # whatever is unusual
+            ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+            tags = _tags(ds)
+        return tags.text("SOPInstanceUID")
+    except Exception:  # pydicom raises many kinds on damaged files
+        return ""
+
+
 def _read(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
     try:
         return _one_way_or_other(data, made, thorough)

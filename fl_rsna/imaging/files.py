@@ -3,14 +3,13 @@
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from isal import igzip_lib, isal_zlib
 
+from fl_rsna.given_table import read_given
 from fl_rsna.imaging.rejections import Reason, Rejected
 
 MAX_BYTES = 1 << 30
@@ -146,22 +145,22 @@ def _unpacked(path: str, member: Member, size: int) -> bytes:
 
 
 def _listed(table: Path) -> list[File]:
-    try:
-        rows = (
-            pd.read_parquet(table)
-            if table.suffix == ".parquet"
-            else pd.read_csv(table, dtype=str, keep_default_na=False)
-        )
-    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error) as error:
-        raise ValueError(
-            f"data.dicom: expected a list of files at {table}, got {type(error).__name__}: {error}"
-        ) from None
-    column = next((name for name in PATH_COLUMNS if name in rows), None)
+    rows = read_given(table, "data.dicom", "a CSV or Parquet list of files")
+    column, of_site = rows.find(PATH_COLUMNS), rows.find(["site"])
     if column is None:
         raise ValueError(
-            f"data.dicom: expected a column {' or '.join(PATH_COLUMNS)} in {table}, got {', '.join(map(str, rows.columns[:8]))}"
+            f"data.dicom: expected a column {' or '.join(PATH_COLUMNS)} in {table}, got {', '.join(list(rows.columns)[:8])}; "
+            "call the column of paths path"
         )
-    names = rows[column].fillna("").astype(str)
-    sites = rows["site"].fillna("").astype(str) if "site" in rows else [""] * len(rows)
-    paths = [os.path.join(table.parent.absolute(), name) for name in names]
-    return [File(name, path, _size(path), None, site) for name, path, site in zip(names, paths, sites, strict=True)]
+    sites = [""] * len(rows) if of_site is None else rows.texts(of_site)
+    given = zip(rows.as_written(column), rows.texts(column), sites, strict=True)
+    return [_listed_file(table.parent.absolute(), written, plain, site) for written, plain, site in given]
+
+
+def _listed_file(folder: Path, written: str, plain: str, site: str) -> File:
+    """A row's file: as it is written or, where there is none, without blanks around it or with / for a backslash."""
+    for name in (written, plain, plain.replace("\\", "/")):
+        path = os.path.join(folder, name)
+        if (size := _size(path)) >= 0:
+            return File(name, path, size, None, site)
+    return File(written, os.path.join(folder, written), -1, None, site)

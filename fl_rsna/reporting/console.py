@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.label_ids import said_of
 from fl_rsna.cohort.noise import said
 from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA, Layout
 from fl_rsna.cohort.sites import Cohort
@@ -56,6 +57,8 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
         console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
     if facts["rejected"]:
         console.print(f"every rejected file: {prepared.folder / 'rejected.csv'}", soft_wrap=True)
+    for sentence in said_of(facts.get("label_ids", {})):
+        console.print(sentence, soft_wrap=True)
     if facts["labels_without_image"]:
         console.print(f"labels without an image: {facts['labels_without_image']}")
 

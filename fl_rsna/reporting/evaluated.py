@@ -26,7 +26,10 @@ def say_evaluation(folder: Path) -> None:
     task = named_task(TaskName(record.get("task", TaskName.ich)))  # older folders were of one task
     held = ((record["slices"], task.picture), (record["exams"], task.exam), (record["patients"], "patient"))
     what = ", ".join(counted(count, of) for count, of in held)
-    console.print(f"scored {what}; {record['labelled_slices']} {plural(task.picture)} with labels", soft_wrap=True)
+    console.print(
+        f"scored {what}; {record['labelled_slices']} of {record['slices']} {plural(task.picture)} with labels",
+        soft_wrap=True,
+    )
     for reason, count in record["rejected"].items():
         console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
     if record["guessed_in_submission"]:

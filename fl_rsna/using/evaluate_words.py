@@ -23,7 +23,7 @@ class ScansConfig:
 
     dicom: str | None = None  # folder searched recursively, zip, or a CSV or Parquet list with a column `path`
     name: str | None = None  # prepared set under paths.prepared: with data.dicom made and kept, without it taken
-    labels: str | None = None  # CSV; default: stage_2_train.csv beside or inside data.dicom, if there is one
+    labels: str | None = None  # CSV or Parquet; default: stage_2_train.csv beside or inside data.dicom, if there is one
     test_set: bool = False  # of RSNA's layout score stage_2_test instead of stage_2_train
     size: int | None = None
     image: ImageKind | None = None

@@ -236,6 +236,7 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
 def warnings_of(scored: Scored, trained: Trained) -> list[str]:
     """What a reader of the numbers must know of the model, and of how the images fit it."""
     found, pictures = [trained.fallback] if trained.fallback else [], plural(trained.saved.task.picture)
+    found += scored.label_words
     found += [TRUTH_SHOWN] if trained.saved.config.crop.shows_truth else []
     size = scored.source.get("size")
     if size is not None and size != trained.stored_size:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
+from fl_rsna.cohort.label_check import check_labels_fit
+from fl_rsna.cohort.label_ids import label_ids, of_images, said_of
 from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder, read_rejected
@@ -27,6 +29,9 @@ from fl_rsna.using.evaluate_words import EvaluateConfig, Part
 from fl_rsna.using.trained import Trained
 
 Progress = Callable[[str, int, int], None]
+Known = tuple[
+    NDArray[np.float32] | None, tuple[str, ...]
+]  # labels [N, L], None where nobody knows any; and what to say of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,7 @@ class Scored:
     found: NDArray[np.floating]
     labels: NDArray[np.float32] | None
     rejected: pd.DataFrame
+    label_words: tuple[str, ...] = ()  # what a reader must know of how labels found their images
     ids: str | None = None  # how patients' ids were made, by cohort/id_scheme.py
 
     @property
@@ -50,7 +56,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
     """Score what the words name; `work` is a folder for what is needed only now."""
     if asked.site:
         return _score_site(Path(asked.site), asked.part, trained, device, work, progress)
-    prepared, labels = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
+    prepared, (labels, words) = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
     check_image("data.name", str(prepared.folder), prepared.image, trained)
     images, index = prepared.folder / "images", prepared.index
     found = score_images(trained.saved, images, index, device, functools.partial(progress, "scoring images"))
@@ -67,12 +73,13 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
         index=prepared.index,
         found=found,
         labels=labels,
+        label_words=words,
         rejected=read_rejected(prepared.folder) if rejects.exists() else none_rejected(),
         ids=prepared.ids,
     )
 
 
-def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Progress) -> tuple[Prepared, Any]:
+def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Progress) -> tuple[Prepared, Known]:
     """Every slice of data.dicom, labelled or not, prepared as the model's own were; and the labels there are."""
     data, task = asked.data, trained.saved.task
     image = data.image or trained.saved.image
@@ -83,6 +90,8 @@ def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Prog
     files = inputs.test_files if data.test_set else inputs.files
     if not files:
         raise ValueError(f"data.test_set: expected stage_2_test in {data.dicom}, found no file there; leave it out")
+    if data.labels and inputs.labels is not None:
+        check_labels_fit(label_ids(inputs.labels), files)
     request = Request(
         task=task, image=image, size=data.size or trained.stored_size, hash_ids=data.hash_ids, salt=data.salt
     )
@@ -95,29 +104,40 @@ def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Prog
         convert=functools.partial(convert_local, workers=asked.prepare.workers),
         on_progress=functools.partial(progress, "preparing images"),
     )
-    return prepared, _labels_of(prepared, inputs.labels, task)
+    return prepared, _labels_of(prepared, inputs.labels, task, asked=data.labels is not None)
 
 
-def _take(asked: EvaluateConfig, trained: Trained) -> tuple[Prepared, Any]:
+def _take(asked: EvaluateConfig, trained: Trained) -> tuple[Prepared, Known]:
     """A prepared folder, and its labels or those of data.labels."""
     data, task = asked.data, trained.saved.task
     prepared = read_prepared(Path(asked.paths.prepared) / str(data.name), task)
     if data.image is not None:
         check_image("data.image", "data.image", data.image, trained)
     if data.labels:
-        return prepared, _labels_of(prepared, read_labels(Path(data.labels), task), task)
+        return prepared, _labels_of(prepared, read_labels(Path(data.labels), task), task, asked=True)
     own = prepared.index.set_index("image_id")[list(task.labels)] if prepared.labels else None
-    return prepared, _labels_of(prepared, own, task)
+    return prepared, _labels_of(prepared, own, task, asked=False)
 
 
-def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, task: Task) -> NDArray[np.float32] | None:
-    """Labels [N, L] in the order of the index, NaN where the table has no row. Raises ValueError for an exam of two classes."""
+def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, task: Task, *, asked: bool) -> Known:
+    """Labels in the order of the index, NaN where the table has no row.
+
+    Raises ValueError for an exam of two classes, and where labels were `asked` for by name and none of them fits.
+    """
     if labels is None:
-        return None
-    of_rows = labels.reindex(prepared.index["image_id"])[list(task.labels)]
+        return None, ()
+    images = prepared.index["image_id"]
+    found, fits = of_images(labels, images)
+    if not fits and asked:
+        raise ValueError(
+            f"data.labels: expected labels of these images, got none for any of {len(images)}: the images are called {images.iloc[0]} "
+            f"and so on, the labels are of {min(labels.index)} and so on; give the label table of these files, or leave it out"
+        )
+    if not fits:
+        return None, (f"the table of labels beside them has no row of any of these {len(images)} images",)
+    of_rows = found.reindex(images)[list(task.labels)]
     check_exams(prepared.index, of_rows.set_axis(prepared.index.index, axis=0), task)
-    known = of_rows.to_numpy(np.float32)
-    return None if np.isnan(known).all() else known
+    return of_rows.to_numpy(np.float32), tuple(said_of(fits))
 
 
 def _score_site(

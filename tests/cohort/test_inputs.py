@@ -102,6 +102,84 @@ def test_kaggles_archive_is_the_same_inputs(kaggle: Path, tmp_path: Path, prefix
     assert list(inputs.labels.index) == ["ID_a", "ID_b"]
 
 
+def repacked(folder: Path, archive: Path, other: dict[str, str]) -> Path:
+    """The folder as an archive, and texts of further members."""
+    packed(folder, archive, "")
+    with zipfile.ZipFile(archive, "a") as opened:
+        for name, text in other.items():
+            opened.writestr(name, text)
+    return archive
+
+
+OLD = ["ID_a"]  # what an older table of labels knows
+
+
+@pytest.mark.parametrize("place", ["old", "a", "stage_2_train", "zzz/deeper"])
+def test_the_table_beside_the_images_is_taken_whatever_others_there_are(
+    kaggle: Path, tmp_path: Path, place: str
+) -> None:
+    old = labels_of(OLD).to_csv(index=False)
+    inputs = found(repacked(kaggle, tmp_path / "all.zip", {f"{place}/stage_2_train.csv": old}))
+    assert inputs.labels is not None
+    assert list(inputs.labels.index) == ["ID_a", "ID_b"]
+
+
+def test_tables_that_differ_are_refused_where_none_is_nearer(kaggle: Path, tmp_path: Path) -> None:
+    right, old = (kaggle / "stage_2_train.csv").read_text(), labels_of(OLD).to_csv(index=False)
+    (kaggle / "stage_2_train.csv").unlink()
+    both = repacked(kaggle, tmp_path / "two.zip", {"new/stage_2_train.csv": right, "old/stage_2_train.csv": old})
+    said = r"^data\.labels: expected one table of labels in .*, got new/stage_2_train\.csv and old/stage_2_train\.csv, which differ"
+    with pytest.raises(ValueError, match=said):
+        found(both)
+    assert found(both, unlabelled=True).labels is None
+    (tmp_path / "mine.csv").write_text(right)
+    assert found(both, tmp_path / "mine.csv").labels is not None  # who names one decides
+    for others in ({"new/": right}, {"new/": right, "old/": right}):  # one, or two that are the same
+        only = repacked(
+            kaggle, tmp_path / f"{len(others)}.zip", {f"{at}stage_2_train.csv": text for at, text in others.items()}
+        )
+        inputs = found(only)
+        assert inputs.labels is not None
+        assert list(inputs.labels.index) == ["ID_a", "ID_b"]
+
+
+def test_two_copies_of_a_set_must_agree(kaggle: Path, tmp_path: Path) -> None:
+    slice_, right = (kaggle / "stage_2_train" / "ID_a.dcm").read_bytes(), (kaggle / "stage_2_train.csv").read_text()
+    for name, text in (("same", right), ("other", labels_of(OLD).to_csv(index=False))):
+        path = repacked(kaggle, tmp_path / f"{name}.zip", {"copy/stage_2_train.csv": text})
+        with zipfile.ZipFile(path, "a") as opened:
+            opened.writestr("copy/stage_2_train/ID_a.dcm", slice_)
+        if name == "same":
+            assert found(path).labels is not None
+        else:
+            with pytest.raises(ValueError, match=r"got copy/stage_2_train\.csv and stage_2_train\.csv, which differ"):
+                found(path)
+
+
+def test_siims_two_tables_come_from_one_folder(siim: Path, tmp_path: Path) -> None:
+    """Beside the films, though an older one lies before it."""
+    plain = found(siim, task=COVID_CXR)
+    old = {"a/train_study_level.csv": "id\n", "a/train_image_level.csv": "id\n"}
+    inputs = found(repacked(siim, tmp_path / "all.zip", old), task=COVID_CXR)
+    pd.testing.assert_frame_equal(inputs.labels, plain.labels)
+
+
+def test_a_folder_in_a_folder_of_that_name_finds_the_table_beside_either(kaggle: Path) -> None:
+    """As an archive that was unpacked into a folder of its own name."""
+    outer = kaggle / "outer" / "stage_2_train"
+    outer.parent.mkdir()
+    outer.mkdir()
+    (kaggle / "stage_2_train").rename(outer / "stage_2_train")
+    (kaggle / "stage_2_train.csv").rename(outer.parent / "stage_2_train.csv")
+    inputs = found(outer)
+    assert inputs.labels is not None
+    assert list(inputs.labels.index) == ["ID_a", "ID_b"]
+    labels_of(OLD).to_csv(outer / "stage_2_train.csv", index=False)
+    nearer = found(outer).labels
+    assert nearer is not None
+    assert list(nearer.index) == OLD
+
+
 @pytest.mark.parametrize("inside", ["", "train"])
 def test_siims_layout_brings_its_two_tables_and_its_test_set(siim: Path, inside: str) -> None:
     inputs = found(siim / inside, task=COVID_CXR)

@@ -84,6 +84,60 @@ def test_the_image_column_may_be_called(tmp_path: Path, key: str) -> None:
     assert (list(table.index), table.index.name) == (list(TRUTH), "image_id")
 
 
+@pytest.mark.parametrize("head", ["id,label", " ID , Label ", "\ufeffID;LABEL", "Id\tlabel"])
+def test_the_header_may_be_in_any_case_and_have_blanks(tmp_path: Path, head: str) -> None:
+    expected = read_labels(long_file(tmp_path, long_rows(TRUTH)), ICH)
+    separator = next(mark for mark in ",;\t" if mark in head)
+    path = written(tmp_path / "other.csv", [head, *(row.replace(",", separator) for row in long_rows(TRUTH))])
+    pd.testing.assert_frame_equal(read_labels(path, ICH), expected)
+    heads = {"image id", "IMAGE", " Image ", "sop_instance_uid", "id", "Id"}
+    for key in heads:
+        names = [key, *(f" {label.title()}" for label in ICH.labels)]
+        wide = written(tmp_path / "wide.csv", [",".join(names), *wide_rows(TRUTH)])
+        pd.testing.assert_frame_equal(read_labels(wide, ICH), expected, check_names=False)
+
+
+def test_parquet_of_any_type_says_the_same(tmp_path: Path) -> None:
+    """As databases and pandas write it: categories, booleans, floats and whole numbers with gaps that none has."""
+    expected = read_labels(wide_file(tmp_path, wide_rows(TRUTH)), ICH)
+    wide = expected.reset_index()
+    for dtype in ("int64", "Int64", "float32", "bool", "boolean", "str", "category"):
+        typed = wide.astype(dict.fromkeys(ICH.labels, dtype) | {"image_id": "category"})
+        typed.to_parquet(tmp_path / "wide.parquet")
+        pd.testing.assert_frame_equal(read_labels(tmp_path / "wide.parquet", ICH), expected, check_names=False)
+    long = pd.read_csv(long_file(tmp_path, long_rows(TRUTH))).astype({"Label": "Int8"})
+    long.to_parquet(tmp_path / "long.parquet")
+    pd.testing.assert_frame_equal(read_labels(tmp_path / "long.parquet", ICH), expected, check_names=False)
+
+
+def test_whole_numbers_are_ids_and_a_gap_among_them_is_refused(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"Image": [1.0, 2.0, None], **dict.fromkeys(ICH.labels, 0)})
+    rows[:2].to_parquet(tmp_path / "whole.parquet")
+    assert list(read_labels(tmp_path / "whole.parquet", ICH).index) == ["1", "2"]
+    rows.to_parquet(tmp_path / "gap.parquet")
+    assert "expected an image in every cell of column Image of" in refusal(tmp_path / "gap.parquet")
+    rows.assign(Image=pd.Timestamp("2020-01-01")).to_parquet(tmp_path / "dates.parquet")
+    assert "expected text or whole numbers in column Image of" in refusal(tmp_path / "dates.parquet")
+
+
+@pytest.mark.parametrize(
+    ("one", "fine"), [("1.0", True), (" 1", True), ("TRUE", False), ("yes", False), ("1,0", False)]
+)
+def test_one_may_be_written_as_a_decimal_and_as_no_word(tmp_path: Path, one: str, fine: bool) -> None:
+    cells = [";".join(["a", one, *["0.0"] * 4, one])]
+    path = written(tmp_path / "excel.csv", [";".join(["Image", *ICH.labels]), *cells])
+    if fine:
+        assert read_labels(path, ICH).loc["a"].tolist() == [1, 0, 0, 0, 0, 1]
+    else:
+        assert f"expected 0 or 1, got '{one}' for a_any" in refusal(path)
+
+
+def test_the_same_row_written_in_two_ways_is_no_contradiction(tmp_path: Path) -> None:
+    path = wide_file(tmp_path, ["a,0,0,0,0,0,0", " a ,0.0,0,0,0,0,0"])
+    assert list(read_labels(path, ICH).index) == ["a"]
+    assert "contradicts itself on image a" in refusal(wide_file(tmp_path, ["a,0,0,0,0,0,0", " a ,1,1,0,0,0,0"]))
+
+
 def test_exact_duplicates_are_dropped(tmp_path: Path) -> None:
     once = read_labels(long_file(tmp_path, long_rows(TRUTH)), ICH)
     pd.testing.assert_frame_equal(once, read_labels(long_file(tmp_path, long_rows(TRUTH) * 2), ICH))

@@ -12,12 +12,10 @@ import pytest
 from dicom_files import write_tiny
 from tiny import CHEST
 
-from fl_rsna.cohort import prepared
 from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.index import Prepared, hash_id, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.imaging import workers
 from fl_rsna.imaging.store import ImageKind, read_png
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local
 from fl_rsna.task import ICH, Rendering, Task
@@ -236,34 +234,46 @@ def test_too_many_rejected_files_are_refused_and_nothing_is_converted_twice(tmp_
 def test_labels_of_other_images_are_refused_with_the_counts(tmp_path: Path) -> None:
     dicom, labels = sources(tmp_path)
     labels.write_text(labels.read_text().replace("ID_", "OTHER_"))
-    assert "got none in 6 files (6 no_label; the first: 00/x: no_label" in refusal(tmp_path / "new", dicom, labels)
+    said = "got none for 6 of 6 files: the images are called ID_0 and so on, the labels are of OTHER_0 and so on; give"
+    assert said in refusal(tmp_path / "new", dicom, labels)
 
 
-def test_labels_of_other_images_are_told_before_all_files_are_converted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After two files here. A table of few, one whose images come later by their names, and one with a single match go on."""
-    monkeypatch.setattr(workers, "CHUNK_FILES", 1)
-    monkeypatch.setattr(prepared, "FIRST", 2)
-    monkeypatch.setattr(prepared, "ENOUGH", 2)
+def test_labels_of_other_images_are_told_before_anything_is_converted(tmp_path: Path) -> None:
     dicom, labels = sources(tmp_path)
-    right, done = labels.read_text(), list[int]()
-    labels.write_text(right.replace("ID_", "OTHER_"))
-    said = refusal(tmp_path / "new", dicom, labels, on_progress=lambda now, total: done.append(now))
-    assert (
-        "got none for the first 2 of 6 files: the images are called ID_0 and so on, the labels are of OTHER_0" in said
-    )
-    assert max(done) <= 2
-    head, *rows = right.splitlines()
-    labels.write_text(
-        "\n".join([head, *rows[4:]]) + "\n"
-    )  # of the last two images alone: of the first two, none is expected
-    assert len(prepare(tmp_path / "few", dicom, labels).index) == 2
-    monkeypatch.setattr(prepared, "ENOUGH", 0)
-    (dicom / "05" / "x").rename(dicom / "05" / "ID_5.dcm")
-    assert len(prepare(tmp_path / "named", dicom, labels).index) == 2
-    labels.write_text(right.replace("ID_", "OTHER_").replace("OTHER_0", "ID_0"))
-    assert len(prepare(tmp_path / "one", dicom, labels).index) == 1
+    labels.write_text(labels.read_text().replace("ID_", "OTHER_"))
+    done: list[int] = []
+    refusal(tmp_path / "new", dicom, labels, on_progress=lambda now, total: done.append(now))
+    assert max(done) == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("ID_", "stage_2_train/ID_"), (",", ".dcm,"), (",", " .PNG,"), ("ID_", "id_"), ("ID_", "  ID_")],
+)
+def test_a_table_that_writes_the_ids_otherwise_gives_the_same_index(tmp_path: Path, before: str, after: str) -> None:
+    """A folder, a suffix, another case and blanks; and prepare.json says how many."""
+    dicom, labels = sources(tmp_path, labelled=8)
+    expected = prepare(tmp_path / "plain", dicom, labels)
+    head, *rows = labels.read_text().splitlines()
+    labels.write_text("\n".join([head, *(row.replace(before, after, 1) for row in rows)]) + "\n")
+    found = prepare(tmp_path / "other", dicom, labels)
+    pd.testing.assert_frame_equal(found.index, expected.index)
+    facts = json.loads((found.folder / "prepare.json").read_text())
+    plain = json.loads((expected.folder / "prepare.json").read_text())
+    assert plain["label_ids"] == {"exact": SLICES}
+    assert sum(facts["label_ids"].values()) == SLICES
+    assert ("exact" in facts["label_ids"]) == (after == "  ID_")
+    assert (facts["labels_without_image"], facts["rejected"]) == (2, {})
+
+
+def test_rows_that_become_one_and_contradict_each_other_are_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+    dicom, labels = sources(tmp_path)
+    right = labels.read_text()
+    labels.write_text(right + f"ID_5.dcm,{','.join(['1', '1', *['0'] * (len(ICH.labels) - 2)])}\n")
+    said = refusal(tmp_path / "new", dicom, labels)
+    assert "expected one row of image ID_5, got ID_5 and ID_5.dcm, which say different things; keep one" in said
+    labels.write_text(right)
+    assert len(prepare(tmp_path / "new", dicom, labels).index) == SLICES
 
 
 def test_without_labels_every_slice_is_prepared_and_no_column_promises_any(tmp_path: Path) -> None:

@@ -164,10 +164,14 @@ def test_films_that_cannot_be_trusted_are_refused(tmp_path: Path, of_films: pd.D
 
 
 def test_another_tasks_tables_are_refused_by_its_columns(tmp_path: Path) -> None:
-    for named in ("", STUDIES, IMAGES):
-        message = refusal(written(tmp_path) / named, ICH)
-        assert "expected the columns id, any, epidural" in message
-        assert "got id, Negative for Pneumonia" in message
+    """The sentence names what the task wants, and never a table of the other task."""
+    sentences = {
+        "": f"expected a CSV or Parquet table of labels, got the folder {tmp_path}; give the file itself",
+        STUDIES: "expected columns ID, Label (long form) or Image, any, epidural",
+        IMAGES: "expected the labels any, epidural, intraparenchymal, intraventricular, subarachnoid, subdural of task ich, got 'image'",
+    }
+    for named, said in sentences.items():
+        assert said in refusal(written(tmp_path) / named, ICH)
 
 
 def test_a_wide_table_may_have_an_id_besides(tmp_path: Path) -> None:
@@ -175,7 +179,9 @@ def test_a_wide_table_may_have_an_id_besides(tmp_path: Path) -> None:
     (tmp_path / "wide.csv").write_text(f"id,Image,{','.join(ICH.labels)}\n1,a,0,0,0,0,0,0\n")
     assert list(read_labels(tmp_path / "wide.csv", ICH).index) == ["a"]
     (tmp_path / "only.csv").write_text(f"id,{','.join(ICH.labels)}\na,0,0,0,0,0,0\n")
-    assert f"expected {IMAGES}" in refusal(tmp_path / "only.csv", ICH)
+    assert list(read_labels(tmp_path / "only.csv", ICH).index) == ["a"]
+    (tmp_path / "classes.csv").write_text(f"id,{','.join(COVID_CXR.labels)}\na,1,0,0,0\n")
+    assert list(read_labels(tmp_path / "classes.csv", COVID_CXR).index) == ["a"]
 
 
 def test_a_request_depends_on_the_boxes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -60,6 +61,44 @@ def test_an_empty_cell_of_a_list_is_a_named_row(folder: Path) -> None:
     found = find_files(folder / "list.parquet")
     assert read(found) == {"a": CONTENTS["a"], "": Reason.unreadable, "a\0b": Reason.unreadable}
     assert [file.origin for file in found] == ["", "n", "n"]
+
+
+@pytest.mark.parametrize(
+    ("sites", "expected"),
+    [
+        (pd.array([1, None], dtype="Int64"), ["1", ""]),
+        (pd.array([True, None], dtype="boolean"), ["True", ""]),
+        ([2.0, None], ["2", ""]),
+        (pd.Categorical(["n", None]), ["n", ""]),
+        ([" n ", "<NA>"], ["n", "<NA>"]),
+    ],
+)
+def test_a_missing_site_of_any_type_is_no_site(folder: Path, sites: Any, expected: list[str]) -> None:
+    pd.DataFrame({"path": ["a", "b/c"], "site": sites}).to_parquet(folder / "list.parquet")
+    assert [file.origin for file in find_files(folder / "list.parquet")] == expected
+
+
+def test_sites_that_are_neither_text_nor_numbers_are_refused(folder: Path) -> None:
+    pd.DataFrame({"path": ["a"], "site": [pd.Timestamp("2020-01-01")]}).to_parquet(folder / "list.parquet")
+    assert "expected text or whole numbers in column site of" in refused(folder / "list.parquet")
+
+
+@pytest.mark.parametrize(
+    "text", ["Path;Site\na;n\nb\\c;n\n", "\ufeff path ,SITE\n a , n\nb/c ,n\n", "file_name,site\n"]
+)
+def test_a_list_of_another_program_is_read(folder: Path, text: str) -> None:
+    (folder / "list.csv").write_text(text)
+    if "_" in text:
+        assert "found no file at all" in refused(folder / "list.csv")
+        return
+    found = find_files(folder / "list.csv")
+    assert [(file.name, file.origin, file.size) for file in found] == [("a", "n", 1000), ("b/c", "n", 10240)]
+
+
+def test_a_name_with_blanks_around_it_is_that_file(folder: Path) -> None:
+    (folder / " a").write_bytes(b"another")
+    (folder / "list.csv").write_text("path\n a\n")
+    assert read(find_files(folder / "list.csv")) == {" a": b"another"}
 
 
 def as_folder(folder: Path) -> Path:
