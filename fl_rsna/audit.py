@@ -8,7 +8,8 @@ cohort  a folder made by partition; pixels=true decodes every image and compares
 table   anybody's split; columns are found by their usual names or said:
         patient= site= split= study= series= image= pixels_column=<column> labels=[<column>,<column>]
 both    out=<file>.json writes everything, with the ids of all shared patients
-        strict=true counts every doubt (pixels under two patient ids, missing ids, changed files) as a leak
+        strict=true counts every doubt (pixels under two patient ids, missing ids, ids or places that differ only in how they
+        are written, changed files) as a leak
 
 Exit codes: 0 no patient is in two places, 1 one is or nobody can tell, 2 the request cannot be met (one sentence on stderr).
 """

@@ -4,6 +4,7 @@ A place is a value of a column that says where a slice is (a site, a split), or 
 counted by one sparse product, [places, ids] times [ids, places]; no row is ever compared with another.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, triu
 
 from fl_rsna.cohort.places import Codes, Kind, Slices, natural, places_of
+from fl_rsna.cohort.spellings import Spelling, spellings_of
 
 NOBODY = "(no patient id)"
+COMPARED = (Kind.patient, Kind.study, Kind.series)  # whose spelling is looked at
 NUMBERED = 3.0  # mean patients an id from which on it is a number inside a patient, such as "scan 1"
 
 
@@ -64,6 +67,7 @@ class Sharing:
     views: tuple[View, ...]  # the finest first
     patients: dict[str, tuple[str, ...]]
     aliases: dict[Kind, Aliases]
+    spellings: tuple[Spelling, ...]  # ids and places that may be one thing written in two ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,9 @@ def find_shared(slices: Slices) -> Sharing:
     for kind in names:
         numbers, names[kind] = pd.factorize(slices.ids[kind])
         codes[kind] = numbers.astype(np.int64)
+    written: dict[str, Iterable[str]] = {f"{kind} ids": map(str, names[kind]) for kind in COMPARED if kind in names}
+    written |= {f"places of {name}": slices.places[name].dropna().unique() for name in map(str, slices.places)}
+    spellings = spellings_of(written)
     numbered = _number_inside_patients(codes, names)
     columns = [str(column) for column in slices.places]
     views: list[View] = []
@@ -101,6 +108,7 @@ def find_shared(slices: Slices) -> Sharing:
         views=tuple(views),
         patients=dict(sorted(patients.items())),
         aliases=_aliases(codes, names, straddling, slices),
+        spellings=spellings,
     )
 
 
@@ -123,6 +131,7 @@ def judge(
         f"{found.count} {plural(kind, found.count)} in two places under two patient ids or none"
         for kind, found in sharing.aliases.items()
     ]
+    doubts += [spelling.sentence for spelling in sharing.spellings]
     without = sharing.missing[Kind.patient]
     doubts += [f"{without} images have no patient id"] * bool(without)
     doubts += [unknown] if unknown and allow_unknown else []

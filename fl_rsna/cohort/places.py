@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.given_table import clean
+
 MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "<NA>")  # texts that stand for no value
 
 SPREAD = ("hu_min", "hu_max", "hu_std")  # columns that tell a constant image
@@ -44,7 +46,7 @@ class Slices:
 
 def as_ids(column: pd.Series) -> pd.Series:
     """A column as text without spaces around it, missing where it holds one of MISSING; "007" stays "007"."""
-    text = column.astype("str").str.strip()
+    text = clean(column.astype("str"))
     return text.mask(text.isin(MISSING))
 
 

@@ -5,17 +5,18 @@ them. Once a site or split column is named, only what is named counts as a place
 like one does, alone and together with the others.
 """
 
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import pandas as pd
 import pyarrow.parquet
 
 from fl_rsna.cohort.places import SPREAD, Slices, apart_from_blank, as_ids, constant_images
+from fl_rsna.given_table import bare, dialect, texts_of
 
 SPELLINGS = {  # of ids, the first that a table has is taken; of site and split, all
     "patient": "patient_id patient patient_number patient_no patient_name subject_id subject participant_id participant "
@@ -78,15 +79,14 @@ def _read(path: Path, columns: list[str] | None) -> pd.DataFrame:
     """The named columns as they are written or, without names, the first SAMPLE rows of all."""
     try:
         if path.suffix != ".parquet":
-            rows = SAMPLE if columns is None else None
-            return pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=columns, nrows=rows
-            )
+            return _of_csv(path, columns)
         if columns is not None:
-            return pd.read_parquet(path, columns=columns, dtype_backend="pyarrow")
+            rows = pyarrow.parquet.read_table(path, columns=columns)
+            return pd.DataFrame({name: _texts(rows[name], name, path) for name in columns})
         file = pyarrow.parquet.ParquetFile(path)
         first = next(file.iter_batches(SAMPLE), None)
-        return pd.DataFrame(columns=file.schema_arrow.names) if first is None else first.to_pandas()
+        cells = {} if first is None else dict(zip(first.schema.names, first.columns, strict=True))
+        return pd.DataFrame({name: _sample(cells[name]) if cells else [] for name in file.schema_arrow.names})
     except (OSError, EOFError, ValueError, zlib.error, BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -94,17 +94,48 @@ def _read(path: Path, columns: list[str] | None) -> pd.DataFrame:
         ) from None
 
 
+def _of_csv(path: Path, columns: list[str] | None) -> pd.DataFrame:
+    """The same of a CSV; a row with more cells than the header is refused, since nobody can tell which are meant."""
+    encoding, separator = dialect(path)
+    how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": encoding, "sep": separator}
+    if columns is None:
+        pd.read_csv(path, header=None, nrows=SAMPLE, **how)
+    rows: pd.DataFrame = pd.read_csv(path, usecols=columns, nrows=None if columns else SAMPLE, **how)
+    return rows.fillna("")
+
+
+def _texts(cells: Any, name: str, path: Path) -> pd.Series:
+    try:
+        return texts_of(cells)
+    except TypeError as error:
+        raise ValueError(f"{error} in column {name}, where text or whole numbers are needed") from None
+
+
+def _sample(cells: Any) -> pd.Series:
+    """The first cells of a column; of one that holds neither text nor numbers, its type."""
+    try:
+        return texts_of(cells)
+    except TypeError as error:
+        return pd.Series([str(error)] * len(cells), dtype="str")
+
+
 def _columns_of(role: str, header: Sequence[str], named: Mapping[str, str], path: Path) -> list[str]:
     """The columns that can play a role, best first; raises ValueError when one is named that is not there."""
     if role in named:
-        if named[role] not in header:
-            word = "pixels_column" if role == "pixels" else role
-            raise ValueError(f"{word}: expected a column of {path}, got {named[role]!r}; it has {', '.join(header)}")
-        return [named[role]]
+        if (alike := _named(named[role], header)) is not None:
+            return [alike]
+        word = "pixels_column" if role == "pixels" else role
+        raise ValueError(f"{word}: expected a column of {path}, got {named[role]!r}; it has {', '.join(header)}")
     if role in PLACES and any(other in named for other in PLACES):
         return []
-    bare = {name: _bare(name) for name in header}
-    return [name for usual in SPELLINGS[role].split() for name in bare if bare[name] == _bare(usual)]
+    bared = {name: bare(name) for name in header}
+    return [name for usual in SPELLINGS[role].split() for name in bared if bared[name] == bare(usual)]
+
+
+def _named(name: str, header: Sequence[str]) -> str | None:
+    """The column of that name or, where there is none, the one that is called so but for case, blanks and punctuation."""
+    alike = [column for column in header if bare(column) == bare(name)]
+    return name if name in header else alike[0] if len(alike) == 1 else None
 
 
 def _check_roles(columns: Mapping[str, Sequence[str]], header: Sequence[str], path: Path) -> None:
@@ -117,10 +148,6 @@ def _check_roles(columns: Mapping[str, Sequence[str]], header: Sequence[str], pa
             raise ValueError(
                 f"table: expected a column of {needed} in {path}, found none by name; say {say}, it has {', '.join(header)}"
             )
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _places_of(rows: pd.DataFrame, columns: Mapping[str, Sequence[str]], path: Path) -> pd.DataFrame:
@@ -142,12 +169,14 @@ def _places_of(rows: pd.DataFrame, columns: Mapping[str, Sequence[str]], path: P
 def _labels_of(sample: pd.DataFrame, taken: Sequence[str], labels: Sequence[str] | None, path: Path) -> list[str]:
     """The columns that are labels or, by a sample of their rows, can be."""
     if labels is None:
-        free = [name for name in map(str, sample) if name not in taken and _bare(name) not in map(_bare, NOT_LABELS)]
+        free = [name for name in map(str, sample) if name not in taken and bare(name) not in map(bare, NOT_LABELS)]
         return [name for name in free if as_ids(sample[name]).dropna().isin([*ONE, *ZERO]).all()]
+    header, found = list(map(str, sample)), []
     for name in labels:
-        if name not in sample:
-            raise ValueError(f"labels: expected columns of {path}, got {name!r}; it has {', '.join(map(str, sample))}")
-    return list(labels)
+        if (column := _named(name, header)) is None:
+            raise ValueError(f"labels: expected columns of {path}, got {name!r}; it has {', '.join(header)}")
+        found.append(column)
+    return found
 
 
 def _label_values(rows: pd.DataFrame, wanted: Sequence[str], named: bool, path: Path) -> pd.DataFrame:

@@ -126,6 +126,21 @@ def test_leading_zeros_tell_patients_apart() -> None:
     assert shared(slices({"site": ["a", "b"]}, patient=["007", " 007 "])) == {"patient": 1}
 
 
+def test_a_doubtful_spelling_is_never_clean_and_strictly_a_leak() -> None:
+    sharing = find_shared(slices({"site": ["a", "b"]}, patient=["1.0", "1"]))
+    assert (judge(sharing).code, judge(sharing, strict=True).code) == (0, 1)
+    assert judge(sharing).sentence == (
+        "WARNING: none of 2 patients in more than one of 2 places, but 1 of 2 patient ids is written with a decimal point (first: 1.0); "
+        "2 of 2 patient ids are apart from another only in case, blanks, leading zeros or .0 (first: 1 and 1.0)"
+    )
+    assert judge(find_shared(slices({"site": ["a", "b"]}, patient=["p", "p"]))).sentence.startswith("LEAK: 1 of 1")
+    both = find_shared(slices({"split": ["Train", "train", "test"]}, patient=["p", "p", "q"]))
+    assert judge(both).sentence == (
+        "LEAK: 1 of 2 patients in more than one of 3 places; 2 of 3 places of split are apart from another only in case, blanks, "
+        "leading zeros or .0 (first: Train and train)"
+    )
+
+
 def test_numbers_inside_a_patient_are_not_shared_between_patients() -> None:
     """Every patient has a study "1": eight holders of one id."""
     table = slices({"site": list("aaaabbbb")}, patient=list("pqrstuvw"), study=["1"] * 8)

@@ -80,6 +80,42 @@ def test_whole_numbers_with_gaps_are_not_rounded_in_parquet(tmp_path: Path) -> N
     assert found.isna().tolist() == [False, False, True]
 
 
+def test_whole_numbers_that_a_gap_made_floats_are_whole_numbers(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"patient": [1.0, None, 2.0], "site": pd.array([1, 2, None], dtype="Int64"), "any": [1.0, 0, 1]}
+    )
+    table.to_parquet(tmp_path / "table.parquet")
+    slices = read_published(tmp_path / "table.parquet", {}, None).slices
+    assert slices.ids[Kind.patient].fillna("").tolist() == ["1", "", "2"]
+    assert slices.places["site"].fillna("").tolist() == ["1", "2", ""]
+    assert slices.labels["any"].tolist() == [1, 0, 1]
+
+
+def test_a_column_of_neither_text_nor_numbers_is_refused_where_it_is_needed(tmp_path: Path) -> None:
+    table = pd.DataFrame({"patient": ["p", "q"], "site": ["a", "b"], "day": pd.Timestamp("2020-01-01"), "any": [0, 1]})
+    table.to_parquet(tmp_path / "table.parquet")
+    assert read_published(tmp_path / "table.parquet", {}, None).columns["labels"] == ["any"]
+    with pytest.raises(ValueError, match=r"timestamp.* in column day, where text or whole numbers are needed"):
+        read_published(tmp_path / "table.parquet", {"patient": "day"}, None)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_of_another_program_reads_the_same(tmp_path: Path, mark: str) -> None:
+    rows = [["Patient ID ", "SPLIT", "any"], ['="007"', "train", "0"], ["8", "\u00a0test\u200b", "1"]]
+    (tmp_path / "table.csv").write_text("\ufeff" + "".join(mark.join(row) + "\n" for row in rows))
+    for named in ({}, {"patient": "patient_id", "split": "Split"}):
+        slices = read_published(tmp_path / "table.csv", named, ["Any"]).slices
+        assert slices.ids[Kind.patient].tolist() == ["007", "8"]
+        assert slices.places.iloc[:, 0].tolist() == ["train", "test"]
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:
+    """Read from the left, its patients would be another column's."""
+    (tmp_path / "table.csv").write_text("patient,split\nrow 1,p,train\nrow 2,q,test\n")
+    with pytest.raises(ValueError, match=r"^table: expected a CSV .*Expected 2 fields in line 2, saw 3"):
+        read_published(tmp_path / "table.csv", {}, None)
+
+
 def test_a_column_is_a_label_by_all_its_rows_not_by_the_first(tmp_path: Path) -> None:
     grade = ["0", "1"] * 600 + ["2"]
     table = {"patient": [str(n) for n in range(1201)], "split": ["train", "test"] * 600 + ["test"], "grade": grade}
