@@ -7,9 +7,10 @@ different things, or one row would be of two images, the table is refused.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import pandas as pd
 
@@ -31,13 +32,22 @@ MEANING = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LabelIds:
-    """The ids of a label table, and by each shorter form the ids that have it: several only where their rows differ."""
+    """The ids of a label table with the index `image_id`, by themselves and, made when they are needed, by each shorter form."""
 
+    labels: pd.DataFrame
     ids: frozenset[str]
-    stems: Mapping[str, tuple[str, ...]]
-    folded: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def stems(self) -> dict[str, tuple[str, ...]]:
+        """By the form without folder and suffix: one id, or several where their rows differ; none that no other id shares."""
+        return _by_form(self.labels, stem) if self.labels.index.str.contains(r"[/\\.]").any() else {}
+
+    @cached_property
+    def folded(self) -> dict[str, tuple[str, ...]]:
+        """The same by the form without case and blanks, too."""
+        return _by_form(self.labels, lambda name: fold(stem(name)))
 
     def row_of(self, image_id: str) -> tuple[str, Fit] | None:
         """The table's id for an image, and how it fits; raises ValueError where rows of the image say different things."""
@@ -61,15 +71,13 @@ class LabelIds:
 
 def label_ids(labels: pd.DataFrame) -> LabelIds:
     """The ids of a table with the index `image_id`."""
-    ids = pd.Series(labels.index, dtype="str")
-    forms = ids.map(stem)
-    return LabelIds(
-        ids=frozenset(labels.index), stems=_by_form(labels, ids, forms), folded=_by_form(labels, ids, forms.map(fold))
-    )
+    return LabelIds(labels=labels, ids=frozenset(labels.index))
 
 
 def stem(name: str) -> str:
     """An id without the folders before it and the suffixes of a file; "1.2.840.5" has none."""
+    if "." not in name and "/" not in name and "\\" not in name:
+        return name
     return BEFORE_AND_AFTER.sub("", name) or name
 
 
@@ -78,12 +86,12 @@ def fold(name: str) -> str:
     return "".join(name.split()).casefold()
 
 
-def of_images(labels: pd.DataFrame, image_ids: Iterable[str]) -> tuple[pd.DataFrame, dict[Fit, int]]:
+def of_images(known: LabelIds, image_ids: Iterable[str]) -> tuple[pd.DataFrame, dict[Fit, int]]:
     """The rows of these images under the images' ids, then the other rows as they are; and how many fit how.
 
     Raises ValueError where rows of one image say different things, or one row is of two images.
     """
-    known, image_of, fits = label_ids(labels), dict[str, str](), Counter[Fit]()
+    labels, image_of, fits = known.labels, dict[str, str](), Counter[Fit]()
     for image_id in image_ids:
         found = known.row_of(image_id)
         if found is None:
@@ -95,10 +103,11 @@ def of_images(labels: pd.DataFrame, image_ids: Iterable[str]) -> tuple[pd.DataFr
                 f"data.labels: expected one image of row {row}, got {image_of[row]} and {image_id}; write each image's own "
                 "SOPInstanceUID"
             )
-    images = set(image_of.values())
-    spare = [row for row in labels.index if row not in image_of and stem(row) in images]  # the same once more
-    renamed = labels.drop(spare).rename(index={row: image for row, image in image_of.items() if row != image})
-    return renamed, {fit: fits[fit] for fit in Fit if fits[fit]}
+    images, left = set(image_of.values()), set(labels.index) - image_of.keys() if known.stems else set()
+    spare = [row for row in left if stem(row) in images]  # the same once more
+    renamed = {row: image for row, image in image_of.items() if row != image}
+    named = labels.drop(spare).rename(index=renamed) if spare or renamed else labels
+    return named, {fit: fits[fit] for fit in Fit if fits[fit]}
 
 
 def said_of(fits: Mapping[Fit, int] | Mapping[str, int]) -> list[str]:
@@ -107,11 +116,18 @@ def said_of(fits: Mapping[Fit, int] | Mapping[str, int]) -> list[str]:
     return [f"data.labels: {fits[fit]} of {of} ids {meaning}" for fit, meaning in MEANING.items() if fit in fits]
 
 
-def _by_form(labels: pd.DataFrame, ids: "pd.Series[str]", forms: "pd.Series[str]") -> dict[str, tuple[str, ...]]:
-    """Ids by their form, but for forms that are ids and no other's: the first of an id, or all whose rows differ."""
-    forms = forms[forms.isin(set(forms[forms != ids]))]
-    found: dict[str, tuple[str, ...]] = {form: (name,) for form, name in zip(forms, ids[forms.index], strict=True)}
-    several = forms[forms.duplicated(keep=False)]
-    for form, rows in several.groupby(several).groups.items():
-        found[str(form)] = tuple(labels.iloc[sorted(rows)].drop_duplicates().index)
+def _by_form(labels: pd.DataFrame, shorter: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
+    """Ids by their shorter form, but for forms that are ids and no other's: the first of an id, or all whose rows differ."""
+    names: dict[str, list[str]] = {}
+    for name in labels.index:
+        names.setdefault(shorter(name), []).append(name)
+    several = {name for alike in names.values() if len(alike) > 1 for name in alike}
+    some = labels[labels.index.isin(several)]
+    rows = dict(zip(some.index, some.itertuples(index=False, name=None), strict=True))
+    found: dict[str, tuple[str, ...]] = {}
+    for form, alike in names.items():
+        if len(alike) > 1:
+            found[form] = tuple({rows[name]: name for name in reversed(alike)}.values())[::-1]
+        elif alike[0] != form:
+            found[form] = (alike[0],)
     return found

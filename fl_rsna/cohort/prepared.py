@@ -105,12 +105,13 @@ def prepare_folder(
             if os.path.lexists(folder):  # another process made it while this one waited
                 return _already(folder, identity, request.task)
             with unfinished(folder, identity) as building:
-                _convert_rest(building, request, files, labels, convert, on_progress)
+                known = None if labels is None else label_ids(labels)
+                _convert_rest(building, request, files, known, convert, on_progress)
                 facts, rejected = _read_back(building, request.task.rendering)
                 fits: dict[Fit, int] = {}
-                if labels is not None:
+                if known is not None:
                     with _mended_anew(building):
-                        labels, fits = of_images(labels, facts["image_id"])
+                        labels, fits = of_images(known, facts["image_id"])
                 _check_rejected(building, rejected, len(files), max_rejected)
                 index = build_index(facts, labels, request.task.rendering)
                 if labels is not None:
@@ -142,7 +143,7 @@ def _convert_rest(
     building: Unfinished,
     request: Request,
     files: Sequence[File],
-    labels: pd.DataFrame | None,
+    wanted: LabelIds | None,
     convert: Converter,
     on_progress: Callable[[int, int], None],
 ) -> None:
@@ -153,7 +154,6 @@ def _convert_rest(
         kind=request.image,
         size=request.size,
     )
-    wanted = None if labels is None else label_ids(labels)
     on_progress(building.done, len(files))
     if wanted is not None and not building.ids:
         with _mended_anew(building):

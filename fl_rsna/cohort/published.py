@@ -78,7 +78,7 @@ def read_published(path: Path, named: Mapping[str, str], labels: Sequence[str] |
 def _read(path: Path, columns: list[str] | None) -> pd.DataFrame:
     """The named columns as they are written or, without names, the first SAMPLE rows of all."""
     try:
-        if path.suffix != ".parquet":
+        if path.suffix.lower() != ".parquet":
             return _of_csv(path, columns)
         if columns is not None:
             rows = pyarrow.parquet.read_table(path, columns=columns)

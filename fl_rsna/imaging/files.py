@@ -52,7 +52,7 @@ def find_files(dicom: Path) -> list[File]:
     """
     if dicom.is_dir():
         files = sorted(_below(dicom.absolute()), key=lambda file: file.name)
-    elif dicom.name.endswith(LISTS):
+    elif dicom.name.lower().endswith(LISTS):
         files = _listed(dicom)
     elif dicom.is_file() and (zipfile.is_zipfile(dicom) or dicom.suffix.lower() == ".zip"):
         files = sorted(_members(dicom), key=lambda file: file.name)

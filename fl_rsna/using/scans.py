@@ -127,7 +127,7 @@ def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, task: Task, *, a
     if labels is None:
         return None, ()
     images = prepared.index["image_id"]
-    found, fits = of_images(labels, images)
+    found, fits = of_images(label_ids(labels), images)
     if not fits and asked:
         raise ValueError(
             f"data.labels: expected labels of these images, got none for any of {len(images)}: the images are called {images.iloc[0]} "
