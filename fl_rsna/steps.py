@@ -12,7 +12,8 @@ from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.noise import SiteNoise, noise_of_sites
-from fl_rsna.cohort.partitioners import PartitionKind, group_column, rarest_labels
+from fl_rsna.cohort.partitioners import Group, PartitionKind, group_column, rarest_labels
+from fl_rsna.cohort.patients import patients_of_numbers
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.s0 import Layout, read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
@@ -207,7 +208,12 @@ def _who_is_where(
     """The site of everyone by partition.assignment, and partition.test as a share, a site's name or the ids it lists."""
     part, test = config.partition, config.partition.test
     ids = frozenset(prepared.index[group_column(part.group, task)].unique())
-    known = Known(ids=ids, group=part.group, salt=config.data.salt if config.data.hash_ids else None)
+    known = Known(
+        ids=ids,
+        group=part.group,
+        salt=config.data.salt if config.data.hash_ids else None,
+        of_number=patients_of_numbers(prepared.index) if part.group is Group.patient else {},
+    )
     if isinstance(test, list) or (isinstance(test, str) and Path(test).is_file()):
         test = read_listed(test, known)
     if part.kind is not PartitionKind.explicit:

@@ -4,8 +4,8 @@ import csv
 import itertools
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.cohort.partitioners import Group
+from fl_rsna.cohort.patients import ISSUED
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.given_table import bare, clean_text, dialect, read_given
 
@@ -29,17 +30,30 @@ TAKEN = ("cohort.json", "partition.html")  # lie beside the sites' folders
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The ids that are dealt; with a `salt`, original ids are found by their hash."""
+    """The ids that are dealt; with a `salt`, original ids are found by their hash.
+
+    `of_number` has the patients of a PatientID whose issuers are known, so that the number alone finds the only one of them.
+    """
 
     ids: frozenset[str]
     group: Group
     salt: str | None
+    of_number: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def find(self, given: str) -> str | None:
-        """The index's id for one as given, with or without blanks around it and Excel's =""; None for a stranger."""
+        """The index's id for one as given, with or without blanks around it and Excel's =""; None for a stranger and for a number of several."""
+        exact = next((form for form in self._forms(given) if form in self.ids), None)
+        same = self.of(given)
+        return exact if exact is not None else same[0] if len(same) == 1 else None
+
+    def of(self, given: str) -> Sequence[str]:
+        """The patients whose PatientID is the number given, whoever issued it."""
+        return next((self.of_number[form] for form in self._forms(given) if form in self.of_number), ())
+
+    def _forms(self, given: str) -> Iterator[str]:
         forms = (given, given.strip(), clean_text(given))
         hashed = () if self.salt is None else (hash_id(form, str(self.salt)) for form in forms)
-        return next((form for form in itertools.chain(forms, hashed) if form in self.ids), None)
+        return itertools.chain(forms, hashed)
 
 
 def read_assignment(path: Path, known: Known) -> dict[str, str]:
@@ -135,6 +149,12 @@ def _rows(path: Path, key: str) -> list[list[str]]:
 
 def _refuse_strangers(key: str, source: object, strangers: Sequence[str], known: Known, missing: Sequence[str]) -> None:
     wrong = []
+    several = next((name for name in strangers if len(known.of(name)) > 1), None)
+    if several is not None:
+        raise ValueError(
+            f"{key}: expected one patient for each PatientID of {source}, got {several}, which {len(known.of(several))} patients have from "
+            f"different issuers or sites; write {several.strip()}{ISSUED}<issuer or site> for each of them"
+        )
     if strangers:
         wrong.append(f"{len(strangers)} of {source} are not in the data (first: {strangers[0]})")
     if missing:

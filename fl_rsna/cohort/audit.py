@@ -68,6 +68,7 @@ class Sharing:
     patients: dict[str, tuple[str, ...]]
     aliases: dict[Kind, Aliases]
     spellings: tuple[Spelling, ...]  # ids and places that may be one thing written in two ways
+    placeholders: int = 0  # rows under a patient id that stands for nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ def find_shared(slices: Slices) -> Sharing:
         patients=dict(sorted(patients.items())),
         aliases=_aliases(codes, names, straddling, slices),
         spellings=spellings,
+        placeholders=slices.placeholders,
     )
 
 
@@ -134,6 +136,8 @@ def judge(
     doubts += [spelling.sentence for spelling in sharing.spellings]
     without = sharing.missing[Kind.patient]
     doubts += [f"{without} images have no patient id"] * bool(without)
+    if sharing.placeholders:
+        doubts.append(f"{sharing.placeholders} images have a patient id that stands for nobody, such as ANONYMOUS")
     doubts += [unknown] if unknown and allow_unknown else []
     doubts += [f"{differences} differences from cohort.json"] * bool(differences)
     if shared:

@@ -33,11 +33,17 @@ def _flag(meaning: str) -> Column:
     return Column(dtype="bool", unit="", meaning=meaning)
 
 
+LOCAL_ID, PLACEHOLDER = "local_id", "placeholder"
+
 _IDENTITY = {
     "image_id": _text("SOPInstanceUID, the PNG's name"),
-    "patient_id": _text("PatientID, hashed unless data.hash_ids=false"),
+    "patient_id": _text(
+        "PatientID^^^issuer, PatientID alone where no issuer is known; hashed unless data.hash_ids=false"
+    ),
     "study_id": _text("StudyInstanceUID, likewise"),
     "series_id": _text("SeriesInstanceUID, likewise"),
+    LOCAL_ID: _text("PatientID alone, likewise, where an issuer is known; or empty"),
+    PLACEHOLDER: _text("PatientID, where it stands for nobody, such as ANONYMOUS; or empty"),
 }
 _SHAPE = {
     "rows": _count("pixels", "before resizing"),
@@ -203,4 +209,4 @@ def stated_of(rendering: Rendering) -> dict[str, Column]:
 
 COLUMNS = {**_FILM, **_SLICE}  # all there are; a name that both sets have holds the same type in both
 IDS = ("patient_id", "study_id", "series_id")  # hashed together
-HASHED = (*IDS, "frame_id", "lone_id", "origin")  # all that a file may state and that is hashed
+HASHED = (*IDS, LOCAL_ID, "frame_id", "lone_id", "origin")  # all that a file may state and that is hashed

@@ -16,9 +16,11 @@ from typing import Any
 
 import pandas as pd
 
+from fl_rsna.cohort.columns import PLACEHOLDER
 from fl_rsna.cohort.id_scheme import unlike_places
 from fl_rsna.cohort.index import read_facts
-from fl_rsna.cohort.places import SPREAD, Kind, Slices, apart_from_blank, as_ids, constant_images
+from fl_rsna.cohort.patients import are_placeholders
+from fl_rsna.cohort.places import SPREAD, Kind, Slices, apart_by_site, apart_from_blank, as_ids, constant_images
 from fl_rsna.cohort.sites import INDEX_SHA256
 from fl_rsna.imaging.store import decode_png
 from fl_rsna.reading import check_keys, file_sha256, read_json, reading
@@ -90,6 +92,8 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
         tables.append(table.assign(site=site))
         on_progress("reading sites", done, len(facts["sites"]))
     rows = pd.concat(tables, ignore_index=True)
+    nobody = are_placeholders(rows)
+    rows[IDS[Kind.patient]] = apart_by_site(rows[IDS[Kind.patient]], nobody, rows["site"])
     ids = pd.DataFrame({kind: rows[name] for kind, name in IDS.items() if name in rows})
     return OnDisk(
         slices=Slices(
@@ -98,6 +102,7 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
             labels=rows[labels],
             site="site",
             part="split",
+            placeholders=int(nobody.sum()),
         ),
         task=TaskName(task),
         group=facts.get("group"),
@@ -121,12 +126,12 @@ def _incomparable(folder: Path, sites: Mapping[str, Any]) -> str | None:
 
 def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
     """index.csv, as far as an audit needs it: ids as text, labels as numbers."""
-    path, wanted = folder / "index.csv", {"split", *IDS.values(), *SPREAD, *labels}
+    path, wanted = folder / "index.csv", {"split", *IDS.values(), PLACEHOLDER, *SPREAD, *labels}
     with reading(path, "the table of a site that cohort.json names", "bring the site's folder back", key="cohort: "):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in wanted)
     if missing := [name for name in (*NEEDED, *labels) if name not in table]:
         raise ValueError(f"cohort: expected columns {', '.join(missing)} in {path}, got none; deal the cohort again")
-    for name in map(str, table):
+    for name in map(str, table.columns.drop(PLACEHOLDER, errors="ignore")):
         table[name] = pd.to_numeric(table[name], errors="coerce") if name in labels else as_ids(table[name])
     return table
 

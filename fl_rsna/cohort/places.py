@@ -42,6 +42,7 @@ class Slices:
     labels: pd.DataFrame
     site: str | None
     part: str | None
+    placeholders: int = 0  # rows of a patient id that stands for nobody, which `apart_by_site` has taken apart
 
 
 def as_ids(column: pd.Series) -> pd.Series:
@@ -65,6 +66,11 @@ def apart_from_blank(ids: pd.DataFrame, constant: pd.Series | None) -> pd.DataFr
         return ids
     blank = ids[Kind.pixels].isin(ids.loc[constant, Kind.pixels].dropna().unique())
     return ids.assign(**{Kind.pixels: ids[Kind.pixels].mask(blank), Kind.blank: ids[Kind.pixels].where(blank)})
+
+
+def apart_by_site(patients: pd.Series, placeholders: NDArray[np.bool_], sites: pd.Series | None) -> pd.Series:
+    """Patient ids of which a placeholder is another patient at every site: two sites' ANONYMOUS need not be one."""
+    return patients if sites is None else patients.mask(placeholders, patients + " at " + sites)
 
 
 def places_of(columns: pd.DataFrame) -> tuple[Codes, tuple[str, ...]]:

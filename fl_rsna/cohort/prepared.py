@@ -29,6 +29,7 @@ from fl_rsna.cohort.index import (
 from fl_rsna.cohort.label_check import check_labels_fit
 from fl_rsna.cohort.label_ids import Fit, LabelIds, label_ids, of_images
 from fl_rsna.cohort.label_rules import check_exams
+from fl_rsna.cohort.patients import by_placeholder, of_several_issuers, patient_of
 from fl_rsna.cohort.rows import series_by_order
 from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
@@ -208,7 +209,11 @@ def _row(file: File, result: Converted | Refused, request: Request) -> Row:
     """One line of the journal; identifiers are hashed before they reach the disk."""
     if isinstance(result, Refused):
         return asdict(result)
-    facts = {**asdict(result.header), **asdict(result.statistics)}
+    header = asdict(result.header)
+    patient = patient_of(
+        header["patient_id"], issuer=header.pop("issuer"), site=file.origin, institution=header["origin"]
+    )
+    facts = {**header, **asdict(patient), **asdict(result.statistics)}
     if request.hash_ids:
         stated = [column for column in HASHED if facts.get(column)]
         facts |= {column: hash_id(facts[column], request.salt) for column in stated}
@@ -280,6 +285,8 @@ def _record(
         "series": len(index[["patient_id", "series_id"]].drop_duplicates()),
         "series_by_order": series_by_order(index),
         "patients": int(index["patient_id"].nunique()),
+        "placeholders": by_placeholder(index),
+        "patient_ids_of_several_issuers": of_several_issuers(index),
         "positives": {label: int(index[label].sum()) for label in names},
         "rejected": dict(sorted(Counter(rejected["reason"]).items())),
         "labels_without_image": without_image,

@@ -15,7 +15,8 @@ from zipfile import BadZipFile
 import pandas as pd
 import pyarrow.parquet
 
-from fl_rsna.cohort.places import SPREAD, Slices, apart_from_blank, as_ids, constant_images
+from fl_rsna.cohort.patients import stand_for_nobody
+from fl_rsna.cohort.places import SPREAD, Slices, apart_by_site, apart_from_blank, as_ids, constant_images
 from fl_rsna.given_table import bare, dialect, texts_of
 
 SPELLINGS = {  # of ids, the first that a table has is taken; of site and split, all
@@ -62,12 +63,15 @@ def read_published(path: Path, named: Mapping[str, str], labels: Sequence[str] |
     places = _places_of(rows, columns, path)
     values = _label_values(rows, wanted, labels is not None, path)
     found = {role: [name for name in columns[role] if name in places] for role in PLACES}
+    site, nobody = next(iter(found["site"]), None), stand_for_nobody(texts["patient"])
+    texts["patient"] = apart_by_site(texts["patient"], nobody, None if site is None else places[site])
     slices = Slices(
         places=places,
         ids=apart_from_blank(texts, constant_images(rows)),
         labels=values,
-        site=next(iter(found["site"]), None),
+        site=site,
         part=next(iter(found["split"]), None),
+        placeholders=int(nobody.sum()),
     )
     return Published(
         slices=slices,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fl_rsna.cohort.ancestry import (
     OWN,
@@ -24,6 +25,7 @@ from fl_rsna.cohort.ancestry import (
 )
 from fl_rsna.cohort.id_scheme import PLAIN, alike, as_texts, why_unlike
 from fl_rsna.cohort.index import hash_id, read_facts
+from fl_rsna.cohort.patients import are_placeholders
 from fl_rsna.reading import read_yaml
 
 NEITHER, UNKNOWN = "neither", "unknown"
@@ -96,7 +98,11 @@ def seen_by(patients: Patients, chains: Sequence[Chain]) -> Seen:
     reasons: dict[str, None] = {}
     for chain in chains:
         for link in chain.links:
-            found, why = _seen_in(patients, link, chain.at_hand.get(link.cohort_sha256 or ""))
+            apart = _nobody(patients, link)
+            found, why = _seen_in(patients, link, chain.at_hand.get(link.cohort_sha256 or ""), apart)
+            if apart.any():
+                nobody = f"{int(apart.sum())} images have a patient id that stands for nobody, such as ANONYMOUS"
+                why = f"{why}; {nobody}" if why else nobody
             own = found.where(found == TRAIN, own.where(own.notna(), found))
             if why:
                 reasons[why if link.by == OWN else f"{link.by}: {why}"] = None
@@ -111,14 +117,21 @@ def is_clear(link: Link, patients: pd.Series, ids: str | None, cohort_sha256: st
     return link.cohort_sha256 is not None and link.cohort_sha256 == cohort_sha256
 
 
-def _seen_in(patients: Patients, link: Link, cohort: Path | None) -> tuple[pd.Series, str]:
-    """train, validation or missing for each image, and why that is not all."""
+def _nobody(patients: Patients, link: Link) -> NDArray[np.bool_]:
+    """Which images have a placeholder for a patient that another cohort may have given to somebody else."""
+    same = link.cohort_sha256 is not None and link.cohort_sha256 == patients.cohort_sha256
+    return are_placeholders(patients.index) & (not same)
+
+
+def _seen_in(patients: Patients, link: Link, cohort: Path | None, apart: NDArray[np.bool_]) -> tuple[pd.Series, str]:
+    """train, validation or missing for each image, and why that is not all; by the image alone where it is `apart`."""
+    who = as_texts(patients.index["patient_id"]).mask(apart)
     index, own, why = patients.index, pd.Series(np.nan, index=patients.index.index, dtype=object), ""
     table = None if cohort is None else patients_at(cohort)
     if table is not None and cohort is not None:
-        own, why = _by_table(patients, table, facts_of(cohort / "cohort.json").get("ids", link.ids))
+        own, why = _by_table(patients, who, table, facts_of(cohort / "cohort.json").get("ids", link.ids))
     if link.train is not None and link.validation is not None and why_unlike(link.ids, patients.ids) is None:
-        return own.fillna(_by_hashes(index["patient_id"], link, link.train, link.validation)), why
+        return own.fillna(_by_hashes(who, link, link.train, link.validation)), why
     if table is not None:
         return own, why
     if link.cohort_sha256 is not None and link.cohort_sha256 == patients.cohort_sha256 and "split" in index:
@@ -129,14 +142,14 @@ def _seen_in(patients: Patients, link: Link, cohort: Path | None) -> tuple[pd.Se
     return own, unlike or link.why or NOT_AT_HAND
 
 
-def _by_hashes(patients: pd.Series, link: Link, train: frozenset[str], validation: frozenset[str]) -> pd.Series:
-    hashes = as_texts(patients).map(lambda id_: hash_id(id_, link.salt))
-    none = pd.Series(np.nan, index=patients.index, dtype=object)
+def _by_hashes(who: pd.Series, link: Link, train: frozenset[str], validation: frozenset[str]) -> pd.Series:
+    hashes = who.map(lambda id_: hash_id(id_, link.salt), na_action="ignore")
+    none = pd.Series(np.nan, index=who.index, dtype=object)
     return none.mask(hashes.isin(validation), VALIDATION).mask(hashes.isin(train), TRAIN)
 
 
-def _by_table(patients: Patients, table: pd.DataFrame, ids: str | None) -> tuple[pd.Series, str]:
-    index, who = patients.index, as_texts(patients.index["patient_id"])
+def _by_table(patients: Patients, who: pd.Series, table: pd.DataFrame, ids: str | None) -> tuple[pd.Series, str]:
+    index = patients.index
     by_image, by_patient = (table.groupby(key)["split"].min() for key in ("image_id", "patient_id"))
     own = as_texts(index["image_id"]).map(by_image).astype(object)
     why = why_unlike(ids, patients.ids)

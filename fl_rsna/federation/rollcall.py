@@ -17,6 +17,7 @@ from fl_rsna.choices import Lost, Norm, Sampling, Trainable
 from fl_rsna.cohort.dealing import site_number
 from fl_rsna.cohort.id_scheme import as_texts, unlike_places
 from fl_rsna.cohort.index import hash_id
+from fl_rsna.cohort.patients import are_placeholders
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.delivery import deliver
 from fl_rsna.federation.messages import CONFIG, FAILURE, SITE, VERSION, Instructions, failure_of, instruct
@@ -43,6 +44,7 @@ class Site:
     unannotated: frozenset[str] = frozenset()  # labels that it says nothing about
     image: str = ""  # the kind of its images, where it says
     ids: str | None = None  # how its patients' ids were made, by cohort/id_scheme.py
+    placeholders: bool = False  # whether it holds images under ids such as ANONYMOUS, whose patients nobody can compare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,17 @@ def check_roll(
     return unknown
 
 
+def warn_of_placeholders(sites: list[Site], test: pd.DataFrame) -> list[str]:
+    """The warning of places whose images are under ids that stand for nobody; their patients are compared with no other place."""
+    names = [site.name for site in sites if site.placeholders] + ["the test site"] * bool(are_placeholders(test).any())
+    if not names:
+        return []
+    return [
+        f"roll call: unknown whether a patient is at two places: {', '.join(names)} hold images under patient ids that stand for nobody, "
+        "such as ANONYMOUS"
+    ]
+
+
 def check_annotated(sites: list[Site], task: Task, sampling: Sampling) -> None:
     """Refuse labels that no site annotates, and a draw by a label that one does not."""
     for label in task.labels:
@@ -234,4 +247,5 @@ def _read(reply: Message) -> Site:
         patients=frozenset(map(str, patients)),
         unannotated=frozenset(map(str, unannotated)),
         ids=str(answer.get("ids", ""))[:40] or None,
+        placeholders=answer.get("placeholders") is True,
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 IDS = ("patient_id", "study_id", "series_id", "image_id")
+LOCAL_ID = "local_id"  # PatientID alone, where patient_id is of an issuer, too
 SHORT = 6  # an id of fewer characters is only taken out where it stands alone: it is in every other word
 PACKAGE = Path(__file__).parents[1]
 LONGEST = 20_000  # characters of a traceback that travel: the last ones
@@ -105,9 +106,10 @@ def _withheld(error: BaseException) -> Failure:
 
 def _ids_of(folder: Path) -> dict[str, str]:
     """Every form an id of the site's index may have in a text, with what stands for it. Raises when it cannot be read."""
-    table = pd.read_csv(folder / "index.csv", usecols=list(IDS), dtype=str, keep_default_na=False)
+    wanted = (*IDS, LOCAL_ID)
+    table = pd.read_csv(folder / "index.csv", usecols=lambda name: name in wanted, dtype=str, keep_default_na=False)
     found: dict[str, str] = {}
-    for column in IDS:
+    for column in (*IDS, *[LOCAL_ID] * (LOCAL_ID in table)):
         for value in table[column].unique():
             found |= dict.fromkeys(_forms(str(value)), f"<{column.removesuffix('_id')}>")
     return found

@@ -13,6 +13,7 @@ from torch import nn
 
 from fl_rsna.choices import EngineName, Keep, Stage
 from fl_rsna.cohort.ancestry import Link
+from fl_rsna.cohort.patients import comparable
 from fl_rsna.cohort.sites import Cohort, counts
 from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.config import Config, ModelConfig
@@ -33,6 +34,7 @@ from fl_rsna.federation.rollcall import (
     check_roll,
     check_single,
     hashed_patients,
+    warn_of_placeholders,
 )
 from fl_rsna.federation.sequence_told import views_told
 from fl_rsna.federation.start import first_model
@@ -97,7 +99,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
     chains = given_chains(config) if ancestry is None else {}
     unknown = check_unseen(config, cohort, held_out.index, chains)
     sites = call_roll(grid, told, roll_patience(config, run, len(cohort.sites)), expected=len(cohort.sites))
-    strangers = hashed_patients(held_out.index[told.group_key], told.salt)
+    strangers = hashed_patients(comparable(held_out.index, told.group_key), told.salt)
     incomparable = check_roll(
         sites,
         cohort_sha256=cohort.sha256,
@@ -108,6 +110,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Se
         allow_unknown=config.allow_unknown_patients,
     )
     unknown += [] if incomparable is None else [f"roll call: {incomparable}"]
+    unknown += warn_of_placeholders(sites, held_out.index)
     check_sites(config, cohort.sites)
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)

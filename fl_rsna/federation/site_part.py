@@ -16,6 +16,7 @@ from torch import nn
 
 from fl_rsna.choices import Precision, Stacker
 from fl_rsna.cohort.index import hash_id, read_facts
+from fl_rsna.cohort.patients import are_placeholders, comparable
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.counts_by_fold import counts_by_fold
@@ -91,7 +92,7 @@ def roll_call(message: Message, place: Place) -> Message:
     tables = {
         name: shared_controls(table, told.min_count, exclusive=exclusive).tolist() for name, table in counted.items()
     }
-    hashes = {hash_id(str(patient), told.salt) for patient in data.index[told.group_key]}
+    hashes = {hash_id(str(patient), told.salt) for patient in comparable(data.index, told.group_key)}
     answer = ConfigRecord(
         {
             "name": data.name,
@@ -104,6 +105,7 @@ def roll_call(message: Message, place: Place) -> Message:
             "controls": json.dumps(tables),
             "patients": filled_up(hashes, told.min_count),
             **({"unannotated": list(data.unannotated)} if data.unannotated else {}),
+            **({"placeholders": True} if are_placeholders(data.index).any() else {}),
         }
     )
     return Message(RecordDict({SITE: answer}), reply_to=message)

@@ -22,6 +22,7 @@ from fl_rsna.imaging.store import ImageKind, render
 from fl_rsna.imaging.windows import Rescale, to_hu16
 from fl_rsna.task import Rendering
 
+ISSUER, OF_PATIENT = "issuer", ("local_id", "placeholder")  # what prepare makes of the header's issuer and patient
 FILE_CPU_S = 10.0  # of processor time; a file that takes longer ends its process and is rejected
 
 
@@ -63,12 +64,12 @@ class Refused:
 
 
 def facts_of_a_file(rendering: Rendering) -> frozenset[str]:
-    """Names of what a file gives by itself: of its header, of its pixels and of its PNG."""
+    """Names of the index's columns that a file gives by itself: of its header, of its pixels and of its PNG."""
     match rendering:
         case Rendering.hounsfield:
-            return frozenset((*Header.__slots__, *Statistics.__slots__, "png_sha256"))
+            return frozenset((*Header.__slots__, *Statistics.__slots__, *OF_PATIENT, "png_sha256")) - {ISSUER}
         case Rendering.radiograph:
-            return frozenset((*FilmHeader.__slots__, *FilmStatistics.__slots__, "png_sha256"))
+            return frozenset((*FilmHeader.__slots__, *FilmStatistics.__slots__, *OF_PATIENT, "png_sha256")) - {ISSUER}
 
 
 def convert_files(work: Conversion, first: int, files: Sequence[File]) -> list[Converted | Refused]:

@@ -17,6 +17,7 @@ from fl_rsna.imaging.header import (
     read_bits,
     read_id,
     read_ids,
+    read_issuer,
     read_photometric,
     read_shape,
     scanner_of,
@@ -50,6 +51,7 @@ class FilmHeader:
 
     image_id: str
     patient_id: str
+    issuer: str  # of patient_id, from which prepare makes the index's
     study_id: str
     series_id: str
     origin: str
@@ -145,6 +147,7 @@ def read_film_header(tags: Tags, view: str, shown: Presentation, syntax: str) ->
     return FilmHeader(
         image_id=image_id,
         patient_id=patient_id,
+        issuer=read_issuer(tags),
         study_id=read_id(tags, "StudyInstanceUID").strip() or image_id,
         series_id=read_id(tags, "SeriesInstanceUID"),
         origin=tags.text("InstitutionName")[:LONGEST_NAME],

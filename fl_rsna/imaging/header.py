@@ -17,6 +17,8 @@ from fl_rsna.imaging.windows import Rescale
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_SIDE = 8192  # pixels; slices are padded to a square
 LONGEST_ID, LONGEST_NAME = 1024, 256  # characters; the standard allows 64
+QUALIFIERS = "IssuerOfPatientIDQualifiersSequence"
+UNIVERSAL_ID = ("UniversalEntityID", "UniversalEntityIDType")  # in an item of it
 
 HOUNSFIELD = ("", "HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "US", "UNSPECIFIED")  # RescaleType
 STORAGE = "1.2.840.10008.5.1.4.1.1."  # standard storage classes begin with this
@@ -30,6 +32,7 @@ class Header:
 
     image_id: str
     patient_id: str
+    issuer: str  # of patient_id, from which prepare makes the index's
     study_id: str
     series_id: str
     frame_id: str
@@ -137,6 +140,7 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
     return Header(
         image_id=image_id,
         patient_id=patient_id,
+        issuer=read_issuer(tags),
         study_id=read_id(tags, "StudyInstanceUID"),
         series_id=read_id(tags, "SeriesInstanceUID"),
         frame_id=tags.text("FrameOfReferenceUID")[:LONGEST_ID],
@@ -183,6 +187,19 @@ def read_ids(tags: Tags) -> tuple[str, str]:
     if not patient_id:
         raise Rejected(Reason.no_patient, "PatientID", "missing: patients are what splits must not share")
     return image_id, patient_id
+
+
+def read_issuer(tags: Tags) -> str:
+    """Who gave PatientID: IssuerOfPatientID, else the universal id of its qualifiers as HL7 writes it (HD); or empty.
+
+    The plain reading has no sequences and raises where it needs one.
+    """
+    issuer = read_id(tags, "IssuerOfPatientID").strip()
+    if issuer or QUALIFIERS not in tags:
+        return issuer
+    items = tags.converted(QUALIFIERS)
+    entity, kind = (str((items[0].get(name) if items else "") or "").strip() for name in UNIVERSAL_ID)
+    return f"&{entity}&{kind}" if entity else ""
 
 
 def scanner_of(tags: Tags) -> str:

@@ -20,6 +20,8 @@ TAGS = {  # keyword -> tag (DICOM PS3.6)
     "InstitutionName": 0x00080080,
     "ManufacturerModelName": 0x00081090,
     "PatientID": 0x00100020,
+    "IssuerOfPatientID": 0x00100021,
+    "IssuerOfPatientIDQualifiersSequence": 0x00100024,
     "BodyPartExamined": 0x00180015,
     "SliceThickness": 0x00180050,
     "ImagerPixelSpacing": 0x00181164,

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fl_rsna.choices import Crop
+from fl_rsna.cohort.columns import IDS, LOCAL_ID, PLACEHOLDER
 from fl_rsna.cohort.hashed import array_written, is_whole, map_array
 from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise, read_noise
 from fl_rsna.cohort.sites import read_site_files
@@ -141,7 +142,7 @@ def read_site(folder: Path) -> tuple[dict[str, Any], bytes, pd.DataFrame, SiteNo
         noise, _ = read_noise(facts), ImageKind(facts["image"])
         task = named_task(TaskName(facts["task"]))
     path, known = folder / "index.csv", [label for label in facts["labels"] if label not in noise.unannotated]
-    ids = dict.fromkeys(("image_id", "patient_id", "study_id", "series_id"), str)
+    ids = dict.fromkeys(("image_id", *IDS, LOCAL_ID, PLACEHOLDER), str)
     index = parse_csv(
         path, raw_index, columns=("image_id", "patient_id", "split", *known), dtype=ids, keep_default_na=False, na_values=[""],
     )  # an id may read NA  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from fl_rsna.cohort.columns import COLUMNS
+from fl_rsna.cohort.patients import by_placeholder
 from fl_rsna.cohort.rows import series_by_order
 from fl_rsna.cohort.slice_places import Order
 from fl_rsna.imaging.rejections import MEANING
@@ -139,6 +140,10 @@ def flags(index: pd.DataFrame) -> Table:
         steps = index.groupby("series_id")["step_above_mm"].agg(["min", "max"])
         uneven = int((steps["max"] - steps["min"] > 0.1).sum())
         marks["uneven steps"] = uneven, "series whose steps differ by more than 0.1 mm"
+    for name, held in by_placeholder(index).items():
+        apart = f"as {held['patients']} patients of as many places" if held["patients"] > 1 else "as one patient"
+        said = f"a PatientID that stands for nobody, on {held['studies']} studies: taken {apart}, compared with no other site"
+        marks[f"placeholder {name}"] = held["images"], said
     return [{"what": what, "count": count, "meaning": meaning} for what, (count, meaning) in marks.items()]
 
 

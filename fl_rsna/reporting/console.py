@@ -59,6 +59,18 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
         console.print(f"every rejected file: {prepared.folder / 'rejected.csv'}", soft_wrap=True)
     for sentence in said_of(facts.get("label_ids", {})):
         console.print(sentence, soft_wrap=True)
+    for name, held in facts.get("placeholders", {}).items():
+        console.print(
+            f"placeholder: {counted(held['images'], picture)} of {counted(held['studies'], 'study')} under PatientID {name}, which stands "
+            f"for nobody: {counted(held['patients'], 'patient')} here, compared with no other site",
+            soft_wrap=True,
+            markup=False,
+        )
+    if shared := facts.get("patient_ids_of_several_issuers", 0):
+        console.print(
+            f"{counted(shared, 'PatientID')} from more than one issuer or site, or with and without an issuer: different patients",
+            soft_wrap=True,
+        )
     if facts["labels_without_image"]:
         console.print(f"labels without an image: {facts['labels_without_image']}")
 

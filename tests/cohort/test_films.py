@@ -24,6 +24,7 @@ BOXES = "[[10, 20, 30, 40]]"
 def facts(image_id: str, study: str = "T1", series: str = "S1", **changes: object) -> dict[str, object]:
     """What a film gives by itself."""
     plain = {
+        "local_id": "", "placeholder": "",
         "image_id": image_id, "patient_id": "P1", "study_id": study, "series_id": series, "origin": "", "row_spacing_mm": 0.1,
         "column_spacing_mm": None, "rows": 9, "columns": 8, "grey_min": 0.0, "grey_max": 1.0, "grey_mean": 0.5, "grey_std": 0.2,
         "photometric": "MONOCHROME1", "view": "AP", "voi": "window", "padding_share": 0.0, "crop_top": 0, "crop_left": 0,

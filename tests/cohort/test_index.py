@@ -20,6 +20,7 @@ def facts(
 ) -> dict[str, object]:
     """What a file gives: every column that is not worked out from its neighbours or its words."""
     plain = {
+        "local_id": "", "placeholder": "",
         "image_id": image_id, "patient_id": patient, "study_id": f"study of {series}", "series_id": series, "origin": "",
         "frame_id": "", "lone_id": image_id, "normal": "0.0\\0.0\\1.0",
         "corner": "" if position_mm is None else f"0\\0\\{position_mm}", "slice_location": None, "instance_number": None,

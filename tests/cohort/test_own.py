@@ -1,16 +1,20 @@
 """Hospitals that never saw each other's data make one cohort."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from edited import edit_json
-from tiny import SIZE, tiny_config, tiny_prepared
+from tiny import SIZE, rewrite_site, tiny_config, tiny_prepared
 
+from fl_rsna.cohort.audit import find_shared, judge
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.on_disk import read_on_disk
 from fl_rsna.cohort.own import write_own_site, write_own_test_site
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.federation.client_app import app_for_cohort
@@ -131,3 +135,25 @@ def test_a_hospital_that_does_not_look_for_a_label_learns_it_from_the_other(made
     server = make_server_app(lambda context: (config, made, start_run(tmp_path / "run", config, made, "cpu", ())))
     run_local(server, lambda: app_for_cohort(made.folder, tmp_path / "run" / "memory"), num_sites=2, workers=0)
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_two_hospitals_anonymous_is_not_one_patient(made: Cohort, tmp_path: Path) -> None:
+    """Every place has a patient whose id is the same and stands for nobody: it is said, and refuses nothing."""
+    for name in (*HOSPITALS, "test-site"):
+        table = pd.read_csv(made.site_folder(name) / "index.csv", dtype=str)
+        nobody = table["patient_id"] == table["patient_id"].iloc[0]
+        table["placeholder"] = np.where(nobody, "ANONYMOUS", "")
+        rewrite_site(made.site_folder(name), table.assign(patient_id=table["patient_id"].mask(nobody, "ANONYMOUS")))
+    audited = read_on_disk(made.folder, pixels=False, on_progress=lambda what, done, total: None)
+    sharing = find_shared(audited.slices)
+    assert sharing.patients == {}
+    assert "stands for nobody, such as ANONYMOUS" in judge(sharing).sentence
+    config, run = tiny_config(rounds=1), tmp_path / "run"
+    server = make_server_app(lambda context: (config, made, start_run(run, config, made, "cpu", ())))
+    run_local(server, lambda: app_for_cohort(made.folder, run / "site_memory"), num_sites=2, workers=0)
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    warned = [event["text"] for event in events if event["event"] == "warning"]
+    assert any(
+        "hospital-a, hospital-b, the test site hold images under patient ids that stand for nobody" in text
+        for text in warned
+    )

@@ -43,7 +43,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 def long_cohort(folder: Path) -> Cohort:
-    """Two sites whose ids are as long as real ones; one of them lacks a label."""
+    """Two sites whose ids are as long as real ones; one of them lacks a label and has a patient whose id stands for nobody."""
     cohort = tiny_cohort(folder, num_sites=2, patients=16)
     for site in (*cohort.sites, "test-site"):
         folder = cohort.site_folder(site)
@@ -51,7 +51,8 @@ def long_cohort(folder: Path) -> Cohort:
         for image in index["image_id"]:
             (folder / "images" / f"{image}.png").rename(folder / "images" / f"{long(image)}.png")
         index[list(IDS)] = index[list(IDS)].map(long)
-        rewrite_site(folder, index)
+        nobody = (index["patient_id"] == index["patient_id"][0]) & (site == "site-2")
+        rewrite_site(folder, index.assign(placeholder=nobody.map({True: "ANONYMOUS", False: ""})))
     rewrite_site(cohort.site_folder("site-2"), noise={"unannotated": ["epidural"]})
     return cohort
 
