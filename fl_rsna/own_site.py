@@ -39,7 +39,14 @@ def own_site(words: argparse.Namespace) -> None:
             raise ValueError(
                 "--unannotated: expected every label where models are scored; leave it out with --hospitals"
             )
-        cohort = write_own_test_site(folder, prepared, task, words.hospitals, _settings(words, prepared))
+        cohort = write_own_test_site(
+            folder,
+            prepared,
+            task,
+            words.hospitals,
+            _settings(words, prepared),
+            allow_unknown=words.allow_unknown_patients,
+        )
         name, sha256, held = TEST_SITE, cohort.sha256, cohort.facts["sites"][TEST_SITE]
     else:
         made = write_own_site(
@@ -50,6 +57,7 @@ def own_site(words: argparse.Namespace) -> None:
             validation=words.validation,
             seed=words.seed,
             unannotated=words.unannotated,
+            allow_unknown=words.allow_unknown_patients,
         )
         name, sha256, held = words.site, made["cohort_sha256"], made["counts"]
     parts = ", ".join(
@@ -110,6 +118,11 @@ def parsed() -> argparse.Namespace:
         default=[],
         metavar="LABEL",
         help="labels that a hospital's data were prepared without",
+    )
+    parser.add_argument(
+        "--allow-unknown-patients",
+        action="store_true",
+        help="go on although ids of a site in the same folder were made in another way, so that nobody sees who is at both",
     )
     parser.add_argument("--seed", type=int, default=0, help="of who validates; default: 0")
     parser.add_argument("--sites", type=Path, default=Path("site_data"), help="default: site_data")

@@ -263,23 +263,26 @@ def test_another_slice_of_a_patient_who_trained_counts_as_seen(own_cohort: Cohor
     assert read(out, "evaluation.json")["seen_in_training"] == {"train": 1, "validation": 0, "neither": 0}
 
 
+SECRET = "5637ebbab8769328365851fd92e225db"
+
+
 @pytest.mark.parametrize("beside", ["run", "alone"])
-@pytest.mark.parametrize(("salt", "answer"), [("a secret", "train"), ("another", "unknown"), (None, "unknown")])
+@pytest.mark.parametrize(("salt", "answer"), [(SECRET, "train"), ("another", "unknown"), (None, "unknown")])
 def test_follow_up_scans_of_training_patients_are_seen_or_unknown(
     tmp_path: Path, salt: str | None, answer: str, beside: str
 ) -> None:
     """Hashed under the salt of the training data, under another, or not at all; asked of a run or of its file by itself."""
-    trained = tiny_cohort(tmp_path / "cohort", ids=id_scheme(True, "a secret"))
+    trained = tiny_cohort(tmp_path / "cohort", ids=id_scheme(True, SECRET))
     for path in trained.folder.glob("*/index.csv"):
         table = pd.read_csv(path, dtype=str)
-        table.assign(patient_id=[hash_id(name, "a secret") for name in table["patient_id"]]).to_csv(path, index=False)
+        table.assign(patient_id=[hash_id(name, SECRET) for name in table["patient_id"]]).to_csv(path, index=False)
     index = pd.read_csv(trained.site_folder("site-1") / "index.csv").query("split == 'train'")
     link = own_link(trained.folder, trained.sha256, trained.ids, None)
     model = write_tiny_run(Path("run"), trained, facts={"ancestry": [link.to_json()]})
     if beside == "alone":
         model = Path(shutil.copy(model / "model.safetensors", "alone.safetensors"))
     patients = [
-        name for name in tiny_index()["patient_id"].unique() if hash_id(name, "a secret") in set(index["patient_id"])
+        name for name in tiny_index()["patient_id"].unique() if hash_id(name, SECRET) in set(index["patient_id"])
     ]
     for number, patient in enumerate(patients):
         write_tiny(Path(f"dicom/{number}.dcm"), f"1.2.{number}", patient, hu=np.full((32, 32), 30, np.int16))
@@ -289,7 +292,7 @@ def test_follow_up_scans_of_training_patients_are_seen_or_unknown(
     assert record["seen_in_training"] == {"train": len(patients) * (answer == "train"), "validation": 0, **others}
     (warning,) = record["warnings"]
     assert ("unknown" in warning) == (answer == "unknown")
-    assert "secret" not in json.dumps(record)
+    assert SECRET not in json.dumps(record)
 
 
 LINES = {

@@ -20,7 +20,7 @@ from fl_rsna.reading import read_csv
 TRAIN, VALIDATION = "train", "validation"
 OWN = "own"  # of the cohort that a model was trained on; other links are named by the word that gave them
 AT_THE_SITES = "the sites kept their patients to themselves"
-GUESSABLE = "ids that were not hashed under a salt are not written into model files"
+GUESSABLE = "ids that were not hashed under a random salt are not written into model files"
 PUBLIC = "fl_rsna: patients of"  # and the cohort's hash: so that the same run gives the same file
 SILENT = "the file does not say whose images trained it"
 

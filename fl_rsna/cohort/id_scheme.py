@@ -5,6 +5,7 @@ Two sets whose ids were made alike can be compared, patient by patient. Of any o
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 PLAIN = "plain"  # PatientID as in the files
 HASHED = "sha256-16"  # as cohort.index.hash_id makes them
 UNSALTED = f"{HASHED}/unsalted"  # hashed under the empty salt, which everybody knows
+WEAK = f"{HASHED}/weak/"  # hashed under a salt that its fingerprint, which follows, gives away
+SALT_BYTES = 16  # of a salt that cannot be guessed
+DIGITS = re.compile(rf"[0-9a-fA-F]{{{2 * SALT_BYTES},}}")  # as python -m fl_rsna.salt and openssl rand -hex print it
+DIFFERENT = 8  # characters of random ones, at least: of 32 random digits fewer than one in a million has so few
 PUBLIC = b"fl_rsna: fingerprint of data.salt, 1"  # what is hashed under the salt
 COST = {"n": 2**14, "r": 8, "p": 1}  # of scrypt: 16 MB and some 50 ms a guess
 
@@ -23,18 +28,29 @@ def id_scheme(hash_ids: bool, salt: str) -> str:
     """The name of how ids are made: equal for sets that can be compared.
 
     Of a salt it has sixteen hexadecimal digits of scrypt over a public text. Each guess of a salt costs 16 MB and 50 ms;
-    a short word is guessed all the same.
+    a short word is guessed all the same, so the name says where a salt is not random.
     """
     if not hash_ids:
         return PLAIN
     if not salt:
         return UNSALTED
-    return f"{HASHED}/{hashlib.scrypt(PUBLIC, salt=salt.encode(), dklen=8, **COST).hex()}"
+    fingerprint = hashlib.scrypt(PUBLIC, salt=salt.encode(), dklen=8, **COST).hex()
+    return f"{WEAK}{fingerprint}" if can_be_guessed(salt) else f"{HASHED}/{fingerprint}"
+
+
+def can_be_guessed(salt: str) -> bool:
+    """Whether a salt is not 128 random bits in hexadecimal digits, by its looks: words of any length are guessed in the end."""
+    return not DIGITS.fullmatch(salt) or salt in (salt + salt)[1:-1] or len(set(salt.lower())) < DIFFERENT
+
+
+def is_weak(scheme: str | None) -> bool:
+    """Whether ids were hashed under a salt that can be guessed from its fingerprint."""
+    return scheme is not None and scheme.startswith(WEAK)
 
 
 def is_secret(scheme: str | None) -> bool:
-    """Whether ids were hashed under a salt, so that whoever lacks it cannot guess an id from its hash."""
-    return scheme is not None and scheme.startswith(f"{HASHED}/") and scheme != UNSALTED
+    """Whether ids were hashed under a random salt, so that whoever lacks it cannot guess an id from its hash."""
+    return scheme is not None and scheme.startswith(f"{HASHED}/") and scheme != UNSALTED and not is_weak(scheme)
 
 
 def why_unlike(one: str | None, other: str | None) -> str | None:

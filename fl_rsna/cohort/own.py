@@ -16,7 +16,8 @@ import numpy as np
 
 from fl_rsna.cohort.assignment import NAME
 from fl_rsna.cohort.dealing import MIN_PATIENTS
-from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.id_scheme import is_weak, unlike_places
+from fl_rsna.cohort.index import Prepared, read_facts
 from fl_rsna.cohort.noise import UNANNOTATED
 from fl_rsna.cohort.partitioners import Group, group_column, rarest_labels, take_stratified
 from fl_rsna.cohort.sites import (
@@ -54,13 +55,16 @@ def write_own_site(
     validation: float,
     seed: int,
     unannotated: Sequence[str] = (),
+    allow_unknown: bool = False,
 ) -> dict[str, Any]:
     """Write `folder`/<site> with all patients of the prepared data, some of them to validate on; its site.json.
 
     `unannotated` labels of the task, which the prepared data were made without, are learned from the other sites. All or
-    nothing. Raises ValueError for a name that cannot be, a folder that exists, and data that do not suffice.
+    nothing. Raises ValueError for a name that cannot be, a folder that exists, data that do not suffice, a salt that can be
+    guessed and, unless `allow_unknown`, ids made in another way than those of a site beside it.
     """
     _check_name("--site", site)
+    _check_ids(folder, prepared, site, allow_unknown)
     if site == TEST_SITE:
         raise ValueError(
             f"--site: expected a hospital's name, got {TEST_SITE}; the coordinator says --hospitals instead"
@@ -77,7 +81,13 @@ def write_own_site(
 
 
 def write_own_test_site(
-    folder: Path, prepared: Prepared, task: Task, hospitals: Sequence[str], settings: dict[str, Any]
+    folder: Path,
+    prepared: Prepared,
+    task: Task,
+    hospitals: Sequence[str],
+    settings: dict[str, Any],
+    *,
+    allow_unknown: bool = False,
 ) -> Cohort:
     """Write `folder`/test-site with all patients of the coordinator's data, and cohort.json, which names the hospitals."""
     for name in hospitals:
@@ -86,6 +96,7 @@ def write_own_test_site(
         raise ValueError(f"--hospitals: expected each name once and none called {TEST_SITE}, got {' '.join(hospitals)}")
     if os.path.lexists(folder / COHORT):
         raise ValueError(f"{folder / COHORT}: expected no such file; choose another --cohort, or move it away")
+    _check_ids(folder, prepared, TEST_SITE, allow_unknown)
     index = _labelled(prepared, task)
     patients = SitePatients(name=TEST_SITE, test=tuple(sorted(index[task.group_key].unique())))
     held = _write(folder, prepared, task, patients)["counts"]
@@ -113,6 +124,25 @@ def _write(
         write_site(building, table, prepared.folder / "images")
         write_site_facts(building, facts)
     return {**facts, "counts": counts(table, task)}
+
+
+def _check_ids(folder: Path, prepared: Prepared, site: str, allow_unknown: bool) -> None:
+    """Refuse a salt that can be guessed, and ids that cannot be compared with those of the sites in the same folder."""
+    if is_weak(prepared.ids):
+        raise ValueError(
+            f"--prepared: expected ids hashed under 128 random bits, got ids in {prepared.folder} whose data.salt can be guessed from its "
+            "fingerprint; make a salt for all hospitals by python -m fl_rsna.salt and prepare again"
+        )
+    beside = [(path.parent.name, ids_of_site(path)) for path in sorted(folder.glob("*/site.json"))]
+    unknown = unlike_places([*beside, (site, prepared.ids)]) if beside else None
+    if unknown is not None and not allow_unknown:
+        raise ValueError(f"--prepared: {unknown}; prepare all with the same data.salt, or say --allow-unknown-patients")
+
+
+def ids_of_site(path: Path) -> str | None:
+    """How the ids of a site were made, as its site.json says."""
+    ids = read_facts(path, "", by_hand=True).get("ids")
+    return None if ids is None else str(ids)
 
 
 def _labelled(prepared: Prepared, task: Task) -> Any:

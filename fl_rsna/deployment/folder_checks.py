@@ -12,8 +12,8 @@ from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.demand import MB, RAW_BYTES, size
 from fl_rsna.checkup.machine import free_disk, refuses_writing
 from fl_rsna.cohort.boxes import BOXES
-from fl_rsna.cohort.columns import COLUMNS, IDS
-from fl_rsna.cohort.id_scheme import is_secret, said_of
+from fl_rsna.cohort.columns import COLUMNS, IDS, LOCAL_ID, PLACEHOLDER
+from fl_rsna.cohort.id_scheme import is_secret, is_weak, said_of, unlike_places
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.sites import read_site_files
 from fl_rsna.cohort.split import TEST_SITE
@@ -62,7 +62,7 @@ def read_held(folder: Path) -> Held:
     if lacking:
         raise ValueError(f"--folder: {folder / 'site.json'} does not say {', '.join(lacking)}; copy the folder again")
     _check_known(facts, folder)
-    path, ids = folder / "index.csv", dict.fromkeys(("image_id", *IDS), str)
+    path, ids = folder / "index.csv", dict.fromkeys(("image_id", *IDS, LOCAL_ID, PLACEHOLDER), str)
     if not path.exists():
         raise ValueError(f"--folder: no index.csv in {folder}; copy the folder again")
     try:
@@ -145,7 +145,8 @@ def check_identifiers(held: Held) -> list[Check]:
     """Ids are hashed, and no column came along that we do not write."""
     known = {*COLUMNS, BOXES, "split", "site", *held.facts["labels"]}
     strange = [str(name) for name in held.index if name not in known]
-    plain = {name: int((~held.index[name].str.fullmatch(HASHED, na=True)).sum()) for name in IDS}
+    ids_held = [name for name in (*IDS, LOCAL_ID) if name in held.index]
+    plain = {name: int((~held.index[name].str.fullmatch(HASHED, na=True)).sum()) for name in ids_held}
     clear = [name for name, count in plain.items() if count]
     if any(0 < count < len(held.index) for count in plain.values()):
         found = f"{', '.join(clear)}: some values are hashed and some are not"
@@ -157,10 +158,31 @@ def check_identifiers(held: Held) -> list[Check]:
         change = "nothing of them leaves this site, but who reads the folder reads them; data.hash_ids=true at prepare"
         return [Check(what="identifiers", state=warning, found="; ".join(parts), change=change)]
     ids = held.facts.get("ids")
+    if is_weak(ids):
+        change = (
+            "make a salt for all sites by python -m fl_rsna.salt and prepare again: ids can be guessed with this one"
+        )
+        found = f"{said_of(ids)}, which can be guessed from its fingerprint"
+        return [Check(what="identifiers", state=problem, found=found, change=change)]
     if not is_secret(ids):
         change = "prepare again with the data.salt that all sites share: an id can be guessed from its hash without one"
         return [Check(what="identifiers", state=warning, found=f"{said_of(ids)}, as {held.folder} says", change=change)]
-    return [Check(what="identifiers", state=ok, found=f"{said_of(ids)}, and no column that is not ours")]
+    found = f"{said_of(ids)}, and no column that is not ours: compare the salt with the other sites'"
+    return [Check(what="identifiers", state=ok, found=found)]
+
+
+def check_alike(held: Held) -> list[Check]:
+    """Ids can be compared with those of the same cohort's sites that lie beside it, where there are any."""
+    beside = [path for path in sorted(held.folder.parent.glob("*/site.json")) if not path.parent.samefile(held.folder)]
+    others = [
+        facts for path in beside if (facts := read_facts(path, "", by_hand=True)).get("cohort") == held.facts["cohort"]
+    ]
+    places = [(str(facts.get("site")), facts.get("ids")) for facts in others]
+    unknown = unlike_places([(held.site, held.facts.get("ids")), *places]) if places else None
+    if unknown is None:
+        return []
+    change = "prepare all with the same data.salt, or the run must say allow_unknown_patients=true"
+    return [Check(what="salt", state=problem, found=unknown, change=change)]
 
 
 def check_state(node: Node, held: Held | None) -> list[Check]:

@@ -11,7 +11,15 @@ from fl_rsna.checkup.data_checks import each
 from fl_rsna.checkup.examination import say_checks
 from fl_rsna.choices import Device
 from fl_rsna.command import RunFailed
-from fl_rsna.deployment.folder_checks import Held, check_identifiers, check_images, check_site, check_state, read_held
+from fl_rsna.deployment.folder_checks import (
+    Held,
+    check_alike,
+    check_identifiers,
+    check_images,
+    check_site,
+    check_state,
+    read_held,
+)
 from fl_rsna.deployment.key_checks import check_keys
 from fl_rsna.deployment.link_checks import check_link
 from fl_rsna.deployment.node import Node
@@ -26,7 +34,8 @@ ok, warning, problem = State.ok, State.warning, State.problem
 
 def examine_site(node: Node) -> None:
     """Say what is wrong with this site, a line a check; raises RunFailed when there is a problem."""
-    checks = [*check_here(node), *check_link(node), check_versions(), *check_packages(needed_packages(), extras=())]
+    checks = [*check_here(node), *each("salt", lambda: _compared(node)), *check_link(node), check_versions()]
+    checks += check_packages(needed_packages(), extras=())
     checks += [check_python(), *each("device", lambda: [check_device(node.device)])]
     say_checks(checks)
     wrong = [check.what for check in checks if check.state is problem]
@@ -67,6 +76,15 @@ def _again(node: Node) -> list[Check]:
     """The reason why a folder cannot be read, as `each` says it."""
     read_held(node.folder)
     return []
+
+
+def _compared(node: Node) -> list[Check]:
+    """A folder that cannot be read is told by `check_here`."""
+    try:
+        held = read_held(node.folder)
+    except (ValueError, OSError):
+        return []
+    return check_alike(held)
 
 
 def check_versions() -> Check:

@@ -2,19 +2,49 @@
 
 import hashlib
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from fl_rsna.cohort.id_scheme import PLAIN, UNSALTED, alike, as_texts, id_scheme, is_secret, unlike_places, why_unlike
+from fl_rsna.cohort.id_scheme import (
+    PLAIN,
+    UNSALTED,
+    alike,
+    as_texts,
+    can_be_guessed,
+    id_scheme,
+    is_secret,
+    is_weak,
+    unlike_places,
+    why_unlike,
+)
 
-ALL = [id_scheme(True, "one"), id_scheme(True, "two"), UNSALTED, PLAIN]
+ONE, TWO = "5637ebbab8769328365851fd92e225db", "0c1f62d8e94b7a35f1d20946be87c3a5"
+ALL = [id_scheme(True, ONE), id_scheme(True, TWO), UNSALTED, PLAIN, id_scheme(True, "one")]
 
 
 def test_every_way_of_making_ids_has_a_name_of_its_own() -> None:
-    assert len(set(ALL)) == 4
-    assert id_scheme(True, "one") == ALL[0]
+    assert len(set(ALL)) == len(ALL)
+    assert id_scheme(True, ONE) == ALL[0]
     assert (id_scheme(True, ""), id_scheme(False, "one"), id_scheme(False, "")) == (UNSALTED, PLAIN, PLAIN)
-    assert [is_secret(ids) for ids in (*ALL, None)] == [True, True, False, False, False]
+    assert [is_secret(ids) for ids in (*ALL, None)] == [True, True, False, False, False, False]
+    assert [is_weak(ids) for ids in (*ALL, None)] == [False, False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("salt", "guessed"),
+    [
+        (ONE, False), (ONE.upper(), False), (ONE + TWO, False), ("", True), ("a secret", True), (ONE[1:], True), ("0" * 32, True),
+        ("0123" * 8, True), ("abcdefg" * 5, True), ("stroke consortium 2026, the salt of all", True), (f" {ONE}", True),
+    ],
+)  # fmt: skip
+def test_a_salt_of_random_digits_is_told_from_words(salt: str, guessed: bool) -> None:
+    assert can_be_guessed(salt) == guessed
+
+
+def test_random_salts_are_never_taken_for_words() -> None:
+    rng = np.random.default_rng(0)
+    assert not any(can_be_guessed(rng.bytes(16).hex()) for _ in range(10_000))
 
 
 def test_no_fast_hash_of_the_salt_is_in_its_fingerprint() -> None:

@@ -137,6 +137,31 @@ def test_a_hospital_that_does_not_look_for_a_label_learns_it_from_the_other(made
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_salt_that_can_be_guessed_makes_no_site(tmp_path: Path) -> None:
+    prepared = replace(tiny_prepared(tmp_path / "prepared"), ids=id_scheme(True, "stroke-2026"))
+    said = r"^--prepared: expected ids hashed under 128 random bits, .*by python -m fl_rsna\.salt and prepare again$"
+    with pytest.raises(ValueError, match=said):
+        write_own_site(tmp_path / "stroke", prepared, ICH, "a", validation=0.2, seed=0)
+    with pytest.raises(ValueError, match=said):
+        write_own_test_site(tmp_path / "stroke", prepared, ICH, ["a"], {})
+    assert not (tmp_path / "stroke").exists()
+
+
+def test_sites_beside_each_other_are_of_one_salt_or_it_is_allowed(tmp_path: Path) -> None:
+    plain = tiny_prepared(tmp_path / "prepared")
+    salted = replace(plain, ids=id_scheme(True, "5637ebbab8769328365851fd92e225db"))
+    folder = tmp_path / "stroke"
+    write_own_site(folder, salted, ICH, "a", validation=0.2, seed=0)
+    write_own_site(folder, salted, ICH, "b", validation=0.2, seed=0)
+    said = "^--prepared: unknown whether a patient is at two .* under salt .* at a, b; as in the files at {}; .*--allow-unknown-patients$"
+    with pytest.raises(ValueError, match=said.format("c")):
+        write_own_site(folder, plain, ICH, "c", validation=0.2, seed=0)
+    with pytest.raises(ValueError, match=said.format("test-site")):
+        write_own_test_site(folder, plain, ICH, ["a", "b"], {})
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+    write_own_test_site(folder, plain, ICH, ["a", "b"], {}, allow_unknown=True)
+
+
 def test_two_hospitals_anonymous_is_not_one_patient(made: Cohort, tmp_path: Path) -> None:
     """Every place has a patient whose id is the same and stands for nobody: it is said, and refuses nothing."""
     for name in (*HOSPITALS, "test-site"):

@@ -18,11 +18,13 @@ from fl_rsna.checkup.checks import Check, State
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import hash_id
 from fl_rsna.command import RunFailed
-from fl_rsna.deployment.folder_checks import check_identifiers, read_held
+from fl_rsna.deployment.folder_checks import check_alike, check_identifiers, read_held
 from fl_rsna.deployment.key_checks import fingerprint, read_node_key
 from fl_rsna.deployment.node import Node
 from fl_rsna.deployment.readiness import check_here, examine_site, refuse_unready
 from fl_rsna.imaging.store import read_png, write_png
+
+SALT, OTHER = "5637ebbab8769328365851fd92e225db", "0c1f62d8e94b7a35f1d20946be87c3a5"
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, authority: Signed) -> Path:
     shutil.copytree(tiny_cohort(base / "cohort").site_folder("site-1"), base / "site")
     index = pd.read_csv(base / "site" / "index.csv")
     for name in ("patient_id", "study_id", "series_id"):
-        index[name] = [hash_id(value, "salt") for value in index[name]]
-    rewrite_site(base / "site", index, ids=id_scheme(True, "salt"))
+        index[name] = [hash_id(value, SALT) for value in index[name]]
+    rewrite_site(base / "site", index, ids=id_scheme(True, SALT))
     write_keys(base / "keys", authority)
     return base
 
@@ -204,7 +206,7 @@ def test_identifiers_in_clear(node: Node) -> None:
     assert "patient_name" in check().found
     change_index(node, lambda table: table.drop(columns="patient_name").assign(patient_id=range(len(table))))
     assert check().state is State.warning
-    hashed = hash_id("one", "salt")
+    hashed = hash_id("one", SALT)
     change_index(node, lambda table: table.assign(patient_id=[hashed] * (len(table) - 1) + ["1234567"]))
     assert check().state is State.problem
 
@@ -213,3 +215,34 @@ def test_identifiers_in_clear(node: Node) -> None:
 def test_a_folder_that_may_not_be_read(node: Node) -> None:
     first_image(node).chmod(0)
     assert "may not be read" in wrong(node)["images"].found
+
+
+def test_a_salt_that_can_be_guessed_ends_a_start(node: Node) -> None:
+    rewrite_site(node.folder, ids=id_scheme(True, "stroke-2026"))
+    assert wrong(node)["identifiers"].state is State.problem
+    with pytest.raises(
+        ValueError, match=r"^identifiers: hashed under salt .* can be guessed .*python -m fl_rsna\.salt"
+    ):
+        refuse_unready(node)
+
+
+@pytest.mark.parametrize(("salt", "problems"), [(SALT, 0), (OTHER, 1)])
+def test_a_site_is_compared_with_those_of_its_cohort_that_lie_beside_it(node: Node, salt: str, problems: int) -> None:
+    beside = node.folder.parent / "site-2"
+    shutil.copytree(node.folder, beside)
+    rewrite_site(beside, site="site-2", ids=id_scheme(True, salt))
+    found = check_alike(read_held(node.folder))
+    assert [check.state for check in found] == [State.problem] * problems
+    assert all("at site-1" in check.found and "at site-2" in check.found for check in found)
+    rewrite_site(beside, cohort="another")
+    assert check_alike(read_held(node.folder)) == []
+
+
+def test_a_plain_patient_id_beside_hashed_ones_is_seen(node: Node) -> None:
+    change_index(node, lambda table: table.assign(local_id=table["patient_id"], placeholder="0"))
+    [found] = check_identifiers(read_held(node.folder))
+    assert found.state is State.ok
+    change_index(node, lambda table: table.assign(local_id="0012345"))
+    [found] = check_identifiers(read_held(node.folder))
+    assert found.state is State.warning
+    assert found.found.startswith("local_id as in the files")

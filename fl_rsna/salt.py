@@ -1,0 +1,78 @@
+"""python -m fl_rsna.salt: the secret under which all hospitals of a federation hash their ids.
+
+    python -m fl_rsna.salt --out stroke-2026.salt     one hospital makes it: 128 random bits, in a file that its user alone can read
+    python -m fl_rsna.salt --of stroke-2026.salt      every hospital reads the fingerprint of what it got, to compare by telephone
+
+The file goes from hospital to hospital on a way that others cannot read, and not to the coordinator. Prepare takes it as
+data.salt="$(cat stroke-2026.salt)". Exit codes: 0 done, 2 the request cannot be met (one sentence on stderr).
+"""
+
+if __name__ == "__main__":
+    from fl_rsna.command_end import begin_command
+
+    begin_command()
+
+import argparse
+import os
+import secrets
+from pathlib import Path
+
+from fl_rsna.cohort.id_scheme import SALT_BYTES, can_be_guessed, id_scheme, said_of
+from fl_rsna.command_end import Parser, end_command
+from fl_rsna.reading import reading
+
+LONGEST = 1024  # bytes of a salt's file
+
+
+def salt(words: argparse.Namespace) -> None:
+    """Make a salt or read one, and say its fingerprint and never the salt."""
+    if words.out is not None:
+        made = secrets.token_hex(SALT_BYTES)
+        _write_new(words.out, made)
+        print(
+            f"{words.out}: {SALT_BYTES * 8} random bits, readable by you alone; hand it to the other hospitals, not to the coordinator"
+        )
+    else:
+        made = _read(words.of)
+    print(f"ids {said_of(id_scheme(True, made))}: everybody must read the same")
+
+
+def _write_new(path: Path, content: str) -> None:
+    """One line, readable by its owner from its first byte on; never over a file that is there."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ValueError(
+            f"--out: expected a new file, got the existing {path}; ids hashed under the salt in it need it, choose another name"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"--out: cannot write {path}: {error.strerror}; give a file in a folder that can be written"
+        ) from None
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(content + "\n")
+
+
+def _read(path: Path) -> str:
+    with reading(path, "a salt's file", "have it sent again", key="--of: "), path.open("rb") as stream:
+        found = stream.read(LONGEST + 1).decode().strip()
+    if len(found) > LONGEST or can_be_guessed(found):
+        raise ValueError(
+            f"--of: expected {2 * SALT_BYTES} random hexadecimal digits in {path}, got something that can be guessed or is no salt; "
+            "make one by python -m fl_rsna.salt --out <file>"
+        )
+    return found
+
+
+def parsed() -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m fl_rsna.salt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=Path, metavar="FILE", help="make a salt and write it to a new file")
+    what.add_argument("--of", type=Path, metavar="FILE", help="say the fingerprint of the salt in a file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    end_command(lambda: salt(parsed()))
