@@ -26,6 +26,7 @@ from fl_rsna.choices import (
     StrategyName,
     Trainable,
 )
+from fl_rsna.cohort.id_scheme import can_be_guessed
 from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import Config, DeployConfig
 from fl_rsna.existing import is_demo
@@ -333,7 +334,23 @@ def typed_keys(words: Sequence[str]) -> frozenset[str]:
 
 
 def cautions(config: Config) -> list[str]:
-    """What acts, but not as its paper says."""
+    """What acts, but not as its paper says, or not as a secret."""
+    return [*guessed_salt(config), *assumed_optimizer(config)]
+
+
+def guessed_salt(config: Config) -> list[str]:
+    """The warning of a salt that is typed and hides no id."""
+    data = config.data
+    if not data.hash_ids or not data.salt or not can_be_guessed(data.salt):
+        return []
+    return [
+        "data.salt: expected 32 random hexadecimal digits, as python -m fl_rsna.salt makes them, got a salt that can be guessed from its "
+        "fingerprint in prepare.json, and patients' ids with it; a deployment refuses it"
+    ]
+
+
+def assumed_optimizer(config: Config) -> list[str]:
+    """The warning of a strategy whose paper assumes SGD, under another optimizer."""
     strategy, optimizer = config.strategy.name, config.train.optimizer
     if optimizer is Optimizer.sgd:
         return []

@@ -8,7 +8,7 @@ if __name__ == "__main__":
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.command import run_command, words_given
 from fl_rsna.config import Config
-from fl_rsna.effects import Asked, Command, typed_keys
+from fl_rsna.effects import Asked, Command, guessed_salt, typed_keys
 from fl_rsna.reporting.console import console, say_prepared, say_without_effect
 from fl_rsna.reporting.display import Display
 from fl_rsna.reporting.pages import write_prepare_page
@@ -21,6 +21,8 @@ def prepare(config: Config) -> None:
         Asked(config=config, command=Command.prepare, image=config.data.image), typed_keys(words_given())
     )
     check_named(config)
+    for text in guessed_salt(config):
+        console.print(f"warning: {text}", soft_wrap=True, markup=False)
     with Display() as display:
         for prepared in prepare_step(config, display.step):
             say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))

@@ -3,14 +3,12 @@
 import copy
 import functools
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fl_rsna.choices import PrepareEngine
 from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
-from fl_rsna.cohort.id_scheme import can_be_guessed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.noise import SiteNoise, noise_of_sites
@@ -30,10 +28,6 @@ from fl_rsna.ownership import WAIT_S, building_beside, held
 from fl_rsna.reading import hashed_json, read_json
 from fl_rsna.task import Rendering, Task, annotated_part, named_task
 
-GUESSED = (
-    "expected 32 random hexadecimal digits, as python -m fl_rsna.salt makes them, got a salt that can be guessed from its fingerprint in "
-    "prepare.json, and patients' ids with it; a deployment refuses it"
-)
 TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
 
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -45,8 +39,6 @@ def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
     Each set is there when it is given; raises ValueError when the request for the next one cannot be met.
     """
     data, task = config.data, named_task(config.data.task)
-    if data.hash_ids and data.salt and can_be_guessed(data.salt):
-        warnings.warn(f"data.salt: {GUESSED}", stacklevel=2)
     if data.dicom is None:
         raise ValueError(
             "data.dicom: expected a folder, archive or list, got nothing; give data.dicom=<folder> data.labels=<csv> data.name=<name>"

@@ -217,6 +217,16 @@ def test_strategies_whose_papers_assume_sgd_say_so_under_another_optimizer(strat
     assert [text.startswith(f"strategy.name: {strategy} ") for text in cautions(adaptive)] == [True] * warned
 
 
+@pytest.mark.parametrize(
+    ("salt", "hash_ids", "warned"),
+    [("", True, 0), ("pepper", True, 1), ("pepper", False, 0), ("5637ebbab8769328365851fd92e225db", True, 0)],
+)
+def test_a_salt_that_can_be_guessed_is_said_once(salt: str, hash_ids: bool, warned: int) -> None:
+    found = cautions(tiny_config(data__salt=salt, data__hash_ids=hash_ids))
+    assert [text.startswith("data.salt: expected 32 random hexadecimal digits") for text in found] == [True] * warned
+    assert "pepper" not in "".join(found)
+
+
 def test_a_gap_is_asked_for_as_a_whole() -> None:
     """What acts in one of its three parts acts; each by itself would name some."""
     found, typed = asked("baseline=gap strategy.fraction=0.5 network.speeds.site-1=0.5")

@@ -12,7 +12,7 @@ from fl_rsna.checkup.request import Request, refusals
 from fl_rsna.checkup.run_checks import check_run
 from fl_rsna.command import RunFailed, partition_asked, words_given
 from fl_rsna.config import Config
-from fl_rsna.effects import cautions, typed_keys
+from fl_rsna.effects import assumed_optimizer, guessed_salt, typed_keys
 from fl_rsna.existing import adopt_cohort
 from fl_rsna.reporting.console import console
 
@@ -39,7 +39,8 @@ def _apart(checks: Sequence[Check]) -> list[Check]:
 
 
 def _cautious(config: Config) -> list[Check]:
-    return [Check(what="strategy", state=State.warning, found=text) for text in cautions(config)]
+    said = {"strategy": assumed_optimizer(config), "data.salt": guessed_salt(config)}
+    return [Check(what=what, state=State.warning, found=text) for what, texts in said.items() for text in texts]
 
 
 def _looked_at(config: Config, known: Sequence[Check]) -> list[Check]:
