@@ -51,7 +51,8 @@ def existing_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
     cohort = read_cohort(folder)
     if cohort.facts["prepared"]["index_sha256"] != prepared.index_sha256:
         raise ValueError(
-            f"partition.name: {folder} was dealt from other data than {prepared.folder}; delete it to deal again"
+            f"partition.name: {folder} was dealt from other data than {prepared.folder} holds now; delete it to deal again, or choose "
+            "another partition.name"
         )
     check_dealt(cohort, config)
     return cohort

@@ -139,7 +139,7 @@ def building_beside(target: Path) -> Iterator[Path]:
     Holds the lock of `target`. What earlier commands that were killed left of the same target goes, by its record.
     """
     with held(target):
-        _clear_killed(target)
+        clear_killed(target)
         folder = target.with_name(f".{short_name(target)}.{secrets.token_hex(8)}.part")
         token = _make_building(folder, target)
         try:
@@ -156,6 +156,34 @@ def give_name(building: Path, target: Path) -> None:
         raise ValueError(f"{target}: expected no such folder, somebody made it just now; choose another name")
     os.rename(building, target)
     drop(target / RECORD)  # last: until then a killed command's work can be told from other folders
+
+
+def move_strangers(folder: Path, to: Path, ours: Iterable[str]) -> None:
+    """Move what lies in `folder` under other names than `ours` into `to`, where it keeps its name unless that is taken."""
+    for name in sorted(set(os.listdir(folder)) - set(ours)):
+        if not os.path.lexists(to / name):
+            os.rename(folder / name, to / name)
+
+
+def take_place(built: Path, target: Path) -> None:
+    """What was built becomes `target`, which the caller knows for fl_rsna's and of which all that others wrote was moved.
+
+    What was there goes as a whole, and no file of it is written to: its images may have other names elsewhere. A command that is killed
+    between the two steps leaves all of `built`, which the next one only has to give its name.
+    """
+    with building_beside(target) as aside:
+        os.rename(target, aside / "replaced")
+        try:
+            os.rename(built, target)
+        except OSError:
+            os.rename(aside / "replaced", target)
+            raise
+        drop(target / RECORD)
+
+
+def is_clear(target: Path) -> bool:
+    """Whether no killed command left a folder beside `target` in which it built it or that it was replacing."""
+    return not any(_killed(target))
 
 
 def refuse_stranger(path: Path, is_ours: Callable[[bytes], bool]) -> None:
@@ -183,7 +211,13 @@ def _make_building(folder: Path, target: Path) -> str:
     return token
 
 
-def _clear_killed(target: Path) -> None:
+def clear_killed(target: Path) -> None:
+    """Delete what a killed command left beside `target`, see is_clear; its lock is held by the caller."""
+    for left in _killed(target):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _killed(target: Path) -> Iterator[Path]:
     """What was being built of `target` when its command was killed: its name and its record say so, and nobody holds the lock."""
     like = re.compile(re.escape(f".{short_name(target)}.") + r"[0-9a-f]{16}\.part")
     for name in os.listdir(target.parent):
@@ -191,7 +225,7 @@ def _clear_killed(target: Path) -> None:
         if like.fullmatch(name) and not left.is_symlink():
             record = made_by(left)
             if record is not None and (record["fl_rsna"], record.get("of")) == (BUILDING, target.name):
-                shutil.rmtree(left, ignore_errors=True)
+                yield left
 
 
 def _lock_of(path: Path) -> Path:

@@ -148,6 +148,33 @@ def test_simulate_takes_the_cohort_that_was_dealt(run: Run, dicom: Path, tmp_pat
     assert len(list((tmp_path / "site_data").iterdir())) == 3
 
 
+def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_refused(
+    run: Run, dicom: Path, tmp_path: Path
+) -> None:
+    """The new file has the size of the old one, other pixels and another patient; the images of the sites stay as they were dealt."""
+    prepared(run)
+    assert run(partition, "data.name=mine", "partition.num_sites=2") == (0, "")
+    dealt = {path: path.read_bytes() for path in tmp_path.glob("site_data/*/*/images/*.png")}
+    size = (dicom / "ID_000.dcm").stat().st_size
+    write_tiny(dicom / "ID_000.dcm", "ID_000", "patient X", "series 0", hu=np.full((32, 32), 7, np.int16))
+    assert (dicom / "ID_000.dcm").stat().st_size == size
+    words = [sys.executable, "-m", "fl_rsna.prepare", "data.dicom=dicom", "data.labels=labels.csv", "data.name=mine"]
+    assert (
+        "kept 47 files, converted 1 again, 0 new, 0 gone"
+        in subprocess.run(words, capture_output=True, text=True).stdout
+    )
+    assert "kept all 48 files: none has changed" in subprocess.run(words, capture_output=True, text=True).stdout
+    index = pd.read_parquet("prepared/mine/index.parquet").set_index("image_id")
+    assert index.loc["ID_000", "patient_id"] != index.loc["ID_001", "patient_id"]
+    assert index.loc["ID_000", "hu_mean"] == 7
+    code, err = run(
+        simulate, "data.name=mine", "data.dicom=dicom", "data.labels=labels.csv", *SMALL, "partition.num_sites=2"
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "was dealt from other data than prepared/mine holds now; delete it to deal again" in err
+    assert {path: path.read_bytes() for path in dealt} == dealt
+
+
 def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
     prepared(run)
     prepared(run)

@@ -22,10 +22,21 @@ ANEW = "delete the folder and prepare again, or bring the file back from a copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a preparation did with its files: kept from an earlier one, converted `again` or as `new`; and those that are `gone`."""
+
+    kept: int
+    again: int
+    new: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A prepared folder as read: what it holds and the index, with `image_id` as a column; no `labels`, not labelled.
 
-    `ids` is how its ids were made, by cohort/id_scheme.py; None where that is not written down.
+    `ids` is how its ids were made, by cohort/id_scheme.py; None where that is not written down. `changes` are those of the
+    preparation that has just made or looked at it.
     """
 
     folder: Path
@@ -36,6 +47,7 @@ class Prepared:
     index_sha256: str
     index: pd.DataFrame
     ids: str | None = None
+    changes: Changes | None = None
 
 
 def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None, rendering: Rendering) -> pd.DataFrame:

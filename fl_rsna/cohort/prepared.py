@@ -1,47 +1,45 @@
 """Files and their labels become a prepared folder: whole or not at all, and resumable when killed."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.json
+import pyarrow.parquet as pq
 
-from fl_rsna.cohort.columns import HASHED, stated_of
+from fl_rsna.cohort.decided import Decisions
+from fl_rsna.cohort.finished import Finished, read_finished
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import (
     ANEW,
     STORED,
+    Changes,
     Prepared,
     build_index,
     check_stored,
-    hash_id,
-    read_facts,
     read_prepared,
     table_sha256,
 )
+from fl_rsna.cohort.known import INPUTS, Listing, fields_of, is_as_known, list_inputs, plan, read_inputs
 from fl_rsna.cohort.label_check import check_labels_fit
 from fl_rsna.cohort.label_ids import Fit, LabelIds, label_ids, of_images
 from fl_rsna.cohort.label_rules import check_exams
-from fl_rsna.cohort.patients import by_placeholder, of_several_issuers, patient_of
+from fl_rsna.cohort.links import link_kept
+from fl_rsna.cohort.patients import by_placeholder, of_several_issuers
 from fl_rsna.cohort.rows import series_by_order
-from fl_rsna.cohort.unfinished import Row, Unfinished, being_prepared, unfinished
-from fl_rsna.imaging.convert import Conversion, Converted, Refused, facts_of_a_file
+from fl_rsna.cohort.settled import REJECTED, settle
+from fl_rsna.cohort.unfinished import Unfinished, part_of, unfinished
+from fl_rsna.imaging.convert import Conversion, Unchanged
 from fl_rsna.imaging.files import File
-from fl_rsna.imaging.rejections import Reason
 from fl_rsna.imaging.store import ImageKind, kinds_of
 from fl_rsna.imaging.workers import Converter, chunks_from
-from fl_rsna.ownership import drop
+from fl_rsna.ownership import clear_killed, is_clear
 from fl_rsna.reading import file_sha256, hashed_json, read_csv, read_json
-from fl_rsna.task import Rendering, Task
-
-REJECTED = ["path", "image_id", "reason", "tag", "detail"]
+from fl_rsna.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +60,14 @@ class Request:
                 f"data.image: expected {' or '.join(kinds)} for task {self.task.name}, got {self.image}; say data.image={kinds[0]}"
             )
 
-    def identity(self, files: Sequence[File], labels: pd.DataFrame | None) -> dict[str, Any]:
-        """What prepare.json records: settings, names and sizes of the files, and the labels; nothing of where they lie."""
-        listing = hashlib.sha256()
-        for file in files:
-            listing.update(f"{file.name}\0{file.size}\0{file.origin}\n".encode())
+    def identity(self, labels: pd.DataFrame | None) -> dict[str, Any]:
+        """What prepare.json records: settings and labels, which stay the same while files come, change and go."""
         return {
             "task": self.task.name,
             "image": self.image.value,
             "size": self.size,
             "hash_ids": self.hash_ids,
             "ids": id_scheme(self.hash_ids, self.salt),
-            "files": len(files),
-            "files_sha256": listing.hexdigest(),
             "labels_sha256": None if labels is None else table_sha256(labels.reset_index()),
         }
 
@@ -91,45 +84,64 @@ def prepare_folder(
 ) -> Prepared:
     """Convert `files`, all of them without `labels` and otherwise those that have a row there.
 
-    A folder that the same request already made is returned as it is; one that it began is finished; one that another
+    A folder that the same request already made of the same files is returned as it is. Where files changed, came or went, only those
+    are converted, and the folder is exchanged as a whole for what all files give. One that was begun is finished; one that another
     process makes is waited for. `on_progress` gets files done and files in all. Raises ValueError when images of the task are
     not stored as the request says, when the folder holds something else, when nothing can be prepared, when more than the
     share `max_rejected` of the files is rejected, and when the disk does not take it; then all that is done stays in
     `<folder>.part` for the next try.
     """
     request.check()
-    identity = request.identity(files, labels)
-    if os.path.lexists(folder):
-        return _already(folder, identity, request.task)
+    identity = request.identity(labels)
+    listing = list_inputs(files, request.salt if request.hash_ids else "")
+    if os.path.lexists(folder) and not os.path.lexists(part_of(folder)) and is_clear(folder):
+        finished = read_finished(folder, identity, request.task)
+        if is_as_known(listing, finished.known):
+            return finished.as_it_is()
     try:
-        with being_prepared(folder, identity):
-            if os.path.lexists(folder):  # another process made it while this one waited
-                return _already(folder, identity, request.task)
-            with unfinished(folder, identity) as building:
-                known = None if labels is None else label_ids(labels)
-                _convert_rest(building, request, files, known, convert, on_progress)
-                facts, rejected = _read_back(building, request.task.rendering)
-                fits: dict[Fit, int] = {}
-                if known is not None:
-                    with _mended_anew(building):
-                        labels, fits = of_images(known, facts["image_id"])
-                _check_rejected(building, rejected, len(files), max_rejected)
-                index = build_index(facts, labels, request.task.rendering)
-                if labels is not None:
-                    with _mended_anew(building):
-                        check_exams(index, index, request.task)
-                index.to_parquet(building.part / "index.parquet", index=False)
-                rejected.to_csv(building.part / "rejected.csv", index=False)
-                record = _record(index, rejected, labels, request.task, identity) | {"label_ids": fits}
-                record[STORED] = {name: file_sha256(building.part / name) for name in ("index.parquet", "rejected.csv")}
-                (building.part / "prepare.json").write_bytes(hashed_json(record))
-                building.finish(folder)
+        with unfinished(folder, identity) as building:
+            clear_killed(folder)
+            before = read_finished(folder, identity, request.task) if os.path.lexists(folder) else None
+            if before is not None and is_as_known(
+                listing, before.known
+            ):  # another process made it while this one waited
+                building.forget()
+                return before.as_it_is()
+            known = None if labels is None else label_ids(labels)
+            changes = _convert_rest(building, request, listing, before, known, convert, on_progress)
+            stated = [] if before is None else [read_inputs(folder, before.facts)]
+            rendering = request.task.rendering
+            settled = settle(listing, [*stated, *building.tables(fields_of(rendering))], rendering)
+            if before is not None and before.is_whole and settled.inputs.equals(stated[0]):
+                building.forget()
+                return replace(before.prepared, changes=changes)
+            facts, rejected = settled.facts, settled.rejected
+            fits: dict[Fit, int] = {}
+            if known is not None:
+                with _mended_anew(building):
+                    labels, fits = of_images(known, facts["image_id"])
+            _check_rejected(building, rejected, len(files), max_rejected)
+            index = build_index(facts, labels, rendering)
+            if labels is not None:
+                with _mended_anew(building):
+                    check_exams(index, index, request.task)
+            if before is not None:
+                earlier = set(settled.facts.loc[settled.sources == 0, "image_id"])
+                link_kept(sorted(earlier & set(index["image_id"])), before.images, building.images)
+            index.to_parquet(building.part / "index.parquet", index=False)
+            rejected.to_csv(building.part / "rejected.csv", index=False)
+            pq.write_table(settled.inputs, building.part / INPUTS)
+            record = _record(index, rejected, labels, request.task, identity) | {"label_ids": fits}
+            stored = ("index.parquet", "rejected.csv", INPUTS)
+            record[STORED] = {name: file_sha256(building.part / name) for name in stored}
+            (building.part / "prepare.json").write_bytes(hashed_json(record))
+            building.finish(folder, index["image_id"], () if before is None else before.known["image_id"])
     except OSError as error:
         raise ValueError(
             f"data.name: cannot write {error.filename or folder}: {error.strerror or error}; mend that and run the same "
             "command again: what is done is kept and valid"
         ) from None
-    return read_prepared(folder, request.task)
+    return replace(read_prepared(folder, request.task), changes=changes)
 
 
 def read_rejected(folder: Path) -> pd.DataFrame:
@@ -143,11 +155,13 @@ def read_rejected(folder: Path) -> pd.DataFrame:
 def _convert_rest(
     building: Unfinished,
     request: Request,
-    files: Sequence[File],
+    listing: Listing,
+    before: Finished | None,
     wanted: LabelIds | None,
     convert: Converter,
     on_progress: Callable[[int, int], None],
-) -> None:
+) -> Changes:
+    """Convert, in the order of the input, what cannot be kept of the folder that is there and of earlier tries."""
     work = Conversion(
         incoming=building.incoming.absolute(),
         rendering=request.task.rendering,
@@ -155,17 +169,44 @@ def _convert_rest(
         kind=request.image,
         size=request.size,
     )
-    on_progress(building.done, len(files))
-    if wanted is not None and not building.ids:
+    files, keys = listing.files, listing.table["file"].to_list()
+    known = pd.concat([*([] if before is None else [before.known]), building.known])
+    planned = plan(listing, known.drop_duplicates("file", keep="last"))
+    if len(known) and not planned.known.any():
+        raise _other_files(building.part if before is None else before.prepared.folder)
+    if wanted is not None and not len(known):
         with _mended_anew(building):
             check_labels_fit(wanted, files)
-    with closing(convert(work, chunks_from(files, building.done))) as results:  # on an error, nobody writes any more
+    decisions = Decisions(building=building, wanted=wanted, salt=request.salt if request.hash_ids else None)
+    for place, image_id in planned.images():
+        decisions.is_first(image_id, place)
+    places, to_read = planned.to_read(files)
+    at, new, again = 0, 0, 0
+    done = len(files) - len(places)
+    on_progress(done, len(files))
+    with closing(convert(work, chunks_from(to_read, 0))) as results:  # on an error, nobody writes any more
         for chunk in results:
-            here = files[building.done : building.done + len(chunk)]
-            with _mended_anew(building):
-                decided = [_decide(building, wanted, file, result) for file, result in zip(here, chunk, strict=True)]
-            building.append([_row(file, result, request) for file, result in zip(here, decided, strict=True)])
-            on_progress(building.done, len(files))
+            rows = []
+            for place, result in zip(places[at : at + len(chunk)], chunk, strict=True):
+                if isinstance(result, Unchanged):
+                    if image_id := planned.image_ids[place]:
+                        decisions.is_first(image_id, place)
+                    continue
+                with _mended_anew(building):
+                    rows.append(decisions.row(place, keys[place], files[place], result))
+                new += not planned.known[place]
+                again += bool(planned.known[place])
+            building.append(rows)
+            at, done = at + len(chunk), done + len(chunk)
+            on_progress(done, len(files))
+    return Changes(kept=len(files) - new - again, again=again, new=new, gone=planned.gone)
+
+
+def _other_files(folder: Path) -> ValueError:
+    return ValueError(
+        f"data.name: expected the files that {folder} was prepared from, or some of them, got others in data.dicom, none of which has "
+        "a name of those; choose another data.name or delete the folder"
+    )
 
 
 @contextmanager
@@ -176,61 +217,6 @@ def _mended_anew(building: Unfinished) -> Iterator[None]:
     except ValueError:
         building.forget()
         raise
-
-
-def _decide(
-    building: Unfinished, wanted: LabelIds | None, file: File, result: Converted | Refused
-) -> Converted | Refused:
-    """Decide on one file in its turn: its PNG gets its name, or goes."""
-    if isinstance(result, Refused):
-        return result
-    png, image_id = building.incoming / result.written, result.header.image_id
-    target = building.images / f"{image_id}.png"
-    if image_id not in building.ids and (wanted is None or wanted.row_of(image_id)):
-        os.replace(png, target)
-        building.ids.add(image_id)
-        return result
-    drop(png)
-    if image_id not in building.ids:
-        return Refused(
-            path=file.name, image_id=image_id, reason=Reason.no_label, tag="", detail="no row in data.labels"
-        )
-    same = hashlib.sha256(target.read_bytes()).hexdigest().startswith(result.png_sha256)
-    return Refused(
-        path=file.name,
-        image_id=image_id,
-        reason=Reason.duplicate_id,
-        tag="SOPInstanceUID",
-        detail=f"{'the same' if same else 'OTHER'} pixels as the file that is kept",
-    )
-
-
-def _row(file: File, result: Converted | Refused, request: Request) -> Row:
-    """One line of the journal; identifiers are hashed before they reach the disk."""
-    if isinstance(result, Refused):
-        return asdict(result)
-    header = asdict(result.header)
-    patient = patient_of(
-        header["patient_id"], issuer=header.pop("issuer"), site=file.origin, institution=header["origin"]
-    )
-    facts = {**header, **asdict(patient), **asdict(result.statistics)}
-    if request.hash_ids:
-        stated = [column for column in HASHED if facts.get(column)]
-        facts |= {column: hash_id(facts[column], request.salt) for column in stated}
-    facts["origin"] = file.origin or facts["origin"]
-    return {**facts, "png_sha256": result.png_sha256, "png_bytes": result.png_bytes, "reason": ""}
-
-
-def _read_back(building: Unfinished, rendering: Rendering) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The journal as a table of converted images and one of rejected files."""
-    kinds = {"float64": pa.float64(), "int32": pa.int32(), "bool": pa.bool_(), "str": pa.string()}
-    columns, of_a_file = stated_of(rendering), facts_of_a_file(rendering)
-    stated = [name for name in columns if name in of_a_file]
-    fields = {**{name: kinds[columns[name].dtype] for name in stated}, **dict.fromkeys(REJECTED, pa.string())}
-    options = pa.json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
-    rows = pa.json.read_json(building.journal, pa.json.ReadOptions(block_size=16 << 20), options).to_pandas()
-    kept = rows["reason"] == ""
-    return rows.loc[kept, stated].reset_index(drop=True), rows.loc[~kept, REJECTED].reset_index(drop=True)
 
 
 def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, tolerated: float) -> None:
@@ -250,20 +236,6 @@ def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, to
             f"data.max_rejected: expected at most {tolerated:g} of the files to be rejected, got {len(rejected)} of {files} "
             f"({counts}); see {path}, then mend the files or raise data.max_rejected: what is converted is kept"
         )
-
-
-def _already(folder: Path, identity: dict[str, Any], task: Task) -> Prepared:
-    facts = read_facts(
-        folder / "prepare.json", f"data.name: {folder} exists but holds no prepared data; choose another data.name"
-    )
-    earlier = facts.get("request", {})
-    changed = sorted(key for key, value in identity.items() if earlier.get(key) != value)
-    if changed:
-        raise ValueError(
-            f"data.name: {folder} was prepared from another request ({', '.join(changed)} differ); "
-            "choose another data.name or delete the folder"
-        )
-    return read_prepared(folder, task)
 
 
 def _record(

@@ -1,16 +1,22 @@
 """A prepared folder while it is being made: `<name>.part`, which a killed preparation leaves and the same request resumes.
 
-It holds owner.json, by which it is known for such a folder, request.json, journal.jsonl with one line a file in the order of the
-input, images/ with finished PNGs and incoming/ with those that have no name yet. One process at a time.
+It holds owner.json, by which it is known for such a folder, request.json, journal.jsonl with one line a file that was converted,
+images/ with finished PNGs and incoming/ with those that have no name yet. At the end the tables of a prepared folder are written
+into it, and it takes the place of an earlier one. One process at a time.
 """
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.cohort.whole import write_whole
+import pyarrow as pa
+import pyarrow.json
+
+from fl_rsna.cohort.known import INPUT, INPUTS, KNOWN, read_inputs
+from fl_rsna.cohort.whole import write_whole, written_whole
 from fl_rsna.ownership import (
     RECORD,
     WAIT_S,
@@ -21,79 +27,114 @@ from fl_rsna.ownership import (
     held,
     made_by,
     make_folder,
+    move_strangers,
     take_back,
+    take_place,
     what_is,
 )
-from fl_rsna.reading import checked_line, hashed_json, line_of, read_json
+from fl_rsna.reading import UnreadableFile, checked_line, hashed_json, line_of, read_json
 
 Row = dict[str, Any]
 WHAT = "preparation"  # of a folder, in owner.json
+RESULT = ("images", "index.parquet", "rejected.csv", INPUTS, "prepare.json")  # what a finished folder holds
 UNWANTED = (
     "request.json",
     "journal.jsonl",
-    "rejected.csv",
-    "index.parquet",
-    "prepare.json",
-    "images",
+    *RESULT,
     "images/*.png",
     "incoming",
     "incoming/*.png",
-)  # all that a preparation writes
+)  # all that is written
+NUMBERS = {"bytes": int, "checksum": int}  # of a line's keys; the others are texts
 
 
 class Unfinished:
-    """The folder, with its journal read back as far as it is whole."""
+    """The folder, with what earlier tries converted read back as far as it is whole.
+
+    `known` has a row for each such file: KNOWN and has_png. `tables` gives all that is known of them.
+    """
 
     def __init__(self, part: Path) -> None:
         self.part = part
         self.images, self.incoming, self.journal = part / "images", part / "incoming", part / "journal.jsonl"
-        self.ids: set[str] = set()
-        self.done = 0  # files
         self.images.mkdir(exist_ok=True)
         drop_folder(self.incoming)
         self.incoming.mkdir()
-        self._read_journal()
+        self._mend_journal()
+        self._complete = self._read_complete()
+        slim = pa.concat_tables(
+            [table.select(list(KNOWN)) for table in self.tables(pa.schema(KNOWN))] or [pa.schema(KNOWN).empty_table()]
+        )
+        self.known = slim.to_pandas().drop_duplicates("file", keep="last").reset_index(drop=True)
+        self.known["has_png"] = [
+            not row.reason and self._holds(row.image_id, row.png_sha256) for row in self.known.itertuples()
+        ]
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Journal consecutive files; their PNGs have their names."""
+        """Journal files that were converted; their PNGs have their names."""
         lines = [checked_line(row, separators=(",", ":")) for row in rows]
         with self.journal.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
-        self.done += len(lines)
 
     def forget(self) -> None:
         """Keep nothing: there is nothing in it that anybody wants."""
+        drop(self.part / "prepare.json")
         drop(self.journal)
 
-    def finish(self, folder: Path) -> None:
-        """Give the folder its name; only what users read is left in it."""
+    def tables(self, schema: pa.Schema) -> list[pa.Table]:
+        """What was converted, in the columns of inputs.parquet, later tries last."""
+        found = [] if self._complete is None else [self._complete]
+        if _has_bytes(self.journal):
+            options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+            read = pa.json.read_json(self.journal, pa.json.ReadOptions(block_size=16 << 20), options)
+            found.append(read.select(schema.names))
+        return found
+
+    def finish(self, folder: Path, image_ids: Collection[str], before: Collection[str]) -> None:
+        """Give the folder its name, or the place of an earlier one; only what users read and what others put there is left in it.
+
+        `image_ids` are its images, `before` those of the earlier one.
+        """
         drop_folder(self.incoming)
+        here = {f"{image_id}.png" for image_id in image_ids}
+        for name in set(os.listdir(self.images)) - here:
+            drop(self.images / name)
         clear(self.part, ("journal.jsonl", "request.json"))
-        give_name(self.part, folder)
+        if not os.path.lexists(folder):
+            give_name(self.part, folder)
+            return
+        move_strangers(folder, self.part, RESULT)
+        if (folder / "images").is_dir():
+            move_strangers(folder / "images", self.images, {f"{image_id}.png" for image_id in before})
+        take_place(self.part, folder)
 
-    def _read_journal(self) -> None:
-        """Keep the lines that are whole and whose PNG is; the rest is done again."""
-        kept = 0
-        if self.journal.exists():
-            with self.journal.open("rb") as file:
-                for line in file:
-                    row = _parsed(line)
-                    if row is None or not self._is_there(row):
-                        break
-                    kept += len(line)
-                    self.done += 1
-                    if row["image_id"] and not row["reason"]:
-                        self.ids.add(row["image_id"])
-            os.truncate(self.journal, kept)
-
-    def _is_there(self, row: Row) -> bool:
-        if row["reason"]:
-            return True
+    def _read_complete(self) -> pa.Table | None:
+        """What stands in the tables of a preparation that was killed before it had its name."""
+        path = self.part / "prepare.json"
+        if not path.exists():
+            return None
         try:
-            size: int = row["png_bytes"]
-            return (self.images / f"{row['image_id']}.png").stat().st_size == size
+            return read_inputs(self.part, read_json(path))
+        except UnreadableFile:
+            return None
+
+    def _mend_journal(self) -> None:
+        """Write the journal without lines that are torn, such as the last one, where there are any."""
+        if not self.journal.exists():
+            return
+        with self.journal.open("rb") as file:
+            torn = any(not _is_whole(line) for line in file)
+        if torn:
+            with self.journal.open("rb") as file, written_whole(self.journal) as mended, mended.open("wb") as kept:
+                kept.writelines(line for line in file if _is_whole(line))
+
+    def _holds(self, image_id: str, png_sha256: str) -> bool:
+        """Whether an image lies here as it was written. A power cut may leave a file of the right size without its bytes."""
+        try:
+            content = (self.images / f"{image_id}.png").read_bytes()
         except FileNotFoundError:
             return False
+        return hashlib.sha256(content).hexdigest().startswith(png_sha256)
 
 
 @contextmanager
@@ -104,7 +145,7 @@ def being_prepared(folder: Path, request: Mapping[str, Any]) -> Iterator[None]:
     """
 
     def check() -> None:
-        earlier = _request(_part_of(folder))
+        earlier = _request(part_of(folder))
         if earlier is not None:
             _refuse_another(folder, earlier, request)
 
@@ -118,7 +159,7 @@ def unfinished(folder: Path, request: Mapping[str, Any]) -> Iterator[Unfinished]
 
     Raises ValueError when what lies there was begun with another request, or was not made by fl_rsna.
     """
-    part = _part_of(folder)
+    part = part_of(folder)
     with being_prepared(folder, request):
         _claim(part, folder, request)
         record = made_by(part)
@@ -130,13 +171,12 @@ def unfinished(folder: Path, request: Mapping[str, Any]) -> Iterator[Unfinished]
                 take_back(part, record["token"], UNWANTED)
 
 
-def _part_of(folder: Path) -> Path:
+def part_of(folder: Path) -> Path:
+    """Where the unfinished form of a prepared folder lies."""
     return folder.with_name(folder.name + ".part")
 
 
 def _claim(part: Path, folder: Path, request: Mapping[str, Any]) -> None:
-    if os.path.lexists(folder):
-        raise ValueError(f"data.name: another process finished {folder} just now; run the same command again to use it")
     if not os.path.lexists(part):
         make_folder(part, WHAT)
     elif what_is(part) != WHAT:
@@ -151,29 +191,37 @@ def _claim(part: Path, folder: Path, request: Mapping[str, Any]) -> None:
 
 def _request(part: Path) -> dict[str, Any] | None:
     """What an unfinished preparation is of; None where there is none, or it has not said so yet."""
-    path = part / "request.json"
-    if what_is(part) != WHAT or not path.exists():
+    if what_is(part) != WHAT:
         return None
-    return read_json(path, f"delete {part} and prepare again")
+    do = f"delete {part} and prepare again"
+    if (part / "request.json").exists():
+        return read_json(part / "request.json", do)
+    complete = part / "prepare.json"
+    return read_json(complete, do).get("request") if complete.exists() else None
 
 
 def _refuse_another(folder: Path, earlier: Mapping[str, Any], request: Mapping[str, Any]) -> None:
     changed = sorted(key for key in request if earlier.get(key) != request[key])
     if changed:
         raise ValueError(
-            f"data.name: {_part_of(folder)} holds an unfinished preparation of another request ({', '.join(changed)} differ); "
+            f"data.name: {part_of(folder)} holds an unfinished preparation of another request ({', '.join(changed)} differ); "
             "choose another data.name, delete it, or repeat that request to finish it"
         )
 
 
 def _begun(part: Path) -> bool:
     """Whether there is work in it that is worth keeping."""
-    journal = part / "journal.jsonl"
-    return journal.exists() and journal.stat().st_size > 0
+    return _has_bytes(part / "journal.jsonl") or (part / "prepare.json").exists()
 
 
-def _parsed(line: bytes) -> Row | None:
+def _has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _is_whole(line: bytes) -> bool:
     row = line_of(line) if line.endswith(b"\n") else None
-    if row is None or not isinstance(row.get("reason"), str) or not isinstance(row.get("image_id"), str):
-        return None
-    return row if row["reason"] or isinstance(row.get("png_bytes"), int) else None
+    if row is None or not all(
+        isinstance(row.get(name), NUMBERS.get(name, str)) for name in (*INPUT, "image_id", "reason")
+    ):
+        return False
+    return bool(row["reason"]) or isinstance(row.get("png_sha256"), str)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from fl_rsna.imaging.dicom import Film, Slice, read_image
-from fl_rsna.imaging.files import File, read_file
+from fl_rsna.imaging.files import UNREAD, File, checksum_of, read_file
 from fl_rsna.imaging.film import FilmHeader
 from fl_rsna.imaging.film_statistics import FilmStatistics, film_statistics
 from fl_rsna.imaging.header import Header
@@ -43,13 +43,14 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A slice or film whose PNG lies at `incoming`/`written`."""
+    """A slice or film whose PNG lies at `incoming`/`written`; `checksum` is of the bytes that were converted."""
 
     header: Header | FilmHeader
     statistics: Statistics | FilmStatistics
     png_sha256: str
     png_bytes: int
     written: str
+    checksum: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,18 @@ class Refused:
     reason: Reason
     tag: str
     detail: str
+    checksum: int = UNREAD  # of the file's bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unchanged:
+    """A file that still has the bytes it was known by: what they gave before is still right."""
+
+    path: str
+    checksum: int
+
+
+Result = Converted | Refused | Unchanged
 
 
 def facts_of_a_file(rendering: Rendering) -> frozenset[str]:
@@ -72,7 +85,7 @@ def facts_of_a_file(rendering: Rendering) -> frozenset[str]:
             return frozenset((*FilmHeader.__slots__, *FilmStatistics.__slots__, *OF_PATIENT, "png_sha256")) - {ISSUER}
 
 
-def convert_files(work: Conversion, first: int, files: Sequence[File]) -> list[Converted | Refused]:
+def convert_files(work: Conversion, first: int, files: Sequence[File]) -> list[Result]:
     """Convert consecutive files; `first` is the number of the first one. Raises OSError when a PNG cannot be written."""
     return [_convert(work, first + place, file) for place, file in enumerate(files)]
 
@@ -83,20 +96,27 @@ def refused_as_crashed(work: Conversion, file: File) -> Refused:
     return Refused(path=file.name, image_id="", reason=Reason.crashed, tag="", detail=detail)
 
 
-def _convert(work: Conversion, number: int, file: File) -> Converted | Refused:
+def _convert(work: Conversion, number: int, file: File) -> Result:
+    checksum = UNREAD
     try:
-        image = read_image(read_file(file), rendering=work.rendering, modalities=work.modalities)
-        return _written(work, number, image)
+        data = read_file(file)
+        checksum = checksum_of(file, data)
+        if checksum == file.known:
+            return Unchanged(path=file.name, checksum=checksum)
+        image = read_image(data, rendering=work.rendering, modalities=work.modalities)
+        return _written(work, number, image, checksum)
     except Rejected as why:
-        return Refused(path=file.name, image_id="", reason=why.reason, tag=why.tag, detail=why.detail)
+        return Refused(
+            path=file.name, image_id="", reason=why.reason, tag=why.tag, detail=why.detail, checksum=checksum
+        )
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
         detail = "needs more memory than an image can"
-        return Refused(path=file.name, image_id="", reason=Reason.too_large, tag="", detail=detail)
+        return Refused(path=file.name, image_id="", reason=Reason.too_large, tag="", detail=detail, checksum=checksum)
 
 
-def _written(work: Conversion, number: int, image: Slice | Film) -> Converted:
+def _written(work: Conversion, number: int, image: Slice | Film, checksum: int) -> Converted:
     meaning: Rescale | Presentation
     facts: Statistics | FilmStatistics
     match image:
@@ -116,4 +136,5 @@ def _written(work: Conversion, number: int, image: Slice | Film) -> Converted:
         png_sha256=hashlib.sha256(png).hexdigest()[:16],
         png_bytes=len(png),
         written=written,
+        checksum=checksum,
     )

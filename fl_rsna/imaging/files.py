@@ -16,6 +16,7 @@ MAX_BYTES = 1 << 30
 LOCAL_HEADER = 30  # bytes of a zip member's own header before its name and extra field
 PATH_COLUMNS = ("path", "file", "filename")
 LISTS = (".csv", ".csv.gz", ".parquet")
+UNREAD = -1  # in the place of a checksum: the bytes could not be had
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Member:
 class File:
     """One input. `name` is relative to the input and stands in rejected.csv.
 
-    `path` is the file or the archive, absolute: other processes and machines stand elsewhere.
+    `path` is the file or the archive, absolute: other processes and machines stand elsewhere. Two files of one name with the same
+    `size` and `stamp` hold the same bytes.
     """
 
     name: str
@@ -41,6 +43,12 @@ class File:
     size: int  # bytes, unpacked; -1 when it cannot be told
     member: Member | None = None
     origin: str = ""  # the site it comes from, where a list says so
+    stamp: str = (
+        ""  # when it and its entry last changed, in ns; of a zip member its checksum; empty when it cannot be told
+    )
+    known: int = (
+        UNREAD  # CRC-32 of the bytes that it had when it was converted before, where only its stamp has changed since
+    )
 
 
 def find_files(dicom: Path) -> list[File]:
@@ -81,6 +89,11 @@ def read_file(file: File) -> bytes:
         raise Rejected(Reason.unreadable, "", getattr(error, "strerror", None) or str(error)) from None
 
 
+def checksum_of(file: File, data: bytes) -> int:
+    """CRC-32 of a file's bytes, as `read_file` gave them: what a zip archive states of its members."""
+    return int(isal_zlib.crc32(data)) if file.member is None else file.member.checksum
+
+
 def _below(dicom: Path) -> Iterator[File]:
     walked: set[str] = set()
     unlistable: list[OSError] = []
@@ -91,7 +104,8 @@ def _below(dicom: Path) -> Iterator[File]:
             continue
         walked.add(os.path.realpath(root))
         for path in (os.path.join(root, name) for name in names):
-            yield File(_printable(os.path.relpath(path, dicom)), path, _size(path))
+            size, stamp = _facts(path)
+            yield File(_printable(os.path.relpath(path, dicom)), path, size, stamp=stamp)
     for error in unlistable:
         yield File(_printable(os.path.relpath(error.filename, dicom)), error.filename, -1)
 
@@ -101,13 +115,13 @@ def _printable(path: str) -> str:
     return os.fsencode(path.replace(os.sep, "/")).decode("utf-8", "backslashreplace")
 
 
-def _size(path: str) -> int:
-    """Bytes; 0 for pipes and devices."""
+def _facts(path: str) -> tuple[int, str]:
+    """Bytes, 0 for pipes and devices, and the stamp. A copy may bring its old time along; the time of the entry is the system's."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):  # ValueError: no path at all, such as one with a zero byte
-        return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return -1, ""
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0, f"{found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _members(dicom: Path) -> Iterator[File]:
@@ -119,7 +133,7 @@ def _members(dicom: Path) -> Iterator[File]:
     for info in infos:
         encrypted = bool(info.flag_bits & 1)
         member = Member(info.header_offset, info.compress_size, info.compress_type, info.CRC, encrypted)
-        yield File(info.filename, str(dicom.absolute()), info.file_size, member)
+        yield File(info.filename, str(dicom.absolute()), info.file_size, member, stamp=f"crc {info.CRC:08x}")
 
 
 def _unpacked(path: str, member: Member, size: int) -> bytes:
@@ -161,6 +175,7 @@ def _listed_file(folder: Path, written: str, plain: str, site: str) -> File:
     """A row's file: as it is written or, where there is none, without blanks around it or with / for a backslash."""
     for name in (written, plain, plain.replace("\\", "/")):
         path = os.path.join(folder, name)
-        if (size := _size(path)) >= 0:
-            return File(name, path, size, None, site)
+        size, stamp = _facts(path)
+        if size >= 0:
+            return File(name, path, size, None, site, stamp)
     return File(written, os.path.join(folder, written), -1, None, site)

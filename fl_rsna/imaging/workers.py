@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from fl_rsna.imaging.convert import Conversion, Converted, Refused, convert_files, refused_as_crashed
+from fl_rsna.imaging.convert import Conversion, Result, convert_files, refused_as_crashed
 from fl_rsna.imaging.files import File
 from fl_rsna.loading import end_with_parent, without_interrupts
 from fl_rsna.memory import keep_freed_memory, limit_memory
@@ -35,7 +35,7 @@ class Chunk:
     files: Sequence[File]
 
 
-Results = list[Converted | Refused]
+Results = list[Result]
 Converter = Callable[[Conversion, Iterable[Chunk]], Generator[Results, None, None]]
 
 

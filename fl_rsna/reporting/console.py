@@ -7,7 +7,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.cohort.index import Prepared
+from fl_rsna.cohort.index import Changes, Prepared
 from fl_rsna.cohort.label_ids import said_of
 from fl_rsna.cohort.noise import said
 from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA, Layout
@@ -46,6 +46,8 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
         f"prepared {counted(facts['slices'], picture)} of {counted(facts['patients'], 'patient')} in {prepared.folder}",
         soft_wrap=True,
     )
+    if prepared.changes is not None and (said := _said_of_changes(prepared.changes)):
+        console.print(said)
     positives = ", ".join(f"{label} {count}" for label, count in facts["positives"].items())
     console.print(
         f"positive {plural(picture)}: {positives}" if positives else "without labels: to be scored only", soft_wrap=True
@@ -73,6 +75,16 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
         )
     if facts["labels_without_image"]:
         console.print(f"labels without an image: {facts['labels_without_image']}")
+
+
+def _said_of_changes(changes: Changes) -> str:
+    """What was done with the files, where some of them were known before; else nothing."""
+    if changes.kept and not (changes.again or changes.new or changes.gone):
+        return f"kept all {counted(changes.kept, 'file')}: none has changed"
+    done = (
+        f"kept {counted(changes.kept, 'file')}, converted {changes.again} again, {changes.new} new, {changes.gone} gone"
+    )
+    return done if changes.kept or changes.again or changes.gone else ""
 
 
 def say_cohort(cohort: Cohort) -> None:

@@ -18,7 +18,8 @@ from fl_rsna.cohort.label_check import check_labels_fit
 from fl_rsna.cohort.label_ids import label_ids, of_images, said_of
 from fl_rsna.cohort.label_rules import check_exams
 from fl_rsna.cohort.labels import read_labels
-from fl_rsna.cohort.prepared import REJECTED, Request, prepare_folder, read_rejected
+from fl_rsna.cohort.prepared import Request, prepare_folder, read_rejected
+from fl_rsna.cohort.settled import REJECTED
 from fl_rsna.cohort.took_part import Patients
 from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local

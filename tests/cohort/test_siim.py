@@ -187,9 +187,9 @@ def test_a_wide_table_may_have_an_id_besides(tmp_path: Path) -> None:
 def test_a_request_depends_on_the_boxes(tmp_path: Path) -> None:
     """Of prepare: the same command with other boxes is another request."""
     request = Request(task=COVID_CXR, image=ImageKind.windows, size=32, hash_ids=True, salt="")
-    first = request.identity([], read_labels(written(tmp_path), COVID_CXR))
-    again = request.identity([], read_labels(tmp_path, COVID_CXR))
-    other = request.identity([], read_labels(written(tmp_path, of_films=films(FILMS | {"d": (*ONE, "s3")})), COVID_CXR))
+    first = request.identity(read_labels(written(tmp_path), COVID_CXR))
+    again = request.identity(read_labels(tmp_path, COVID_CXR))
+    other = request.identity(read_labels(written(tmp_path, of_films=films(FILMS | {"d": (*ONE, "s3")})), COVID_CXR))
     assert first == again
     assert first["labels_sha256"] != other["labels_sha256"]
 

@@ -1,6 +1,7 @@
 """A preparation that was killed is finished by the same request, to the same bytes; two at once are not possible."""
 
 import errno
+import hashlib
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from dicom_files import write_tiny
 
-from fl_rsna.cohort.unfinished import unfinished
+from fl_rsna.cohort.unfinished import Unfinished, unfinished
 
 FILES = 250  # eight chunks
 PREPARE = """
@@ -82,18 +83,31 @@ def test_killed_anywhere_and_repeated_it_ends_with_the_same_bytes(dicom: Path, t
 def test_what_is_done_is_not_done_again(dicom: Path, tmp_path: Path) -> None:
     with unfinished(tmp_path / "new", {"size": 4}) as building:
         (building.images / "a.png").write_bytes(b"1234")
-        building.append([{"image_id": "a", "png_bytes": 4, "reason": ""}, {"image_id": "", "reason": "empty_file"}])
+        building.append([line("a"), line("e", "empty_file")])
     with unfinished(tmp_path / "new", {"size": 4}) as building:
-        assert (building.done, building.ids) == (2, {"a"})
+        assert known(building) == {"a": True, "e": False}
 
 
-@pytest.mark.parametrize("harm", ["half a line", "no line", "short PNG", "no PNG"])
+def line(name: str, reason: str = "") -> dict[str, object]:
+    """What the journal says of a file that gave the image of that name, of the bytes 1234, or none."""
+    sha256 = hashlib.sha256(b"1234").hexdigest()[:16]
+    image = {"png_sha256": sha256, "png_bytes": 4} if not reason else {}
+    said = {"file": name, "bytes": 1, "stamp": "1 1", "site": "", "checksum": 0, "reason": reason, **image}
+    return {**said, "image_id": "" if reason else name}
+
+
+def known(building: Unfinished) -> dict[str, bool]:
+    """The files that are known, and whether their image is there."""
+    return dict(zip(building.known["file"], building.known["has_png"], strict=True))
+
+
+@pytest.mark.parametrize("harm", ["half a line", "no line", "short PNG", "other PNG", "no PNG"])
 def test_only_what_is_whole_counts_as_done(tmp_path: Path, harm: str) -> None:
     part = tmp_path / "new.part"
     with unfinished(tmp_path / "new", {}) as building:
         for name in "ab":
             (building.images / f"{name}.png").write_bytes(b"1234")
-            building.append([{"image_id": name, "png_bytes": 4, "reason": ""}])
+            building.append([line(name)])
     journal = part / "journal.jsonl"
     match harm:
         case "half a line":
@@ -102,12 +116,15 @@ def test_only_what_is_whole_counts_as_done(tmp_path: Path, harm: str) -> None:
             journal.write_bytes(journal.read_bytes()[:-1] + b"\0\0\n")
         case "short PNG":
             (part / "images" / "b.png").write_bytes(b"12")
+        case "other PNG":
+            (part / "images" / "b.png").write_bytes(b"1235")
         case "no PNG":
             (part / "images" / "b.png").unlink()
     with unfinished(tmp_path / "new", {}) as building:
-        assert (building.done, building.ids) == (1, {"a"})
-        building.append([{"image_id": "", "reason": "empty_file"}])
-    assert len(journal.read_text().splitlines()) == 2
+        assert known(building) == {"a": True} | ({"b": False} if "PNG" in harm else {})
+        building.append([line("c", "empty_file")])
+    with unfinished(tmp_path / "new", {}) as building:
+        assert set(known(building)) == {"a", "c"} | ({"b"} if "PNG" in harm else set())
 
 
 SECOND = """
@@ -157,7 +174,7 @@ def test_a_folder_of_that_name_that_is_somebody_else_s_is_refused_and_left(tmp_p
 
 def test_another_request_does_not_take_what_was_begun(tmp_path: Path) -> None:
     with unfinished(tmp_path / "new", {"size": 4, "salt": "s"}) as building:
-        building.append([{"image_id": "", "reason": "empty_file"}])
+        building.append([line("e", "empty_file")])
     another = r"unfinished preparation of another request \(size differ\)"
     with pytest.raises(ValueError, match=another), unfinished(tmp_path / "new", {"size": 8, "salt": "s"}):
         pass
