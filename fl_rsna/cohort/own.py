@@ -134,7 +134,8 @@ def _check_ids(folder: Path, prepared: Prepared, site: str, allow_unknown: bool)
             "fingerprint; make a salt for all hospitals by python -m fl_rsna.salt and prepare again"
         )
     beside = [(path.parent.name, ids_of_site(path)) for path in sorted(folder.glob("*/site.json"))]
-    unknown = unlike_places([*beside, (site, prepared.ids)]) if beside else None
+    written = [(name, ids) for name, ids in [*beside, (site, prepared.ids)] if ids is not None]
+    unknown = unlike_places(written) if written else None
     if unknown is not None and not allow_unknown:
         raise ValueError(f"--prepared: {unknown}; prepare all with the same data.salt, or say --allow-unknown-patients")
 
