@@ -52,7 +52,7 @@ def _is_negative(values: Stored, high: NDArray[np.bool_], rescale: Rescale, bits
             return count >= MUCH * high.size or _most((top >= (1 << bits) - DEEPEST) & (top < (1 << bits) - 1))
     around, zeros = surrounding(high), int(np.count_nonzero(values == 0))
     if count >= MUCH * high.size:
-        return True
+        return around is not None or zeros < count
     if around is not None and 2 * int(np.count_nonzero(around)) >= count:
         return count >= zeros or count >= SOME * high.size
     near = (top >= (1 << bits) - NEAR_ZERO) & (top < (1 << bits) - 1)

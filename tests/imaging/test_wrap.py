@@ -68,7 +68,7 @@ def test_air_beside_corners_of_zero_is_restored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("intercept", [0, 1, -50])
 @pytest.mark.parametrize("metal", [3000, 3071, 3096, 3500, 4000, 4095])
-@pytest.mark.parametrize("side", [1, 8, 16])
+@pytest.mark.parametrize("side", [1, 8, 16, 22])  # 22: more than a tenth of the picture
 def test_metal_stays_metal_where_air_is_cut_to_zero(tmp_path: Path, side: int, metal: int, intercept: int) -> None:
     stored = with_metal(np.maximum(head() - intercept, 0), metal, side)
     found, facts = prepared(tmp_path, stored, 12, intercept)
