@@ -174,9 +174,6 @@ def _convert_rest(
     planned = plan(listing, known.drop_duplicates("file", keep="last"))
     if len(known) and not planned.known.any():
         raise _other_files(building.part if before is None else before.prepared.folder)
-    if wanted is not None and not len(known):
-        with _mended_anew(building):
-            check_labels_fit(wanted, files)
     decisions = Decisions(building=building, wanted=wanted, salt=request.salt if request.hash_ids else None)
     for place, image_id in planned.images():
         decisions.is_first(image_id, place)
@@ -184,6 +181,9 @@ def _convert_rest(
     at, new, again = 0, 0, 0
     done = len(files) - len(places)
     on_progress(done, len(files))
+    if wanted is not None and not len(known):
+        with _mended_anew(building):
+            check_labels_fit(wanted, files)
     with closing(convert(work, chunks_from(to_read, 0))) as results:  # on an error, nobody writes any more
         for chunk in results:
             rows = []

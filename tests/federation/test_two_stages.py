@@ -164,7 +164,7 @@ def test_no_onnx_file_holds_a_head(plain: Path) -> None:
 
 def test_the_head_begins_as_the_slice_model_and_says_what_each_stage_is_worth(both: Path) -> None:
     rounds, first = pd.read_csv(both / "rounds.csv"), summary_of(both / "slice")["test_site"]
-    assert rounds["test_loss"][0] == first["log_loss"]
+    assert rounds["test_loss"][0] == pytest.approx(first["log_loss"])
     told = summary_of(both)["sequence"]["test_site"]
     assert told["slice"]["log_loss"] == first["log_loss_interval"]
     assert told["blend"]["log_loss"] == summary_of(both)["test_site"]["log_loss_interval"]
