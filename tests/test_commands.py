@@ -193,7 +193,10 @@ def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
             ["data.dicom=absent", "data.labels=labels.csv"],
             "data.dicom: expected a folder, a zip archive or a CSV or Parquet list of files, got absent",
         ),
-        (["data.dicom=dicom", "data.labels=absent.csv"], "data.labels: expected a CSV or Parquet table of labels at absent.csv"),
+        (
+            ["data.dicom=dicom", "data.labels=absent.csv"],
+            "data.labels: expected a CSV or Parquet table of labels at absent.csv",
+        ),
         (["data.dicom=dicom"], "data.labels: expected a table of labels, got nothing"),
         (
             ["data.dicom=dicom", "data.labels=labels.csv", "data.name=demo"],

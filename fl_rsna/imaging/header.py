@@ -3,13 +3,14 @@
 Attribute names follow DICOM PS3.3: C.7.6.2 Image Plane, C.7.6.3 Image Pixel, C.11.1 Modality LUT.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fl_rsna.imaging.image_type import check_image_type, check_scout
-from fl_rsna.imaging.plane import check_axial, read_corner, read_plane
+from fl_rsna.imaging.plane import Plane, check_axial, read_corner, read_plane
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.tags import Tags
 from fl_rsna.imaging.windows import Rescale
@@ -136,6 +137,7 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
     rows, columns = read_shape(tags)
     image_id, patient_id = read_ids(tags)
     plane, corner = read_plane(tags), read_corner(tags)
+    orientation, normal = ("", "") if plane is None else _written(plane)
     spacing = tags.numbers("PixelSpacing", 2)
     return Header(
         image_id=image_id,
@@ -148,8 +150,8 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
         origin=tags.text("InstitutionName")[:LONGEST_NAME],
         position_mm=plane.height_mm(corner) if plane is not None and corner is not None else None,
         tilt_deg=None if plane is None else plane.tilt_deg,
-        orientation="" if plane is None else _joined(f"{cosine + 0:.4f}" for cosine in plane.cosines),
-        normal="" if plane is None else _joined(map(repr, plane.normal)),
+        orientation=orientation,
+        normal=normal,
         corner="" if corner is None else _joined(map(repr, corner)),
         slice_location=tags.number("SliceLocation"),
         instance_number=tags.number("InstanceNumber"),
@@ -214,6 +216,12 @@ def read_id(tags: Tags, keyword: str) -> str:
     if len(text) > LONGEST_ID:
         raise Rejected(Reason.bad_header, keyword, f"{len(text)} characters, expected at most {LONGEST_ID}")
     return text
+
+
+@functools.lru_cache(maxsize=1024)  # the slices of a series have one direction
+def _written(plane: Plane) -> tuple[str, str]:
+    """The six cosines to four decimals and the normal exactly, each as one text."""
+    return _joined(f"{cosine + 0:.4f}" for cosine in plane.cosines), _joined(map(repr, plane.normal))
 
 
 def _joined(values: Iterable[str]) -> str:

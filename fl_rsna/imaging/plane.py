@@ -3,11 +3,12 @@
 Patient coordinates grow towards the left, the back and the head, whichever way the patient lies or is moved into the scanner.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
 from fl_rsna.imaging.rejections import Reason, Rejected
-from fl_rsna.imaging.tags import Tags
+from fl_rsna.imaging.tags import Tags, numbers_in
 
 POSITION, ORIENTATION = "ImagePositionPatient", "ImageOrientationPatient"
 FARTHEST_MM = 1e6  # a position beyond this is a damaged number
@@ -44,7 +45,12 @@ def read_plane(tags: Tags) -> Plane | None:
 
     Row times column points to the feet where the image is stored in mirror image: the normal is turned over then.
     """
-    cosines = tags.numbers(ORIENTATION, 6)
+    return _plane(tags.text(ORIENTATION))
+
+
+@functools.lru_cache(maxsize=1024)  # the slices of a series have one direction
+def _plane(orientation: str) -> Plane | None:
+    cosines = numbers_in(orientation, 6)
     if cosines is None or max(map(abs, cosines)) > 2:
         return None
     (a, b, c), (d, e, f) = cosines[:3], cosines[3:]

@@ -60,6 +60,8 @@ def check_slice(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale, hu_
 
     `plane` [H, W] is HU clipped to [HU_MIN, HU_MAX] plus HU_OFFSET, `hu_range` the difference of its extremes.
     """
+    if hu_range > FLAT_HU and int(plane[0, 0]) - HU_OFFSET < BONE_HU:
+        return  # nearly every slice: the first pixel is in a corner
     corners = least_in_corners(plane) - HU_OFFSET
     if hu_range > FLAT_HU and corners < BONE_HU:
         return

@@ -87,12 +87,11 @@ def _padding(stored: Stored, rescale: Rescale) -> float | None:
         values = stored_values(stored, rescale.bits_stored, rescale.signed)
         if rescale.padding.holds(values).any():
             return rescale.padding.hu
-    ends = np.array(cv2.minMaxLoc(stored)[:2]).astype(stored.dtype)
+    first, last = (int(end) for end in cv2.minMaxLoc(stored)[:2])
     low = -(1 << rescale.bits_stored - 1) if rescale.signed else 0
-    inside = low <= ends[0] and ends[1] < low + (1 << rescale.bits_stored)
-    if (
-        rescale.wrapped_bits or rescale.padding is not None or not inside
-    ):  # HU do not follow the order of the stored values
-        ends = stored
-    least = float(rescale.hounsfield(ends).min())
+    inside = low <= first and last < low + (1 << rescale.bits_stored)
+    if inside and not rescale.wrapped_bits and rescale.padding is None:  # HU follow the order of the stored values
+        least = min(end * rescale.slope + rescale.intercept for end in (first, last))
+    else:
+        least = float(rescale.hounsfield(stored).min())
     return least if least < HU_MIN else None

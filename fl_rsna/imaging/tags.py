@@ -3,6 +3,7 @@
 Converting an element the general way costs ten times what reading it costs, and a slice needs two dozen.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -96,7 +97,7 @@ class Tags:
 
     def word(self, keyword: str) -> str:
         """A term of the standard, however it is written: in capitals, words apart by one blank; empty when missing."""
-        return " ".join(self.text(keyword).upper().replace("_", " ").split())
+        return _term(self.text(keyword))
 
     def parts(self, keyword: str) -> list[str]:
         text = self.text(keyword)
@@ -104,14 +105,7 @@ class Tags:
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """The first `count` values as finite floats, or None when any is missing or malformed."""
-        text = self.text(keyword)
-        if not text or "_" in text:  # a number in Python, not in DICOM
-            return None
-        try:
-            values = tuple(map(float, text.split("\\")))
-        except ValueError:
-            return None
-        return values[:count] if len(values) >= count and all(map(math.isfinite, values)) else None
+        return numbers_in(self.text(keyword), count)
 
     def number(self, keyword: str) -> float | None:
         values = self.numbers(keyword, 1)
@@ -128,6 +122,22 @@ class Tags:
             return int.from_bytes(value, "little" if element.is_little_endian else "big", signed=signed)
         values = self.numbers(keyword, 1) if "\\" not in self.text(keyword) else None
         return int(values[0]) if values is not None and values[0].is_integer() else None
+
+
+def numbers_in(text: str, count: int) -> tuple[float, ...] | None:
+    """The first `count` values of a text of numbers as finite floats, or None when any is missing or malformed."""
+    if not text or "_" in text:  # a number in Python, not in DICOM
+        return None
+    try:
+        values = tuple(map(float, text.split("\\")))
+    except ValueError:
+        return None
+    return values[:count] if len(values) >= count and all(map(math.isfinite, values)) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _term(text: str) -> str:
+    return " ".join(text.upper().replace("_", " ").split())
 
 
 def _is_empty(value: Any) -> bool:
