@@ -120,6 +120,7 @@ def test_a_page_that_cannot_be_written_loses_no_data(run: Run, dicom: Path, tmp_
     assert run(partition, "data.name=mine", "partition.num_sites=2") == (0, "")
 
 
+@pytest.mark.slow
 def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
     words = ["--multirun", "data.name=mine", *SMALL, "partition.num_sites=1,2", "run.name=sweep"]
@@ -132,6 +133,7 @@ def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: P
     assert len(list((tmp_path / "site_data").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_simulate_takes_the_cohort_that_was_dealt(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
     assert run(partition, "data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2")[0] == 0
@@ -148,6 +150,7 @@ def test_simulate_takes_the_cohort_that_was_dealt(run: Run, dicom: Path, tmp_pat
     assert len(list((tmp_path / "site_data").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_refused(
     run: Run, dicom: Path, tmp_path: Path
 ) -> None:
@@ -373,6 +376,7 @@ def test_report_of_no_run_is_one_sentence(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.startswith("error: expected a run folder")) == (2, True)
 
 
+@pytest.mark.slow
 def test_audit_of_a_cohort_exits_1_once_a_patient_is_at_two_sites(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
     assert run(partition, "data.name=mine", "partition.num_sites=2", "partition.name=two")[0] == 0
@@ -396,6 +400,7 @@ def test_start_run_writes_config_first(cohort: Cohort, tmp_path: Path) -> None:
     assert "image_size: 32" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_noisy_site_is_recorded_told_and_undone(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
     words = ["data.name=mine", "partition.num_sites=2", "partition.noise={site-1: {labels: 0.5, hu_shift: 9, blur: 3}}"]

@@ -53,6 +53,7 @@ def test_every_setting_says_where_it_acts() -> None:
     assert set(OFF) | set(BOUNDS) <= DECLARED
 
 
+@pytest.mark.slow
 def test_the_defaults_and_every_choice_under_conf_act() -> None:
     """Nobody who takes an experiment as it is hears of settings without effect."""
     for path in sorted(conf_folder().glob("*/*.yaml")):

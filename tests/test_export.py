@@ -166,6 +166,7 @@ def test_a_model_of_an_under_sampled_run_is_exported_with_its_correction(tmp_pat
     torch.testing.assert_close(found[0.1][:, 0], found[1.0][:, 0] + np.log(0.1))
 
 
+@pytest.mark.slow
 def test_a_model_of_films_is_exported_and_tried_on_films(tmp_path: Path) -> None:
     config = ModelConfig(image_size=SIZE)
     network = build_model(config, COVID_CXR, ImageKind.grey, seed=0).eval()

@@ -157,6 +157,7 @@ def test_a_sweep_of_a_command_without_runs_leaves_none(sweep: Sweep, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_commands_are_not_at_one_sweep_at_once(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep(Story(), *THREE)[0] == 0
     there = tmp_path / "runs" / "three"

@@ -211,6 +211,7 @@ def again(folder: Path, dicom: Path, last: int = -1) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_killed_anywhere_while_it_is_exchanged_it_is_the_old_or_the_new_one(dicom: Path, tmp_path: Path) -> None:
     prepare(tmp_path / "first", dicom)
     (tmp_path / "first" / "notes.txt").write_text("mine")

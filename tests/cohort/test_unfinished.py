@@ -64,6 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_repeated_it_ends_with_the_same_bytes(dicom: Path, tmp_path: Path) -> None:
     opened = int(prepare(tmp_path / "whole", dicom).stdout)
     rng, left = random.Random(0), set()

@@ -68,6 +68,7 @@ def test_every_strategy_gives_one_model_whatever_the_order(small: Cohort, tmp_pa
     assert json.loads((tmp_path / "ordered" / "summary.json").read_text())["site_failures"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", all_but(lambda name: name in IN_WORKERS))
 def test_every_strategy_gives_one_model_in_worker_processes(small: Cohort, tmp_path: Path, name: StrategyName) -> None:
     here = sha256(small, tmp_path / "here", config_of(name))

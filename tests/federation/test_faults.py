@@ -94,6 +94,7 @@ def test_an_exploding_update_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     assert "exploded" in failed["error"]
 
 
+@pytest.mark.slow
 def test_dropouts_and_stragglers_leave_fewer_sites_and_the_same_model_in_every_engine(
     cohort: Cohort, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_statistics_nobody_trained_with_stay(cohort: Cohort, tmp_path: Path, cha
     assert not run(cohort, tmp_path / "run", **changes)["recalibrated"]
 
 
+@pytest.mark.slow
 def test_a_robust_strategy_is_robust_here_too(cohort: Cohort, tmp_path: Path) -> None:
     """One of three sites sends its change the other way round: the median hardly moves, the mean does."""
     moved = {}

@@ -283,6 +283,7 @@ def killed(cohort: Cohort, folder: Path, config: Config, at: int) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_as_if_it_was_not(own_cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
     """While sites encode, and while the blend is chosen; with everything that outlives a round."""
     whole = run(own_cohort, tmp_path / "whole", asked(encoder, **RICH))["model_sha256"]
@@ -297,6 +298,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_was_not(own_cohort: Cohort, encod
         assert run(own_cohort, folder, gone)["model_sha256"] == whole
 
 
+@pytest.mark.slow
 def test_both_are_resumed_in_either_stage(own_cohort: Cohort, tmp_path: Path) -> None:
     whole = run(own_cohort, tmp_path / "whole", asked(None, rounds=1))["model_sha256"]
     first, folder = len(events_of(tmp_path / "whole" / "slice")), tmp_path / "run"

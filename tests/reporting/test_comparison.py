@@ -180,6 +180,7 @@ def test_an_unfinished_run_is_listed_and_left_out(tmp_path: Path) -> None:
     assert [row["run"] for row in cells(found["differences"])] == ["a", "c"]
 
 
+@pytest.mark.slow
 def test_the_command_compares_and_says_where(tmp_path: Path) -> None:
     made_run(tmp_path / "a")
     made_run(tmp_path / "b", sites=4)

@@ -66,6 +66,7 @@ def undisturbed(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> str
     return str(summary(folder / "run")["model_sha256"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_site_whose_worker_is_killed_once_is_asked_again_and_the_model_is_the_same(
     cohort: Cohort, tmp_path: Path, undisturbed: str, workers: int
@@ -77,6 +78,7 @@ def test_a_site_whose_worker_is_killed_once_is_asked_again_and_the_model_is_the_
     assert summary(tmp_path / "run")["model_sha256"] == undisturbed
 
 
+@pytest.mark.slow
 def test_a_site_whose_workers_always_die_is_named_and_the_others_go_on(cohort: Cohort, tmp_path: Path) -> None:
     deaths = run(cohort, tmp_path / "run", tiny_config(rounds=2), dying(1, 99, tmp_path / "marks"), 2)
     assert [site for site, _, _ in deaths] == [1, 1, 1, 1]  # twice a round
@@ -93,6 +95,7 @@ def test_a_site_whose_workers_always_die_is_named_and_the_others_go_on(cohort: C
     assert summary(tmp_path / "run")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_the_run_folder_says_that_a_worker_died(cohort: Cohort, tmp_path: Path) -> None:
     config, [worker] = tiny_config(rounds=1, engine__name=EngineName.local, engine__workers=1), hire(1)
 
