@@ -93,15 +93,6 @@ def read_json(
     return found
 
 
-def read_json_list(path: Path, do: str = AGAIN) -> list[Any]:
-    """The JSON list in a file."""
-    with reading(path, "a JSON list", do):
-        found = json.loads(path.read_bytes().decode())
-    if not isinstance(found, list):
-        raise refuse(path, "a JSON list", _word(found), do)
-    return found
-
-
 def read_yaml(path: Path, do: str = AGAIN, *, keys: Keys | None = None) -> dict[str, Any]:
     """The YAML mapping in a file."""
     with reading(path, "YAML settings", do):

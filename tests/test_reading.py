@@ -18,7 +18,6 @@ from fl_rsna.reading import (
     numbers,
     read_csv,
     read_json,
-    read_json_list,
     read_parquet,
     read_yaml,
 )
@@ -28,7 +27,6 @@ Read = Callable[[Path], object]
 
 READERS: dict[str, tuple[Read, bytes]] = {
     "json": (lambda path: read_json(path, DO, keys={"status": str}), b'{"status": "finished"}'),
-    "list": (lambda path: read_json_list(path, DO), b"[1, 2]"),
     "yaml": (lambda path: read_yaml(path, DO, keys={"data": dict}), b"data:\n  name: demo\n"),
     "csv": (lambda path: read_csv(path, DO, columns=("round",)), b"round,site\n1,site-1\n"),
 }

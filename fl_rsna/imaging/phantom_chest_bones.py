@@ -54,11 +54,6 @@ def spine_shadow(chest: Chest, frame: Frame) -> Field:
     return blur(share(layer), 1.6 * frame.scale) * np.float32(1.0 * chest.thorax.bone)
 
 
-def rib_level(chest: Chest, number: int, side: int) -> Points:
-    """The middle line [N, 2] of one rib from spine to cartilage."""
-    return _rib(chest, number, side)[0]
-
-
 def _rib(chest: Chest, number: int, side: int) -> tuple[Points, np.ndarray]:
     """A rib is half an ellipse around the chest that falls to the front; returns its line and the angle along it."""
     turn = np.linspace(0.03, np.radians(_REACH_DEG[number]), 26)
