@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import functools
 import io
 import json
 import os
@@ -308,7 +309,7 @@ def command(code: str, **more: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGXCPU"])
 def test_a_signal_is_one_sentence(name: str) -> None:
-    heard = lambda: signal.signal(getattr(signal, name), signal.SIG_DFL)  # noqa: E731  # a nohup before the tests ignores SIGHUP
+    heard = functools.partial(signal.signal, getattr(signal, name), signal.SIG_DFL)  # nohup ignores SIGHUP
     done = command(f"end_command(lambda: (os.kill(os.getpid(), signal.{name}), time.sleep(60)))", preexec_fn=heard)
     said = "interrupted" if name == "SIGINT" else f"stopped by {name}"
     assert (done.returncode, done.stderr.startswith(f"error: {said}; go on with: ")) == (1, True)

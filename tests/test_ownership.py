@@ -439,7 +439,7 @@ def test_three_first_commands_at_once_all_finish(tmp_path: Path) -> None:
 DELETES = {"rmtree", "unlink", "rmdir", "remove", "removedirs", "replace", "rename", "move", "renames", "truncate"}
 MODULES_OF_FILES = {"os", "shutil", "Path", "path", "file", "folder", "part", "target", "building", "png"}
 ALLOWED = {  # where a file or folder goes or is replaced outside ownership.py, and why that is the module's own
-    "cohort/decided.py": "an image in the preparation's own folder gets its name",
+    "cohort/decisions.py": "an image in the preparation's own folder gets its name",
     "cohort/whole.py": "a file that is complete takes the place of its earlier version",
     "federation/engines/shared.py": "a folder of this process gets the name by which others look for it",
     "federation/heartbeat.py": "a site's own beat takes the place of its last one",

@@ -1,4 +1,4 @@
-"""What becomes of each file that was converted, in its turn: its PNG gets its name, or goes; and its line of the journal."""
+"""Decide what becomes of each converted file: its PNG gets its name or is deleted, and the journal gets a line."""
 
 import os
 from dataclasses import asdict, dataclass, field
@@ -24,8 +24,8 @@ class Decisions:
     salt: str | None  # None: identifiers stay as they are
     places: dict[str, int] = field(default_factory=dict)
 
-    def is_first(self, image_id: str, place: int) -> bool:
-        """Whether the file at `place` is the first with its id among those that are kept or had their turn; then it is written down."""
+    def claim(self, image_id: str, place: int) -> bool:
+        """Give an id to the file at `place`, unless a file before it in the input has it; return whether it was given."""
         if self.places.get(image_id, place) < place:
             return False
         self.places[image_id] = place
@@ -40,7 +40,7 @@ class Decisions:
         if self.wanted is not None and self.wanted.row_of(image_id) is None:
             drop(png)
             return known | _refused(image_id, Reason.no_label, "", "no row in data.labels")
-        if not self.is_first(image_id, place):
+        if not self.claim(image_id, place):
             drop(png)
             copy = _refused(image_id, Reason.duplicate_id, "SOPInstanceUID", "")
             return known | copy | {"png_sha256": result.png_sha256}

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from fl_rsna.cohort.decided import Decisions
+from fl_rsna.cohort.decisions import Decisions
 from fl_rsna.cohort.finished import Finished, read_finished
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import (
@@ -102,10 +102,8 @@ def prepare_folder(
         with unfinished(folder, identity) as building:
             clear_killed(folder)
             before = read_finished(folder, identity, request.task) if os.path.lexists(folder) else None
-            if before is not None and is_as_known(
-                listing, before.known
-            ):  # another process made it while this one waited
-                building.forget()
+            if before is not None and is_as_known(listing, before.known):
+                building.forget()  # another process made it while this one waited
                 return before.as_it_is()
             known = None if labels is None else label_ids(labels)
             changes = _convert_rest(building, request, listing, before, known, convert, on_progress)
@@ -176,7 +174,7 @@ def _convert_rest(
         raise _other_files(building.part if before is None else before.prepared.folder)
     decisions = Decisions(building=building, wanted=wanted, salt=request.salt if request.hash_ids else None)
     for place, image_id in planned.images():
-        decisions.is_first(image_id, place)
+        decisions.claim(image_id, place)
     places, to_read = planned.to_read(files)
     at, new, again = 0, 0, 0
     done = len(files) - len(places)
@@ -190,7 +188,7 @@ def _convert_rest(
             for place, result in zip(places[at : at + len(chunk)], chunk, strict=True):
                 if isinstance(result, Unchanged):
                     if image_id := planned.image_ids[place]:
-                        decisions.is_first(image_id, place)
+                        decisions.claim(image_id, place)
                     continue
                 with _mended_anew(building):
                     rows.append(decisions.row(place, keys[place], files[place], result))

@@ -39,8 +39,8 @@ def encode_png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 def _deflated(lines: NDArray[np.uint8]) -> bytes:
     """The lines as a zlib stream.
 
-    isal_zlib.compress gives other bytes from process to process. Its compressobj did so twice in some hundred thousand
-    images. The standard library's deflate never does; it takes five times as long, which is little for a small image.
+    isal_zlib.compress gives other bytes from process to process. Its compressobj was seen to do so twice, in some
+    hundred thousand images. The standard library's deflate never does; it takes five times as long, which is little for a small image.
     """
     deflate = zlib.compressobj(LEVEL) if lines.nbytes <= LITTLE else isal_zlib.compressobj(LEVEL)
     return deflate.compress(lines.data) + deflate.flush()
