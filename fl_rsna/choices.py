@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from fl_rsna.task import Rendering
+
 
 class ModelName(StrEnum):
     """Network architectures; b0..b7 from efficientnet-pytorch, lite0..lite2 from efficientnet-lite-pytorch."""
@@ -236,3 +238,52 @@ class Select(StrEnum):
 
     best = "best"  # lowest validation loss over the sites' own validation parts
     last = "last"
+
+
+class PartitionKind(StrEnum):
+    """How patients are dealt to sites."""
+
+    iid = "iid"
+    dirichlet = "dirichlet"
+    quantity = "quantity"
+    specialist = "specialist"
+    scanner = "scanner"
+    origin = "origin"
+    explicit = "explicit"
+    shards = "shards"
+
+
+class Group(StrEnum):
+    """What is dealt as one piece. Anything below a patient lets one patient be in two places: for reproduction only."""
+
+    patient = "patient"
+    series = "series"
+    slice = "slice"
+
+    @property
+    def plural(self) -> str:
+        return "series" if self is Group.series else f"{self}s"
+
+
+class Layout(StrEnum):
+    """What a cohort's folder holds beside the sites' folders."""
+
+    standard = "standard"
+    s0 = "s0"
+
+
+class ImageKind(StrEnum):
+    """What a prepared PNG holds."""
+
+    hu = "hu"  # one 16-bit channel, HU + 1024
+    windows = "windows"  # three 8-bit channels: brain, subdural, soft tissue in R, G, B
+    grey = "grey"  # one 16-bit channel of a radiograph, 0 black to 65535 white
+
+
+def kinds_of(rendering: Rendering) -> tuple[ImageKind, ...]:
+    """What images of this rendering can be stored as, the usual one first."""
+    match rendering:
+        case Rendering.hounsfield:
+            return ImageKind.hu, ImageKind.windows
+        case Rendering.radiograph:
+            return (ImageKind.grey,)

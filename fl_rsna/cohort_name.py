@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.choices import PartitionKind
 from fl_rsna.config import Config, PartitionConfig
 
 FILES = "files_sha256"  # the place of file hashes among the settings of a cohort

@@ -11,14 +11,18 @@ from fl_rsna.choices import (
     Crop,
     Device,
     EngineName,
+    Group,
     HeadName,
+    ImageKind,
     Keep,
     LabelWeights,
+    Layout,
     Loss,
     Lost,
     ModelName,
     Norm,
     Optimizer,
+    PartitionKind,
     Precision,
     PrepareEngine,
     Sampling,
@@ -31,10 +35,9 @@ from fl_rsna.choices import (
     Weighting,
     Window,
 )
-from fl_rsna.cohort.partitioners import Group, PartitionKind
-from fl_rsna.cohort.s0 import Layout
-from fl_rsna.imaging.store import ImageKind
-from fl_rsna.task import ICH, TaskName
+from fl_rsna.task import ICH, TaskName, named_task
+
+TEST_SITE = "test-site"  # the name of the held-out site, which no training site may have
 
 
 @dataclass(kw_only=True, slots=True)
@@ -342,3 +345,8 @@ class Config:
     predict: str | None = None  # prepared set that the final model predicts after the report; submission.csv in the run
     stage: Stage = Stage.slice
     resume: bool = False  # go on with run.name where it was killed
+
+
+def is_demo(config: Config) -> bool:
+    """The data are those that are drawn when none are given."""
+    return config.data.name == named_task(config.data.task).demo

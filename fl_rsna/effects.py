@@ -15,10 +15,12 @@ from fl_rsna.choices import (
     Correction,
     Device,
     EngineName,
+    ImageKind,
     LabelWeights,
     Loss,
     Norm,
     Optimizer,
+    PartitionKind,
     Sampling,
     Schedule,
     Stacker,
@@ -27,10 +29,7 @@ from fl_rsna.choices import (
     Trainable,
 )
 from fl_rsna.cohort.id_scheme import can_be_guessed
-from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.config import Config, DeployConfig
-from fl_rsna.existing import is_demo
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.config import Config, DeployConfig, is_demo
 from fl_rsna.limits import most_rounds
 from fl_rsna.task import LabelKind, Rendering, named_task
 

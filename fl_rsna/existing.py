@@ -4,18 +4,11 @@ from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
+from fl_rsna.choices import Group, Layout, PartitionKind
 from fl_rsna.cohort.index import Prepared
-from fl_rsna.cohort.partitioners import Group, PartitionKind
-from fl_rsna.cohort.s0 import Layout
 from fl_rsna.cohort.sites import Cohort, read_cohort
 from fl_rsna.cohort_name import FILES, cohort_name, partition_settings
-from fl_rsna.config import Config, PartitionConfig
-from fl_rsna.task import named_task
-
-
-def is_demo(config: Config) -> bool:
-    """The data are those that are drawn when none are given."""
-    return config.data.name == named_task(config.data.task).demo
+from fl_rsna.config import Config, PartitionConfig, is_demo
 
 
 def adopt_cohort(config: Config) -> None:

@@ -12,6 +12,7 @@ from fl_rsna.choices import (
     Baseline,
     Correction,
     EngineName,
+    PartitionKind,
     Precision,
     Sampling,
     Stacker,
@@ -19,8 +20,6 @@ from fl_rsna.choices import (
     StrategyName,
     Weighting,
 )
-from fl_rsna.cohort.noise import check_annotated_task, check_noise, check_unannotated
-from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.config import (
     Config,
     EngineConfig,
@@ -32,6 +31,7 @@ from fl_rsna.config import (
 )
 from fl_rsna.fault_words import parse_fault
 from fl_rsna.model_limits import check_model
+from fl_rsna.noise_limits import check_annotated_task, check_noise, check_unannotated
 from fl_rsna.rendering_limits import check_rendering
 from fl_rsna.stage_limits import check_stage
 from fl_rsna.task import LabelKind, named_task

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from fl_rsna.choices import Crop, ModelName, Norm, Trainable, Window
+from fl_rsna.choices import Crop, ImageKind, ModelName, Norm, Trainable, Window
 from fl_rsna.config import Config, ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.task import Rendering, named_task
 
 

@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.choices import PartitionKind
 from fl_rsna.cohort.id_scheme import said_of
 from fl_rsna.cohort.index import Prepared, read_facts, read_prepared
-from fl_rsna.cohort.noise import check_annotated_task, check_unannotated
 from fl_rsna.cohort.own import write_own_site, write_own_test_site
-from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import partition_settings
 from fl_rsna.command_end import Parser, end_command
-from fl_rsna.config import Config
+from fl_rsna.config import TEST_SITE, Config
+from fl_rsna.noise_limits import check_annotated_task, check_unannotated
 from fl_rsna.reporting.task_words import plural
 from fl_rsna.task import Task, TaskName, annotated_part, named_task
 

@@ -6,7 +6,8 @@ if __name__ == "__main__":
     begin_command(goes_on=True)
 
 from fl_rsna.cohort.index import read_facts
-from fl_rsna.command import run_command, words_given
+from fl_rsna.command import run_command
+from fl_rsna.compose import words_given
 from fl_rsna.config import Config
 from fl_rsna.effects import Asked, Command, guessed_salt, typed_keys
 from fl_rsna.reporting.console import console, say_prepared, say_without_effect

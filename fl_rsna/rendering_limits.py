@@ -1,7 +1,7 @@
 """Settings that mean something for Hounsfield slices, or for radiographs, only."""
 
+from fl_rsna.choices import kinds_of
 from fl_rsna.config import Config
-from fl_rsna.imaging.store import kinds_of
 from fl_rsna.task import Rendering, named_task
 
 OF_SLICES = (  # settings, and what they are where there are neither series nor Hounsfield units

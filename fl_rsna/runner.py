@@ -10,9 +10,8 @@ import torch
 
 from fl_rsna.choices import Baseline, Device, EngineName
 from fl_rsna.cohort.sites import Cohort, read_site_files
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.command import RunFailed
-from fl_rsna.config import Config
+from fl_rsna.command_end import RunFailed
+from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.effects import Asked, said, without_effect
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local

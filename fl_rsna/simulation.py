@@ -8,8 +8,8 @@ from fl_rsna.checkup.data_checks import check_space
 from fl_rsna.checkup.request import Request, check_on_cohort, check_request, true_of_data
 from fl_rsna.choices import Baseline
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import partition_asked, words_given
 from fl_rsna.command_end import goes_on_in
+from fl_rsna.compose import partition_asked, words_given
 from fl_rsna.config import Config
 from fl_rsna.effects import Asked, typed_keys, without_effect
 from fl_rsna.existing import adopt_cohort

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fl_rsna.choices import PrepareEngine
+from fl_rsna.choices import Group, Layout, PartitionKind, PrepareEngine
 from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.noise import SiteNoise, noise_of_sites
-from fl_rsna.cohort.partitioners import Group, PartitionKind, group_column, rarest_labels
+from fl_rsna.cohort.partitioners import group_column, rarest_labels
 from fl_rsna.cohort.patients import patients_of_numbers
 from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.cohort.s0 import Layout, read_unlabelled
+from fl_rsna.cohort.s0 import read_unlabelled
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
-from fl_rsna.cohort.split import TEST_SITE, SitePatients, split_patients
+from fl_rsna.cohort.split import SitePatients, split_patients
 from fl_rsna.cohort_name import cohort_name, partition_settings
-from fl_rsna.config import Config, PartitionConfig
-from fl_rsna.existing import check_dealt, existing_cohort, is_demo
+from fl_rsna.config import TEST_SITE, Config, PartitionConfig, is_demo
+from fl_rsna.existing import check_dealt, existing_cohort
 from fl_rsna.imaging.phantom import write_cohort as write_phantoms
 from fl_rsna.imaging.phantom_chest import write_chest_cohort
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray

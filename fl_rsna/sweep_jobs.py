@@ -16,8 +16,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from fl_rsna.command import read_config
 from fl_rsna.command_end import attempt, command_again, ending, goes_on_with
+from fl_rsna.compose import read_config
 from fl_rsna.config import Config
 from fl_rsna.ownership import drop_folder, held, holds_nothing, make_folder, what_is
 from fl_rsna.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job

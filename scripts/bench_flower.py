@@ -25,11 +25,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fl_rsna.choices import ModelName
+from fl_rsna.choices import ImageKind, ModelName
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.model import build_model
 from fl_rsna.task import ICH

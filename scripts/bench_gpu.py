@@ -28,10 +28,9 @@ from bench_engines import events_of, round_seconds, run_engine
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.choices import Device, ModelName
+from fl_rsna.choices import Device, ImageKind, ModelName
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.local_rules import trained_parameters
 from fl_rsna.learning.loss import task_loss

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.learning.dataset import SiteData, open_site
 from fl_rsna.learning.lesson import slice_lesson
 from fl_rsna.learning.metrics import auroc, log_loss

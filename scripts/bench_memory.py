@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 
-from fl_rsna.choices import ModelName
+from fl_rsna.choices import ImageKind, ModelName
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.footprint import footprint
 from fl_rsna.learning.local_rules import trained_parameters
 from fl_rsna.learning.loss import task_loss

@@ -81,7 +81,7 @@ def make_prepared(folder: Path, rows: int, labels: Path | None) -> None:
     """A prepared folder as `prepare` would leave it."""
     import numpy as np
 
-    from fl_rsna.cohort.index import table_sha256
+    from fl_rsna.cohort.hashed import table_sha256
     from fl_rsna.imaging.store import write_png
     from fl_rsna.task import ICH
 

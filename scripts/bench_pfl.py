@@ -34,11 +34,9 @@ from pfl.hyperparam.base import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 
-from fl_rsna.choices import ModelName
+from fl_rsna.choices import ImageKind, ModelName
 from fl_rsna.cohort.sites import read_cohort
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import SiteData, gather, open_site, train_batches
 from fl_rsna.learning.loss import probabilities, task_loss

@@ -29,6 +29,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.convert import Conversion, convert_files
 from fl_rsna.imaging.dicom import read_slice
@@ -36,7 +37,7 @@ from fl_rsna.imaging.files import File, find_files
 from fl_rsna.imaging.phantom import Quirks, write_cohort
 from fl_rsna.imaging.png import encode_png
 from fl_rsna.imaging.rejections import Rejected
-from fl_rsna.imaging.store import ImageKind, fit_square, render
+from fl_rsna.imaging.store import fit_square, render
 from fl_rsna.imaging.windows import WINDOWS_HU, Rescale, hu_table, window_table
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.memory import keep_freed_memory

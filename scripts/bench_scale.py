@@ -38,14 +38,13 @@ from flwr.serverapp.strategy import FedAvg
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.choices import ModelName
+from fl_rsna.choices import ImageKind, ModelName
 from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.config import StrategyConfig, TrainConfig
 from fl_rsna.federation.engines.local import identify
 from fl_rsna.federation.messages import ARRAYS, METRICS, to_arrays
 from fl_rsna.federation.replies import Asked, fold
 from fl_rsna.federation.rollcall import Site
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import FlatModel, flatten
 from fl_rsna.learning.model import build_model
 from fl_rsna.task import ICH

@@ -44,8 +44,8 @@ def bare_step(folder: Path, model: ModelName, size: int) -> float:
     """The time of day at which the plain loop began to train."""
     from bench_loop import train_site
 
+    from fl_rsna.choices import ImageKind
     from fl_rsna.cohort.sites import read_cohort
-    from fl_rsna.imaging.store import ImageKind
     from fl_rsna.learning.dataset import open_site
     from fl_rsna.learning.model import build_model
     from fl_rsna.learning.process import settle_process

@@ -27,9 +27,9 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.prepared import Request, prepare_folder, read_rejected
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
 

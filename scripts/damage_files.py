@@ -39,7 +39,7 @@ import torch
 from fl_rsna.audit import audit_cohort, request_of
 from fl_rsna.checkup.run_checks import check_run
 from fl_rsna.choices import Baseline
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.compose import compose_config
 from fl_rsna.config import Config
 from fl_rsna.gap import run_gap

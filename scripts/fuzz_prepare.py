@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+from fl_rsna.choices import kinds_of
 from fl_rsna.imaging.convert import Conversion
 from fl_rsna.imaging.files import File
 from fl_rsna.imaging.radiograph import WHITE
-from fl_rsna.imaging.store import kinds_of
 from fl_rsna.imaging.workers import Chunk, convert_local
 from fl_rsna.task import COVID_CXR, ICH, Rendering, Task
 

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.dicom import write_slice
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.task import ICH
 

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import yaml
 
-from fl_rsna.choices import Norm
+from fl_rsna.choices import ImageKind, Norm
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config, ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.saved import read_saved, write_saved
 from fl_rsna.task import ICH, Task

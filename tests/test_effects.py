@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import tiny_config
 
-from fl_rsna.choices import Baseline, Optimizer, StrategyName
+from fl_rsna.choices import Baseline, ImageKind, Optimizer, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.compose import compose_config, conf_folder
 from fl_rsna.config import Config
@@ -27,7 +27,6 @@ from fl_rsna.effects import (
     without_effect,
 )
 from fl_rsna.gap import PARTS
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.runner import run_federation
 
 DECLARED = {key for _, _, keys in NEEDS for key in keys}

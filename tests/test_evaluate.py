@@ -15,7 +15,7 @@ from dicom_files import write_tiny
 from saved_runs import SETTINGS, labels_csv, write_tiny_model, write_tiny_run
 from tiny import rewrite_site, tiny_cohort, tiny_index, tiny_prepared
 
-from fl_rsna.choices import Norm
+from fl_rsna.choices import ImageKind, Norm
 from fl_rsna.cohort.ancestry import own_link
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import hash_id
@@ -24,7 +24,6 @@ from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.evaluate import main
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.operating import calibrate
 from fl_rsna.task import ICH

@@ -15,13 +15,13 @@ import torch
 from dicom_files import write_tiny
 from saved_runs import write_tiny_model, write_tiny_run
 
-from fl_rsna.choices import Norm, Window
+from fl_rsna.choices import ImageKind, Norm, Window
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.config import ModelConfig
 from fl_rsna.evaluate import main as evaluate
 from fl_rsna.export import main as export
-from fl_rsna.imaging.store import ImageKind, read_png, write_png
+from fl_rsna.imaging.store import read_png, write_png
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.onnx_file import PACKAGES, greatest_difference, random_images, synthetic_images, write_onnx
 from fl_rsna.learning.saved import read_saved, write_saved

@@ -8,12 +8,13 @@ import pandas as pd
 import pydicom
 import pytest
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.dicom import Slice, read_slice
 from fl_rsna.imaging.rejections import Reason, Rejected
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.imaging.windows import to_hu16
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH

@@ -13,10 +13,11 @@ import pytest
 import torch
 from dicom_files import write_tiny
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.compose import compose_config
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind, read_png, write_png
+from fl_rsna.imaging.store import read_png, write_png
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import COVID_CXR, ICH
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from made_runs import made_run
 
-from fl_rsna.command import RunFailed, run_command
+from fl_rsna.command import run_command
+from fl_rsna.command_end import RunFailed
 from fl_rsna.config import Config
 from fl_rsna.sweep_folder import JobState, read_jobs
 

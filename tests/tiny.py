@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fl_rsna.choices import EngineName, ModelName
+from fl_rsna.choices import EngineName, ImageKind, ModelName, PartitionKind
+from fl_rsna.cohort.hashed import table_sha256
 from fl_rsna.cohort.id_scheme import PLAIN
-from fl_rsna.cohort.index import Prepared, table_sha256
-from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.sites import Cohort, write_cohort, write_site_facts
 from fl_rsna.cohort.split import split_patients
 from fl_rsna.cohort_name import partition_settings
 from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind, write_png
+from fl_rsna.imaging.store import write_png
 from fl_rsna.task import COVID_CXR, ICH, LabelKind, Rendering, Task
 
 SIZE = 32

@@ -12,10 +12,8 @@ from fl_rsna.checkup.request import Request, check_run_name
 from fl_rsna.cohort.index import read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.sites import read_cohort
-from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import cohort_name
-from fl_rsna.config import Config
-from fl_rsna.existing import is_demo
+from fl_rsna.config import TEST_SITE, Config, is_demo
 from fl_rsna.imaging.dicom import read_image
 from fl_rsna.imaging.files import File, read_file
 from fl_rsna.imaging.rejections import Rejected

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import torch
 
-from fl_rsna.choices import Averaging, Baseline, Device, Keep, Stage, StrategyName
+from fl_rsna.choices import Averaging, Baseline, Device, ImageKind, Keep, Stage, StrategyName
 from fl_rsna.cohort_name import cohort_name
-from fl_rsna.config import Config
-from fl_rsna.existing import is_demo
+from fl_rsna.config import Config, is_demo
 from fl_rsna.federation.encoder import model_of, named_encoder
 from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.footprint import Footprint, footprint, head_bytes, stored
 from fl_rsna.learning.sequence import HeadShape
 from fl_rsna.reading import read_json

@@ -10,7 +10,8 @@ from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.data_checks import refused
 from fl_rsna.checkup.request import Request, refusals
 from fl_rsna.checkup.run_checks import check_run
-from fl_rsna.command import RunFailed, partition_asked, words_given
+from fl_rsna.command_end import RunFailed
+from fl_rsna.compose import partition_asked, words_given
 from fl_rsna.config import Config
 from fl_rsna.effects import assumed_optimizer, guessed_salt, typed_keys
 from fl_rsna.existing import adopt_cohort

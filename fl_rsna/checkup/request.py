@@ -14,17 +14,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fl_rsna.choices import EngineName, Sampling, Stacker, Stage
+from fl_rsna.choices import EngineName, Group, ImageKind, PartitionKind, Sampling, Stacker, Stage
 from fl_rsna.cohort.assignment import read_site_names
 from fl_rsna.cohort.index import Prepared, hash_id, read_facts
-from fl_rsna.cohort.noise import UNANNOTATED, noise_of_sites
-from fl_rsna.cohort.partitioners import Group, PartitionKind
+from fl_rsna.cohort.noise import noise_of_sites
 from fl_rsna.cohort.sites import Cohort, counts, read_cohort
-from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort_name import cohort_name
-from fl_rsna.config import Config
+from fl_rsna.config import TEST_SITE, Config, is_demo
 from fl_rsna.effects import Asked, Command, refuse_typed
-from fl_rsna.existing import is_demo
 from fl_rsna.federation.disclosure import shared_counts
 from fl_rsna.federation.encoder import check_encoder, named_encoder
 from fl_rsna.federation.named_sites import check_sites
@@ -34,7 +31,6 @@ from fl_rsna.federation.start import named_start
 from fl_rsna.federation.unseen import check_unseen, given_chains
 from fl_rsna.imaging.phantom import patient_id
 from fl_rsna.imaging.phantom_chest import patient_id as chest_patient_id
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.boosting import xgboost
 from fl_rsna.learning.crop import squares
 from fl_rsna.learning.dataset import read_site
@@ -44,6 +40,7 @@ from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.rates import layer_rates
 from fl_rsna.learning.train import choose_device
 from fl_rsna.model_limits import check_model
+from fl_rsna.noise_limits import UNANNOTATED
 from fl_rsna.reporting.trackers import check_packages
 from fl_rsna.runs import ENCODER, MANIFEST, check_same, is_begun, is_new, kind_of, kinds_of
 from fl_rsna.stages import stages

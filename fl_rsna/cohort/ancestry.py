@@ -14,7 +14,7 @@ import pandas as pd
 
 from fl_rsna.cohort.id_scheme import as_texts, is_secret
 from fl_rsna.cohort.index import hash_id, read_facts
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.reading import read_csv
 
 TRAIN, VALIDATION = "train", "validation"

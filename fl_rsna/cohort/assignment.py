@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from fl_rsna.choices import Group
 from fl_rsna.cohort.index import hash_id
-from fl_rsna.cohort.partitioners import Group
 from fl_rsna.cohort.patients import ISSUED
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.given_table import bare, clean_text, dialect, read_given
 
 ID_COLUMNS = {  # headers that name what is dealt

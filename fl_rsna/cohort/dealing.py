@@ -6,15 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from fl_rsna.choices import Group, PartitionKind
 from fl_rsna.cohort.natural import natural_sites
-from fl_rsna.cohort.partitioners import (
-    Group,
-    PartitionKind,
-    deal_dirichlet,
-    deal_iid,
-    deal_quantity,
-    deal_shards,
-)
+from fl_rsna.cohort.partitioners import deal_dirichlet, deal_iid, deal_quantity, deal_shards
 from fl_rsna.cohort.specialist import deal_specialist
 
 MIN_PATIENTS = 2  # of a site: one to train on, one to validate on

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import DTypeLike, NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from fl_rsna.cohort.index import table_sha256
 from fl_rsna.cohort.whole import write_whole, written_whole
 from fl_rsna.reading import HASH, damaged, hashed_json, read_json, reading, refuse
 
@@ -179,3 +179,35 @@ def _check_facts(path: Path, found: Facts, expected: Facts, do: str) -> None:
     for name, value in expected.items():
         if found.get(name) != value:
             raise refuse(path, f"{name} {value}", f"{found.get(name)}: it is another one's", do)
+
+
+def table_sha256(table: pd.DataFrame) -> str:
+    """Hash of a table's column names and values, in order, however a file or memory stores them.
+
+    Whole numbers of any width are alike, and so are floats, which are not rounded; texts count by their UTF-8 bytes.
+    """
+    digest = hashlib.sha256(str(len(table)).encode())
+    for name in table.columns:
+        digest.update(f"\0{name}\0".encode())
+        for part in _value_bytes(table[name]):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _value_bytes(column: pd.Series) -> tuple[Any, ...]:
+    """The kind of a column and its values: numbers little-endian, texts joined after their lengths, -1 for a missing one."""
+    if column.dtype.kind in "biu":
+        return b"whole", np.ascontiguousarray(column.to_numpy("<i8"))
+    if column.dtype.kind == "f":
+        values = column.to_numpy("<f8") + 0.0  # a copy, in which -0 is 0
+        values[np.isnan(values)] = np.nan
+        return b"float", values
+    texts = pa.array(column, pa.large_string(), from_pandas=True)
+    texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    lengths = pc.fill_null(pc.binary_length(texts), -1).to_numpy(zero_copy_only=False).astype("<i8")
+    filled = pc.fill_null(texts, "")
+    _, offsets, values = filled.buffers()
+    if not values:
+        return b"text", lengths
+    first, last = np.frombuffer(offsets, np.int64)[filled.offset :][[0, len(filled)]]
+    return b"text", lengths, memoryview(values)[first:last]

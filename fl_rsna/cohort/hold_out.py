@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from fl_rsna.choices import Group
 from fl_rsna.cohort.dealing import MIN_PATIENTS, Dealt
 from fl_rsna.cohort.folds import greedy_folds
-from fl_rsna.cohort.partitioners import Group, take_count, take_stratified
+from fl_rsna.cohort.partitioners import take_count, take_stratified
 
 
 def held_out_patients(

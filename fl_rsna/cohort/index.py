@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.rows import film_rows, slice_rows
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.reading import damaged, file_sha256, read_json, reading
 from fl_rsna.task import Rendering, Task
 
@@ -69,38 +66,6 @@ def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None, rendering: Ren
 def hash_id(value: str, salt: str) -> str:
     """Sixteen hexadecimal digits that stand for an identifier; the same for the same salt."""
     return hashlib.sha256(f"{salt}\0{value}".encode()).hexdigest()[:16]
-
-
-def table_sha256(table: pd.DataFrame) -> str:
-    """Hash of a table's column names and values, in order, however a file or memory stores them.
-
-    Whole numbers of any width are alike, and so are floats, which are not rounded; texts count by their UTF-8 bytes.
-    """
-    digest = hashlib.sha256(str(len(table)).encode())
-    for name in table.columns:
-        digest.update(f"\0{name}\0".encode())
-        for part in _value_bytes(table[name]):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _value_bytes(column: pd.Series) -> tuple[Any, ...]:
-    """The kind of a column and its values: numbers little-endian, texts joined after their lengths, -1 for a missing one."""
-    if column.dtype.kind in "biu":
-        return b"whole", np.ascontiguousarray(column.to_numpy("<i8"))
-    if column.dtype.kind == "f":
-        values = column.to_numpy("<f8") + 0.0  # a copy, in which -0 is 0
-        values[np.isnan(values)] = np.nan
-        return b"float", values
-    texts = pa.array(column, pa.large_string(), from_pandas=True)
-    texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    lengths = pc.fill_null(pc.binary_length(texts), -1).to_numpy(zero_copy_only=False).astype("<i8")
-    filled = pc.fill_null(texts, "")
-    _, offsets, values = filled.buffers()
-    if not values:
-        return b"text", lengths
-    first, last = np.frombuffer(offsets, np.int64)[filled.offset :][[0, len(filled)]]
-    return b"text", lengths, memoryview(values)[first:last]
 
 
 def read_prepared(folder: Path, task: Task) -> Prepared:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from fl_rsna.choices import Group
 from fl_rsna.cohort.assignment import NAME
 from fl_rsna.cohort.dealing import MIN_PATIENTS
 from fl_rsna.cohort.id_scheme import is_weak, unlike_places
 from fl_rsna.cohort.index import Prepared, read_facts
-from fl_rsna.cohort.noise import UNANNOTATED
-from fl_rsna.cohort.partitioners import Group, group_column, rarest_labels, take_stratified
+from fl_rsna.cohort.partitioners import group_column, rarest_labels, take_stratified
 from fl_rsna.cohort.sites import (
     WHAT,
     Cohort,
@@ -30,8 +30,10 @@ from fl_rsna.cohort.sites import (
     write_site,
     write_site_facts,
 )
-from fl_rsna.cohort.split import TEST_SITE, SitePatients
+from fl_rsna.cohort.split import SitePatients
 from fl_rsna.cohort.whole import built_whole, write_whole
+from fl_rsna.config import TEST_SITE
+from fl_rsna.noise_limits import UNANNOTATED
 from fl_rsna.reading import hashed_json
 from fl_rsna.task import Task, annotated_part
 

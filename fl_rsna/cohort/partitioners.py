@@ -4,41 +4,16 @@ What is dealt is a group of slices that stay together: a patient, unless another
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fl_rsna.choices import Group
 from fl_rsna.task import Task
 
 NO_FINDING = "none"
 DIRICHLET_TRIES = 1000
-
-
-class PartitionKind(StrEnum):
-    """How patients are dealt to sites."""
-
-    iid = "iid"
-    dirichlet = "dirichlet"
-    quantity = "quantity"
-    specialist = "specialist"
-    scanner = "scanner"
-    origin = "origin"
-    explicit = "explicit"
-    shards = "shards"
-
-
-class Group(StrEnum):
-    """What is dealt as one piece. Anything below a patient lets one patient be in two places: for reproduction only."""
-
-    patient = "patient"
-    series = "series"
-    slice = "slice"
-
-    @property
-    def plural(self) -> str:
-        return "series" if self is Group.series else f"{self}s"
 
 
 def group_column(group: Group, task: Task) -> str:

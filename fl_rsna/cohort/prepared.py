@@ -11,19 +11,12 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from fl_rsna.choices import ImageKind, kinds_of
 from fl_rsna.cohort.decisions import Decisions
 from fl_rsna.cohort.finished import Finished, read_finished
+from fl_rsna.cohort.hashed import table_sha256
 from fl_rsna.cohort.id_scheme import id_scheme
-from fl_rsna.cohort.index import (
-    ANEW,
-    STORED,
-    Changes,
-    Prepared,
-    build_index,
-    check_stored,
-    read_prepared,
-    table_sha256,
-)
+from fl_rsna.cohort.index import ANEW, STORED, Changes, Prepared, build_index, check_stored, read_prepared
 from fl_rsna.cohort.known import INPUTS, Listing, fields_of, is_as_known, list_inputs, plan, read_inputs
 from fl_rsna.cohort.label_check import check_labels_fit
 from fl_rsna.cohort.label_ids import Fit, LabelIds, label_ids, of_images
@@ -35,7 +28,6 @@ from fl_rsna.cohort.settled import REJECTED, settle
 from fl_rsna.cohort.unfinished import Unfinished, part_of, unfinished
 from fl_rsna.imaging.convert import Conversion, Unchanged
 from fl_rsna.imaging.files import File
-from fl_rsna.imaging.store import ImageKind, kinds_of
 from fl_rsna.imaging.workers import Converter, chunks_from
 from fl_rsna.ownership import clear_killed, is_clear
 from fl_rsna.reading import file_sha256, hashed_json, read_csv, read_json

@@ -16,7 +16,6 @@ image is in rejected.csv with its reason; every slice has the same greys for the
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from pyarrow.csv import write_csv
 from fl_rsna.cohort.boxes import BOXES
 from fl_rsna.cohort.index import read_prepared
 from fl_rsna.cohort.links import link_images
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.task import Task
 
 IMAGES = "site_images"
@@ -52,13 +51,6 @@ KEYWORDS = {  # column of the index -> DICOM keyword; first, and in this order
 }
 SPACING = ["row_spacing_mm", "column_spacing_mm"]  # together PixelSpacing, joined by a backslash as in DICOM
 FURTHER = {name: KEYWORDS[name] for name in ("patient_id", "study_id", "series_id")} | {"split": "split"}
-
-
-class Layout(StrEnum):
-    """What a cohort's folder holds beside the sites' folders."""
-
-    standard = "standard"
-    s0 = "s0"
 
 
 def write_s0(

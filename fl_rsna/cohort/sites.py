@@ -15,15 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.csv import write_csv
 
+from fl_rsna.choices import Group, ImageKind, Layout
 from fl_rsna.cohort.dealing import site_number
-from fl_rsna.cohort.index import Prepared, read_facts, table_sha256
+from fl_rsna.cohort.hashed import table_sha256
+from fl_rsna.cohort.index import Prepared, read_facts
 from fl_rsna.cohort.links import link_images
 from fl_rsna.cohort.noise import SiteNoise, noise_record
-from fl_rsna.cohort.partitioners import Group, group_column
-from fl_rsna.cohort.s0 import Layout, check_names, write_s0
-from fl_rsna.cohort.split import PARTS, TEST_SITE, SitePatients, overlaps, shared
+from fl_rsna.cohort.partitioners import group_column
+from fl_rsna.cohort.s0 import check_names, write_s0
+from fl_rsna.cohort.split import PARTS, SitePatients, overlaps, shared
 from fl_rsna.cohort.whole import built_whole, write_whole
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.config import TEST_SITE
 from fl_rsna.reading import check_keys, damaged, file_sha256, hashed_json, read_json, reading
 from fl_rsna.task import Task
 

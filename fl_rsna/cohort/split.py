@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from fl_rsna.choices import Group, PartitionKind
 from fl_rsna.cohort.dealing import Dealt, check_enough, check_sizes, deal, sites_that_are_there
 from fl_rsna.cohort.hold_out import held_out_patients, leave_one_out
-from fl_rsna.cohort.partitioners import Group, PartitionKind, findings, group_column, rarest_finding, take_stratified
+from fl_rsna.cohort.partitioners import findings, group_column, rarest_finding, take_stratified
+from fl_rsna.config import TEST_SITE
 from fl_rsna.task import Task
 
-TEST_SITE = "test-site"
 PARTS = ("train", "validation", "test")
 
 

@@ -16,9 +16,8 @@ from flwr.cli.build import build_fab_from_disk
 from fl_rsna.checkup.request import Request, check_on_cohort, check_request
 from fl_rsna.choices import Baseline, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.command import RunFailed, words_given
-from fl_rsna.command_end import ERROR_LOG, EndKind, end_of, goes_on_in
-from fl_rsna.compose import quoted
+from fl_rsna.command_end import ERROR_LOG, EndKind, RunFailed, end_of, goes_on_in
+from fl_rsna.compose import quoted, words_given
 from fl_rsna.config import Config, DeployConfig
 from fl_rsna.deployment.flower_parts import FlowerRun, control
 from fl_rsna.deployment.known_app import APP

@@ -11,14 +11,15 @@ import pandas as pd
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.checkup.demand import MB, RAW_BYTES, size
 from fl_rsna.checkup.machine import free_disk, refuses_writing
+from fl_rsna.choices import ImageKind, kinds_of
 from fl_rsna.cohort.boxes import BOXES
 from fl_rsna.cohort.columns import COLUMNS, IDS, LOCAL_ID, PLACEHOLDER
 from fl_rsna.cohort.id_scheme import is_secret, is_weak, said_of, unlike_places
 from fl_rsna.cohort.index import read_facts
 from fl_rsna.cohort.sites import read_site_files
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.deployment.node import Node
-from fl_rsna.imaging.store import ImageKind, kinds_of, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.reading import UnreadableFile, parse_csv
 from fl_rsna.task import TaskName, named_task
 

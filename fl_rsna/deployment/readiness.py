@@ -10,7 +10,7 @@ from fl_rsna.checkup.checks import Check, State, check_packages, check_python, n
 from fl_rsna.checkup.data_checks import each
 from fl_rsna.checkup.examination import say_checks
 from fl_rsna.choices import Device
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.deployment.folder_checks import (
     Held,
     check_alike,

@@ -14,11 +14,10 @@ from flwr.serverapp import Grid, ServerApp
 from fl_rsna.checkup.batch import AUTO
 from fl_rsna.choices import Baseline, EngineName, Stage
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.command_end import EndKind, end_of
 from fl_rsna.compose import compose_config
-from fl_rsna.config import Config
+from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.effects import Asked, Command, said, without_effect
 from fl_rsna.federation.scrubbing import scrubbed
 from fl_rsna.federation.stories import story_of

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from fl_rsna.choices import Norm, Window
+from fl_rsna.choices import ImageKind, Norm, Window
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.cohort.whole import written_whole
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.sequence_told import SequenceTold, sequence_told
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.encoded import encode, encoder_id
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
 from fl_rsna.learning.input_stage import planes_of

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.federation.material import Material, material_of, new_network
 from fl_rsna.federation.messages import Instructions
 from fl_rsna.learning.classes import macro_auroc

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_rsna.choices import Sampling
+from fl_rsna.choices import ImageKind, Sampling
 from fl_rsna.cohort.sites import counts
 from fl_rsna.config import ModelConfig
 from fl_rsna.federation.disclosure import tells_positives
@@ -23,7 +23,6 @@ from fl_rsna.federation.out_of_fold import paths_of
 from fl_rsna.federation.sequence_told import SequenceTold, shape_of, views_told
 from fl_rsna.federation.stack_logits import kept_logits
 from fl_rsna.federation.stack_told import stack_shape
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import SiteData
 from fl_rsna.learning.encoded import open_encoded
 from fl_rsna.learning.lesson import Lesson, slice_lesson

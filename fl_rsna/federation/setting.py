@@ -15,8 +15,7 @@ from fl_rsna.choices import EngineName, Keep, Stage
 from fl_rsna.cohort.ancestry import Link
 from fl_rsna.cohort.patients import comparable
 from fl_rsna.cohort.sites import Cohort, counts
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import Config, ModelConfig
+from fl_rsna.config import TEST_SITE, Config, ModelConfig
 from fl_rsna.effects import cautions
 from fl_rsna.federation.delivery import deliver, patience_s
 from fl_rsna.federation.encoder import Encoder, encoder_of, model_of, warnings_of

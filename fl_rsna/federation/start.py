@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import FlatModel, flatten, layout_sha256
 from fl_rsna.learning.saved import SavedModel, read_saved
 from fl_rsna.runs import ENCODER, MANIFEST, MODEL, RunFolder

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.federation.material import new_network
 from fl_rsna.federation.messages import BLEND, SCORE, instruct, record_in
 from fl_rsna.federation.progress import Progress

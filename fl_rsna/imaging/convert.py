@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.dicom import Film, Slice, read_image
 from fl_rsna.imaging.files import UNREAD, File, checksum_of, read_file
 from fl_rsna.imaging.film import FilmHeader
@@ -18,7 +19,7 @@ from fl_rsna.imaging.png import encode_png
 from fl_rsna.imaging.radiograph import Presentation, to_grey16
 from fl_rsna.imaging.rejections import Reason, Rejected
 from fl_rsna.imaging.statistics import Statistics, statistics
-from fl_rsna.imaging.store import ImageKind, render
+from fl_rsna.imaging.store import render
 from fl_rsna.imaging.windows import Rescale, to_hu16
 from fl_rsna.task import Rendering
 

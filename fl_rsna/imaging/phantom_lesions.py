@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.phantom import slice_id
 from fl_rsna.imaging.phantom_bleeds import SUBTYPES
 from fl_rsna.imaging.phantom_render import Patient, render_patient
 from fl_rsna.imaging.phantom_scanner import to_stored
-from fl_rsna.imaging.store import Image, ImageKind, fit_square, render
+from fl_rsna.imaging.store import Image, fit_square, render
 from fl_rsna.imaging.windows import Rescale
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,31 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.png import encode_png
 from fl_rsna.imaging.radiograph import Presentation, to_grey16
 from fl_rsna.imaging.windows import Rescale, to_hu16, to_windows
-from fl_rsna.task import Rendering
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
 
 cv2.setNumThreads(1)  # parallel over files, not inside one
-
-
-class ImageKind(StrEnum):
-    """What a prepared PNG holds."""
-
-    hu = "hu"  # one 16-bit channel, HU + 1024
-    windows = "windows"  # three 8-bit channels: brain, subdural, soft tissue in R, G, B
-    grey = "grey"  # one 16-bit channel of a radiograph, 0 black to 65535 white
-
-
-def kinds_of(rendering: Rendering) -> tuple[ImageKind, ...]:
-    """What images of this rendering can be stored as, the usual one first."""
-    match rendering:
-        case Rendering.hounsfield:
-            return ImageKind.hu, ImageKind.windows
-        case Rendering.radiograph:
-            return (ImageKind.grey,)
 
 
 def render(

@@ -5,8 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.config import TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_OFFSET
 
 WHITE = {ImageKind.windows: 255.0, ImageKind.grey: 65535.0}  # the greatest stored value of images without HU

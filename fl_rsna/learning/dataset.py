@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fl_rsna.choices import Crop
+from fl_rsna.choices import Crop, ImageKind
 from fl_rsna.cohort.columns import IDS, LOCAL_ID, PLACEHOLDER
 from fl_rsna.cohort.hashed import array_written, is_whole, map_array
 from fl_rsna.cohort.noise import PIXEL_SIZE, SiteNoise, read_noise
 from fl_rsna.cohort.sites import read_site_files
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
+from fl_rsna.imaging.store import Image, fit_square, read_png
 from fl_rsna.learning.crop import Square, cut, squares
 from fl_rsna.learning.neighbours import Stacked, joined_tables, neighbour_table
 from fl_rsna.learning.noisy import Scan, believed, scan_of

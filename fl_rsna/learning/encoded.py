@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.hashed import array_written, is_whole, map_array
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import Joined, SiteData, gather
 from fl_rsna.learning.model import Classifier

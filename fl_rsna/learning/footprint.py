@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.input_stage import planes_of
 from fl_rsna.learning.local_rules import trained_parameters
 from fl_rsna.learning.loss import task_loss

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from fl_rsna.choices import Window
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.choices import ImageKind, Window
 from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU
 from fl_rsna.learning.backbone import IMAGENET_MEAN, IMAGENET_STD
 

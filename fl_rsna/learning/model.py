@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_rsna.choices import Norm, Trainable, Window
+from fl_rsna.choices import ImageKind, Norm, Trainable, Window
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.backbone import build_backbone, dropout_of, head_of, normalisation, widen
 from fl_rsna.learning.flat import parameter_positions, positions
 from fl_rsna.learning.input_stage import make_input_stage

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.phantom import render_patient
 from fl_rsna.imaging.phantom_chest_render import render_film
-from fl_rsna.imaging.store import Image, ImageKind, fit_square
+from fl_rsna.imaging.store import Image, fit_square
 from fl_rsna.imaging.windows import HU_MAX, HU_MIN, HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.learning.input_stage import LearnedWindow
 from fl_rsna.learning.loss import probabilities

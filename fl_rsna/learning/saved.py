@@ -13,11 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from fl_rsna.choices import HeadName
+from fl_rsna.choices import HeadName, ImageKind
 from fl_rsna.cohort.hashed import vectors_sha256
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.sequence import HeadShape, SeriesHead, build_head

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import Joined
 from fl_rsna.learning.encoded import Encoded
 from fl_rsna.learning.saved import SavedModel

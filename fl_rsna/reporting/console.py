@@ -7,10 +7,11 @@ from typing import IO, Any
 from rich.console import Console
 from rich.table import Table
 
+from fl_rsna.choices import Layout
 from fl_rsna.cohort.index import Changes, Prepared
 from fl_rsna.cohort.label_ids import said_of
 from fl_rsna.cohort.noise import said
-from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA, Layout
+from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.effects import Asked, without_effect
 from fl_rsna.imaging.rejections import MEANING, Reason

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fl_rsna.imaging.store import Image, ImageKind, fit_square, read_png
+from fl_rsna.choices import ImageKind
+from fl_rsna.imaging.store import Image, fit_square, read_png
 from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.learning.noisy import Scan, unchanged
 from fl_rsna.learning.seeds import derive_seed

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.boxes import BOXES, covered, read_boxes
 from fl_rsna.cohort.whole import write_whole
 from fl_rsna.imaging.phantom_lesions import Drawn, draw_again
-from fl_rsna.imaging.store import ImageKind, fit_square
+from fl_rsna.imaging.store import fit_square
 from fl_rsna.learning.gradcam import CELLS
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.seeds import derive_seed

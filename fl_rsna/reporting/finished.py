@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fl_rsna.choices import Device
 from fl_rsna.cohort.hashed import read_table
 from fl_rsna.cohort.sites import read_cohort
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.imaging.store import Image, read_png
 from fl_rsna.learning.crop import Square, squares, uncut
 from fl_rsna.learning.dataset import SiteData, gather, open_for, writable_cache

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.statistics import HEAD_ABOVE_HU
-from fl_rsna.imaging.store import Image, ImageKind
+from fl_rsna.imaging.store import Image
 from fl_rsna.imaging.windows import HU_OFFSET
 
 RESAMPLES, FEWEST = 2000, 5  # draws of patients; no interval from fewer patients

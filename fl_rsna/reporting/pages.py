@@ -9,19 +9,18 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fl_rsna.choices import ImageKind, PartitionKind
 from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.cohort.heterogeneity import PATIENTS
 from fl_rsna.cohort.heterogeneity import heterogeneity as heterogeneity_of
 from fl_rsna.cohort.index import Prepared, read_facts
 from fl_rsna.cohort.noise import PIXEL_SIZE, noise_from
 from fl_rsna.cohort.noise import said as noise_said
-from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.places import Kind, Slices
 from fl_rsna.cohort.prepared import read_rejected
 from fl_rsna.cohort.sites import Cohort, read_site_files
-from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.whole import write_whole
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.config import TEST_SITE
 from fl_rsna.learning.noisy import scan_of
 from fl_rsna.ownership import refuse_stranger
 from fl_rsna.reading import parse_csv

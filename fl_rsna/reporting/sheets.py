@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.choices import ImageKind
 from fl_rsna.learning.noisy import Scan, unchanged
 from fl_rsna.reporting.contact import NO_LABEL, VIEWS_HU, Row, Tile, View, described, draw, evenly, spread, views
 from fl_rsna.reporting.task_words import plural

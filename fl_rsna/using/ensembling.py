@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from fl_rsna.cohort.took_part import seen_by
 from fl_rsna.cohort.whole import built_whole
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.learning.convex import combined, convex_weights, out_of_fold, sums_at
 from fl_rsna.learning.metrics import log_loss
 from fl_rsna.learning.operating import OperatingPoints

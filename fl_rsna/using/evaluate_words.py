@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fl_rsna.choices import Device
+from fl_rsna.choices import Device, ImageKind
 from fl_rsna.config import PathsConfig, PrepareConfig
-from fl_rsna.imaging.store import ImageKind
 
 
 class Part(StrEnum):

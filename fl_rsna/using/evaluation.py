@@ -13,7 +13,7 @@ import pandas as pd
 from fl_rsna.cohort.ancestry import TRAIN, VALIDATION
 from fl_rsna.cohort.took_part import Seen, seen_by
 from fl_rsna.cohort.whole import built_whole
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.federation.shared_card import without_labels
 from fl_rsna.learning.blend import bounded
 from fl_rsna.learning.crop import TRUTH_SHOWN

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fl_rsna.cohort.split import TEST_SITE
 from fl_rsna.cohort.took_part import cohort_of
 from fl_rsna.cohort.whole import built_whole
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
+from fl_rsna.config import TEST_SITE
 from fl_rsna.learning.dataset import Joined, SiteData, open_for
 from fl_rsna.learning.onnx_file import (
     TOLERANCE,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import SAMPLE, find_sample
 from fl_rsna.cohort.prepared import read_rejected
 from fl_rsna.cohort.whole import write_whole
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.reporting.submission import check_class_submission, check_submission, left_out, rows_of
 from fl_rsna.task import LabelKind, named_task
 from fl_rsna.using.evaluate_words import EvaluateConfig, ScansConfig, WhereConfig

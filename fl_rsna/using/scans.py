@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.index import Prepared, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.label_check import check_labels_fit
@@ -21,7 +22,6 @@ from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.prepared import Request, prepare_folder, read_rejected
 from fl_rsna.cohort.settled import REJECTED
 from fl_rsna.cohort.took_part import Patients
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.learning.dataset import open_for
 from fl_rsna.learning.scoring import score_images, score_rows

@@ -17,12 +17,12 @@ from fl_rsna.checkup.request import (
     request_image,
     true_of_data,
 )
-from fl_rsna.choices import Baseline, Sampling, Stage, StrategyName
+from fl_rsna.choices import Baseline, ImageKind, Sampling, Stage, StrategyName
 from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.command import run_command, words_given
+from fl_rsna.command import run_command
+from fl_rsna.compose import words_given
 from fl_rsna.config import Config
 from fl_rsna.effects import typed_keys
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.runner import run_federation
 from fl_rsna.runs import start_run
 from fl_rsna.simulation import simulate

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 from dicom_files import write_tiny
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.index import Changes, Prepared, hash_id
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging import workers
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
 

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from film_files import film_bytes
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.columns import COLUMNS, columns_of, stated_of
 from fl_rsna.cohort.index import Prepared, build_index, read_prepared
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.convert import facts_of_a_file
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.imaging.workers import convert_here, convert_local
 from fl_rsna.task import COVID_CXR, ICH, Rendering, Task
 

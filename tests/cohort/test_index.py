@@ -9,7 +9,8 @@ import pytest
 from tiny import CHEST
 
 from fl_rsna.cohort.columns import columns_of
-from fl_rsna.cohort.index import build_index, hash_id, read_facts, read_prepared, table_sha256
+from fl_rsna.cohort.hashed import table_sha256
+from fl_rsna.cohort.index import build_index, hash_id, read_facts, read_prepared
 from fl_rsna.task import ICH, Rendering, Task
 
 SLICE_COLUMNS = columns_of(Rendering.hounsfield)

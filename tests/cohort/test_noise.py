@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tiny import tiny_prepared
 
-from fl_rsna.cohort.noise import SiteNoise, check_noise, noise_of_sites, read_noise, said
-from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.choices import ImageKind, PartitionKind
+from fl_rsna.cohort.noise import SiteNoise, noise_of_sites, read_noise, said
 from fl_rsna.cohort.sites import Cohort, write_cohort
 from fl_rsna.cohort.split import split_patients
-from fl_rsna.imaging.store import ImageKind
+from fl_rsna.noise_limits import check_noise
 from fl_rsna.task import ICH
 
 SITES = ("site-1", "site-2", "test-site")

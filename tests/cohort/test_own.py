@@ -11,6 +11,7 @@ import pytest
 from edited import edit_json
 from tiny import SIZE, rewrite_site, tiny_config, tiny_prepared
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.audit import find_shared, judge
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import Prepared
@@ -20,7 +21,6 @@ from fl_rsna.cohort.sites import Cohort
 from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.runs import start_run
 from fl_rsna.task import ICH

@@ -10,11 +10,11 @@ import pytest
 from dicom_files import rewritten, write_tiny
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from fl_rsna.choices import Group, ImageKind
 from fl_rsna.cohort.ancestry import Link
 from fl_rsna.cohort.assignment import Known, read_assignment, read_listed
 from fl_rsna.cohort.audit import find_shared, judge
 from fl_rsna.cohort.index import Prepared, hash_id
-from fl_rsna.cohort.partitioners import Group
 from fl_rsna.cohort.patients import comparable, patient_of, patients_of_numbers, placeholder_in
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.cohort.published import read_published
@@ -22,7 +22,6 @@ from fl_rsna.cohort.took_part import Chain, Patients, seen_by
 from fl_rsna.federation.rollcall import warn_of_placeholders
 from fl_rsna.imaging.dicom import read_slice
 from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
 

@@ -12,11 +12,12 @@ import pytest
 from dicom_files import write_tiny
 from tiny import CHEST
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.index import Prepared, hash_id, read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local
 from fl_rsna.task import ICH, Rendering, Task
 

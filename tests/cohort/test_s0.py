@@ -10,13 +10,14 @@ import pytest
 from pydicom.datadict import tag_for_keyword
 from tiny import tiny_prepared
 
+from fl_rsna.choices import Layout, PartitionKind
 from fl_rsna.cohort.columns import COLUMNS
 from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.labels import read_labels
-from fl_rsna.cohort.partitioners import PartitionKind
-from fl_rsna.cohort.s0 import KEYWORDS, SPACING, Layout, check_names, metadata
+from fl_rsna.cohort.s0 import KEYWORDS, SPACING, check_names, metadata
 from fl_rsna.cohort.sites import Cohort, write_cohort
-from fl_rsna.cohort.split import TEST_SITE, SitePatients, split_patients
+from fl_rsna.cohort.split import SitePatients, split_patients
+from fl_rsna.config import TEST_SITE
 from fl_rsna.task import ICH
 
 OWN = ["train.csv", "train_metadata.csv", "site-1.csv", "site-2.csv", "test.csv", "site_images"]

@@ -11,20 +11,20 @@ import pytest
 from dicom_files import write_tiny
 from tiny import CHEST, tiny_index
 
+from fl_rsna.choices import ImageKind, Layout, PartitionKind
 from fl_rsna.cohort.audit import find_shared, judge
 from fl_rsna.cohort.boxes import BOXES, read_boxes
-from fl_rsna.cohort.index import Prepared, table_sha256
+from fl_rsna.cohort.hashed import table_sha256
+from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.labels import read_labels
 from fl_rsna.cohort.on_disk import read_on_disk
 from fl_rsna.cohort.own import write_own_site, write_own_test_site
-from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.cohort.s0 import Layout
 from fl_rsna.cohort.siim import IMAGES, STUDIES
 from fl_rsna.cohort.sites import write_cohort
 from fl_rsna.cohort.split import split_patients
-from fl_rsna.imaging.store import ImageKind, write_png
+from fl_rsna.imaging.store import write_png
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.task import COVID_CXR, ICH, Task

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from tiny import CHEST, tiny_index, tiny_prepared
 
-from fl_rsna.cohort.index import Prepared, table_sha256
-from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.choices import ImageKind, PartitionKind
+from fl_rsna.cohort.hashed import table_sha256
+from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
-from fl_rsna.cohort.split import TEST_SITE, SitePatients, split_patients
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.cohort.split import SitePatients, split_patients
+from fl_rsna.config import TEST_SITE
+from fl_rsna.imaging.store import read_png
 from fl_rsna.task import ICH, Task
 
 PARTS = ("train", "validation", "test")

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from tiny import CHEST, tiny_index
 
+from fl_rsna.choices import PartitionKind
 from fl_rsna.cohort.dealing import MIN_PATIENTS
-from fl_rsna.cohort.partitioners import PartitionKind, rarest_labels
-from fl_rsna.cohort.split import TEST_SITE, SitePatients, overlaps, split_patients
+from fl_rsna.cohort.partitioners import rarest_labels
+from fl_rsna.cohort.split import SitePatients, overlaps, split_patients
+from fl_rsna.config import TEST_SITE
 from fl_rsna.task import ICH, Task
 
 KINDS = [

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from dicom_files import write_tiny
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.index import read_prepared
 from fl_rsna.cohort.inputs import find_inputs
 from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.reporting.console import say_prepared
 from fl_rsna.task import ICH

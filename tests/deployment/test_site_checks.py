@@ -17,7 +17,7 @@ from tiny import rewrite_site, tiny_cohort
 from fl_rsna.checkup.checks import Check, State
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.index import hash_id
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.deployment.folder_checks import check_alike, check_identifiers, read_held
 from fl_rsna.deployment.key_checks import fingerprint, read_node_key
 from fl_rsna.deployment.node import Node

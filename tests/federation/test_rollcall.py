@@ -11,7 +11,7 @@ from edited import edit_json, write_hashed
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import Norm, Trainable
+from fl_rsna.choices import ImageKind, Norm, Trainable
 from fl_rsna.cohort.id_scheme import id_scheme
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config, ModelConfig
@@ -20,7 +20,6 @@ from fl_rsna.federation.engines.local import LocalGrid, identify, run_local
 from fl_rsna.federation.messages import CONFIG, VERSION, read_instructions
 from fl_rsna.federation.rollcall import Site, check_roll, check_single
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.reporting.sentences import sentence
 from fl_rsna.runs import start_run
 from fl_rsna.task import COVID_CXR

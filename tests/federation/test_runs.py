@@ -12,7 +12,7 @@ from edited import edit_json
 from safetensors import safe_open
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import ModelName, Select
+from fl_rsna.choices import ImageKind, ModelName, Select
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
@@ -21,7 +21,6 @@ from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.replies import BelowQuorum
 from fl_rsna.federation.scrubbing import ELSEWHERE
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.flat import flatten
 from fl_rsna.learning.lesson import slice_lesson

@@ -13,8 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from tiny import SIZE, tiny_config
 
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.cohort.split import TEST_SITE
-from fl_rsna.config import Config
+from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.federation.client_app import _located_by_node, app_for_cohort, make_client_app
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.messages import Failure, reply_failure

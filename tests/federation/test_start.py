@@ -11,10 +11,9 @@ import torch
 from saved_runs import write_tiny_model
 from tiny import tiny_config
 
-from fl_rsna.choices import Baseline, Trainable
+from fl_rsna.choices import Baseline, ImageKind, Trainable
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.loss import task_loss
 from fl_rsna.learning.matching import label_weights, matched, matching_odds
 from fl_rsna.learning.saved import read_saved

@@ -22,6 +22,7 @@ from fl_rsna.choices import (
     Baseline,
     EngineName,
     HeadName,
+    ImageKind,
     ModelName,
     Norm,
     Precision,
@@ -30,11 +31,10 @@ from fl_rsna.choices import (
     Window,
 )
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import RunFailed
+from fl_rsna.command_end import RunFailed
 from fl_rsna.config import Config, ModelConfig
 from fl_rsna.federation.messages import instruct
 from fl_rsna.federation.setting import first_instructions
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.blend import WEIGHTS
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.metrics import log_loss

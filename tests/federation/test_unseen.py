@@ -13,15 +13,14 @@ import torch
 from saved_runs import write_tiny_model, write_tiny_run
 from tiny import tiny_cohort, tiny_config, tiny_prepared
 
-from fl_rsna.choices import Trainable
+from fl_rsna.choices import PartitionKind, Trainable
 from fl_rsna.cohort.ancestry import Link, chained, handed_on, own_link, patients_sha256
 from fl_rsna.cohort.id_scheme import PLAIN, UNSALTED, id_scheme
-from fl_rsna.cohort.partitioners import PartitionKind
 from fl_rsna.cohort.sites import Cohort, write_cohort
-from fl_rsna.cohort.split import TEST_SITE, split_patients
+from fl_rsna.cohort.split import split_patients
 from fl_rsna.cohort.took_part import Patients, Seen, chain_of, seen_by
 from fl_rsna.cohort_name import partition_settings
-from fl_rsna.config import Config
+from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.federation.unseen import check_unseen, given_chains
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.saved import facts_in

@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny import SIZE, tiny_config, tiny_prepared
 from torchvision_operators import make_importable
 
-from fl_rsna.choices import Crop, ModelName, Norm, Precision, StrategyName, Window
-from fl_rsna.cohort.partitioners import PartitionKind
+from fl_rsna.choices import Crop, ImageKind, ModelName, Norm, PartitionKind, Precision, StrategyName, Window
 from fl_rsna.cohort.sites import Cohort, write_cohort
 from fl_rsna.cohort.split import split_patients
 from fl_rsna.cohort_name import partition_settings
@@ -25,7 +24,6 @@ from fl_rsna.federation.client_app import app_for_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site_state import recall
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.crop import TRUTH_SHOWN
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.scoring import score_images

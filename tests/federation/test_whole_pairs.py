@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from test_pairs import mean_over
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import Averaging, Norm, Precision, Schedule, Select, StrategyName, Weighting
+from fl_rsna.choices import Averaging, ImageKind, Norm, Precision, Schedule, Select, StrategyName, Weighting
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import Config
 from fl_rsna.federation.client_app import app_for_cohort
@@ -26,7 +26,6 @@ from fl_rsna.federation.progress import Progress, load_progress
 from fl_rsna.federation.records import read_model
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.server_rules import ROBUST, fewest_sites
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import positions
 from fl_rsna.learning.model import build_model, personal_names
 from fl_rsna.replay import replay

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from dicom_files import write_tiny
 
+from fl_rsna.choices import ImageKind, kinds_of
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, convert_files
 from fl_rsna.imaging.files import File, find_files
 from fl_rsna.imaging.rejections import MEANING, Reason
-from fl_rsna.imaging.store import ImageKind, kinds_of, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.task import Rendering
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 from test_convert import only
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.convert import Converted
 from fl_rsna.imaging.dicom import read_slice
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import read_png
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets
 SIZE = 64

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fl_rsna.choices import ImageKind, kinds_of
 from fl_rsna.cohort.prepared import Request, prepare_folder
 from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.phantom import write_cohort
 from fl_rsna.imaging.phantom_bleeds import SUBTYPES
 from fl_rsna.imaging.phantom_lesions import Drawn, draw_again
-from fl_rsna.imaging.store import ImageKind, kinds_of, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.imaging.windows import HU_OFFSET
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH, Rendering

@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from fl_rsna.choices import ImageKind, kinds_of
 from fl_rsna.imaging.lut import Function, Window
 from fl_rsna.imaging.radiograph import Presentation
-from fl_rsna.imaging.store import ImageKind, fit_square, kinds_of, read_png, render, write_png
+from fl_rsna.imaging.store import fit_square, read_png, render, write_png
 from fl_rsna.imaging.windows import Rescale
 from fl_rsna.task import Rendering
 

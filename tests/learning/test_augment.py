@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.config import TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment, cut_out
 
 STILL = TrainConfig(flip=False, rotate_deg=0, zoom=0, shift=0, hu_shift=0)

@@ -4,9 +4,8 @@ import pytest
 import torch
 from tiny import SIZE
 
-from fl_rsna.choices import ModelName, Optimizer, Trainable, Window
+from fl_rsna.choices import ImageKind, ModelName, Optimizer, Trainable, Window
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.backbone import build_backbone, head_of, parts_of, stages_below_head
 from fl_rsna.learning.local_rules import trained_parameters
 from fl_rsna.learning.model import Classifier, build_model, set_training

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny import SIZE, rewrite_site, tiny_cohort
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.imaging.store import ImageKind, read_png
+from fl_rsna.imaging.store import read_png
 from fl_rsna.learning.dataset import count_batches, gather, open_site, train_batches
 
 

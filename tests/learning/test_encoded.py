@@ -11,9 +11,9 @@ import pytest
 import torch
 from tiny import rewrite_site
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import SiteData, open_pooled, open_site
 from fl_rsna.learning.encoded import KEPT, UNUSED_S, Views, encode_site, encoder_id, is_encoded, open_encoded, views_of
 from fl_rsna.learning.model import Classifier, build_model

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_rsna.choices import ModelName, Norm, Optimizer, Trainable
+from fl_rsna.choices import ImageKind, ModelName, Norm, Optimizer, Trainable
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.footprint import Footprint, footprint
 from fl_rsna.learning.model import build_model
 from fl_rsna.task import ICH

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fl_rsna.choices import Norm, Trainable
+from fl_rsna.choices import ImageKind, Norm, Trainable
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.gradcam import heat, last_maps
 from fl_rsna.learning.model import build_model, set_training
 from fl_rsna.task import ICH

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fl_rsna.choices import Norm, Trainable, Window
+from fl_rsna.choices import ImageKind, Norm, Trainable, Window
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU
 from fl_rsna.learning.flat import layout_sha256
 from fl_rsna.learning.input_stage import InputStage, LearnedWindow

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import SIZE
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.local_rules import (
     ControlVariates,
     contrastive,

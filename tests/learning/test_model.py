@@ -6,9 +6,8 @@ import torch
 from tiny import CHEST
 from torch import nn
 
-from fl_rsna.choices import ModelName, Norm, Trainable
+from fl_rsna.choices import ImageKind, ModelName, Norm, Trainable
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.imaging.windows import HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.learning.backbone import IMAGENET_MEAN, IMAGENET_STD
 from fl_rsna.learning.input_stage import InputStage

@@ -6,10 +6,9 @@ import pytest
 import torch
 from tiny import SIZE
 
-from fl_rsna.choices import Crop
+from fl_rsna.choices import Crop, ImageKind
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import Stacked, gather, open_pooled, open_site
 from fl_rsna.learning.neighbours import joined_tables, neighbour_table

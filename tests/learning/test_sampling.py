@@ -7,9 +7,8 @@ import pytest
 import torch
 from tiny import CHEST
 
-from fl_rsna.choices import Correction, Sampling
+from fl_rsna.choices import Correction, ImageKind, Sampling
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.loss import probabilities, task_loss
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.prior_correction import PriorCorrection

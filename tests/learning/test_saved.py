@@ -8,9 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fl_rsna.choices import ModelName, Norm
+from fl_rsna.choices import ImageKind, ModelName, Norm
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.model import Classifier, build_model
 from fl_rsna.learning.saved import facts_in, metadata_sha256, read_saved, write_saved

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.learning.model import build_model
 from fl_rsna.learning.saved import SavedModel, read_saved, write_saved

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fl_rsna.choices import HeadName, Norm, StrategyName
+from fl_rsna.choices import HeadName, ImageKind, Norm, StrategyName
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.config import ModelConfig, StrategyConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.dataset import SiteData, open_site
 from fl_rsna.learning.encoded import Encoded, encode_site, open_encoded, views_of
 from fl_rsna.learning.flat import flatten

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torchvision_operators import make_importable
 
-from fl_rsna.choices import ModelName, Norm, Trainable, Window
+from fl_rsna.choices import ImageKind, ModelName, Norm, Trainable, Window
 from fl_rsna.compose import compose_config, conf_folder
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.backbone import normalisation, parts_of, stages_below_head
 from fl_rsna.learning.flat import flatten, unflatten
 from fl_rsna.learning.footprint import footprint

@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny import CHEST
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.loss import probabilities
 from fl_rsna.learning.metrics import log_loss
 from fl_rsna.learning.model import build_model

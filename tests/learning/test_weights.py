@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import save_file
 from tiny import SIZE
 
-from fl_rsna.choices import Norm
+from fl_rsna.choices import ImageKind, Norm
 from fl_rsna.config import ModelConfig
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.backbone import build_backbone
 from fl_rsna.learning.model import build_model
 from fl_rsna.reading import file_sha256

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from fl_rsna.imaging.store import ImageKind, write_png
+from fl_rsna.choices import ImageKind
+from fl_rsna.imaging.store import write_png
 from fl_rsna.reporting.contact import (
     BOX_RGB,
     CHANNELS,

@@ -13,12 +13,12 @@ import pytest
 from test_contact import pixels_of
 from tiny import tiny_cohort, tiny_prepared
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.heterogeneity import PATIENTS, heterogeneity
 from fl_rsna.cohort.index import Prepared
 from fl_rsna.cohort.on_disk import read_on_disk
 from fl_rsna.cohort.sites import Cohort, read_cohort, write_cohort
 from fl_rsna.cohort.split import SitePatients
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.reporting.pages import SITES_SHOWN, cohort_view, write_partition_page, write_prepare_page
 from fl_rsna.task import COVID_CXR, ICH
 

@@ -7,8 +7,8 @@ import pytest
 from test_contact import pixels_of
 from tiny import tiny_prepared
 
+from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.index import Prepared
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.reporting.contact import Row, Tile
 from fl_rsna.reporting.sheets import (
     TILES_A_ROW,

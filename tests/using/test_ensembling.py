@@ -11,11 +11,10 @@ from saved_runs import write_tiny_model, write_tiny_run
 from scipy.special import expit, logit
 from tiny import tiny_config
 
-from fl_rsna.choices import Trainable
+from fl_rsna.choices import ImageKind, Trainable
 from fl_rsna.cohort.hashed import read_table, write_table
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.ensemble import main
-from fl_rsna.imaging.store import ImageKind
 from fl_rsna.learning.predictions import labels_in, probabilities_in
 from fl_rsna.runner import run_federation
 from fl_rsna.task import ICH

@@ -12,7 +12,7 @@ from tiny_stacking import run, settings, with_folds
 
 from fl_rsna.choices import Stacker
 from fl_rsna.cohort.sites import Cohort
-from fl_rsna.cohort.split import TEST_SITE
+from fl_rsna.config import TEST_SITE
 from fl_rsna.learning.scoring import score_images
 from fl_rsna.learning.stacked import trees_sha256
 from fl_rsna.reading import hashed_json
