@@ -39,9 +39,9 @@ from fl_rsna.cohort.sites import read_cohort
 from fl_rsna.config import TEST_SITE, Config
 from fl_rsna.learning.augment import augment
 from fl_rsna.learning.dataset import SiteData, gather, open_site, train_batches
-from fl_rsna.learning.loss import probabilities, task_loss
+from fl_rsna.learning.loss import task_loss
 from fl_rsna.learning.metrics import auroc, log_loss
-from fl_rsna.learning.model import Classifier, build_model, set_training
+from fl_rsna.learning.model import Classifier, build_model, probabilities, set_training
 from fl_rsna.learning.process import settle_process
 from fl_rsna.learning.train import EVALUATION_BATCH
 from fl_rsna.task import ICH

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from package import DATA
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from fl_rsna.imaging.dicom import write_slice
 
-HARD = Path(__file__).parents[1].parent / "shared" / "data" / "hard_dicom"  # real files, where a checkout has them
+HARD = DATA / "hard_dicom"  # real files, where a checkout has them
 PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files"  # those in pydicom's wheel
 LONG_VRS = ("OB", "OW", "OF", "SQ", "UN", "UT")  # with four bytes of length in explicit VR
 AXIAL = [1, 0, 0, 0, 1, 0]  # ImageOrientationPatient of an untilted slice: rows to the left, columns to the back

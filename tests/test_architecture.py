@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 import pytest
+from package import COMMANDS, PACKAGE
 
-PACKAGE = Path(__file__).parents[1] / "fl_rsna"
 ROOMS = [
     "imaging",
     "cohort",
@@ -16,7 +16,6 @@ ROOMS = [
     "checkup",
     "deployment",
 ]  # each may import those before it
-COMMANDS = {path.stem for path in PACKAGE.glob("*.py") if "__main__" in path.read_text()}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

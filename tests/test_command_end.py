@@ -22,9 +22,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from package import COMMANDS, PACKAGE
 from PIL import Image
 from safetensors.torch import load
-from test_architecture import COMMANDS, PACKAGE
 from tiny import tiny_config
 
 from fl_rsna.command_end import ERROR_LOG, EndKind, RunFailed, Stopped, command_again, end_of, ending

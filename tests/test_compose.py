@@ -2,13 +2,12 @@
 
 import fnmatch
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from package import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in ROOT.glob("docker-compose*.yml"))
 LOCAL, MORE, GPU = "docker-compose.yml", "docker-compose.more-sites.yml", "docker-compose.gpu.yml"
 REMOTE, ONE_SITE = "docker-compose.remote-sites.yml", "docker-compose.site.yml"

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.errors import HydraException
+from package import ROOT
 
 from fl_rsna.cohort_name import cohort_name
 from fl_rsna.compose import compose_config, conf_folder, quoted
@@ -187,7 +187,7 @@ def test_cohort_name_changes_with_every_partition_setting_and_nothing_else() -> 
 
 
 def test_conf_is_found_in_a_checkout() -> None:
-    assert conf_folder() == Path(__file__).parents[1] / "conf"
+    assert conf_folder() == ROOT / "conf"
 
 
 ODD = (

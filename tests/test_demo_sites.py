@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from package import ROOT
 
-ROOT = Path(__file__).parents[1]
 WORDS = [
     "demo.patients=12",
     "demo.slices_per_series=2",

@@ -1,16 +1,16 @@
 """docs/preparation.md says what the code says, row by row."""
 
 import re
-from pathlib import Path
 
 import pytest
+from package import ROOT
 
 from fl_rsna.cohort.columns import columns_of
 from fl_rsna.cohort.prepared import REJECTED
 from fl_rsna.imaging.rejections import LONGEST, MEANING
 from fl_rsna.task import Rendering
 
-PAGE = (Path(__file__).parents[1] / "docs" / "preparation.md").read_text()
+PAGE = (ROOT / "docs" / "preparation.md").read_text()
 HEADINGS = {
     Rendering.hounsfield: "The columns of the index",
     Rendering.radiograph: "The columns of a radiograph's index",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_files import write_tiny
+from package import DATA
 from saved_runs import SETTINGS, labels_csv, write_tiny_model, write_tiny_run
 from tiny import rewrite_site, tiny_cohort, tiny_index, tiny_prepared
 
@@ -29,7 +30,7 @@ from fl_rsna.learning.operating import calibrate
 from fl_rsna.task import ICH
 
 PATIENTS, SLICES = 6, 3
-RSNA = Path(__file__).parents[1].parent / "shared" / "data" / "rsna"  # real slices, where a checkout has them
+RSNA = DATA / "rsna"  # real slices, where a checkout has them
 
 
 @pytest.fixture(autouse=True)

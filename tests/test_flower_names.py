@@ -4,14 +4,13 @@ import ast
 import importlib
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 from flwr.app import Message, RecordDict
+from package import ROOT
 
 from fl_rsna.federation.engines.local import identify
 
-ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "fl_rsna").rglob("*.py"))
 PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.simulation"}
 PRIVATE = {

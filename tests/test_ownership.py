@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_runs import made_run
+from package import PACKAGE
 from tiny import SIZE, tiny_config
 
 from fl_rsna.choices import Baseline, Stacker, Stage
@@ -31,8 +32,6 @@ from fl_rsna.runner import run_federation
 from fl_rsna.runs import BOTH, UNTRAINED, start_run, take_folder, take_run
 from fl_rsna.stages import stages
 from fl_rsna.steps import demo_step
-
-PACKAGE = Path(__file__).parents[1] / "fl_rsna"
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from package import ROOT
 
 from fl_rsna.cohort.sites import Cohort
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Path) -> None:

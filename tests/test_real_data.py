@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from package import DATA
 
 from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.index import Prepared
@@ -19,7 +20,6 @@ from fl_rsna.imaging.windows import to_hu16
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
 RSNA, HARD, TILT = DATA / "rsna", DATA / "hard_dicom", DATA / "tilt_dicom" / "tilt_dicom.tar.xz"
 needs_rsna = pytest.mark.skipif(not RSNA.is_dir(), reason=f"no real RSNA slices at {RSNA}")
 needs_tilt = pytest.mark.skipif(not TILT.is_file(), reason=f"no tilted slices at {TILT}")

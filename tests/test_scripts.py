@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from dicom_files import write_tiny
+from package import ROOT
 
 from fl_rsna.choices import ImageKind
 from fl_rsna.cohort.prepared import Request, prepare_folder
@@ -20,8 +21,6 @@ from fl_rsna.imaging.files import find_files
 from fl_rsna.imaging.store import read_png, write_png
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import COVID_CXR, ICH
-
-ROOT = Path(__file__).parents[1]
 
 
 def last_line(script: str, *words: str) -> dict[str, object]:

@@ -130,7 +130,7 @@ def judge(
     """
     shared, known, places = len(sharing.patients), sharing.totals[Kind.patient], len(sharing.views[0].places)
     doubts = [
-        f"{found.count} {plural(kind, found.count)} in two places under two patient ids or none"
+        f"{found.count} {kind_in_words(kind, found.count)} in two places under two patient ids or none"
         for kind, found in sharing.aliases.items()
     ]
     doubts += [spelling.sentence for spelling in sharing.spellings]
@@ -154,7 +154,7 @@ def judge(
     return Verdict(code=int(strict), sentence=f"{how}: {clean}, but {'; '.join(doubts)}")
 
 
-def plural(kind: Kind, count: int = 0) -> str:
+def kind_in_words(kind: Kind, count: int = 0) -> str:
     """The words for `count` of a kind."""
     one, several = {
         Kind.study: ("study", "studies"),

@@ -10,19 +10,11 @@ from scipy.special import expit
 
 from fl_rsna.learning.saturated import kept_inside
 from fl_rsna.learning.smoothing import first_least, loss_sums
+from fl_rsna.learning.two_stage import blended
 from fl_rsna.task import Task
 
 WEIGHTS = np.linspace(0, 1, 21)  # of the second model
 FAR, HALVINGS = 60.0, 70  # log-odds by which the union label may be moved, found by halving
-
-
-def blended(
-    logits_a: NDArray[np.floating], logits_b: NDArray[np.floating], weights: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Logits [N, L] between two models', with `weights` [L] of the second: 0 is the first as it is, 1 the second."""
-    share = np.asarray(weights, np.float64)
-    mixed: NDArray[np.float64] = (1 - share) * logits_a + share * logits_b
-    return mixed
 
 
 def blend_sums(

@@ -79,12 +79,3 @@ def rare_label_weights(task: Task, prior: Sequence[float]) -> tuple[float, ...]:
     assert len(prior) == len(task.labels)
     rare = [weight / share**0.5 for weight, share in zip(task.label_weights, prior, strict=True)]
     return tuple(weight * sum(task.label_weights) / sum(rare) for weight in rare)
-
-
-def probabilities(logits: torch.Tensor, task: Task) -> torch.Tensor:
-    """Logits [B, L] -> probabilities [B, L]; rows sum to 1 in a multi-class task."""
-    match task.kind:
-        case LabelKind.multi_label:
-            return logits.float().sigmoid()
-        case LabelKind.multi_class:
-            return logits.float().softmax(1)

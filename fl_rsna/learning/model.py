@@ -174,3 +174,12 @@ def _group_norm(network: nn.Module) -> None:
                 if act is not None:
                     group.act = act
                 setattr(parent, name, group)
+
+
+def probabilities(logits: torch.Tensor, task: Task) -> torch.Tensor:
+    """Logits [B, L] -> probabilities [B, L]; rows sum to 1 in a multi-class task."""
+    match task.kind:
+        case LabelKind.multi_label:
+            return logits.float().sigmoid()
+        case LabelKind.multi_class:
+            return logits.float().softmax(1)

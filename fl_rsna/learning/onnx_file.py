@@ -21,7 +21,7 @@ from fl_rsna.imaging.phantom_chest_render import render_film
 from fl_rsna.imaging.store import Image, fit_square
 from fl_rsna.imaging.windows import HU_MAX, HU_MIN, HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.learning.input_stage import LearnedWindow
-from fl_rsna.learning.loss import probabilities
+from fl_rsna.learning.model import probabilities
 from fl_rsna.learning.neighbours import Stacked, neighbour_table
 from fl_rsna.learning.saved import FORMAT, SavedModel
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.slice_places import known_places
 from fl_rsna.learning.saturated import finite_logits
-
-Floats = NDArray[np.float32]
+from fl_rsna.learning.trees import Floats
 
 NEIGHBOURS = (-3, -2, -1, 1, 2, 3)  # slices away, in anatomical order
 WINDOWS = (3, 5, 7, 9)  # slices, centred

@@ -5,9 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_rsna.learning.blend import blended
-from fl_rsna.learning.loss import probabilities
-from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.model import Classifier, probabilities
 from fl_rsna.learning.sequence import SeriesHead
 from fl_rsna.task import Task
 
@@ -43,3 +41,12 @@ def final_probabilities(
 def as_probabilities(logits: NDArray[np.floating], task: Task) -> NDArray[np.float32]:
     """Probabilities [N, L] of logits [N, L], as float32."""
     return probabilities(torch.from_numpy(np.asarray(logits, np.float32)), task).numpy()
+
+
+def blended(
+    logits_a: NDArray[np.floating], logits_b: NDArray[np.floating], weights: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Logits [N, L] between two models', with `weights` [L] of the second: 0 is the first as it is, 1 the second."""
+    share = np.asarray(weights, np.float64)
+    mixed: NDArray[np.float64] = (1 - share) * logits_a + share * logits_b
+    return mixed

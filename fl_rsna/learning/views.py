@@ -9,8 +9,7 @@ import math
 import torch
 
 from fl_rsna.learning.augment import move
-from fl_rsna.learning.loss import probabilities
-from fl_rsna.learning.model import Classifier
+from fl_rsna.learning.model import Classifier, probabilities
 from fl_rsna.task import Task
 
 VIEWS = (  # (mirrored, degrees, zoom) of the first, second ... view

@@ -15,8 +15,7 @@ from fl_rsna.cohort.s0 import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA
 from fl_rsna.cohort.sites import Cohort
 from fl_rsna.effects import Asked, without_effect
 from fl_rsna.imaging.rejections import MEANING, Reason
-from fl_rsna.reporting.sheets import counted
-from fl_rsna.reporting.task_words import plural
+from fl_rsna.reporting.task_words import counted, plural
 from fl_rsna.task import TaskName, named_task
 
 

@@ -11,9 +11,8 @@ from fl_rsna.imaging.rejections import MEANING, Reason
 from fl_rsna.reading import read_csv, read_json
 from fl_rsna.reporting.class_scores import class_lines
 from fl_rsna.reporting.console import console
-from fl_rsna.reporting.sheets import counted
 from fl_rsna.reporting.tables import UNKNOWN, interval
-from fl_rsna.reporting.task_words import plural
+from fl_rsna.reporting.task_words import counted, plural
 from fl_rsna.task import LabelKind, Task, TaskName, named_task
 
 CARD = "scorecard.json"

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from fl_rsna.cohort.audit import Sharing, Verdict, plural
+from fl_rsna.cohort.audit import Sharing, Verdict, kind_in_words
 from fl_rsna.cohort.heterogeneity import PATIENTS, SLICES, Distances, Heterogeneity, Prevalence, Share
 from fl_rsna.cohort.on_disk import Difference
 from fl_rsna.cohort.places import Kind
@@ -38,7 +38,7 @@ class Audit:
 def say_audit(audit: Audit) -> None:
     """Print an audit; the last line is the verdict."""
     totals = audit.sharing.totals
-    counted = ", ".join(f"{count} {plural(kind, count)}" for kind, count in totals.items())
+    counted = ", ".join(f"{count} {kind_in_words(kind, count)}" for kind, count in totals.items())
     _say(f"audit of {audit.of}: {audit.sharing.slices} {audit.pictures}, {counted}")
     for what, how in audit.read.items():
         _say(f"{what}: {how}")
@@ -151,9 +151,9 @@ def _say_shared(sharing: Sharing) -> None:
     """Counts by view, the pairs that share most, and the first examples."""
     finest, kinds = sharing.views[0], list(sharing.totals)
     if not any(view.shared[kind] for view in sharing.views for kind in kinds):
-        _say(f"shared between places: nothing ({', '.join(plural(kind) for kind in kinds)} compared)")
+        _say(f"shared between places: nothing ({', '.join(kind_in_words(kind) for kind in kinds)} compared)")
         return
-    table = _table("shared between places", ["places"], [plural(kind) for kind in kinds])
+    table = _table("shared between places", ["places"], [kind_in_words(kind) for kind in kinds])
     for view in sharing.views:
         counts = [str(view.shared[kind]) for kind in kinds]
         table.add_row(escape(f"two of {len(view.places)} by {view.by}"), *counts)
@@ -167,9 +167,9 @@ def _say_shared(sharing: Sharing) -> None:
         _say(f"shared patients, {len(first)} of {len(sharing.patients)}: {'; '.join(first)}")
     for kind, aliases in sharing.aliases.items():
         for alias in aliases.of[:EXAMPLES]:
-            who, shared = _few(alias.patients), f"{alias.shared} {plural(kind, alias.shared)}"
+            who, shared = _few(alias.patients), f"{alias.shared} {kind_in_words(kind, alias.shared)}"
             _say(f"POSSIBLY ONE PATIENT UNDER SEVERAL IDS: {who} share {shared} in {_few(alias.places)}")
-        _say_more(len(aliases.of) - EXAMPLES, f"groups of patients that share {plural(kind)}")
+        _say_more(len(aliases.of) - EXAMPLES, f"groups of patients that share {kind_in_words(kind)}")
 
 
 def _few(names: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ from fl_rsna.reporting.cells import said
 from fl_rsna.reporting.contact import NO_LABEL
 from fl_rsna.reporting.figures import as_svg, heterogeneity
 from fl_rsna.reporting.tables import interval, megabytes
-from fl_rsna.reporting.task_words import task_words
+from fl_rsna.reporting.task_words import counted, task_words
 from fl_rsna.task import Rendering, Task
 
 SITES_SHOWN = 12
@@ -171,7 +171,7 @@ def _templates() -> Environment:
     filters = {
         "interval": interval,
         "megabytes": megabytes,
-        "counted": sheets.counted,
+        "counted": counted,
         "noise": noise_said,
         "said": said,
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fl_rsna.choices import ImageKind
 from fl_rsna.learning.noisy import Scan, unchanged
 from fl_rsna.reporting.contact import NO_LABEL, VIEWS_HU, Row, Tile, View, described, draw, evenly, spread, views
-from fl_rsna.reporting.task_words import plural
+from fl_rsna.reporting.task_words import counted
 
 TILES_A_ROW = 8
 BOX_COLUMNS = ("crop_top", "crop_left", "crop_bottom", "crop_right", "rows", "columns")
@@ -101,11 +101,6 @@ def site_row(
         tiles = _tiles(index, spread(index, where, 1, f"{name} {label}"), images, views(kind)[0], (), scan=scan)
         cells.append({"uri": tiles[0].uri if tiles else None, "label": label, "slices": int(where.sum())})
     return {"site": name, "slices": len(index), "cells": cells}
-
-
-def counted(number: int, what: str) -> str:
-    """`1 slice`, `1,200 slices`; `series` stays as it is."""
-    return f"{number:,} {what if number == 1 else plural(what)}"
 
 
 def _with_each(index: pd.DataFrame, labels: Sequence[str]) -> Iterable[tuple[str, NDArray[np.bool_]]]:

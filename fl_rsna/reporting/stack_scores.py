@@ -7,7 +7,7 @@ from fl_rsna.choices import Stacker
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.tables import RunRecord, interval
 
-NAMES = {Stacker.xgboost: "boosted trees", Stacker.cnn: "a network along the series"}
+STACKER_NAMES = {Stacker.xgboost: "boosted trees", Stacker.cnn: "a network along the series"}
 
 
 def stacking(run: RunRecord) -> dict[str, Any] | None:
@@ -16,14 +16,14 @@ def stacking(run: RunRecord) -> dict[str, Any] | None:
     if found is None or run.test_site is None:
         return None
     return {
-        "compared": compared_table(found, run.test_site, run.headline),
+        "compared": stack_table(found, run.test_site, run.headline),
         "labels": labels_table(found, run.test_site),
         "folds": len(found["folds"]),
-        "stacker": NAMES[Stacker(found["stacker"])],
+        "stacker": STACKER_NAMES[Stacker(found["stacker"])],
     }
 
 
-def compared_table(found: Mapping[str, Any], test: Mapping[str, Any], headline: str) -> Table:
+def stack_table(found: Mapping[str, Any], test: Mapping[str, Any], headline: str) -> Table:
     """One row a model: each fold's, their mean, and the stacker with its paired distance from that mean."""
     heads = columns(model="text", weighted_log_loss="score", minus_the_mean="signed")
     heads += [Column(name=f"AUROC, {headline}"), Column(name="minus the mean", kind=Kind.signed)]
@@ -47,7 +47,7 @@ def compared_table(found: Mapping[str, Any], test: Mapping[str, Any], headline: 
         test["slice"][headline]["auroc"],
         apart["auroc"][headline],
     ]
-    rows.append([f"stacker, {NAMES[Stacker(found['stacker'])]}: the run's model", *own])
+    rows.append([f"stacker, {STACKER_NAMES[Stacker(found['stacker'])]}: the run's model", *own])
     return Table(title="Stacking on the test site", columns=heads, rows=rows)
 
 

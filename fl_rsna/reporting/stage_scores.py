@@ -5,7 +5,7 @@ from typing import Any
 from fl_rsna.reporting.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.tables import RunRecord, interval, megabytes
 
-NAMES = {
+STAGE_NAMES = {
     "slice": "slice model",
     "smoothed": "slice model, smoothed along the series",
     "head": "head over the series alone",
@@ -21,7 +21,7 @@ def stages(run: RunRecord) -> dict[str, Any] | None:
     head = found["head"]
     moved = "–" if head["bytes_a_round"] is None else megabytes(head["bytes_a_round"])
     return {
-        "compared": compared_table(found, run.headline),
+        "compared": stage_table(found, run.headline),
         "chosen": chosen_table(found),
         "chosen_on": found["chosen_on"],
         "head": f"{head['kind']}, {head['parameters']:,} parameters, {moved} a round and site, up and down together",
@@ -29,12 +29,12 @@ def stages(run: RunRecord) -> dict[str, Any] | None:
     }
 
 
-def compared_table(found: dict[str, Any], headline: str) -> Table:
+def stage_table(found: dict[str, Any], headline: str) -> Table:
     """One row a prediction: weighted log loss and AUROC, and how far each is from the slice model's, paired."""
     heads = columns(model="text", weighted_log_loss="score", minus_the_slice_model="signed")
     heads += [Column(name=f"AUROC, {headline}"), Column(name="minus the slice model", kind=Kind.signed)]
     rows: list[list[Any]] = []
-    for name, words in NAMES.items():
+    for name, words in STAGE_NAMES.items():
         scores = found["test_site"][name]
         apart = scores.get("minus_slice")
         losses = [scores["log_loss"], apart and apart["log_loss"]]
@@ -54,7 +54,7 @@ def stage_lines(summary: dict[str, Any], headline: str) -> list[str]:
     if "sequence" not in summary:
         return []
     lines = []
-    for name, words in NAMES.items():
+    for name, words in STAGE_NAMES.items():
         scores = summary["sequence"]["test_site"][name]
         apart = scores.get("minus_slice")
         than = f", minus slice {interval(apart['log_loss'])}" if apart else ""

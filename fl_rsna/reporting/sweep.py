@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from fl_rsna.reporting.console import console
@@ -25,11 +25,11 @@ def say_sweep(sweep: Path, jobs: Sequence[Job], *, kept: bool, go_on: str | None
         _compare(sweep, jobs)
 
 
-def sweep_table(sweep: Path, jobs: Sequence[Job], *, kept: bool) -> Table:
+def sweep_table(sweep: Path, jobs: Sequence[Job], *, kept: bool) -> RichTable:
     """A row a job, with all columns that any of them has."""
     names = dict.fromkeys(name for job in jobs for name in job.row if name != "run")
     bad = any(job.state is not JobState.finished for job in jobs)
-    table = Table(title=f"sweep in {sweep}" if kept else "sweep")
+    table = RichTable(title=f"sweep in {sweep}" if kept else "sweep")
     table.add_column("job", overflow="fold", min_width=min(WIDEST, max((len(job.label) for job in jobs), default=0)))
     for name in (*(["state"] if bad else []), *names):
         table.add_column(name, overflow="fold")

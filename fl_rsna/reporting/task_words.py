@@ -54,3 +54,8 @@ def plural(what: str) -> str:
 def with_article(what: str) -> str:
     """`a slice`, `an image`."""
     return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 slice`, `1,200 slices`; `series` stays as it is."""
+    return f"{number:,} {what if number == 1 else plural(what)}"

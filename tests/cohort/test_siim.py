@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_files import write_tiny
+from package import DATA
 from tiny import CHEST, tiny_index
 
 from fl_rsna.choices import ImageKind, Layout, PartitionKind
@@ -29,7 +30,7 @@ from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.dataset import open_site
 from fl_rsna.task import COVID_CXR, ICH, Task
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "siim_covid"
+REAL = DATA / "siim_covid"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no tables of SIIM-FISABIO-RSNA at {REAL}")
 
 CLASSES = {"s1": "1000", "s2": "0100", "s3": "0001"}  # in the order of COVID_CXR.published

@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key, load_ssh_public_key
+from package import ROOT
 
 from fl_rsna.deployment.certificates import (
     as_name,
@@ -35,8 +36,6 @@ from fl_rsna.deployment.key_folder import (
     told,
     write_new,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 def shake_hands(ca: bytes, certificate: bytes, key: bytes, host: str, folder: Path) -> None:

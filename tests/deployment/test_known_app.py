@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
+from package import ROOT
 
 from fl_rsna.deployment.known_app import APP, INSTALLS, REFUSED, RUNS_IT, contents, guarded, install_known
 from fl_rsna.deployment.launch import environment
@@ -60,7 +61,7 @@ assert callable(act)
 
 
 def test_the_app_holds_no_code_and_says_our_version() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     app = tomllib.loads((APP / "pyproject.toml").read_text())
     assert [path.name for path in APP.iterdir()] == ["pyproject.toml"]
     assert app["project"]["version"] == project["project"]["version"]

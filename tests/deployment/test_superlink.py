@@ -24,6 +24,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from package import ROOT
 
 from fl_rsna.deployment.flower_parts import as_flower_writes, control, part
 from fl_rsna.deployment.gate import REFUSAL
@@ -31,8 +32,6 @@ from fl_rsna.deployment.key_folder import CA, demo_files, server_files, site_fil
 from fl_rsna.deployment.launch import environment
 from fl_rsna.deployment.node_keys import sync_keys
 from fl_rsna.deployment.superlink import listening, run_superlink
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

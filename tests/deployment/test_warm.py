@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from package import ROOT
 
 from fl_rsna.deployment import ask_warm
 from fl_rsna.deployment.warm import serve
 
-ROOT = Path(__file__).parents[2]
 SERVER = """
 import os, sys
 parent = os.getppid()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from numpy.typing import NDArray
+from package import ROOT
 from tiny import rewrite_site, tiny_cohort, tiny_config
 from wiretap import FROM, TO, Secrets, Tapped, documented, keys_of, shipped, tapped_run
 
@@ -32,7 +33,7 @@ from fl_rsna.learning.stack_features import GRID, clipped_logits, stack_features
 from fl_rsna.stages import stages
 from fl_rsna.task import COVID_CXR, ICH, TaskName
 
-PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
+PAGE = ROOT / "docs" / "threat-model.md"
 PIXELS = 24  # a side of what the network sees: not that of the PNGs, so that the packed rows are others
 VALUES = 8  # of a row of pixels, which are enough to know it by
 

@@ -9,28 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import write_tiny
+from few_files import conversion, converted, only
 
 from fl_rsna.choices import ImageKind, kinds_of
-from fl_rsna.imaging.convert import Conversion, Converted, Refused, convert_files
+from fl_rsna.imaging.convert import Converted, Refused, convert_files
 from fl_rsna.imaging.files import File, find_files
 from fl_rsna.imaging.rejections import MEANING, Reason
 from fl_rsna.imaging.store import read_png
 from fl_rsna.task import Rendering
-
-
-def conversion(incoming: Path, kind: ImageKind = ImageKind.hu, size: int = 4) -> Conversion:
-    incoming.mkdir(exist_ok=True)
-    return Conversion(incoming=incoming, rendering=Rendering.hounsfield, modalities=("CT",), kind=kind, size=size)
-
-
-def converted(folder: Path, incoming: Path, **changes: object) -> list[Converted | Refused]:
-    return convert_files(conversion(incoming, **changes), 0, find_files(folder))  # type: ignore[arg-type]
-
-
-def only(folder: Path, incoming: Path, **changes: object) -> Converted:
-    (result,) = converted(folder, incoming, **changes)
-    assert isinstance(result, Converted)
-    return result
 
 
 def test_each_file_gives_one_result_in_order(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import rewritten, write_tiny
+from few_files import only
 from film_files import film_bytes, film_of, grey_of
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
-from test_convert import only
 
 from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.convert import Converted

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import write_tiny
+from few_files import converted
 from film_files import film_bytes, film_of, film_rejection, grey_of, with_table
 from numpy.typing import NDArray
-from test_convert import converted
 
 from fl_rsna.imaging.convert import Refused
 from fl_rsna.imaging.rejections import Reason

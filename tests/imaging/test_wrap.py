@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import rewritten, write_tiny
+from few_files import only
 from numpy.typing import NDArray
 from pydicom.uid import RLELossless
-from test_convert import only
 
 from fl_rsna.imaging.statistics import Statistics
 from fl_rsna.imaging.store import read_png

@@ -5,9 +5,10 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from fl_rsna.learning.blend import WEIGHTS, blend_sums, blended, bounded, choose_weights
+from fl_rsna.learning.blend import WEIGHTS, blend_sums, bounded, choose_weights
 from fl_rsna.learning.convex import combined, convex_weights, out_of_fold, sums_at
 from fl_rsna.learning.smoothing import loss_sums
+from fl_rsna.learning.two_stage import blended
 from fl_rsna.task import ICH
 
 

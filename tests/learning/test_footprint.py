@@ -3,9 +3,9 @@
 import importlib.util
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from package import ROOT
 
 from fl_rsna.choices import ImageKind, ModelName, Norm, Optimizer, Trainable
 from fl_rsna.config import ModelConfig, TrainConfig
@@ -14,7 +14,7 @@ from fl_rsna.learning.model import build_model
 from fl_rsna.task import ICH
 
 MODEL, TRAIN = ModelConfig(image_size=64, pretrained=False), TrainConfig(batch_size=8)
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_memory.py"
+SCRIPT = ROOT / "scripts" / "bench_memory.py"
 
 
 def of(model: ModelConfig = MODEL, train: TrainConfig = TRAIN) -> Footprint:

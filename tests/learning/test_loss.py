@@ -6,8 +6,9 @@ from tiny import CHEST
 
 from fl_rsna.choices import LabelWeights, Loss
 from fl_rsna.config import TrainConfig
-from fl_rsna.learning.loss import objective, probabilities, rare_label_weights, task_loss
+from fl_rsna.learning.loss import objective, rare_label_weights, task_loss
 from fl_rsna.learning.metrics import log_loss
+from fl_rsna.learning.model import probabilities
 from fl_rsna.learning.targets import known_targets
 from fl_rsna.task import ICH, LabelKind, Task
 

@@ -5,8 +5,8 @@ import torch
 
 from fl_rsna.choices import ImageKind
 from fl_rsna.config import ModelConfig
-from fl_rsna.learning.loss import probabilities, rare_label_weights, task_loss
-from fl_rsna.learning.model import build_model
+from fl_rsna.learning.loss import rare_label_weights, task_loss
+from fl_rsna.learning.model import build_model, probabilities
 from fl_rsna.learning.prior_correction import ClassCorrection
 from fl_rsna.task import COVID_CXR
 

@@ -9,8 +9,8 @@ from tiny import CHEST
 
 from fl_rsna.choices import Correction, ImageKind, Sampling
 from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.learning.loss import probabilities, task_loss
-from fl_rsna.learning.model import build_model
+from fl_rsna.learning.loss import task_loss
+from fl_rsna.learning.model import build_model, probabilities
 from fl_rsna.learning.prior_correction import PriorCorrection
 from fl_rsna.learning.sampling import drawing, drawn_shares, kept_negatives, rarity
 from fl_rsna.learning.targets import known_targets

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fl_rsna.learning.blend import blended
 from fl_rsna.learning.bootstrap import draw_patients
 from fl_rsna.learning.calibration import calibration
 from fl_rsna.learning.convex import combined, convex_weights, sums_at
@@ -16,6 +15,7 @@ from fl_rsna.learning.operating import TEMPERATURES, calibrate, loss_by_temperat
 from fl_rsna.learning.platt import Platt, honest
 from fl_rsna.learning.saturated import finite_logits, kept_inside
 from fl_rsna.learning.stack_features import stack_features
+from fl_rsna.learning.two_stage import blended
 from fl_rsna.task import COVID_CXR, ICH, LabelKind, Task
 
 SURE = np.tile(np.array([0.0, 1.0, 0.5, 1.0, 0.0, 1e-30], np.float32), (24, 1))  # of six labels

@@ -7,9 +7,8 @@ from tiny import CHEST
 
 from fl_rsna.choices import ImageKind
 from fl_rsna.config import ModelConfig
-from fl_rsna.learning.loss import probabilities
 from fl_rsna.learning.metrics import log_loss
-from fl_rsna.learning.model import build_model
+from fl_rsna.learning.model import build_model, probabilities
 from fl_rsna.learning.views import VIEWS, mean_probabilities, view
 from fl_rsna.limits import MOST_VIEWS
 from fl_rsna.task import ICH

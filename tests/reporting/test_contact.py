@@ -1,13 +1,12 @@
 """Tiles show the right slice, in the right window, and are chosen from many patients."""
 
-import base64
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from pictures import pixels_of
 
 from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.store import write_png
@@ -25,14 +24,6 @@ from fl_rsna.reporting.contact import (
     views,
     with_box,
 )
-
-
-def pixels_of(uri: str) -> NDArray[np.uint8]:
-    """A JPEG data URI back as RGB [H, W, 3]."""
-    encoded = np.frombuffer(base64.b64decode(uri.partition(",")[2]), np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    assert image is not None
-    return image[..., ::-1].astype(np.uint8)
 
 
 def hu_image(hu: float, size: int = 32) -> NDArray[np.uint16]:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 from edited import edit_json, write_config
+from package import ROOT
 from tiny import tiny_config
 
 from fl_rsna.imaging.store import read_png
@@ -144,7 +145,7 @@ def test_heat_is_measured_in_the_blood_of_all_true_positives(run: Path) -> None:
 
 def test_the_script_measures_every_label_on_both_maps(run: Path) -> None:
     words = [sys.executable, "scripts/heat_in_lesion.py", str(chosen(run, 0.0))]
-    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
     table = pd.read_parquet(run / "predictions.parquet")

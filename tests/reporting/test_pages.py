@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_contact import pixels_of
+from pictures import pixels_of
 from tiny import tiny_cohort, tiny_prepared
 
 from fl_rsna.choices import ImageKind

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_contact import pixels_of
+from pictures import pixels_of
 from tiny import tiny_prepared
 
 from fl_rsna.choices import ImageKind
@@ -13,13 +13,13 @@ from fl_rsna.reporting.contact import Row, Tile
 from fl_rsna.reporting.sheets import (
     TILES_A_ROW,
     box_sheet,
-    counted,
     height_sheet,
     label_sheet,
     noise_sheet,
     site_row,
     window_sheet,
 )
+from fl_rsna.reporting.task_words import counted
 from fl_rsna.task import ICH
 
 LABELS = list(ICH.labels)
