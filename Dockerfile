@@ -24,7 +24,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fl \
 COPY README.md LICENSE ./
 COPY conf conf
 COPY fl_rsna fl_rsna
-RUN pip install --no-deps --no-build-isolation . && python -c "import fl_rsna.simulation" \
+RUN pip install --no-deps --no-build-isolation . && python -c "import fl_rsna.simulation.simulation" \
     && rm -rf /build/conf /build/fl_rsna
 ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1 FLWR_TELEMETRY_ENABLED=0 OMP_NUM_THREADS=1
 WORKDIR /federation

@@ -15,7 +15,7 @@ Exit codes: 0 no patient is in two places, 1 one is or nobody can tell, 2 the re
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -25,18 +25,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fl_rsna.cohort.audit import find_shared, judge
-from fl_rsna.cohort.heterogeneity import heterogeneity, prevalence
-from fl_rsna.cohort.on_disk import Difference, read_on_disk
-from fl_rsna.cohort.places import Slices
-from fl_rsna.cohort.published import SPELLINGS, read_published
-from fl_rsna.cohort.whole import write_whole
-from fl_rsna.command_end import Parser, end_command
-from fl_rsna.ownership import refuse_stranger
-from fl_rsna.reporting.display import Display
-from fl_rsna.reporting.findings import Audit, say_audit
-from fl_rsna.reporting.task_words import plural
-from fl_rsna.task import ICH, named_task
+from fl_rsna.cohort.audit.heterogeneity import heterogeneity, prevalence
+from fl_rsna.cohort.audit.on_disk import Difference, read_on_disk
+from fl_rsna.cohort.audit.overlap import find_shared, judge
+from fl_rsna.cohort.audit.slices import SPELLINGS, Slices, read_published
+from fl_rsna.common.atomic import write_whole
+from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.common.ownership import refuse_stranger
+from fl_rsna.reporting.live.terminal import Display
+from fl_rsna.reporting.pages.console_summary import Audit, say_audit
+from fl_rsna.reporting.record.wording import plural
+from fl_rsna.task import ICH, find_task
 
 COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")
 ONLY_FOR = {"pixels": "cohort", "allow_unknown_patients": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}
@@ -77,7 +76,7 @@ def audit_cohort(request: Request, folder: Path | None) -> Audit:
     read = {"pixels": f"compared by {cohort.pixels_by}"} | (
         {"leaky": f"on purpose, by {asked}"} if cohort.leaky else {}
     )
-    pictures, leaky = plural(named_task(cohort.task).picture), asked if cohort.leaky else None
+    pictures, leaky = plural(find_task(cohort.task).picture), asked if cohort.leaky else None
     found = examine(folder, cohort.slices, pictures, read, cohort.differences, leaky, request.strict)
     verdict = judge(
         found.sharing,

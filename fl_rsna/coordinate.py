@@ -7,12 +7,12 @@ in deploy.authorized, says a line an event, goes on with a run whose server died
 import os
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command(goes_on=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from fl_rsna.command import run_command
-    from fl_rsna.deployment.coordination import coordinate
+    from fl_rsna.cli.command import run_command
+    from fl_rsna.deployment.coordinator import coordinate
 
     run_command(coordinate)

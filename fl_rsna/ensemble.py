@@ -15,7 +15,7 @@ Exit codes: 0 done, 1 a model cannot score, 2 the request cannot be met (one sen
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -23,12 +23,12 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.command_end import end_command
-from fl_rsna.reporting.display import Display
-from fl_rsna.reporting.evaluated import say_ensemble, say_evaluation
-from fl_rsna.using.ensemble_words import EnsembleConfig
-from fl_rsna.using.ensembling import ensemble
-from fl_rsna.using.words import read_words, typed_words
+from fl_rsna.cli.key_values import parse_words, read_words
+from fl_rsna.common.command_end import end_command
+from fl_rsna.evaluation.ensemble import ensemble
+from fl_rsna.evaluation.settings import EnsembleConfig
+from fl_rsna.reporting.live.terminal import Display
+from fl_rsna.reporting.pages.console_summary import say_ensemble, say_evaluation
 
 
 def main(words: list[str]) -> None:
@@ -40,5 +40,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    said = typed_words("ensemble", __doc__)
+    said = parse_words("ensemble", __doc__)
     end_command(lambda: main(said))

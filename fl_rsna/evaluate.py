@@ -22,7 +22,7 @@ Exit codes: 0 done, 1 the model cannot score, 2 the request cannot be met (one s
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -30,12 +30,12 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.command_end import end_command
-from fl_rsna.reporting.display import Display
-from fl_rsna.reporting.evaluated import say_evaluation
-from fl_rsna.using.evaluate_words import EvaluateConfig
-from fl_rsna.using.evaluation import evaluate
-from fl_rsna.using.words import read_words, typed_words
+from fl_rsna.cli.key_values import parse_words, read_words
+from fl_rsna.common.command_end import end_command
+from fl_rsna.evaluation.evaluate import evaluate
+from fl_rsna.evaluation.settings import EvaluateConfig
+from fl_rsna.reporting.live.terminal import Display
+from fl_rsna.reporting.pages.console_summary import say_evaluation
 
 
 def main(words: list[str]) -> None:
@@ -46,5 +46,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    said = typed_words("evaluate", __doc__)
+    said = parse_words("evaluate", __doc__)
     end_command(lambda: main(said))

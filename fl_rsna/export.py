@@ -15,7 +15,7 @@ Exit codes: 0 done, 1 ONNX and torch differ, 2 the request cannot be met (one se
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -23,10 +23,10 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 
-from fl_rsna.command_end import end_command
-from fl_rsna.reporting.console import console
-from fl_rsna.using.exporting import CARD, ONNX, ExportConfig, export
-from fl_rsna.using.words import read_words, typed_words
+from fl_rsna.cli.key_values import parse_words, read_words
+from fl_rsna.common.command_end import end_command
+from fl_rsna.evaluation.export import CARD, ONNX, ExportConfig, export
+from fl_rsna.reporting.record.console import console
 
 
 def main(words: list[str]) -> None:
@@ -41,5 +41,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    said = typed_words("export", __doc__)
+    said = parse_words("export", __doc__)
     end_command(lambda: main(said))

@@ -8,7 +8,7 @@ Everybody reads the same twelve digits, or they did not prepare alike.
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -17,16 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.choices import PartitionKind
-from fl_rsna.cohort.id_scheme import said_of
-from fl_rsna.cohort.index import Prepared, read_facts, read_prepared
-from fl_rsna.cohort.own import write_own_site, write_own_test_site
-from fl_rsna.cohort_name import partition_settings
-from fl_rsna.command_end import Parser, end_command
-from fl_rsna.config import TEST_SITE, Config
-from fl_rsna.noise_limits import check_annotated_task, check_unannotated
-from fl_rsna.reporting.task_words import plural
-from fl_rsna.task import Task, TaskName, annotated_part, named_task
+from fl_rsna.cohort.prepared.index import Prepared, read_facts, read_prepared
+from fl_rsna.cohort.sites.own_site import write_own_site, write_own_test_site
+from fl_rsna.cohort.steps import partition_settings
+from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.common.id_scheme import describe_scheme
+from fl_rsna.reporting.record.wording import plural
+from fl_rsna.settings.choices import PartitionKind
+from fl_rsna.settings.config import TEST_SITE, Config
+from fl_rsna.settings.noise import check_annotated_task, check_unannotated
+from fl_rsna.task import Task, TaskName, find_task, restrict_task
 
 
 def own_site(words: argparse.Namespace) -> None:
@@ -65,7 +65,7 @@ def own_site(words: argparse.Namespace) -> None:
     )
     print(f"{folder / name}: {parts}")
     print(f"cohort {words.cohort} ({sha256[:12]}): everybody who takes part must read these twelve digits")
-    print(f"ids {said_of(prepared.ids)}: everybody must read the same, or nobody can tell who is at two places")
+    print(f"ids {describe_scheme(prepared.ids)}: everybody must read the same, or nobody can tell who is at two places")
 
 
 def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, Task]:
@@ -76,11 +76,11 @@ def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, T
         raise ValueError(
             f"--prepared: expected data for one of {', '.join(TaskName)}, got {stated} in {folder}; prepare again"
         )
-    task = named_task(TaskName(stated))
+    task = find_task(TaskName(stated))
     check_unannotated(unannotated, "--unannotated", task.labels)
     if unannotated:
         check_annotated_task(task, "--unannotated")
-    return read_prepared(folder, annotated_part(task, unannotated)), task
+    return read_prepared(folder, restrict_task(task, unannotated)), task
 
 
 def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _share(text: str) -> float:
     return share
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m fl_rsna.own_site", description="Make one site's folder from own data.")
     parser.add_argument("--cohort", required=True, help="the name that all hospitals agreed on")
     parser.add_argument("--prepared", type=Path, required=True, metavar="prepared/<name>")
@@ -129,4 +129,4 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    end_command(lambda: own_site(parsed()))
+    end_command(lambda: own_site(parse_arguments()))

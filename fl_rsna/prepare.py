@@ -1,33 +1,33 @@
 """python -m fl_rsna.prepare: DICOM files and their labels become prepared/<name>/."""
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command(goes_on=True)
 
-from fl_rsna.cohort.index import read_facts
-from fl_rsna.command import run_command
-from fl_rsna.compose import words_given
-from fl_rsna.config import Config
-from fl_rsna.effects import Asked, Command, guessed_salt, typed_keys
-from fl_rsna.reporting.console import console, say_prepared, say_without_effect
-from fl_rsna.reporting.display import Display
-from fl_rsna.reporting.pages import write_prepare_page
-from fl_rsna.steps import check_named, prepare_step
-from fl_rsna.task import named_task
+from fl_rsna.cli.command import run_command
+from fl_rsna.cohort.prepared.index import read_facts
+from fl_rsna.cohort.steps import check_named, prepare_step
+from fl_rsna.reporting.live.terminal import Display
+from fl_rsna.reporting.pages.data_pages import write_prepare_page
+from fl_rsna.reporting.record.console import console, say_prepared, say_without_effect
+from fl_rsna.settings.compose import words_given
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.effects import Asked, Command, list_salt_warnings, parse_typed_keys
+from fl_rsna.task import find_task
 
 
 def prepare(config: Config) -> None:
     say_without_effect(
-        Asked(config=config, command=Command.prepare, image=config.data.image), typed_keys(words_given())
+        Asked(config=config, command=Command.prepare, image=config.data.image), parse_typed_keys(words_given())
     )
     check_named(config)
-    for text in guessed_salt(config):
+    for text in list_salt_warnings(config):
         console.print(f"warning: {text}", soft_wrap=True, markup=False)
     with Display() as display:
         for prepared in prepare_step(config, display.step):
             say_prepared(prepared, read_facts(prepared.folder / "prepare.json", "just written"))
-            console.print(f"page: {write_prepare_page(prepared, named_task(config.data.task))}", soft_wrap=True)
+            console.print(f"page: {write_prepare_page(prepared, find_task(config.data.task))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """python -m fl_rsna.replay run=<run> site=<site> round=<n>: repeat one site's part in a round and compare it, bit by bit."""
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -13,21 +13,21 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.cohort import took_part
-from fl_rsna.cohort.index import read_facts
-from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.command_end import RunFailed, end_command
-from fl_rsna.federation.repeatable import not_kept, of_its_kind, site_memory_of
-from fl_rsna.federation.replay import repeat_round
-from fl_rsna.reporting.console import console
-from fl_rsna.reporting.event_log import EVENTS, read_log, said_of
-from fl_rsna.runs import MANIFEST, RunFolder
+from fl_rsna.cohort.prepared.index import read_facts
+from fl_rsna.cohort.sites import provenance as took_part
+from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
+from fl_rsna.common.command_end import RunFailed, end_command
+from fl_rsna.federation.server.replay import repeat_round
+from fl_rsna.reporting.record.console import console
+from fl_rsna.reporting.record.events import EVENTS, describe_damage, read_log
+from fl_rsna.run_folder.repeatable import not_kept, of_its_kind, site_memory_of
+from fl_rsna.run_folder.run_folder import MANIFEST, RunFolder
 
 WORDS = ("run", "site", "round")
 
 
 def replay(words: list[str]) -> None:
-    asked = {key: unquoted(value) for key, _, value in (word.partition("=") for word in words)}
+    asked = {key: strip_quotes(value) for key, _, value in (word.partition("=") for word in words)}
     if sorted(asked) != sorted(WORDS) or not asked["round"].isdigit():
         raise ValueError(
             f"expected run=<run folder> site=<site> round=<number>, got {' '.join(words) or 'nothing'}; give all three"
@@ -36,7 +36,7 @@ def replay(words: list[str]) -> None:
     reason = of_its_kind(run.folder)
     if reason is not None:
         raise ValueError(reason)
-    recorded = recorded_sha256(run.folder, site, round_)
+    recorded = read_update_sha256(run.folder, site, round_)
     reason = not_kept(run.folder)
     if reason is not None:
         raise ValueError(reason)
@@ -55,7 +55,7 @@ def replay(words: list[str]) -> None:
     console.print("the same, bit by bit")
 
 
-def unquoted(value: str) -> str:
+def strip_quotes(value: str) -> str:
     """A value without the quotes that other commands need around special characters; here every path may be said as it is."""
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     return value[1:-1] if quoted and not Path(value).exists() else value
@@ -72,7 +72,7 @@ def cohort_of(run: Path) -> Cohort:
     return cohort
 
 
-def recorded_sha256(folder: Path, site: str, round_: int) -> str:
+def read_update_sha256(folder: Path, site: str, round_: int) -> str:
     """The hash of what the site sent in that round, by the run's events; a round played twice counts as played last."""
     if not (folder / EVENTS).is_file():
         raise ValueError(f"run: expected a run folder with {EVENTS}, got {folder}; give runs/<name>")
@@ -83,7 +83,7 @@ def recorded_sha256(folder: Path, site: str, round_: int) -> str:
         if event.get("site") == site:
             return str(event["update_sha256"])
     there = ", ".join(sorted({str(event.get("site")) for event in found})) or "none"
-    also = f"; {said_of(damaged, folder / EVENTS)}" if damaged else ""
+    also = f"; {describe_damage(damaged, folder / EVENTS)}" if damaged else ""
     raise ValueError(
         f"round: expected a round that {site} finished in {folder}, got {round_}, which was finished by: {there}; see its sites.csv{also}"
     )

@@ -1,7 +1,7 @@
 """python -m fl_rsna.report runs/<name> ...: write the report of each run, and of several how they compare."""
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -9,12 +9,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_rsna.command_end import Parser, end_command
-from fl_rsna.reporting.comparison import DAMAGE, damage, left_out_of, write_comparison
-from fl_rsna.reporting.console import console
-from fl_rsna.reporting.found_runs import common_folder, failures_in, find_runs, is_run
-from fl_rsna.reporting.report import write_report
-from fl_rsna.runs import EXPLANATIONS, MODEL
+from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.reporting.pages.comparison import DAMAGE, damage, read_left_out, write_comparison
+from fl_rsna.reporting.pages.find_runs import common_folder, failures_in, find_runs, is_run
+from fl_rsna.reporting.pages.run_page import write_report
+from fl_rsna.reporting.record.console import console
+from fl_rsna.run_folder.run_folder import EXPLANATIONS, MODEL
 
 ABOUT = """Write report.html, report.json, paper.md and paper.tex into run folders, finished or not.
 With two runs or more also compare.html and compare.json: side by side, with paired differences in AUROC and curves
@@ -46,14 +46,14 @@ def report(paths: Sequence[Path], out: Path | None = None) -> None:
     if len(folders) > 1 or failed:
         beside = paths[0] if len(paths) == 1 else common_folder(folders)
         page = write_comparison(folders, out or beside / "compare.html", failed)
-        for name, why in left_out_of(page):
+        for name, why in read_left_out(page):
             console.print(f"not compared: {name}: {why}", soft_wrap=True, markup=False, style="red")
         console.print(f"compare: {page}", soft_wrap=True, markup=False)
 
 
 def _report(folder: Path) -> Path:
     if (folder / MODEL).exists() and not (folder / EXPLANATIONS).exists():
-        from fl_rsna.reporting.explained import explain  # loads torch: not for a page alone
+        from fl_rsna.reporting.images.explanations import explain  # loads torch: not for a page alone
 
         explain(folder)
     return write_report(folder)

@@ -8,7 +8,7 @@ data.salt="$(cat stroke-2026.salt)". Exit codes: 0 done, 2 the request cannot be
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -17,9 +17,9 @@ import os
 import secrets
 from pathlib import Path
 
-from fl_rsna.cohort.id_scheme import SALT_BYTES, can_be_guessed, id_scheme, said_of
-from fl_rsna.command_end import Parser, end_command
-from fl_rsna.reading import reading
+from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.common.id_scheme import SALT_BYTES, can_be_guessed, describe_scheme, id_scheme
+from fl_rsna.common.reading import refuse_unreadable
 
 LONGEST = 1024  # bytes of a salt's file
 
@@ -34,7 +34,7 @@ def salt(words: argparse.Namespace) -> None:
         )
     else:
         made = _read(words.of)
-    print(f"ids {said_of(id_scheme(True, made))}: everybody must read the same")
+    print(f"ids {describe_scheme(id_scheme(True, made))}: everybody must read the same")
 
 
 def _write_new(path: Path, content: str) -> None:
@@ -54,7 +54,7 @@ def _write_new(path: Path, content: str) -> None:
 
 
 def _read(path: Path) -> str:
-    with reading(path, "a salt's file", "have it sent again", key="--of: "), path.open("rb") as stream:
+    with refuse_unreadable(path, "a salt's file", "have it sent again", key="--of: "), path.open("rb") as stream:
         found = stream.read(LONGEST + 1).decode().strip()
     if len(found) > LONGEST or can_be_guessed(found):
         raise ValueError(
@@ -64,7 +64,7 @@ def _read(path: Path) -> str:
     return found
 
 
-def parsed() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = Parser(
         prog="python -m fl_rsna.salt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -75,4 +75,4 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    end_command(lambda: salt(parsed()))
+    end_command(lambda: salt(parse_arguments()))

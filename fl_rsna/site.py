@@ -6,7 +6,7 @@ problem, 1 at least one, 2 the words cannot be read.
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
@@ -17,11 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 from pathlib import Path
 
-from fl_rsna.choices import Device
-from fl_rsna.command_end import Parser, end_command
-from fl_rsna.deployment.link_checks import wait_until_admitted
-from fl_rsna.deployment.node import Node, address_of, start_node
-from fl_rsna.deployment.readiness import examine_site, refuse_unready
+from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.deployment.site_checks.link import wait_until_admitted
+from fl_rsna.deployment.site_checks.readiness import examine_site, refuse_unready
+from fl_rsna.deployment.site_node import Node, address_of, start_node
+from fl_rsna.settings.choices import Device
 
 
 def start(node: Node) -> None:
@@ -32,7 +32,7 @@ def start(node: Node) -> None:
     start_node(node)
 
 
-def parsed() -> tuple[Node, bool]:
+def parse_arguments() -> tuple[Node, bool]:
     """What the words ask for, and whether only to check; raises ValueError for an address that is none."""
     parser = Parser(prog="python -m fl_rsna.site", description="Take part in runs as one site.")
     parser.add_argument("--folder", type=Path, required=True, help="site_data/<cohort>/<site>; only read")
@@ -59,7 +59,7 @@ def _count(text: str) -> int:
 
 
 def main() -> None:
-    node, only_check = parsed()
+    node, only_check = parse_arguments()
     if only_check:
         examine_site(node)
     else:

@@ -5,14 +5,14 @@ It needs no data and runs until SIGTERM or Ctrl-C; started again with the same -
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
 import argparse
 from pathlib import Path
 
-from fl_rsna.command_end import Parser, RunFailed, end_command
+from fl_rsna.common.command_end import Parser, RunFailed, end_command
 
 PORT = 9092
 

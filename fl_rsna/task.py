@@ -63,7 +63,7 @@ class Task:
         assert self.union is None or self.union in self.labels
 
     @property
-    def quoted(self) -> str:
+    def primary_label(self) -> str:
         """Whose AUROC a model is judged by: the headline label's, or of classes MACRO, the mean over all."""
         return MACRO if self.kind is LabelKind.multi_class else self.headline
 
@@ -113,7 +113,7 @@ COVID_CXR = Task(  # the study classes of SIIM-FISABIO-RSNA COVID-19 (Litmanovic
 )
 
 
-def annotated_part(task: Task, unannotated: Sequence[str]) -> Task:
+def restrict_task(task: Task, unannotated: Sequence[str]) -> Task:
     """The task as a site knows it that does not annotate some of its labels; they must leave one."""
     kept = [place for place, label in enumerate(task.labels) if label not in unannotated]
     labels = tuple(task.labels[place] for place in kept)
@@ -127,7 +127,7 @@ def annotated_part(task: Task, unannotated: Sequence[str]) -> Task:
     )
 
 
-def named_task(name: TaskName) -> Task:
+def find_task(name: TaskName) -> Task:
     """The task a setting names."""
     match name:
         case TaskName.ich:

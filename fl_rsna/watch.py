@@ -5,16 +5,15 @@ without a screen: ssh -L 8017:127.0.0.1:8017 <machine>, and open the page on you
 """
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import begin_command
+    from fl_rsna.common.command_end import begin_command
 
     begin_command()
 
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from fl_rsna.command_end import Parser, end_command
-from fl_rsna.reporting.live_server import LOOPBACK, make_server
-from fl_rsna.reporting.watcher import Watcher
+from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.reporting.live.server import LOOPBACK, Watcher, make_server
 
 PORT = 8017
 TRIES = 20  # ports from PORT on, where none is asked for
@@ -28,7 +27,7 @@ def watch(run: Path, host: str, port: int | None) -> None:
         )
     if run.is_file() or not run.resolve().parent.parent.is_dir():  # runs/ itself may come with the first run
         raise ValueError(f"expected runs/<name>, the folder of a run or the name of one that is to come, got {run}")
-    server = _listening(Watcher(run), port)
+    server = _bind_server(Watcher(run), port)
     waits = "" if run.exists() else ", which has not begun"
     print(f"watching {run}{waits}: http://127.0.0.1:{server.server_address[1]}/   (Ctrl-C ends it)", flush=True)
     try:
@@ -39,7 +38,7 @@ def watch(run: Path, host: str, port: int | None) -> None:
         server.server_close()
 
 
-def _listening(watcher: Watcher, port: int | None) -> ThreadingHTTPServer:
+def _bind_server(watcher: Watcher, port: int | None) -> ThreadingHTTPServer:
     """On the port that is asked for, else on the first free one."""
     ports = [port] if port is not None else [*range(PORT, PORT + TRIES), 0]
     for candidate in ports:

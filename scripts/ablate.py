@@ -19,11 +19,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: workers load it a
 
 from ablate_report import Found, report, write
 
-from fl_rsna.compose import compose_config
-from fl_rsna.loading import begin_loading
-from fl_rsna.runner import run_federation
-from fl_rsna.runs import is_finished
-from fl_rsna.steps import cohort_for_run
+from fl_rsna.cohort.steps import cohort_for_run
+from fl_rsna.common.process import begin_loading
+from fl_rsna.run_folder.run_folder import is_finished
+from fl_rsna.settings.compose import compose_config
+from fl_rsna.simulation.runner import run_federation
 
 # By cohort: the settings of every run, and what a seed changes. The demo keeps its split, CT-ICH's few patients are dealt anew.
 # Smaller images and fewer rounds than by default, so that some two hundred runs end in hours; and as many steps as the plain

@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.learning.bootstrap import Drawn, by_patient, draw_patients, totals
-from fl_rsna.learning.intervals import Estimate, Scale, estimate, support
-from fl_rsna.learning.metrics import slice_losses
-from fl_rsna.learning.predictions import labels_in, probabilities_in
-from fl_rsna.learning.ranking import rank
-from fl_rsna.reporting.tables import interval
+from fl_rsna.learning.inference.predict import labels_in, probabilities_in
+from fl_rsna.learning.metrics.bootstrap import (
+    Drawn,
+    Estimate,
+    Scale,
+    by_patient,
+    draw_patients,
+    estimate,
+    support,
+    totals,
+)
+from fl_rsna.learning.metrics.metrics import slice_losses
+from fl_rsna.learning.metrics.ranking import rank
+from fl_rsna.reporting.record.run_record import interval
 from fl_rsna.task import ICH
 
 Found = dict[str, dict[str, dict[int, Path]]]  # cohort, variant, seed

@@ -25,11 +25,10 @@ from rich.table import Table
 from sklearn import metrics as reference
 from threadpoolctl import threadpool_limits
 
-from fl_rsna.learning.bootstrap import draw_patients
-from fl_rsna.learning.confusion import called
-from fl_rsna.learning.operating import OperatingPoints
-from fl_rsna.learning.scorecard import scorecard
-from fl_rsna.learning.validation import choose, site_sums
+from fl_rsna.learning.metrics.bootstrap import draw_patients
+from fl_rsna.learning.metrics.classification import predict_positive
+from fl_rsna.learning.metrics.operating_points import OperatingPoints, choose, site_sums
+from fl_rsna.learning.metrics.scorecard import scorecard
 from fl_rsna.task import ICH
 
 EACH = 33  # slices of a patient
@@ -87,7 +86,7 @@ def loop(
             reference.brier_score_loss(truth, scores)
             for threshold in settings.slice[label].values():
                 if threshold is not None:
-                    reference.confusion_matrix(truth, called(scores, threshold))
+                    reference.confusion_matrix(truth, predict_positive(scores, threshold))
 
 
 def report(words: argparse.Namespace, ours: list[dict[str, float]], loops: list[dict[str, float]]) -> None:

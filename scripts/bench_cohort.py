@@ -15,17 +15,17 @@ import pandas as pd
 from efficientnet_pytorch import EfficientNet
 from flwr.clientapp import ClientApp
 
-from fl_rsna.choices import ImageKind, ModelName, PartitionKind
-from fl_rsna.cohort.hashed import table_sha256
-from fl_rsna.cohort.id_scheme import PLAIN
-from fl_rsna.cohort.index import Prepared
-from fl_rsna.cohort.sites import Cohort, write_cohort
-from fl_rsna.cohort.split import split_patients
-from fl_rsna.cohort_name import partition_settings
-from fl_rsna.config import Config, ModelConfig
-from fl_rsna.federation.client_app import app_for_cohort
-from fl_rsna.imaging.store import write_png
-from fl_rsna.learning import model
+from fl_rsna.cohort.partition.split import split_patients
+from fl_rsna.cohort.prepared.index import Prepared
+from fl_rsna.cohort.sites.site_folders import Cohort, write_cohort
+from fl_rsna.cohort.steps import partition_settings
+from fl_rsna.common.hashes import table_sha256
+from fl_rsna.common.id_scheme import PLAIN
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.imaging.png_store import write_png
+from fl_rsna.learning.models import classifier as model
+from fl_rsna.settings.choices import ImageKind, ModelName, PartitionKind
+from fl_rsna.settings.config import Config, ModelConfig
 from fl_rsna.task import ICH
 
 NAME, COHORT = "bench", "cohort"

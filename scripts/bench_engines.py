@@ -10,13 +10,13 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.learning.process import settle_process
-from fl_rsna.runs import Listener, start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.learning.training.train import settle_process
+from fl_rsna.run_folder.run_folder import Listener, start_run
+from fl_rsna.settings.config import Config
 
 ENGINES = ("local, workers=0", "local, workers=1", "local, workers=2", "ray, workers=2")
 

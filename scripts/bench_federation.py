@@ -28,9 +28,9 @@ from bench_start import first_steps
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.choices import ModelName
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.settings.choices import ModelName
+from fl_rsna.settings.config import Config
 
 BARE, PFL = "bare loop", "pfl, one process"
 PFL_PACKAGES = "pfl dp-accounting prv-accountant multiprocess dill absl-py"

@@ -25,11 +25,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fl_rsna.choices import ImageKind, ModelName
-from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.config import TEST_SITE, Config
-from fl_rsna.learning.dataset import open_site
-from fl_rsna.learning.model import build_model
+from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
+from fl_rsna.learning.data.dataset import open_site
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.settings.choices import ImageKind, ModelName
+from fl_rsna.settings.config import TEST_SITE, Config
 from fl_rsna.task import ICH
 
 
@@ -101,7 +101,7 @@ def added(contents: list[RecordDict], weighted_by: str) -> MetricRecord:
 def training_client(config: Config, cohort: Cohort) -> ClientApp:
     from bench_loop import score, train_site
 
-    from fl_rsna.learning.process import settle_process
+    from fl_rsna.learning.training.train import settle_process
 
     app = ClientApp()
 

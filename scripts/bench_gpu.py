@@ -28,15 +28,14 @@ from bench_engines import events_of, round_seconds, run_engine
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.choices import Device, ImageKind, ModelName
-from fl_rsna.cohort.sites import read_cohort
-from fl_rsna.config import Config
-from fl_rsna.learning.augment import augment
-from fl_rsna.learning.local_rules import trained_parameters
-from fl_rsna.learning.loss import task_loss
-from fl_rsna.learning.model import build_model
-from fl_rsna.learning.process import settle_process
-from fl_rsna.learning.train import make_optimizer, start_training
+from fl_rsna.cohort.sites.site_folders import read_cohort
+from fl_rsna.learning.data.augment import augment
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.loss import task_loss
+from fl_rsna.learning.training.train import make_optimizer, settle_process, start_training
+from fl_rsna.settings.choices import Device, ImageKind, ModelName
+from fl_rsna.settings.config import Config
 from fl_rsna.task import ICH
 
 REFERENCE, BATCHES = "random data on the card", 8
@@ -91,7 +90,7 @@ def reference_loop(config: Config, steps: int, augmented: bool, deterministic: b
     device, train = torch.device(config.train.device.value), config.train
     model = build_model(config.model, ICH, ImageKind.hu, seed=0)
     start_training(model, config.model.norm, train, device)
-    optimizer = make_optimizer(trained_parameters(model), train, train.learning_rate)
+    optimizer = make_optimizer(list_trainable_parameters(model), train, train.learning_rate)
     shape, draws = (BATCHES, train.batch_size, 1, config.model.image_size, config.model.image_size), torch.Generator()
     images = torch.randint(900, 1200, shape, device=device).float()
     labels = torch.randint(0, 2, (BATCHES, train.batch_size, len(ICH.labels)), device=device).float()

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import poisson
 
-from fl_rsna.cohort.audit import find_shared, judge
-from fl_rsna.cohort.places import Kind, Slices
+from fl_rsna.cohort.audit.overlap import find_shared, judge
+from fl_rsna.cohort.audit.slices import Kind, Slices
 
 TEST, SITES = 0.2, 10
 SLICES_A_SERIES = (35.5, 5.9, 20, 60)  # mean, standard deviation, least, most

@@ -9,16 +9,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from fl_rsna.choices import ImageKind
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import TEST_SITE, Config
-from fl_rsna.learning.dataset import SiteData, open_site
-from fl_rsna.learning.lesson import slice_lesson
-from fl_rsna.learning.metrics import auroc, log_loss
-from fl_rsna.learning.model import Classifier, build_model
-from fl_rsna.learning.process import settle_process
-from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.train import EVALUATION_BATCH, LocalResult, predict, train_locally
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.learning.data.dataset import SiteData, open_site
+from fl_rsna.learning.metrics.metrics import auroc, log_loss
+from fl_rsna.learning.models.classifier import Classifier, build_model
+from fl_rsna.learning.training.objectives import build_slice_objective
+from fl_rsna.learning.training.train import EVALUATION_BATCH, LocalResult, predict, settle_process, train_locally
+from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.config import TEST_SITE, Config
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")
@@ -50,8 +49,8 @@ def bare_rounds(config: Config, cohort: Cohort) -> tuple[list[float], int]:
 def train_site(model: Classifier, data: SiteData, config: Config, round_: int) -> LocalResult:
     """One site's steps of a round, in place: the same in the reference and in every other framework."""
     return train_locally(
-        model, slice_lesson(data, ICH, config.train, CPU), norm=config.model.norm, config=config.train, learning_rate=config.train.learning_rate,
-        seed=derive_seed(0, "train", data.name, round_), device=CPU,
+        model, build_slice_objective(data, ICH, config.train, CPU), norm=config.model.norm, config=config.train,
+        learning_rate=config.train.learning_rate, seed=derive_seed(0, "train", data.name, round_), device=CPU,
     )  # fmt: skip
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from fl_rsna.choices import ImageKind, ModelName
-from fl_rsna.config import ModelConfig, TrainConfig
-from fl_rsna.learning.footprint import footprint
-from fl_rsna.learning.local_rules import trained_parameters
-from fl_rsna.learning.loss import task_loss
-from fl_rsna.learning.model import build_model
-from fl_rsna.learning.train import make_optimizer, start_training
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.loss import task_loss
+from fl_rsna.learning.training.memory_estimate import footprint
+from fl_rsna.learning.training.train import make_optimizer, start_training
+from fl_rsna.settings.choices import ImageKind, ModelName
+from fl_rsna.settings.config import ModelConfig, TrainConfig
 from fl_rsna.task import ICH
 
 SETUPS = (
@@ -69,7 +69,7 @@ def _steps(setup: str, device: torch.device) -> None:
     model, train = settings(setup)
     network = build_model(model, ICH, ImageKind.hu, seed=0)
     start_training(network, model.norm, train, device)
-    optimizer = make_optimizer(trained_parameters(network), train, 1e-3)
+    optimizer = make_optimizer(list_trainable_parameters(network), train, 1e-3)
     for _ in range(STEPS):
         images = torch.rand(train.batch_size, 1, model.image_size, model.image_size, device=device) * 1100
         loss = task_loss(network(images), torch.zeros(train.batch_size, len(ICH.labels), device=device), ICH)

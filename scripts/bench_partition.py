@@ -81,8 +81,8 @@ def make_prepared(folder: Path, rows: int, labels: Path | None) -> None:
     """A prepared folder as `prepare` would leave it."""
     import numpy as np
 
-    from fl_rsna.cohort.hashed import table_sha256
-    from fl_rsna.imaging.store import write_png
+    from fl_rsna.common.hashes import table_sha256
+    from fl_rsna.imaging.png_store import write_png
     from fl_rsna.task import ICH
 
     index = make_index(rows, labels)
@@ -108,7 +108,7 @@ def make_index(rows: int, labels: Path | None) -> "pd.DataFrame":
     import numpy as np
     import pandas as pd
 
-    from fl_rsna.cohort.columns import columns_of
+    from fl_rsna.cohort.prepared.index import columns_of
     from fl_rsna.task import Rendering
 
     rng = np.random.default_rng(0)

@@ -34,16 +34,15 @@ from pfl.hyperparam.base import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 
-from fl_rsna.choices import ImageKind, ModelName
-from fl_rsna.cohort.sites import read_cohort
-from fl_rsna.config import TEST_SITE, Config
-from fl_rsna.learning.augment import augment
-from fl_rsna.learning.dataset import SiteData, gather, open_site, train_batches
-from fl_rsna.learning.loss import task_loss
-from fl_rsna.learning.metrics import auroc, log_loss
-from fl_rsna.learning.model import Classifier, build_model, probabilities, set_training
-from fl_rsna.learning.process import settle_process
-from fl_rsna.learning.train import EVALUATION_BATCH
+from fl_rsna.cohort.sites.site_folders import read_cohort
+from fl_rsna.learning.data.augment import augment
+from fl_rsna.learning.data.dataset import SiteData, gather, open_site, train_batches
+from fl_rsna.learning.metrics.metrics import auroc, log_loss
+from fl_rsna.learning.models.classifier import Classifier, build_model, probabilities, set_training
+from fl_rsna.learning.training.loss import task_loss
+from fl_rsna.learning.training.train import EVALUATION_BATCH, settle_process
+from fl_rsna.settings.choices import ImageKind, ModelName
+from fl_rsna.settings.config import TEST_SITE, Config
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")

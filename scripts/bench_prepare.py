@@ -29,18 +29,17 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from fl_rsna.choices import ImageKind
-from fl_rsna.cohort.prepared import Request, prepare_folder
+from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
+from fl_rsna.common.process import keep_freed_memory
 from fl_rsna.imaging.convert import Conversion, convert_files
-from fl_rsna.imaging.dicom import read_slice
-from fl_rsna.imaging.files import File, find_files
-from fl_rsna.imaging.phantom import Quirks, write_cohort
-from fl_rsna.imaging.png import encode_png
-from fl_rsna.imaging.rejections import Rejected
-from fl_rsna.imaging.store import fit_square, render
-from fl_rsna.imaging.windows import WINDOWS_HU, Rescale, hu_table, window_table
+from fl_rsna.imaging.dicom.hounsfield import WINDOWS_HU, Rescale, hu_table, window_table
+from fl_rsna.imaging.dicom.reader import read_slice
+from fl_rsna.imaging.dicom.rejections import Rejected
+from fl_rsna.imaging.png_store import encode_png, fit_square, render
+from fl_rsna.imaging.sources import File, find_files
 from fl_rsna.imaging.workers import convert_local
-from fl_rsna.memory import keep_freed_memory
+from fl_rsna.phantom.head.cohort import Quirks, write_cohort
+from fl_rsna.settings.choices import ImageKind
 from fl_rsna.task import ICH, Rendering
 
 WAYS = ((ImageKind.windows, 512), (ImageKind.hu, 256))

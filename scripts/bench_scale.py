@@ -38,15 +38,15 @@ from flwr.serverapp.strategy import FedAvg
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.choices import ImageKind, ModelName
-from fl_rsna.cohort.sites import read_cohort
-from fl_rsna.config import StrategyConfig, TrainConfig
+from fl_rsna.cohort.sites.site_folders import read_cohort
 from fl_rsna.federation.engines.local import identify
-from fl_rsna.federation.messages import ARRAYS, METRICS, to_arrays
-from fl_rsna.federation.replies import Asked, fold
-from fl_rsna.federation.rollcall import Site
-from fl_rsna.learning.flat import FlatModel, flatten
-from fl_rsna.learning.model import build_model
+from fl_rsna.federation.protocol.messages import ARRAYS, METRICS, to_arrays
+from fl_rsna.federation.server.replies import Asked, aggregate_replies
+from fl_rsna.federation.server.roll_call import Site
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.learning.models.flat import FlatModel, flatten
+from fl_rsna.settings.choices import ImageKind, ModelName
+from fl_rsna.settings.config import StrategyConfig, TrainConfig
 from fl_rsna.task import ICH
 
 SMALL, LARGE = 0.1, 1.0  # times the width and depth of EfficientNet-B0
@@ -151,7 +151,7 @@ def fold_ours(flat: FlatModel, count: int, replies: Iterator[Message]) -> np.nda
     of = {"version": "", "cohort_sha256": "", "task": "", "counts": {}, "controls": {}, "patients": frozenset()}
     sites = [Site(name=f"site-{number}", node_id=number, **of) for number in range(1, count + 1)]
     asked = Asked(sites=sites, model=flat, strategy=StrategyConfig(), train=TrainConfig(), round=1, bytes_down=0)
-    folded, _, _ = fold(asked, replies, lambda reply: None)
+    folded, _, _ = aggregate_replies(asked, replies, lambda reply: None)
     return folded.mean
 
 

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fl_rsna.common.process import PRELOAD
 from fl_rsna.deployment import ask_warm
-from fl_rsna.loading import PRELOAD
 
 LOADED = f"""
 import os, sys
@@ -26,8 +26,8 @@ from importlib import import_module
 from pathlib import Path
 for name in {PRELOAD!r}:
     import_module(name)
-from fl_rsna.deployment.known_app import guarded
-guarded("flwr-clientapp")
+from fl_rsna.deployment.known_app import guard_program
+guard_program("flwr-clientapp")
 """
 SERVES = LOADED + "from fl_rsna.deployment.warm import serve\nserve(Path(sys.argv[1]), lambda: None, os.getppid())\n"
 

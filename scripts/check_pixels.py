@@ -27,10 +27,10 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 
-from fl_rsna.choices import ImageKind
-from fl_rsna.cohort.prepared import Request, prepare_folder, read_rejected
-from fl_rsna.imaging.files import find_files
+from fl_rsna.cohort.prepared.prepare import Request, prepare_folder, read_rejected
+from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
+from fl_rsna.settings.choices import ImageKind
 from fl_rsna.task import ICH
 
 TOLERANCE_MM = 0.01

@@ -37,21 +37,20 @@ import numpy as np
 import torch
 
 from fl_rsna.audit import audit_cohort, request_of
-from fl_rsna.checkup.run_checks import check_run
-from fl_rsna.choices import Baseline
-from fl_rsna.command_end import RunFailed
-from fl_rsna.compose import compose_config
-from fl_rsna.config import Config
-from fl_rsna.gap import run_gap
+from fl_rsna.checks.run import check_run
+from fl_rsna.cohort.steps import cohort_for_run
+from fl_rsna.common.command_end import RunFailed
+from fl_rsna.evaluation.evaluate import evaluate
+from fl_rsna.evaluation.settings import EvaluateConfig, ScansConfig
 from fl_rsna.replay import replay
 from fl_rsna.report import report
-from fl_rsna.reporting.console import console
-from fl_rsna.reporting.found_runs import find_runs
-from fl_rsna.runner import run_federation
-from fl_rsna.simulation import report_run
-from fl_rsna.steps import cohort_for_run
-from fl_rsna.using.evaluate_words import EvaluateConfig, ScansConfig
-from fl_rsna.using.evaluation import evaluate
+from fl_rsna.reporting.pages.find_runs import find_runs
+from fl_rsna.reporting.record.console import console
+from fl_rsna.settings.choices import Baseline
+from fl_rsna.settings.compose import compose_config
+from fl_rsna.settings.config import Config
+from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import report_run, run_gap
 
 WORDS = (
     "demo.patients=16", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32", "partition.num_sites=2",

@@ -20,8 +20,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from fl_rsna.imaging.phantom import Quirks, write_cohort
-from fl_rsna.imaging.phantom_chest import write_chest_cohort
+from fl_rsna.phantom.chest.cohort import write_chest_cohort
+from fl_rsna.phantom.head.cohort import Quirks, write_cohort
 
 DEFLATED = str(DeflatedExplicitVRLittleEndian)
 SYNTAXES = (

@@ -10,11 +10,11 @@ import argparse
 import os
 from pathlib import Path
 
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command_end import end_command
-from fl_rsna.compose import compose_config
-from fl_rsna.deployment.key_folder import demo_files, site_files, write_new
-from fl_rsna.steps import cohort_for_run
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.cohort.steps import cohort_for_run
+from fl_rsna.common.command_end import end_command
+from fl_rsna.deployment.keys.key_folder import demo_files, site_files, write_new
+from fl_rsna.settings.compose import compose_config
 
 HOST = "superlink"  # the service's name in docker-compose.yml; localhost is in every server certificate
 FILES = {3: "docker-compose.yml", 5: "docker-compose.yml:docker-compose.more-sites.yml"}  # by number of sites

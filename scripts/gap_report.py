@@ -18,9 +18,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.learning.metrics import Estimate, compare_aurocs
-from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.reporting.tables import interval
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.learning.metrics.metrics import Estimate, compare_aurocs
+from fl_rsna.reporting.record.run_record import interval
 
 Found = dict[str, dict[str, dict[int, Path]]]  # split, variant, seed
 COLUMNS = ("variant", "seeds", "AUROC by seed", "mean", "ratio by seed [95% over patients]", "mean ratio", "GB")

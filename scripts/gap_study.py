@@ -18,11 +18,11 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 from gap_report import Found, report, write
 
-from fl_rsna.compose import compose_config
-from fl_rsna.loading import begin_loading
-from fl_rsna.runner import run_federation
-from fl_rsna.runs import is_finished
-from fl_rsna.steps import cohort_for_run
+from fl_rsna.cohort.steps import cohort_for_run
+from fl_rsna.common.process import begin_loading
+from fl_rsna.run_folder.run_folder import is_finished
+from fl_rsna.settings.compose import compose_config
+from fl_rsna.simulation.runner import run_federation
 
 SPLITS = {"iid": ["partition=iid"], "dirichlet": ["partition=dirichlet", "partition.alpha=0.3"]}
 CENTRAL = "central"

@@ -18,8 +18,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.imaging.lut import Function, Window
-from fl_rsna.imaging.radiograph import WHITE, Presentation, to_grey16
+from fl_rsna.imaging.dicom.lut import Function, Window
+from fl_rsna.imaging.dicom.radiograph import WHITE, Presentation, to_grey16
 
 BITS, MOST = 12, 4095
 BLACK = 0.1  # of white

@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.command_end import end_command
-from fl_rsna.learning.gradcam import CELLS
-from fl_rsna.learning.process import settle_process
-from fl_rsna.reporting.explained import heat_in_lesion, lesions_on, to_measure
-from fl_rsna.reporting.finished import read_finished
+from fl_rsna.common.command_end import end_command
+from fl_rsna.learning.inference.gradcam import CELLS
+from fl_rsna.learning.training.train import settle_process
+from fl_rsna.reporting.images.explanations import heat_in_lesion, lesions_on, to_measure
+from fl_rsna.reporting.images.finished_run import read_finished
 
 MAPS = {f"at least {CELLS} cells a side": CELLS, "the last": 2}
 COLUMNS = ("share", "uniform", "times_uniform", "others", "outside")

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from fl_rsna.learning.bootstrap import draw_patients
-from fl_rsna.learning.metrics import auroc, compare_aurocs
-from fl_rsna.learning.operating import OperatingPoints
-from fl_rsna.learning.ranking import rank
-from fl_rsna.learning.scorecard import scorecard
+from fl_rsna.learning.metrics.bootstrap import draw_patients
+from fl_rsna.learning.metrics.metrics import auroc, compare_aurocs
+from fl_rsna.learning.metrics.operating_points import OperatingPoints
+from fl_rsna.learning.metrics.ranking import rank
+from fl_rsna.learning.metrics.scorecard import scorecard
 from fl_rsna.task import ICH
 
 TASK = replace(

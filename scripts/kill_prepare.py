@@ -25,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_rsna.choices import ImageKind
-from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.imaging.dicom import write_slice
-from fl_rsna.imaging.files import find_files
+from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
+from fl_rsna.imaging.dicom.reader import write_slice
+from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_local
+from fl_rsna.settings.choices import ImageKind
 from fl_rsna.task import ICH
 
 SIZE = 256  # pixels a side

@@ -25,17 +25,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.choices import Crop
-from fl_rsna.compose import compose_config
-from fl_rsna.learning.bootstrap import Drawn, draw_patients
-from fl_rsna.learning.intervals import Estimate, Scale, Support, estimate, support
-from fl_rsna.learning.predictions import labels_in, probabilities_in
-from fl_rsna.learning.ranking import rank
-from fl_rsna.loading import begin_loading
-from fl_rsna.reporting.tables import interval
-from fl_rsna.runner import run_federation
-from fl_rsna.steps import cohort_for_run
-from fl_rsna.task import Task, TaskName, named_task
+from fl_rsna.cohort.steps import cohort_for_run
+from fl_rsna.common.process import begin_loading
+from fl_rsna.learning.inference.predict import labels_in, probabilities_in
+from fl_rsna.learning.metrics.bootstrap import Drawn, Estimate, Scale, Support, draw_patients, estimate, support
+from fl_rsna.learning.metrics.ranking import rank
+from fl_rsna.reporting.record.run_record import interval
+from fl_rsna.settings.choices import Crop
+from fl_rsna.settings.compose import compose_config
+from fl_rsna.simulation.runner import run_federation
+from fl_rsna.task import Task, TaskName, find_task
 
 TASK = TaskName.covid_cxr
 CROPS = (Crop.none, Crop.lungs, Crop.boxes_leaky)  # the first is what the others are compared with
@@ -57,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     begin_loading()
     found = {crop: {seed: run(asked, crop, seed) for seed in asked.seeds} for crop in CROPS}
-    report(figures(found, named_task(TASK)))
+    report(figures(found, find_task(TASK)))
 
 
 def run(asked: argparse.Namespace, crop: Crop, seed: int) -> pd.DataFrame:

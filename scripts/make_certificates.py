@@ -1,4 +1,4 @@
-"""The keys and certificates of a federation between real machines, see fl_rsna/deployment/key_folder.py for the files.
+"""The keys and certificates of a federation between real machines, see fl_rsna/deployment/keys/key_folder.py for the files.
 
     python scripts/make_certificates.py server --host superlink.example.org    the coordinator: an authority, the SuperLink's certificate
     python scripts/make_certificates.py site --name site-1                     each hospital, for itself; only authorized/site-1.pub travels
@@ -10,15 +10,15 @@ A new server certificate, before the old one ends: bring ca.key back, move super
 import argparse
 from pathlib import Path
 
-from fl_rsna.command_end import end_command
-from fl_rsna.deployment.certificates import CA_DAYS, LEAF_DAYS
-from fl_rsna.deployment.key_folder import Files, demo_files, server_files, site_files, told, write_new
+from fl_rsna.common.command_end import end_command
+from fl_rsna.deployment.keys.certificates import CA_DAYS, LEAF_DAYS
+from fl_rsna.deployment.keys.key_folder import Files, demo_files, describe_files, server_files, site_files, write_new
 
 
 def main(words: argparse.Namespace) -> None:
     files = made(words)
     write_new(words.folder, files)
-    print("\n".join(told(words.folder, files)))
+    print("\n".join(describe_files(words.folder, files)))
 
 
 def made(words: argparse.Namespace) -> Files:

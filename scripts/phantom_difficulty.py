@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.imaging.phantom import Quirks, render_patient, write_cohort
-from fl_rsna.imaging.phantom_chest import render_film, studies_of, write_chest_cohort
-from fl_rsna.imaging.phantom_chest_vendors import VENDORS
+from fl_rsna.phantom.chest.cohort import render_film, studies_of, write_chest_cohort
+from fl_rsna.phantom.chest.vendors import VENDORS
+from fl_rsna.phantom.head.cohort import Quirks, render_patient, write_cohort
 from fl_rsna.task import COVID_CXR
 
 Floats = NDArray[np.float64]

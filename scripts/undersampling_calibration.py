@@ -24,17 +24,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fl_rsna.compose import compose_config
-from fl_rsna.learning.bootstrap import Drawn, Floats, by_patient, draw_patients, totals
-from fl_rsna.learning.calibration import BINS
-from fl_rsna.learning.intervals import Estimate, Scale, estimate, support
-from fl_rsna.learning.metrics import label_losses
-from fl_rsna.learning.operating import calibrate
-from fl_rsna.learning.predictions import PROBABILITY, labels_in, probabilities_in
-from fl_rsna.loading import begin_loading
-from fl_rsna.runner import run_federation
-from fl_rsna.runs import is_finished
-from fl_rsna.steps import cohort_for_run
+from fl_rsna.cohort.steps import cohort_for_run
+from fl_rsna.common.process import begin_loading
+from fl_rsna.learning.inference.predict import PROBABILITY, labels_in, probabilities_in
+from fl_rsna.learning.metrics.bootstrap import (
+    Drawn,
+    Estimate,
+    Floats,
+    Scale,
+    by_patient,
+    draw_patients,
+    estimate,
+    support,
+    totals,
+)
+from fl_rsna.learning.metrics.calibration import BINS
+from fl_rsna.learning.metrics.metrics import label_losses
+from fl_rsna.learning.metrics.operating_points import calibrate
+from fl_rsna.run_folder.run_folder import is_finished
+from fl_rsna.settings.compose import compose_config
+from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 
 FULL = "all slices"

@@ -2,6 +2,7 @@
 
     python scripts/vary_arithmetic.py                      # make test's and make slow's tests in every setting: over an hour on two cores
     python scripts/vary_arithmetic.py --only aten-default random-order --tests fast
+    python scripts/vary_arithmetic.py --only aten-default numpy-baseline openblas --together    # one run in all of these settings
 
 Prints a line a setting and, last, one JSON object with the same figures. Exits 1 when a test failed.
 """
@@ -65,6 +66,16 @@ def list_settings() -> list[Setting]:
     return found
 
 
+def combine(settings: list[Setting]) -> Setting:
+    """All of the settings at once."""
+    return Setting(
+        name="+".join(setting.name for setting in settings),
+        environment={key: value for setting in settings for key, value in setting.environment.items()},
+        words=tuple(word for setting in settings for word in setting.words),
+        busy=sum(setting.busy for setting in settings),
+    )
+
+
 def run_tests(setting: Setting, tests: str, jobs: int) -> Outcome:
     """One whole run of pytest in this setting."""
     dist = ["-n", str(jobs), "--dist", "loadfile" if tests == "fast" else "load"]
@@ -98,16 +109,18 @@ def main() -> None:
     settings = {setting.name: setting for setting in list_settings()}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=settings, default=list(settings), metavar="SETTING")
+    parser.add_argument("--together", action="store_true", help="one run in all settings instead of one run in each")
     parser.add_argument("--tests", nargs="+", choices=MARKS, default=list(MARKS))
     parser.add_argument("--jobs", type=int, default=2)
     words = parser.parse_args()
     outcomes = []
-    for name in words.only:
+    chosen = [settings[name] for name in words.only]
+    for setting in [combine(chosen)] if words.together else chosen:
         for tests in words.tests:
-            outcome = run_tests(settings[name], tests, words.jobs)
+            outcome = run_tests(setting, tests, words.jobs)
             outcomes.append(outcome)
             print(
-                f"{name:<15} {tests:<5} {outcome.passed:>5} passed {outcome.failed:>3} failed {outcome.skipped:>3} skipped "
+                f"{setting.name:<15} {tests:<5} {outcome.passed:>5} passed {outcome.failed:>3} failed {outcome.skipped:>3} skipped "
                 f"{outcome.seconds:>7.1f} s",
                 *outcome.failures,
                 flush=True,

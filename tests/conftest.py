@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import tiny_cohort
 
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 

@@ -15,14 +15,14 @@ from edited import edit_json
 from tiny import tiny_config
 
 from fl_rsna.audit import audit
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command import run_command
-from fl_rsna.config import Config
+from fl_rsna.cli.command import run_command
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.partition import partition
 from fl_rsna.prepare import prepare
-from fl_rsna.reporting.console import console
-from fl_rsna.runs import start_run
-from fl_rsna.simulation import simulate
+from fl_rsna.reporting.record.console import console
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.config import Config
+from fl_rsna.simulation.simulation import simulate
 from fl_rsna.task import ICH
 
 Run = Callable[..., tuple[int, str]]

@@ -5,9 +5,9 @@ import re
 import pytest
 from package import ROOT
 
-from fl_rsna.cohort.columns import columns_of
-from fl_rsna.cohort.prepared import REJECTED
-from fl_rsna.imaging.rejections import LONGEST, MEANING
+from fl_rsna.cohort.prepared.index import columns_of
+from fl_rsna.cohort.prepared.prepare import REJECTED
+from fl_rsna.imaging.dicom.rejections import LONGEST, MEANING
 from fl_rsna.task import Rendering
 
 PAGE = (ROOT / "docs" / "preparation.md").read_text()

@@ -11,15 +11,15 @@ from dicom_files import write_tiny
 from saved_runs import labels_csv
 from tiny import tiny_config, tiny_prepared
 
-from fl_rsna.checkup.checks import Check, Needed, State, check_packages, check_python, needed_packages
-from fl_rsna.checkup.data_checks import check_data, check_disk, check_run_folder, check_space, each
-from fl_rsna.checkup.demand import GB, disk_needed, footprint_of, largest_batch, memory_needed, size
-from fl_rsna.checkup.run_checks import check_memory, check_run
-from fl_rsna.choices import Baseline, Keep, ModelName, Stage, StrategyName
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.cohort_name import cohort_name
-from fl_rsna.config import Config
-from fl_rsna.learning.footprint import Footprint
+from fl_rsna.checks.check import Check, Needed, State, check_packages, check_python, read_requirements
+from fl_rsna.checks.data import check_data, check_disk, check_run_folder, check_space, each
+from fl_rsna.checks.memory import GB, disk_needed, footprint_of, largest_batch, memory_needed, size
+from fl_rsna.checks.run import check_memory, check_run
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.cohort.steps import cohort_name
+from fl_rsna.learning.training.memory_estimate import Footprint
+from fl_rsna.settings.choices import Baseline, Keep, ModelName, Stage, StrategyName
+from fl_rsna.settings.config import Config
 
 FOUND = Footprint(model=10**7, training=3 * 10**8, scoring=10**8)
 
@@ -34,7 +34,7 @@ def states(checks: object) -> dict[str, State]:
 
 
 def test_what_pyproject_wants_is_here_and_what_it_does_not_is_named() -> None:
-    needed = needed_packages()
+    needed = read_requirements()
     torch = next(one for one in needed if one.name == "torch")
     assert (torch.versions, torch.extra) == (">=2.6", "")
     assert {one.extra for one in needed} >= {"", "export", "mlflow", "wandb"}
@@ -57,7 +57,7 @@ def test_an_extra_that_is_missing_is_no_problem_and_a_wrong_one_a_warning() -> N
 
 def test_requirements_are_the_same_installed_and_in_a_checkout(tmp_path: Path) -> None:
     """A wheel has no pyproject.toml; its metadata says the names, if perhaps of another version."""
-    installed = {one.name for one in needed_packages(tmp_path / "none") if not one.extra}
+    installed = {one.name for one in read_requirements(tmp_path / "none") if not one.extra}
     assert {"flwr", "torch", "pydicom"} <= installed
     assert not {"onnx", "mlflow-skinny"} & installed
 

@@ -16,17 +16,17 @@ from package import DATA
 from saved_runs import SETTINGS, labels_csv, write_tiny_model, write_tiny_run
 from tiny import rewrite_site, tiny_cohort, tiny_index, tiny_prepared
 
-from fl_rsna.choices import ImageKind, Norm
-from fl_rsna.cohort.ancestry import own_link
-from fl_rsna.cohort.id_scheme import id_scheme
-from fl_rsna.cohort.index import hash_id
-from fl_rsna.cohort.labels import read_labels
-from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.prepared.index import hash_id
+from fl_rsna.cohort.prepared.labels import read_labels
+from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
+from fl_rsna.cohort.sites.ancestry import own_link
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.id_scheme import id_scheme
 from fl_rsna.evaluate import main
-from fl_rsna.imaging.files import find_files
+from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
-from fl_rsna.learning.operating import calibrate
+from fl_rsna.learning.metrics.operating_points import calibrate
+from fl_rsna.settings.choices import ImageKind, Norm
 from fl_rsna.task import ICH
 
 PATIENTS, SLICES = 6, 3

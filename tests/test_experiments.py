@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from torchvision_operators import make_importable
 
-from fl_rsna.compose import compose_config
-from fl_rsna.learning.controls import controls_of
-from fl_rsna.learning.saved import read_saved
-from fl_rsna.runner import run_federation
-from fl_rsna.simulation import report_run
-from fl_rsna.steps import cohort_for_run
-from fl_rsna.task import COVID_CXR, named_task
+from fl_rsna.cohort.steps import cohort_for_run
+from fl_rsna.learning.metrics.controls import controls_of
+from fl_rsna.learning.models.saved import read_saved
+from fl_rsna.settings.compose import compose_config
+from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import report_run
+from fl_rsna.task import COVID_CXR, find_task
 
 SMALL = [
     "demo.patients=30", "demo.slices_per_series=5", "demo.size=64", "data.size=64", "partition.num_sites=2",
@@ -46,7 +46,7 @@ def test_a_seeds_pipeline_runs(name: str, places: list[str]) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert told <= set(summary)
-    task = named_task(config.data.task)
+    task = find_task(config.data.task)
     for control in controls_of(task.rendering):
         assert summary["test_site"]["controls"][control.value][task.headline]["auroc"]["positives"] > 0
     found = pd.read_parquet(run / "predictions.parquet")

@@ -15,19 +15,25 @@ import torch
 from dicom_files import write_tiny
 from saved_runs import write_tiny_model, write_tiny_run
 
-from fl_rsna.choices import ImageKind, Norm, Window
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command_end import RunFailed
-from fl_rsna.config import ModelConfig
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.command_end import RunFailed
 from fl_rsna.evaluate import main as evaluate
+from fl_rsna.evaluation.export import check_onnx
+from fl_rsna.evaluation.load_model import read_named_model
 from fl_rsna.export import main as export
-from fl_rsna.imaging.store import read_png, write_png
-from fl_rsna.learning.model import build_model
-from fl_rsna.learning.onnx_file import PACKAGES, greatest_difference, random_images, synthetic_images, write_onnx
-from fl_rsna.learning.saved import read_saved, write_saved
+from fl_rsna.imaging.png_store import read_png, write_png
+from fl_rsna.learning.inference.onnx_export import (
+    PACKAGES,
+    greatest_difference,
+    random_images,
+    synthetic_images,
+    write_onnx,
+)
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.learning.models.saved import read_saved, write_saved
+from fl_rsna.settings.choices import ImageKind, Norm, Window
+from fl_rsna.settings.config import ModelConfig
 from fl_rsna.task import COVID_CXR, ICH
-from fl_rsna.using.exporting import checked
-from fl_rsna.using.trained import trained_model
 
 SIZE = 32
 
@@ -86,9 +92,9 @@ def test_windowed_images_and_another_normalisation(cohort: Cohort, tmp_path: Pat
         export(["model=w.safetensors", f"site={cohort.site_folder('site-1')}", "out=other"])
     assert not Path("other").exists()
     write_tiny_model(tmp_path / "v.safetensors", image=ImageKind.windows, norm=Norm.group, image_size=SIZE, seed=1)
-    other = trained_model("v.safetensors")
+    other = read_named_model("v.safetensors")
     with pytest.raises(RunFailed, match="differs from torch by"):
-        checked(other.saved, tmp_path / "w_export" / "model.onnx", {"random": random_images(other.saved, 3, seed=0)})
+        check_onnx(other.saved, tmp_path / "w_export" / "model.onnx", {"random": random_images(other.saved, 3, seed=0)})
 
 
 @pytest.mark.slow
@@ -134,7 +140,7 @@ def test_a_run_is_where_its_model_is_however_its_folder_is_typed(cohort: Cohort,
     """So that it is exported into itself, and not beside its checkpoints."""
     run = write_tiny_run(tmp_path / "runs" / "first", cohort)
     for typed in (run, Path("runs/first"), Path("runs/first/model.safetensors")):
-        trained = trained_model(str(typed))
+        trained = read_named_model(str(typed))
         assert trained.run == trained.saved.path.parent
 
 
@@ -143,9 +149,9 @@ def test_a_run_folder_is_not_its_checkpoint(tmp_path: Path) -> None:
     run = write_tiny_run(tmp_path / "run")
     shutil.copy(run / "model.safetensors", tmp_path / "same.safetensors")
     write_tiny_model(run / "checkpoints" / "best.safetensors", seed=1)
-    assert trained_model(str(run)).summary["status"] == "finished"
-    assert trained_model(str(run / "checkpoints" / "best.safetensors")).summary == {}
-    assert trained_model("same.safetensors").run is None
+    assert read_named_model(str(run)).summary["status"] == "finished"
+    assert read_named_model(str(run / "checkpoints" / "best.safetensors")).summary == {}
+    assert read_named_model("same.safetensors").run is None
 
 
 @pytest.mark.slow
@@ -157,7 +163,7 @@ def test_a_model_of_an_under_sampled_run_is_exported_with_its_correction(tmp_pat
     for kept in (1.0, 0.1):
         config = replace(saved.config, kept_negatives=kept)
         path = tmp_path / f"{kept}.safetensors"
-        write_saved(path, saved.network, task="ich", image=ImageKind.hu, stored_size=32, config=config, facts={})
+        write_saved(path, saved.network, task="ich", image=ImageKind.hu, png_size=32, config=config, facts={})
         again = read_saved(path)
         write_onnx(again, tmp_path / f"{kept}.onnx")
         assert greatest_difference(again, tmp_path / f"{kept}.onnx", random_images(saved, 8, seed=1)) <= 1e-5
@@ -171,7 +177,7 @@ def test_a_model_of_films_is_exported_and_tried_on_films(tmp_path: Path) -> None
     config = ModelConfig(image_size=SIZE)
     network = build_model(config, COVID_CXR, ImageKind.grey, seed=0).eval()
     path = tmp_path / "model.safetensors"
-    write_saved(path, network, task=COVID_CXR.name, image=ImageKind.grey, stored_size=32, config=config, facts={})
+    write_saved(path, network, task=COVID_CXR.name, image=ImageKind.grey, png_size=32, config=config, facts={})
     saved, onnx = read_saved(path), tmp_path / "model.onnx"
     write_onnx(saved, onnx)
     films = synthetic_images(saved, seed=0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from package import ROOT
 
-from fl_rsna.cohort.sites import Cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
 
 
 def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Pat
     installed = {path.relative_to(package).as_posix() for path in package.rglob("*.*")}
     assert {f"conf/{path.relative_to(conf).as_posix()}" for path in conf.rglob("*.yaml")} <= installed
     assert "reporting/templates/report.html.j2" in installed
-    code = "from fl_rsna.compose import compose_config, conf_folder; compose_config(['experiment=ct_ich']); print(conf_folder())"
+    code = "from fl_rsna.settings.compose import compose_config, conf_folder; compose_config(['experiment=ct_ich']); print(conf_folder())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

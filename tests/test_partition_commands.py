@@ -11,14 +11,13 @@ import pytest
 from tiny import tiny_prepared
 
 from fl_rsna.audit import audit
-from fl_rsna.cohort.id_scheme import id_scheme
-from fl_rsna.cohort.index import hash_id
-from fl_rsna.command import run_command
-from fl_rsna.config import Config
-from fl_rsna.existing import adopt_cohort
-from fl_rsna.reading import hashed_json
-from fl_rsna.simulation import simulate
-from fl_rsna.steps import partition_step
+from fl_rsna.cli.command import run_command
+from fl_rsna.cohort.prepared.index import hash_id
+from fl_rsna.cohort.steps import adopt_cohort, partition_step
+from fl_rsna.common.id_scheme import id_scheme
+from fl_rsna.common.reading import dump_hashed_json
+from fl_rsna.settings.config import Config
+from fl_rsna.simulation.simulation import simulate
 from fl_rsna.task import ICH
 
 Deal = Callable[..., tuple[int, str]]
@@ -315,7 +314,7 @@ def test_the_layout_of_s0_lists_the_test_set_where_it_was_prepared(
     assert not (tmp_path / "site_data" / "without" / "test_metadata.csv").exists()
     beside = tmp_path / "own" / "mine-test"
     stated = json.loads((beside / "prepare.json").read_text())
-    (beside / "prepare.json").write_bytes(hashed_json(stated | {"labels": []}))
+    (beside / "prepare.json").write_bytes(dump_hashed_json(stated | {"labels": []}))
     index = pd.read_parquet(beside / "index.parquet").drop(columns=list(ICH.labels))
     index.assign(image_id="t" + index["image_id"]).to_parquet(beside / "index.parquet")
     assert deal(*words, "partition.name=with") == (0, "")

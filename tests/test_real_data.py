@@ -9,15 +9,15 @@ import pydicom
 import pytest
 from package import DATA
 
-from fl_rsna.choices import ImageKind
-from fl_rsna.cohort.index import Prepared
-from fl_rsna.cohort.inputs import find_inputs
-from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.imaging.dicom import Slice, read_slice
-from fl_rsna.imaging.rejections import Reason, Rejected
-from fl_rsna.imaging.store import read_png
-from fl_rsna.imaging.windows import to_hu16
+from fl_rsna.cohort.prepared.index import Prepared
+from fl_rsna.cohort.prepared.inputs import find_inputs
+from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
+from fl_rsna.imaging.dicom.hounsfield import to_hu16
+from fl_rsna.imaging.dicom.reader import Slice, read_slice
+from fl_rsna.imaging.dicom.rejections import Reason, Rejected
+from fl_rsna.imaging.png_store import read_png
 from fl_rsna.imaging.workers import convert_here
+from fl_rsna.settings.choices import ImageKind
 from fl_rsna.task import ICH
 
 RSNA, HARD, TILT = DATA / "rsna", DATA / "hard_dicom", DATA / "tilt_dicom" / "tilt_dicom.tar.xz"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_rsna.cohort.id_scheme import can_be_guessed, id_scheme, said_of
+from fl_rsna.common.id_scheme import can_be_guessed, describe_scheme, id_scheme
 
 
 def salt(*words: str) -> subprocess.CompletedProcess[str]:
@@ -22,7 +22,7 @@ def test_a_salt_is_made_once_and_only_its_fingerprint_is_said(tmp_path: Path) ->
     assert not can_be_guessed(content.strip())
     assert file.stat().st_mode & 0o777 == 0o600
     assert content.strip() not in made.stdout
-    assert said_of(id_scheme(True, content.strip())) in made.stdout
+    assert describe_scheme(id_scheme(True, content.strip())) in made.stdout
     again = salt("--out", str(file))
     assert (again.returncode, file.read_text()) == (2, content)
     assert again.stderr.startswith("error: --out: expected a new file")

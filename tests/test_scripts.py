@@ -14,12 +14,12 @@ import torch
 from dicom_files import write_tiny
 from package import ROOT
 
-from fl_rsna.choices import ImageKind
-from fl_rsna.cohort.prepared import Request, prepare_folder
-from fl_rsna.compose import compose_config
-from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.store import read_png, write_png
+from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
+from fl_rsna.imaging.png_store import read_png, write_png
+from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
+from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.compose import compose_config
 from fl_rsna.task import COVID_CXR, ICH
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_rsna.reporting.live_server import make_server
-from fl_rsna.reporting.watcher import Watcher
+from fl_rsna.reporting.live.server import Watcher, make_server
 from fl_rsna.watch import watch
 
 

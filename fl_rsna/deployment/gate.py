@@ -30,7 +30,7 @@ LARGEST = 64 * 2**20  # bytes of a request from elsewhere
 REMEMBERED = 1000  # addresses whose first refusal was told
 
 
-def gated(app: App, tell: Callable[[str], None]) -> App:
+def add_gate(app: App, tell: Callable[[str], None]) -> App:
     """`app` behind the gate; `tell` hears of the first refusal of each address."""
     refused: set[str] = set()
 

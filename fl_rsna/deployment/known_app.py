@@ -46,7 +46,7 @@ def contents(bundle: bytes) -> dict[str, bytes]:
         raise ValueError(f"expected a Flower app bundle, got {error}") from None
 
 
-def guarded(program: str) -> Callable[[], Any]:
+def guard_program(program: str) -> Callable[[], Any]:
     """Flower's program of that name, with its way to code from elsewhere closed. Raises ValueError when it is not known."""
     if program not in RUNS_IT:
         raise ValueError(f"expected one of {', '.join(RUNS_IT)}, got {program}; fl_rsna runs no other of Flower's apps")
@@ -61,7 +61,7 @@ def guarded(program: str) -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
-    from fl_rsna.command_end import end_command
+    from fl_rsna.common.command_end import end_command
 
     program = sys.argv.pop(1)
-    end_command(lambda: guarded(program)())
+    end_command(lambda: guard_program(program)())

@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from fl_rsna.cohort.whole import write_whole
+from fl_rsna.common.atomic import write_whole
 from fl_rsna.deployment.known_app import REFUSED, RUNS_IT
 
 PROGRAMS, HOME = "bin", "flwr"  # folders in the state folder
@@ -30,12 +30,12 @@ def environment(state: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": POLL_S,
-        **unproxied(),
+        **bypass_proxy(),
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
 
 
-def unproxied() -> dict[str, str]:
+def bypass_proxy() -> dict[str, str]:
     """What keeps calls to this machine itself from a proxy that the environment may name."""
     named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = ",".join(dict.fromkeys([*filter(None, named.split(",")), "localhost", "127.0.0.1"]))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import uvicorn
 
-from fl_rsna.deployment.flower_parts import superlink_app
-from fl_rsna.deployment.gate import gated
+from fl_rsna.common.ownership import hold_lock
+from fl_rsna.deployment.flower_internals import superlink_app
+from fl_rsna.deployment.gate import add_gate
+from fl_rsna.deployment.keys.certificates import ServerFiles, server_files
 from fl_rsna.deployment.launch import environment
-from fl_rsna.deployment.server_certificate import ServerFiles, server_files
-from fl_rsna.ownership import held
 
 DATABASE = "superlink.db"
 INNER = "127.0.0.1"  # where Flower's own processes find it
@@ -33,9 +33,9 @@ def run_superlink(certificates: Path, state: Path, host: str, port: int) -> bool
     """Serve until SIGTERM or Ctrl-C, with state in `state`; whether it ever served. Raises ValueError for what cannot be started."""
     files = server_files(*(certificates / name for name in ("ca.crt", "server.crt", "server.key")))
     with _sole_user(state):
-        sockets = listening(host, port)
+        sockets = open_sockets(host, port)
         _enter(state)
-        server = uvicorn.Server(_configured(files, state, sockets[0].getsockname()[1]))
+        server = uvicorn.Server(_configure_server(files, state, sockets[0].getsockname()[1]))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends in order, then raises the signal again
         _say(_first_line(files, sockets))
         with suppress(KeyboardInterrupt):
@@ -43,23 +43,23 @@ def run_superlink(certificates: Path, state: Path, host: str, port: int) -> bool
         return server.started
 
 
-def listening(host: str, port: int) -> list[socket.socket]:
+def open_sockets(host: str, port: int) -> list[socket.socket]:
     """Bound sockets, all at one port: `host`, and 127.0.0.1 where that is another address. Raises ValueError, naming the word at fault."""
     try:
         address = ipaddress.ip_address(INNER if host == "localhost" else host)
     except ValueError:
         raise ValueError(f"--host: expected an IP address of this machine or 0.0.0.0 for all, got {host!r}") from None
-    first = _bound(str(address), port)
+    first = _bind_socket(str(address), port)
     if str(address) in (*ANY, INNER):
         return [first]
     try:
-        return [_bound(INNER, first.getsockname()[1]), first]
+        return [_bind_socket(INNER, first.getsockname()[1]), first]
     except BaseException:
         first.close()
         raise
 
 
-def _bound(address: str, port: int) -> socket.socket:
+def _bind_socket(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.create_server((address, port), family=family, backlog=2048, dualstack_ipv6=address == "::")
@@ -71,9 +71,9 @@ def _bound(address: str, port: int) -> socket.socket:
         raise ValueError(f"--host: expected an address of this machine, got {address}: {error}") from None
 
 
-def _configured(files: ServerFiles, state: Path, port: int) -> uvicorn.Config:
+def _configure_server(files: ServerFiles, state: Path, port: int) -> uvicorn.Config:
     """The server around the gate. It believes no header about who a peer is, speaks TLS 1.3 and writes no line a request."""
-    app = gated(superlink_app(_words(files, state, port)), _say)
+    app = add_gate(superlink_app(_words(files, state, port)), _say)
     config = uvicorn.Config(
         app,
         ssl_certfile=files.certificate,
@@ -114,7 +114,7 @@ def _sole_user(state: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             state.mkdir(parents=True, mode=0o700, exist_ok=True)
-            stack.enter_context(held(state / DATABASE))
+            stack.enter_context(hold_lock(state / DATABASE))
         except ValueError:
             raise ValueError(
                 f"--state: expected a folder no other SuperLink uses, got {state}; choose another, or end the other one"

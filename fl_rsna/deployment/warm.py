@@ -19,11 +19,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fl_rsna.common.ownership import clear_folder
+from fl_rsna.common.process import PRELOAD
 from fl_rsna.deployment import ask_warm
-from fl_rsna.deployment.known_app import guarded
+from fl_rsna.deployment.known_app import guard_program
 from fl_rsna.deployment.launch import PROGRAMS, write_program
-from fl_rsna.loading import PRELOAD
-from fl_rsna.ownership import clear_folder
 
 LOOK_S = 0.5  # between looks at whether the SuperNode lives
 ENDED_LOOK_S = 0.05  # and, while a task runs, at whether it ended
@@ -109,4 +109,4 @@ def answer_ended(working: dict[int, socket.socket]) -> None:
 if __name__ == "__main__":
     for name in PRELOAD:
         import_module(name)
-    serve(Path(sys.argv[1]), guarded(ask_warm.PROGRAM), int(sys.argv[2]))
+    serve(Path(sys.argv[1]), guard_program(ask_warm.PROGRAM), int(sys.argv[2]))

@@ -1,15 +1,18 @@
-"""The ServerApp: the rounds of a run behind any engine's Grid."""
+"""The ServerApp: the rounds of a run behind any engine's Grid. A run's settings say which of its kinds it is."""
 
 from collections.abc import Callable
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
-from fl_rsna.federation.rounds import run_rounds
-from fl_rsna.run_end import end_in_folder
-from fl_rsna.runs import RunFolder
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.federation.server.rounds import run_rounds
+from fl_rsna.federation.server.scoring.baselines import run_alone
+from fl_rsna.federation.stacking.run import run_stacking
+from fl_rsna.run_folder.run_end import end_in_folder
+from fl_rsna.run_folder.run_folder import RunFolder
+from fl_rsna.settings.choices import Baseline, Stage
+from fl_rsna.settings.config import Config
 
 Story = Callable[[Grid, Config, Cohort, RunFolder], None]
 
@@ -30,3 +33,11 @@ def make_server_app(
             story(grid, config, cohort, run)
 
     return app
+
+
+def select_entry(config: Config) -> Story:
+    match config.stage:
+        case Stage.stacking:
+            return run_stacking
+        case _:
+            return run_alone if config.baseline is Baseline.local else run_rounds

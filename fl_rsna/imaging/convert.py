@@ -8,19 +8,17 @@ from pathlib import Path
 
 import cv2
 
-from fl_rsna.choices import ImageKind
-from fl_rsna.imaging.dicom import Film, Slice, read_image
-from fl_rsna.imaging.files import UNREAD, File, checksum_of, read_file
-from fl_rsna.imaging.film import FilmHeader
-from fl_rsna.imaging.film_statistics import FilmStatistics, film_statistics
-from fl_rsna.imaging.header import Header
-from fl_rsna.imaging.plausible import check_slice
-from fl_rsna.imaging.png import encode_png
-from fl_rsna.imaging.radiograph import Presentation, to_grey16
-from fl_rsna.imaging.rejections import Reason, Rejected
-from fl_rsna.imaging.statistics import Statistics, statistics
-from fl_rsna.imaging.store import render
-from fl_rsna.imaging.windows import Rescale, to_hu16
+from fl_rsna.imaging.dicom.film_header import FilmHeader
+from fl_rsna.imaging.dicom.header import Header
+from fl_rsna.imaging.dicom.hounsfield import Rescale, to_hu16
+from fl_rsna.imaging.dicom.plausible import check_slice
+from fl_rsna.imaging.dicom.radiograph import Presentation, to_grey16
+from fl_rsna.imaging.dicom.reader import Film, Slice, read_image
+from fl_rsna.imaging.dicom.rejections import Reason, Rejected
+from fl_rsna.imaging.png_store import encode_png, render
+from fl_rsna.imaging.sources import UNREAD, File, checksum_of, read_file
+from fl_rsna.imaging.statistics import FilmStatistics, Statistics, film_statistics, statistics
+from fl_rsna.settings.choices import ImageKind
 from fl_rsna.task import Rendering
 
 ISSUER, OF_PATIENT = "issuer", ("local_id", "placeholder")  # what prepare makes of the header's issuer and patient
@@ -91,7 +89,7 @@ def convert_files(work: Conversion, first: int, files: Sequence[File]) -> list[R
     return [_convert(work, first + place, file) for place, file in enumerate(files)]
 
 
-def refused_as_crashed(work: Conversion, file: File) -> Refused:
+def build_crash_refusal(work: Conversion, file: File) -> Refused:
     """The row of a file that ended the process that read it."""
     detail = f"the process reading it ended, or took more than {work.file_cpu_s:g} s of processor time"
     return Refused(path=file.name, image_id="", reason=Reason.crashed, tag="", detail=detail)
@@ -105,7 +103,7 @@ def _convert(work: Conversion, number: int, file: File) -> Result:
         if checksum == file.known:
             return Unchanged(path=file.name, checksum=checksum)
         image = read_image(data, rendering=work.rendering, modalities=work.modalities)
-        return _written(work, number, image, checksum)
+        return _write_image(work, number, image, checksum)
     except Rejected as why:
         return Refused(
             path=file.name, image_id="", reason=why.reason, tag=why.tag, detail=why.detail, checksum=checksum
@@ -117,7 +115,7 @@ def _convert(work: Conversion, number: int, file: File) -> Result:
         return Refused(path=file.name, image_id="", reason=Reason.too_large, tag="", detail=detail, checksum=checksum)
 
 
-def _written(work: Conversion, number: int, image: Slice | Film, checksum: int) -> Converted:
+def _write_image(work: Conversion, number: int, image: Slice | Film, checksum: int) -> Converted:
     meaning: Rescale | Presentation
     facts: Statistics | FilmStatistics
     match image:

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from fl_rsna.imaging.convert import Conversion, Result, convert_files, refused_as_crashed
-from fl_rsna.imaging.files import File
-from fl_rsna.loading import end_with_parent, without_interrupts
-from fl_rsna.memory import keep_freed_memory, limit_memory
+from fl_rsna.common.process import end_with_parent, keep_freed_memory, limit_memory, without_interrupts
+from fl_rsna.imaging.convert import Conversion, Result, build_crash_refusal, convert_files
+from fl_rsna.imaging.sources import File
 
 CHUNK_FILES = 32
 FILE_MEMORY = 4 << 30  # bytes beyond what a worker has at its start: the largest slice takes a quarter of it
@@ -62,7 +61,7 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
     try:
         while True:
             for chunk in islice(queue, CHUNKS_AHEAD * workers - len(waiting)):
-                waiting.append((chunk, _submitted(pool, work, chunk)))
+                waiting.append((chunk, _submit_chunk(pool, work, chunk)))
             if not waiting:
                 return
             chunk, future = waiting.popleft()
@@ -73,17 +72,17 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
             pool = _pool(workers)
             yield _one_by_one(work, chunk)
             waiting = deque(
-                (later, done if _is_good(done) else _submitted(pool, work, later)) for later, done in waiting
+                (later, done if _is_good(done) else _submit_chunk(pool, work, later)) for later, done in waiting
             )
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _submitted(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> Future[Results]:
+def _submit_chunk(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> Future[Results]:
     """The results to come; of a pool that another chunk has just broken, that failure."""
     try:
         with without_interrupts():  # it may start a process
-            return pool.submit(_guarded, work, chunk)
+            return pool.submit(_convert_chunk, work, chunk)
     except BrokenProcessPool as error:
         failed: Future[Results] = Future()
         failed.set_exception(error)
@@ -110,7 +109,7 @@ def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -
                 include_dashboard=False if here else None,
                 logging_level=logging.ERROR,
             )
-    remote = ray.remote(max_retries=1, max_calls=0)(_guarded)
+    remote = ray.remote(max_retries=1, max_calls=0)(_convert_chunk)
     ahead = CHUNKS_AHEAD * (workers or int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     queue, waiting = iter(chunks), deque[tuple[Chunk, Any]]()
     try:
@@ -142,7 +141,7 @@ def _begin_work() -> None:
     end_with_parent()
 
 
-def _guarded(work: Conversion, chunk: Chunk) -> Results:
+def _convert_chunk(work: Conversion, chunk: Chunk) -> Results:
     """Each file under limits. Time's end is the process's end: no Python code runs inside a decoder.
 
     Beyond the limit of memory allocations fail, which decoders report or die of.
@@ -166,10 +165,10 @@ def _one_by_one(work: Conversion, chunk: Chunk) -> Results:
         for place, file in enumerate(chunk.files):
             try:
                 with without_interrupts():
-                    future = pool.submit(_guarded, work, Chunk(first=chunk.first + place, files=[file]))
+                    future = pool.submit(_convert_chunk, work, Chunk(first=chunk.first + place, files=[file]))
                 results += future.result()
             except BrokenProcessPool:
-                results.append(refused_as_crashed(work, file))
+                results.append(build_crash_refusal(work, file))
                 pool.shutdown()
                 pool = _pool(1)
     finally:

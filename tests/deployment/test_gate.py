@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fl_rsna.deployment.gate import REFUSAL, REMEMBERED, gated
+from fl_rsna.deployment.gate import REFUSAL, REMEMBERED, add_gate
 
 Sent = list[MutableMapping[str, Any]]
 AWAY = "10.0.0.9"
@@ -43,7 +43,7 @@ async def asked(*scopes: dict[str, Any], told: list[str] | None = None) -> Sent:
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    gate = gated(inner, (told if told is not None else []).append)
+    gate = add_gate(inner, (told if told is not None else []).append)
     for scope in scopes:
         await gate(scope, receive, send)
     return sent

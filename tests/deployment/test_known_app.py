@@ -10,7 +10,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from package import ROOT
 
-from fl_rsna.deployment.known_app import APP, INSTALLS, REFUSED, RUNS_IT, contents, guarded, install_known
+from fl_rsna.deployment.known_app import APP, INSTALLS, REFUSED, RUNS_IT, contents, guard_program, install_known
 from fl_rsna.deployment.launch import environment
 
 
@@ -44,7 +44,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", REFUSED)
 def test_flowers_other_programs_are_refused(program: str) -> None:
     with pytest.raises(ValueError, match="no other"):
-        guarded(program)
+        guard_program(program)
 
 
 @pytest.mark.parametrize("program", RUNS_IT)
@@ -52,8 +52,8 @@ def test_flower_still_installs_bundles_where_it_is_replaced(program: str) -> Non
     """In a process of its own: the replacement lasts."""
     code = f"""
 from importlib import import_module
-from fl_rsna.deployment.known_app import guarded, install_known
-act = guarded({program!r})
+from fl_rsna.deployment.known_app import guard_program, install_known
+act = guard_program({program!r})
 assert getattr(import_module({RUNS_IT[program][0]!r}), {INSTALLS!r}) is install_known
 assert callable(act)
 """

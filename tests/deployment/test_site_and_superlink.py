@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.deployment.flower_parts import control
-from fl_rsna.deployment.key_folder import demo_files, write_new
-from fl_rsna.deployment.node import free_port
-from fl_rsna.deployment.node_keys import sync_keys
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.deployment.admission import sync_keys
+from fl_rsna.deployment.flower_internals import control
+from fl_rsna.deployment.keys.key_folder import demo_files, write_new
+from fl_rsna.deployment.site_node import free_port
 
 pytestmark = pytest.mark.slow
 

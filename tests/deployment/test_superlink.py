@@ -26,12 +26,12 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from package import ROOT
 
-from fl_rsna.deployment.flower_parts import as_flower_writes, control, part
+from fl_rsna.deployment.admission import sync_keys
+from fl_rsna.deployment.flower_internals import as_flower_writes, control, part
 from fl_rsna.deployment.gate import REFUSAL
-from fl_rsna.deployment.key_folder import CA, demo_files, server_files, site_files, write_new
+from fl_rsna.deployment.keys.key_folder import CA, demo_files, server_files, site_files, write_new
 from fl_rsna.deployment.launch import environment
-from fl_rsna.deployment.node_keys import sync_keys
-from fl_rsna.deployment.superlink import listening, run_superlink
+from fl_rsna.deployment.superlink import open_sockets, run_superlink
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def test_flowers_own_processes_find_it_whatever_it_listens_at() -> None:
         "127.0.0.3": ["127.0.0.1", "127.0.0.3"],
         "::1": ["127.0.0.1", "::1"],
     }.items():
-        sockets = listening(host, 0)
+        sockets = open_sockets(host, 0)
         assert sorted(each.getsockname()[0] for each in sockets) == addresses
         assert len({each.getsockname()[1] for each in sockets}) == 1
         socket.create_connection(("127.0.0.1", sockets[0].getsockname()[1])).close()
@@ -357,7 +357,7 @@ def test_flowers_app_is_served_behind_the_gate_alone() -> None:
         if "superlink_app(" in line and not line.startswith("def ")
     ]
     assert len(used) == 1
-    assert "gated(superlink_app(" in used[0]
+    assert "add_gate(superlink_app(" in used[0]
 
 
 def test_a_part_of_flower_that_has_moved_is_named() -> None:

@@ -10,14 +10,14 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import Averaging, Norm, Select, StrategyName
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import LocalGrid, identify
 from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.runs import start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.choices import Averaging, Norm, Select, StrategyName
+from fl_rsna.settings.config import Config
 
 
 class Backwards(LocalGrid):

@@ -11,15 +11,14 @@ import pytest
 from test_runs import run
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import Select, StrategyName
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command_end import RunFailed
-from fl_rsna.config import FaultsConfig, NetworkConfig
-from fl_rsna.fault_words import Fault, FaultKind, parse_fault
-from fl_rsna.federation.faults import corrupted, drops_out, fault_of, slowdown
-from fl_rsna.federation.network import site_seconds
-from fl_rsna.learning.flat import FlatModel
-from fl_rsna.runner import run_federation
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.command_end import RunFailed
+from fl_rsna.federation.protocol.simulated import corrupt_model, drops_out, fault_of, site_seconds, slowdown
+from fl_rsna.learning.models.flat import FlatModel
+from fl_rsna.settings.choices import Select, StrategyName
+from fl_rsna.settings.config import FaultsConfig, LinkConfig
+from fl_rsna.settings.faults import Fault, FaultKind, parse_fault
+from fl_rsna.simulation.runner import run_federation
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -46,7 +45,7 @@ def test_words_for_faults() -> None:
 def test_what_faulty_sites_send() -> None:
     received = FlatModel(np.array([1, 2, 3], np.float32), np.zeros(1, np.int64))
     trained = FlatModel(np.array([2, 2, 1], np.float32), np.zeros(1, np.int64))
-    sent = functools.partial(corrupted, received=received, trained=trained)
+    sent = functools.partial(corrupt_model, received=received, trained=trained)
     assert np.isnan(sent(FaultKind.nan).floats).any()
     assert sent(FaultKind.misshape).floats.size == 2
     assert sent(FaultKind.explode).floats.tolist() == [1e6 + 1, 2, 3 - 2e6]
@@ -68,7 +67,7 @@ def test_chances_are_seeded_and_about_right() -> None:
 
 
 def test_virtual_seconds_by_hand() -> None:
-    network = NetworkConfig(down_mbit=80, up_mbit=8, latency_s=0.5, step_s=0.1, speeds={"site-2": 2.0})
+    network = LinkConfig(down_mbit=80, up_mbit=8, latency_s=0.5, step_s=0.1, speeds={"site-2": 2.0})
     seconds = functools.partial(site_seconds, network, bytes_down=20e6, bytes_up=1e6, steps=40)
     assert seconds("site-1") == pytest.approx(1 + 2 + 1 + 4)
     assert seconds("site-2") == pytest.approx(1 + 2 + 1 + 2)

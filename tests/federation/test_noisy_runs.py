@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from tiny import tiny_config
 
-from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.learning.controls import Control, count_table
-from fl_rsna.learning.dataset import open_site
-from fl_rsna.reporting.report import write_report
-from fl_rsna.runs import start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.learning.data.dataset import open_site
+from fl_rsna.learning.metrics.controls import Control, count_table
+from fl_rsna.reporting.pages.run_page import write_report
+from fl_rsna.run_folder.run_folder import start_run
 from fl_rsna.task import ICH
 
 NOISE = {

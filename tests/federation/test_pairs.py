@@ -14,13 +14,13 @@ import pytest
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from fl_rsna.choices import Averaging, Schedule, StrategyName, Weighting
-from fl_rsna.config import StrategyConfig, TrainConfig
-from fl_rsna.federation.folding import Sent, Sums
-from fl_rsna.federation.progress import Progress, load_progress, save_progress
-from fl_rsna.federation.server_rules import ROBUST, Step, next_floats, second_vector
-from fl_rsna.learning.flat import FlatModel
-from fl_rsna.learning.train import schedule_factor
+from fl_rsna.federation.rules.server_rules import ROBUST, Step, next_floats, second_vector
+from fl_rsna.federation.server.aggregation import Sent, Sums
+from fl_rsna.federation.server.checkpoint import Progress, load_progress, save_progress
+from fl_rsna.learning.models.flat import FlatModel
+from fl_rsna.learning.training.train import schedule_factor
+from fl_rsna.settings.choices import Averaging, Schedule, StrategyName, Weighting
+from fl_rsna.settings.config import StrategyConfig, TrainConfig
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 
@@ -65,7 +65,7 @@ def play(folder: Path, config: StrategyConfig, killed_after: tuple[int, ...] = (
             sums.add(Sent(model=model, second=beside), metrics)
         factor = schedule_factor(config.server_schedule, round_, ROUNDS)
         step = Step(
-            strategy=config, rate=config.server_learning_rate * factor, round=round_, x=x, folded=sums.folded(), num_sites=4,
+            strategy=config, rate=config.server_learning_rate * factor, round=round_, x=x, folded=sums.aggregate(), num_sites=4,
             stepped=STEPPED, trained=STEPPED,
         )  # fmt: skip
         floats, progress.memory = next_floats(step, progress.memory)

@@ -18,18 +18,18 @@ from edited import edit_config
 from replaying import replayed
 from tiny import tiny_config
 
-from fl_rsna.choices import Averaging, Keep, Norm, Precision, StrategyName, Weighting
-from fl_rsna.cohort.sites import Cohort, read_site_files
-from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort, read_site_files
+from fl_rsna.common.process import create_worker_context
+from fl_rsna.common.reading import dump_hashed_json
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.loading import loading_context
-from fl_rsna.reading import hashed_json
-from fl_rsna.replay import recorded_sha256, replay, unquoted
-from fl_rsna.reporting.provenance import replaying
-from fl_rsna.runs import RunFolder, start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.replay import read_update_sha256, replay, strip_quotes
+from fl_rsna.reporting.sections.provenance import format_replay_command
+from fl_rsna.run_folder.run_folder import RunFolder, start_run
+from fl_rsna.settings.choices import Averaging, Keep, Norm, Precision, StrategyName, Weighting
+from fl_rsna.settings.config import Config
 
 
 def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False, die_at: str = "") -> None:
@@ -62,7 +62,9 @@ def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: 
 
 def killed(cohort: Cohort, folder: Path, config: Config, die_at: str, **engine: Any) -> None:
     """The same in a process of its own, which must have died of SIGKILL."""
-    process = loading_context().Process(target=run, args=(cohort, folder, config), kwargs={"die_at": die_at, **engine})
+    process = create_worker_context().Process(
+        target=run, args=(cohort, folder, config), kwargs={"die_at": die_at, **engine}
+    )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -143,7 +145,7 @@ def test_replay_repeats_a_site_s_round_bit_by_bit(
 ) -> None:
     sites = pd.read_csv(undisturbed / "sites.csv")
     trained = sites[sites["phase"] == "train"].iloc[which]
-    recorded = recorded_sha256(undisturbed, trained["site"], trained["round"])
+    recorded = read_update_sha256(undisturbed, trained["site"], trained["round"])
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     replay([f"run={undisturbed}", f"site={trained['site']}", f"round={trained['round']}"])
     assert recorded in capsys.readouterr().out
@@ -158,7 +160,7 @@ def test_what_lies_with_hospitals_or_was_begun_on_other_data_is_one_sentence(
     assert replayed(tmp_path / "run") is None
     manifest = tmp_path / "run" / "manifest.json"
     whole = manifest.read_text()
-    manifest.write_bytes(hashed_json(json.loads(whole.replace(own_cohort.sha256, "0" * 64))))
+    manifest.write_bytes(dump_hashed_json(json.loads(whole.replace(own_cohort.sha256, "0" * 64))))
     with pytest.raises(ValueError, match="expected the cohort of"):
         replayed(tmp_path / "run")
     manifest.write_text(whole)
@@ -174,11 +176,11 @@ def test_what_lies_with_hospitals_or_was_begun_on_other_data_is_one_sentence(
 def test_a_path_of_any_signs_is_replayed_as_the_report_says_it(undisturbed: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.symlink_to(undisturbed)
-    said = shlex.split(replaying(folder))[3:]
+    said = shlex.split(format_replay_command(folder))[3:]
     last = pd.read_csv(undisturbed / "sites.csv").query("phase == 'train'").iloc[-1]
     replay([said[0], f"site={last['site']}", f"round={last['round']}"])
     assert (said[0], said[1:]) == (f"run={folder}", ["site=<site>", "round=<number>"])
-    assert unquoted(f'"{folder}"') == unquoted(f"'{folder}'") == unquoted(str(folder)) == str(folder)
+    assert strip_quotes(f'"{folder}"') == strip_quotes(f"'{folder}'") == strip_quotes(str(folder)) == str(folder)
 
 
 def test_replay_refuses_what_the_run_did_not_keep(cohort: Cohort, tmp_path: Path) -> None:

@@ -12,22 +12,22 @@ from edited import edit_json
 from safetensors import safe_open
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import ImageKind, ModelName, Select
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.seeds import derive_seed
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
-from fl_rsna.federation.replies import BelowQuorum
-from fl_rsna.federation.scrubbing import ELSEWHERE
+from fl_rsna.federation.protocol.failures import ELSEWHERE
+from fl_rsna.federation.server.replies import BelowQuorum
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.learning.dataset import open_site
-from fl_rsna.learning.flat import flatten
-from fl_rsna.learning.lesson import slice_lesson
-from fl_rsna.learning.model import build_model
-from fl_rsna.learning.seeds import derive_seed
-from fl_rsna.learning.train import train_locally
-from fl_rsna.runs import start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.learning.data.dataset import open_site
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.learning.models.flat import flatten
+from fl_rsna.learning.training.objectives import build_slice_objective
+from fl_rsna.learning.training.train import train_locally
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.choices import ImageKind, ModelName, Select
+from fl_rsna.settings.config import Config
 from fl_rsna.task import ICH
 
 
@@ -136,7 +136,7 @@ def test_one_site_one_round_is_plain_training(tmp_path: Path) -> None:
     model = build_model(config.model, ICH, data.image, seed=derive_seed(config.seed, "initial model"))
     train_locally(
         model,
-        slice_lesson(data, ICH, config.train, torch.device("cpu")),
+        build_slice_objective(data, ICH, config.train, torch.device("cpu")),
         norm=config.model.norm,
         config=config.train,
         learning_rate=config.train.learning_rate,  # of round 1, whatever the schedule

@@ -13,22 +13,21 @@ import pytest
 import torch
 from tiny import SIZE, tiny_config
 
-from fl_rsna.choices import Baseline, Correction, LabelWeights, Loss, Sampling, Select, StrategyName
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config, TrainConfig
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import run_local
-from fl_rsna.federation.roll_counts import after_roll_call, approximate, by_own_counts, kept_of
-from fl_rsna.federation.rollcall import Site
+from fl_rsna.federation.server.context import first_instructions
+from fl_rsna.federation.server.roll_call import Site, approximate, by_own_counts, compute_draw_share, with_label_priors
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.federation.setting import first_instructions
-from fl_rsna.learning.dataset import open_site
-from fl_rsna.learning.predictions import probabilities_in
-from fl_rsna.learning.prior_correction import PriorCorrection
-from fl_rsna.learning.saved import read_saved
-from fl_rsna.learning.train import predict
-from fl_rsna.runner import run_federation
-from fl_rsna.runs import start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.learning.data.dataset import open_site
+from fl_rsna.learning.inference.predict import probabilities_in
+from fl_rsna.learning.models.classifier import PriorCorrection
+from fl_rsna.learning.models.saved import read_saved
+from fl_rsna.learning.training.train import predict
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.choices import Baseline, Correction, LabelWeights, Loss, Sampling, Select, StrategyName
+from fl_rsna.settings.config import Config, TrainConfig
+from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 
 EVERYTHING: dict[str, Any] = {
@@ -196,16 +195,16 @@ def of_counts(any_: int | None, slices: int = 100) -> Site:
 
 
 def test_withheld_counts_are_left_out_and_nobody_to_ask_is_refused(cohort: Cohort) -> None:
-    assert kept_of([of_counts(10), of_counts(None)], ICH, 3.0, 5) == 30 / 90
+    assert compute_draw_share([of_counts(10), of_counts(None)], ICH, 3.0, 5) == 30 / 90
     with pytest.raises(ValueError, match=r"^train\.sampling: under needs .* privacy\.min_count=5 keeps"):
-        kept_of([of_counts(None)], ICH, 1.0, 5)
+        compute_draw_share([of_counts(None)], ICH, 1.0, 5)
     with pytest.raises(ValueError, match=r"^train\.sampling: under needs training slices with any, got none"):
-        kept_of([of_counts(0)], ICH, 1.0, 0)
+        compute_draw_share([of_counts(0)], ICH, 1.0, 0)
     config = tiny_config(train__sampling=Sampling.under)
-    everyone = after_roll_call(first_instructions(config, cohort, None), [of_counts(10), of_counts(20)], ICH)
+    everyone = with_label_priors(first_instructions(config, cohort, None), [of_counts(10), of_counts(20)], ICH)
     assert everyone.kept == everyone.model.kept_negatives == 30 / 170
     assert by_own_counts(everyone, of_counts(10), ICH).kept == 10 / 90
     silent = by_own_counts(everyone, of_counts(None), ICH)
     assert (silent.kept, silent.prior[0]) == (everyone.kept, everyone.prior[0])
     bare = replace(everyone, train=replace(everyone.train, correction=Correction.none), model=config.model)
-    assert after_roll_call(bare, [of_counts(10)], ICH).model.kept_negatives == 1
+    assert with_label_priors(bare, [of_counts(10)], ICH).model.kept_negatives == 1

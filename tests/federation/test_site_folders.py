@@ -12,16 +12,15 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from tiny import SIZE, tiny_config
 
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import TEST_SITE, Config
-from fl_rsna.federation.client_app import _located_by_node, app_for_cohort, make_client_app
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import run_local
-from fl_rsna.federation.messages import Failure, reply_failure
+from fl_rsna.federation.protocol.messages import Failure, reply_failure
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.federation.site_log import line_of, site_name
-from fl_rsna.federation.site_part import Place
-from fl_rsna.learning.dataset import open_site, writable_cache
-from fl_rsna.runs import RunFolder, start_run
+from fl_rsna.federation.site.client_app import _locate_by_node, app_for_cohort, line_of, make_client_app, site_name
+from fl_rsna.federation.site.handlers import SitePaths
+from fl_rsna.learning.data.dataset import open_site, writable_cache
+from fl_rsna.run_folder.run_folder import RunFolder, start_run
+from fl_rsna.settings.config import TEST_SITE, Config
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 
@@ -45,10 +44,10 @@ def read_only(*folders: Path) -> Iterator[None]:
 def run_deployed(cohort: Cohort, states: Path, run: Path, config: Config) -> None:
     """A whole run whose sites are where SuperNodes were told to look, each with a folder of its own to write in."""
 
-    def locate(context: Context) -> Place:
+    def locate(context: Context) -> SitePaths:
         site = cohort.sites[int(context.node_config["partition-id"])]
         told = {"site-folder": str(cohort.site_folder(site)), "memory-folder": str(states / site)}
-        return _located_by_node(Context(run_id=1, node_id=1, node_config=told, state=RecordDict(), run_config={}))
+        return _locate_by_node(Context(run_id=1, node_id=1, node_config=told, state=RecordDict(), run_config={}))
 
     server = make_server_app(lambda context: (config, cohort, start_run(run, config, cohort, "cpu", ())))
     run_local(server, lambda: make_client_app(locate), num_sites=len(cohort.sites), workers=0)
@@ -64,7 +63,7 @@ def test_a_run_writes_nothing_into_site_folders(
     assert json.loads((run / "summary.json").read_text())["status"] == "finished"
     for site in own_cohort.sites:
         assert [path.suffix for path in (tmp_path / "states" / site / "packed").iterdir()] == [".npy"]
-    assert [path.suffix for path in RunFolder(run).packed(own_cohort.sha256).iterdir()] == [".npy"]
+    assert [path.suffix for path in RunFolder(run).cache_folder(own_cohort.sha256).iterdir()] == [".npy"]
     said = [line.split() for line in capfd.readouterr().err.splitlines()]
     assert [words[1] if words[1] == "answered" else words[3] for words in said if words[0] == "site-1"] == [
         "answered",

@@ -17,7 +17,22 @@ from edited import edit_json
 from replaying import replayed
 from tiny import SIZE, tiny_cohort, tiny_config, tiny_index
 
-from fl_rsna.choices import (
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.command_end import RunFailed
+from fl_rsna.common.process import create_worker_context
+from fl_rsna.evaluation.evaluate import evaluate
+from fl_rsna.evaluation.export import ExportConfig, export
+from fl_rsna.evaluation.settings import EvaluateConfig, Part
+from fl_rsna.federation.protocol.messages import instruct
+from fl_rsna.federation.server.context import first_instructions
+from fl_rsna.learning.data.dataset import open_site
+from fl_rsna.learning.inference.blending import SIGMAS, WEIGHTS
+from fl_rsna.learning.inference.predict import labels_in, score_images
+from fl_rsna.learning.metrics.metrics import log_loss
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.learning.models.saved import read_saved, write_saved
+from fl_rsna.replay import replay
+from fl_rsna.settings.choices import (
     Averaging,
     Baseline,
     EngineName,
@@ -30,27 +45,10 @@ from fl_rsna.choices import (
     StrategyName,
     Window,
 )
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.command_end import RunFailed
-from fl_rsna.config import Config, ModelConfig
-from fl_rsna.federation.messages import instruct
-from fl_rsna.federation.setting import first_instructions
-from fl_rsna.learning.blend import WEIGHTS
-from fl_rsna.learning.dataset import open_site
-from fl_rsna.learning.metrics import log_loss
-from fl_rsna.learning.model import build_model
-from fl_rsna.learning.predictions import labels_in
-from fl_rsna.learning.saved import read_saved, write_saved
-from fl_rsna.learning.scoring import score_images
-from fl_rsna.learning.smoothing import SIGMAS
-from fl_rsna.loading import loading_context
-from fl_rsna.replay import replay
-from fl_rsna.runner import run_federation
-from fl_rsna.simulation import report_run
+from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import report_run
 from fl_rsna.task import ICH
-from fl_rsna.using.evaluate_words import EvaluateConfig, Part
-from fl_rsna.using.evaluation import evaluate
-from fl_rsna.using.exporting import ExportConfig, export
 
 SIDE = 24
 
@@ -73,7 +71,7 @@ def written(path: Path, **changes: Any) -> Path:
     """A slice model that nobody trained, but on ImageNet."""
     config = ModelConfig(image_size=SIDE, **changes)
     network = build_model(config, ICH, ImageKind.hu, seed=7)
-    write_saved(path, network, task="ich", image=ImageKind.hu, stored_size=32, config=config, facts={})
+    write_saved(path, network, task="ich", image=ImageKind.hu, png_size=32, config=config, facts={})
     return path
 
 
@@ -277,7 +275,7 @@ def dying(cohort: Cohort, folder: Path, config: Config, at: int) -> None:
 
 
 def killed(cohort: Cohort, folder: Path, config: Config, at: int) -> None:
-    process = loading_context().Process(target=dying, args=(cohort, folder, config, at))
+    process = create_worker_context().Process(target=dying, args=(cohort, folder, config, at))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -396,7 +394,7 @@ def test_an_encoder_that_does_not_fit_is_refused_and_leaves_nothing(
     windows = tmp_path / "windows.safetensors"
     config = ModelConfig(image_size=SIDE)
     network = build_model(config, ICH, ImageKind.windows, seed=7)
-    write_saved(windows, network, task="ich", image=ImageKind.windows, stored_size=32, config=config, facts={})
+    write_saved(windows, network, task="ich", image=ImageKind.windows, png_size=32, config=config, facts={})
     for path, sentence in (
         (windows, "expected a model of task ich for images of kind hu, got one of ich for windows"),
         (plain, "expected a model of single slices, got .*, which has a head over series already"),
@@ -413,7 +411,7 @@ def test_a_run_goes_on_with_its_own_encoder_and_no_other(cohort: Cohort, tmp_pat
     written(mine, norm_momentum=0.2, dropout=0.3)  # the same weights under other settings are another encoder's file
     network = build_model(ModelConfig(image_size=SIDE), ICH, ImageKind.hu, seed=8)
     write_saved(
-        mine, network, task="ich", image=ImageKind.hu, stored_size=32, config=ModelConfig(image_size=SIDE), facts={}
+        mine, network, task="ich", image=ImageKind.hu, png_size=32, config=ModelConfig(image_size=SIDE), facts={}
     )
     with pytest.raises(ValueError, match="was begun with another encoder than the one in"):
         run(cohort, tmp_path / "run", asked(mine, resume=True))
@@ -477,7 +475,7 @@ def test_a_label_that_a_site_does_not_annotate_teaches_it_nothing(
 ) -> None:
     path = own_cohort.site_folder("site-1") / "site.json"
     edit_json(path, {"noise": {"unannotated": ["epidural"]}})
-    assert open_site(path.parent, image_size=SIDE).unannotated == ("epidural",)
+    assert open_site(path.parent, image_size=SIDE).unknown_labels == ("epidural",)
     assert run(own_cohort, tmp_path / "run", asked(encoder, rounds=1))["status"] == "finished"
     assert np.isfinite(pd.read_csv(tmp_path / "run" / "sites.csv")["loss"].dropna()).all()
 

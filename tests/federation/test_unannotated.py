@@ -12,19 +12,19 @@ import pytest
 from edited import edit_json
 from tiny import SIZE, tiny_config
 
-from fl_rsna.choices import Baseline, Sampling, StrategyName, Trainable
-from fl_rsna.cohort.sites import Cohort, read_cohort
-from fl_rsna.config import Config, ModelConfig
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.learning.dataset import open_pooled, open_site
-from fl_rsna.learning.operating import score_counts
-from fl_rsna.reporting.event_log import read_events
-from fl_rsna.reporting.report import write_report
-from fl_rsna.reporting.tables import read_run
-from fl_rsna.runner import run_federation
-from fl_rsna.runs import start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.learning.data.dataset import open_pooled, open_site
+from fl_rsna.learning.metrics.operating_points import score_counts
+from fl_rsna.reporting.pages.run_page import write_report
+from fl_rsna.reporting.record.events import read_events
+from fl_rsna.reporting.record.run_record import read_run
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.choices import Baseline, Sampling, StrategyName, Trainable
+from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 
 EPIDURAL = ICH.labels.index("epidural")
@@ -75,7 +75,7 @@ def test_a_label_and_its_prior_come_from_those_who_annotate_it(own_cohort: Cohor
     cohort = lacking(own_cohort, ("site-2",), ["epidural"])
     folders = [cohort.site_folder(site) for site in cohort.sites]
     lacks, pool = open_site(folders[1], image_size=SIZE), open_pooled(ModelConfig(image_size=SIZE), folders)
-    assert (lacks.unannotated, pool.unannotated) == (("epidural",), ())
+    assert (lacks.unknown_labels, pool.unknown_labels) == (("epidural",), ())
     assert np.isnan(lacks.labels[:, EPIDURAL]).all()
     assert not np.isnan(np.delete(lacks.labels, EPIDURAL, axis=1)).any()
     assert np.isnan(pool.labels).sum() == len(lacks.labels)

@@ -15,24 +15,24 @@ from safetensors.torch import load_file, save_file
 from tiny import SIZE, tiny_config, tiny_prepared
 from torchvision_operators import make_importable
 
-from fl_rsna.choices import Crop, ImageKind, ModelName, Norm, PartitionKind, Precision, StrategyName, Window
-from fl_rsna.cohort.sites import Cohort, write_cohort
-from fl_rsna.cohort.split import split_patients
-from fl_rsna.cohort_name import partition_settings
-from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.partition.split import split_patients
+from fl_rsna.cohort.sites.site_folders import Cohort, write_cohort
+from fl_rsna.cohort.steps import partition_settings
+from fl_rsna.evaluation.evaluate import evaluate
+from fl_rsna.evaluation.load_model import read_named_model
+from fl_rsna.evaluation.settings import EvaluateConfig
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.federation.site_state import recall
-from fl_rsna.learning.crop import TRUTH_SHOWN
-from fl_rsna.learning.model import build_model
-from fl_rsna.learning.scoring import score_images
-from fl_rsna.reporting.report import write_report
-from fl_rsna.runs import start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.federation.site.memory import recall
+from fl_rsna.learning.data.crop import TRUTH_SHOWN
+from fl_rsna.learning.inference.predict import score_images
+from fl_rsna.learning.models.classifier import build_model
+from fl_rsna.reporting.pages.run_page import write_report
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.choices import Crop, ImageKind, ModelName, Norm, PartitionKind, Precision, StrategyName, Window
+from fl_rsna.settings.config import Config
 from fl_rsna.task import ICH
-from fl_rsna.using.evaluate_words import EvaluateConfig
-from fl_rsna.using.evaluation import evaluate
-from fl_rsna.using.trained import trained_model
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -138,14 +138,14 @@ def scored_as_in_the_run(cohort: Cohort, folder: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(probabilities(tmp_path / "site" / "predictions.parquet"), expected)
     index = pd.read_csv(test_site / "index.csv", dtype={"image_id": str}).drop(columns="split")
     shuffled = index.sample(frac=1, random_state=0).sort_values(["series_id", "rank"], ascending=[False, True])
-    saved = trained_model(str(folder / "model.safetensors")).saved
+    saved = read_named_model(str(folder / "model.safetensors")).saved
     found = score_images(saved, test_site / "images", shuffled, CPU, lambda done, total: None)
     np.testing.assert_allclose(found, expected.loc[shuffled["image_id"]], atol=1e-6)
 
 
 def test_all_of_it_at_once_in_the_model_file(boxed: Cohort, tmp_path: Path, whole: Path) -> None:
     scored_as_in_the_run(boxed, whole, tmp_path)
-    said = trained_model(str(whole))
+    said = read_named_model(str(whole))
     assert (said.saved.config.neighbours, said.saved.config.tta, said.saved.config.crop) == (1, 3, Crop.head)
     assert said.fallback == "each site kept its own window; scored is the global model with the mean of theirs"
 
@@ -181,7 +181,7 @@ def test_a_run_that_was_shown_ground_truth_says_so_everywhere(tmp_path: Path, pl
     )
     evaluate(asked, lambda what, done, total: None)
     assert TRUTH_SHOWN in json.loads((tmp_path / "out" / "evaluation.json").read_text())["warnings"]
-    saved = trained_model(str(tmp_path / "leaky")).saved
+    saved = read_named_model(str(tmp_path / "leaky")).saved
     with pytest.raises(ValueError, match=r"^model\.crop: expected the ground-truth column boxes"):
         score_images(saved, prepared.folder / "images", prepared.index, CPU, lambda done, total: None)
 
@@ -241,7 +241,7 @@ def test_a_run_starts_from_a_file_and_tells_nobody_where_it_lies(boxed: Cohort, 
     assert len(json.loads((folder / "manifest.json").read_text())["weights_sha256"]) == 64
     sent = (folder / "checkpoints" / "round-00001.json").read_text()
     assert str(tmp_path) not in sent + (folder / "model.safetensors").read_bytes().decode("latin1")
-    assert trained_model(str(folder)).saved.config.weights is None
+    assert read_named_model(str(folder)).saved.config.weights is None
 
 
 @pytest.mark.slow

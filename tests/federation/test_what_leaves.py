@@ -17,20 +17,19 @@ from package import ROOT
 from tiny import rewrite_site, tiny_cohort, tiny_config
 from wiretap import FROM, TO, Secrets, Tapped, documented, keys_of, shipped, tapped_run
 
-from fl_rsna.choices import Precision, Stacker, Stage, StrategyName
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import ModelConfig
-from fl_rsna.federation.out_of_fold import OUT_OF_FOLD
-from fl_rsna.federation.scrubbing import IDS
-from fl_rsna.federation.wire import pack, unpack
-from fl_rsna.imaging.store import read_png
-from fl_rsna.learning.dataset import gather, open_site
-from fl_rsna.learning.input_stage import InputStage
-from fl_rsna.learning.model import build_model
-from fl_rsna.learning.predictions import probabilities_in
-from fl_rsna.learning.saved import write_saved
-from fl_rsna.learning.stack_features import GRID, clipped_logits, stack_features
-from fl_rsna.stages import stages
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.federation.protocol.codec import pack, unpack
+from fl_rsna.federation.protocol.failures import IDS
+from fl_rsna.federation.site.stage_data import OUT_OF_FOLD
+from fl_rsna.federation.stages import stages
+from fl_rsna.imaging.png_store import read_png
+from fl_rsna.learning.data.dataset import gather, open_site
+from fl_rsna.learning.inference.predict import probabilities_in
+from fl_rsna.learning.inference.stacking import GRID, clip_logits, stack_features
+from fl_rsna.learning.models.classifier import InputStage, build_model
+from fl_rsna.learning.models.saved import write_saved
+from fl_rsna.settings.choices import Precision, Stacker, Stage, StrategyName
+from fl_rsna.settings.config import ModelConfig
 from fl_rsna.task import COVID_CXR, ICH, TaskName
 
 PAGE = ROOT / "docs" / "threat-model.md"
@@ -117,7 +116,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, list[Tappe
     cohort, encoder = long_cohort(folder), folder / "encoder.safetensors"
     model = ModelConfig(image_size=PIXELS)
     write_saved(
-        encoder, build_model(model, ICH, cohort.image, seed=0), task="ich", image=cohort.image, stored_size=32,
+        encoder, build_model(model, ICH, cohort.image, seed=0), task="ich", image=cohort.image, png_size=32,
         config=model, facts={},
     )  # fmt: skip
     config = tiny_config(
@@ -181,7 +180,7 @@ def test_the_failure_was_of_a_named_file_and_names_none(broken: list[Tapped]) ->
     for failure in failed:
         said = "expected a PNG image, got an unreadable file: <site folder>/images/<image>.png; prepare the data again"
         assert failure["error"] == said  # type: ignore[index]
-        assert 'File "fl_rsna/learning/dataset.py", line' in str(failure["traceback"])  # type: ignore[index]
+        assert 'File "fl_rsna/learning/data/dataset.py", line' in str(failure["traceback"])  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +235,7 @@ def test_no_prediction_and_no_stacked_feature_of_a_slice_passes(stacked: tuple[P
     for table in tables:
         said = probabilities_in(table, ICH.labels)
         seen = stack_features(table, said)
-        for row in (*said, *clipped_logits(said), *clipped_logits(said).astype(np.float32), *seen):
+        for row in (*said, *clip_logits(said), *clip_logits(said).astype(np.float32), *seen):
             found.add("row", row[:VALUES].tobytes())
         for name in IDS:
             found.add("id", *(value.removeprefix("ID_").encode() for value in table[name].unique()))

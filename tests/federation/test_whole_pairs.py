@@ -17,19 +17,19 @@ from safetensors.numpy import load_file
 from test_pairs import mean_over
 from tiny import tiny_cohort, tiny_config
 
-from fl_rsna.choices import Averaging, ImageKind, Norm, Precision, Schedule, Select, StrategyName, Weighting
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import run_local
-from fl_rsna.federation.progress import Progress, load_progress
-from fl_rsna.federation.records import read_model
+from fl_rsna.federation.rules.server_rules import ROBUST, fewest_sites
+from fl_rsna.federation.server.checkpoint import Progress, load_progress
+from fl_rsna.federation.server.run_log import read_model
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.federation.server_rules import ROBUST, fewest_sites
-from fl_rsna.learning.flat import positions
-from fl_rsna.learning.model import build_model, personal_names
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.learning.models.classifier import build_model, personal_names
+from fl_rsna.learning.models.flat import positions
 from fl_rsna.replay import replay
-from fl_rsna.runs import start_run
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.choices import Averaging, ImageKind, Norm, Precision, Schedule, Select, StrategyName, Weighting
+from fl_rsna.settings.config import Config
 from fl_rsna.task import ICH
 
 ROUNDS = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from few_files import CONTENTS, read, zipped
 
-from fl_rsna.imaging.files import find_files, read_file
-from fl_rsna.imaging.rejections import Reason, Rejected
+from fl_rsna.imaging.dicom.rejections import Reason, Rejected
+from fl_rsna.imaging.sources import find_files, read_file
 
 
 def edited(path: Path, at: int, value: bytes) -> None:

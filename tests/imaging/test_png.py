@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from fl_rsna.imaging.png import encode_png
+from fl_rsna.imaging.png_store import encode_png
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 SHAPES = [(1, 1), (1, 9), (9, 1), (5, 7), (64, 64), (257, 3), (512, 512)]
@@ -97,7 +97,7 @@ def test_an_array_that_is_a_view_is_written_as_it_looks() -> None:
 
 def test_another_process_writes_the_same_bytes() -> None:
     code = (
-        "import sys, hashlib, numpy as np; from fl_rsna.imaging.png import encode_png\n"
+        "import sys, hashlib, numpy as np; from fl_rsna.imaging.png_store import encode_png\n"
         "noise = np.random.default_rng(0).normal(1064, 9, (128, 128)).astype(np.uint16)\n"
         "for _ in range(3): print(hashlib.sha256(encode_png(noise)).hexdigest())\n"
     )

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from dicom_files import write_slow, write_tiny
 
-from fl_rsna.choices import ImageKind
 from fl_rsna.imaging.convert import Conversion, Converted, Refused
-from fl_rsna.imaging.files import find_files
-from fl_rsna.imaging.rejections import Reason
+from fl_rsna.imaging.dicom.rejections import Reason
+from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import CHUNK_FILES, Converter, chunks_from, convert_here, convert_local, convert_on_ray
+from fl_rsna.settings.choices import ImageKind
 from fl_rsna.task import Rendering
 
 FILES = 3 * CHUNK_FILES + 5

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fl_rsna.federation.engines.shared import SharedContents, forget_killed, leave, take
+from fl_rsna.federation.engines.shared_memory import SharedContents, forget_killed, leave, take
 from fl_rsna.federation.engines.workers import Worker, WorkerDied, hire
 
 RUN_ID, TASK_ID, FIRST_NODE_ID = 1, 1, 1000
@@ -98,7 +98,7 @@ class LocalGrid(Grid):
         messages = list(messages)
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
-        return self._inline(messages) if self._app is not None else self._pooled(messages, timeout)
+        return self._inline(messages) if self._app is not None else self._run_in_pool(messages, timeout)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         replies = list(self.send_and_receive(messages))
@@ -116,7 +116,7 @@ class LocalGrid(Grid):
             except Exception as error:
                 yield _error(message, f"{type(error).__name__}: {error}")
 
-    def _pooled(self, messages: list[Message], timeout: float | None) -> Iterator[Message]:
+    def _run_in_pool(self, messages: list[Message], timeout: float | None) -> Iterator[Message]:
         """One message a worker at a time. A worker that still works at the end does so for nobody, and is ended."""
         end = None if timeout is None else time.monotonic() + timeout
         queue, idle, replies = deque(messages), deque(hire(self._workers)), list[Message]()
@@ -138,7 +138,7 @@ class LocalGrid(Grid):
                         return
                     for pipe in ready:
                         worker, message = working.pop(pipe)
-                        reply = self._received(worker, message, shared.answer(worker.position), deaths)
+                        reply = self._receive_reply(worker, message, shared.answer(worker.position), deaths)
                         replies.extend([reply] if reply else [])
                         queue.extendleft([] if reply else [message])
                         idle.append(worker)
@@ -150,7 +150,7 @@ class LocalGrid(Grid):
     def _whereabouts(self, message: Message) -> tuple[object, Context]:
         return message.metadata, self._contexts[message.metadata.dst_node_id]
 
-    def _received(self, worker: Worker, message: Message, answer: Path, deaths: Counter[int]) -> Message | None:
+    def _receive_reply(self, worker: Worker, message: Message, answer: Path, deaths: Counter[int]) -> Message | None:
         """The worker's reply; None where it died and another will be asked, an error where that one died, too."""
         node = message.metadata.dst_node_id
         try:

@@ -17,7 +17,7 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fl_rsna.command_end import RunFailed
+from fl_rsna.common.command_end import RunFailed
 
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # what the head of a Ray cluster answers, and nothing else does
 ANSWER_S = 10

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fl_rsna.loading import end_with_parent, loading_context, without_interrupts
+from fl_rsna.common.process import create_worker_context, end_with_parent, without_interrupts
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
 WITHOUT_CUDA = 2  # workers, where none are asked for
@@ -30,7 +30,7 @@ class Worker:
     def _start(self) -> None:
         self.busy = False
         device = device_of(self.position, torch.cuda.device_count(), os.environ.get(DEVICES))
-        context = loading_context()
+        context = create_worker_context()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, device), daemon=True)
         with without_interrupts():  # Ctrl-C goes to the run, which ends its workers

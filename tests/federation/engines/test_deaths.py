@@ -13,14 +13,14 @@ from flwr.app import Message, MessageType, RecordDict
 from telling import app_that, app_that_hangs, die, leave_pid
 from tiny import tiny_config
 
-from fl_rsna.choices import EngineName, Norm, Precision, StrategyName
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import LocalGrid, identify, run_local
 from fl_rsna.federation.engines.workers import hire
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.runner import run_federation
-from fl_rsna.runs import start_run
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.choices import EngineName, Norm, Precision, StrategyName
+from fl_rsna.settings.config import Config
+from fl_rsna.simulation.runner import run_federation
 
 # Sites that remember: a repeated attempt finds the file that the killed one has written.
 REMEMBERING = {

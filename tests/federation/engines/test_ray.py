@@ -16,13 +16,13 @@ import pytest
 from telling import app_that, die, leave_node
 from tiny import tiny_config
 
-from fl_rsna.cohort.sites import Cohort
-from fl_rsna.config import Config
-from fl_rsna.federation.client_app import app_for_cohort
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import check_alive, check_room, gpu_share, run_ray
 from fl_rsna.federation.server_app import make_server_app
-from fl_rsna.runs import start_run
+from fl_rsna.federation.site.client_app import app_for_cohort
+from fl_rsna.run_folder.run_folder import start_run
+from fl_rsna.settings.config import Config
 
 
 def test_gpus_are_shared_alike() -> None:
@@ -60,7 +60,7 @@ def test_an_address_where_nothing_or_something_else_answers_is_refused() -> None
 
 
 def test_telemetry_is_off_unless_asked_for() -> None:
-    ask = "import fl_rsna.loading, flwr.supercore.telemetry as t; print(t.FLWR_TELEMETRY_ENABLED)"
+    ask = "import fl_rsna.common.process, flwr.supercore.telemetry as t; print(t.FLWR_TELEMETRY_ENABLED)"
     free = {name: value for name, value in os.environ.items() if name != "FLWR_TELEMETRY_ENABLED"}
     for asked, expected in (({}, "0"), ({"FLWR_TELEMETRY_ENABLED": "1"}, "1")):
         said = subprocess.run([sys.executable, "-c", ask], env=free | asked, capture_output=True, text=True, check=True)

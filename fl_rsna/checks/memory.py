@@ -1,0 +1,269 @@
+"""Compare what a configured run will need of memory and disk with what this machine has.
+
+The constants of the need are measured; each says by which script. What the machine has is what this process may use: cores,
+memory, disk and ports.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from fl_rsna.cohort.steps import cohort_name
+from fl_rsna.common.reading import read_json
+from fl_rsna.federation.engines.workers import workers_for
+from fl_rsna.federation.server.encoder import model_of, read_encoder
+from fl_rsna.imaging.sources import find_files
+from fl_rsna.learning.models.series_head import HeadShape
+from fl_rsna.learning.training.memory_estimate import Footprint, estimate_storage, footprint, head_bytes
+from fl_rsna.settings.choices import Averaging, Baseline, Device, ImageKind, Keep, Stage, StrategyName
+from fl_rsna.settings.config import Config, is_demo
+from fl_rsna.task import Rendering, find_task
+
+MB, GB = 10**6, 10**9
+SCRATCH = 1.2  # what a step takes above its tensors: scripts/bench_memory.py, 1.08 to 1.20 on a CPU
+COMMAND, FORKSERVER, WORKER = 450 * MB, 300 * MB, 400 * MB  # private memory without the model, Linux, torch 2.13
+CUDA_CONTEXT = 600 * MB  # a process's kernels on a GPU
+PNG_SHARE = {
+    ImageKind.hu: 0.5,
+    ImageKind.windows: 0.3,
+    ImageKind.grey: 1.0,
+}  # of raw bytes; the first two 0.43 and 0.24 on real slices
+RAW_BYTES = {ImageKind.hu: 2, ImageKind.windows: 3, ImageKind.grey: 2}  # a pixel
+ON_SERVER = {  # models' worth of vectors a strategy keeps in every checkpoint besides the model
+    StrategyName.fedavgm: 1,
+    StrategyName.fedadagrad: 2,
+    StrategyName.fedadam: 2,
+    StrategyName.fedyogi: 2,
+    StrategyName.scaffold: 1,
+    StrategyName.feddyn: 1,
+}
+AT_SITES = {StrategyName.scaffold, StrategyName.feddyn, StrategyName.moon, StrategyName.ditto}  # one model a site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes; on CUDA `worker` lies on the GPU, a part `worker_host` beside it in the machine."""
+
+    command: int  # the process a user starts, and the server its workers are forked from
+    worker: int
+    worker_host: int
+
+    def total(self, workers: int) -> int:
+        """In the machine's memory."""
+        return self.command + max(1, workers) * self.worker_host
+
+
+def footprint_of(config: Config, *, of_disk: bool = False) -> Footprint:
+    """Of the stage that needs most: in both the slice model's training, in the second alone its features, made as it scores.
+
+    There the head is what travels and is kept, and the memory it trains in is little against the encoder's. An encoder
+    that cannot be read is taken for the configured model.
+    """
+    task, own = find_task(config.data.task), config.sequence
+    if config.stage is not Stage.sequence:
+        return _of_slices(config, of_disk=of_disk)
+    with contextlib.suppress(ValueError):
+        config = replace(config, model=model_of(read_encoder(str(own.encoder))))
+    encoder = _of_slices(config, of_disk=of_disk)
+    shape = HeadShape(
+        head=own.head, width=own.width, layers=own.layers, dropout=own.dropout, features=encoder.features, labels=len(task.labels)
+    )  # fmt: skip
+    return replace(encoder, model=head_bytes(shape), training=encoder.scoring)
+
+
+def _of_slices(config: Config, *, of_disk: bool) -> Footprint:
+    task, image = find_task(config.data.task), config.data.image
+    return (
+        estimate_storage(config.model, task, image) if of_disk else footprint(config.model, config.train, task, image)
+    )
+
+
+def uses_cuda(config: Config) -> bool:
+    return config.train.device is not Device.cpu and torch.cuda.is_available()
+
+
+def workers_of(config: Config) -> int:
+    """Processes that train; 0 where the command's own does."""
+    return workers_for(config.engine.workers, torch.cuda.device_count() if uses_cuda(config) else 0)
+
+
+def memory_needed(config: Config, found: Footprint, *, cuda: bool) -> Memory:
+    """What processes take at once: the command scores the test site, every worker trains or scores a site's batch."""
+    reference = 1 if config.strategy.name is not StrategyName.fedavg else 0  # proximal terms and the like keep a copy
+    work = int(SCRATCH * max(found.training + reference * found.model, found.scoring))
+    command = COMMAND + FORKSERVER + 4 * found.model + (0 if cuda else int(SCRATCH * found.scoring))
+    if cuda:
+        return Memory(command=command, worker=CUDA_CONTEXT + work, worker_host=WORKER + 2 * found.model)
+    return Memory(command=command, worker=WORKER + work, worker_host=WORKER + work)
+
+
+def largest_batch(config: Config, room: int, *, cuda: bool) -> int | None:
+    """The greatest power of two as a batch with which a worker fits into `room` bytes; None when none does.
+
+    Memory grows evenly with the batch: two batches say where to look, and the answer is proved.
+    """
+
+    def estimate_worker(batch: int) -> int:
+        smaller = replace(config, train=replace(config.train, batch_size=batch))
+        return memory_needed(smaller, footprint_of(smaller), cuda=cuda).worker
+
+    asked = config.train.batch_size
+    whole, half = estimate_worker(asked), estimate_worker(asked // 2)
+    by_slice = (whole - half) / (asked - asked // 2)
+    fitting = asked - (whole - room) / by_slice if by_slice > 0 else 0
+    batch = 1 << max(0, int(min(fitting, asked - 1)).bit_length() - 1) if fitting >= 2 else 0
+    while batch >= 2 and estimate_worker(batch) > room:
+        batch //= 2
+    return batch if batch >= 2 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """Bytes that a run will write, by the folder under paths.*."""
+
+    prepared: int
+    sites: int
+    runs: int
+
+
+def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Disk:
+    """What is written for so many slices and sites; what is there already costs nothing."""
+    raw = RAW_BYTES[config.data.image] * slices
+    prepared = Path(config.paths.prepared) / config.data.name
+    png = int(PNG_SHARE[config.data.image] * raw * config.data.size**2)
+    drawn = 2 * slices * config.demo.size**2 if is_demo(config) else 0  # as DICOM, deleted afterwards
+    kept = 1 + ON_SERVER.get(config.strategy.name, 0)
+    kept += {Averaging.none: 0, Averaging.ema: 1, Averaging.window: config.strategy.window}[config.strategy.averaging]
+    rounds = config.rounds + 1 if config.run.keep is Keep.all else 2
+    remembered = sites if config.strategy.name in AT_SITES else 0
+    folder = Path(config.paths.runs) / (config.run.name or "")
+    whole = _runs_inside(config, sites) * (found.model * (3 + rounds * (kept + remembered)) + 5 * MB)
+    begun = _bytes_in(folder.rglob("*")) if config.resume and config.run.name else 0
+    packs = (Path(config.paths.sites) / cohort_name(config)).glob(f"*/packed/**/*{config.model.image_size}-*")
+    packed = raw * config.model.image_size**2 + _features(config, found, slices)  # images are links, the pack is new
+    return Disk(
+        prepared=0 if prepared.exists() else png + drawn,
+        sites=max(0, packed - _bytes_in(packs)),
+        runs=max(2 * found.model, whole - begun),  # a checkpoint is there twice while it is replaced
+    )
+
+
+def _runs_inside(config: Config, sites: int) -> int:
+    """How many models are trained one after the other, each in a folder of its own."""
+    alone = {Baseline.local: sites, Baseline.gap: sites + 2}.get(config.baseline, 1)
+    stages = {Stage.both: 2, Stage.stacking: config.stacking.folds + 1}.get(config.stage, 1)
+    return alone * stages
+
+
+def _bytes_in(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _features(config: Config, found: Footprint, slices: int) -> int:
+    """What a second stage keeps beside the packs: features in float16 and logits in float32, of every copy."""
+    if config.stage is Stage.slice:
+        return 0
+    labels = len(find_task(config.data.task).labels)
+    return slices * config.sequence.copies * (2 * found.features + 4 * labels)
+
+
+def slices_there(config: Config) -> int | None:
+    """How many slices a run will see at most; None when nobody can tell yet."""
+    facts = Path(config.paths.prepared) / config.data.name / "prepare.json"
+    if facts.is_file():
+        known = read_json(facts).get("slices")
+        return known if isinstance(known, int) else None
+    if is_demo(config):
+        return config.demo.patients * images_a_patient(config)
+    return len(find_files(Path(config.data.dicom))) if config.data.dicom else None
+
+
+def images_a_patient(config: Config) -> int:
+    """Of the task's synthetic cohort; a few patients have some more films."""
+    match find_task(config.data.task).rendering:
+        case Rendering.hounsfield:
+            return config.demo.slices_per_series
+        case Rendering.radiograph:
+            return 1
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 1e6:.0f} MB"
+
+
+CGROUPS = (  # (limit, in use) of a container's memory, version 2 and 1
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cores() -> float:
+    """Cores this process may run on, by its affinity and its container's quota."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return cores if quota == "max" else min(cores, int(quota) / int(period))
+    except (OSError, ValueError):
+        return cores
+
+
+def free_memory(cgroups: tuple[tuple[Path, Path], ...] = CGROUPS) -> int:
+    """Bytes that can be had without swapping: the machine's, or what a container's limit leaves."""
+    free = int(psutil.virtual_memory().available)
+    for limit, used in cgroups:
+        try:
+            free = min(free, int(limit.read_text()) - int(used.read_text()))
+        except (OSError, ValueError):  # no such file, or `max`
+            continue
+    return max(0, free)
+
+
+def find_existing_ancestor(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    path = folder.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def refuses_writing(folder: Path) -> str:
+    """Why nothing can be written into a folder, made or not; empty when it can. It stays as it is."""
+    there = find_existing_ancestor(folder)
+    if not there.is_dir():
+        return f"{there} is no folder"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return ""
+    except OSError as error:
+        return f"{there}: {error.strerror or error}"
+
+
+def free_disk(folder: Path) -> tuple[int, int]:
+    """(device, free bytes) of the file system a folder is or will be on."""
+    there = find_existing_ancestor(folder)
+    return there.stat().st_dev, shutil.disk_usage(there).free
+
+
+def find_taken_ports(ports: tuple[int, ...]) -> list[int]:
+    """Those on which something on this machine listens already."""
+    return [port for port in ports if not _is_free(port)]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,182 @@
+"""A sweep (--multirun): every job runs whatever became of those before it, and the end says what became of each.
+
+The runs lie in one folder, named by the words that the sweep varies; the same words with resume=true go on with it.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from fl_rsna.common.command_end import attempt, command_again, goes_on_with, run_to_end
+from fl_rsna.common.ownership import drop_folder, hold_lock, holds_nothing, make_folder, what_is
+from fl_rsna.run_folder.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job
+from fl_rsna.run_folder.sweep_words import (
+    find_fixed_words,
+    find_job_words,
+    find_varied_keys,
+    folder_name,
+    map_typed_words,
+    sweep_name,
+)
+from fl_rsna.settings.compose import read_config
+from fl_rsna.settings.config import Config
+
+SWEEP_FOLDER = "sweep"  # what owner.json says that the folder is
+Story = Callable[[Config], object]
+
+
+class Sweep:
+    """The sweep of this process: its folder, once it began."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        self.keeps = keeps  # whether its jobs leave runs: the folder of others is gone at the end
+        self.folder: Path | None = None
+        self._lock = ExitStack()
+        self._attempt = f"{os.getpid()}-{time.time_ns()}"
+
+    def begin(self, config: DictConfig) -> None:
+        """Make the folder, or take it up with resume=true, and have Hydra's jobs hear of it. Raises ValueError."""
+        typed = [str(word) for word in config.hydra.overrides.task]
+        given = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        words = [*given, *typed]
+        if "run.name" in find_varied_keys(words):
+            raise ValueError(
+                "run.name: expected one name for the whole sweep, got several; its jobs are named by what differs"
+            )
+        self.folder = self._make_folder(config, words)
+        asked = Asked(
+            words=tuple(words),
+            fixed=tuple(find_fixed_words(words)),
+            typed=map_typed_words(words),
+            attempt=self._attempt,
+        )
+        write_asked(self.folder, asked)
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(self.folder)
+            quoted = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # what jobs are composed of
+
+    def _make_folder(self, config: DictConfig, words: list[str]) -> Path:
+        if not self.keeps:
+            return Path(tempfile.mkdtemp(prefix="fl_rsna-sweep-"))
+        given = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
+        runs, name = Path(config.paths.runs), config.run.name
+        folder = Path(config.hydra.sweep.dir) if given and name is None else runs / (name or sweep_name(words))
+        self._lock.enter_context(hold_lock(folder))  # until the end: two cannot be at one sweep at once
+        ours = what_is(folder) == SWEEP_FOLDER
+        if ours and config.resume:
+            return folder
+        if folder.exists() and not holds_nothing(folder):
+            raise ValueError(
+                f"run.name: expected a new sweep, got the existing {folder}; choose another run.name, delete it"
+                + (" or say resume=true" if ours else ": it is no sweep's")
+            )
+        make_folder(folder, SWEEP_FOLDER)
+        return folder
+
+    def leave(self) -> None:
+        """Free the folder for others."""
+        self._lock.close()
+
+    def began_jobs(self) -> bool:
+        return self.folder is not None and (self.folder / JOBS).is_dir()
+
+    def jobs(self) -> list[Job]:
+        """Those that this command ran."""
+        found = [] if self.folder is None else read_jobs(self.folder)
+        return [job for job in found if job.attempt == self._attempt]
+
+    def end(self, *, whole: bool) -> int:
+        """Say what became of every job, and of the rest where not all of it ran; the exit code."""
+        from fl_rsna.reporting.pages.sweep_end import say_sweep
+
+        if self.folder is None:
+            return 0
+        jobs = self.jobs()
+        try:
+            whole = whole and all(job.state is JobState.finished for job in jobs)
+            say_sweep(self.folder, jobs, kept=self.keeps, go_on=None if whole else command_again("resume=true"))
+        finally:
+            if not self.keeps:
+                drop_folder(self.folder)
+        return 0 if whole else 1
+
+
+class Begin(Callback):
+    """Has Hydra begin the sweep of this process before it composes the first job."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        run_to_end(lambda: self._begin(config))  # Hydra makes warnings of exceptions
+
+    def _begin(self, config: DictConfig) -> None:
+        try:
+            _of_process.begin(config)
+        except BaseException:
+            _of_process.leave()
+            raise
+
+
+_of_process = Sweep(keeps=True)
+
+
+def new_sweep(*, keeps: bool) -> Sweep:
+    """The sweep that this process begins if it is asked for one."""
+    global _of_process
+    _of_process = Sweep(keeps=keeps)
+    return _of_process
+
+
+def in_sweep() -> bool:
+    """Whether what runs is a job of a sweep."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def run_job(story: Story, composed: DictConfig) -> None:
+    """Run one job and write down what became of it; raises KeyboardInterrupt where that ends the sweep, and nothing else."""
+    folder, told = Path(HydraConfig.get().sweep.dir), HydraConfig.get()
+    asked = read_asked(folder)
+    words = find_job_words([str(word) for word in told.overrides.task], asked.fixed, asked.typed)
+    name = folder_name(words)
+
+    def write(state: JobState, sentence: str = "", row: dict[str, Any] | None = None) -> None:
+        job = Job(
+            name=name, words=tuple(words), number=told.job.num, attempt=asked.attempt, state=state, sentence=sentence, row=row or {}
+        )  # fmt: skip
+        write_job(folder, job)
+
+    def act() -> object:
+        config = read_config(composed)
+        config.paths.runs, config.run.name = str(folder), name
+        config.resume = (folder / name).exists()
+        return story(config)
+
+    _say_begin(" ".join(words) or name)
+    write(JobState.running)
+    try:
+        row, sentence = attempt(act)
+    except KeyboardInterrupt:
+        write(JobState.interrupted)
+        if _of_process.keeps:
+            goes_on_with("resume=true")
+        raise
+    except SystemExit as left:
+        row, sentence = None, f"ended with exit code {left.code}"
+    if sentence is not None:
+        write(JobState.failed, sentence)
+    else:
+        write(JobState.finished, row=row if isinstance(row, dict) else None)
+
+
+def _say_begin(label: str) -> None:
+    from fl_rsna.reporting.record.console import console
+
+    console.print(f"sweep: {label}", soft_wrap=True, markup=False)

@@ -1,0 +1,191 @@
+"""Who is where by a file or a list: ids of the index, or the original ones that prepare hashed."""
+
+import csv
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fl_rsna.cohort.prepared.index import hash_id
+from fl_rsna.cohort.prepared.patients import ISSUED
+from fl_rsna.common.tables import bare, clean_text, dialect, read_given
+from fl_rsna.settings.choices import Group
+from fl_rsna.settings.config import TEST_SITE
+
+ID_COLUMNS = {  # headers that name what is dealt
+    Group.patient: ("patient", "patient_id", "PatientID"),
+    Group.series: ("series", "series_id", "SeriesInstanceUID"),
+    Group.slice: ("slice", "image_id", "SOPInstanceUID"),
+}
+KEY = "partition.assignment"
+SITE_COLUMN = "site"
+NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # of a site; also a folder's name
+TAKEN = ("cohort.json", "partition.html")  # lie beside the sites' folders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The ids that are dealt; with a `salt`, original ids are found by their hash.
+
+    `of_number` has the patients of a PatientID whose issuers are known, so that the number alone finds the only one of them.
+    """
+
+    ids: frozenset[str]
+    group: Group
+    salt: str | None
+    of_number: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def find(self, given: str) -> str | None:
+        """The index's id for one as given, with or without blanks around it and Excel's =""; None for a stranger and for a number of several."""
+        exact = next((form for form in self._forms(given) if form in self.ids), None)
+        same = self.of(given)
+        return exact if exact is not None else same[0] if len(same) == 1 else None
+
+    def of(self, given: str) -> Sequence[str]:
+        """The patients whose PatientID is the number given, whoever issued it."""
+        return next((self.of_number[form] for form in self._forms(given) if form in self.of_number), ())
+
+    def _forms(self, given: str) -> Iterator[str]:
+        forms = (given, given.strip(), clean_text(given))
+        hashed = () if self.salt is None else (hash_id(form, str(self.salt)) for form in forms)
+        return itertools.chain(forms, hashed)
+
+
+def read_assignment(path: Path, known: Known) -> dict[str, str]:
+    """Site of every known id, from a CSV with the columns patient (or series, slice) and site.
+
+    Raises ValueError for rows that contradict each other, ids missing on either side, and names no folder can have.
+    """
+    key = KEY
+    columns, who, rows = _table(path, known.group)
+    where, sites, strangers = columns.index(SITE_COLUMN), dict[str, str](), dict[str, None]()
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(
+                f"{key}: expected {len(columns)} cells a row, got {len(row)} in {path}: {','.join(row)[:80]}"
+            )
+        found, site = known.find(row[who]), clean_text(row[where])
+        if found is None:
+            strangers[row[who]] = None
+        elif sites.setdefault(found, site) != site:
+            raise ValueError(f"{key}: {path} puts {row[who]} both in {sites[found]} and in {site}; keep one row of it")
+    _refuse_strangers(key, path, list(strangers), known, missing=sorted(known.ids - sites.keys()))
+    _check_names(key, path, sites)
+    return sites
+
+
+def read_site_names(path: Path, group: Group) -> list[str]:
+    """The sites that an assignment names, in their order, whoever is there; raises ValueError when it cannot be read."""
+    columns, _, rows = _table(path, group)
+    where = columns.index(SITE_COLUMN)
+    return list(dict.fromkeys(clean_text(row[where]) for row in rows if len(row) == len(columns)))
+
+
+def _table(path: Path, group: Group) -> tuple[list[str], int, list[list[str]]]:
+    """Columns of an assignment, which of them says what is dealt, and its rows."""
+    header, *rows = _rows(path, KEY) or [[]]
+    columns = [clean_text(name) for name in header]
+    who, where = _find_column(columns, ID_COLUMNS[group]), _find_column(columns, [SITE_COLUMN])
+    if who is None or where is None:
+        raise ValueError(
+            f"{KEY}: expected a CSV with the columns {group},{SITE_COLUMN} at {path}, got {', '.join(columns[:8]) or 'nothing'}"
+        )
+    columns[where] = SITE_COLUMN
+    return columns, who, rows
+
+
+def _find_column(columns: Sequence[str], names: Sequence[str]) -> int | None:
+    """Which column has the first of these names, in any case and with any punctuation."""
+    bared = [bare(column) for column in columns]
+    return next((bared.index(bare(name)) for name in names if bare(name) in bared), None)
+
+
+def read_listed(given: str | Sequence[Any], known: Known) -> list[str]:
+    """The ids of partition.test: a list, or a file with one a row and perhaps a header; sorted, each once."""
+    key = "partition.test"
+    if isinstance(given, str):
+        listed, source = _column(Path(given), known.group, key), given
+    else:
+        listed, source = [str(item) for item in given], "the list"
+    found = {item: known.find(item) for item in listed}
+    _refuse_strangers(key, source, [item for item, id_ in found.items() if id_ is None], known, missing=[])
+    if not found:
+        raise ValueError(f"{key}: expected one or more {known.group.plural} in {source}, got none")
+    return sorted({id_ for id_ in found.values() if id_ is not None})
+
+
+def _column(path: Path, group: Group, key: str) -> list[str]:
+    rows = _rows(path, key)
+    header = [clean_text(name) for name in rows[0]] if rows else []
+    named = _find_column(header, ID_COLUMNS[group])
+    width = 1 if named is None else len(header)
+    wrong = next((row for row in rows if len(row) != width), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{key}: expected one {group} a row or a column {group} in {path}, got {len(wrong)} cells: {','.join(wrong)[:80]}"
+        )
+    return [row[0] for row in rows] if named is None else [row[named] for row in rows[1:]]
+
+
+def _rows(path: Path, key: str) -> list[list[str]]:
+    """The rows of a CSV that are not blank, or of a Parquet table; the first has the columns' names."""
+    if path.suffix.lower() == ".parquet":
+        table = read_given(path, key, "a CSV or Parquet table")
+        return [list(table.columns), *map(list, zip(*map(table.texts, table.columns), strict=True))]
+    try:
+        encoding, separator = dialect(path)
+        with path.open(newline="", encoding=encoding) as file:
+            return [row for row in csv.reader(file, delimiter=separator) if any(cell.strip() for cell in row)]
+    except pd.errors.EmptyDataError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{key}: expected a CSV in UTF-8 at {path}, got {type(error).__name__}: {error}") from None
+
+
+def _refuse_strangers(key: str, source: object, strangers: Sequence[str], known: Known, missing: Sequence[str]) -> None:
+    wrong = []
+    several = next((name for name in strangers if len(known.of(name)) > 1), None)
+    if several is not None:
+        raise ValueError(
+            f"{key}: expected one patient for each PatientID of {source}, got {several}, which {len(known.of(several))} patients have from "
+            f"different issuers or sites; write {several.strip()}{ISSUED}<issuer or site> for each of them"
+        )
+    if strangers:
+        wrong.append(f"{len(strangers)} of {source} are not in the data (first: {strangers[0]})")
+    if missing:
+        wrong.append(f"{len(missing)} of the data are not in {source} (first: {missing[0]})")
+    if wrong:
+        hint = (
+            ""
+            if known.salt is None or not strangers
+            else ", or give the data.salt of prepare if these are original ids"
+        )
+        raise ValueError(
+            f"{key}: expected {known.group.plural} of the data, which holds {len(known.ids)}, but {' and '.join(wrong)}; correct it{hint}"
+        )
+
+
+def _check_names(key: str, path: Path, sites: Mapping[str, str]) -> None:
+    """Refuse names that are no plain folder names, or the same folder where case does not count."""
+    names = sorted(set(sites.values()))
+    wrong = next((name for name in names if not NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{key}: expected site names of up to 60 letters, digits, blanks, dots, - and _, got {wrong!r} in {path}; rename it"
+        )
+    if names == [TEST_SITE]:
+        raise ValueError(f"{key}: expected a site besides {TEST_SITE}, got none in {path}")
+    seen = {name: name for name in (TAKEN if TEST_SITE in names else (*TAKEN, TEST_SITE))}
+    for name in names:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        if folded in seen:
+            raise ValueError(
+                f"{key}: expected site names apart in more than case, from each other and from what else a cohort holds, "
+                f"got {name!r} beside {seen[folded]!r} in {path}; rename it"
+            )
+        seen[folded] = name

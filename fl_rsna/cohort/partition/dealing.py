@@ -1,0 +1,119 @@
+"""The training sites: dealt by a rule, or there already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fl_rsna.cohort.partition.partitioners import (
+    deal_dirichlet,
+    deal_iid,
+    deal_quantity,
+    deal_shards,
+    deal_specialist,
+    natural_sites,
+)
+from fl_rsna.settings.choices import Group, PartitionKind
+
+MIN_PATIENTS = 2  # of a site: one to train on, one to validate on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dealt:
+    """One site's patients before validation is set aside; `number` seeds that, whatever other sites there are."""
+
+    name: str
+    number: int
+    patients: list[str]
+    made_of: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
+def sites_that_are_there(
+    index: pd.DataFrame, key: str, kind: PartitionKind, num_sites: int, assignment: Mapping[str, str] | None
+) -> list[Dealt]:
+    """The sites of all patients where they are not ours to choose; none where patients are dealt."""
+    match kind:
+        case PartitionKind.scanner | PartitionKind.origin:
+            column = "fingerprint" if kind is PartitionKind.scanner else "origin"
+            groups = natural_sites(index, key, column, num_sites)
+            return [
+                Dealt(name=f"site-{n}", number=n, patients=ids, made_of=values)
+                for n, (values, ids) in enumerate(groups, 1)
+            ]
+        case PartitionKind.explicit:
+            assert assignment is not None
+            members: dict[str, list[str]] = {}
+            for patient, name in assignment.items():
+                members.setdefault(name, []).append(patient)
+            names = sorted(members, key=site_number)
+            return [Dealt(name=name, number=n, patients=sorted(members[name])) for n, name in enumerate(names, 1)]
+        case _:
+            return []
+
+
+def deal(
+    found: pd.DataFrame,
+    rarest: pd.Series,
+    kind: PartitionKind,
+    num_sites: int,
+    alpha: float,
+    sigma: float,
+    lacking: int,
+    rng: np.random.Generator,
+) -> tuple[list[Dealt], list[str]]:
+    """The dealt sites, and the patients that no specialist can take."""
+    lacks: list[tuple[str, ...]] = [()] * num_sites
+    unplaced: list[str] = []
+    match kind:
+        case PartitionKind.iid:
+            parts = deal_iid(rarest, num_sites, rng)
+        case PartitionKind.dirichlet:
+            parts = deal_dirichlet(rarest, num_sites, alpha, MIN_PATIENTS, rng)
+        case PartitionKind.quantity:
+            parts = deal_quantity(rarest, num_sites, sigma, MIN_PATIENTS, rng)
+        case PartitionKind.shards:
+            parts = deal_shards(rarest, num_sites)
+        case PartitionKind.specialist:
+            parts, lacks, unplaced = deal_specialist(found, num_sites, lacking, rng)
+        case PartitionKind.scanner | PartitionKind.origin | PartitionKind.explicit:
+            raise AssertionError(f"{kind} sites are there already")
+    sites = zip(parts, lacks, strict=True)
+    return [
+        Dealt(name=f"site-{n}", number=n, patients=ids, lacks=without) for n, (ids, without) in enumerate(sites, 1)
+    ], unplaced
+
+
+def check_enough(patients: int, num_sites: int, group: Group) -> None:
+    needed = num_sites * MIN_PATIENTS
+    if patients < needed:
+        raise ValueError(
+            f"partition.num_sites: expected at least {needed} {group.plural} for {num_sites} sites beside the test site "
+            f"({MIN_PATIENTS} a site), got {patients}; lower partition.num_sites or hold out fewer"
+        )
+
+
+def check_sizes(dealt: list[Dealt], kind: PartitionKind, group: Group) -> None:
+    """Refuse a site too small to train and validate; only sites that are not ours to size can be."""
+    for site in dealt:
+        if len(site.patients) >= MIN_PATIENTS:
+            continue
+        match kind:
+            case PartitionKind.explicit:
+                key, advice = "assignment", "give it more or put them elsewhere"
+            case PartitionKind.specialist:
+                key, advice = "lacking", "lower it or partition.num_sites"
+            case _:
+                key, advice = "num_sites", "lower it, which joins the smallest groups, or use another partition"
+        made_of = f" (made of {site.made_of[0]})" if site.made_of else ""
+        raise ValueError(
+            f"partition.{key}: expected at least {MIN_PATIENTS} {group.plural} at every site beside the test site's, "
+            f"got {len(site.patients)} at {site.name}{made_of}; {advice}"
+        )
+
+
+def site_number(name: str) -> tuple[int, str]:
+    """Sort key of site names: site-2 comes before site-10."""
+    suffix = name.rpartition("-")[2]
+    return (int(suffix) if suffix.isdecimal() else 0, name)

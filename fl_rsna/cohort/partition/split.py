@@ -1,0 +1,189 @@
+"""Split patients into the held-out test site, the training sites, and each site's own validation part.
+
+The test site is a fold, a share, a list of patients, or one of the dealt sites. Folds are of equal size and equal labels.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from fl_rsna.cohort.partition.dealing import MIN_PATIENTS, Dealt, check_enough, check_sizes, deal, sites_that_are_there
+from fl_rsna.cohort.partition.partitioners import findings, group_column, rarest_finding, take_count, take_stratified
+from fl_rsna.settings.choices import Group, PartitionKind
+from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.task import Task
+
+
+def greedy_folds(rarest: pd.Series, folds: int, seed: int) -> list[list[str]]:
+    """Each patient, in seeded order, goes to the fold that has fewest of its rarest label.
+
+    Ties go to the smaller fold, then to the lower number (the rule of RSNA 2019's 10th place). The folds do not depend on which of them is
+    the test site, so every patient is in the test site of exactly one of `folds` cohorts.
+    """
+    rng = np.random.default_rng([seed, *b"folds"])
+    held = {label: [0] * folds for label in rarest.unique()}
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for position in rng.permutation(len(rarest)):
+        counts = held[rarest.iloc[position]]
+        fold = min(range(folds), key=lambda number: (counts[number], len(dealt[number]), number))
+        counts[fold] += 1
+        dealt[fold].append(rarest.index[position])
+    return [sorted(fold) for fold in dealt]
+
+
+def hold_out_patients(
+    rarest: pd.Series,
+    there: list[Dealt],
+    num_sites: int,
+    test: float | str | Sequence[str],
+    folds: int | None,
+    fold: int,
+    group: Group,
+    seed: int,
+    rng: np.random.Generator,
+) -> list[str]:
+    """Who is set aside before the rest is dealt; nobody when a whole site is left out afterwards."""
+    if folds is not None:
+        if folds > len(rarest):
+            raise ValueError(
+                f"partition.folds: expected at most {len(rarest)}, one for each of the {group.plural}, got {folds}; lower it"
+            )
+        return greedy_folds(rarest, folds, seed)[fold]
+    if isinstance(test, str):
+        return []
+    if isinstance(test, Sequence):
+        return sorted(test)
+    return _share(rarest, there, num_sites, test, group, rng)
+
+
+def leave_one_out(dealt: list[Dealt], name: str) -> tuple[list[Dealt], Dealt]:
+    """The other sites, under their own names, and the named one."""
+    names = [site.name for site in dealt]
+    if name not in names:
+        known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise ValueError(
+            f"partition.test: expected a share, a list of patients, a file of them or one of the sites {known}, got {name!r}"
+        )
+    if len(names) < 2:
+        raise ValueError(
+            f"partition.test: expected another site to train on besides {name}, got none; raise partition.num_sites"
+        )
+    left = dealt[names.index(name)]
+    return [site for site in dealt if site is not left], left
+
+
+def _share(
+    rarest: pd.Series, there: list[Dealt], num_sites: int, share: float, group: Group, rng: np.random.Generator
+) -> list[str]:
+    """A share of the patients, spread over labels, that leaves enough to every site."""
+    needed = num_sites * MIN_PATIENTS + 1
+    if len(rarest) < needed:
+        raise ValueError(
+            f"partition.num_sites: expected at least {needed} {group.plural} for {num_sites} sites "
+            f"({MIN_PATIENTS} a site and one in the test site), got {len(rarest)}; lower partition.num_sites"
+        )
+    share = min(share, (len(rarest) - num_sites * MIN_PATIENTS) / len(rarest))
+    if not there:
+        return take_stratified(rarest, share, rng)[0]
+    kept = {site.patients[i] for site in there for i in rng.permutation(len(site.patients))[:MIN_PATIENTS]}
+    free = rarest[[patient for patient in rarest.index if patient not in kept]]
+    return take_count(free, min(max(1, round(share * len(rarest))), len(free)), rng)[0]
+
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePatients:
+    """One site's patients; disjoint from every other site's. The test site has only `test`.
+
+    With another `Group` than patient these are ids of series or slices. `made_of` has the header values that make a
+    natural site, `lacks` the labels none of a specialist site's patients has, `unplaced` those of the test site's
+    patients whose findings no specialist keeps together.
+    """
+
+    name: str
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    made_of: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    unplaced: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.train + self.validation + self.test
+
+
+def split_patients(
+    index: pd.DataFrame,
+    task: Task,
+    *,
+    kind: PartitionKind,
+    num_sites: int,
+    test: float | str | Sequence[str],
+    validation: float,
+    seed: int,
+    alpha: float = 0.5,
+    sigma: float = 1.0,
+    lacking: int = 1,
+    assignment: Mapping[str, str] | None = None,
+    folds: int | None = None,
+    fold: int = 0,
+    group: Group = Group.patient,
+) -> list[SitePatients]:
+    """Deal every patient of `index` to exactly one place; the test site comes last.
+
+    `test` is a share, the name of a dealt site or a list of patients; with `folds`, the test site is fold `fold`.
+    `assignment` is the site of every patient that is not listed in `test`, for `explicit` alone. The result depends on
+    the set of patients, their labels and, for natural sites, headers, not on the order of rows. Raises ValueError when the patients do not suffice.
+    """
+    found, key = findings(index, task, group), group_column(group, task)
+    rarest, rng = rarest_finding(found), np.random.default_rng([seed, 0])
+    there = sites_that_are_there(index, key, kind, num_sites, assignment)
+    num_sites = len(there) or num_sites
+    held_out = hold_out_patients(rarest, there, num_sites, test, folds, fold, group, seed, rng)
+    rest, unplaced = sorted(set(rarest.index) - set(held_out)), list[str]()
+    if there:
+        left = set(rest)
+        dealt = [replace(site, patients=[patient for patient in site.patients if patient in left]) for site in there]
+    else:
+        check_enough(len(rest), num_sites, group)
+        dealt, unplaced = deal(found.loc[rest], rarest[rest], kind, num_sites, alpha, sigma, lacking, rng)
+    if unplaced and (folds is not None or not isinstance(test, float | int)):
+        raise ValueError(
+            f"partition.lacking: expected a site for each of {len(rest)} {group.plural}, but none keeps all findings of "
+            f"{len(unplaced)} (first: {unplaced[0]}); lower it, or make partition.test a share, whose test site takes them"
+        )
+    test_site = SitePatients(name=TEST_SITE, test=tuple(sorted([*held_out, *unplaced])), unplaced=tuple(unplaced))
+    if folds is None and isinstance(test, str):
+        dealt, one = leave_one_out(dealt, test)
+        test_site = SitePatients(name=TEST_SITE, test=tuple(one.patients), made_of=one.made_of, lacks=one.lacks)
+    check_sizes(dealt, kind, group)
+    return [*(_with_validation(site, rarest, validation, seed) for site in dealt), test_site]
+
+
+def overlaps(sites: list[SitePatients]) -> dict[str, int]:
+    """Patients shared by any two parts of the cohort (site/train, site/validation, test), by pair; empty is the proof."""
+    return count_shared_ids({f"{site.name}/{part}": getattr(site, part) for site in sites for part in PARTS})
+
+
+def count_shared_ids(parts: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """How many ids any two parts have in common, by pair; pairs without any are left out."""
+    places: dict[str, list[str]] = {}
+    for name in sorted(parts):
+        for id_ in set(parts[name]):
+            places.setdefault(id_, []).append(name)
+    pairs = Counter(pair for names in places.values() if len(names) > 1 for pair in itertools.combinations(names, 2))
+    return {f"{a} and {b}": count for (a, b), count in sorted(pairs.items())}
+
+
+def _with_validation(site: Dealt, rarest: pd.Series, share: float, seed: int) -> SitePatients:
+    validation, train = take_stratified(rarest[site.patients], share, np.random.default_rng([seed, site.number]))
+    return SitePatients(
+        name=site.name, train=tuple(train), validation=tuple(validation), made_of=site.made_of, lacks=site.lacks
+    )

@@ -1,0 +1,382 @@
+"""The steps before a run, as every command takes them from the configuration: prepare the data, then deal a cohort or take one up.
+
+A cohort that was dealt before is taken by its name or by its settings. Another one is never taken in silence.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.cohort.partition.assignment import Known, read_assignment, read_listed
+from fl_rsna.cohort.partition.partitioners import group_column, rarest_labels
+from fl_rsna.cohort.partition.split import SitePatients, split_patients
+from fl_rsna.cohort.prepared.index import Prepared, read_prepared
+from fl_rsna.cohort.prepared.inputs import find_inputs
+from fl_rsna.cohort.prepared.patients import patients_of_numbers
+from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
+from fl_rsna.cohort.sites.noise import SiteNoise, noise_of_sites
+from fl_rsna.cohort.sites.s0_layout import read_unlabelled
+from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort, write_cohort
+from fl_rsna.common.ownership import WAIT_S, build_beside, hold_lock
+from fl_rsna.common.reading import dump_hashed_json, read_json
+from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
+from fl_rsna.phantom.chest.cohort import write_chest_cohort
+from fl_rsna.phantom.head.cohort import write_cohort as write_phantoms
+from fl_rsna.settings.choices import Group, Layout, PartitionKind, PrepareEngine
+from fl_rsna.settings.config import TEST_SITE, Config, PartitionConfig, is_demo
+from fl_rsna.task import Rendering, Task, find_task, restrict_task
+
+FILES = "files_sha256"  # the place of file hashes among the settings of a cohort
+
+
+def cohort_name(config: Config) -> str:
+    """The cohort's folder: partition.name, or a name that changes with every setting that changes the partition."""
+    part = config.partition
+    if part.name is not None:
+        return part.name
+    settings = partition_settings(config)
+    plain = PartitionConfig()  # settings younger than the first cohorts count where they are used: old names stay
+    younger = {key for key in ("noise", "layout") if getattr(part, key) == getattr(plain, key)}
+    left_out = {"name", FILES, *younger}
+    what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
+    count = "" if part.kind is PartitionKind.explicit else f"{part.num_sites}-"
+    return f"{config.data.name}-{part.kind}-{count}{digest}"
+
+
+def partition_settings(config: Config) -> dict[str, Any]:
+    """What cohort.json records of the configuration; a file counts by its content's hash, wherever it lies."""
+    part = config.partition
+    plain = {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(part).items()}
+    files = {
+        key: path for key in ("assignment", "test") if isinstance(path := plain[key], str) and Path(path).is_file()
+    }
+    digests = {key: hashlib.sha256(Path(path).read_bytes()).hexdigest() for key, path in files.items()}
+    return {"data": config.data.name, **plain, FILES: digests}
+
+
+def adopt_cohort(config: Config) -> None:
+    """With no word about how to deal, take partition.name or the one cohort dealt from data.name, with its settings.
+
+    `partition` with settings, then `simulate data.name=<name>`, must not deal another cohort in silence. Raises
+    ValueError when there are several to choose from.
+    """
+    named, sites = config.partition.name, Path(config.paths.sites)
+    if named is None and (is_demo(config) or (sites / cohort_name(config)).exists()):
+        return
+    paths = [path.parent for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
+    found = [read_cohort(path) for path in paths if path.suffix != ".part"]
+    dealt = [cohort for cohort in found if named or cohort.facts["settings"].get("data") == config.data.name]
+    if len(dealt) > 1:
+        names = ", ".join(cohort.name for cohort in dealt)
+        raise ValueError(
+            f"partition.name: expected one cohort of {config.data.name} to take, got {names}; choose one with partition.name="
+        )
+    for cohort in dealt:
+        known = {field.name for field in fields(PartitionConfig)}
+        settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
+        choices = {
+            "kind": PartitionKind(settings["kind"]),
+            "group": Group(settings.get("group", Group.patient)),
+            "layout": Layout(settings.get("layout", Layout.standard)),
+        }
+        config.partition = PartitionConfig(**{**settings, **choices, "name": cohort.name})
+
+
+def reuse_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
+    """The cohort in `folder`, which must have been dealt from the same data with the same settings, or it is refused."""
+    cohort = read_cohort(folder)
+    if cohort.facts["prepared"]["index_sha256"] != prepared.index_sha256:
+        raise ValueError(
+            f"partition.name: {folder} was dealt from other data than {prepared.folder} holds now; delete it to deal again, or choose "
+            "another partition.name"
+        )
+    check_dealt(cohort, config)
+    return cohort
+
+
+def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> None:
+    """Refuse a cohort that was dealt with other settings than are asked for, `but` for some."""
+    asked, dealt = partition_settings(config), {**partition_settings(Config()), **cohort.facts["settings"]}
+
+    def same(key: str) -> bool:
+        """By content where both are files; a setting younger than the cohort had its default."""
+        both_files = key in asked[FILES] and key in dealt[FILES]
+        return bool(asked[FILES][key] == dealt[FILES][key] if both_files else asked[key] == dealt[key])
+
+    changed = sorted(key for key in asked if key not in ("name", FILES, *but) and not same(key))
+    if changed:
+        raise ValueError(
+            f"partition.name: {cohort.folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
+            "choose another partition.name or delete it"
+        )
+
+
+TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
+
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
+    """Prepare what data.dicom and data.labels name, then RSNA's stage_2_test beside it as a set without labels.
+
+    Each set is there when it is given; raises ValueError when the request for the next one cannot be met.
+    """
+    data, task = config.data, find_task(config.data.task)
+    if data.dicom is None:
+        raise ValueError(
+            "data.dicom: expected a folder, archive or list, got nothing; give data.dicom=<folder> data.labels=<csv> data.name=<name>"
+        )
+    inputs = find_inputs(
+        Path(data.dicom),
+        Path(data.labels) if data.labels is not None else None,
+        task,
+        unlabelled=data.unlabelled,
+        test_set=data.test_set,
+        unannotated=data.unannotated,
+    )
+    request = Request(
+        task=restrict_task(task, data.unannotated),
+        image=data.image,
+        size=data.size,
+        hash_ids=data.hash_ids,
+        salt=data.salt,
+    )
+    sets = [(data.name, inputs.files, inputs.labels), (TEST_SET.format(data.name), inputs.test_files, None)]
+    for name, files, labels in sets:
+        if files:
+            yield prepare_folder(
+                Path(config.paths.prepared) / name,
+                request,
+                files,
+                labels,
+                max_rejected=data.max_rejected,
+                convert=_converter(config),
+                on_progress=functools.partial(on_progress, f"preparing {name}"),
+            )
+
+
+def _converter(config: Config) -> Converter:
+    if is_demo(config):
+        return convert_here  # our own files, and few: starting processes would take longer
+    match config.prepare.engine:
+        case PrepareEngine.local:
+            return functools.partial(convert_local, workers=config.prepare.workers)
+        case PrepareEngine.ray:
+            return functools.partial(convert_on_ray, workers=config.prepare.workers)
+
+
+def demo_step(config: Config, on_progress: Progress) -> Prepared:
+    """Synthetic patients written as DICOM, prepared like any other; the DICOM is deleted afterwards.
+
+    Made once: a process that finds another at it waits, and takes what that one made.
+    """
+    demo, folder = config.demo, Path(config.paths.prepared) / config.data.name
+    with hold_lock(folder, wait_s=WAIT_S):
+        if os.path.lexists(folder):
+            check_demo(config, folder)
+            return read_prepared(folder, find_task(config.data.task))
+        with build_beside(folder.with_name(f"{folder.name}.dicom")) as building:
+            dicom = building / "dicom"
+            on_progress("drawing synthetic patients", 0, demo.patients)
+            _draw(config, dicom, lambda done: on_progress("drawing synthetic patients", done, demo.patients))
+            drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
+            drawn.data.dicom = str(dicom)  # in the layout of the competition, whose tables are found
+            (made,) = prepare_step(drawn, on_progress)
+        (made.folder / "demo.json").write_bytes(dump_hashed_json(asdict(demo)))
+        return made
+
+
+def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> None:
+    """The task's synthetic cohort, as DICOM with its label tables."""
+    demo, workers = config.demo, config.prepare.workers or 2
+    match find_task(config.data.task).rendering:
+        case Rendering.hounsfield:
+            write_phantoms(
+                dicom,
+                patients=demo.patients,
+                seed=demo.seed,
+                size=demo.size,
+                slices_per_series=demo.slices_per_series,
+                workers=workers,
+                on_progress=on_patient,
+            )
+        case Rendering.radiograph:
+            write_chest_cohort(
+                dicom, patients=demo.patients, seed=demo.seed, size=demo.size, workers=workers, on_progress=on_patient
+            )
+
+
+def check_demo(config: Config, folder: Path) -> None:
+    """Refuse to take an earlier demo cohort for the one asked for now."""
+    path = folder / "demo.json"
+    made = read_json(path, "delete that folder to make it anew") if path.exists() else {}
+    for key, value in asdict(config.demo).items():
+        if made.get(key, value) != value:
+            raise ValueError(
+                f"demo.{key}: expected {made[key]}, as {folder} was made with, got {value}; delete that folder to make it anew"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """Who goes where, before anything of it is written."""
+
+    prepared: Prepared
+    sites: list[SitePatients]
+    noise: dict[str, SiteNoise]
+
+
+def partition_step(config: Config) -> Cohort:
+    """Deal the patients of the prepared data to sites; the same request finds the cohort it made before."""
+    found = plan_partition(config)
+    if isinstance(found, Cohort):
+        return found
+    folder = Path(config.paths.sites) / cohort_name(config)
+    with hold_lock(folder, wait_s=WAIT_S):
+        if os.path.lexists(folder):  # another process dealt it while this one waited
+            return reuse_cohort(folder, config, found.prepared)
+        return _write(folder, config, found)
+
+
+def _write(folder: Path, config: Config, found: Deal) -> Cohort:
+    task, part = find_task(config.data.task), config.partition
+    beside = found.prepared.folder.with_name(TEST_SET.format(config.data.name))
+    unlabelled = read_unlabelled(beside, task) if part.layout is Layout.s0 else None
+    settings = partition_settings(config)
+    return write_cohort(
+        folder, found.prepared, found.sites, task, settings, part.group, found.noise, part.layout, unlabelled
+    )
+
+
+def plan_partition(config: Config) -> Cohort | Deal:
+    """The cohort that was dealt by the same request, or what is to be written; raises ValueError when it cannot be dealt."""
+    task, part = find_task(config.data.task), config.partition
+    prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
+    _check_labelled(prepared, task)
+    folder = Path(config.paths.sites) / cohort_name(config)
+    if os.path.lexists(folder):
+        return reuse_cohort(folder, config, prepared)
+    if not part.allow_missing_labels:
+        _check_positives(prepared, task)
+    return deal_prepared(config, prepared)
+
+
+def deal_prepared(config: Config, prepared: Prepared) -> Deal:
+    """Deal the patients of an index; raises ValueError when they do not suffice, or noise names a site that is not there."""
+    task, part = find_task(config.data.task), config.partition
+    assignment, test = _who_is_where(config, prepared, task)
+    sites = split_patients(
+        prepared.index,
+        task,
+        kind=part.kind,
+        num_sites=part.num_sites,
+        alpha=part.alpha,
+        sigma=part.sigma,
+        lacking=part.lacking,
+        assignment=assignment,
+        test=test,
+        folds=part.folds,
+        fold=part.fold,
+        validation=part.validation,
+        group=part.group,
+        seed=part.seed,
+    )
+    noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
+    return Deal(prepared=prepared, sites=sites, noise=noise)
+
+
+def _who_is_where(
+    config: Config, prepared: Prepared, task: Task
+) -> tuple[dict[str, str] | None, float | str | Sequence[str]]:
+    """The site of everyone by partition.assignment, and partition.test as a share, a site's name or the ids it lists."""
+    part, test = config.partition, config.partition.test
+    ids = frozenset(prepared.index[group_column(part.group, task)].unique())
+    known = Known(
+        ids=ids,
+        group=part.group,
+        salt=config.data.salt if config.data.hash_ids else None,
+        of_number=patients_of_numbers(prepared.index) if part.group is Group.patient else {},
+    )
+    if isinstance(test, list) or (isinstance(test, str) and Path(test).is_file()):
+        test = read_listed(test, known)
+    if part.kind is not PartitionKind.explicit:
+        return None, test
+    if part.assignment is None:
+        raise ValueError(
+            f"partition.assignment: expected a CSV with the columns {part.group},site for explicit sites, got nothing"
+        )
+    assignment = read_assignment(Path(part.assignment), known)
+    held_out = [id_ for id_, site in assignment.items() if site == TEST_SITE]
+    if not held_out:
+        return assignment, test
+    if part.test != PartitionConfig().test or part.folds is not None:
+        key = "test" if part.folds is None else "folds"
+        raise ValueError(
+            f"partition.{key}: expected nothing beside the {TEST_SITE} of {part.assignment}, "
+            f"got {getattr(part, key)}; leave one of them out"
+        )
+    return {id_: site for id_, site in assignment.items() if site != TEST_SITE}, held_out
+
+
+def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
+    """The cohort a run asks for: as it lies on disk, or dealt now.
+
+    What data.dicom names is prepared first, unless it was before; demo data is made when there is none.
+    """
+    prepared = Path(config.paths.prepared) / config.data.name
+    if config.data.dicom is not None:
+        check_named(config)
+        for _ in prepare_step(config, on_progress):
+            pass
+    if is_demo(config):
+        check_demo(config, prepared) if prepared.exists() else demo_step(config, on_progress)
+    folder = Path(config.paths.sites) / cohort_name(config)
+    if prepared.exists() or not folder.exists():
+        return partition_step(config)
+    return cohort_brought(config)
+
+
+def cohort_brought(config: Config) -> Cohort:
+    """A cohort from another machine, without the data it was dealt from; raises ValueError when it is not what is asked for."""
+    task, cohort = find_task(config.data.task), read_cohort(Path(config.paths.sites) / cohort_name(config))
+    if cohort.task != task.name or cohort.labels != task.labels:
+        raise ValueError(
+            f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {cohort.folder}; partition again"
+        )
+    check_dealt(cohort, config, but=("data",))  # whatever it was called there
+    return cohort
+
+
+def check_named(config: Config) -> None:
+    """Refuse the user's own data under the name of the synthetic cohort."""
+    if config.data.dicom is not None and is_demo(config):
+        raise ValueError(
+            f"data.name: expected a name for your data, got {config.data.name}, which stands for the synthetic cohort"
+        )
+
+
+def _check_labelled(prepared: Prepared, task: Task) -> None:
+    missing = [label for label in task.labels if label not in prepared.index]
+    if missing:
+        raise ValueError(
+            f"data.name: expected labelled data to deal to sites, got {prepared.folder} without {', '.join(missing)}; "
+            "prepare it with data.labels"
+        )
+
+
+def _check_positives(prepared: Prepared, task: Task) -> None:
+    """Refuse a label without a positive patient: nothing can be learned or measured about it."""
+    missing = [label for label in task.labels if not prepared.index[label].any()]
+    if missing:
+        raise ValueError(
+            f"data.name: expected positives of every label in {prepared.folder}, got none for {', '.join(missing)} "
+            f"among {len(rarest_labels(prepared.index, task))} patients; use other data or set partition.allow_missing_labels=true"
+        )

@@ -1,0 +1,80 @@
+"""Write files and folders that appear under their names only when complete; give images a second name by hard links.
+
+A hard link costs no space. Where the file system has none, the image is copied.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fl_rsna.common.ownership import build_beside, drop, give_name, hold_lock, short_name
+
+
+def link_images(image_ids: Iterable[str], images: Path, folder: Path) -> None:
+    """`<id>.png` of `images` into the new `folder`; raises ValueError naming the first that is not there."""
+    folder.mkdir(parents=True)
+    here, there = os.fspath(images), os.fspath(folder)
+    for image_id in image_ids:
+        _link(f"{here}/{image_id}.png", f"{there}/{image_id}.png")
+
+
+def link_kept(image_ids: Iterable[str], images: Path, folder: Path) -> None:
+    """The same into a folder of the caller's that may hold other images under these names, which go."""
+    for image_id in image_ids:
+        source, target = images / f"{image_id}.png", folder / f"{image_id}.png"
+        if os.path.lexists(target):
+            if os.path.samefile(source, target):
+                continue
+            drop(target)
+        _link(os.fspath(source), os.fspath(target))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise ValueError(
+            f"expected {source}, which index.parquet names, got no such file; prepare the data again"
+        ) from None
+    except OSError:  # another file system, one without hard links, or too many links to one file
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def build_whole(folder: Path) -> Iterator[Path]:
+    """A folder to build in; it gets its name only when the body succeeds and is removed when it does not.
+
+    Raises ValueError when another process is building it or something has the name.
+    """
+    with hold_lock(folder):
+        if os.path.lexists(folder):
+            raise ValueError(f"{folder}: another process finished it just now; run the same command again to use it")
+        with build_beside(folder) as building:
+            yield building
+            give_name(building, folder)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part, and none is left behind."""
+    with replace_whole(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replace_whole(path: Path) -> Iterator[Path]:
+    """A name that nobody has to write a file under, which takes `path`'s place when the body succeeds.
+
+    It is there, empty, with the permissions that any new file gets; it keeps them whatever a library makes in its place.
+    """
+    part = path.with_name(f"{short_name(path)}.{secrets.token_hex(8)}.part")
+    try:
+        part.touch()
+        mode = part.stat().st_mode
+        yield part
+        part.chmod(mode)
+        os.replace(part, path)
+    finally:
+        drop(part)

@@ -1,0 +1,386 @@
+"""How every command ends, whatever ends it: one sentence on stderr, an exit code, and the traceback in a file that the sentence names.
+
+Exit 0: done. 1: the run failed. 2: the request cannot be met. The standard library alone, so that it is there before anything else is.
+"""
+
+import argparse
+import atexit
+import errno
+import os
+import re
+import shlex
+import signal
+import sys
+import sysconfig
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from opcode import opname
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, TypeVar
+
+from fl_rsna.common.screen import close_stderr, guard_screen
+from fl_rsna.version import PACKAGE
+
+T = TypeVar("T")
+
+ERROR_LOG = "error.log"  # in a run's folder: the traceback of whatever ended it, one after the other
+LONGEST = 600  # characters of what a library says
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # that ask a command to end
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SAYS_FULL = ("no space left", "quota exceeded", "disk is full", "not enough free space", "file too large")
+SAYS_MEMORY = ("out of memory", "allocate memory", "insufficient memory", "bad_alloc")
+MENDABLE = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY),
+)  # a path that the user can choose otherwise, or make readable
+LIBRARIES = tuple(
+    str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+OURS = str(PACKAGE.resolve())
+REMOTE = re.compile(r'File "([^"]+)".*\n +raise ')  # of another process' traceback, as text
+
+
+class EndKind(StrEnum):
+    """What ended a command, or a run: in the event `run_failed` and in summary.json."""
+
+    refused = "refused"  # the request cannot be met; exit code 2, all others 1
+    failed = "failed"  # by its own rules: too few sites replied, the model diverged, two results differ
+    interrupted = "interrupted"  # by Ctrl-C
+    stopped = "stopped"  # by another signal, which the reason names
+    disk_full = "disk_full"  # or a quota, or the greatest size of a file
+    out_of_memory = "out_of_memory"  # this machine's, or a GPU's
+    unexpected = "unexpected"  # anything else; the reason begins with the error's type
+
+
+class RunFailed(Exception):
+    """A run that started and could not finish; its message is what the user reads, the exit code is 1."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to end; its only argument is the signal's name."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Words that cannot be read are refused as every command refuses: one sentence and exit code 2, without a usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; {self.prog} --help says what is expected")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    kind: EndKind
+    reason: str  # one line
+
+    @property
+    def code(self) -> int:
+        return 2 if self.kind is EndKind.refused else 1
+
+
+@dataclass(slots=True)
+class _Command:
+    """What is known of the command by the time it ends."""
+
+    goes_on: bool = False
+    run: Path | None = None  # the folder it writes, where that is a run's
+    words: tuple[str, ...] = ()  # with which it goes on
+    log: Path | None = None  # that has the traceback already
+    begun: list[Path] = field(default_factory=list)  # run folders
+    told: list[tuple[Path, BaseException]] = field(default_factory=list)  # those that hold their end, and what it was
+    open: list[Callable[[BaseException], None]] = field(default_factory=list)  # what writes it into those that run
+
+
+@dataclass(slots=True)
+class _Process:
+    """Of a command's own process; not of a test's."""
+
+    guarded: bool = False
+    goes_on: bool = False  # the command does, typed again
+    asked: Stopped | None = None  # to end, by a signal
+    over: bool = False  # the last sentence is said
+
+
+now = _Command()
+_process = _Process()
+
+
+def begin_command(*, goes_on: bool = False) -> None:
+    """Have this process end as every command does, from its first import on: call it before anything slow is loaded.
+
+    `goes_on`: typed again, the command takes up what it has done so far.
+    """
+    _process.guarded, _process.goes_on, now.goes_on = True, goes_on, goes_on
+    guard_screen()
+    sys.excepthook = _hook
+    sys.unraisablehook = _again
+    for name in SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup, or behind &
+            signal.signal(number, _stop)
+
+
+def run_to_end(act: Callable[[], T]) -> T:
+    """Run `act`; whatever ends it becomes one sentence on stderr and an exit code. SystemExit passes through."""
+    global now
+    now = _Command(goes_on=_process.goes_on)
+    try:
+        return act()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        _leave(error)
+
+
+def attempt(act: Callable[[], T]) -> tuple[T | None, str | None]:
+    """Run `act` as one of several parts of a command: what it returns, or the sentence that was said of what ended it.
+
+    What interrupts the command ends its other parts, too: that is raised as KeyboardInterrupt. SystemExit passes through.
+    """
+    global now
+    now = _Command()
+    try:
+        return act(), None
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if end_of(error).kind in (EndKind.interrupted, EndKind.stopped):
+            raise (_process.asked or KeyboardInterrupt()) from error
+        return None, _say(error)
+    finally:
+        now = _Command()
+
+
+def end_command(act: Callable[[], object]) -> NoReturn:
+    """Run `act` as the whole of a command, and exit: with what it returns, where that is a number."""
+    code = run_to_end(act)
+    _process.over = True
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def goes_on_in(run: Path) -> None:
+    """Typed again, with resume=true, the command takes up the run in this folder."""
+    now.goes_on, now.run = True, run
+
+
+def goes_on_with(*words: str) -> None:
+    """Typed again, with these words, the command takes up what it did so far."""
+    now.goes_on, now.run, now.words = True, None, words
+
+
+def end_of(error: BaseException) -> End:
+    """What an error means for the command, or the run, that it ends. Whatever a library makes of an interruption, it is one."""
+    error = _process.asked or error
+    said = " ".join(_text(error).splitlines()).strip()
+    match error:
+        case Stopped() if error.args[0] != "SIGINT":
+            return End(kind=EndKind.stopped, reason=f"stopped by {error.args[0]}")
+        case KeyboardInterrupt():
+            return End(kind=EndKind.interrupted, reason="interrupted")
+        case RunFailed():
+            return End(kind=EndKind.failed, reason=said)
+        case ValueError() if _is_plain(error) and _is_ours(error):
+            return End(kind=EndKind.refused, reason=said)
+        case UnicodeEncodeError():  # a path whose bytes are not UTF-8, in a place that needs it
+            got = f"expected paths in UTF-8, got {error.object!r}"
+            return End(kind=EndKind.refused, reason=f"{got}; rename that folder or file, or choose another")
+        case FloatingPointError() if _is_ours(error):
+            return End(kind=EndKind.failed, reason=said)
+    for cause in _causes(error):
+        if _is_full(cause):
+            where = f" at {cause.filename}" if isinstance(cause, OSError) and cause.filename else ""
+            return End(kind=EndKind.disk_full, reason=f"the disk is full{where}: {_short(cause)}")
+        if isinstance(cause, MemoryError) or _says(cause, SAYS_MEMORY):
+            return End(kind=EndKind.out_of_memory, reason=f"memory ran out: {_short(cause)}")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        reason = f"too many open files: {_short(error)}; allow more with ulimit -n, or lower engine.workers"
+        return End(kind=EndKind.failed, reason=reason)
+    if isinstance(error, OSError) and error.errno in MENDABLE and error.filename:
+        return End(kind=EndKind.refused, reason=f"cannot read or write {error.filename}: {error.strerror}")
+    return End(kind=EndKind.unexpected, reason=_short(error))
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether it is a ValueError as our own sentences are: of Python's own type, or of one of fl_rsna's."""
+    return type(error) is ValueError or type(error).__module__.startswith("fl_rsna.")
+
+
+def traceback_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def log_traceback(text: str, folder: Path | None) -> Path | None:
+    """Append a traceback to error.log of a folder, or of none, or a full one, to a file of its own among the temporary ones; where it is."""
+    entry = f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{text}\n"
+    if folder is not None:
+        try:
+            with (folder / ERROR_LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(entry)
+            return folder / ERROR_LOG
+        except OSError:
+            pass  # that disk is perhaps what ended it
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="fl_rsna-error-", suffix=".log")  # for this user alone
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(entry)
+    except OSError:
+        return None
+    return Path(name)
+
+
+def command_again(*more: str) -> str:
+    """The command that was typed, to be pasted into a shell, with `more` words in place of those with the same key."""
+    typed, words = list(sys.orig_argv), sys.argv[1:]
+    program = typed[: len(typed) - len(words)] if typed[len(typed) - len(words) :] == words else typed[:1]
+    if not any(word.startswith("fl_rsna.") for word in program):
+        program = ["python", "-m", f"fl_rsna.{Path(sys.argv[0]).stem}"]
+    keys = {word.partition("=")[0] for word in more}
+    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in keys]
+    return shlex.join([*program, *kept, *more])
+
+
+def sentence_of(error: BaseException, log: Path | None) -> str:
+    """What the user reads: what ended the command, where its traceback is, and how to go on."""
+    end = end_of(error)
+    match end.kind:
+        case EndKind.refused:
+            return end.reason
+        case EndKind.failed:
+            return end.reason + (_in_log(error, log) if error.__cause__ is not None else "")
+        case EndKind.interrupted | EndKind.stopped:
+            return end.reason + (f"; go on with: {_to_go_on()}" if now.goes_on else "")
+        case EndKind.disk_full:
+            return f"{end.reason}; make room" + (f" and go on with: {_to_go_on()}" if now.goes_on else "")
+        case _:
+            return ("unexpected " if end.kind is EndKind.unexpected else "") + end.reason + _in_log(error, log)
+
+
+def _to_go_on() -> str:
+    if now.run is None or not now.run.exists():
+        return command_again(*now.words)
+    name = now.run.name
+    plain = all(letter.isalnum() or letter in "-_.:%+" for letter in name)
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    return command_again(f"run.name={name}" if plain else f"run.name='{quoted}'", "resume=true")
+
+
+def _in_log(error: BaseException, log: Path | None) -> str:
+    if log is not None:
+        return f"; the traceback is in {log}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"; no traceback could be written, it ends at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _say(error: BaseException) -> str:
+    """Say on stderr how it ended, and have the traceback in a file; returns the sentence."""
+    end, log = end_of(error), now.log
+    is_plain = end.kind in (EndKind.refused, EndKind.interrupted, EndKind.stopped)
+    if log is None and not is_plain and (end.kind is not EndKind.failed or error.__cause__ is not None):
+        log = log_traceback(traceback_of(error), None)
+    sentence = sentence_of(error, log)
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return sentence
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """Say how it ended and exit. A command's own process waits for no thread, and nothing in it says a word more."""
+    _say(error)
+    code, _process.over = end_of(error).code, True
+    if _process.guarded:
+        _fall_silent()
+        atexit._run_exitfuncs()  # ends worker processes
+        os._exit(code)
+    sys.exit(code)
+
+
+def _fall_silent() -> None:
+    sys.stdout.flush()
+    close_stderr()
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the command in order, the second at once."""
+    if _process.over:
+        os._exit(1)
+    stopped = Stopped(signal.Signals(number).name)
+    if _process.asked is None:
+        _process.asked = stopped
+        raise stopped
+    for tell in reversed(now.open):
+        tell(stopped)
+    print(f"error: {sentence_of(stopped, None)}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _leave(error)
+
+
+def _again(unraisable: Any) -> None:
+    """An interruption that came where Python cannot raise it comes once more; everything else is said as Python says it."""
+    if isinstance(unraisable.exc_value, Stopped):
+        _process.asked = None
+        again = signal.Signals[unraisable.exc_value.args[0]]
+        threading.Timer(0.02, os.kill, (os.getpid(), again)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that led to it."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _is_full(error: BaseException) -> bool:
+    return (isinstance(error, OSError) and error.errno in FULL) or _says(error, SAYS_FULL)
+
+
+def _says(error: BaseException, phrases: tuple[str, ...]) -> bool:
+    said = _text(error).lower()
+    return any(phrase in said for phrase in phrases)
+
+
+def _text(error: BaseException) -> str:
+    """What it says; nothing where even that fails."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _short(error: BaseException) -> str:
+    """Its type and the first of its words."""
+    said = " ".join(_text(error).split())
+    return type(error).__name__ + (f": {said}" if said else "")[:LONGEST]
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it is a sentence of our own: said by a `raise`, and not in a library's code. It may come from a worker process."""
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    if type(error.__cause__).__name__ == "_RemoteTraceback":
+        raised = REMOTE.findall(str(error.__cause__))
+        return bool(raised) and _is_own_file(raised[-1])
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return _is_own_file(code.co_filename) and opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _is_own_file(name: str) -> bool:
+    path = str(Path(name).resolve())
+    return path.startswith(OURS) or not (name.startswith("<") or path.startswith(LIBRARIES))

@@ -1,0 +1,139 @@
+"""The parts of Flower that have no public name (1.42): its SuperLink as an app, and its Control API.
+
+Where one has moved, nothing is started and the user reads which; a new version of Flower is tried here.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fl_rsna.deployment.gate import App
+from fl_rsna.deployment.launch import bypass_proxy
+
+UNREGISTERED, ENDED = "unregistered", "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A SuperNode as the SuperLink knows it; `public_key` as Flower writes it, `status` one of Flower's words."""
+
+    node_id: int
+    name: str
+    public_key: bytes
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowerRun:
+    """A run as the SuperLink knows it: whether it is over, why, and its run-config's words."""
+
+    run_id: int
+    ended: bool
+    details: str
+    config: Mapping[str, str]
+
+
+def part(module: str, name: str) -> Any:
+    """Raises ValueError where this version of Flower has it no more."""
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ValueError(
+            f"expected {module}.{name} in Flower, got version {version('flwr')} without it; install flwr>=1.42,<1.43"
+        ) from None
+
+
+def superlink_app(words: Sequence[str]) -> App:
+    """Flower's SuperLink as an ASGI app that runs as `flower-superlink` does with these words; node authentication has to be on.
+
+    It asks nobody who they are but nodes: to be served behind `gate.gated` only.
+    """
+    program = "flwr.superlink.cli.flower_superlink"
+    parse, lifespan = part(program, "_parse_superlink_lifespan_config"), part(program, "SuperLinkLifespan")
+    create = part("flwr.superlink.main", "create_app")
+    before, sys.argv = sys.argv, ["flower-superlink", *words]
+    try:
+        app: App = create(parse(), lifespan)
+    finally:
+        sys.argv = before
+    if getattr(getattr(app, "state", None), "enable_supernode_auth", None) is not True:
+        raise ValueError(
+            f"expected Flower {version('flwr')} to authenticate nodes, got an app that does not; install flwr>=1.42,<1.43"
+        )
+    return app
+
+
+@contextmanager
+def control(superlink: str, ca: bytes) -> Iterator["Control"]:
+    """The Control API of the SuperLink at `host:port` on this machine, over TLS."""
+    client = part("flwr.supercore.control", "ControlHttpClient")
+    versions = part("flwr.supercore.interceptors", "RuntimeVersionHttpInterceptor")
+    os.environ.update(bypass_proxy())
+    opened = client.from_server_address(
+        superlink, insecure=False, root_certificates=ca, interceptors=[versions(component_name="flwr CLI")]
+    )
+    try:
+        yield Control(opened)
+    finally:
+        opened.close()
+
+
+class Control:
+    """What is asked of the Control API here. Raises httpx.HTTPError."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def nodes(self) -> list[Node]:
+        """All that were ever registered."""
+        asked = part("flwr.proto.control_pb2", "ListNodesRequest")()
+        return [
+            Node(node_id=node.node_id, name=node.name, public_key=node.public_key, status=node.status)
+            for node in self._client.ListNodes(asked).nodes_info
+        ]
+
+    def register(self, name: str, public_key: bytes) -> None:
+        asked = part("flwr.proto.control_pb2", "RegisterNodeRequest")
+        self._client.RegisterNode(asked(public_key=public_key, name=name))
+
+    def unregister(self, node_id: int) -> None:
+        self._client.UnregisterNode(part("flwr.proto.control_pb2", "UnregisterNodeRequest")(node_id=node_id))
+
+    def start(self, bundle: bytes, config: Mapping[str, str]) -> int:
+        """Have the app in `bundle` run with these words as its run-config; the run's id."""
+        fab = part("flwr.supercore.fab", "Fab")(hashlib.sha256(bundle).hexdigest(), bundle, {})
+        asked = part("flwr.proto.control_pb2", "StartRunRequest")(
+            fab=part("flwr.common.serde", "fab_to_proto")(fab),
+            override_config=part("flwr.common.serde", "user_config_to_proto")(dict(config)),
+        )
+        return int(self._client.StartRun(asked).run_id)
+
+    def runs(self) -> list[FlowerRun]:
+        """All that were ever started."""
+        asked = part("flwr.proto.control_pb2", "ListRunsRequest")()
+        return [
+            FlowerRun(
+                run_id=run.run_id,
+                ended=run.status.status == ENDED,
+                details=run.status.details,
+                config={key: value.string for key, value in run.override_config.items()},
+            )
+            for run in self._client.ListRuns(asked).run_dict.values()
+        ]
+
+    def stop(self, run_id: int) -> None:
+        self._client.StopRun(part("flwr.proto.control_pb2", "StopRunRequest")(run_id=run_id))
+
+
+def as_flower_writes(key: ec.EllipticCurvePublicKey) -> bytes:
+    """A public key in the bytes by which Flower knows a node."""
+    written: bytes = part("flwr.supercore.primitives.asymmetric", "public_key_to_bytes")(key)
+    return written

@@ -1,0 +1,121 @@
+"""The ServerApp of a deployment: between machines, or under `flwr run`. It writes the run folder and says there how it ended.
+
+Nobody stands beside it to read an error: whatever ends it is an event of the run, and the coordinator reads those.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fl_rsna.checks.batch_size import AUTO
+from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
+from fl_rsna.common.atomic import write_whole
+from fl_rsna.common.command_end import EndKind, end_of
+from fl_rsna.common.ownership import hold_lock
+from fl_rsna.federation.protocol.failures import scrub_failure
+from fl_rsna.federation.server_app import select_entry
+from fl_rsna.federation.stages import stages
+from fl_rsna.learning.training.train import choose_device, settle_process
+from fl_rsna.reporting.trackers.follow import track_run
+from fl_rsna.run_folder.run_end import Words, end_in_folder
+from fl_rsna.run_folder.run_folder import RunFolder, default_run_name, is_begun, is_finished, start_run
+from fl_rsna.settings.choices import Baseline, EngineName, Stage
+from fl_rsna.settings.compose import compose_config
+from fl_rsna.settings.config import TEST_SITE, Config
+from fl_rsna.settings.effects import Asked, Command, describe_need, without_effect
+
+ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
+TOKEN = "owner"  # and there, by a coordinator: what proves that a folder was made for it
+WITHOUT_EFFECT = "without-effect"  # and, as JSON, the settings without effect in the whole run of which this is a part
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What `flwr run . --run-config 'cohort="..." runs="..." overrides="rounds=3"'` asks for; a finished run stays as it is.
+
+    Raises what ended it, after it is written down.
+    """
+    config, cohort, folder = read_run_config(context)
+    token = str(context.run_config.get(TOKEN) or "") or None
+    asked = str(context.run_config.get(WITHOUT_EFFECT) or "")
+    own = Asked(config=config, command=Command.coordinate, image=cohort.image)
+    without = json.loads(asked) if asked else without_effect(own)
+    for part, where in stages(config, folder):
+        _play(grid, part, cohort, where, token, without)
+
+
+def _play(
+    grid: Grid, config: Config, cohort: Cohort, folder: Path, token: str | None, without: Mapping[str, str]
+) -> None:
+    settle_process()
+    with hold_lock(folder):
+        begins = not is_begun(folder)
+        try:
+            run = start_run(folder, config, cohort, str(choose_device(config.train.device)), (), token, without)
+        except ValueError as error:
+            if token is not None:
+                write_whole(refusal(folder, token), str(error).encode())
+            raise
+        for key, need in without.items() if begins and config.stage is not Stage.sequence else ():
+            run.event("warning", text=describe_need(key, need))
+        if not is_finished(folder):
+            with track_run(run, config):
+                act(grid, config, cohort, run)
+
+
+def refusal(folder: Path, token: str) -> Path:
+    """Where the coordinator that gave a token reads why its run was refused: beside the folder, which may be another's."""
+    return folder.with_name(f".refused-{token}.txt")
+
+
+def act(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
+    """Tell the story of the run, and write down what ended it, in words that name nothing of the test site's data.
+
+    A signal of Flower's is a SystemExit: then the run was lost, and goes on where it is asked for again.
+    """
+    with end_in_folder(run, config, words_beside(cohort, run.folder)):
+        select_entry(config)(grid, config, cohort, run)
+
+
+def words_beside(cohort: Cohort, folder: Path) -> Words:
+    """For error.log and events: what an error says, without anything that names a patient of the test site, which lies at the server."""
+
+    def words(error: BaseException) -> tuple[str, str]:
+        end, said = end_of(error), scrub_failure(error, (cohort.folder / TEST_SITE,), RunFolder(folder).site_memory)
+        own_sentence = end.kind in (EndKind.refused, EndKind.failed)
+        return end.reason if own_sentence else said.error, said.traceback
+
+    return words
+
+
+def read_run_config(context: Context) -> tuple[Config, Cohort, Path]:
+    """The configuration, the cohort at the server and the run's folder. Raises ValueError."""
+    asked = {name: str(context.run_config.get(name) or "") for name in ASKED}
+    for name in ("cohort", "runs"):
+        if not Path(asked[name]).is_absolute():
+            raise ValueError(
+                f"run-config {name}: expected an absolute path, got {asked[name]!r}; pass --run-config '{name}=\"/...\"'"
+            )
+    config = compose_config(shlex.split(asked["overrides"]))
+    check_deployable(config)
+    config.engine.name = EngineName.deployment
+    return config, read_cohort(Path(asked["cohort"])), Path(asked["runs"]) / (config.run.name or default_run_name())
+
+
+def check_deployable(config: Config) -> None:
+    """Refuse what only one machine can do: pooling the sites' data, and looking at the memory of all."""
+    if config.baseline not in (Baseline.none, Baseline.local):
+        raise ValueError(
+            f"baseline: expected none or local, got {config.baseline}; pooling needs all sites' data in one place, use python -m fl_rsna.simulate"
+        )
+    if config.train.batch_size == AUTO:
+        raise ValueError(
+            f"train.batch_size: expected a number between machines, whose memories nobody compares, got {AUTO}; say the number "
+            "that the smallest site can take: python -m fl_rsna.doctor train.batch_size=auto there tells it"
+        )

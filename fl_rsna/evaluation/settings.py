@@ -1,0 +1,119 @@
+"""The settings of evaluate and of ensemble: each with its type and default, and those that do not go together."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fl_rsna.settings.choices import Device, ImageKind
+from fl_rsna.settings.config import PathsConfig, PrepareConfig
+
+
+class Part(StrEnum):
+    """Which slices of a site."""
+
+    test = "test"
+    validation = "validation"
+    train = "train"
+    all = "all"
+
+
+@dataclass(kw_only=True, slots=True)
+class ScansConfig:
+    """The words data.*; as those of prepare, but size and image follow the model."""
+
+    dicom: str | None = None  # folder searched recursively, zip, or a CSV or Parquet list with a column `path`
+    name: str | None = None  # prepared set under paths.prepared: with data.dicom made and kept, without it taken
+    labels: str | None = None  # CSV or Parquet; default: stage_2_train.csv beside or inside data.dicom, if there is one
+    test_set: bool = False  # of RSNA's layout score stage_2_test instead of stage_2_train
+    size: int | None = None
+    image: ImageKind | None = None
+    hash_ids: bool = True
+    salt: str = ""
+    max_rejected: float = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
+class WhereConfig:
+    device: Device = Device.auto
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """Every word of evaluate."""
+
+    model: str | None = None  # run folder or .safetensors file
+    site: str | None = None  # folder of a site of any cohort
+    part: Part | None = None  # of that site; default: test if it has one, else validation
+    shift: bool = False  # also as matched to how common labels seem to be in what is scored
+    out: str | None = None  # new folder; default: evaluations/<date-time>
+    seed: int = 0  # of the bootstrap
+    data: ScansConfig = field(default_factory=ScansConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    train: WhereConfig = field(default_factory=WhereConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+def check_words(asked: EvaluateConfig) -> None:
+    """Refuse words that say nothing to score, two things, or something about the thing not scored."""
+    data, plain = asked.data, ScansConfig()
+    given = [
+        name for name, value in (("site", asked.site), ("data.dicom", data.dicom), ("data.name", data.name)) if value
+    ]
+    if not given or (asked.site and len(given) > 1):
+        raise ValueError(
+            f"data.dicom: expected one of data.dicom=<folder, zip or list>, data.name=<prepared set> and site=<folder>, "
+            f"got {' and '.join(given) or 'nothing'}; say what to score"
+        )
+    if asked.part is not None and not asked.site:
+        raise ValueError(f"part: expected only with site=, got {asked.part.value} without; leave it out")
+    keys = {"site": ScansConfig.__slots__, "data.name": ("test_set", "size", "hash_ids", "salt", "max_rejected")}
+    of = "site" if asked.site else "data.name" if not data.dicom else None
+    for key in keys.get(str(of), ()):
+        if getattr(data, key) != getattr(plain, key):
+            raise ValueError(f"data.{key}: expected nothing with {of}=, whose images are as they are; leave it out")
+    if not 0 <= data.max_rejected <= 1 or (data.size is not None and data.size < 16) or asked.prepare.workers < 0:
+        raise ValueError("data: expected max_rejected of 0 to 1, size of 16 or more, prepare.workers of 0 or more")
+
+
+EQUAL = "equal"
+
+
+@dataclass(kw_only=True, slots=True)
+class EnsembleConfig:
+    """Every word of ensemble."""
+
+    models: list[str] = field(default_factory=list)  # run folders or .safetensors files, two or more
+    weights: Any = None  # equal, or a share for each model; default: fitted on the sites' validation predictions
+    site: str | None = None  # folder of a site of any cohort
+    part: Part | None = None
+    shift: bool = False
+    out: str | None = None  # new folder; default: ensembles/<date-time>
+    seed: int = 0  # of the bootstrap and of the folds
+    data: ScansConfig = field(default_factory=ScansConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    train: WhereConfig = field(default_factory=WhereConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+def as_evaluate(asked: EnsembleConfig) -> EvaluateConfig:
+    """What is asked of each model."""
+    shared = {name: getattr(asked, name) for name in EnsembleConfig.__slots__ if name not in ("models", "weights")}
+    return EvaluateConfig(**shared)
+
+
+def check_ensemble(asked: EnsembleConfig) -> None:
+    """Refuse fewer than two models, weights that are no shares of them, and what evaluate refuses."""
+    if len(asked.models) < 2 or len(set(asked.models)) < len(asked.models):
+        got = ", ".join(asked.models) or "nothing"
+        raise ValueError(f"models: expected two or more different models, got {got}; give models=[runs/a,runs/b]")
+    check_words(as_evaluate(asked))
+    weights = asked.weights
+    if weights is None or weights == EQUAL:
+        return
+    numbers = weights if isinstance(weights, list) else []
+    usable = all(isinstance(one, int | float) and not isinstance(one, bool) and one >= 0 for one in numbers)
+    if len(numbers) != len(asked.models) or not usable or abs(sum(numbers) - 1) > 1e-6:
+        raise ValueError(
+            f"weights: expected equal, or {len(asked.models)} shares of 0 or more that sum to 1, got {weights}; "
+            "give weights=[0.6,0.4]"
+        )

@@ -1,0 +1,360 @@
+"""What stays the same in every round of a run, and the checks before the first.
+
+The initial model comes from the run's seed or from the weights that `start` names. A model that is given to a run must never
+have seen the test site's patients: what it says of them would be no test.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from flwr.app import Message
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_rsna.cohort.prepared.patients import comparable
+from fl_rsna.cohort.sites.ancestry import Link, chain_links, link_from, own_link, patients_sha256
+from fl_rsna.cohort.sites.provenance import Chain, Patients, before, chain_of, find_image_roles, is_clear
+from fl_rsna.cohort.sites.site_folders import Cohort, counts
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.federation.protocol.delivery import deliver, patience_s
+from fl_rsna.federation.protocol.messages import Instructions, to_views
+from fl_rsna.federation.server.encoder import Encoder, encoder_of, model_of, warnings_of
+from fl_rsna.federation.server.roll_call import (
+    RollPatience,
+    Site,
+    approximate,
+    call_roll,
+    check_annotated,
+    check_roll,
+    check_single,
+    hash_patients,
+    warn_of_placeholders,
+    with_label_priors,
+)
+from fl_rsna.federation.server.scoring.test_site import HeldOut
+from fl_rsna.federation.server.site_settings import check_sites
+from fl_rsna.federation.site.heartbeat import FOLDER, keep_heartbeat
+from fl_rsna.federation.site.stage_data import new_network
+from fl_rsna.learning.data.crop import TRUTH_SHOWN
+from fl_rsna.learning.data.dataset import SiteData, open_for, writable_cache
+from fl_rsna.learning.inference.features import encode_site
+from fl_rsna.learning.models.classifier import find_shared_positions, set_training
+from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256, parameter_positions, positions
+from fl_rsna.learning.models.saved import SavedModel, facts_in, read_saved
+from fl_rsna.learning.training.train import choose_device, ignore_progress
+from fl_rsna.run_folder.run_folder import ANCESTRY, ENCODER, MANIFEST, MODEL, RunFolder
+from fl_rsna.settings.choices import EngineName, ImageKind, Keep, Stage
+from fl_rsna.settings.config import TEST_SITE, Config, ModelConfig
+from fl_rsna.settings.effects import cautions
+from fl_rsna.task import Task, find_task
+
+
+def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFolder) -> FlatModel:
+    """The weights of round 0: those of `network`, or of config.start, which is then written into the run's manifest.
+
+    A run that goes on has them in its checkpoint. Raises ValueError for a model of another task, kind of images or layout.
+    """
+    begun = run.read_json(MANIFEST)
+    if config.start is None or "start" in begun:
+        return flatten(network)
+    saved = read_start_model(config, find_task(config.data.task), cohort.image, network)
+    run.write_json(MANIFEST, {**begun, "start": {"file": str(saved.path), "model_sha256": saved.sha256}})
+    return flatten(saved.network)
+
+
+def read_start_model(config: Config, task: Task, image: ImageKind, network: nn.Module) -> SavedModel:
+    """The model that `start` names, of the shapes of `network`. Raises ValueError for one that does not fit."""
+    given = Path(str(config.start))
+    path = given / MODEL if given.is_dir() else given
+    try:
+        saved = read_saved(path)
+    except ValueError as error:
+        raise ValueError(f"start: {str(error).removeprefix('model: ')}") from None
+    if saved.two_stage is not None:
+        raise ValueError(
+            f"start: expected a model of single slices, got {path}, which has a head over series; give the slice model under it, "
+            f"{ENCODER} in its run's folder, or the run that it is of"
+        )
+    for what, expected, got in (
+        ("task", task.name, saved.task.name),
+        ("labels", task.labels, saved.task.labels),
+        ("images", image.value, saved.image.value),
+    ):
+        if got != expected:
+            raise ValueError(f"start: expected a model for {what} {expected}, got one for {got} in {path}")
+    if layout_sha256(saved.network) != layout_sha256(network):
+        raise ValueError(
+            f"start: expected a {config.model.name} as model.* describes it, got the weights of a {saved.config.name} "
+            f"of other shapes in {path}; repeat its model words"
+        )
+    return saved
+
+
+def read_start_facts(run: RunFolder) -> dict[str, Any] | None:
+    """The file and hash of the model that a run began with; None when it was its seed's own."""
+    found: dict[str, Any] | None = run.read_json(MANIFEST).get("start")
+    return found
+
+
+def list_model_files(config: Config) -> dict[str, Path]:
+    """The files of models that the words of a run name, by the word."""
+    found = {
+        "start": config.start,
+        "sequence.encoder": config.sequence.encoder,
+        "model.weights": config.model.weights,
+    }
+    paths = {word: Path(given) for word, given in found.items() if given is not None}
+    return {word: path / MODEL if path.is_dir() else path for word, path in paths.items()}
+
+
+def read_chains(config: Config) -> dict[str, Chain]:
+    """What is known of the models that a run is given, by the word."""
+    return {word: before(word, chain_of(facts_in(file), file)) for word, file in list_model_files(config).items()}
+
+
+def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dict[str, Chain]) -> list[str]:
+    """Refuse a model that patients of the index `test` trained or helped to choose; return what nobody could find out.
+
+    That is refused, too, unless config.allow_unknown_patients. A cohort of which a roll call has found that none of these
+    patients is of it is taken: this very cohort, or another with the same test site.
+    """
+    unknown, files, key = [], list_model_files(config), "patient_id"
+    patients = Patients(index=test, ids=cohort.ids, cohort_sha256=cohort.sha256)
+    for word, chain in chains.items():
+        links = tuple(link for link in chain.links if not is_clear(link, test[key], cohort.ids, cohort.sha256))
+        seen = find_image_roles(patients, [replace(chain, links=links)])
+        if seen.images:
+            raise ValueError(
+                f"{word}: expected a model that never saw the test site's patients, got {files[word]}: {seen.images} of their {len(test)} images "
+                "are of patients who trained it or helped to choose it; take a model of this cohort, or deal as that one was dealt"
+            )
+        if seen.why:
+            said = f"{word}: unknown whether {files[word]} saw the test site's patients ({'; '.join(seen.why)})"
+            if not config.allow_unknown_patients:
+                raise ValueError(f"{said}; give a model of which that is known, or say allow_unknown_patients=true")
+            unknown.append(said)
+    return unknown
+
+
+def read_ancestry(run: RunFolder) -> tuple[Link, ...] | None:
+    """The links that a run which goes on wrote down; None of one that begins."""
+    if not (run.folder / ANCESTRY).exists():
+        return None
+    return tuple(link_from(said) for said in run.read_json(ANCESTRY)["links"])
+
+
+def write_ancestry(
+    run: RunFolder, cohort: Cohort, test: pd.DataFrame, chains: Sequence[Chain], *, compared: bool
+) -> tuple[Link, ...]:
+    """The links of a run's models, which it writes down; `compared` says that its roll call could compare patients."""
+    told = compared and not cohort.facts.get("leaky", False)
+    own = own_link(
+        cohort.folder, cohort.sha256, cohort.ids, patients_sha256(test["patient_id"], cohort.ids) if told else None
+    )
+    links = chain_links(own, [link for chain in chains for link in chain.links])
+    run.write_json(ANCESTRY, {"links": [link.to_json() for link in links]})
+    manifest = run.read_json(MANIFEST)
+    run.write_json(MANIFEST, {**manifest, "ancestry": [link.to_json(patients=False) for link in links]})
+    return links
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What stays the same in every round."""
+
+    grid: Grid
+    config: Config
+    cohort: Cohort
+    sites: list[Site]
+    told: Instructions
+    test: HeldOut
+    run: RunFolder
+    network: nn.Module  # for its names and shapes; models are flat vectors everywhere else
+    initial: FlatModel  # of round 0
+    parameters: NDArray[np.bool_]  # where parameters lie in a flat model
+    stepped: NDArray[np.bool_]  # those that sites share: where strategies step; the rest is the sites' weighted mean
+    trained: NDArray[np.bool_]  # and of these, those that sites train
+    encoder: Encoder | None = None  # of the second stage
+    ancestry: tuple[Link, ...] = ()  # whose images its models have seen
+    sigmas: NDArray[np.float64] | None = (
+        None  # and once they are chosen, the widths by which the slice model is smoothed
+    )
+
+    def deliver(self, messages: list[Message]) -> Iterator[Message]:
+        """Replies to messages of one phase, within the time that the run gives sites that may be gone."""
+        return deliver(self.grid, messages, timeout_s=patience_s(self.config), lost=self.config.strategy.lost)
+
+    @property
+    def exact(self) -> NDArray[np.bool_]:
+        """Where BatchNorm's statistics lie, and what stays at sites: no precision rounds it."""
+        return ~self.stepped
+
+
+def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> RunContext:
+    """Roll call and everything that must be right before a site trains."""
+    task = find_task(config.data.task)
+    encoder = encoder_of(config, cohort, run) if config.stage is Stage.sequence else None
+    told = first_instructions(config, cohort, encoder)
+    weights = None if config.model.weights is None or encoder else Path(config.model.weights)
+    network = new_network(told, task, cohort.image, derive_seed(config.seed, "initial model"), weights)
+    initial = first_model(config, cohort, network, run)
+    told = replace(told, layout_sha256=layout_sha256(network))
+    there = cohort.site_folder(TEST_SITE)
+    cache = writable_cache(there, run.cache_folder(cohort.sha256))
+    with keep_heartbeat(heartbeat_folder(config, run), TEST_SITE, 0, packing=True) as on_packed:
+        held_out = open_for(told.model, there, cache=cache, on_packed=on_packed)
+    ancestry = read_ancestry(run)
+    chains = read_chains(config) if ancestry is None else {}
+    unknown = check_unseen(config, cohort, held_out.index, chains)
+    sites = call_roll(grid, told, roll_patience(config, run, len(cohort.sites)), expected=len(cohort.sites))
+    strangers = hash_patients(comparable(held_out.index, told.group_key), told.salt)
+    incomparable = check_roll(
+        sites,
+        cohort_sha256=cohort.sha256,
+        task=task.name,
+        test_patients=strangers,
+        test_ids=held_out.ids,
+        image=held_out.image.value,
+        allow_unknown=config.allow_unknown_patients,
+    )
+    unknown += [] if incomparable is None else [f"roll call: {incomparable}"]
+    unknown += warn_of_placeholders(sites, held_out.index)
+    check_sites(config, cohort.sites)
+    parameters = parameter_positions(network)
+    set_training(network, config.model.norm, config.train.trainable)
+    stepped = find_shared_positions(network, told.model)
+    trained = stepped & positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
+    check_annotated(sites, task, config.train.sampling)
+    single = check_single(sites, told.model, config.train.trainable) if encoder is None else []
+    told = with_label_priors(told, sites, task)
+    setting = RunContext(
+        grid=grid,
+        config=config,
+        cohort=cohort,
+        sites=sites,
+        told=replace(told, target=target_of(config, told.prior, task)),
+        test=prepare_test_site(held_out, task, told, encoder),
+        run=run,
+        network=network,
+        initial=initial,
+        parameters=parameters,
+        stepped=stepped,
+        trained=trained,
+        encoder=encoder,
+        ancestry=ancestry
+        or write_ancestry(run, cohort, held_out.index, list(chains.values()), compared=incomparable is None),
+    )
+    run.forget_end()  # nothing refuses it any more
+    announce(setting)
+    for text in (*unknown, *single, *cautions(config), *_warnings(config, told, encoder, parameters.size)):
+        run.event("warning", text=text)
+    return setting
+
+
+def heartbeat_folder(config: Config, run: RunFolder) -> Path | None:
+    """Where the server of a simulation says how far it is with the test site's images."""
+    return None if config.engine.name is EngineName.deployment else run.folder / FOLDER
+
+
+def roll_patience(config: Config, run: RunFolder, expected: int) -> RollPatience:
+    """How long the roll call waits: longer for answers than for nodes, for a site packs its images before it answers."""
+    deployed = config.engine.name is EngineName.deployment
+
+    def on_answer(here: int) -> None:
+        if deployed and here < expected:  # of a simulation the heartbeats tell
+            run.event("answered", sites=here, expected=expected)
+
+    return RollPatience(
+        nodes_s=patience_s(config),
+        answers_s=config.deploy.first_timeout_s if deployed else None,
+        on_wait=lambda here: run.event("waiting", sites=here, expected=expected),
+        on_answer=on_answer,
+    )
+
+
+def _warnings(config: Config, told: Instructions, encoder: Encoder | None, values: int) -> list[str]:
+    """What whoever asked should know before round 1."""
+    known = [approximate(config.train)] if encoder is None else warnings_of(encoder, values)
+    return [text for text in (*known, TRUTH_SHOWN if told.model.crop.shows_truth else None) if text is not None]
+
+
+def prepare_test_site(data: SiteData, task: Task, told: Instructions, encoder: Encoder | None) -> HeldOut:
+    """The test site, with features of its own slices in the second stage: one copy, as they are."""
+    if encoder is None:
+        return HeldOut(data, task, told)
+    told = replace(told, sequence=replace(told.sequence or encoder.told, copies=1))
+    assert told.sequence is not None
+    views, device = to_views(told.sequence, told.train), choose_device(told.train.device)
+    encode_site(encoder.saved.network, data, views, task, told.train, device, ignore_progress)
+    return HeldOut(data, task, told)
+
+
+def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) -> Instructions:
+    """What sites are told at the roll call; later messages add to it. The salt is new in every run."""
+    return Instructions(
+        task=config.data.task.value,
+        model=select_model_config(config, encoder),
+        train=config.train,
+        strategy=config.strategy,
+        faults=config.faults,
+        precision_up=config.network.precision_up,
+        seed=config.seed,
+        run_id="",
+        round=0,
+        learning_rate=config.train.learning_rate,
+        layout_sha256="",  # of the network that these settings make
+        salt=secrets.token_hex(16),
+        group_key=cohort.facts["disjoint"]["by"],
+        min_count=config.privacy.min_count,
+        stacking=config.stacking if stacks(config) else None,
+        keep_all=config.run.keep is Keep.all,
+        sequence=None if encoder is None else encoder.told,
+    )
+
+
+def select_model_config(config: Config, encoder: Encoder | None) -> ModelConfig:
+    """The slice model's settings, in the second stage the encoder's own; no path on this machine is among them."""
+    return replace(config.model, weights=None) if encoder is None else model_of(encoder.saved)
+
+
+def stacks(config: Config) -> bool:
+    """Whether folds of the sites' training parts matter to a run: to a stacking, or to the model of one of its folds."""
+    return config.stage is Stage.stacking or config.stacking.left_out is not None
+
+
+def announce(setting: RunContext, rounds: int | None = None) -> None:
+    """Write down who takes part, what they hold and how many rounds there will be, as configured unless said."""
+    test = counts(setting.test.data.index, setting.test.task)
+    held = {**{site.name: site.counts for site in setting.sites}, TEST_SITE: test}
+    facts = setting.cohort.facts
+    known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
+    unannotated = {site.name: sorted(site.unannotated) for site in setting.sites if site.unannotated}
+    said = {"unannotated": unannotated} if unannotated else {}
+    shown = {"task": setting.told.task, **truth_shown(setting.told)}
+    setting.run.event("roll_call", sites=held, rounds=rounds or setting.config.rounds, **known, **said, **shown)
+
+
+def truth_shown(told: Instructions) -> dict[str, bool]:
+    """The stamp of a run whose model was shown what the annotations decide; of any other nothing."""
+    return {"crops_from_truth": True} if told.model.crop.shows_truth else {}
+
+
+def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[float, ...]:
+    """The prevalence to train for, a label: as stated, else the sites' own; nothing where none is stated."""
+    stated = config.match.prevalence
+    return tuple(stated.get(label, share) for label, share in zip(task.labels, prior, strict=True)) if stated else ()
+
+
+def prevalence_of(setting: RunContext) -> dict[str, dict[str, float]]:
+    """By label: the share of positive training slices, and the one that the model's probabilities are meant for."""
+    told, labels = setting.told, setting.test.task.labels
+    return {
+        "training": dict(zip(labels, told.prior, strict=True)),
+        "meant": dict(zip(labels, told.target or told.prior, strict=True)),
+    }

@@ -1,0 +1,104 @@
+"""The frozen slice model under the second stage: read once, kept in the run's folder, never trained again."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.atomic import replace_whole
+from fl_rsna.common.reading import refuse
+from fl_rsna.federation.protocol.messages import SequenceInstructions, build_sequence_instructions
+from fl_rsna.learning.inference.features import encode, encoder_id
+from fl_rsna.learning.models.classifier import planes_of
+from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256
+from fl_rsna.learning.models.saved import SavedModel, read_saved
+from fl_rsna.run_folder.run_folder import COPY, ENCODER, MANIFEST, MODEL, RunFolder
+from fl_rsna.settings.choices import ImageKind, Norm, Window
+from fl_rsna.settings.config import Config, ModelConfig
+
+ROUND_BYTES = 6e6  # up and down together, above which a run says so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """A slice model, what sites are told of it, and its weights as they travel."""
+
+    saved: SavedModel
+    told: SequenceInstructions
+    flat: FlatModel
+
+
+def read_encoder(word: str) -> SavedModel:
+    """The slice model that sequence.encoder names: a run's folder or a file. Raises ValueError."""
+    path = Path(word)
+    file = path if path.is_file() else path / MODEL
+    if not file.is_file():
+        raise ValueError(f"sequence.encoder: expected a finished run or a model file, got {path}; give runs/<name>")
+    saved = read_saved(file)
+    if saved.two_stage is not None:
+        raise ValueError(
+            f"sequence.encoder: expected a model of single slices, got {file}, which has a head over series already; "
+            "give the run that its encoder is of"
+        )
+    return saved
+
+
+def model_of(saved: SavedModel) -> ModelConfig:
+    """The encoder's settings; its weights come with it, so nobody needs ImageNet's."""
+    return replace(saved.config, pretrained=False)
+
+
+def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
+    """The run's encoder, from its folder where it went on; raises ValueError where it does not fit the cohort or is another."""
+    kept = run.folder / ENCODER
+    asked = Path(str(config.sequence.encoder))
+    saved = read_encoder(str(kept if kept.exists() else asked))
+    check_encoder(saved, cohort.task, cohort.image)
+    begun = run.read_json(MANIFEST)
+    if not kept.exists():
+        with replace_whole(kept) as part:
+            shutil.copyfile(saved.path, part)
+        run.write_json(MANIFEST, {**begun, "encoder": {"file": str(asked), "model_sha256": saved.sha256}})
+    elif begun.get("encoder", {}).get("model_sha256", saved.sha256) != saved.sha256:
+        raise refuse(kept, "the encoder that the run began with", "another model", COPY)
+    elif asked.exists() and read_encoder(str(asked)).sha256 != saved.sha256:
+        raise ValueError(
+            f"sequence.encoder: {run.folder} was begun with another encoder than the one in {asked}; choose another run.name"
+        )
+    layout = layout_sha256(saved.network)
+    identity = encoder_id(saved.sha256, model_of(saved), saved.task.name, saved.image)
+    told = build_sequence_instructions(config.sequence, identity, layout, feature_width(saved))
+    return Encoder(saved=saved, told=told, flat=flatten(saved.network))
+
+
+def check_encoder(saved: SavedModel, task: str, image: ImageKind) -> None:
+    """Refuse a slice model of another task or for images of another kind."""
+    if (saved.task.name, saved.image) != (task, image):
+        raise ValueError(
+            f"sequence.encoder: expected a model of task {task} for images of kind {image}, got one of "
+            f"{saved.task.name} for {saved.image}; train a slice model on this cohort, or say stage=both"
+        )
+
+
+def feature_width(saved: SavedModel) -> int:
+    """How many numbers the encoder has of a slice."""
+    side, channels = saved.config.image_size, planes_of(saved.image) * (1 + 2 * saved.config.neighbours)
+    features, _ = encode(saved.network, torch.zeros(1, channels, side, side), saved.task)
+    return int(features.shape[1])
+
+
+def warnings_of(encoder: Encoder, values: int) -> list[str]:
+    """What somebody who asked for a head of so many values should know."""
+    moved, found = 3 * 4 * values, []  # down to train, up, down to be validated, in float32
+    if moved > ROUND_BYTES:
+        found.append(
+            f"sequence.width: a head of {values:,} values moves {moved / 1e6:.1f} MB a round and site, more than "
+            f"{ROUND_BYTES / 1e6:.0f}; a narrower one learns as much from few series"
+        )
+    if encoder.saved.config.norm in (Norm.local, Norm.local_stats):
+        found.append("sequence.encoder: each site kept BatchNorm of its own; features are made with the mean of theirs")
+    if encoder.saved.config.window is Window.personal:
+        found.append("sequence.encoder: each site kept windows of its own; features are made with the mean of theirs")
+    return found

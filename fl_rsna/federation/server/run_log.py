@@ -1,0 +1,149 @@
+"""What a run writes down as it goes: a row a round and a site, models with what is needed to read them."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.atomic import write_whole
+from fl_rsna.common.hashes import write_record
+from fl_rsna.common.ownership import drop
+from fl_rsna.common.reading import refuse, refuse_unreadable
+from fl_rsna.federation.protocol.messages import Instructions
+from fl_rsna.federation.server.checkpoint import GONE
+from fl_rsna.federation.server.replies import SiteReply
+from fl_rsna.learning.models.flat import FlatModel, flatten
+from fl_rsna.learning.models.saved import read_tensors, write_saved
+from fl_rsna.learning.models.series_head import SeriesHead
+from fl_rsna.run_folder.run_folder import REST, RunFolder, finite_or_null
+from fl_rsna.settings.choices import Precision
+from fl_rsna.task import Task
+
+HEAD = "head."  # of names in a file of two stages
+STATE = "state.safetensors"  # in checkpoints/: what a killed run goes on from
+KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # of a site's metrics, in sites.csv
+
+
+def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], None]:
+    """Write each site's part as it comes: an event, and a row of sites.csv."""
+
+    def record(reply: SiteReply) -> None:
+        if reply.error:
+            run.event(
+                "site_failed", round=round_, phase=phase, site=reply.site, error=reply.error, traceback=reply.traceback
+            )
+        else:
+            update = {"update_sha256": reply.update_sha256} if reply.update_sha256 else {}
+            run.event("site_done", round=round_, phase=phase, site=reply.site, metrics=reply.metrics, **update)
+        areas = {name.replace("auroc/", "auroc_"): value for name, value in reply.metrics.items() if "auroc/" in name}
+        row = {
+            "round": round_,
+            "phase": phase,
+            "site": reply.site,
+            **{name: reply.metrics.get(name) for name in KEPT},
+            "bytes_down": reply.bytes_down,
+            "bytes_up": reply.bytes_up,
+        }
+        run.append_row(
+            "sites",
+            {
+                **row,
+                "error": reply.error,
+                "aurocs": json.dumps(finite_or_null(areas), allow_nan=False) if areas else "",
+            },
+        )
+
+    return record
+
+
+def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) -> None:
+    """One row of rounds.csv and its event."""
+    columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{task.primary_label}", *REST, "test_loss"]
+    columns += [f"test_auroc_{label}" for label in dict.fromkeys([*task.labels, task.primary_label])]
+    columns += [
+        "sites",
+        "failed",
+        "bytes_down",
+        "bytes_up",
+        "virtual_s",
+        "train_s",
+        "validation_s",
+        "test_s",
+        "seconds",
+    ]
+    full = {name: row.get(name) for name in columns} | {"round": round_}
+    run.append_row("rounds", full)
+    run.event("round_end", headline=task.primary_label, **full)
+
+
+def write_model(
+    run: RunFolder,
+    name: str,
+    network: nn.Module,
+    told: Instructions,
+    cohort: Cohort,
+    facts: dict[str, Any],
+) -> None:
+    """Write a model as safetensors, with what is needed to build, read and use it in its metadata."""
+    write_saved(
+        run.folder / name,
+        network,
+        task=told.task,
+        image=cohort.image,
+        png_size=cohort.size,
+        config=told.model,
+        facts={"strategy": told.strategy.name.value, **facts},
+    )
+
+
+def read_model(path: Path, network: nn.Module, of: Mapping[str, Any] | None = None) -> FlatModel:
+    """The model `write_model` wrote with the facts `of`, or the head of one of two stages.
+
+    Raises ValueError when the file was changed, or is another one.
+    """
+    metadata, tensors = read_tensors(path)
+    with refuse_unreadable(path, "a model with its facts", GONE):
+        facts = json.loads(metadata["facts"])
+    for name, value in (of or {}).items():
+        if facts.get(name) != value:
+            raise refuse(path, f"{name} {value}", f"{facts.get(name)}: it is another one's", GONE)
+    if isinstance(network, SeriesHead):
+        tensors = {name.removeprefix(HEAD): value for name, value in tensors.items() if name.startswith(HEAD)}
+    with refuse_unreadable(path, "weights of the run's network", GONE):
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[-1].strip()) from None
+    return flatten(network)
+
+
+def keep_round(run: RunFolder, told: Instructions, precision: Precision, second_size: int) -> None:
+    """Keep what a round began with, so that any site's part in it can be repeated: the checkpoint, under one more name.
+
+    Beside it the instructions, the precision the model travelled in, and the length of SCAFFOLD's vector beside it.
+    """
+    state, sent = round_paths(run, told.round)
+    said = {
+        "run_id": told.run_id,
+        "round": told.round,
+        "instructions": asdict(told),
+        "precision": precision.value,
+        "second_size": second_size,
+    }
+    write_record(sent, said)
+    drop(state)
+    try:
+        os.link(run.checkpoints / STATE, state)
+    except OSError:  # a file system without hard links
+        write_whole(state, (run.checkpoints / STATE).read_bytes())
+
+
+def round_paths(run: RunFolder, round_: int) -> tuple[Path, Path]:
+    """Where the checkpoint before a round and what was said in it are kept."""
+    name = run.checkpoints / f"round-{round_:05d}"
+    return name.with_suffix(".safetensors"), name.with_suffix(".json")

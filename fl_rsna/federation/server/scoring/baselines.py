@@ -1,0 +1,109 @@
+"""What a federation is compared with, by the same code: every site alone, and each of their models at every site."""
+
+from dataclasses import replace
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.atomic import write_whole
+from fl_rsna.federation.server.checkpoint import Progress
+from fl_rsna.federation.server.context import RunContext, announce, call_sites, truth_shown
+from fl_rsna.federation.server.finish import finish
+from fl_rsna.federation.server.roll_call import Site, by_own_counts
+from fl_rsna.federation.server.rounds import begin, play_rounds
+from fl_rsna.federation.server.run_log import read_model
+from fl_rsna.federation.server.scoring.site_scores import ask_sites
+from fl_rsna.federation.server.scoring.test_site import HeldOut
+from fl_rsna.run_folder.run_end import end_in_folder
+from fl_rsna.run_folder.run_folder import (
+    ALONE,
+    CONFIG,
+    MANIFEST,
+    TABLES,
+    RunFolder,
+    is_begun,
+    is_finished,
+    read_summary,
+    take_folder,
+)
+from fl_rsna.settings.config import Config
+from fl_rsna.task import MACRO
+
+
+def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
+    """Train every site's own model as a federation of one, in alone/<site>/, and score each at every site.
+
+    summary.json holds the scores of all on the test site and `matrix`: model of -> at site -> metrics of its
+    validation part. A run that was killed goes on with the site it was at.
+    """
+    setting = call_sites(grid, config, cohort, run)
+    matrix, scores = {}, {}
+    for site in setting.sites:
+        alone = _by_itself(setting, site, _folder(run, site))
+        with end_in_folder(alone.run, config):
+            if not (alone.run.folder / "events.jsonl").exists():
+                announce(alone)
+            progress = begin(alone)
+            if not is_finished(alone.run.folder):
+                play_rounds(alone, progress)
+                finish(alone, progress)
+        matrix[site.name] = _at_every_site(setting, alone, progress)
+        scores[site.name] = read_summary(alone.run.folder)
+        run.event("site_alone_done", site=site.name)
+    first = next(iter(scores.values()))
+    kept = ("rounds", "seed", "task", "strategy", "engine", "leaky")
+    summary: dict[str, Any] = {
+        "status": "finished",
+        "baseline": config.baseline.value,
+        **{name: first[name] for name in kept},
+        **truth_shown(setting.told),
+        "cohort": {"name": cohort.name, "sha256": cohort.sha256, "sites": len(setting.sites)},
+        "without_effect": run.without_effect,
+        "wall_s": sum(score["wall_s"] for score in scores.values()),
+        "alone": {
+            site: {name: score[name] for name in ("run_id", "model_sha256", "test_site", "operating_points")}
+            for site, score in scores.items()
+        },
+        "matrix": matrix,
+        TABLES: run.table_hashes(),
+    }
+    run.write_json("summary.json", summary)
+    run.event("run_end", sites=len(scores), wall_s=summary["wall_s"])
+
+
+def _by_itself(setting: RunContext, site: Site, run: RunFolder) -> RunContext:
+    """A federation of one: what counts decide is decided by its own."""
+    told, test = by_own_counts(setting.told, site, setting.test.task), setting.test
+    if told.model != setting.told.model:
+        test = HeldOut(test.data, test.task, told)
+    return replace(setting, sites=[site], told=told, test=test, run=run)
+
+
+def _folder(run: RunFolder, site: Site) -> RunFolder:
+    """A run folder of its own for one site, with the settings of the whole."""
+    folder = run.folder / ALONE / site.name
+    take_folder(folder, (ALONE,), resume=True, begun=is_begun(folder))
+    alone = RunFolder(folder)
+    alone.checkpoints.mkdir(exist_ok=True)
+    write_whole(folder / CONFIG, (run.folder / CONFIG).read_bytes())
+    begun = run.read_json(MANIFEST)
+    alone.write_json(MANIFEST, {**begun, "id": f"{begun['id']}-{site.name}"})
+    return alone
+
+
+def _at_every_site(setting: RunContext, alone: RunContext, progress: Progress) -> dict[str, dict[str, Any]]:
+    """Loss, AUROCs and their intervals of one site's final model on the validation part of each, as far as they answered."""
+    model = read_model(alone.run.folder / "model.safetensors", alone.network)
+    everywhere = replace(setting, told=alone.told)
+    found = ask_sites(everywhere, progress, model, lambda phase: lambda reply: None)
+    return {site: matrix_entry(card) for site, card in found.cards.items()}
+
+
+def matrix_entry(card: dict[str, Any]) -> dict[str, Any]:
+    """What a matrix of models and sites shows of a scorecard."""
+    areas = {label: of_label["auroc"] for label, of_label in card["slice"].items()}
+    if "classes" in card:
+        areas[MACRO] = card["classes"]["slice"]["macro_auroc"]
+    known = {f"auroc/{label}": area["value"] for label, area in areas.items() if area["value"] is not None}
+    return {"loss": card["log_loss"]["value"], **known, "auroc": areas}

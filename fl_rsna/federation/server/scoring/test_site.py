@@ -1,0 +1,91 @@
+"""The held-out test site: scored once a round for the curve and once at the end, never asked for a choice."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.federation.protocol.messages import Instructions
+from fl_rsna.federation.site.stage_data import StageData, build_stage_data, new_network
+from fl_rsna.learning.data.dataset import SiteData
+from fl_rsna.learning.inference.predict import prediction_table
+from fl_rsna.learning.metrics.classification import macro_auroc
+from fl_rsna.learning.metrics.controls import Control, control_scores
+from fl_rsna.learning.metrics.metrics import auroc_with_interval, aurocs, log_loss
+from fl_rsna.learning.metrics.operating_points import OperatingPoints
+from fl_rsna.learning.metrics.scorecard import scorecard
+from fl_rsna.learning.models.flat import FlatModel, unflatten
+from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.task import MACRO, LabelKind, Task
+
+
+class HeldOut:
+    """The test site's slices and a network to score models with."""
+
+    def __init__(self, data: SiteData, task: Task, told: Instructions, material: StageData | None = None) -> None:
+        """Raises ValueError in the second stage when the encoder's features of it are not there."""
+        self.data, self.task = data, task
+        self.rows = data.rows("test")
+        self.labels = data.labels[self.rows]
+        self._material = material or build_stage_data(data, task, told)
+        self._network = new_network(told, task, data.image)  # its weights are overwritten by every model scored
+
+    @property
+    def slices(self) -> pd.DataFrame:
+        """The index of the test slices."""
+        return self.data.index.iloc[self.rows].reset_index(drop=True)
+
+    def probabilities(self, flat: FlatModel) -> NDArray[np.float32]:
+        """[N, L] of the test slices, in the order of the site's index."""
+        unflatten(flat, self._network)
+        return self._material.predict(self._network, self.rows)
+
+    def curve_point(self, flat: FlatModel) -> dict[str, float | None]:
+        """Log loss and AUROC a label, as one round's row has them; None where a label has one class only."""
+        return self.point(self.probabilities(flat))
+
+    def point(self, found: NDArray[np.float32]) -> dict[str, float | None]:
+        """The same of probabilities [N, L]."""
+        areas = aurocs(self.labels, found, self.task).items()
+        return {
+            "test_loss": log_loss(self.labels, found, self.task),
+            **{f"test_auroc_{name}": area for name, area in areas},
+        }
+
+    def scores(
+        self,
+        found: NDArray[np.float32],
+        controls: dict[Control, NDArray[np.int64]],
+        seed: int,
+        points: OperatingPoints | None,
+    ) -> dict[str, Any]:
+        """The scorecard at operating points that were chosen elsewhere, and the controls' AUROC over the same draws of patients."""
+        table = self.data.index.iloc[self.rows]
+        patients, drawn = table[self.task.group_key].to_numpy(), derive_seed(seed, "bootstrap", TEST_SITE)
+        exams = table[self.task.exam_key].to_numpy()
+        card = scorecard(self.labels, found, patients, exams, task=self.task, settings=points, seed=drawn)
+
+        def areas(scores: NDArray[np.float32]) -> dict[str, Any]:
+            found = {
+                label: auroc_with_interval(self.labels[:, i], scores[:, i], patients, seed=drawn)
+                for i, label in enumerate(self.task.labels)
+            }
+            if self.task.kind is LabelKind.multi_class:
+                found[MACRO] = macro_auroc(self.labels, scores, patients, seed=drawn)
+            return {label: {"auroc": asdict(area)} for label, area in found.items()}
+
+        return {
+            **card,
+            "log_loss": card["log_loss"]["value"],
+            "log_loss_interval": card["log_loss"],
+            "controls": {
+                control.value: areas(control_scores(counted, table, control)) for control, counted in controls.items()
+            },
+        }
+
+    def predictions(self, found: NDArray[np.float32]) -> pd.DataFrame:
+        """One row a test slice, as learning/inference/predict.py writes them."""
+        return prediction_table(self.data, self.rows, found, self.task)

@@ -1,0 +1,39 @@
+"""What the settings say of sites, how many and which, against the sites that there are."""
+
+from collections.abc import Sequence
+
+from fl_rsna.federation.rules.server_rules import fewest_sites
+from fl_rsna.federation.server.replies import compute_sample_size
+from fl_rsna.settings.choices import Baseline
+from fl_rsna.settings.config import Config
+
+SHOWN = 10  # names in a sentence
+
+
+def check_sites(config: Config, sites: Sequence[str]) -> None:
+    """Refuse a strategy that needs more sites a round than `sites` are, and settings of sites that are not there."""
+    strategy, pooled = config.strategy, config.baseline is Baseline.central
+    if strategy.min_sites > len(sites) and not pooled:
+        raise ValueError(
+            f"strategy.min_sites: expected at most {len(sites)}, the sites of this run, got {strategy.min_sites}; "
+            "lower it or take more sites"
+        )
+    at_once = len(sites) if config.baseline is Baseline.none else 1  # a pool, or every site alone
+    asked, needed = compute_sample_size(at_once, strategy), fewest_sites(strategy)
+    if asked < needed:
+        raise ValueError(
+            f"strategy.name: {strategy.name} with strategy.malicious={strategy.malicious} needs {needed} sites a round, "
+            f"got {asked}; lower strategy.malicious, raise strategy.fraction or take more sites"
+            + ("" if config.baseline is Baseline.none else f", and no baseline={config.baseline}")
+        )
+    if pooled:  # nothing there is any site's
+        return
+    for key, named in (
+        ("faults.sites", config.faults.sites),
+        ("network.speeds", config.network.speeds),
+        ("network.downtime", config.network.downtime),
+    ):
+        for name in named:
+            if name not in sites:
+                known = ", ".join(sites[:SHOWN]) + (", ..." if len(sites) > SHOWN else "")
+                raise ValueError(f"{key}: expected one of {known}, got {name}; name a site of this run or leave it out")

@@ -1,0 +1,372 @@
+"""What a site does with each kind of message: it answers the roll call, trains the model it is sent, and evaluates it.
+
+Of counts where a fold is left out, a site reports nothing from which one could subtract a small one. The counts of all training
+slices are reported once, and those without a fold K times; each difference is a fold's. So a label of which any fold holds few is
+withheld in all of the K, and a site with a fold of few slices stays out.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_rsna.cohort.prepared.index import hash_id, read_facts
+from fl_rsna.cohort.prepared.patients import are_placeholders, comparable
+from fl_rsna.cohort.sites.site_folders import counts
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.federation.protocol.codec import decode, encode, unpack
+from fl_rsna.federation.protocol.messages import (
+    ARRAYS,
+    SECOND,
+    SITE,
+    Instructions,
+    from_arrays,
+    parse_record,
+    read_instructions,
+    record_in,
+    reply_with,
+)
+from fl_rsna.federation.protocol.minimum_count import (
+    is_small,
+    pad_hashes,
+    rests_on_enough,
+    suppress_controls,
+    suppress_counts,
+    suppress_small,
+)
+from fl_rsna.federation.protocol.simulated import corrupt_model, fault_of
+from fl_rsna.federation.site.heartbeat import keep_heartbeat
+from fl_rsna.federation.site.memory import Memory, recall, remember
+from fl_rsna.federation.site.stage_data import build_stage_data, network_of
+from fl_rsna.learning.data.dataset import POOLED, OnPacked, SiteData, open_for, open_pooled, unheard
+from fl_rsna.learning.data.folds import LEFT_OUT, fold_of, without_fold
+from fl_rsna.learning.metrics.controls import controls_of, count_table
+from fl_rsna.learning.metrics.metrics import aurocs, log_loss
+from fl_rsna.learning.models.classifier import Classifier, find_shared_positions, personal_names
+from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256, positions, unflatten
+from fl_rsna.learning.models.trees import xgboost
+from fl_rsna.learning.training.client_update import PERSONAL, Round, SitePart, Vector, train_site
+from fl_rsna.learning.training.train import EVALUATION_BATCH, choose_device, estimate_norm
+from fl_rsna.settings.choices import Precision, Stacker
+from fl_rsna.settings.config import ModelConfig, StackingConfig
+from fl_rsna.task import LabelKind, Task, TaskName, find_task
+from fl_rsna.version import code_version
+
+
+def counts_by_fold(
+    data: SiteData, task: Task, stacking: StackingConfig, seed: int, k: int, whole: dict[str, Any]
+) -> dict[str, Any]:
+    """`whole` where no fold is left out, else the counts without it. Raises ValueError for a fold of 1 to k - 1 slices."""
+    fold = fold_of(data, task, stacking.folds, seed)
+    slices = np.bincount(fold[fold >= 0], minlength=stacking.folds)
+    if any(is_small(int(count), k) for count in slices):
+        raise ValueError(
+            f"privacy.min_count: expected at least {k} slices in each of {stacking.folds} folds at every site, got fewer "
+            "here; lower it or stacking.folds, or leave this site out"
+        )
+    if stacking.left_out is None:
+        return whole
+    rest = counts(without_fold(data, task, stacking.folds, stacking.left_out, seed).index, task)
+    rest.pop(LEFT_OUT, None)
+    few = {label for i, label in enumerate(task.labels) if _few(data.labels[:, i], fold, stacking.folds, k)}
+    few |= {label for label, count in whole["train"]["positives"].items() if count is None}
+    if few and task.kind is LabelKind.multi_class:
+        few = set(task.labels)  # classes add up to all
+    train = rest["train"]
+    told = {label: None if label in few else count for label, count in train["positives"].items()}
+    patients = None if k > 1 else suppress_small(train["patients"], k)
+    return {**whole, "train": {**train, "patients": patients, "positives": told}}
+
+
+def _few(labels: NDArray[np.float32], fold: NDArray[np.int64], folds: int, k: int) -> bool:
+    """Whether any fold, or the rest without it, has 1 to k - 1 positives or negatives."""
+    sides = [fold == number for number in range(folds)]
+    sides += [(fold >= 0) & ~side for side in sides]
+    return any(
+        is_small(count, k)
+        for side in sides
+        for count in (int((labels[side] > 0).sum()), int((labels[side] == 0).sum()))
+    )
+
+
+PACKING_LINE_S = 10.0  # between two lines about packing
+LOST = "lost"  # of the last change, by rounding
+NORM = "norm"  # a site's own values: of BatchNorm, and its window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePaths:
+    """Where a site's data lies, and where it keeps what it remembers of a run; several folders are pooled.
+
+    `cache` is where one folder's images are packed; without it they are packed inside the folder. `heartbeat` is a
+    folder in which it may say how far it is; `log` is the file its failures go to, stderr without one. With `aloud` every
+    message leaves a line on stderr. A run that asks for a smaller privacy.min_count than its own is refused.
+    """
+
+    folders: tuple[Path, ...]
+    memory: Path
+    cache: Path | None = None
+    heartbeat: Path | None = None
+    log: Path | None = None
+    aloud: bool = False
+    min_count: int = 0
+
+
+def roll_call(message: Message, place: SitePaths) -> Message:
+    """Who this site is, what it holds, and hashes of its patients under the run's salt. No identifier leaves it.
+
+    A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
+    """
+    told = read_instructions(message)
+    task = find_task(TaskName(told.task))
+    check_held(place.folders, task)
+    with keep_heartbeat(place.heartbeat, site_of(place), 0, packing=True) as on_packed:
+        data = _open(
+            told.model, place.folders, place.cache, report_progress(place, on_packed) if place.aloud else on_packed
+        )
+    train = data.rows("train")
+    exclusive = task.kind is LabelKind.multi_class
+    counted = {
+        control.value: count_table(data.index.iloc[train], np.nan_to_num(data.labels[train]), control)
+        for control in controls_of(task.rendering)
+    }
+    tables = {
+        name: suppress_controls(table, told.min_count, exclusive=exclusive).tolist() for name, table in counted.items()
+    }
+    hashes = {hash_id(str(patient), told.salt) for patient in comparable(data.index, told.group_key)}
+    answer = ConfigRecord(
+        {
+            "name": data.name,
+            "version": code_version(),
+            "cohort_sha256": data.cohort_sha256,
+            "task": data.task,
+            "image": data.image.value,
+            "ids": data.ids or "",
+            "counts": json.dumps(_report_counts(data, task, told)),
+            "controls": json.dumps(tables),
+            "patients": pad_hashes(hashes, told.min_count),
+            **({"unannotated": list(data.unknown_labels)} if data.unknown_labels else {}),
+            **({"placeholders": True} if are_placeholders(data.index).any() else {}),
+        }
+    )
+    return Message(RecordDict({SITE: answer}), reply_to=message)
+
+
+def check_held(folders: Iterable[Path], task: Task) -> None:
+    """Refuse folders of another task or other labels than the run's, before anything of them is opened or packed."""
+    for folder in folders:
+        facts = read_facts(
+            folder / "site.json",
+            f"expected a site folder with site.json, got {folder}; give the folder of one site",
+            by_hand=True,
+        )
+        held, labels = facts.get("task"), facts.get("labels")
+        if held != task.name:
+            raise ValueError(
+                f"expected data of task {task.name}, got task {held} here; give this site a folder of the run's cohort"
+            )
+        if not isinstance(labels, list) or list(map(str, labels)) != list(task.labels):
+            found = ", ".join(map(str, labels)) if isinstance(labels, list) else labels
+            raise ValueError(
+                f"expected the labels {', '.join(task.labels)} of task {task.name}, got {found} here; prepare this site's data again"
+            )
+
+
+def _report_counts(data: SiteData, task: Task, told: Instructions) -> dict[str, object]:
+    """Counts of what is trained and validated on; a fold's are checked, too, where one is left out."""
+    exclusive = task.kind is LabelKind.multi_class
+    whole = suppress_counts(counts(data.index, task), told.min_count, exclusive=exclusive)
+    if told.stacking is None:
+        return whole
+    if told.stacking.stacker is Stacker.xgboost:
+        xgboost()
+    return counts_by_fold(data, task, told.stacking, told.seed, told.min_count, whole)
+
+
+def train(message: Message, place: SitePaths) -> Message:
+    """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
+    told = read_instructions(message)
+    folder, device = place.memory / told.run_id, choose_device(told.train.device)
+    data = leave_fold_out(open_data(place, told.model), told)
+    accepted = told.accepted.get(data.name, 0)
+    memory = recall(folder, accepted, data.name)
+    task, model = ready(message, data, told, memory)
+    received, control = from_arrays(record_in(message.content, ARRAYS, ArrayRecord)), _control_in(message)
+    personal = personal_names(model, told.model)
+    own = positions(model, personal)
+    if told.estimate:
+        assert isinstance(model, Classifier)
+        drawn = (
+            build_stage_data(data, task, told).lesson().draw(np.random.default_rng(0))
+        )  # what the weights learned from
+        result = estimate_norm(model, data, rows=drawn, batch_size=EVALUATION_BATCH, device=device)
+        part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
+    else:
+        with keep_heartbeat(place.heartbeat, data.name, told.round) as on_batch:
+            round_ = replace(
+                _round(told, data, task, device, control, place.memory), personal=frozenset(personal), on_batch=on_batch
+            )
+            part = train_site(model, round_, memory)
+    trained = flatten(model)
+    exact = ~find_shared_positions(model, told.model)
+    sent, lost = _encode_update(trained, received, told.precision_up, memory, exact)
+    kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
+    remember(folder, told.round, kept, data.name, accepted=accepted, keep_all=told.keep_all)
+    result, kind = part.result, fault_of(told.faults, data.name, told.round)
+    counted = {"num-examples": result.examples, "steps": result.steps, "seconds": result.seconds}
+    loss = {} if result.loss is None else {"loss": result.loss}
+    if kind is not None:
+        sent = corrupt_model(kind, _start_of(sent, received, told.precision_up), sent)
+    return reply_with(
+        message, metrics={**counted, **loss}, model=sent, second=part.second, precision=told.precision_up, exact=exact
+    )
+
+
+def _encode_update(
+    trained: FlatModel, received: FlatModel, precision: Precision, memory: Memory, exact: NDArray[np.bool_]
+) -> tuple[FlatModel, Memory]:
+    """What travels of the trained model, and what of it the site must keep because it was lost on the way.
+
+    In float32 that is the model itself, else its change from the model in the message, which the server adds to its own;
+    so layers that stay at the site arrive as they are, whatever the site began with. Under int8 the loss is added to the next
+    round's change: error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847).
+    """
+    if precision is Precision.fp32:
+        return trained, {}
+    change = trained.floats - received.floats
+    if precision is not Precision.int8:
+        return FlatModel(change, trained.integers), {}
+    change = change + memory.get(LOST, np.float32(0))
+    return FlatModel(change, trained.integers), {LOST: change - decode(encode(change, precision, exact))}
+
+
+def _start_of(sent: FlatModel, received: FlatModel, precision: Precision) -> FlatModel:
+    """What `sent` is a change from: the received model, or nothing where the change itself is sent."""
+    return received if precision is Precision.fp32 else FlatModel(np.zeros_like(sent.floats), sent.integers)
+
+
+def evaluate(message: Message, place: SitePaths) -> Message:
+    """Log loss and AUROC a label on the site's own validation part, of the model in the message with what is personal here.
+
+    Under Ditto the site's own model is scored, too, as `personal/...`.
+    """
+    told = read_instructions(message)
+    data = open_data(place, told.model)
+    memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
+    task, model = ready(message, data, told, memory)
+    metrics = _scores(model, data, task, told, place.memory)
+    if PERSONAL in memory:
+        unflatten(FlatModel(memory[PERSONAL], flatten(model).integers), model)
+        metrics |= {f"personal/{name}": value for name, value in _scores(model, data, task, told, place.memory).items()}
+    return reply_with(message, metrics={"num-examples": len(data.rows("validation")), **metrics})
+
+
+def _scores(model: nn.Module, data: SiteData, task: Task, told: Instructions, memory: Path) -> dict[str, float]:
+    rows = data.rows("validation")
+    found = build_stage_data(data, task, told, memory).predict(model, rows)
+    truth = data.labels[rows]
+    if not rows.size:
+        return {}
+    enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], told.min_count)
+    areas = aurocs(truth, found, task, enough).items()
+    known = {f"auroc/{name}": area for name, area in areas if area is not None}
+    return {"loss": log_loss(truth, found, task), **known}
+
+
+def _control_in(message: Message) -> Vector | None:
+    """The server's control variate, which SCAFFOLD sends beside the model."""
+    arrays = record_in(message.content, ARRAYS, ArrayRecord)
+    return unpack(arrays[SECOND]) if SECOND in arrays else None
+
+
+def _round(
+    told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None, memory: Path
+) -> Round:
+    return Round(
+        data=data,
+        lesson=build_stage_data(data, task, told, memory).lesson(),
+        task=task,
+        norm=told.model.norm,
+        train=told.train,
+        strategy=told.strategy,
+        learning_rate=told.learning_rate,
+        seed=derive_seed(told.seed, "train", data.name, told.round),
+        device=device,
+        prior=told.prior,
+        kept=told.kept,
+        control=control,
+    )
+
+
+def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, nn.Module]:
+    """The model in the message, with the layers that are the site's own put in."""
+    task = find_task(TaskName(told.task))
+    model = network_of(told, task, data.image)
+    if layout_sha256(model) != told.layout_sha256:
+        raise ValueError(
+            f"expected the server's model layout, got another at site {data.name}; run the same version everywhere"
+        )
+    flat = from_arrays(record_in(message.content, ARRAYS, ArrayRecord))
+    if NORM in memory:
+        floats = flat.floats.copy()
+        floats[positions(model, personal_names(model, told.model))] = memory[NORM]
+        flat = FlatModel(floats, flat.integers)
+    unflatten(flat, model)
+    return task, model
+
+
+def _open(model: ModelConfig, folders: tuple[Path, ...], cache: Path | None, on_packed: OnPacked = unheard) -> SiteData:
+    if len(folders) == 1:
+        return open_for(model, folders[0], cache=cache, on_packed=on_packed)
+    assert cache is None, "a pack is of one folder"
+    return open_pooled(model, folders, on_packed=on_packed)
+
+
+def site_of(place: SitePaths) -> str:
+    """What a site is called before its data are open: by its folder."""
+    return place.folders[0].name if len(place.folders) == 1 else POOLED
+
+
+def report_progress(place: SitePaths, on_packed: OnPacked) -> OnPacked:
+    """The same, and a line on stderr every PACKING_LINE_S seconds: the first message may take an hour."""
+    last = time.monotonic()
+
+    def on_image(done: int, images: int) -> None:
+        nonlocal last
+        on_packed(done, images)
+        if time.monotonic() - last >= PACKING_LINE_S:
+            last = time.monotonic()
+            print(f"{site_of(place)}  packs its images: {done:,} of {images:,}", file=sys.stderr, flush=True)
+
+    return on_image
+
+
+def leave_fold_out(data: SiteData, told: Instructions) -> SiteData:
+    """The site without the fold it is to leave out: no slice of it is in any part."""
+    if told.stacking is None or told.stacking.left_out is None:
+        return data
+    task = find_task(TaskName(told.task))
+    return without_fold(data, task, told.stacking.folds, told.stacking.left_out, told.seed)
+
+
+def open_data(place: SitePaths, model: ModelConfig) -> SiteData:
+    """As `_open`, kept between messages until a site's files change."""
+    files = [folder / name for folder in place.folders for name in ("site.json", "index.csv")]
+    changed = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
+    return _open_cached(json.dumps(asdict(model)), place.folders, place.cache, changed)
+
+
+@lru_cache(maxsize=64)
+def _open_cached(model: str, folders: tuple[Path, ...], cache: Path | None, changed: tuple[int, ...]) -> SiteData:
+    """Keyed by the configuration's JSON."""
+    return _open(parse_record(ModelConfig, json.loads(model)), folders, cache)

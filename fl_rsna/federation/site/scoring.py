@@ -1,0 +1,103 @@
+"""What a site does when the final model is there: counts for the operating points, then a scorecard of its own.
+
+The probabilities of its validation slices stay at the site, beside what else it remembers of the run. What leaves it are
+counts by probability, sums of losses, and at last the scorecard: metrics whose intervals are drawn from its own patients.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from fl_rsna.common.hashes import read_table, write_table
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.federation.protocol.codec import pack
+from fl_rsna.federation.protocol.messages import CONFIG, METRICS, SCORE, Instructions, read_instructions, record_in
+from fl_rsna.federation.protocol.minimum_count import suppress_card, suppress_sums, without_labels
+from fl_rsna.federation.site.handlers import SitePaths, open_data, ready
+from fl_rsna.federation.site.memory import GONE, recall
+from fl_rsna.federation.site.stage_data import build_stage_data
+from fl_rsna.learning.inference.predict import labels_in, prediction_table, probabilities_in
+from fl_rsna.learning.metrics.operating_points import OperatingPoints, site_sums
+from fl_rsna.learning.metrics.scorecard import scorecard
+from fl_rsna.learning.training.targets import compute_prevalence_odds, label_weights
+from fl_rsna.task import LabelKind, Task, TaskName, find_task
+
+POINTS = "operating_points"
+
+
+def count(message: Message, place: SitePaths) -> Message:
+    """Score the final model, with what is personal here, on the validation part; remember that, and reply with counts of it."""
+    told = read_instructions(message)
+    data = open_data(place, told.model)
+    task, model = ready(
+        message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
+    )
+    rows = data.rows("validation")
+    found = build_stage_data(data, task, told, place.memory).predict(model, rows)
+    return keep_and_count(message, place, told, prediction_table(data, rows, found, task))
+
+
+def keep_and_count(message: Message, place: SitePaths, told: Instructions, table: pd.DataFrame) -> Message:
+    """Remember a final model's predictions and reply with what adds up over sites."""
+    task, path = find_task(TaskName(told.task)), final_predictions(place.memory, told.run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, table, {"run_id": told.run_id, "site": open_data(place, told.model).name})
+    exclusive = task.kind is LabelKind.multi_class
+    told_sums = suppress_sums(sums_of(table, task, told), told.min_count, exclusive=exclusive)
+    sums = {name: pack(array.reshape(-1)) for name, array in told_sums.items()}
+    content = RecordDict({SCORE: ArrayRecord(sums), METRICS: MetricRecord({"num-examples": len(table)})})
+    return Message(content, reply_to=message)
+
+
+def score(message: Message, place: SitePaths) -> Message:
+    """The scorecard of what `count` remembered, at the operating points in the message."""
+    told = read_instructions(message)
+    points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
+    name, task = open_data(place, told.model).name, find_task(TaskName(told.task))
+    table = read_final(final_predictions(place.memory, told.run_id), name)
+    card = suppress_card(score_table(table, told, OperatingPoints.from_json(points), name), told.min_count)
+    unknown = np.isnan(labels_in(table, task.labels)).any(axis=0)
+    if unknown.any():
+        card = without_labels(card, np.array(task.labels)[unknown].tolist(), task.headline)
+    content = RecordDict({SCORE: ConfigRecord({"scorecard": json.dumps(card)})})
+    content[METRICS] = MetricRecord({"num-examples": len(table)})
+    return Message(content, reply_to=message)
+
+
+def final_predictions(memory: Path, run_id: str) -> Path:
+    """Where a site keeps what the final model says of its validation slices."""
+    return memory / run_id / "final.parquet"
+
+
+def read_final(path: Path, site: str) -> pd.DataFrame:
+    """What `site` keeps there; raises ValueError when the file was changed, or is another run's or site's."""
+    return read_table(path, GONE, {"run_id": path.parent.name, "site": site})
+
+
+def sums_of(table: pd.DataFrame, task: Task, told: Instructions | None = None) -> dict[str, NDArray[np.generic]]:
+    """What adds up over sites: counts of slices and exams by probability, losses by temperature.
+
+    Losses of a model that was trained for a target's prevalence are weighed as its training was: its temperatures are to
+    hold there.
+    """
+    labels, found = labels_in(table, task.labels), probabilities_in(table, task.labels)
+    weights = label_weights(labels, compute_prevalence_odds(told.prior, told.target)) if told and told.target else None
+    return site_sums(labels, found, table[task.group_key].to_numpy(), table[task.exam_key].to_numpy(), task, weights)
+
+
+def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints, site: str) -> dict[str, object]:
+    """Plain values, with intervals over the site's patients."""
+    task = find_task(TaskName(told.task))
+    return scorecard(
+        labels_in(table, task.labels),
+        probabilities_in(table, task.labels),
+        table[task.group_key].to_numpy(),
+        table[task.exam_key].to_numpy(),
+        task=task,
+        settings=points,
+        seed=derive_seed(told.seed, "bootstrap", site),
+    )

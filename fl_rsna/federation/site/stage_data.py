@@ -1,0 +1,207 @@
+"""The data and the model of a stage at a site: single slices in the first, series of features in the second, predictions in a stacking.
+
+Everything else in a run, rounds, strategies and scores, is the same for all. What every fold's model said of a site's patients is
+a table a fold, in what the site remembers of that fold's run; a network along the series reads it as logits in the order of the
+site's index.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_rsna.cohort.sites.site_folders import counts
+from fl_rsna.common.hashes import read_table, write_table
+from fl_rsna.federation.protocol.messages import (
+    Instructions,
+    SequenceInstructions,
+    check_run_id,
+    parse_record,
+    shape_of,
+    stack_shape,
+    to_views,
+)
+from fl_rsna.federation.protocol.minimum_count import tells_positives
+from fl_rsna.federation.site.memory import GONE
+from fl_rsna.learning.data.dataset import SiteData
+from fl_rsna.learning.inference.features import open_encoded
+from fl_rsna.learning.inference.predict import PROBABILITY, probabilities_in
+from fl_rsna.learning.inference.series_objective import build_series_objective, head_logits
+from fl_rsna.learning.inference.stacking import clip_logits, logits_alone
+from fl_rsna.learning.models.classifier import Classifier, build_model
+from fl_rsna.learning.models.series_head import SeriesHead, as_probabilities, build_head, final_probabilities
+from fl_rsna.learning.training.objectives import SliceObjective, build_slice_objective
+from fl_rsna.learning.training.train import EVALUATION_BATCH, choose_device, predict
+from fl_rsna.settings.choices import ImageKind, Sampling
+from fl_rsna.settings.config import ModelConfig
+from fl_rsna.task import Task
+
+OUT_OF_FOLD = "out_of_fold.parquet"
+STRANGER = "stranger"  # of the fold's patients, whom the model never saw; else of the validation part
+
+
+def paths_of(memory: Path, runs: Iterable[str]) -> tuple[Path, ...]:
+    """A path a fold's run; raises ValueError for a fold about which this site was not asked."""
+    paths = tuple(memory / check_run_id(run) / OUT_OF_FOLD for run in runs)
+    for number, path in enumerate(paths, 1):
+        if not path.exists():
+            raise ValueError(
+                f"expected what the model of fold {number} says of this site's patients, got none; "
+                "the site failed when it was asked"
+            )
+    return paths
+
+
+def check_tables(memory: Path, sites: Sequence[str], runs: Sequence[str]) -> None:
+    """Refuse to go on where a table at a simulated site, below `memory`/<site>, is not what was written there."""
+    for site in sites if memory.is_dir() else ():
+        for path in paths_of(memory / site, runs):
+            read_table(path, GONE, {"run_id": path.parent.name, "site": site})
+
+
+def write_fold_table(path: Path, table: pd.DataFrame, site: str) -> None:
+    write_table(path, table, {"run_id": path.parent.name, "site": site})
+
+
+def read_tables(paths: Iterable[Path], task: Task) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The training slices, each as the model that never saw its patient has it; and the validation slices, as the mean of all."""
+    tables = [read_table(path, GONE, {"run_id": path.parent.name}) for path in paths]
+    own = pd.concat([table[table[STRANGER]] for table in tables], ignore_index=True)
+    assert own["image_id"].is_unique, "a slice is in two folds"
+    others = [table[~table[STRANGER]].reset_index(drop=True) for table in tables]
+    assert all(table["image_id"].equals(others[0]["image_id"]) for table in others)
+    mean = np.mean([probabilities_in(table, task.labels) for table in others], axis=0)
+    return own.drop(columns=STRANGER), with_probabilities(others[0].drop(columns=STRANGER), mean, task)
+
+
+def with_probabilities(table: pd.DataFrame, found: NDArray[np.floating], task: Task) -> pd.DataFrame:
+    """The table with other probabilities [N, L]."""
+    columns = {f"{PROBABILITY}{name}": found[:, i].astype(np.float32) for i, name in enumerate(task.labels)}
+    return table.assign(**columns)
+
+
+Logits = NDArray[np.float32]
+
+
+def read_logits(data: SiteData, task: Task, paths: Iterable[Path]) -> Logits:
+    """[N, L], of training slices by the model that never saw the patient, of validation slices by the mean of all; others 0."""
+    return in_index(data.index, pd.concat(read_tables(paths, task), ignore_index=True), task)
+
+
+def in_index(index: pd.DataFrame, table: pd.DataFrame, task: Task) -> Logits:
+    """Logits [N, L] of a table's probabilities in the order of `index`; 0 for slices it does not hold."""
+    found = np.zeros((len(index), len(task.labels)), np.float32)
+    rows = pd.Index(index["image_id"]).get_indexer(pd.Index(table["image_id"]))
+    assert (rows >= 0).all(), "a prediction is of no slice here"
+    found[rows] = clip_logits(probabilities_in(table, task.labels))
+    return found
+
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageData:
+    """A site's data as a stage takes it."""
+
+    lesson: Callable[[], SliceObjective]
+    predict: Callable[[nn.Module, Rows], NDArray[np.float32]]  # probabilities [len(rows), L] of these slices
+
+
+def build_stage_data(data: SiteData, task: Task, told: Instructions, memory: Path | None = None) -> StageData:
+    """Raises ValueError in a second stage when the encoder's features, or the folds' predictions in `memory`, are not there."""
+    device = choose_device(told.train.device)
+    if told.stack is not None:
+        assert memory is not None
+        return of_stack(data, task, told, read_logits(data, task, paths_of(memory, told.stack.runs)), device)
+    if told.sequence is None:
+        return _of_slices(data, task, told, device)
+    return _of_series(data, task, told, told.sequence, device)
+
+
+def _of_slices(data: SiteData, task: Task, told: Instructions, device: torch.device) -> StageData:
+    def predict_rows(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
+        assert isinstance(model, Classifier)
+        return predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=device)
+
+    def lesson() -> SliceObjective:
+        tells = told.train.sampling is not Sampling.under or tells_positives(
+            counts(data.index, task)["train"], task.union or task.headline, told.min_count
+        )
+        return build_slice_objective(
+            data, task, told.train, device, kept=told.kept, prior=told.prior, target=told.target, tells=tells
+        )
+
+    return StageData(lesson=lesson, predict=predict_rows)
+
+
+def _of_series(
+    data: SiteData, task: Task, told: Instructions, of: SequenceInstructions, device: torch.device
+) -> StageData:
+    """The head alone, or with `of.weights` its blend with the slice model."""
+    encoded = open_encoded(data, to_views(of, told.train))
+
+    def predict_rows(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
+        assert isinstance(model, SeriesHead)
+        of_head = head_logits(model, data.index, encoded, rows, device)
+        if not of.weights:
+            return as_probabilities(of_head, task)
+        return final_probabilities(encoded.take(0, rows)[1], of_head, np.array(of.weights), task)
+
+    def lesson() -> SliceObjective:
+        return build_series_objective(data, encoded, task, told.train, device, prior=told.prior, target=told.target)
+
+    return StageData(lesson=lesson, predict=predict_rows)
+
+
+def of_stack(
+    data: SiteData, task: Task, told: Instructions, logits: NDArray[np.float32], device: torch.device
+) -> StageData:
+    """A network along the series of the slices' logits [N, L]: a head whose slice model are the folds' models, without features."""
+    encoded = logits_alone(logits, data.rows("train"))
+
+    def predict_rows(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
+        assert isinstance(model, SeriesHead)
+        return as_probabilities(head_logits(model, data.index, encoded, rows, device), task)
+
+    def lesson() -> SliceObjective:
+        return build_series_objective(data, encoded, task, told.train, device, prior=told.prior, target=told.target)
+
+    return StageData(lesson=lesson, predict=predict_rows)
+
+
+def network_of(told: Instructions, task: Task, image: ImageKind) -> nn.Module:
+    """The network whose weights travel in a run's rounds; its own mean nothing, and the last slice model made is kept."""
+    return (
+        classifier(told.model, task, image)
+        if told.sequence is None and told.stack is None
+        else new_network(told, task, image)
+    )
+
+
+def new_network(
+    told: Instructions, task: Task, image: ImageKind, seed: int = 0, weights: Path | None = None
+) -> nn.Module:
+    """The same, made anew, with the weights of a seed, and those of a file where a slice model starts from one."""
+    if told.stack is not None:
+        return build_head(stack_shape(told.stack, task), seed=seed)
+    if told.sequence is None:
+        return build_model(told.model, task, image, seed=seed, weights=weights)
+    return build_head(shape_of(told.sequence, task), seed=seed)
+
+
+def classifier(config: ModelConfig, task: Task, image: ImageKind) -> Classifier:
+    return _classifier(json.dumps(asdict(config)), task, image)
+
+
+@lru_cache(maxsize=1)
+def _classifier(config: str, task: Task, image: ImageKind) -> Classifier:
+    """Keyed by the configuration's JSON; seed 0, because its weights come with every message."""
+    return build_model(parse_record(ModelConfig, json.loads(config)), task, image, seed=0)

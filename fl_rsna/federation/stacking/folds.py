@@ -1,0 +1,187 @@
+"""A stacking's first models: one ordinary run of the slice stage a fold, in which every site leaves that fold out.
+
+Then every site is asked about every fold by that fold's model, once; what it says stays there.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.hashes import read_record, write_record
+from fl_rsna.common.ownership import hold_lock
+from fl_rsna.common.reading import refuse_unreadable
+from fl_rsna.federation.protocol.messages import OUT_OF_FOLD, Instructions, instruct
+from fl_rsna.federation.server.checkpoint import GONE, load_progress
+from fl_rsna.federation.server.context import RunContext
+from fl_rsna.federation.server.replies import BelowQuorum, SiteReply, address, hear
+from fl_rsna.federation.server.roll_call import Site
+from fl_rsna.federation.server.rounds import run_rounds
+from fl_rsna.federation.server.run_log import STATE, read_model, recorder
+from fl_rsna.federation.server.scoring.test_site import HeldOut
+from fl_rsna.federation.site.stage_data import check_tables
+from fl_rsna.learning.inference.stacking import mean_of_folds
+from fl_rsna.learning.models.saved import read_saved
+from fl_rsna.run_folder.run_end import end_in_folder
+from fl_rsna.run_folder.run_folder import (
+    MANIFEST,
+    MODEL,
+    Listener,
+    RunFolder,
+    fold_folder,
+    is_finished,
+    read_summary,
+    start_run,
+)
+from fl_rsna.settings.choices import Stage
+from fl_rsna.settings.config import Config, ModelConfig
+
+SHOWN = (
+    "waiting",
+    "roll_call",
+    "round_start",
+    "site_done",
+    "site_failed",
+    "round_end",
+    "resumed",
+)  # of a fold, in the whole's display
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldRun:
+    """A finished run of one fold."""
+
+    number: int  # from 0
+    folder: Path
+    run_id: str
+    accepted: dict[str, int]  # a site's last round that entered its model: what is personal there is of that round
+    summary: dict[str, Any]
+    config: ModelConfig  # as its run left it: what its predictions are corrected for is of that run
+
+    @property
+    def model(self) -> Path:
+        return self.folder / MODEL
+
+
+def play_folds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> list[FoldRun]:
+    """Run every fold that is not finished, one after the other, each going on where it was killed. Raises as `run_rounds`."""
+    device = str(run.read_json(MANIFEST)["device"])
+    for number in range(config.stacking.folds):
+        folder = fold_folder(run.folder, number)
+        if is_finished(folder):
+            continue
+        part = _config_of(config, number, resume=folder.exists())
+        with hold_lock(folder):
+            fold = start_run(folder, part, cohort, device, (_make_listener(run),))
+            run.event("fold_start", fold=number + 1, folds=config.stacking.folds)
+            with end_in_folder(fold, part):
+                run_rounds(grid, part, cohort, fold)
+        run.event("fold_end", fold=number + 1, folds=config.stacking.folds)
+    return [_read(fold_folder(run.folder, number), number) for number in range(config.stacking.folds)]
+
+
+def _config_of(config: Config, number: int, *, resume: bool) -> Config:
+    part = copy.deepcopy(config)
+    part.stage, part.stacking.left_out, part.resume = Stage.slice, number, resume
+    return part
+
+
+def _make_listener(run: RunFolder) -> Listener:
+    """Rounds of a fold for those who watch the whole; its own end is not the whole's."""
+
+    def listen(kind: str, fields: Mapping[str, Any]) -> None:
+        if kind in SHOWN:
+            run.tell(kind, fields)
+
+    return listen
+
+
+def _read(folder: Path, number: int) -> FoldRun:
+    summary, run = read_summary(folder), RunFolder(folder)
+    accepted = load_progress(run.checkpoints / STATE, run.identity()).accepted
+    config = read_saved(folder / MODEL).config
+    return FoldRun(
+        number=number, folder=folder, run_id=summary["run_id"], accepted=accepted, summary=summary, config=config
+    )
+
+
+ASKED = "out_of_fold.json"  # in checkpoints/
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedFolds:
+    """Sites that have an answer of every fold, and what asking took."""
+
+    able: list[str]
+    bytes_down: int
+    bytes_up: int
+    failures: int
+    seconds: float
+
+    def sites(self, setting: RunContext) -> list[Site]:
+        return [site for site in setting.sites if site.name in self.able]
+
+
+def ask_folds(setting: RunContext, folds: list[FoldRun]) -> AskedFolds:
+    """What was asked before a kill is not asked again. Raises BelowQuorum when too few sites have an answer of every fold."""
+    path = setting.run.checkpoints / ASKED
+    if path.exists():
+        with refuse_unreadable(path, "what sites said of the folds", GONE):
+            asked = AskedFolds(**read_record(path, GONE, setting.run.identity())["asked"])
+        check_tables(setting.run.site_memory, asked.able, [fold.run_id for fold in folds])
+        return asked
+    start = time.perf_counter()
+    replies = [reply for fold in folds for reply in _ask(setting, fold)]
+    found = AskedFolds(
+        able=_able(setting, replies),
+        bytes_down=sum(reply.bytes_down for reply in replies),
+        bytes_up=sum(reply.bytes_up for reply in replies),
+        failures=sum(bool(reply.error) for reply in replies),
+        seconds=time.perf_counter() - start,
+    )
+    write_record(path, {**setting.run.identity(), "asked": asdict(found)})
+    return found
+
+
+def mean_on_test_site(setting: RunContext, folds: list[FoldRun]) -> NDArray[np.float32]:
+    """Probabilities [N, L] of the test slices, the mean of the folds' models."""
+    data, task = setting.test.data, setting.test.task
+    found = [
+        HeldOut(data, task, _build_instructions(setting, fold)).probabilities(read_model(fold.model, setting.network))
+        for fold in folds
+    ]
+    return mean_of_folds(found)
+
+
+def _ask(setting: RunContext, fold: FoldRun) -> list[SiteReply]:
+    """Send a fold's model to every site, which keeps what it says of that fold's patients."""
+    model = read_model(fold.model, setting.network)
+    messages, down = address(setting.sites, OUT_OF_FOLD, model, instruct(_build_instructions(setting, fold)), 0)
+    record = recorder(setting.run, f"out of fold {fold.number + 1}", 0)
+    heard = hear(setting.sites, setting.deliver(messages), lambda reply: None, bytes_down=down, on_reply=record)
+    return [reply for reply, _ in heard]
+
+
+def _build_instructions(setting: RunContext, fold: FoldRun) -> Instructions:
+    """As in the fold's own run, so that a site's personal layers of that run are found."""
+    assert setting.told.stacking is not None
+    stacking = replace(setting.told.stacking, left_out=fold.number)
+    return replace(setting.told, model=fold.config, run_id=fold.run_id, accepted=fold.accepted, stacking=stacking)
+
+
+def _able(setting: RunContext, replies: list[SiteReply]) -> list[str]:
+    failed = {reply.site: reply.error for reply in replies if reply.error}
+    able = [site.name for site in setting.sites if site.name not in failed]
+    needed = max(1, math.ceil(setting.config.strategy.quorum * len(setting.sites)))
+    if len(able) < needed:
+        said = "; ".join(f"{site}: {error}" for site, error in failed.items())
+        raise BelowQuorum(f"out of fold: {len(able)} of {len(setting.sites)} sites replied, {needed} needed ({said})")
+    return able

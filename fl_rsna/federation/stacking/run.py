@@ -1,0 +1,299 @@
+"""A stacking from beginning to end: a slice model a fold, what each says of patients it never saw, and a second model on that.
+
+A second model that is a network along the series has the rounds, strategies and end of any run. One of trees ends with every label's
+best round, its scores, and what it gains over the folds' mean.
+"""
+
+import copy
+import json
+import secrets
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.atomic import write_whole
+from fl_rsna.common.hashes import write_table
+from fl_rsna.common.reading import dump_hashed_json
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.federation.protocol.messages import TREE_COUNTS, StackInstructions, head_training
+from fl_rsna.federation.server.checkpoint import STACK_STATE, StackProgress, load_stack
+from fl_rsna.federation.server.context import RunContext, announce, call_sites
+from fl_rsna.federation.server.finish import TEST, finish, in_brief, run_facts, write_last
+from fl_rsna.federation.server.replies import BelowQuorum
+from fl_rsna.federation.server.roll_call import sum_controls
+from fl_rsna.federation.server.rounds import begin, play_rounds
+from fl_rsna.federation.server.run_log import recorder, write_round
+from fl_rsna.federation.server.same_sites import rests_on
+from fl_rsna.federation.server.scoring.site_scores import AtSites, collect_scores
+from fl_rsna.federation.server.scoring.test_site import HeldOut
+from fl_rsna.federation.site.stage_data import check_tables, in_index, new_network, of_stack
+from fl_rsna.federation.stacking.folds import FoldRun, ask_folds, mean_on_test_site, play_folds
+from fl_rsna.federation.stacking.trees import Forests, Stacking, play_trees
+from fl_rsna.learning.inference.stacking import feature_names, stack_features, stack_sha256, trees_sha256
+from fl_rsna.learning.metrics.comparison import compare_losses
+from fl_rsna.learning.metrics.metrics import compare_aurocs
+from fl_rsna.learning.models.classifier import set_training
+from fl_rsna.learning.models.flat import flatten, layout_sha256, parameter_positions, positions
+from fl_rsna.learning.models.saved import FORMAT
+from fl_rsna.learning.models.trees import to_json
+from fl_rsna.learning.training.train import choose_device
+from fl_rsna.run_folder.run_folder import PREDICTIONS, SCORECARDS, STACKER, TABLES, RunFolder
+from fl_rsna.settings.choices import Norm, Stacker
+from fl_rsna.settings.config import Config
+
+SUMS = (
+    "wall_s",
+    "virtual_s",
+    "usd",
+    "bytes_down",
+    "bytes_up",
+    "site_failures",
+)  # over the folds' runs and the stacker's
+
+
+def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
+    """Score the chosen trees at the sites and on the test site; write them, their predictions and summary.json."""
+    setting, progress = stacking.setting, stacking.progress
+    chosen, best = progress.best_forests(), progress.best_rounds()
+    at_sites = _score_at_sites(stacking, chosen)
+    found, seed = stacking.probabilities(chosen), setting.config.seed
+    scores = setting.test.scores(found, sum_controls(setting.sites, setting.test.task), seed, at_sites.points)
+    write_table(setting.run.folder / PREDICTIONS, setting.test.predictions(found))
+    sha256, size = _write(stacking, folds, chosen, best, at_sites)
+    setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
+    own = {
+        "stacker": setting.config.stacking.stacker.value,
+        "method": setting.config.stacking.method.value,
+        "features": stacking.test.shape[1],
+        "selected_rounds": best,
+        "model_bytes": size,
+    }
+    summary = {
+        **run_facts(setting, progress),
+        "stage": setting.config.stage.value,
+        "recalibrated": False,
+        "selected_by": "validation loss",
+        "selected_on": _describe_selection(stacking),
+        "virtual_s": 0.0,
+        "usd": 0.0,
+        "model_sha256": sha256,
+        "selected_round": max(best.values()),
+        TEST: in_brief(scores),
+        "operating_points": at_sites.describe_points(),
+        "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
+        TABLES: setting.run.table_hashes(),
+        "stacking": {**own, **stack_summary(setting, folds, found, stacking.mean)},
+    }
+    summary |= of_all_parts(summary, folds)
+    setting.run.write_json("summary.json", summary)
+    named = ("model_sha256", "selected_round", "selected_on", "wall_s")
+    setting.run.event("run_end", **{name: summary[name] for name in named})
+
+
+def _describe_selection(stacking: Stacking) -> dict[str, Any]:
+    """On which sites' answers the choice of rounds rests, of the label whose choice rests on least."""
+    names = [site.name for site in stacking.setting.sites]
+    found = [rests_on(choice, names) for choice in stacking.progress.choices.values()]
+    return max(found, key=lambda rests: (len(rests["unknown"]), len(rests["carried"])))
+
+
+def of_all_parts(summary: dict[str, Any], folds: list[FoldRun]) -> dict[str, Any]:
+    """Of a stacker's own summary what is of the folds, too: times, bytes, failures, and the hash of the whole model."""
+    sums = {name: summary[name] + sum(fold.summary[name] for fold in folds) for name in SUMS}
+    return {**sums, "model_sha256": stack_sha256(shas_of(folds), summary["model_sha256"])}
+
+
+def shas_of(folds: list[FoldRun]) -> list[str]:
+    """The hashes of the folds' models, in their order."""
+    return [str(fold.summary["model_sha256"]) for fold in folds]
+
+
+def stack_summary(
+    setting: RunContext, folds: list[FoldRun], found: NDArray[np.float32], mean: NDArray[np.float32]
+) -> dict[str, Any]:
+    """What summary.json says of the parts, and of the stacker against the mean of the folds' models on the test site."""
+    scores = setting.test.scores(mean, sum_controls(setting.sites, setting.test.task), setting.config.seed, None)
+    return {
+        "folds": [_of_fold(fold) for fold in folds],
+        "mean_of_folds": in_brief(scores),
+        "against_mean_of_folds": compare_with_mean(setting.test, found, mean, setting.config.seed),
+    }
+
+
+def compare_with_mean(
+    test: HeldOut, found: NDArray[np.float32], mean: NDArray[np.float32], seed: int
+) -> dict[str, Any]:
+    """The stacker minus the mean of the folds' models, paired over patients: log loss, and AUROC by label."""
+    labels, patients = test.labels, test.slices[test.task.group_key].to_numpy()
+    areas = {
+        label: compare_aurocs(
+            labels[:, i], found[:, i], [mean[:, i]], patients, seed=derive_seed(seed, "bootstrap", label)
+        ).difference
+        for i, label in enumerate(test.task.labels)
+    }
+    loss_seed = derive_seed(seed, "bootstrap", "log loss")
+    loss = compare_losses(labels, found, mean, patients, task=test.task, seed=loss_seed)
+    return {"log_loss": asdict(loss), "auroc": {label: asdict(area) for label, area in areas.items()}}
+
+
+def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
+    """As every run's end: written down as the round after the last; bytes and failures count."""
+    setting, progress, told = stacking.setting, stacking.progress, stacking.instructions
+    messages, down = stacking.messages(stacking.able, TREE_COUNTS, chosen, told)
+    found = collect_scores(
+        setting, told, stacking.able, messages, down, lambda phase: recorder(setting.run, phase, told.round)
+    )
+    progress.bytes_down += sum(reply.bytes_down for reply in found.replies)
+    progress.bytes_up += sum(reply.bytes_up for reply in found.replies)
+    progress.failures += sum(bool(reply.error) for reply in found.replies)
+    return replace(found, asked=len(setting.sites))
+
+
+def _write(
+    stacking: Stacking, folds: list[FoldRun], chosen: Forests, best: dict[str, int], at_sites: AtSites
+) -> tuple[str, int]:
+    """stacker.json, with each label's trees as XGBoost itself reads them; their hash, and how many bytes it has."""
+    setting, width = stacking.setting, stacking.test.shape[1]
+    priors = dict(zip(chosen, setting.told.prior, strict=True))
+    content = {
+        "format": FORMAT,
+        "task": setting.told.task,
+        "folds": shas_of(folds),
+        "features": feature_names(setting.test.task.labels),
+        "prior": priors,
+        "selected_rounds": best,
+        "platt": at_sites.lines(),
+        "operating_points": at_sites.describe_points(),
+        "ancestry": [link.to_json() for link in setting.ancestry],
+        "trees": {label: json.loads(to_json(forest, width, priors[label])) for label, forest in chosen.items()},
+    }
+    sha256 = trees_sha256(content)
+    whole = {**content, "model_sha256": sha256}
+    write_whole(setting.run.folder / STACKER, dump_hashed_json(whole, indent=None))
+    return sha256, len(json.dumps(whole).encode())
+
+
+def _of_fold(fold: FoldRun) -> dict[str, Any]:
+    kept = ("run_id", "model_sha256", "selected_round", *SUMS)
+    scores, own = fold.summary[TEST], {name: fold.summary[name] for name in kept}
+    areas = {label: of["auroc"] for label, of in scores["slice"].items()}
+    return {"folder": fold.folder.name, **own, "log_loss": scores["log_loss"], "auroc": areas}
+
+
+def stack_by_network(setting: RunContext, folds: list[FoldRun]) -> None:
+    """Raises BelowQuorum and FloatingPointError as an ordinary run, leaving its last models in checkpoints/."""
+    mean = mean_on_test_site(setting, folds)
+    second = _second(setting, folds, mean)
+    announce(second)
+    progress = begin(second)
+    try:
+        asked = ask_folds(setting, folds)
+        if progress.round == 0:
+            progress.bytes_down, progress.bytes_up = asked.bytes_down, asked.bytes_up
+            progress.failures, progress.seconds = asked.failures, asked.seconds
+        second = replace(second, sites=asked.sites(second))
+        play_rounds(second, progress)
+    except (BelowQuorum, FloatingPointError):
+        write_last(second, progress)
+        raise
+
+    def more(summary: dict[str, Any], found: NDArray[np.float32]) -> dict[str, Any]:
+        stacker = {"stacker": setting.config.stacking.stacker.value, "parameters": int(second.parameters.sum())}
+        return {
+            **of_all_parts(summary, folds),
+            "stage": setting.config.stage.value,
+            "stacking": {**stacker, **stack_summary(second, folds, found, mean)},
+        }
+
+    finish(second, progress, more, {"folds": shas_of(folds)})
+
+
+def _second(setting: RunContext, folds: list[FoldRun], mean: NDArray[np.float32]) -> RunContext:
+    """The setting of the stacker's rounds, with a test site that shows the mean of the folds' models."""
+    config, task, data = _config_of(setting.config), setting.test.task, setting.test.data
+    shape = config.sequence
+    stack = StackInstructions(
+        runs=tuple(fold.run_id for fold in folds), width=shape.width, layers=shape.layers, dropout=shape.dropout
+    )
+    model = replace(setting.told.model, norm=Norm.average, recalibrate=False)
+    told = replace(setting.told, model=model, train=config.train, learning_rate=config.train.learning_rate, stack=stack)
+    network = new_network(told, task, data.image, derive_seed(config.seed, "initial stacker"))
+    set_training(network, config.model.norm, config.train.trainable)
+    logits = in_index(data.index, setting.test.predictions(mean), task)
+    told = replace(told, layout_sha256=layout_sha256(network))
+    return replace(
+        setting,
+        config=config,
+        told=told,
+        test=HeldOut(data, task, told, of_stack(data, task, told, logits, choose_device(config.train.device))),
+        network=network,
+        initial=flatten(network),
+        parameters=parameter_positions(network),
+        stepped=parameter_positions(network),
+        trained=positions(network, (name for name, _ in network.named_parameters())),
+    )
+
+
+def _config_of(config: Config) -> Config:
+    """Rounds and training of the stacker in place of the slice models'; nothing of it is BatchNorm."""
+    found, own = copy.deepcopy(config), config.sequence
+    found.rounds = own.rounds or config.stacking.rounds
+    found.model = replace(config.model, norm=Norm.average, recalibrate=False)
+    found.train = head_training(config)
+    return found
+
+
+def run_stacking(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
+    """Train a model of every fold and a stacker on them, and write the whole run folder; fold-1, fold-2, ... lie in it.
+
+    A killed run goes on in the fold or the round it was at. Raises ValueError before anything is trained when the roll
+    call refuses; BelowQuorum and FloatingPointError as an ordinary run.
+    """
+    setting = call_sites(grid, config, cohort, run)
+    folds = play_folds(grid, config, cohort, run)
+    match config.stacking.stacker:
+        case Stacker.xgboost:
+            _stack_by_trees(setting, folds)
+        case Stacker.cnn:
+            stack_by_network(setting, folds)
+
+
+def _stack_by_trees(setting: RunContext, folds: list[FoldRun]) -> None:
+    announce(setting, setting.config.stacking.rounds)
+    stacking = _begin(setting, folds)
+    play_trees(stacking)
+    finish_trees(stacking, folds)
+
+
+def _begin(setting: RunContext, folds: list[FoldRun]) -> Stacking:
+    """The state to go on from: the folder's checkpoint, or round 0, before which every site was asked about every fold."""
+    path, task, mean = setting.run.checkpoints / STACK_STATE, setting.test.task, mean_on_test_site(setting, folds)
+    features = stack_features(setting.test.slices, mean)
+    if path.exists():
+        progress, facts = load_stack(path, features.shape[1], setting.run.identity())
+        check_tables(setting.run.site_memory, progress.able, progress.runs)
+        changed = setting.run.rewind(progress.round, facts.get(TABLES))
+        setting.run.event("resumed", round=progress.round)
+        for text in changed:
+            setting.run.event("warning", text=text)
+        return Stacking(setting=setting, progress=progress, test=features, mean=mean)
+    setting.run.rewind(-1)
+    asked = ask_folds(setting, folds)
+    progress = StackProgress(
+        run_id=secrets.token_hex(8),
+        runs=[fold.run_id for fold in folds],
+        able=asked.able,
+        forests={label: [] for label in task.labels},
+        bytes_down=asked.bytes_down,
+        bytes_up=asked.bytes_up,
+        failures=asked.failures,
+        seconds=asked.seconds,
+    )
+    stacking = Stacking(setting=setting, progress=progress, test=features, mean=mean)
+    write_round(setting.run, task, 0, {**setting.test.point(mean), "seconds": progress.seconds})
+    stacking.save()
+    return stacking

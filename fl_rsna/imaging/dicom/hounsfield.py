@@ -1,0 +1,90 @@
+"""Stored CT values to Hounsfield units and windows, by tables of 65,536 entries: exact, and one pass a slice."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.imaging.dicom.padding import Padding, to_stored_values
+
+HU_MIN, HU_MAX = -1024, 3071  # what a 12-bit scanner can state; padding below is air
+HU_OFFSET = 1024  # a stored 16-bit PNG holds HU + HU_OFFSET, so 0 is air
+WINDOWS_HU = ((40.0, 80.0), (80.0, 200.0), (40.0, 380.0))  # (centre, width): brain, subdural, soft tissue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescale:
+    """How a stored value becomes HU: stored * slope + intercept (DICOM PS3.3 C.11.1.1.2).
+
+    Only the low `bits_stored` bits are the value (C.7.6.3.1.1), in two's complement when `signed`.
+    `wrapped_bits`: negative values were stored modulo 2 to this power, so values of `first_wrapped` and more lose that
+    first; 0 where none were. `padding`: values that are no picture and become air, whatever the rescale makes of them.
+    """
+
+    bits_stored: int = 16
+    signed: bool
+    slope: float
+    intercept: float
+    wrapped_bits: int = 0
+    padding: Padding | None = None
+
+    def hounsfield(self, stored: NDArray[np.integer]) -> NDArray[np.float64]:
+        """HU of each stored value, not clipped, and HU_MIN for padding; any shape."""
+        values = to_stored_values(stored, self.bits_stored, self.signed)
+        meant = values.astype(np.float64)
+        if self.wrapped_bits:
+            meant = np.where(meant >= first_wrapped(self.wrapped_bits), meant - (1 << self.wrapped_bits), meant)
+        hu = meant * self.slope + self.intercept
+        return hu if self.padding is None else np.where(self.padding.holds(values), HU_MIN, hu)
+
+
+def first_wrapped(bits: int) -> int:
+    """The least value that stands for a negative one where these were stored modulo 2 to the power of `bits`.
+
+    A 12-bit file has no bit to spare for a sign: HU from -1096 to -1 stand at 3000 to 4095, above the densest bone.
+    """
+    return 3000 if bits == 12 else 1 << bits - 1
+
+
+def window(hu: NDArray[np.floating], centre: float, width: float) -> NDArray[np.uint8]:
+    """Grey level floor(255 * (clip(hu, low, high) - low) / width) of each HU value; any shape."""
+    low = centre - width / 2
+    grey: NDArray[np.uint8] = np.floor_divide(255 * (np.clip(hu, low, low + width) - low), width).astype(np.uint8)
+    return grey
+
+
+def to_hu16(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale) -> NDArray[np.uint16]:
+    """stored [H, W] -> round(HU clipped to [HU_MIN, HU_MAX]) + HU_OFFSET, uint16 [H, W]."""
+    table = hu_table(rescale)
+    return cv2.LUT(_as_index(stored), table).reshape(stored.shape)  # type: ignore[return-value]
+
+
+def to_windows(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale) -> NDArray[np.uint8]:
+    """stored [H, W] -> uint8 [H, W, 3], the three windows of WINDOWS_HU in R, G, B."""
+    packed = cv2.LUT(_as_index(stored), window_table(rescale))
+    return cv2.cvtColor(packed.view(np.uint8).reshape(*stored.shape, 4), cv2.COLOR_RGBA2RGB)  # type: ignore[return-value]
+
+
+def _as_index(stored: NDArray[np.int16] | NDArray[np.uint16]) -> NDArray[np.uint16]:
+    return np.ascontiguousarray(stored).view(np.uint16)
+
+
+def _all_stored(rescale: Rescale) -> NDArray[np.integer]:
+    every = np.arange(65536, dtype=np.uint16)
+    return every.view(np.int16) if rescale.signed else every
+
+
+@lru_cache(maxsize=256)
+def hu_table(rescale: Rescale) -> NDArray[np.uint16]:
+    hu = np.clip(rescale.hounsfield(_all_stored(rescale)), HU_MIN, HU_MAX)
+    return (np.rint(hu) + HU_OFFSET).astype(np.uint16)
+
+
+@lru_cache(maxsize=256)
+def window_table(rescale: Rescale) -> NDArray[np.int32]:
+    hu = rescale.hounsfield(_all_stored(rescale))
+    channels = [window(hu, centre, width) for centre, width in WINDOWS_HU]
+    packed = np.stack([*channels, np.full(65536, 255, np.uint8)], axis=1)
+    return packed.view(np.int32).reshape(65536)

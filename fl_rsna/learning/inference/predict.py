@@ -1,0 +1,159 @@
+"""Predict many slices in one pass: PNGs in, a table out, no copy on disk; slices that no site folder holds, and whole exams.
+
+The table has ids, labels as `label_<name>` and probabilities as `probability_<name>`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.imaging.png_store import fit_square, read_png
+from fl_rsna.learning.data.crop import cut, squares
+from fl_rsna.learning.data.dataset import SiteData, gather
+from fl_rsna.learning.data.series import Stacked, neighbour_table
+from fl_rsna.learning.inference.features import Encoded, encode_batches, encode_site, open_encoded, views_of
+from fl_rsna.learning.inference.series_objective import head_logits
+from fl_rsna.learning.inference.stacking import AnyModel, SavedStack, mean_of_folds
+from fl_rsna.learning.metrics.exams import aggregates, exam_probabilities, group_exams
+from fl_rsna.learning.models.saved import SavedModel
+from fl_rsna.learning.models.series_head import TwoStage, final_probabilities
+from fl_rsna.learning.models.tta import mean_probabilities
+from fl_rsna.learning.training.train import EVALUATION_BATCH, ignore_progress, predict
+from fl_rsna.settings.config import TrainConfig
+from fl_rsna.task import Task
+
+IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
+LABEL, PROBABILITY = "label_", "probability_"
+
+
+def prediction_table(
+    data: SiteData, rows: NDArray[np.intp], probabilities: NDArray[np.float32], task: Task
+) -> pd.DataFrame:
+    """One row a slice of `rows`, in their order; `probabilities` [N, L] in the task's order."""
+    table = data.index.iloc[rows][IDS].reset_index(drop=True)
+    labels = {f"{LABEL}{name}": _whole(data.labels[rows, i]) for i, name in enumerate(task.labels)}
+    return table.assign(**labels, **{f"{PROBABILITY}{name}": probabilities[:, i] for i, name in enumerate(task.labels)})
+
+
+def _whole(labels: NDArray[np.float32]) -> NDArray[np.generic]:
+    """Labels [N] as int8, or as they are where some are unknown, NaN."""
+    return labels if np.isnan(labels).any() else labels.astype(np.int8)
+
+
+def labels_in(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.float32]:
+    """float32 [N, L] of these labels; NaN is unknown."""
+    return _columns(table, LABEL, names)
+
+
+def probabilities_in(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.float32]:
+    """float32 [N, L] of these labels' probabilities."""
+    return _columns(table, PROBABILITY, names)
+
+
+def _columns(table: pd.DataFrame, prefix: str, names: Iterable[str]) -> NDArray[np.float32]:
+    return cast("NDArray[np.float32]", table[[f"{prefix}{name}" for name in names]].to_numpy(np.float32))
+
+
+EXAM_IDS = ["patient_id", "study_id", "series_id"]  # from the whole to its parts
+
+
+@torch.inference_mode()
+def score_images(
+    model: AnyModel,
+    images: Path,
+    index: pd.DataFrame,
+    device: torch.device,
+    on_progress: Callable[[int, int], None],
+) -> NDArray[np.float32]:
+    """Probabilities [N, L] of the slices of an index, in its order, seen as in training: size, crop, neighbours, views.
+
+    A model of two stages looks along their series, and so does a stacking, which asks the slice models of all folds. Their
+    prepared PNGs lie in the folder `images`; `on_progress` gets slices done and all. Raises ValueError for an unreadable
+    PNG, FloatingPointError when a probability is not finite.
+    """
+    if isinstance(model, SavedStack):
+        steps = [_part_of(on_progress, number, len(model.folds)) for number in range(len(model.folds))]
+        parts = [score_images(fold, images, index, device, step) for fold, step in zip(model.folds, steps, strict=True)]
+        return model.second(index, mean_of_folds(parts), device)
+    batches = _batches(model, images, index, device, on_progress)
+    network = model.network.to(device).eval()
+    if model.two_stage is not None:
+        encoded = encode_batches(network, batches, model.task)
+        return score_encoded(model.two_stage, encoded, index, np.arange(len(index)), model.task, device)
+    parts = [np.zeros((0, len(model.task.labels)), np.float32)]
+    parts += [mean_probabilities(network, planes, model.task).cpu().numpy() for planes in batches]
+    found = np.concatenate(parts)
+    if not np.isfinite(found).all():
+        raise FloatingPointError(f"the predictions of {model.path} are not finite: the model diverged in training")
+    return found
+
+
+def _part_of(on_progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
+    """Progress of one of several passes over the same slices."""
+    return lambda done, slices: on_progress(number * slices + done, parts * slices)
+
+
+def _batches(
+    model: SavedModel,
+    images: Path,
+    index: pd.DataFrame,
+    device: torch.device,
+    on_progress: Callable[[int, int], None],
+) -> Iterator[torch.Tensor]:
+    """Stored values [B, C, S, S] of the slices of an index."""
+    config, names, shown = model.config, index["image_id"].to_numpy(), squares(index, model.config.crop)
+    table = neighbour_table(index, config.neighbours) if config.neighbours else np.arange(len(index))[:, None]
+    on_progress(0, len(index))
+    for start in range(0, len(index), EVALUATION_BATCH):
+        needed, places = np.unique(table[start : start + EVALUATION_BATCH], return_inverse=True)
+        read = [
+            fit_square(cut(read_png(images / f"{names[row]}.png"), shown[row]), config.image_size) for row in needed
+        ]
+        batch = Stacked(np.stack(read), places) if config.neighbours else np.stack(read)
+        yield gather(batch, np.arange(len(places)), device)
+        on_progress(start + len(places), len(index))
+
+
+def score_encoded(
+    model: TwoStage, encoded: Encoded, index: pd.DataFrame, rows: NDArray[np.intp], task: Task, device: torch.device
+) -> NDArray[np.float32]:
+    """Probabilities [len(rows), L] of a model of two stages, from what its encoder sees of the slices of an index."""
+    of_head = head_logits(model.head, index, encoded, rows, device)
+    return final_probabilities(encoded.take(0, rows)[1], of_head, model.weights.cpu().numpy(), task)
+
+
+def score_rows(model: AnyModel, data: SiteData, rows: NDArray[np.intp], device: torch.device) -> NDArray[np.float32]:
+    """Probabilities [len(rows), L] of slices of a site, whole series of them, by any model; features are left beside its pack."""
+    if isinstance(model, SavedStack):
+        mean = mean_of_folds([score_rows(fold, data, rows, device) for fold in model.folds])
+        return model.second(data.index.iloc[rows].reset_index(drop=True), mean, device)
+    if model.two_stage is None:
+        return predict(model.network, data, rows, task=model.task, batch_size=EVALUATION_BATCH, device=device)
+    plain = TrainConfig()  # nothing is augmented
+    views = views_of(model.sha256, 1, plain)
+    encode_site(model.network, data, views, model.task, plain, device, ignore_progress)
+    return score_encoded(model.two_stage, open_encoded(data, views), data.index, rows, model.task, device)
+
+
+def exam_table(
+    index: pd.DataFrame, found: NDArray[np.floating], known: NDArray[np.float32] | None, task: Task
+) -> pd.DataFrame:
+    """One row an exam, that is a series or a study: its slices, labels if known, and probabilities by every aggregate.
+
+    Of an exam whose label nobody knows, by learning/metrics/exams.py, it is missing.
+    """
+    unknown = np.full(found.shape, np.nan, np.float32) if known is None else known
+    patients, names = index["patient_id"].to_numpy(str), index[task.exam_key].to_numpy(str)
+    exams = group_exams(unknown, patients, names, task.kind)
+    first = np.unique(exams.member, return_index=True)[1]
+    columns: dict[str, Any] = {"slices": np.bincount(exams.member)}
+    columns |= {} if known is None else {f"label_{label}": exams.labels[:, i] for i, label in enumerate(task.labels)}
+    for aggregate in aggregates(task.kind):
+        of_exams = exam_probabilities(found, exams, aggregate)
+        columns |= {f"{aggregate}_{label}": of_exams[:, i] for i, label in enumerate(task.labels)}
+    return index[EXAM_IDS[: EXAM_IDS.index(task.exam_key) + 1]].iloc[first].reset_index(drop=True).assign(**columns)

@@ -1,0 +1,88 @@
+"""Compare predictions on the same slices, paired over patients: losses of two models, and loss and AUROC of the stages of a run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.learning.metrics.bootstrap import (
+    RESAMPLES,
+    Drawn,
+    Estimate,
+    Scale,
+    by_patient,
+    draw_patients,
+    estimate,
+    support,
+    totals,
+)
+from fl_rsna.learning.metrics.metrics import slice_losses
+from fl_rsna.learning.metrics.ranking import rank
+from fl_rsna.task import Task
+
+
+def compare_losses(
+    labels: NDArray[np.float32],
+    ours: NDArray[np.floating],
+    theirs: NDArray[np.floating],
+    patients: NDArray[np.generic],
+    *,
+    task: Task,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """The task's log loss of probabilities `ours` [N, L] minus that of `theirs`: below 0 is better.
+
+    Every resample draws the same patients for both.
+    """
+    drawn = draw_patients(patients, seed=seed, resamples=resamples)
+    apart = slice_losses(labels, ours, task) - slice_losses(labels, theirs, task)
+    sums = totals(drawn, by_patient(drawn, apart, np.ones(len(apart))))
+    found = support(drawn, labels[:, task.labels.index(task.headline)])
+    return estimate(sums[0] / sums[1], found, found.patients, Scale.difference)
+
+
+REFERENCE = "slice"  # what the others are held against
+
+
+def compare_stages(
+    labels: NDArray[np.float32],
+    found: Mapping[str, NDArray[np.floating]],
+    patients: NDArray[np.generic],
+    task: Task,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Plain values by the name of a prediction [N, L]: weighted log loss, AUROC a label, and both minus those of `slice`.
+
+    Every resample draws the same patients for all, so the differences are paired.
+    """
+    drawn = draw_patients(patients, seed=seed, resamples=resamples)
+    scored = {name: _scores(labels, values, drawn, task) for name, values in found.items()}
+    reference = scored[REFERENCE]
+    return {
+        name: {
+            **_estimate_scores(labels, of, drawn, task, Scale.positive, Scale.share),
+            **({} if name == REFERENCE else {"minus_slice": _estimate_scores(labels, of - reference, drawn, task, *[Scale.difference] * 2)}),
+        }
+        for name, of in scored.items()
+    }  # fmt: skip
+
+
+def _scores(labels: NDArray[np.float32], found: NDArray[np.floating], drawn: Drawn, task: Task) -> NDArray[np.float64]:
+    """In every draw [1 + L, 1 + R]: the weighted log loss, and the AUROC of each label."""
+    loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, found, task), np.ones(len(labels))))
+    return np.stack([loss / rows, *(rank(labels[:, i], found[:, i], drawn).auroc for i in range(len(task.labels)))])
+
+
+def _estimate_scores(
+    labels: NDArray[np.float32], values: NDArray[np.float64], drawn: Drawn, task: Task, of_loss: Scale, of_area: Scale
+) -> dict[str, Any]:
+    headline = support(drawn, labels[:, task.labels.index(task.headline)])
+    areas = {}
+    for i, label in enumerate(task.labels):
+        rests_on = support(drawn, labels[:, i])
+        areas[label] = asdict(estimate(values[1 + i], rests_on, rests_on.fewest, of_area))
+    return {"log_loss": asdict(estimate(values[0], headline, headline.patients, of_loss)), "auroc": areas}

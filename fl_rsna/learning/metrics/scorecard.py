@@ -1,0 +1,190 @@
+"""Everything a reader may ask of one model on one set of patients, slice by slice and exam by exam."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.learning.metrics.bootstrap import (
+    RESAMPLES,
+    Drawn,
+    Estimate,
+    Floats,
+    Scale,
+    Support,
+    by_patient,
+    draw_patients,
+    estimate,
+    support,
+    totals,
+)
+from fl_rsna.learning.metrics.calibration import Calibration, calibration
+from fl_rsna.learning.metrics.classification import at_threshold, class_scores
+from fl_rsna.learning.metrics.exams import Exams, aggregates, exam_probabilities, group_exams
+from fl_rsna.learning.metrics.metrics import slice_losses
+from fl_rsna.learning.metrics.operating_points import OperatingPoints, Thresholds, calibrate
+from fl_rsna.learning.metrics.ranking import rank
+from fl_rsna.task import LabelKind, Task
+
+Labels = NDArray[np.float32]
+Probabilities = NDArray[np.floating]
+
+
+def scorecard(
+    labels: Labels,
+    probabilities: Probabilities,
+    patients: NDArray[np.generic],
+    exams: NDArray[np.generic] | None,
+    *,
+    task: Task,
+    settings: OperatingPoints | None,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Plain values for every label [N, L] at slice level and, with the exam of each [N], at exam level, all over the same draws of patients.
+
+    Thresholds and temperatures come from `settings` and are applied as they are; without it there are none. Exams
+    after calibration are made of calibrated slices. Classes are scored one against the rest and, in "classes", together. A
+    label that is unknown, NaN, of a slice is left out of its scores, and so is an exam of which nobody knows it, but every
+    slice of an exam speaks for it. The card of a label that is unknown of all means nothing.
+    """
+    known: NDArray[np.bool_] = np.any(~np.isnan(labels), axis=1)
+    whose = np.isin(patients, np.unique(patients[known]))  # of the others nothing can be scored
+    if not whose.all():
+        labels, probabilities, patients, known = labels[whose], probabilities[whose], patients[whose], known[whose]
+        exams = None if exams is None else exams[whose]
+    drawn = draw_patients(patients, seed=seed, resamples=resamples)
+    after = _apply_temperatures(probabilities, task, settings)
+    temperatures = settings.temperatures if settings else {}
+    thresholds = settings.slice if settings else {}
+    found: dict[str, Any] = {
+        "slices": int(known.sum()),
+        "patients": drawn.patients,
+        "exams": 0,
+        "resamples": resamples,
+        "log_loss": _log_loss(labels[known], probabilities[known], task, drawn.among(known)),
+        "slice": _cards(labels, probabilities, after, drawn, task, thresholds, temperatures, exams=False),
+        "exam": {},
+    }
+    grouped = None if exams is None else group_exams(labels, patients, exams, task.kind)
+    if grouped is not None:
+        of_exams = drawn.of_rows(grouped.patients)
+        found["exams"] = int(np.any(~np.isnan(grouped.labels), axis=1).sum())
+        for aggregate in aggregates(task.kind):
+            before, then = (exam_probabilities(rows, grouped, aggregate) for rows in (probabilities, after))
+            thresholds = settings.exam[aggregate.value] if settings else {}
+            found["exam"][aggregate.value] = _cards(
+                grouped.labels, before, then, of_exams, task, thresholds, temperatures, exams=True
+            )
+    if task.kind is LabelKind.multi_class:
+        found["classes"] = _classes(labels, probabilities, drawn, grouped, task)
+    return found
+
+
+def _classes(
+    labels: Labels, probabilities: Probabilities, drawn: Drawn, exams: Exams | None, task: Task
+) -> dict[str, Any]:
+    """Of classes together, at either level, where all are known."""
+
+    def scores(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> dict[str, Any]:
+        known: NDArray[np.bool_] = np.all(~np.isnan(labels), axis=1)
+        return class_scores(labels[known], probabilities[known], drawn.among(known), task.labels)
+
+    found = {"slice": scores(labels, probabilities, drawn), "exam": {}}
+    if exams is not None:
+        (how,) = aggregates(task.kind)
+        of_exams = drawn.of_rows(exams.patients)
+        mean = exam_probabilities(probabilities, exams, how)
+        found["exam"] = scores(exams.labels, mean, of_exams)
+    return found
+
+
+def _apply_temperatures(
+    probabilities: Probabilities, task: Task, settings: OperatingPoints | None
+) -> NDArray[np.float64]:
+    """Probabilities at each label's temperature; those without one as they are."""
+    chosen = settings.temperatures if settings else {}
+    return calibrate(probabilities, np.array([chosen.get(label) or 1.0 for label in task.labels]), task.kind)
+
+
+def _log_loss(labels: Labels, probabilities: Probabilities, task: Task, drawn: Drawn) -> dict[str, Any]:
+    """Counted by the headline label; its interval is withheld with the label's."""
+    loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, probabilities, task), np.ones(len(labels))))
+    rests_on = support(drawn, np.nan_to_num(labels[:, task.labels.index(task.headline)]))
+    return asdict(estimate(loss / rows, rests_on, rests_on.patients, Scale.positive))
+
+
+def _cards(
+    labels: Labels,
+    before: Probabilities,
+    after: NDArray[np.float64],
+    drawn: Drawn,
+    task: Task,
+    thresholds: Thresholds,
+    temperatures: dict[str, float | None],
+    *,
+    exams: bool,
+) -> dict[str, Any]:
+    return {
+        label: _card(
+            *_where_known(labels[:, i], before[:, i], after[:, i], drawn),
+            thresholds.get(label, {}),
+            temperatures.get(label),
+            exams=exams,
+        )
+        for i, label in enumerate(task.labels)
+    }
+
+
+def _where_known(
+    labels: Labels, before: Probabilities, after: NDArray[np.float64], drawn: Drawn
+) -> tuple[Labels, Probabilities, NDArray[np.float64], Drawn]:
+    """One label's rows [N] of which it is known; all of them, as if negative, where it is of none."""
+    known = ~np.isnan(labels)
+    if not known.any():
+        return np.nan_to_num(labels), before, after, drawn
+    return labels[known], before[known], after[known], drawn.among(known)
+
+
+def _card(
+    labels: Labels,
+    before: Probabilities,
+    after: NDArray[np.float64],
+    drawn: Drawn,
+    thresholds: dict[str, float | None],
+    temperature: float | None,
+    *,
+    exams: bool,
+) -> dict[str, Any]:
+    """All of one label; what can have no interval is not resampled."""
+    rests_on = support(drawn, labels)
+    drawn = drawn if rests_on.enough else drawn.point_only()
+    ranking = (
+        rests_on.patients if exams else rests_on.fewest
+    )  # few patients hold the positive slices; exams compare all
+    ranked = rank(labels, before, drawn)
+    as_is = calibration(labels, before, drawn, rests_on)
+    scaled = calibration(labels, after, drawn, rests_on) if temperature else None
+    return {
+        "auroc": asdict(_estimate_area(ranked.auroc, rests_on, ranking)),
+        "average_precision": asdict(_estimate_area(ranked.average_precision, rests_on, rests_on.patients)),
+        "log_loss": asdict(as_is.log_loss),
+        "brier": asdict(as_is.brier),
+        "ece": asdict(as_is.ece),
+        "points": {
+            point: None if threshold is None else at_threshold(labels, before, threshold, drawn, rests_on)
+            for point, threshold in thresholds.items()
+        },
+        "calibration": {"before": _curve(as_is), "after": _curve(scaled) if scaled else None},
+        "temperature": temperature,
+    }
+
+
+def _estimate_area(values: Floats, rests_on: Support, carriers: int) -> Estimate:
+    """A perfect ranking says no more than its rarer kind of patients does."""
+    return estimate(values, rests_on, rests_on.fewest if values[0] == 1 else carriers)
+
+
+def _curve(found: Calibration) -> dict[str, Any]:
+    return {"ece": asdict(found.ece), "brier": asdict(found.brier), "bins": found.bins}

@@ -1,0 +1,152 @@
+"""The targets of a batch: labels, soft labels of neighbouring slices, and how much each of them counts.
+
+Soft labels are of training slices only. Neighbours are those of the same series that train here, too: in a cohort dealt by slice,
+those at hand; a slice of unknown order has none. They make probabilities less sure than the labels are, which is what they are for.
+
+Training for a stated prevalence weighs a label's positive and negative slices so that each counts as often as it occurs at the
+target: importance weights of a label shift. Where P(x|y) is the same, the weighted loss over the sites' slices is, in expectation,
+the loss over the target's, so the model's probabilities mean the target's prevalence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from fl_rsna.cohort.prepared.series import SERIES, find_placed_rows
+from fl_rsna.settings.config import TrainConfig
+from fl_rsna.task import LabelKind
+
+
+def build_train_labels(
+    index: pd.DataFrame, labels: NDArray[np.float32], config: TrainConfig, kind: LabelKind
+) -> NDArray[np.float32]:
+    """`labels` [N, L] of an index with what soft_between, smooth_z and label_smoothing of train make of the training rows.
+
+    A union label stays at least each of the others, and classes still add up to 1. NaN, an unknown label, stays NaN.
+    """
+    found = _along_z(index, labels, config) if config.soft_between > 0 or config.smooth_z > 1 else labels
+    if config.label_smoothing == 0:
+        return found
+    train = (index["split"].to_numpy() == "train")[:, None]
+    return np.where(train, smooth_labels(found, kind, config.label_smoothing), found)
+
+
+def smooth_labels(labels: NDArray[np.float32], kind: LabelKind, share: float) -> NDArray[np.float32]:
+    """Labels [N, L] of which a share says nothing: of classes spread over all of them, of labels over yes and no.
+
+    Szegedy et al. 2016 (arXiv:1512.00567), section 7.
+    """
+    even = 0.5 if kind is LabelKind.multi_label else 1 / labels.shape[1]
+    return ((1 - share) * labels + share * even).astype(np.float32)
+
+
+def _along_z(index: pd.DataFrame, labels: NDArray[np.float32], config: TrainConfig) -> NDArray[np.float32]:
+    rows = np.flatnonzero(index["split"].to_numpy() == "train")
+    series = index.iloc[rows].groupby(SERIES, sort=False).ngroup().to_numpy().astype(np.int64)
+    placed = find_placed_rows(index.iloc[rows])
+    series[~placed] = len(rows) + np.arange(len(rows) - placed.sum())
+    rank = index["rank"].to_numpy()[rows].astype(np.int64)
+    soft = soften_between(labels[rows], series, rank, config.soft_between)
+    found = labels.copy()
+    found[rows] = smooth_along_series(soft, series, rank, config.smooth_z)
+    return found
+
+
+def soften_between(
+    labels: NDArray[np.float32], series: NDArray[np.int64], rank: NDArray[np.int64], value: float
+) -> NDArray[np.float32]:
+    """Hard labels [N, L] with `value` in place of 0 between the first and the last positive slice of a series.
+
+    `series` [N] numbers series from 0, `rank` [N] is the place in it.
+    """
+    found = labels.copy()
+    for label in range(labels.shape[1]):
+        positive = np.flatnonzero(labels[:, label] > 0)
+        first = np.full(series.max(initial=0) + 1, np.iinfo(np.int64).max)
+        last = np.full_like(first, -1)
+        np.minimum.at(first, series[positive], rank[positive])
+        np.maximum.at(last, series[positive], rank[positive])
+        between = (rank > first[series]) & (rank < last[series]) & (labels[:, label] == 0)
+        found[between, label] = value
+    return found
+
+
+def smooth_along_series(
+    labels: NDArray[np.float32], series: NDArray[np.int64], rank: NDArray[np.int64], width: int
+) -> NDArray[np.float32]:
+    """Each row of [N, L] as the mean of the rows of its series whose ranks are at most width // 2 from its own."""
+    half = width // 2
+    key = series * (rank.max(initial=0) + 2 * half + 1) + rank + half  # neighbours of two series never meet
+    order = np.argsort(key)
+    ordered, total, count = key[order], np.zeros(labels.shape), np.zeros(len(labels))
+    for step in range(-half, half + 1):
+        place = np.minimum(np.searchsorted(ordered, key + step), max(0, len(key) - 1))
+        there = ordered[place] == key + step
+        total[there] += labels[order[place[there]]]
+        count += there
+    means: NDArray[np.float32] = (total / count[:, None]).astype(np.float32)
+    return means
+
+
+Weights = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Labels [B, L] between 0 and 1, and weights [B, L] of them: 0 where a label is unknown. No weights: all 1."""
+
+    labels: torch.Tensor
+    weights: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteTargets:
+    """The same of all slices of a site, [N, L], in the order of its index."""
+
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32] | None = None
+
+    def of(self, batch: NDArray[np.intp], device: torch.device) -> Targets:
+        labels = torch.from_numpy(self.labels[batch]).to(device)
+        if self.weights is None:
+            return Targets(labels=labels)
+        return Targets(labels=labels, weights=torch.from_numpy(self.weights[batch]).to(device))
+
+
+def build_targets(labels: NDArray[np.float32], odds: NDArray[np.float32] | None = None) -> SiteTargets:
+    """Targets of labels [N, L] in which NaN is unknown; `odds` [N] is how much oftener than once in a pass a slice is drawn.
+
+    Drawn slices count 1/odds, so that a batch's expected loss is that of all slices alike: importance sampling.
+    """
+    unknown = np.isnan(labels)
+    if odds is None and not unknown.any():
+        return SiteTargets(labels=labels)
+    weights = np.where(unknown, 0, 1 if odds is None else 1 / odds[:, None]).astype(np.float32)
+    return SiteTargets(labels=np.nan_to_num(labels), weights=weights)
+
+
+def compute_prevalence_odds(prior: Sequence[float], target: Sequence[float]) -> NDArray[np.float64]:
+    """How much negatives (row 0) and positives (row 1) of each label count, [2, L]: (1 - t) / (1 - p) and t / p.
+
+    `prior` and `target` are shares of positive slices, strictly between 0 and 1; at the prior the mean weight is 1.
+    """
+    before, after = np.array(prior, np.float64), np.array(target, np.float64)
+    return np.stack([(1 - after) / (1 - before), after / before])
+
+
+def label_weights(labels: NDArray[np.floating], odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights [N, L] of labels [N, L]; a soft label lies between its two, an unknown one has no loss."""
+    weights: NDArray[np.float64] = odds[0] + np.nan_to_num(labels) * (odds[1] - odds[0])
+    return weights
+
+
+def reweight_to_prevalence(known: SiteTargets, prior: Sequence[float], target: Sequence[float]) -> SiteTargets:
+    """A site's targets, each weighed for the target's prevalence, too; as they are without a target, or at the prior itself."""
+    if not target or tuple(target) == tuple(prior):
+        return known
+    weights = label_weights(known.labels, compute_prevalence_odds(prior, target)).astype(np.float32)
+    return replace(known, weights=weights if known.weights is None else known.weights * weights)

@@ -1,0 +1,218 @@
+"""Train and predict at one site, with every random number drawn from one given seed.
+
+A process that trains uses one CPU thread and repeatable CUDA, and keeps memory between steps. Learning rates can differ by layer:
+the earlier a layer, the more general what it has learned already, and the slower it moves (discriminative fine-tuning, Howard and
+Ruder 2018, arXiv:1801.06146, section 3.2).
+"""
+
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_rsna.common.process import keep_freed_memory
+from fl_rsna.learning.data.dataset import SiteData, count_batches, gather, train_batches
+from fl_rsna.learning.models.backbone import stages_below_head
+from fl_rsna.learning.models.classifier import Classifier, norm_layers, set_training
+from fl_rsna.learning.models.tta import mean_probabilities
+from fl_rsna.learning.training.local_rules import PLAIN, LocalRule, list_trainable_parameters
+from fl_rsna.learning.training.objectives import SliceObjective
+from fl_rsna.settings.choices import Device, Norm, Optimizer, Schedule
+from fl_rsna.settings.config import TrainConfig
+from fl_rsna.task import Task
+
+
+@functools.cache
+def settle_process() -> None:
+    """Once a process: one compute thread, cuDNN's deterministic algorithms, and freed memory kept.
+
+    One thread gives the same sums in the same order in every engine, and parallelism is over sites.
+    """
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    keep_freed_memory()
+
+
+Groups = list[nn.Parameter] | list[dict[str, Any]]
+
+
+def layer_rates(model: nn.Module, trained: list[nn.Parameter], rate: float, decay: float) -> Groups:
+    """What an optimizer takes: `trained` as they are, or by stages, each `decay` times as fast as the one above it.
+
+    The last layer has `rate`; a learned window, below the first stage, the lowest. Only steps change: gradients, and
+    so what a strategy adds to them, keep their order and size.
+    """
+    if decay == 1:
+        return trained
+    assert isinstance(model, Classifier)
+    below = {f"backbone.{name}": stage for name, stage in stages_below_head(model.backbone).items()}
+    lowest = 1 + max(below.values())
+    stage_of = {id(value): below.get(name, lowest) for name, value in model.named_parameters()}
+    stages = sorted({stage_of[id(parameter)] for parameter in trained})
+    return [
+        {"params": [value for value in trained if stage_of[id(value)] == stage], "lr": rate * decay**stage}
+        for stage in stages
+    ]
+
+
+EVALUATION_BATCH = 64  # slices at once where no gradient is taken
+
+OnBatch = Callable[[int, int], None]  # batches done, of how many
+
+
+def ignore_progress(done: int, batches: int) -> None:
+    """For those whom nobody watches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalResult:
+    """What one site's part in a round gave besides the weights; `loss` is the mean over its steps, None without any."""
+
+    examples: int
+    steps: int
+    loss: float | None
+    seconds: float
+
+
+def choose_device(device: Device) -> torch.device:
+    """The device a setting names; raises ValueError when CUDA is asked for and absent."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ValueError("train.device: expected a CUDA device, found none; set train.device=auto or cpu")
+    use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def compute_learning_rate(config: TrainConfig, round_: int, rounds: int) -> float:
+    """The sites' learning rate in round 1..`rounds`."""
+    return config.learning_rate * schedule_factor(config.schedule, round_, rounds)
+
+
+def schedule_factor(schedule: Schedule, round_: int, rounds: int) -> float:
+    """From 1 in round 1 to nearly 0; cosine is Loshchilov and Hutter 2017 (arXiv:1608.03983), one cycle, in rounds."""
+    match schedule:
+        case Schedule.constant:
+            return 1.0
+        case Schedule.cosine:
+            return (1 + math.cos(math.pi * (round_ - 1) / rounds)) / 2
+
+
+def train_locally(
+    model: nn.Module,
+    lesson: SliceObjective,
+    *,
+    norm: Norm,
+    config: TrainConfig,
+    learning_rate: float,
+    seed: int,
+    device: torch.device,
+    rule: LocalRule = PLAIN,
+    on_batch: OnBatch = ignore_progress,
+) -> LocalResult:
+    """Train `model` in place on a site's lesson with a fresh optimizer, for epochs or an exact number of steps.
+
+    Everything random follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds; `on_batch`
+    hears of every batch and changes nothing. Raises ValueError when the site has no training slice.
+    """
+    if lesson.slices == 0:
+        raise ValueError(f"expected training slices at site {lesson.site}, got none; partition again")
+    order, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    start_training(model, norm, config, device)
+    trained = list_trainable_parameters(model)
+    optimizer = make_optimizer(layer_rates(model, trained, learning_rate, config.layer_decay), config, learning_rate)
+    losses: list[torch.Tensor] = []
+    batches = config.local_steps or config.local_epochs * count_batches(lesson.examples, config.batch_size)
+    start = time.perf_counter()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for batch in _batches(lesson, config, order):
+            loss = lesson.loss(model, batch, draws, rule)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if rule.correct is not None:
+                rule.correct(trained)
+            optimizer.step()
+            losses.append(loss.detach())
+            on_batch(len(losses), batches)
+    mean = float(torch.stack(losses).double().mean())
+    return LocalResult(examples=lesson.slices, steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
+
+
+def start_training(model: nn.Module, norm: Norm, config: TrainConfig, device: torch.device) -> None:
+    """Put the model where and as it trains, so that `trained_parameters` says what that is."""
+    set_training(model.to(device), norm, config.trainable)
+
+
+def make_optimizer(parameters: Groups, config: TrainConfig, rate: float) -> torch.optim.Optimizer:
+    match config.optimizer:
+        case Optimizer.adamw:
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
+        case Optimizer.sgd:
+            return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _batches(lesson: SliceObjective, config: TrainConfig, order: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+    """Shuffled batches of `local_epochs` passes, or of as many passes as `local_steps` take."""
+    if config.local_steps is None:
+        passes = (train_batches(lesson.draw(order), config.batch_size, order) for _ in range(config.local_epochs))
+        return itertools.chain.from_iterable(passes)
+    endless = (train_batches(lesson.draw(order), config.batch_size, order) for _ in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(endless), config.local_steps)
+
+
+@torch.no_grad()
+def estimate_norm(
+    model: Classifier,
+    data: SiteData,
+    *,
+    batch_size: int,
+    device: torch.device,
+    rows: NDArray[np.intp] | None = None,
+) -> LocalResult:
+    """Replace BatchNorm's running statistics, in place, by their mean over `rows`, default all of the training part.
+
+    No weight changes and no label is used: adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779). Slices are
+    shuffled, since neighbours of one series are alike and a batch of them has too little variance.
+    """
+    start = time.perf_counter()
+    rows = np.random.default_rng(0).permutation(data.rows("train") if rows is None else rows)
+    model.to(device).eval()
+    layers = norm_layers(model)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.train()
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over batches
+    for batch in np.array_split(rows, count_batches(len(rows), batch_size)):
+        model(gather(data.images, batch, device))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return LocalResult(examples=len(rows), steps=0, loss=None, seconds=time.perf_counter() - start)
+
+
+@torch.inference_mode()
+def predict(
+    model: Classifier, data: SiteData, rows: NDArray[np.intp], *, task: Task, batch_size: int, device: torch.device
+) -> NDArray[np.float32]:
+    """Probabilities [len(rows), L] of the given slices, in evaluation mode and full precision.
+
+    Raises FloatingPointError when they are not finite: the model diverged, and no metric of it means anything.
+    """
+    model.to(device).eval()
+    parts = [
+        mean_probabilities(model, gather(data.images, rows[start : start + batch_size], device), task).cpu().numpy()
+        for start in range(0, len(rows), batch_size)
+    ]
+    found = np.concatenate(parts) if parts else np.zeros((0, len(task.labels)), np.float32)
+    if not np.isfinite(found).all():
+        raise FloatingPointError(
+            f"the model's predictions at {data.name} are not finite: it diverged; lower train.learning_rate"
+        )
+    return found

@@ -1,0 +1,406 @@
+"""What is wrong with a chest: the four appearances of SIIM-FISABIO-RSNA, the findings each is made of, and the boxes around them.
+
+Litmanovich et al. 2020 (J Thorac Imaging 35:354), as the data set's classes name them. Typical: multifocal bilateral,
+peripheral opacities, rounded, mid to lower zone. Indeterminate: none of that, but one lung, the middle or the upper zones
+alone. Atypical: a lobe, fluid, free air, nodules or cavities. Negative: no opacity. A finding is what it adds to the beam's way
+through a healthy chest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.phantom.chest.anatomy import HILUM_MM, Chest
+from fl_rsna.phantom.chest.geometry import Field, Frame, blur, smooth_noise, step_up, stretch
+from fl_rsna.phantom.chest.tissue import Tissue, Tree, bronchogram
+
+SIDES = (-1, 1)  # the patient's right, left
+
+
+class Appearance(IntEnum):
+    """The class of a study; values are the place in COVID_CXR.labels."""
+
+    negative = 0
+    typical = 1
+    indeterminate = 2
+    atypical = 3
+
+
+class Lobe(IntEnum):
+    """Lobes that fill with a straight fissure to one side."""
+
+    right_upper = 0
+    right_middle = 1
+    right_lower = 2
+    left_upper = 3
+    left_lower = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Haze:
+    """A ground-glass opacity around the place (u, v) of one lung; `cm` of water where it is densest."""
+
+    side: int
+    u: float
+    v: float
+    radii_mm: tuple[float, float]
+    turn_deg: float
+    cm: float
+    soft: float  # 0.3 a clear edge, 1 none
+    ragged: Field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consolidation:
+    """A lobe whose air spaces are filled, up to a sharp fissure; `filled` is the share of its air."""
+
+    lobe: Lobe
+    filled: float
+    slant: float
+    part: float
+    ragged: Field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodule:
+    """A round, sharp opacity; a cavity has air inside a wall."""
+
+    side: int
+    u: float
+    v: float
+    radius_mm: float
+    cavity: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effusion:
+    """Fluid over the diaphragm that climbs along the chest wall; no opacity of the lung, so it has no box."""
+
+    side: int
+    depth_mm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeAir:
+    """A lung that has left the chest wall: a fine line, nothing outside of it; it has no box either."""
+
+    side: int
+    gap_mm: float
+
+
+Finding: TypeAlias = Haze | Consolidation | Nodule | Effusion | FreeAir
+Findings: TypeAlias = tuple[Finding, ...]
+
+
+def draw_findings(rng: np.random.Generator, appearance: Appearance) -> Findings:
+    """Random findings that make up one appearance."""
+    match appearance:
+        case Appearance.negative:
+            return ()
+        case Appearance.typical:
+            return _typical(rng)
+        case Appearance.indeterminate:
+            return _pick(rng, ((0.5, _one_lung), (0.25, _central), (0.25, _upper)))(rng)
+        case Appearance.atypical:
+            return _pick(
+                rng,
+                (
+                    (0.42, _lobar),
+                    (0.16, _draw_effusion),
+                    (0.10, _draw_free_air),
+                    (0.14, _draw_lobar_effusion),
+                    (0.18, _nodules),
+                ),
+            )(rng)
+
+
+def _pick(
+    rng: np.random.Generator, kinds: tuple[tuple[float, Callable[[np.random.Generator], Findings]], ...]
+) -> Callable[[np.random.Generator], Findings]:
+    return kinds[int(rng.choice(len(kinds), p=[chance for chance, _ in kinds]))][1]
+
+
+def _severity(rng: np.random.Generator) -> float:
+    """How dense a patient's opacities are, in cm of water at their middle."""
+    return float(rng.uniform(1.5, 3.2))
+
+
+def _typical(rng: np.random.Generator) -> Findings:
+    cm = _severity(rng)
+    return tuple(
+        _draw_haze(rng, side, u=(0.5, 0.98), v=(0.42, 0.98), radius_mm=(13, 30), cm=cm)
+        for side in SIDES
+        for _ in range(int(rng.integers(2, 5)))
+    )
+
+
+def _one_lung(rng: np.random.Generator) -> Findings:
+    cm, side = _severity(rng), int(rng.choice(SIDES))
+    return tuple(
+        _draw_haze(rng, side, u=(0.3, 0.95), v=(0.3, 0.92), radius_mm=(22, 42), cm=1.1 * cm)
+        for _ in range(int(rng.integers(2, 5)))
+    )
+
+
+def _central(rng: np.random.Generator) -> Findings:
+    cm = 1.1 * _severity(rng)
+    return tuple(
+        _draw_haze(rng, side, u=(0.2, 0.48), v=(0.4, 0.7), radius_mm=(26, 42), cm=cm, soft=0.9)
+        for side in SIDES
+        for _ in range(int(rng.integers(1, 3)))
+    )
+
+
+def _upper(rng: np.random.Generator) -> Findings:
+    cm = _severity(rng)
+    sides = SIDES if rng.random() < 0.5 else (int(rng.choice(SIDES)),)
+    return tuple(
+        _draw_haze(rng, side, u=(0.2, 0.9), v=(0.12, 0.34), radius_mm=(20, 36), cm=cm)
+        for side in sides
+        for _ in range(int(rng.integers(1, 3)))
+    )
+
+
+def _lobar(rng: np.random.Generator) -> Findings:
+    return (
+        Consolidation(
+            lobe=Lobe(int(rng.integers(len(Lobe)))),
+            filled=float(rng.uniform(0.35, 0.8)),
+            slant=float(rng.normal(0.05, 0.06)),
+            part=float(rng.uniform(0.6, 1)),
+            ragged=smooth_noise(rng, 8),
+        ),
+    )
+
+
+def _draw_effusion(rng: np.random.Generator) -> Findings:
+    sides = SIDES if rng.random() < 0.3 else (int(rng.choice(SIDES)),)
+    return tuple(Effusion(side=side, depth_mm=float(rng.uniform(26, 90))) for side in sides)
+
+
+def _draw_lobar_effusion(rng: np.random.Generator) -> Findings:
+    return _lobar(rng) + _draw_effusion(rng)
+
+
+def _draw_free_air(rng: np.random.Generator) -> Findings:
+    return (FreeAir(side=int(rng.choice(SIDES)), gap_mm=float(rng.uniform(9, 34))),)
+
+
+def _nodules(rng: np.random.Generator) -> Findings:
+    count, cavity = int(rng.integers(2, 7)), bool(rng.random() < 0.5)
+    return tuple(
+        Nodule(
+            side=int(rng.choice(SIDES)),
+            u=float(rng.uniform(0.1, 0.9)),
+            v=float(rng.uniform(0.15, 0.9)),
+            radius_mm=float(rng.uniform(7, 14) + (6 if cavity and number == 0 else 0)),
+            cavity=cavity and number < 2,
+        )
+        for number in range(count)
+    )
+
+
+def _draw_haze(
+    rng: np.random.Generator,
+    side: int,
+    *,
+    u: tuple[float, float],
+    v: tuple[float, float],
+    radius_mm: tuple[float, float],
+    cm: float,
+    soft: float = 0.6,
+) -> Haze:
+    radius, long = rng.uniform(*radius_mm), rng.uniform(1, 1.5)
+    return Haze(
+        side=side,
+        u=float(rng.uniform(*u)),
+        v=float(rng.uniform(*v)),
+        radii_mm=(float(radius), float(radius * long)),
+        turn_deg=float(rng.normal(0, 25)),
+        cm=float(cm * rng.uniform(0.75, 1.25)),
+        soft=float(soft * rng.uniform(0.8, 1.2)),
+        ragged=smooth_noise(rng, 8),
+    )
+
+
+SEEN = 0.3  # of an opacity's densest point: what a reader draws the box around
+SEEN_CM = 0.25
+SMALLEST_BOX_MM = 6.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A rectangle in pixels: left, top, width, height."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disease:
+    """`water_cm` [H, W] comes on top of the healthy chest, `kept` [H, W] 0..1 is what is left of its vessels.
+
+    `opacity` [H, W] is where the lung is opaque; `boxes` enclose it, one for each lung or patch.
+    """
+
+    water_cm: Field
+    kept: Field
+    opacity: NDArray[np.bool_]
+    boxes: tuple[Box, ...]
+
+
+def lay_findings(findings: Findings, chest: Chest, tissue: Tissue, trees: tuple[Tree, Tree], frame: Frame) -> Disease:
+    """All findings of one study as this film shows them."""
+    water: Field = np.zeros_like(frame.y)
+    kept: Field = np.ones_like(frame.y)
+    opacity = np.zeros(frame.shape, dtype=np.bool_)
+    for finding in findings:
+        match finding:
+            case Haze():
+                added = _haze(finding, chest, tissue, frame)
+            case Nodule():
+                added = _nodule(finding, chest, tissue, frame)
+            case Consolidation():
+                added = _consolidation(finding, chest, tissue, trees, frame)
+            case Effusion():
+                water = np.maximum(water, _effusion(finding, chest, tissue, frame))
+                continue
+            case FreeAir():
+                line, kept = _free_air(finding, chest, tissue, frame)
+                water = water + line
+                continue
+        water = (np.maximum(water, added) + 0.4 * np.minimum(water, added)).astype(np.float32)
+        opacity |= _find_visible(added)
+    return Disease(water_cm=water, kept=kept, opacity=opacity, boxes=_boxes(opacity, tissue, frame))
+
+
+def _find_visible(added: Field) -> NDArray[np.bool_]:
+    return added > max(SEEN_CM, SEEN * float(added.max()))
+
+
+def _haze(haze: Haze, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+    x, y = chest.spot(haze.side, haze.u, haze.v)
+    across, down = _local(frame, x, y, haze.turn_deg)
+    wide, high = haze.radii_mm
+    away = np.hypot(across / np.float32(wide), down / np.float32(high))
+    rough = _warp_noise(haze.ragged, frame, x, y, 2.6 * max(wide, high))
+    shape = step_up(1 - away + 0.22 * rough, 2 * haze.soft) * (1 + 0.1 * rough)
+    return _in_lung(np.clip(shape, 0, 1.6) * np.float32(haze.cm), haze.side, tissue)
+
+
+def _nodule(nodule: Nodule, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+    x, y = chest.spot(nodule.side, nodule.u, nodule.v)
+    across, down = _local(frame, x, y, 0.0)
+    away = np.minimum(np.hypot(across, down) / np.float32(nodule.radius_mm), 1)
+    ball = np.sqrt(1 - away * away)
+    if nodule.cavity:
+        inner = np.minimum(away / np.float32(0.68), 1)
+        ball = ball - np.float32(0.66) * np.sqrt(1 - inner * inner)
+    return _in_lung(blur(ball, 0.5 * frame.scale) * np.float32(0.2 * nodule.radius_mm), nodule.side, tissue)
+
+
+def _consolidation(lobe: Consolidation, chest: Chest, tissue: Tissue, trees: tuple[Tree, Tree], frame: Frame) -> Field:
+    """Filled air of a lobe: sharp at its fissure, fading elsewhere, with dark airways in it."""
+    side = -1 if lobe.lobe in (Lobe.right_upper, Lobe.right_middle, Lobe.right_lower) else 1
+    x, y = frame.x * np.float32(side), frame.y
+    hilum, dome = HILUM_MM[int(side > 0)][1], chest.domes_mm[int(side > 0)]
+    fissure = hilum + 6 + np.float32(lobe.slant) * (x - 40)
+    match lobe.lobe:
+        case Lobe.right_upper:
+            region = step_up(fissure - y, 3) * step_up(y - np.float32(fissure.mean() - 105 * lobe.part), 50)
+        case Lobe.right_middle:
+            region = (
+                step_up(y - fissure, 3)
+                * step_up(np.float32(60 + 50 * lobe.part) - x, 45)
+                * step_up(fissure + 85 - y, 40)
+            )
+        case Lobe.left_upper:
+            region = step_up(hilum + 34 - y - 0.5 * (x - 40), 40) * step_up(y - np.float32(hilum - 95 * lobe.part), 50)
+        case Lobe.right_lower | Lobe.left_lower:
+            top = dome - 30 - 65 * lobe.part - 0.9 * (x - 50)
+            region = step_up(y - top, 24)
+    grain = _warp_noise(lobe.ragged, frame, side * 70, hilum, 160)
+    airways = bronchogram(trees[int(side > 0)], frame)
+    filled = np.clip(lobe.filled + 0.08 * grain, 0.1, 0.9) * (1 - 0.4 * airways)
+    return _in_lung(region * filled * (tissue.air_cm + np.float32(0.8)), side, tissue)
+
+
+def _effusion(effusion: Effusion, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+    index = int(effusion.side > 0)
+    wall = np.maximum(
+        chest.wall(chest.domes_mm[index] - effusion.depth_mm / 2, effusion.side) - frame.x * effusion.side, 0
+    )
+    level = chest.angles_mm[index] - effusion.depth_mm * (0.62 + 0.5 * np.exp(-wall / np.float32(22)))
+    below = step_up(frame.y - level.astype(np.float32), 14)
+    return _in_lung(below * (tissue.air_cm * np.float32(0.92) + 0.6), effusion.side, tissue)
+
+
+def _free_air(free: FreeAir, chest: Chest, tissue: Tissue, frame: Frame) -> tuple[Field, Field]:
+    """The line of the lung's skin and the darker rim outside of it; and what is left of the vessels."""
+    index = int(free.side > 0)
+    lung = (tissue.lungs[index] > 0.5).astype(np.uint8)
+    inwards = cv2.distanceTransform(lung, cv2.DIST_L2, 5) / np.float32(frame.scale)
+    height = np.clip(frame.y / np.float32(chest.domes_mm[index]), 0, 1)
+    gap = np.float32(free.gap_mm) * (1.15 - height)
+    outer = step_up(frame.x * free.side - np.float32(34), 24)  # the lung stays at its root
+    depth = inwards + (1 - outer) * 60
+    rim = step_up(gap - depth, 1.5) * lung
+    line = np.exp(-(((depth - gap) / np.float32(1.1)) ** 2)) * outer * (height < 0.97) * lung
+    return cast("Field", 0.75 * line - 0.9 * rim), cast("Field", 1 - rim)
+
+
+def _in_lung(added: Field, side: int, tissue: Tissue) -> Field:
+    """Only what fills air of this lung counts: behind the heart less is seen."""
+    room = np.minimum(tissue.air_cm * np.float32(0.3), 1)
+    return cast("Field", added * tissue.lungs[int(side > 0)] * room)
+
+
+def _local(frame: Frame, x: float, y: float, turn_deg: float) -> tuple[Field, Field]:
+    """Pixels in mm from (x, y) along axes turned by `turn_deg`."""
+    cosine, sine = np.float32(np.cos(np.radians(turn_deg))), np.float32(np.sin(np.radians(turn_deg)))
+    across, down = frame.x - np.float32(x), frame.y - np.float32(y)
+    return across * cosine + down * sine, down * cosine - across * sine
+
+
+def _warp_noise(noise: Field, frame: Frame, x: float, y: float, reach_mm: float) -> Field:
+    """Noise of two grains that stays with the place (x, y) in whatever film it is seen."""
+    side = 64
+    grid = stretch(noise, side, side) + np.float32(0.5) * stretch(np.tile(noise, (3, 3)), side, side)
+    linear, offset = frame.matrix[:, :2], frame.matrix[:, 2]
+    onto = np.column_stack([linear * (2 * reach_mm / (side - 1)), linear @ (x - reach_mm, y - reach_mm) + offset])
+    rows, columns = frame.shape
+    return cast("Field", cv2.warpAffine(grid, onto, (columns, rows), borderMode=cv2.BORDER_REFLECT_101))
+
+
+def _boxes(opacity: NDArray[np.bool_], tissue: Tissue, frame: Frame) -> tuple[Box, ...]:
+    """A rectangle around every patch of each lung; patches whose rectangles touch share one."""
+    found: list[Box] = []
+    for lung in tissue.lungs:
+        mask = (opacity & (lung > 0.5)).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        least = SMALLEST_BOX_MM * frame.scale
+        edges = [(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:].tolist() if min(w, h) >= max(least, 2)]
+        found += [Box(x=x, y=y, width=right - x, height=bottom - y) for x, y, right, bottom in _merge_rectangles(edges)]
+    return tuple(found)
+
+
+def _merge_rectangles(edges: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Rectangles (left, top, right, bottom) of which no two overlap: those that do become one."""
+    done: list[tuple[int, int, int, int]] = []
+    for box in edges:
+        while hit := next((other for other in done if _overlap(box, other)), None):
+            done.remove(hit)
+            box = min(box[0], hit[0]), min(box[1], hit[1]), max(box[2], hit[2]), max(box[3], hit[3])
+        done.append(box)
+    return sorted(done)
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]

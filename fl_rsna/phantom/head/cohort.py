@@ -1,0 +1,244 @@
+"""Synthetic head CT in RSNA's form: valid DICOM, `stage_2_train.csv`, and RSNA's quirks on request.
+
+Same seed, size and counts give the same bytes for any number of workers: every patient draws from generators of
+their own. Nothing about lesions is stored: seed and patient number give the same head again, to the last bit, and from it the
+place of the blood on a prepared slice.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_rsna.common.process import end_with_parent, without_interrupts
+from fl_rsna.imaging.dicom.hounsfield import Rescale
+from fl_rsna.imaging.dicom.reader import write_slice
+from fl_rsna.imaging.png_store import Image, fit_square, render
+from fl_rsna.phantom.head.hemorrhage import SUBTYPES
+from fl_rsna.phantom.head.names import scramble_number
+from fl_rsna.phantom.head.render import Patient, Purpose, generator, render_patient
+from fl_rsna.phantom.head.scanner import WRAPPED, Scan, to_stored
+from fl_rsna.settings.choices import ImageKind
+
+__all__ = ["COLUMNS", "Patient", "Quirks", "patient_id", "render_patient", "slice_id", "write_cohort"]
+
+COLUMNS = (*SUBTYPES, "any")  # the order of Kaggle's rows
+ID_BITS = {"patient": 32, "slice": 36, "study": 40, "series": 40}  # 8, 9 and 10 hexadecimal digits, as RSNA has them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirks:
+    """What is wrong with the cohort, as in RSNA's.
+
+    `duplicate_rows`: slices whose six label rows stand twice; `truncated_files`: slices whose pixel data end early;
+    `wrapped_12_bit`: one patient's negative HU are stored modulo 4096; `several_studies`: patients scanned twice.
+    """
+
+    duplicate_rows: int = 0
+    truncated_files: int = 0
+    wrapped_12_bit: bool = False
+    several_studies: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    patient: int
+    studies: int
+    wrapped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    image_id: str
+    labels: tuple[int, ...]  # in the order of COLUMNS
+
+
+def write_cohort(
+    folder: Path,
+    *,
+    patients: int,
+    seed: int,
+    size: int = 256,
+    slices_per_series: int = 20,
+    quirks: Quirks = Quirks(),
+    workers: int = 1,
+    on_progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write `patients` synthetic patients as `folder`/stage_2_train/*.dcm and `folder`/stage_2_train.csv.
+
+    `on_progress` hears how many patients are written. Raises ValueError for counts that cannot be met and for a
+    folder that already holds slices.
+    """
+    _check(folder, patients, size, slices_per_series, quirks)
+    images = folder / "stage_2_train"
+    images.mkdir(parents=True, exist_ok=True)
+    work = partial(_write_patient, images=images, seed=seed, size=size, slices=slices_per_series)
+    rows: list[_Row] = []
+    for done, written in enumerate(_run(work, _jobs(seed, patients, quirks), workers), start=1):
+        rows.extend(written)
+        if on_progress:
+            on_progress(done)
+    rows.sort(key=lambda row: row.image_id)
+    chosen = generator(seed, Purpose.quirks, patients).permutation(len(rows))
+    _truncate(images, [rows[index] for index in chosen[: quirks.truncated_files]])
+    twice = [rows[index] for index in chosen[len(rows) - quirks.duplicate_rows :]]
+    _write_labels(folder / "stage_2_train.csv", [*rows, *twice])
+
+
+def _check(folder: Path, patients: int, size: int, slices_per_series: int, quirks: Quirks) -> None:
+    if patients < 1 or slices_per_series < 1 or size < 16:
+        raise ValueError(
+            f"expected at least 1 patient, 1 slice and 16 pixels, got {patients}, {slices_per_series} and {size}"
+        )
+    if quirks.several_studies > patients:
+        raise ValueError(f"expected several_studies of at most {patients} patients, got {quirks.several_studies}")
+    if quirks.truncated_files + quirks.duplicate_rows > patients:
+        raise ValueError(
+            f"expected truncated_files + duplicate_rows of at most one a patient ({patients}), "
+            f"got {quirks.truncated_files} + {quirks.duplicate_rows}"
+        )
+    if any((folder / "stage_2_train").glob("*.dcm")):
+        raise ValueError(
+            f"expected no slices in {folder / 'stage_2_train'}, found some; choose another folder or empty it"
+        )
+
+
+def _jobs(seed: int, patients: int, quirks: Quirks) -> list[_Job]:
+    order = generator(seed, Purpose.quirks, 0).permutation(patients)
+    twice = set(order[: quirks.several_studies].tolist())
+    wrapped = {int(order[-1])} if quirks.wrapped_12_bit else set()
+    return [_Job(patient=k, studies=1 + (k in twice), wrapped=k in wrapped) for k in range(patients)]
+
+
+def _run(work: Callable[[_Job], list[_Row]], jobs: list[_Job], workers: int) -> Iterator[list[_Row]]:
+    if workers <= 1 or len(jobs) == 1:
+        yield from map(work, jobs)
+        return
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        with without_interrupts():
+            written = pool.map(work, jobs, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
+        yield from written
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+    end_with_parent()
+
+
+def _write_patient(job: _Job, *, images: Path, seed: int, size: int, slices: int) -> list[_Row]:
+    rows = []
+    for study in range(job.studies):
+        vendor = WRAPPED if job.wrapped else None
+        patient = render_patient(seed, job.patient, size=size, slices=slices, study=study, vendor=vendor)
+        for index, (hu, (union, *subtypes)) in enumerate(zip(patient.volume_hu, patient.labels.tolist(), strict=True)):
+            tags = _tags(patient.scan, seed, job.patient, study, index)
+            image_id = str(tags["SOPInstanceUID"])
+            write_slice(images / f"{image_id}.dcm", to_stored(hu, patient.vendor), tags)
+            rows.append(_Row(image_id=image_id, labels=(*subtypes, union)))
+    return rows
+
+
+def _tags(scan: Scan, seed: int, patient: int, study: int, index: int) -> dict[str, object]:
+    """The header RSNA left in its files, by DICOM keyword (PS3.3 C.7.6.2, C.7.6.3, C.11.1, C.11.2)."""
+    vendor = scan.vendor
+    center, width = (list(values) if len(values) > 1 else values[0] for values in vendor.windows)
+    return {
+        "SOPInstanceUID": slice_id(seed, patient, index, study),
+        "Modality": "CT",
+        "PatientID": patient_id(seed, patient),
+        "StudyInstanceUID": _identifier("study", seed, patient << 4 | study),
+        "SeriesInstanceUID": _identifier("series", seed, patient << 4 | study),
+        "StudyID": "",
+        "ImagePositionPatient": [f"{value:.6f}" for value in scan.positions_mm[index]],
+        "ImageOrientationPatient": [f"{value:.6f}" for value in scan.orientation],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "PixelSpacing": [f"{scan.spacing_mm:.6f}"] * 2,
+        "BitsAllocated": 16,
+        "BitsStored": vendor.bits,
+        "HighBit": vendor.bits - 1,
+        "PixelRepresentation": int(vendor.signed),
+        "WindowCenter": center,
+        "WindowWidth": width,
+        "RescaleIntercept": str(vendor.intercept),
+        "RescaleSlope": "1",
+    }
+
+
+def patient_id(seed: int, patient: int) -> str:
+    """The PatientID of a patient."""
+    return _identifier("patient", seed, patient)
+
+
+def slice_id(seed: int, patient: int, index: int, study: int = 0) -> str:
+    """The id of a patient's slice number `index`, base first."""
+    return _identifier("slice", seed, patient << 16 | study << 12 | index)
+
+
+def _identifier(kind: str, seed: int, number: int) -> str:
+    """`ID_` and hexadecimal digits, which never collide and never sort by anatomy."""
+    return f"ID_{scramble_number(seed, number, bits=ID_BITS[kind], kind=len(kind))}"
+
+
+def _truncate(images: Path, rows: Iterable[_Row]) -> None:
+    for row in rows:
+        path = images / f"{row.image_id}.dcm"
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def _write_labels(path: Path, rows: Iterable[_Row]) -> None:
+    """Kaggle's long form: one row a slice and label."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ID", "Label"])
+        for row in rows:
+            writer.writerows([f"{row.image_id}_{name}", label] for name, label in zip(COLUMNS, row.labels, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A demo slice drawn again: the image that `prepare` stores, and where each subtype is seen on it, bool [S, S]."""
+
+    image_id: str
+    image: Image
+    lesions: dict[str, NDArray[np.bool_]]
+
+
+def draw_again(
+    image_ids: Iterable[str], *, patients: int, seed: int, size: int, slices_per_series: int, kind: ImageKind, side: int
+) -> Iterator[Drawn]:
+    """The slices of these ids in a demo cohort of these settings, as prepared at `side` pixels, patient by patient.
+
+    Ids that such a cohort does not have are left out; a caller that knows the stored image can compare it.
+    """
+    longest = slices_per_series + slices_per_series // 8  # the scanner varies the count by an eighth
+    numbers = {
+        slice_id(seed, patient, index): (patient, index) for patient in range(patients) for index in range(longest)
+    }
+    wanted: dict[int, list[tuple[str, int]]] = {}
+    for image_id in image_ids:
+        if image_id in numbers:
+            patient, index = numbers[image_id]
+            wanted.setdefault(patient, []).append((image_id, index))
+    for patient, slices in wanted.items():
+        drawn = render_patient(seed, patient, size=size, slices=slices_per_series)
+        for image_id, index in slices:
+            if index < len(drawn.volume_hu):
+                yield _draw_image(image_id, drawn, index, kind, side)
+
+
+def _draw_image(image_id: str, patient: Patient, index: int, kind: ImageKind, side: int) -> Drawn:
+    vendor = patient.vendor
+    rescale = Rescale(bits_stored=vendor.bits, signed=vendor.signed, slope=1.0, intercept=vendor.intercept)
+    image = render(to_stored(patient.volume_hu[index], vendor), rescale, kind=kind, size=side)
+    masks = patient.masks[:, index].astype(np.uint8) * 255
+    lesions = {name: fit_square(mask, side) > 127 for name, mask in zip(SUBTYPES, masks, strict=True)}
+    return Drawn(image_id=image_id, image=image, lesions=lesions)

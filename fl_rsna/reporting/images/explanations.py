@@ -1,0 +1,274 @@
+"""Write explanations.json: the slices a model is surest and most wrong about, with the heat of what it looked at.
+
+The pictures are of the test site, which the server holds. Nothing of any other site is opened, so nothing leaves one. Heat and
+lesions are transparent pictures that lie over a slice. One hue on grey can be distinguished by everyone, and a slice brings its
+own black ground, so a page may be light or dark. Where the finding is known, on phantoms and in boxes that people drew, the share of
+the heat of true positives that lies in it is measured.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.markup import escape
+
+from fl_rsna.cohort.prepared.boxes import BOXES, rasterize_boxes, read_boxes
+from fl_rsna.common.atomic import write_whole
+from fl_rsna.common.reading import dump_hashed_json
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.imaging.dicom.hounsfield import HU_OFFSET
+from fl_rsna.imaging.png_store import Image, fit_square
+from fl_rsna.imaging.statistics import HEAD_ABOVE_HU
+from fl_rsna.learning.inference.gradcam import CELLS
+from fl_rsna.learning.training.train import settle_process
+from fl_rsna.phantom.head.cohort import Drawn, draw_again
+from fl_rsna.reporting.images.contact_sheets import View, as_uri, render_view
+from fl_rsna.reporting.images.finished_run import Finished, Kind, extreme, pick, read_finished
+from fl_rsna.reporting.record.console import console
+from fl_rsna.run_folder.run_folder import EXPLANATIONS
+from fl_rsna.settings.choices import ImageKind
+
+RESAMPLES, FEWEST = 2000, 5  # draws of patients; no interval from fewer patients
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Of each true positive, in the order of the slices: shares 0..1 [N].
+
+    `share` of its heat inside its lesion, not dilated; `outside` of its heat outside the head; `uniform`: what of
+    heat spread evenly over the head would lie in the lesion; `others`: of other patients' heat, on average.
+    """
+
+    share: NDArray[np.float64]
+    outside: NDArray[np.float64]
+    uniform: NDArray[np.float64]
+    others: NDArray[np.float64]
+
+
+def shares(heat: NDArray[np.float32], lesions: Mask, heads: Mask, patients: Sequence[str]) -> Shares:
+    """Heat, lesions and heads are [N, S, S]; a slice without any heat has a share of 0."""
+    count = len(heat)
+    flat = heat.reshape(count, -1).astype(np.float64)
+    flat /= np.maximum(flat.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    lesion, head = lesions.reshape(count, -1).astype(np.float64), heads.reshape(count, -1).astype(np.float64)
+    crossed = flat @ lesion.T  # heat of the row's slice in the lesion of the column's
+    names = np.asarray(patients, dtype=object)
+    strange = names[:, None] != names[None, :]
+    with np.errstate(invalid="ignore"):
+        others = (crossed * strange).sum(axis=0) / strange.sum(axis=0)
+    return Shares(
+        share=np.diag(crossed).copy(),
+        outside=(flat * (1 - head)).sum(axis=1),
+        uniform=(lesion * head).sum(axis=1) / head.sum(axis=1),
+        others=others,
+    )
+
+
+def summarize_shares(found: Shares, patients: Sequence[str], *, seed: int) -> dict[str, Any]:
+    """Means over slices with 95% intervals by bootstrap over patients, and of the share how many times the uniform one."""
+    names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    weights = np.concatenate([np.ones((1, len(member))), draws[:, member]])
+    means = {name: weights @ getattr(found, name) / weights.sum(axis=1) for name in Shares.__slots__}
+    means["times_uniform"] = means["share"] / means["uniform"]
+    return {
+        "slices": len(member),
+        "patients": len(names),
+        **{name: _estimate(values, enough=len(names) >= FEWEST) for name, values in means.items()},
+    }
+
+
+def _estimate(values: NDArray[np.float64], *, enough: bool) -> dict[str, float | None]:
+    """The first value and the middle 95% of the others; None where it is undefined or rests on too few patients."""
+    if not np.isfinite(values[0]):
+        return {"value": None, "low": None, "high": None}
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return {"value": float(values[0]), "low": float(low) if enough else None, "high": float(high) if enough else None}
+
+
+def body_of(image: Image, kind: ImageKind) -> Mask:
+    """Where on a stored image a finding can be, bool [S, S]: in the head, or anywhere on a film."""
+    match kind:
+        case ImageKind.hu | ImageKind.windows:
+            return head_of(image)
+        case ImageKind.grey:
+            return np.ones(image.shape[:2], bool)
+
+
+def head_of(image: Image) -> Mask:
+    """The head on a stored image, bool [S, S]: the largest piece denser than air, after thin parts, with its holes filled."""
+    dense = image > HEAD_ABOVE_HU + HU_OFFSET if image.ndim == 2 else image[..., 2] > 0  # the widest window
+    opened = cv2.morphologyEx(dense.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    outlines, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outlines:
+        return np.ones(image.shape[:2], bool)
+    largest = max(outlines, key=cv2.contourArea)
+    return np.asarray(cv2.drawContours(np.zeros_like(opened), [largest], -1, 1, cv2.FILLED)) > 0
+
+
+def lesion_of(lesions: Mapping[str, Mask], label: str) -> Mask:
+    """Where a label's finding is; of a label that has none of its own, all findings."""
+    return lesions[label] if label in lesions else np.any(list(lesions.values()), axis=0)
+
+
+HEAT_RGB, LESION_RGB = (230, 159, 0), (86, 180, 233)  # orange and sky blue of Okabe and Ito
+DENSEST, STEPS = 0.6, 12  # alpha of full heat, and steps up to it: smooth enough, and small as a PNG
+LINE_AT = 0.5  # of the highest heat
+
+
+def heat_uri(heat: NDArray[np.floating]) -> str:
+    """Heat [S, S] in 0..1 as a PNG data URI: the denser the hotter, with a line around half of the highest."""
+    alpha = np.round(np.round(np.clip(heat, 0, 1) * STEPS) / STEPS * DENSEST * 255).astype(np.uint8)
+    return _uri(_draw_outline(alpha, heat >= LINE_AT), HEAT_RGB)
+
+
+def lesion_uri(lesion: NDArray[np.bool_]) -> str:
+    """The outline of a lesion [S, S] as a PNG data URI."""
+    return _uri(_draw_outline(np.zeros(lesion.shape, np.uint8), lesion), LESION_RGB)
+
+
+def _draw_outline(alpha: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(alpha, outlines, -1, 255, 1), dtype=np.uint8)
+
+
+def _uri(alpha: NDArray[np.uint8], colour: tuple[int, int, int]) -> str:
+    """One colour of these densities; wholly transparent pixels hold no colour, so that they cost nothing."""
+    pixels = np.zeros((*alpha.shape, 4), np.uint8)
+    pixels[alpha > 0, :3] = colour[::-1]  # OpenCV writes blue first
+    pixels[..., 3] = alpha
+    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    assert done, "OpenCV encodes every 8-bit array"
+    return "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+SIDE = 256  # pixels of a picture
+MEASURED = 20  # patients whose heat is measured at most: drawing one again takes a quarter of a second
+EXTRA_AXIAL = ("epidural", "subdural")  # read in the subdural window, which tells blood from the skull
+
+Lesions = dict[str, Drawn]  # by image
+
+
+def write_explanations(folder: Path) -> Path:
+    """Write `explanations.json` of a finished run; raises ValueError without its model, predictions or cohort."""
+    settle_process()
+    run = read_finished(folder)
+    picked = pick(run.table, run.task, run.thresholds, run.brain_share())
+    measured = to_measure(run, run.task.headline, MEASURED)
+    lesions = lesions_on(run, [*measured, *(row for label, _, row in picked if run.table[f"label_{label}"].iloc[row])])
+    content = {
+        "finding": run.task.finding,
+        "body": run.task.body,
+        "threshold_from": run.threshold_from,
+        "thresholds": run.thresholds,
+        "method": f"Grad-CAM on the last feature map of at least {CELLS} cells a side, scaled to each slice's highest heat: "
+        "it says where, and not how much",
+        "entries": entries(run, picked, lesions or {}),
+        "heat_in_lesion": None if lesions is None else heat_in_lesion(run, run.task.headline, measured, lesions),
+    }
+    path = folder / EXPLANATIONS
+    write_whole(path, dump_hashed_json(content, indent=None))
+    return path
+
+
+def explain(folder: Path) -> None:
+    """Write them, or say in a line why not: a report is made without them, too."""
+    try:
+        write_explanations(folder)
+    except ValueError as why:
+        console.print(escape(f"no explanations: {why}"), soft_wrap=True)
+
+
+def entries(run: Finished, picked: list[tuple[str, Kind, int]], lesions: Lesions) -> list[dict[str, Any]]:
+    """One entry a picked slice, in their order; `lesion` is the outline of the label's blood where it is known."""
+    heat: dict[tuple[str, int], NDArray[np.float32]] = {}
+    for label in dict.fromkeys(label for label, _, _ in picked):
+        rows = [row for of, _, row in picked if of == label]
+        heat |= {(label, row): found for row, found in zip(rows, run.heat(rows, label, SIDE), strict=True)}
+    return [_entry(run, label, kind, row, heat[label, row], lesions) for label, kind, row in picked]
+
+
+def _entry(
+    run: Finished, label: str, kind: Kind, row: int, heat: NDArray[np.float32], lesions: Lesions
+) -> dict[str, Any]:
+    facts, view = run.table.iloc[row], _view(run.data.image, label)
+    image_id = str(facts["image_id"])
+    blood = _encode_lesion(lesion_of(lesions[image_id].lesions, label)) if image_id in lesions else None
+    return {
+        "picture": as_uri(render_view(run.image(image_id), view, SIDE)),
+        "heat": heat_uri(heat),
+        "lesion": blood,
+        "window": view.value,
+        "kind": kind.value,
+        "label": label,
+        "image_id": image_id,
+        "labels": {name: int(facts[f"label_{name}"]) for name in run.task.labels},
+        "probabilities": {name: round(float(facts[f"probability_{name}"]), 4) for name in run.task.labels},
+    }
+
+
+def _view(kind: ImageKind, label: str) -> View:
+    """What a label is best seen in."""
+    if kind is ImageKind.grey:
+        return View.grey
+    return View.subdural if label in EXTRA_AXIAL else View.brain
+
+
+def _encode_lesion(lesion: NDArray[np.bool_]) -> str | None:
+    return lesion_uri(fit_square(lesion.astype(np.uint8) * 255, SIDE) > 127) if lesion.any() else None
+
+
+def to_measure(run: Finished, label: str, at_most: int | None) -> list[int]:
+    """Rows of the true positives of the first patients by their hashed ids."""
+    rows = extreme(run.table, label, Kind.true_positive, run.thresholds[label])
+    patients = run.table[run.task.group_key].iloc[rows]
+    return [int(row) for row in rows[patients.isin(sorted(patients.unique())[:at_most]).to_numpy()]]
+
+
+def lesions_on(run: Finished, rows: Iterable[int]) -> Lesions | None:
+    """Where the findings are: in boxes that people drew, or on slices the phantom drew again; None where nobody knows.
+
+    A slice drawn again must equal the stored one in every pixel; it does not where the run states other settings.
+    """
+    ids = set(run.table["image_id"].iloc[list(rows)])
+    if BOXES in run.data.index:
+        return {row["image_id"]: _read_box_lesions(run, row) for row in _rows_of(run, ids)}
+    if run.demo is None:
+        return None
+    drawn = {slice_.image_id: slice_ for slice_ in draw_again(ids, **run.demo, kind=run.data.image, side=run.side)}
+    same = drawn.keys() == ids and all(np.array_equal(slice_.image, run.image(id_)) for id_, slice_ in drawn.items())
+    return drawn if same else None
+
+
+def _rows_of(run: Finished, ids: set[str]) -> list[dict[str, Any]]:
+    index = run.data.index
+    return index[index["image_id"].isin(ids)].to_dict("records")  # type: ignore[return-value]
+
+
+def _read_box_lesions(run: Finished, row: Mapping[str, Any]) -> Drawn:
+    """An image with what its boxes hold, as prepare made it square."""
+    inside = rasterize_boxes(read_boxes(row[BOXES]), int(row["rows"]), int(row["columns"])).astype(np.uint8) * 255
+    image_id = str(row["image_id"])
+    lesions = {run.task.finding: fit_square(inside, run.side) > 127}
+    return Drawn(image_id=image_id, image=run.image(image_id), lesions=lesions)
+
+
+def heat_in_lesion(
+    run: Finished, label: str, rows: list[int], lesions: Lesions, cells: int = CELLS
+) -> dict[str, Any] | None:
+    """How much heat of these true positives lies in the label's blood (`summarize_shares`); None without any."""
+    rows = [row for row in rows if lesion_of(lesions[run.table["image_id"].iloc[row]].lesions, label).any()]
+    if not rows:
+        return None
+    facts = run.table.iloc[rows]
+    ids, patients = list(facts["image_id"]), [str(name) for name in facts[run.task.group_key]]
+    blood = np.stack([lesion_of(lesions[id_].lesions, label) for id_ in ids])
+    heads = np.stack([body_of(lesions[id_].image, run.data.image) for id_ in ids])
+    found = shares(run.heat(rows, label, run.side, cells), blood, heads, patients)
+    return {"label": label, **summarize_shares(found, patients, seed=derive_seed(0, "heat in lesion", label))}

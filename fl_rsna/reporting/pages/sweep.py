@@ -1,0 +1,186 @@
+"""What differs between the settings of several runs, and curves of their scores over it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fl_rsna.reporting.record.cells import Column, Kind, Table
+from fl_rsna.reporting.record.plotly import Plot, Trace, axes, line, points
+from fl_rsna.reporting.sections.provenance import flat
+
+SEEDS = ("seed", "partition.seed", "demo.seed")  # runs that differ in these only repeat each other
+PART = "part"  # the column that tells the runs of one job apart
+ELSEWHERE = (
+    "run.",
+    "paths.",
+    "engine.",
+    "prepare.",
+    "resume",
+    "train.device",
+    "data.dicom",
+    "data.labels",
+    "partition.name",
+)
+LOG_SPAN = 9.99  # from the least to the greatest value of an axis that is logarithmic
+
+
+def diff_configs(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Settings that are not the same in all runs, each with its value in every run."""
+    settings = [flat(config) for config in configs]
+    names = dict.fromkeys(name for of_run in settings for name in of_run)
+    found = {name: [of_run.get(name) for of_run in settings] for name in names if not name.startswith(ELSEWHERE)}
+    return {name: values for name, values in found.items() if len({str(value) for value in values}) > 1}
+
+
+def select_plot_settings(settings: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Of those, the ones to draw over: no seeds, and none that another one decides."""
+    found: dict[str, list[Any]] = {}
+    for name, values in settings.items():
+        if name not in SEEDS and not any(_decides(before, values) for before in found.values()):
+            found = {other: held for other, held in found.items() if not _decides(values, held)} | {name: values}
+    return found
+
+
+def of_sweep(
+    words: Sequence[Mapping[str, str]], parts: Sequence[str], configs: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The words that a sweep varied, with their value in every run, and what else differs and does not follow from them.
+
+    `parts`: which run of its job each is, such as federated of a gap; "" where it is the only one.
+    """
+    varied = {key: [of_run[key] for of_run in words] for key in words[0]}
+    if any(parts):
+        varied[PART] = list(parts)
+    together = [str((sorted(of_run.items()), part)) for of_run, part in zip(words, parts, strict=True)]
+    others = {name: values for name, values in diff_configs(configs).items() if not _decides(together, values)}
+    return {**varied, **{name: values for name, values in others.items() if name not in varied}}
+
+
+def words_to_draw(settings: Mapping[str, list[Any]], varied: Iterable[str]) -> list[str]:
+    """Of a sweep's words those with several values: seeds only where nothing else has."""
+    several = [key for key in varied if len({str(value) for value in settings[key]}) > 1]
+    return [key for key in several if key not in SEEDS] or several
+
+
+def curves_over(
+    settings: Mapping[str, list[Any]],
+    scores: Mapping[str, list[Any]],
+    names: Sequence[str],
+    over: Sequence[str] | None = None,
+) -> list[Plot]:
+    """One plot a swept setting: every run a point, a line through the means of those that differ in the seed only.
+
+    `scores`: by name a number or an estimate of each run, None where it has none; runs without any are left out. `over`:
+    the words that a sweep varied, or None for the settings that are not decided by others.
+    """
+    there = [run for run in range(len(names)) if any(values[run] is not None for values in scores.values())]
+    settings = {name: _numbers(values) for name, values in settings.items()}
+    settings, scores = (
+        {name: [of[run] for run in there] for name, of in table.items()} for table in (settings, scores)
+    )
+    names = [names[run] for run in there]
+    drawn = select_plot_settings(settings)
+    if over is not None:
+        drawn = {name: values for name, values in settings.items() if name not in SEEDS}
+        over = [name for name in over if len({str(value) for value in settings[name]}) > 1]
+    return [_over(name, {**drawn, name: settings[name]}, scores, names) for name in (drawn if over is None else over)]
+
+
+def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, list[Any]], names: Sequence[str]) -> Plot:
+    others = {other: values for other, values in settings.items() if other != name}
+    groups: dict[str, list[int]] = {}
+    for run in range(len(names)):
+        words = ", ".join(_format_override(other, values[run]) for other, values in others.items())
+        groups.setdefault(words or "runs", []).append(run)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings[name])
+    data: list[Trace] = []
+    for score, values in scores.items():
+        for style, (words, members) in enumerate(groups.items()):
+            held = [run for run in _in_order(members, settings[name], numeric) if values[run] is not None]
+            data += _group(
+                [settings[name][run] for run in held], [values[run] for run in held], words, style, score, numeric
+            )
+    rows = [
+        [run, *(_word(values[i]) for values in (settings[name], *others.values())), *(of[i] for of in scores.values())]
+        for i, run in enumerate(names)
+    ]
+    heads = [Column(name=head, kind=Kind.text) for head in ("run", name, *others)]
+    return Plot(
+        name=f"over-{name.replace('.', '-')}",
+        title=f"Scores over {name}",
+        data=data,
+        layout=axes(name, "", xaxis=_axis(settings[name], numeric)),
+        table=Table(title=f"Over {name}", columns=[*heads, *(Column(name=score) for score in scores)], rows=rows),
+        note="Points are runs, with their interval where one run is all there is; lines join means over seeds, whose bars go from the "
+        "lowest seed to the highest.",
+        choices=list(scores),
+        choice_name="Score",
+        chosen=next(iter(scores)),
+        wide=True,
+    )
+
+
+def _group(x: list[Any], values: list[Any], words: str, style: int, score: str, numeric: bool) -> list[Trace]:
+    """The points of one group of runs, and the line through their means."""
+    if not x:
+        return []
+    x = x if numeric else [_word(value) for value in x]
+    alone = len(set(x)) == len(x)
+    numbers = [value["value"] if isinstance(value, dict) else value for value in values]
+    found = {at: [number for place, number in zip(x, numbers, strict=True) if place == at] for at in x}
+    means = {at: _mean(values) for at, values in found.items()}
+    meta = {"choice": score}
+    dots = points(x, values if alone else numbers, words, style, meta=meta, legendgroup=words, showlegend=False)
+    faint = dots if alone else {**dots, "opacity": 0.55}
+    mean = line(means, means.values(), words, style, meta=meta, legendgroup=words)
+    joined = "lines" if numeric and len(means) > 1 else "markers"
+    return [faint, {**mean, "mode": joined, **({} if alone else {"error_y": _reach(found, mean["line"]["color"])})}]
+
+
+def _reach(found: Mapping[Any, list[float | None]], color: str) -> dict[str, Any]:
+    """A bar at each mean from the lowest to the highest of its runs."""
+    held = [[value for value in values if value is not None] for values in found.values()]
+    above = [max(values) - sum(values) / len(values) if values else 0.0 for values in held]
+    below = [sum(values) / len(values) - min(values) if values else 0.0 for values in held]
+    return {
+        "type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": color, "thickness": 1.2, "width": 4
+    }  # fmt: skip
+
+
+def _in_order(members: list[int], values: list[Any], numeric: bool) -> list[int]:
+    return sorted(members, key=lambda run: values[run]) if numeric else members
+
+
+def _axis(values: list[Any], numeric: bool) -> dict[str, Any]:
+    if not numeric:
+        return {"type": "category"}
+    positive = min(values) > 0 and max(values) / min(values) >= LOG_SPAN
+    ticks = sorted(set(values))
+    return {"type": "log" if positive else "linear", "tickvals": ticks, "ticktext": [f"{value:g}" for value in ticks]}
+
+
+def _decides(one: list[Any], other: list[Any]) -> bool:
+    """Whether runs with the same value of `one` always have the same value of `other`."""
+    pairs = {(str(a), str(b)) for a, b in zip(one, other, strict=True)}
+    return len(pairs) == len({a for a, _ in pairs})
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    """Words that are numbers, all of them, as such."""
+    try:
+        return [float(value) for value in values] if all(isinstance(value, str) for value in values) else values
+    except ValueError:
+        return values
+
+
+def _mean(values: list[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def _format_override(name: str, value: Any) -> str:
+    """As it is typed: `strategy=fedprox` for strategy.name."""
+    return f"{name.removesuffix('.name')}={_word(value)}"
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,253 @@
+"""Read events.jsonl as it grows, in this process, in another, or on another machine's disk; and say each event as one line for people."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from fl_rsna.common.command_end import EndKind
+from fl_rsna.common.reading import line_of
+from fl_rsna.reporting.record.wording import area_name, plural
+from fl_rsna.run_folder.run_folder import REST
+from fl_rsna.task import TaskName, find_task
+
+EVENTS = "events.jsonl"
+AT_ONCE = 16_000_000  # bytes
+BEGIN = b'{"time": "'  # of every line
+KNOWN_BY = 256  # bytes at either end of what was read, by which a file is known again
+
+Event = dict[str, Any]  # `time`, `event` and what belongs to it
+
+
+class EventLog:
+    """Remembers how far it has read, and what stood there: another file under the name is read from its beginning.
+
+    It is the content that tells files apart, not the name, nor the system's number of a file, which a new one may get again.
+    `begun` counts the files that were begun; `trouble` says why nothing could be read at the last look.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begun = 0
+        self.replaced = False  # whether the last `new` began a file anew
+        self.trouble: str | None = None
+        self.damaged = 0  # complete lines so far that are no events
+        self._offset, self._head, self._tail = 0, b"", b""
+
+    def new(self) -> list[Event]:
+        """The events that are complete and were not given yet, of at most AT_ONCE bytes; none while there is no file.
+
+        A disk that fails for a moment is waited for: what was read stays, and `trouble` is said.
+        """
+        self.replaced, self.trouble = False, None
+        try:
+            with self.path.open("rb") as file:
+                if not self._is_known(file):
+                    self._forget()
+                file.seek(self._offset)
+                content = file.read(AT_ONCE)
+                while content and b"\n" not in content and (more := file.read(AT_ONCE)):  # one enormous line
+                    content += more
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) and self._offset:
+                self._forget()
+            if not isinstance(error, FileNotFoundError):
+                self.trouble = f"{self.path.name} cannot be read: {error.strerror or error}"
+            return []
+        complete = content[: content.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        self._head = self._head or complete[:KNOWN_BY]
+        self._tail = (self._tail + complete[-KNOWN_BY:])[-KNOWN_BY:]
+        found = [_event(line) for line in complete.split(b"\n") if line.strip()]
+        self.damaged += found.count(None)
+        return [event for event in found if event is not None]
+
+    @property
+    def read(self) -> int:
+        """Bytes that were read so far."""
+        return self._offset
+
+    def _is_known(self, file: IO[bytes]) -> bool:
+        """Whether what was read still stands where it was: the first bytes, and the last before the next ones."""
+        if os.fstat(file.fileno()).st_size < self._offset:
+            return False
+        first = file.read(len(self._head))
+        file.seek(self._offset - len(self._tail))
+        return (first, file.read(len(self._tail))) == (self._head, self._tail)
+
+    def _forget(self) -> None:
+        self._offset, self._head, self._tail, self.damaged = 0, b"", b"", 0
+        self.begun, self.replaced = self.begun + 1, True
+
+
+def read_events(path: Path) -> list[Event]:
+    """All events that a log holds."""
+    return read_log(path)[0]
+
+
+def drop_stale_events(events: Iterable[Event]) -> list[Event]:
+    """The events that count: without those of rounds that a killed run began and played again."""
+    found: list[Event] = []
+    for event in events:
+        match event["event"]:
+            case "resumed" if isinstance(event.get("round"), int):
+                found = [old for old in found if old.get("round", 0) <= event["round"]]
+            case "round_end" if event.get("round") == 0:
+                found = [old for old in found if old["event"] == "roll_call"]
+        found.append(event)
+    return found
+
+
+def _event(line: bytes) -> Event | None:
+    """The event of a line; None for what is none. A line torn by a kill has the next one right behind it."""
+    for text in (line, line[max(0, line.rfind(BEGIN)) :]):
+        found = line_of(text)
+        if found is not None:
+            return found if isinstance(found.get("event"), str) and isinstance(found.get("time"), str) else None
+    return None
+
+
+def read_log(path: Path) -> tuple[list[Event], int]:
+    """All complete events of a file, and how many of its lines are none: cut, changed, or something else."""
+    log, found, before = EventLog(path), list[Event](), -1
+    while log.read > before:
+        before = log.read
+        found += log.new()
+    return found, log.damaged
+
+
+def describe_damage(damaged: int, path: Path) -> str:
+    """What is to be said of lines that are no events."""
+    lines = "line is" if damaged == 1 else "lines are"
+    return f"{damaged} {lines} damaged in {path}: what stood there is not shown"
+
+
+DONE = {
+    "train": "trained",
+    "validation": "validated",
+    "recalibration": "recalibrated",
+    "encoding": "made features",
+    "operating points": "counted for the operating points",
+    "scorecard": "scored the final model",
+}
+
+
+def sentence(event: Mapping[str, Any]) -> str:
+    """What an event says; of one that lacks what its kind has, its name alone."""
+    try:
+        return _sentence(event)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return str(event["event"])
+
+
+def _sentence(event: Mapping[str, Any]) -> str:
+    match event["event"]:
+        case "waiting":
+            return f"waiting for sites: {event['sites']} of {event['expected']} are there"
+        case "answered":
+            return f"roll call: {event['sites']} of {event['expected']} sites answered, the others pack their images"
+        case "roll_call":
+            here = [parts["train"]["slices"] for parts in event["sites"].values() if "train" in parts]
+            return f"roll call: {len(here)} sites, {sum(here)} training {plural(picture_of(event))}"
+        case "resumed":
+            return f"resumed after round {event['round']}"
+        case "warning":
+            return str(event["text"])
+        case "encoded":
+            return f"{event['sites']} sites have features under the slice model, {event['computed']} made them now"
+        case "round_start":
+            return f"round {event['round']}: {len(event['sites'])} sites train"
+        case "site_done":
+            return _site_line(event)
+        case "site_failed":
+            return f"round {event['round']}: {event['site']} failed in {event['phase']}: {event['error']}"
+        case "worker_died":
+            return f"round {event['round']}: a worker died under {event['site']} ({event['how']})"
+        case "round_end":
+            return round_line(event, None)
+        case "stopped_early":
+            return f"stopped early after round {event['round']}: none was better than round {event['best_round']}"
+        case "site_alone_done":
+            return f"{event['site']} alone: its own model is done"
+        case "fold_start":
+            return f"fold {event['fold']} of {event['folds']}: a model that every site leaves it out of"
+        case "fold_end":
+            return f"fold {event['fold']} of {event['folds']}: its model is done"
+        case "tracker_failed":
+            return f"tracking with {event['tracker']} ended, the run goes on: {event['error']}"
+        case "run_failed":
+            words = describe_failure(event)
+            return f"the run {words}" if words.startswith("failed") else f"the run was {words}"
+        case "run_end":
+            chosen = (
+                ""
+                if whole_choice(event.get("selected_on"))
+                else f"; round {event['selected_round']} was chosen {choice_rests(event['selected_on'])}"
+            )
+            return f"the run is finished, {event['wall_s']:.0f} s in all rounds{chosen}"
+        case other:
+            return str(other)
+
+
+def describe_failure(event: Mapping[str, Any]) -> str:
+    """How a run ended that is not finished: `failed: why`, `refused: why`, or what interrupted it."""
+    reason = str(event.get("reason", "no reason given"))
+    match event.get("kind"):
+        case EndKind.interrupted | EndKind.stopped:
+            return reason
+        case EndKind.refused:
+            return f"refused: {reason}"
+        case _:
+            return f"failed: {reason}"
+
+
+def _site_line(event: Mapping[str, Any]) -> str:
+    metrics = event["metrics"]
+    parts = [f"round {event['round']}: {event['site']} {DONE.get(event['phase'], event['phase'])}"]
+    if metrics.get("loss") is not None:
+        parts.append(f"loss {metrics['loss']:.3f}")
+    if metrics.get("seconds") is not None:
+        parts.append(f"{metrics['seconds']:.1f} s")
+    return ", ".join(parts)
+
+
+def _rests(row: Mapping[str, Any]) -> str:
+    """On how many sites a round's validation rests, where it is not on fresh answers of all."""
+    sites, carried, unknown = (row.get(name) or 0 for name in REST)
+    if not carried and not unknown:
+        return ""
+    return f" on {sites:.0f} of {sites + unknown:.0f} sites" + (
+        f" ({carried:.0f} by an earlier answer)" if carried else ""
+    )
+
+
+def whole_choice(rests: Mapping[str, Any] | None) -> bool:
+    """Whether a choice of round, as summary.json tells it, needs no word: it rests on fresh answers of all sites, or on none."""
+    return not rests or not (rests["carried"] or rests["unknown"])
+
+
+def choice_rests(rests: Mapping[str, Any]) -> str:
+    """On whose answers the choice of round rests, in words."""
+    carried = [f"{site} by its answer of round {round_}" for site, round_ in rests["carried"].items()]
+    unknown = [f"{', '.join(rests['unknown'])} never answered by then"] if rests["unknown"] else []
+    return "; ".join([f"on {rests['sites']} of {rests['of']} sites", *carried, *unknown])
+
+
+def picture_of(roll_call: Mapping[str, Any]) -> str:
+    """What a run's task calls an image, by the event of its roll call."""
+    return find_task(TaskName(roll_call.get("task", TaskName.ich))).picture
+
+
+def round_line(row: Mapping[str, Any], rounds: int | None) -> str:
+    """A row of rounds.csv with the AUROC it is judged by, of `rounds`."""
+    name, test = area_name(row["headline"]), row[f"test_auroc_{row['headline']}"]
+    parts = [f"round {row['round']}" + ("" if rounds is None else f"/{rounds}")]
+    validation = row["validation_loss"]
+    if row["train_loss"] is not None:
+        parts.append(f"train loss {row['train_loss']:.3f}")
+    if row["train_loss"] is not None or validation is not None:
+        parts.append(
+            f"validation loss {validation:.3f}{_rests(row)}" if validation is not None else "validation failed"
+        )
+    parts.append(f"test {name} {test:.3f}" if test is not None else f"test {name} undefined")
+    return ", ".join([*parts, f"{row['seconds']:.1f} s"])

@@ -1,0 +1,134 @@
+"""Figures of the pages, as inline SVG: curves by round, and how much sites differ."""
+
+import io
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from fl_rsna.reporting.record.run_record import RunRecord
+
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # Okabe and Ito: colour-blind safe; black becomes the page's own ink
+FEW_SITES = 16  # whose shares are written into their cells
+ROOM, LEAST_ROOM = 110, 9  # characters below all columns together, and below one
+FULL_COLOUR = 2.0  # doublings at which a cell has its full colour
+
+
+def curves(run: RunRecord) -> Figure:
+    """Loss and AUROC of the global model by round."""
+    figure, (loss, area) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    rounds = run.rounds
+    parts = (("train_loss", "training"), ("validation_loss", "validation (sites)"), ("test_loss", "test site"))
+    for colour, (column, name) in enumerate(parts):
+        _line(loss, rounds["round"], rounds[column], name, colour)
+    loss.set(title="log loss", xlabel="round", ylim=(0, None))
+    for i, label in enumerate(dict.fromkeys([*run.labels, run.primary_label])):
+        _line(
+            area,
+            rounds["round"],
+            rounds[f"test_auroc_{label}"],
+            label,
+            i,
+            width=2.4 if label == run.primary_label else 1.1,
+        )
+    _line(
+        area,
+        rounds["round"],
+        rounds[f"validation_auroc_{run.primary_label}"],
+        f"{run.primary_label}, validation",
+        6,
+        style="--",
+    )
+    area.axhline(0.5, color="0.7", linewidth=0.8)
+    area.set(title="AUROC, test site", xlabel="round", ylim=(0, 1.01))
+    for axes in (loss, area):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7, ncols=2, frameon=False)
+    return figure
+
+
+def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> Figure:
+    """The share of each site's slices with each label, coloured by how far it is from the whole cohort's.
+
+    `sites` holds counts by site and part, as cohort.json and the roll call state them.
+    """
+    shares, whole = _shares(sites, labels)
+    few = len(sites) <= FEW_SITES
+    figure, axes = plt.subplots(figsize=(10, 0.5 + 0.36 * len(labels)), layout="constrained")
+    for (row, column), share in np.ndenumerate(shares):
+        face = _difference(float(share), float(whole[row]))
+        axes.add_patch(Rectangle((column, row), 0.96 if few else 1.0, 0.92, facecolor=face))
+        if few:
+            text = f"{share:.1%}" if share else "–"
+            axes.text(column + 0.48, row + 0.48, text, ha="center", va="center", fontsize=8)
+    step = 1 if few else -(-len(sites) // 10)
+    named = [*range(0, len(sites) - 1 - step // 2, step), len(sites) - 1]
+    room = max(LEAST_ROOM, ROOM // len(named))
+    axes.set_xticks([place + 0.48 for place in named], [textwrap.fill(list(sites)[place], room) for place in named])
+    rows = [f"{label}  {share:.1%}" for label, share in zip(labels, whole, strict=True)]
+    axes.set_yticks([row + 0.48 for row in range(len(labels))], rows)
+    axes.set(xlim=(0, len(sites)), ylim=(len(labels), 0))
+    axes.tick_params(length=0, labelsize=8)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as inline SVG: no XML prologue, no ground, black as the page's ink, and the same bytes every time."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "fl_rsna", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    plt.close(figure)
+    text = buffer.getvalue().replace("#000000", "currentColor")
+    return text[text.index("<svg") :]
+
+
+def _line(
+    axes: Axes, x: pd.Series, y: pd.Series, label: str, colour: int, *, width: float = 1.6, style: str = "-"
+) -> None:
+    if y.notna().any():
+        axes.plot(
+            x, y, style, marker="o", markersize=3, color=PALETTE[colour % len(PALETTE)], linewidth=width, label=label
+        )
+
+
+def _shares(
+    sites: Mapping[str, Mapping[str, Any]], labels: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each label (rows) in each site (columns), and of each label in all of them; a count that was withheld is none."""
+    parts = [list(by_part.values()) for by_part in sites.values()]
+    slices = np.array([sum(part["slices"] for part in of_site) for of_site in parts])
+    found = np.array(
+        [[sum(part["positives"][label] or 0 for part in of_site) for of_site in parts] for label in labels]
+    )
+    return found / np.maximum(slices, 1), found.sum(axis=1) / max(1, slices.sum())
+
+
+def _difference(share: float, whole: float) -> tuple[float, float, float, float]:
+    """Orange for more than the whole, blue for less, the stronger the further; grey where there is nothing."""
+    if share == 0:
+        return (0.5, 0.5, 0.5, 0.12)
+    doublings = np.clip(np.log2(share / whole) / FULL_COLOUR, -1, 1)
+    red, green, blue = matplotlib.colors.to_rgb(PALETTE[1] if doublings > 0 else PALETTE[0])
+    return (red, green, blue, 0.75 * abs(float(doublings)))

@@ -1,0 +1,61 @@
+"""What a page calls an image and an exam of the run's task, and what it says of them."""
+
+from fl_rsna.task import MACRO, Rendering, Task
+
+
+def task_words(task: Task) -> dict[str, str]:
+    """One and several of either; what the controls measure, and what a model is to have learned to see."""
+    match task.rendering:
+        case Rendering.hounsfield:
+            controls = "slice position and by mean brain HU"
+        case Rendering.radiograph:
+            controls = "view (PA or AP) and by mean grey"
+    return {
+        "picture": task.picture,
+        "pictures": plural(task.picture),
+        "exam": task.exam,
+        "exams": plural(task.exam),
+        "a_picture": with_article(task.picture),
+        "controls": controls,
+        "sought": task.finding,
+    }
+
+
+def area_name(label: str) -> str:
+    """Whose AUROC: a label's, or of MACRO the mean over classes."""
+    return "macro AUROC" if label == MACRO else f"AUROC {label}"
+
+
+def area_title(label: str) -> str:
+    """The same at the beginning of a title."""
+    name = area_name(label)
+    return name[0].upper() + name[1:]
+
+
+def level_titles(task: Task) -> dict[str, str]:
+    """The levels of a scorecard by their names in it."""
+    words = task_words(task)
+    exams = words["exams"].capitalize()
+    return {
+        "slice": words["pictures"].capitalize(),
+        "max": f"{exams}, by their highest {task.picture}",
+        "noisy_or": f"{exams}, by the noisy-or of their {words['pictures']}",
+        "mean": f"{exams}, by the mean of their {words['pictures']}",
+    }
+
+
+def plural(what: str) -> str:
+    """`slices`, `studies`; `series` stays as it is."""
+    if what.endswith("s"):
+        return what
+    return f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+
+
+def with_article(what: str) -> str:
+    """`a slice`, `an image`."""
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+
+
+def format_count(number: int, what: str) -> str:
+    """`1 slice`, `1,200 slices`; `series` stays as it is."""
+    return f"{number:,} {what if number == 1 else plural(what)}"

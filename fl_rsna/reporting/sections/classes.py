@@ -1,0 +1,161 @@
+"""Classes that exclude each other, on the page and in the paper: figures of all, accuracy of each, and who is taken for whom."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
+from fl_rsna.reporting.record.plotly import Plot, Trace, axes, category_axis
+from fl_rsna.reporting.record.run_record import RunRecord, control_of, interval
+from fl_rsna.reporting.record.wording import task_words, with_article
+from fl_rsna.task import MACRO, Task
+
+FIGURES = {
+    "macro_auroc": "macro AUROC",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "mean_average_precision": "mAP",
+}
+
+Level = Mapping[str, Any]  # what learning.metrics.classification.class_scores says of slices, or of exams
+
+
+def classes_section(run: RunRecord) -> dict[str, Any] | None:
+    """The section of the page; None of a run without classes, or without a final model's scores."""
+    levels = class_levels(run.test_site, run.task)
+    if not levels:
+        return None
+    return {
+        "figures": asdict(figures_table(levels, control_of(run.test_site or {}, MACRO))),
+        "by_class": [asdict(by_class_table(of, run.task, title)) for title, of in levels.items()],
+        "names": {short: run.task.published[i] for i, short in enumerate(initials(run.task).values())},
+        "plots": [asdict(confusion_plot(levels, run.task))],
+    }
+
+
+def class_levels(scorecard: Mapping[str, Any] | None, task: Task) -> dict[str, Level]:
+    """Scores of classes by the title of their level: images, studies; none of a scorecard of labels."""
+    words, found = task_words(task), (scorecard or {}).get("classes", {})
+    titles = {"slice": words["pictures"].capitalize(), "exam": words["exams"].capitalize()}
+    return {title: found[level] for level, title in titles.items() if found.get(level)}
+
+
+def class_tables(run: RunRecord) -> list[Table]:
+    """The same for a paper."""
+    levels = class_levels(run.test_site, run.task)
+    if not levels:
+        return []
+    tables = [
+        figures_table(levels, control_of(run.test_site or {}, MACRO)),
+        *(by_class_table(of, run.task, title) for title, of in levels.items()),
+    ]
+    return [*tables, *(confusion_table(of, run.task, title) for title, of in levels.items())]
+
+
+def initials(task: Task) -> dict[str, str]:
+    """Label -> initials of its published name: NFP of Negative for Pneumonia; the whole name where two have the same."""
+    short = ["".join(word[0] for word in name.split()).upper() for name in task.published]
+    return dict(zip(task.labels, short if len(set(short)) == len(short) else task.published, strict=True))
+
+
+def figures_table(levels: Mapping[str, Level], controls: Mapping[str, Any]) -> Table:
+    """One row a level: what is said of all classes together; of images also what the controls reach without looking at them."""
+    heads = [Column(name="level", kind=Kind.text), *(Column(name=name) for name in FIGURES.values())]
+    heads += [Column(name=f"macro AUROC, {control} alone") for control in controls]
+    pictures = next(iter(levels))
+    rows = [
+        [
+            title,
+            *(of[figure] for figure in FIGURES),
+            *(area if title == pictures else None for area in controls.values()),
+        ]
+        for title, of in levels.items()
+    ]
+    return Table(title="All classes together, on the test site", columns=heads, rows=rows)
+
+
+def by_class_table(of_level: Level, task: Task, title: str) -> Table:
+    """One row a class by its initials, and the total."""
+    named = sorted((short, of_level["classes"][label]["accuracy"]) for label, short in initials(task).items())
+    rows = [
+        [name, found["positives"], found["value"], _percent_interval(found)]
+        for name, found in (*named, ("total", of_level["accuracy"]))
+    ]
+    heads = [*columns(n="number"), Column(name="accuracy, %", kind=Kind.percent), Column(name="95% interval", kind=Kind.exact)]  # fmt: skip
+    return Table(title=f"Accuracy by class. {title}", columns=[Column(name="class", kind=Kind.text), *heads], rows=rows)
+
+
+def confusion_table(of_level: Level, task: Task, title: str) -> Table:
+    """One row a true class: how often it was taken for each, and that in percent of its rows."""
+    short = initials(task)
+    heads = columns(true_class="text")
+    heads += [Column(name=f"as {name}", kind=Kind.number) for name in short.values()]
+    heads += [Column(name=f"% as {name}", kind=Kind.percent) for name in short.values()]
+    rows: list[list[Any]] = []
+    for label, row in of_level["confusion"].items():
+        cells = list(row.values())
+        rows.append([short[label], *(cell["count"] for cell in cells), *(cell["share"]["value"] for cell in cells)])
+    return Table(title=f"Confusion matrix. {title}", columns=heads, rows=rows)
+
+
+def confusion_plot(levels: Mapping[str, Level], task: Task) -> Plot:
+    """How often a class was taken for each, as a share of it and counted, for one level at a time."""
+    names = list(initials(task).values())
+    return Plot(
+        name="confusion",
+        title="Confusion matrix on the test site",
+        data=[_cells(of, names, title) for title, of in levels.items()],
+        layout=axes(
+            "named by the model",
+            "true class",
+            xaxis=category_axis(names),
+            yaxis={**category_axis(names), "autorange": "reversed"},
+            height=360,
+        ),
+        table=_all_levels([confusion_table(of, task, title) for title, of in levels.items()], list(levels)),
+        note=f"{with_article(task.picture).capitalize()} or {task.exam} is named by its likeliest class; colour is the share of the true class.",
+        choices=list(levels),
+        choice_name="Level",
+        chosen=next(iter(levels)),
+        wide=True,
+    )
+
+
+def _all_levels(tables: list[Table], titles: list[str]) -> Table:
+    """The tables under each other, each row with the title of its level."""
+    rows = [[title, *row] for title, table in zip(titles, tables, strict=True) for row in table.rows]
+    heads = [Column(name="level", kind=Kind.text), *tables[0].columns]
+    return Table(title="Confusion matrix", columns=heads, rows=rows)
+
+
+def _cells(of_level: Level, names: list[str], title: str) -> Trace:
+    rows = [list(row.values()) for row in of_level["confusion"].values()]
+    return {
+        "type": "heatmap", "x": names, "y": names, "z": [[cell["share"]["value"] for cell in row] for row in rows],
+        "text": [[_format_cell(cell) for cell in row] for row in rows], "texttemplate": "%{text}", "zmin": 0, "zmax": 1,
+        "colorscale": "--scale", "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1}, "xgap": 1, "ygap": 1,
+        "hovertemplate": "true %{y}, named %{x}: %{text}<extra></extra>", "meta": {"choice": title},
+    }  # fmt: skip
+
+
+def _format_cell(cell: Mapping[str, Any]) -> str:
+    share = cell["share"]["value"]
+    return f"{cell['count']:,}" if share is None else f"{cell['count']:,}<br>{100 * share:.1f}%"
+
+
+def _percent_interval(found: dict[str, Any]) -> str:
+    """An accuracy's interval in percent, or why there is none."""
+    if found["value"] is None:
+        return interval(found)
+    if found["low"] is None:
+        return interval(found).split("[", 1)[1].rstrip("]")
+    return f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
+
+
+def class_lines(scorecard: Mapping[str, Any], task: Task) -> list[str]:
+    """What the console says of them: a figure a line and level."""
+    return [
+        f"{name} of {len(task.labels)} classes, {title.lower()}: {interval(of[figure])}"
+        for title, of in class_levels(scorecard, task).items()
+        for figure, name in FIGURES.items()
+    ]

@@ -1,0 +1,136 @@
+"""What trackers are given of a run: numbers by round, final numbers with their intervals, and the settings that OPEN names.
+
+Nothing else leaves the run's folder: no picture, no id of a patient, no path, no error's text, no salt, no word that a user chose
+freely. The run and its sites go by their names.
+"""
+
+import math
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from fl_rsna.reporting.record.events import Event
+from fl_rsna.settings.config import Config
+from fl_rsna.task import MACRO, TaskName, find_task
+
+Values = dict[str, float]
+
+OPEN = {
+    "data": "task size image hash_ids max_rejected unlabelled test_set",
+    "demo": "patients slices_per_series size seed",
+    "partition": "kind num_sites alpha sigma lacking test folds fold validation group seed layout allow_missing_labels",
+    "model": "name pretrained image_size norm norm_momentum recalibrate dropout kept_negatives neighbours window crop tta backbone",
+    "train": "trainable local_epochs local_steps batch_size optimizer momentum learning_rate schedule layer_decay weight_decay flip "
+    "rotate_deg zoom shift hu_shift hu_noise cutout mixup mixup_share smooth_z label_smoothing soft_between loss focal_gamma "
+    "label_weights sampling negatives correction device amp select patience",
+    "sequence": "head width layers dropout rounds learning_rate local_epochs batch_size copies",
+    "stacking": "folds left_out stacker rounds method learning_rate depth min_child_weight l2 rows columns",
+    "strategy": "name fraction min_sites weighting quorum timeout_s lost max_update averaging ema_decay window server_learning_rate "
+    "server_schedule server_momentum beta_1 beta_2 tau trim malicious chosen q mu temperature alpha personal adjustment",
+    "faults": "dropout stragglers slowdown deadline_s",
+    "privacy": "min_count",
+    "network": "down_mbit up_mbit latency_s step_s precision_down precision_up usd_per_gigabyte usd_per_hour",
+    "engine": "name workers gpus_per_worker",
+    "run": "keep",
+    "": "rounds seed baseline stage",
+}  # every setting that trackers are given, by group; of these only numbers, choices of ours and names of timm
+LABELS = {MACRO, *(label for name in TaskName for label in find_task(name).labels)}
+OF_ROUND = {
+    "train_loss": "loss/train",
+    "validation_loss": "loss/validation",
+    "test_loss": "loss/test",
+    "bytes_down": "bytes/down",
+    "bytes_up": "bytes/up",
+    "seconds": "seconds/round",
+    "train_s": "seconds/train",
+    "validation_s": "seconds/validation",
+    "test_s": "seconds/test",
+    "virtual_s": "seconds/virtual",
+    "sites": "sites/asked",
+    "failed": "sites/failed",
+}
+AREAS = {"test_auroc_": "auroc_test/", "validation_auroc_": "auroc_validation/"}
+OF_RUN = ("rounds", "selected_round", "wall_s", "virtual_s", "usd", "bytes_down", "bytes_up", "site_failures")
+
+
+def points(event: Event) -> Values:
+    """The numbers of one event, by name; of its round."""
+    match event["event"]:
+        case "round_end":
+            named = {OF_ROUND[key]: value for key, value in event.items() if key in OF_ROUND}
+            for start, name in AREAS.items():
+                named |= {
+                    name + key.removeprefix(start): value for key, value in event.items() if key.startswith(start)
+                }
+            return _numbers(named)
+        case "site_done":
+            kept = {key: value for key, value in event["metrics"].items() if _is_score(key)}
+            return _numbers({f"site_{event['phase']}/{event['site']}/{key}": value for key, value in kept.items()})
+        case _:
+            return {}
+
+
+def final_points(summary: Mapping[str, Any]) -> Values:
+    """The numbers of a finished run's summary.json: of the whole run, and scores on the test site with their intervals."""
+    found = {f"final/{key}": summary.get(key) for key in OF_RUN}
+    scores = {"": summary} if "test_site" in summary else summary.get("alone", {})
+    for site, scored in scores.items():
+        found |= _flat(scored["test_site"], f"final/{site}".rstrip("/"))
+    return _numbers(found)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """The settings in OPEN, as nested dictionaries: what a user may have written freely, a path, a name or an id, is not among them."""
+    found: dict[str, Any] = {}
+    for group, names in OPEN.items():
+        held = getattr(config, group) if group else config
+        values = {name: getattr(held, name) for name in names.split()}
+        plain = {
+            name: str(value) if isinstance(value, StrEnum) else value
+            for name, value in values.items()
+            if _may_go(value)
+        }
+        found |= {group: plain} if group else plain
+    return found
+
+
+def flat_settings(config: Config) -> dict[str, str]:
+    """The same as dotted names and words."""
+    groups = settings(config).items()
+    named = {
+        f"{group}.{key}": item for group, value in groups if isinstance(value, dict) for key, item in value.items()
+    }
+    return {key: str(value) for key, value in {**{k: v for k, v in groups if not isinstance(v, dict)}, **named}.items()}
+
+
+def _may_go(value: object) -> bool:
+    """Whether a value is a number, a choice of ours or the name of a network in timm: nothing that a user wrote freely."""
+    if value is None or isinstance(value, bool | int | float | StrEnum):
+        return True
+    if not isinstance(value, str) or "timm" not in sys.modules:  # a network of timm was trained with it
+        return False
+    return bool(sys.modules["timm"].is_model(value))
+
+
+def _is_score(key: str) -> bool:
+    """Whether a site's number is one of those that are followed: a site chooses what it calls its metrics."""
+    of, _, label = key.rpartition("/")
+    return key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in LABELS)
+
+
+def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Leaves of nested dictionaries by their path; lists, such as curves, are left out."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{name}/{key}") if isinstance(value, dict) else {f"{name}/{key}": value}
+    return found
+
+
+def _numbers(named: Mapping[str, Any]) -> Values:
+    """What is a finite number."""
+    return {
+        name: float(value)
+        for name, value in named.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }

@@ -1,0 +1,87 @@
+"""manifest.json: what began a run, and when: command, versions, arithmetic, commit, cohort, seed."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.cohort.sites.site_folders import Cohort, cohort_files
+from fl_rsna.common.arithmetic import describe_arithmetic
+from fl_rsna.common.reading import file_sha256
+from fl_rsna.settings.config import Config
+from fl_rsna.version import PACKAGE
+
+VERSIONS_OF = (
+    "fl-rsna",
+    "flwr",
+    "torch",
+    "numpy",
+    "ray",
+    "pydicom",
+    "opencv-python-headless",
+    "scikit-learn",
+    "efficientnet-pytorch",
+)
+
+
+def settings_sha256(settings: Mapping[str, Any]) -> str:
+    """Hash of a run's settings, however they are written down."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def describe_start(config: Config, cohort: Cohort, device: str) -> dict[str, Any]:
+    """What began a run, and when."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {name: _version(name) for name in VERSIONS_OF},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "arithmetic": describe_arithmetic(),
+        "device": device,
+        "git_commit": git_commit(PACKAGE),
+        "cohort": str(cohort.folder),
+        "cohort_sha256": cohort.sha256,
+        "ids": cohort.ids,
+        "seed": config.seed,
+        "cohort_files": cohort_files(cohort),
+        "id": secrets.token_hex(8),
+        "config_sha256": settings_sha256(json.loads(json.dumps(dataclasses.asdict(config)))),
+        **({"weights_sha256": file_sha256(Path(config.model.weights))} if config.model.weights else {}),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit(package: Path) -> str | None:
+    """The commit of a package's own checkout, with + when it has changes; None elsewhere, as where it is installed.
+
+    Its own is a repository that tracks the package at its top: one around a virtual environment is somebody else's.
+    """
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook's name others
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=package, env=alone, capture_output=True, check=True)
+        return done.stdout.decode(errors="replace").strip()
+
+    try:
+        if ask("rev-parse", "--show-prefix") != f"{package.name}/":
+            return None
+        ask("ls-files", "--error-unmatch", "version.py")
+        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

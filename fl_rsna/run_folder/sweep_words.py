@@ -1,0 +1,108 @@
+"""The words of a sweep: which of them a job has to itself, as they were typed, and the folder names made of them."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+
+UNSAFE = r"[^A-Za-z0-9._+-]+"  # in the value of a folder's name
+LONGEST, SWEEP_LONGEST, HASH = (
+    100,
+    60,
+    6,
+)  # characters of a folder's name, of a sweep's keys, and of what makes either unique
+NOT_SETTINGS = ("resume", "run.name", "paths.")  # words that change nothing of what a sweep is
+AS_CONFIGURED = "as-configured"  # the only job of a sweep without any word
+
+
+def find_job_words(words: Sequence[str], fixed: Sequence[str], typed: Mapping[str, str]) -> list[str]:
+    """A job's words that are not the whole sweep's, as they were typed; all of them where no word was varied."""
+    own = [word for word in words if word not in fixed] or list(words)
+    return [typed.get(word, word).lstrip("+") for word in own]
+
+
+def find_fixed_words(typed: Sequence[str]) -> list[str]:
+    """The words that every job has, as they were typed and as Hydra hands them to a job."""
+    same = [
+        override for word in typed if (override := _parse_word(word)) is not None and not override.is_sweep_override()
+    ]
+    as_given = [f"{override.get_key_element()}={override.get_value_element_as_str()}" for override in same]
+    return list(dict.fromkeys([*as_given, *(str(override.input_line) for override in same)]))
+
+
+def map_typed_words(typed: Sequence[str]) -> dict[str, str]:
+    """By a job's word as Hydra writes it, e.g. `a=1e+30`, the same as it was typed: `a=1e30`."""
+    found: dict[str, str] = {}
+    for word in typed:
+        override = _parse_word(word)
+        if override is None or not override.is_choice_sweep() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            continue
+        key, values = override.get_key_element(), list(override.sweep_string_iterator())
+        texts = _elements(override.get_value_string())
+        if len(texts) == len(values):
+            pairs = zip(values, texts, strict=True)
+            found |= {f"{key}={value}": f"{key}={text}" for value, text in pairs if value != text}
+    return found
+
+
+def find_varied_keys(typed: Sequence[str]) -> list[str]:
+    """What a sweep varies: the keys of its words with several values."""
+    parsed = [(word, _parse_word(word)) for word in typed]
+    swept = [word for word, override in parsed if override is None or override.is_sweep_override()]
+    return [word.partition("=")[0].lstrip("+") for word in swept]
+
+
+def folder_name(words: Sequence[str]) -> str:
+    """A folder's name for a job: its words, where every file system takes them; cut and made unique where not."""
+    if not words:
+        return AS_CONFIGURED
+    parts = [word.partition("=") for word in words]
+    name = "+".join(re.sub(UNSAFE, "_", key) + equals + re.sub(UNSAFE, "_", value) for key, equals, value in parts)
+    exact = "+".join(words)
+    return name if name == exact and len(name) <= LONGEST else f"{name[: LONGEST - HASH - 1]}-{_hash(exact)}"
+
+
+def sweep_name(typed: Sequence[str]) -> str:
+    """The name of a sweep that was given none: what it varies, and a hash of all its words. The same words, the same name."""
+    settings = sorted(word for word in typed if not word.lstrip("+~").startswith(NOT_SETTINGS))
+    keys = re.sub(UNSAFE, "_", "+".join(find_varied_keys(typed)))[:SWEEP_LONGEST]
+    return "-".join(["sweep", *([keys] if keys else []), _hash("\n".join(settings))])
+
+
+def values_of(words: Sequence[str]) -> dict[str, str]:
+    """A job's words as settings with their values, as they were typed."""
+    return {key: text for key, _, text in (word.partition("=") for word in words)}
+
+
+def _parse_word(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def _elements(text: str) -> list[str]:
+    """The values of `1,2` or `choice(1,2)` as they stand there; of what sorts or draws them nothing."""
+    if called := re.fullmatch(r"\s*(\w+)\((.*)\)\s*", text, re.DOTALL):
+        if called[1] != "choice":
+            return []
+        text = called[2]
+    parts, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        depth += (sign in "([{") - (sign in ")]}") if not quote else 0
+        if sign == "," and not quote and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH]

@@ -1,0 +1,108 @@
+"""From overrides to a checked Config, by Hydra: conf/ chooses values, the dataclasses refuse what they do not know."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fl_rsna.settings.config import Config, PartitionConfig
+from fl_rsna.settings.validation import check
+from fl_rsna.version import PACKAGE
+
+
+def conf_folder() -> Path:
+    """Where the YAML groups are: inside the package when installed, beside it in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def register_schema() -> None:
+    """Make the dataclasses the schema of conf/config.yaml; settings by site may name any site, those by label any label."""
+    schema = OmegaConf.structured(Config)
+    by_site = (schema.partition.noise, schema.faults.sites, schema.network.speeds, schema.network.downtime)
+    for named in (*by_site, schema.match.prevalence):
+        OmegaConf.set_struct(named, False)
+    ConfigStore.instance().store(name="schema", node=schema)
+
+
+def as_config(composed: DictConfig) -> Config:
+    """Hydra's composed configuration as the checked dataclass; raises ValueError naming the key."""
+    _refuse_unknown(composed, Config)
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
+    """Refuse what `+key=value` added: no dataclass has a place for it."""
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(schema)}
+    for key in map(str, node):
+        if key not in kinds:
+            raise ValueError(f"{path}{key}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them")
+        if is_dataclass(kinds[key]):
+            _refuse_unknown(node[key], kinds[key], f"{path}{key}.")
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
+    """The configuration a command would get from these words on its command line."""
+    register_schema()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return as_config(compose("config", list(overrides)))
+
+
+def quote_value(value: str) -> str:
+    """A text as the value of a key=value word, whatever signs are in it; a shell needs quotes of its own around the word."""
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return "'" + text.replace("${", "\\${") + "'"
+
+
+def read_config(composed: DictConfig) -> Config:
+    """What Hydra composed, as the dataclass. Raises ValueError."""
+    with plain_words():
+        return as_config(composed)
+
+
+@contextmanager
+def plain_words() -> Iterator[None]:
+    """Errors of Hydra and OmegaConf become a ValueError, whose sentence names the setting."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_sentence(error)) from None
+
+
+def words_given() -> list[str]:
+    """The key=value words of this command line."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def partition_asked(config: Config) -> bool:
+    """Whether the command line, or the experiment it names, says how to deal patients; a cohort's name alone does not."""
+    words = [word.lstrip("+~") for word in words_given()]
+    by_word = any(word.startswith("partition") and not word.startswith("partition.name=") for word in words)
+    return by_word or replace(config.partition, name=None) != PartitionConfig()
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's errors as one sentence that names the setting."""
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: expected key=value words, e.g. rounds=5, got one that cannot be read; quote special characters"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}: expected one of {', '.join(error.options)}, got {choice!r}"
+    text, cause = (str(error).splitlines() or [type(error).__name__])[0], error.__cause__
+    if unknown := re.match(r"Could not (?:override|append.*) '(.+?)'", text):
+        return f"{unknown[1]}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them"
+    if cause is not None and (key := getattr(cause, "full_key", None)):
+        return f"{key}: {str(cause).splitlines()[0]}"
+    return text

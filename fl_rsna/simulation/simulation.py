@@ -1,0 +1,274 @@
+"""A simulation from beginning to end: a cohort, a federated run or a baseline over its sites, and the report.
+
+The gap is federated, pooled and alone under one budget and one seed, compared on the same test slices.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fl_rsna.checks.batch_size import settle_batch
+from fl_rsna.checks.data import check_space
+from fl_rsna.checks.request import Request, check_on_cohort, check_request, true_of_data
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.cohort.steps import adopt_cohort, cohort_for_run
+from fl_rsna.common.command_end import goes_on_in
+from fl_rsna.common.hashes import read_table
+from fl_rsna.common.ownership import hold_lock, take_back
+from fl_rsna.common.seeds import derive_seed
+from fl_rsna.evaluation.evaluate import predict_set
+from fl_rsna.federation.server.scoring.baselines import matrix_entry
+from fl_rsna.federation.site.scoring import final_predictions, read_final
+from fl_rsna.learning.inference.predict import labels_in, probabilities_in
+from fl_rsna.learning.metrics.classification import compare_macro_aurocs
+from fl_rsna.learning.metrics.metrics import compare_aurocs
+from fl_rsna.learning.training.train import settle_process
+from fl_rsna.reporting.live.terminal import Display
+from fl_rsna.reporting.pages.console_summary import say_evaluation, say_submissions
+from fl_rsna.reporting.record.console import console
+from fl_rsna.reporting.record.run_record import area_of, control_of, interval, read_run
+from fl_rsna.reporting.record.wording import area_name, plural
+from fl_rsna.reporting.sections.classes import class_lines
+from fl_rsna.reporting.sections.stages import stack_lines, stage_lines
+from fl_rsna.run_folder.run_end import end_of_parts, guard_report
+from fl_rsna.run_folder.run_folder import (
+    ALONE,
+    COHORT_VIEW,
+    COPY,
+    MODEL,
+    PREDICTIONS,
+    SLICE_STAGE,
+    TABLES,
+    Listener,
+    RunFolder,
+    default_run_name,
+    kind_of,
+    read_summary,
+    take_folder,
+)
+from fl_rsna.settings.choices import Baseline
+from fl_rsna.settings.compose import partition_asked, words_given
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.effects import Asked, parse_typed_keys, without_effect
+from fl_rsna.simulation.runner import run_federation
+from fl_rsna.task import MACRO, LabelKind, Task, find_task
+
+PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}
+GLOBAL = "federated"  # the row of the global model in the matrix of models and sites
+
+
+def run_gap(
+    config: Config,
+    cohort: Cohort,
+    folder: Path,
+    listeners: tuple[Listener, ...],
+    without: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run all three into folders below `folder`, each resumable, and write summary.json with the gaps; returns it.
+
+    All start from the same model, take as many passes over the same training slices, and are scored on the same test
+    patients. Steps differ: a site alone takes its own, the pool the sum of all sites', one after the other. `without` are
+    the settings without effect in any of the three, of which the first says so.
+    """
+    named = without_effect(Asked(config=config, image=cohort.image)) if without is None else without
+    with hold_lock(folder), end_of_parts(folder, config):
+        made = take_folder(folder, (kind_of(config),), resume=config.resume)
+        try:
+            for name, baseline in PARTS.items():
+                part = copy.deepcopy(config)
+                part.baseline = baseline
+                part.resume = config.resume and (folder / name).exists()
+                run_federation(part, cohort, folder / name, listeners, named if baseline is Baseline.none else {})
+        except ValueError:
+            if made is not None:
+                take_back(folder, made, ())
+            raise
+        summary = _summary(folder, config)
+        RunFolder(folder).write_json("summary.json", summary)
+        return summary
+
+
+def _summary(folder: Path, config: Config) -> dict[str, Any]:
+    """That of the federation, with the gaps."""
+    task = find_task(config.data.task)
+    found = {name: [_predictions(path) for path in _model_folders(folder / name)] for name in PARTS}
+    federated = read_summary(folder / "federated")
+    against = {name: _gap(found["federated"][0], found[name], task, config.seed) for name in ("central", "local")}
+    local = read_summary(folder / "local")
+    matrix = {**local["matrix"], GLOBAL: {site: matrix_entry(card) for site, card in federated["sites"].items()}}
+    joining = _compute_gains(folder, federated, local, task, config.seed)
+    federated.pop(TABLES, None)  # it is of that part's folder
+    return {**federated, "baseline": Baseline.gap.value, "gap": against, "matrix": matrix, "joining": joining}
+
+
+def _compute_gains(
+    folder: Path, federated: dict[str, Any], local: dict[str, Any], task: Task, seed: int
+) -> dict[str, dict[str, Any]]:
+    """What each site gains or loses by joining: the global model against its own, paired over its own validation patients.
+
+    Read from what the simulated sites remember; between real machines each would compare by itself.
+    """
+
+    def locate_predictions(part: str, site: str, run_id: str) -> Path:
+        return final_predictions(RunFolder(folder / part).site_memory / site, run_id)
+
+    found = {}
+    for site, alone in local["alone"].items():
+        paths = [
+            locate_predictions("federated", site, federated.get("run_id", "")),
+            locate_predictions("local", site, alone.get("run_id", "")),
+        ]
+        if all(path.exists() for path in paths):
+            ours, own = (read_final(path, site) for path in paths)
+            found[site] = _gap(ours, [own], task, derive_seed(seed, "joining", site))
+    return found
+
+
+def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) -> dict[str, Any]:
+    """By label: AUROC of the first minus and over the reference's, which is the mean over several models' AUROC; of classes also of their mean."""
+    patients = ours[task.group_key].to_numpy()
+    by_label = {
+        label: asdict(
+            compare_aurocs(
+                np.nan_to_num(labels_in(ours, [label])[:, 0]),  # at a site that does not annotate it: no positives
+                probabilities_in(ours, [label])[:, 0],
+                [probabilities_in(table, [label])[:, 0] for table in theirs],
+                patients,
+                seed=derive_seed(seed, "bootstrap", label),
+            )
+        )
+        for label in task.labels
+    }
+    if task.kind is not LabelKind.multi_class:
+        return by_label
+    truth, seed = labels_in(ours, task.labels), derive_seed(seed, "bootstrap", MACRO)
+    scores, *others = (probabilities_in(table, task.labels) for table in (ours, *theirs))
+    return {MACRO: asdict(compare_macro_aurocs(truth, scores, others, patients, seed=seed)), **by_label}
+
+
+def _model_folders(part: Path) -> list[Path]:
+    alone = sorted((part / ALONE).glob("*"))
+    return alone or [part]
+
+
+def _predictions(folder: Path) -> pd.DataFrame:
+    return read_table(folder / PREDICTIONS, COPY)
+
+
+def simulate(config: Config) -> dict[str, Any]:
+    if not partition_asked(config):
+        adopt_cohort(config)
+    request = Request(config=config, typed=parse_typed_keys(words_given()))
+    check_request(request)
+    settle_process()
+    folder = Path(config.paths.runs) / (config.run.name or default_run_name())
+    goes_on_in(folder)
+    settle_batch(config, folder)
+    check_space(config)
+    with Display() as display:
+        cohort = cohort_for_run(config, display.step)
+        check_on_cohort(request, cohort)
+        idle = without_effect(Asked(config=config, image=cohort.image), request.typed)
+        named = {key: need for key, need in idle.items() if key not in true_of_data(request)}
+        display.run = folder
+        if config.baseline is Baseline.gap:
+            gap = run_gap(config, cohort, folder, (display.event,), named)
+            with guard_report(folder):
+                return _say_gap(folder, gap, cohort)
+        run_federation(config, cohort, folder, (display.event,), named)
+    with guard_report(folder):
+        if config.baseline is Baseline.local:
+            return say_alone(folder, report_run(folder, cohort))
+        found = say_result(folder, report_run(folder, cohort))
+    if config.predict is not None:
+        with Display() as display:
+            predicted = predict_set(config, folder, display.step)
+        say_evaluation(predicted)
+        say_submissions(folder, find_task(config.data.task), hashed=config.data.hash_ids)
+    return found
+
+
+def report_run(folder: Path, cohort: Cohort) -> Path:
+    """Write a finished run's report.html, and what it is made from; its path. Of two stages the first has its own."""
+    from fl_rsna.reporting.images.explanations import explain
+    from fl_rsna.reporting.pages.data_pages import cohort_view  # these load matplotlib: not before the first round
+    from fl_rsna.reporting.pages.run_page import write_report
+
+    if (folder / SLICE_STAGE).is_dir():
+        report_run(folder / SLICE_STAGE, cohort)
+    RunFolder(folder).write_json(COHORT_VIEW, cohort_view(cohort))
+    if (folder / MODEL).exists():  # every site alone has its own
+        explain(folder)
+    return write_report(folder)
+
+
+def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
+    """Print what federating cost against pooling and gained over going alone."""
+    row = say_result(folder / "federated", report_run(folder / "federated", cohort))
+    label = read_run(folder / "federated").primary_label
+    for name, by_label in summary["gap"].items():
+        found = by_label[label]
+        text = f"difference {interval(found['difference'])}, ratio {interval(found['ratio'])}"
+        console.print(
+            f"federated against {name}, {area_name(label)}: {text}, paired over patients", soft_wrap=True, markup=False
+        )
+        row[f"federated / {name}"] = interval(found["ratio"])
+    console.print(f"all three: {_comparison(folder, cohort)}", soft_wrap=True, markup=False)
+    return row
+
+
+def _comparison(folder: Path, cohort: Cohort) -> Path:
+    """The reports of the other two parts of a gap, and the page that puts all three side by side."""
+    from fl_rsna.reporting.pages.comparison import write_comparison
+    from fl_rsna.reporting.pages.find_runs import find_runs
+
+    for part in ("central", "local"):
+        report_run(folder / part, cohort)
+    return write_comparison(find_runs(folder), folder / "compare.html")
+
+
+def say_alone(folder: Path, report: Path) -> dict[str, Any]:
+    """Print how good each site's own model is on the test site."""
+    summary = RunFolder(folder).read_json("summary.json")
+    label = read_run(folder).primary_label
+    areas = {site: interval(area_of(alone["test_site"], label)) for site, alone in summary["alone"].items()}
+    for site, area in areas.items():
+        console.print(f"{site} alone, test-site {area_name(label)}: {area}", soft_wrap=True, markup=False)
+    console.print(f"each model at every site: {report}", soft_wrap=True, markup=False)
+    return {
+        "run": str(folder),
+        **{f"{site} alone": area for site, area in areas.items()},
+    }
+
+
+def say_result(folder: Path, report: Path) -> dict[str, Any]:
+    """Print the final numbers and, last, where the report is; return the row a sweep's table shows."""
+    run = read_run(folder)
+    assert run.summary is not None
+    scores, pictures = run.summary["test_site"], plural(run.task.picture)
+    for line in class_lines(run.test_site or {}, run.task):
+        console.print(f"test-site {line}", soft_wrap=True, markup=False)
+    for label, score in scores["slice"].items():
+        counted = f"{score['auroc']['positives']} of {scores['slices']} {pictures} positive"
+        console.print(
+            f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True, markup=False
+        )
+    controls = {name: interval(area) for name, area in control_of(scores, run.primary_label).items()}
+    for control, area in controls.items():
+        console.print(f"{control} alone, {area_name(run.primary_label)}: {area}", soft_wrap=True, markup=False)
+    for line in [*stage_lines(run.summary, run.headline), *stack_lines(run.summary, run.headline)]:
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(f"report: {report}", soft_wrap=True, markup=False)
+    return {
+        "run": str(folder),
+        f"test {area_name(run.primary_label)} [95%]": interval(area_of(scores, run.primary_label)),
+        **{f"{control} alone": area for control, area in list(controls.items())[:1]},
+        "log loss": f"{scores['log_loss']:.3f}",
+        "seconds": f"{run.summary['wall_s']:.0f}",
+        "model_sha256": run.summary["model_sha256"][:12],
+    }

@@ -1,0 +1,26 @@
+"""Options are found wherever they stand among the words, and what is none of Hydra's is refused in one sentence."""
+
+import pytest
+
+from fl_rsna.cli.words import options_first
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("rounds=1 --multirun seed=0,1", "--multirun rounds=1 seed=0,1"),
+        ("-m rounds=1", "-m rounds=1"),
+        ("rounds=1 --cfg job", "--cfg job rounds=1"),
+        ("rounds=1 --cfg=job seed=1", "--cfg=job rounds=1 seed=1"),
+        ("seed=1 --info rounds=2", "--info seed=1 rounds=2"),
+        ("+match.prevalence.any=0.1 ~task", "+match.prevalence.any=0.1 ~task"),
+    ],
+)
+def test_options_come_first_and_words_keep_their_order(typed: str, read: str) -> None:
+    assert options_first(typed.split()) == read.split()
+
+
+@pytest.mark.parametrize("option", ["--rounds=5", "--resume", "-x"])
+def test_an_option_that_is_none_is_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{option}: expected key=value words.*--help lists them$"):
+        options_first(["seed=1", option])

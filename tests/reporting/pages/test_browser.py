@@ -1,0 +1,131 @@
+"""The page in a real browser: quiet, on its own, fitting phone and desktop, light and dark, and its plots work."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import made_gap, made_run
+
+from fl_rsna.reporting.pages.comparison import write_comparison
+from fl_rsna.reporting.pages.run_page import write_report
+
+playwright = pytest.importorskip("playwright.sync_api")
+BROWSER = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium to open pages with")]
+
+Open = Callable[..., Any]
+INK = "() => document.querySelector('[data-plot=loss]').layout.font.color"
+LINES = "() => document.querySelectorAll('#plot-auroc .scatterlayer .trace path.js-line').length"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Reports of a run, of one with many sites beside its gap, of an unfinished one, and a comparison."""
+    folder = tmp_path_factory.mktemp("pages")
+    unfinished = made_run(folder / "unfinished")
+    (unfinished / "summary.json").unlink()
+    runs = {"run": made_run(folder / "run"), "many": made_gap(folder / "many", sites=20), "unfinished": unfinished}
+    found = {name: write_report(run) for name, run in runs.items()}
+    return {**found, "comparison": write_comparison([runs["run"], runs["many"]], folder / "compare.html")}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium: Any) -> Iterator[Open]:
+    """Opens a page with every plot drawn; at the end nothing may have been complained of or asked for."""
+    wrong: list[str] = []
+    contexts = []
+
+    def open_page(path: Path, width: int = 1440, scheme: str = "light") -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda asked: wrong.append(asked.url) if asked.url != path.as_uri() else None)
+        page.goto(path.as_uri())
+        for plot in page.locator("[data-plot]").all():
+            plot.scroll_into_view_if_needed()
+            plot.locator("svg.main-svg").first.wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["run", "many", "unfinished", "comparison"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
+def test_pages_are_quiet_and_fit(pages: dict[str, Path], opened: Open, name: str, width: int, scheme: str) -> None:
+    page = opened(pages[name], width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    drawn = page.locator("figure.plot")
+    assert drawn.count() > 0
+    for details in drawn.locator("details").all():
+        details.locator("summary").click()
+        assert details.locator("tbody tr").count() > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def until(page: Any, script: str, wanted: Callable[[Any], bool]) -> Any:
+    """The value of a script once it is as wanted; the page's own policy forbids Playwright's wait_for_function."""
+    for _ in range(200):
+        if wanted(found := page.evaluate(script)):
+            return found
+        page.wait_for_timeout(20)
+    raise AssertionError(f"{script} stayed {found}")
+
+
+def test_a_click_in_the_legend_hides_a_line(pages: dict[str, Path], opened: Open) -> None:
+    page = opened(pages["run"])
+    before, ink = page.evaluate(LINES), page.evaluate(INK)
+    page.locator("#plot-auroc .legendtoggle").nth(1).click()
+    until(page, LINES, lambda count: count == before - 1)
+    page.emulate_media(color_scheme="dark")  # drawn again in other colours, and still hidden
+    until(page, INK, lambda colour: colour != ink)
+    assert page.evaluate(LINES) == before - 1
+
+
+def test_a_choice_draws_another_label(pages: dict[str, Path], opened: Open) -> None:
+    page = opened(pages["run"])
+    names = (
+        "() => document.querySelector('[data-plot=reliability]').data.map((trace) => trace.meta && trace.meta.choice)"
+    )
+    assert page.evaluate(names) == [None, "any", "any"]
+    page.locator("select[data-of=reliability]").select_option("subdural")
+    assert page.evaluate(names) == [None, "subdural", "subdural"]
+
+
+def test_plots_follow_the_scheme_and_print_is_light(pages: dict[str, Path], opened: Open) -> None:
+    page = opened(pages["run"])
+    light = page.evaluate(INK)
+    page.emulate_media(color_scheme="dark")
+    dark = until(page, INK, lambda colour: colour != light)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(INK) == "#000"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(INK) == dark
+
+
+def test_many_sites_are_followed_by_name(pages: dict[str, Path], opened: Open) -> None:
+    page = opened(pages["many"], 390)
+    names = "() => document.querySelector('[data-plot=sites_by_round]').data.map((trace) => trace.name)"
+    assert page.evaluate(names) == ["each site", "median of the sites"]
+    page.locator("select[data-of=sites_by_round]").select_option("site-7")
+    assert page.evaluate(names) == ["each site", "median of the sites", "site-7"]
+
+
+def test_a_hundred_sites_and_fifty_rounds_fit_in_a_page(opened: Open, tmp_path: Path) -> None:
+    path = write_report(made_run(tmp_path / "run", sites=100, rounds=50))
+    assert path.stat().st_size < 10_000_000
+    assert opened(path, 390).evaluate("document.documentElement.scrollWidth") <= 390
