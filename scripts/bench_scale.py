@@ -41,7 +41,7 @@ from rich.table import Table
 from fl_rsna.cohort.sites.site_folders import read_cohort
 from fl_rsna.federation.engines.local import identify
 from fl_rsna.federation.protocol.messages import ARRAYS, METRICS, to_arrays
-from fl_rsna.federation.server.replies import Asked, aggregate_replies
+from fl_rsna.federation.server.aggregation import Asked, aggregate_replies
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.flat import FlatModel, flatten

@@ -14,7 +14,7 @@ from fl_rsna.common.ownership import hold_lock, take_back
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.workers import workers_for
 from fl_rsna.federation.protocol.messages import phase_of
-from fl_rsna.federation.server.replies import BelowQuorum
+from fl_rsna.federation.server.ask import BelowQuorum
 from fl_rsna.federation.server.run_log import STATE
 from fl_rsna.federation.server_app import Story, make_server_app, select_entry
 from fl_rsna.federation.site.client_app import app_for_cohort

@@ -28,7 +28,7 @@ from safetensors.torch import load
 from tiny import tiny_config
 
 from fl_rsna.common.command_end import ERROR_LOG, EndKind, RunFailed, Stopped, command_again, end_of, run_to_end
-from fl_rsna.federation.server.replies import BelowQuorum
+from fl_rsna.federation.server.ask import BelowQuorum
 from fl_rsna.reporting.live.state import State, Status, phase_of, reduce_events
 from fl_rsna.reporting.record.events import EVENTS, EventLog
 from fl_rsna.run_folder.run_end import end_in_folder, end_of_parts, guard_report

@@ -17,7 +17,7 @@ from fl_rsna.common.seeds import derive_seed
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.protocol.failures import ELSEWHERE
-from fl_rsna.federation.server.replies import BelowQuorum
+from fl_rsna.federation.server.ask import BelowQuorum
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.learning.data.dataset import open_site

@@ -373,9 +373,7 @@ def test_too_few_sites_with_features_end_the_run(own_cohort: Cohort, encoder: Pa
         if kind == "roll_call":
             (own_cohort.site_folder("site-2") / "index.csv").unlink()
 
-    with pytest.raises(
-        RunFailed, match=r"encoding: 2 of 3 sites have features, 3 needed by strategy\.quorum \(site-2: "
-    ):
+    with pytest.raises(RunFailed, match=r"encoding: 2 of 3 sites replied, 3 needed by strategy\.quorum \(site-2: "):
         run(own_cohort, tmp_path / "run", asked(encoder, strategy__quorum=1.0), lose)
     assert summary_of(tmp_path / "run")["status"] == "failed"
 

@@ -64,20 +64,20 @@ def build_sequence_instructions(
     )
 
 
-def shape_of(told: SequenceInstructions, task: Task) -> HeadShape:
+def shape_of(instructions: SequenceInstructions, task: Task) -> HeadShape:
     return HeadShape(
-        head=told.head,
-        width=told.width,
-        layers=told.layers,
-        dropout=told.dropout,
-        features=told.features,
+        head=instructions.head,
+        width=instructions.width,
+        layers=instructions.layers,
+        dropout=instructions.dropout,
+        features=instructions.features,
         labels=len(task.labels),
     )
 
 
-def to_views(told: SequenceInstructions, train: TrainConfig) -> Views:
+def to_views(instructions: SequenceInstructions, train: TrainConfig) -> Views:
     """The features a site has, or is to make."""
-    return views_of(told.encoder_id, told.copies, train)
+    return views_of(instructions.encoder_id, instructions.copies, train)
 
 
 def head_training(config: Config) -> TrainConfig:
@@ -106,12 +106,12 @@ class StackInstructions:
     dropout: float
 
 
-def stack_shape(told: StackInstructions, task: Task) -> HeadShape:
+def stack_shape(instructions: StackInstructions, task: Task) -> HeadShape:
     return HeadShape(
         head=HeadName.cnn,
-        width=told.width,
-        layers=told.layers,
-        dropout=told.dropout,
+        width=instructions.width,
+        layers=instructions.layers,
+        dropout=instructions.dropout,
         features=1,
         labels=len(task.labels),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from fl_rsna.common.hashes import read_record, read_vectors, write_record, write_vectors
 from fl_rsna.common.reading import refuse_unreadable
 from fl_rsna.federation.rules.aggregate import Memory, Vector
-from fl_rsna.federation.server.replies import SiteReply
+from fl_rsna.federation.server.ask import SiteReply
 from fl_rsna.federation.server.same_sites import (
     Answers,
     Choice,

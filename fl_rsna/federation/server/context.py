@@ -153,9 +153,9 @@ def write_ancestry(
     run: RunFolder, cohort: Cohort, test: pd.DataFrame, chains: Sequence[Chain], *, compared: bool
 ) -> tuple[Link, ...]:
     """The links of a run's models, which it writes down; `compared` says that its roll call could compare patients."""
-    told = compared and not cohort.facts.get("leaky", False)
+    can_tell = compared and not cohort.facts.get("leaky", False)
     own = own_link(
-        cohort.folder, cohort.sha256, cohort.ids, patients_sha256(test["patient_id"], cohort.ids) if told else None
+        cohort.folder, cohort.sha256, cohort.ids, patients_sha256(test["patient_id"], cohort.ids) if can_tell else None
     )
     links = chain_links(own, [link for chain in chains for link in chain.links])
     run.write_json(ANCESTRY, {"links": [link.to_json() for link in links]})
@@ -172,7 +172,7 @@ class RunContext:
     config: Config
     cohort: Cohort
     sites: list[Site]
-    told: Instructions
+    instructions: Instructions
     test: HeldOut
     run: RunFolder
     network: nn.Module  # for its names and shapes; models are flat vectors everywhere else
@@ -200,20 +200,20 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Ru
     """Roll call and everything that must be right before a site trains."""
     task = find_task(config.data.task)
     encoder = encoder_of(config, cohort, run) if config.stage is Stage.sequence else None
-    told = first_instructions(config, cohort, encoder)
+    instructions = first_instructions(config, cohort, encoder)
     weights = None if config.model.weights is None or encoder else Path(config.model.weights)
-    network = new_network(told, task, cohort.image, derive_seed(config.seed, "initial model"), weights)
+    network = new_network(instructions, task, cohort.image, derive_seed(config.seed, "initial model"), weights)
     initial = first_model(config, cohort, network, run)
-    told = replace(told, layout_sha256=layout_sha256(network))
+    instructions = replace(instructions, layout_sha256=layout_sha256(network))
     there = cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, run.cache_folder(cohort.sha256))
     with keep_heartbeat(heartbeat_folder(config, run), TEST_SITE, 0, packing=True) as on_packed:
-        held_out = open_for(told.model, there, cache=cache, on_packed=on_packed)
+        held_out = open_for(instructions.model, there, cache=cache, on_packed=on_packed)
     ancestry = read_ancestry(run)
     chains = read_chains(config) if ancestry is None else {}
     unknown = check_unseen(config, cohort, held_out.index, chains)
-    sites = call_roll(grid, told, roll_patience(config, run, len(cohort.sites)), expected=len(cohort.sites))
-    strangers = hash_patients(comparable(held_out.index, told.group_key), told.salt)
+    sites = call_roll(grid, instructions, roll_patience(config, run, len(cohort.sites)), expected=len(cohort.sites))
+    strangers = hash_patients(comparable(held_out.index, instructions.group_key), instructions.salt)
     incomparable = check_roll(
         sites,
         cohort_sha256=cohort.sha256,
@@ -228,18 +228,18 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Ru
     check_sites(config, cohort.sites)
     parameters = parameter_positions(network)
     set_training(network, config.model.norm, config.train.trainable)
-    stepped = find_shared_positions(network, told.model)
+    stepped = find_shared_positions(network, instructions.model)
     trained = stepped & positions(network, (name for name, value in network.named_parameters() if value.requires_grad))
     check_annotated(sites, task, config.train.sampling)
-    single = check_single(sites, told.model, config.train.trainable) if encoder is None else []
-    told = with_label_priors(told, sites, task)
-    setting = RunContext(
+    single = check_single(sites, instructions.model, config.train.trainable) if encoder is None else []
+    instructions = with_label_priors(instructions, sites, task)
+    context = RunContext(
         grid=grid,
         config=config,
         cohort=cohort,
         sites=sites,
-        told=replace(told, target=target_of(config, told.prior, task)),
-        test=prepare_test_site(held_out, task, told, encoder),
+        instructions=replace(instructions, target=target_of(config, instructions.prior, task)),
+        test=prepare_test_site(held_out, task, instructions, encoder),
         run=run,
         network=network,
         initial=initial,
@@ -251,10 +251,10 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Ru
         or write_ancestry(run, cohort, held_out.index, list(chains.values()), compared=incomparable is None),
     )
     run.forget_end()  # nothing refuses it any more
-    announce(setting)
-    for text in (*unknown, *single, *cautions(config), *_warnings(config, told, encoder, parameters.size)):
+    announce(context)
+    for text in (*unknown, *single, *cautions(config), *_warnings(config, instructions, encoder, parameters.size)):
         run.event("warning", text=text)
-    return setting
+    return context
 
 
 def heartbeat_folder(config: Config, run: RunFolder) -> Path | None:
@@ -278,21 +278,21 @@ def roll_patience(config: Config, run: RunFolder, expected: int) -> RollPatience
     )
 
 
-def _warnings(config: Config, told: Instructions, encoder: Encoder | None, values: int) -> list[str]:
+def _warnings(config: Config, instructions: Instructions, encoder: Encoder | None, values: int) -> list[str]:
     """What whoever asked should know before round 1."""
     known = [approximate(config.train)] if encoder is None else warnings_of(encoder, values)
-    return [text for text in (*known, TRUTH_SHOWN if told.model.crop.shows_truth else None) if text is not None]
+    return [text for text in (*known, TRUTH_SHOWN if instructions.model.crop.shows_truth else None) if text is not None]
 
 
-def prepare_test_site(data: SiteData, task: Task, told: Instructions, encoder: Encoder | None) -> HeldOut:
+def prepare_test_site(data: SiteData, task: Task, instructions: Instructions, encoder: Encoder | None) -> HeldOut:
     """The test site, with features of its own slices in the second stage: one copy, as they are."""
     if encoder is None:
-        return HeldOut(data, task, told)
-    told = replace(told, sequence=replace(told.sequence or encoder.told, copies=1))
-    assert told.sequence is not None
-    views, device = to_views(told.sequence, told.train), choose_device(told.train.device)
-    encode_site(encoder.saved.network, data, views, task, told.train, device, ignore_progress)
-    return HeldOut(data, task, told)
+        return HeldOut(data, task, instructions)
+    instructions = replace(instructions, sequence=replace(instructions.sequence or encoder.instructions, copies=1))
+    assert instructions.sequence is not None
+    views, device = to_views(instructions.sequence, instructions.train), choose_device(instructions.train.device)
+    encode_site(encoder.saved.network, data, views, task, instructions.train, device, ignore_progress)
+    return HeldOut(data, task, instructions)
 
 
 def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) -> Instructions:
@@ -314,7 +314,7 @@ def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) 
         min_count=config.privacy.min_count,
         stacking=config.stacking if stacks(config) else None,
         keep_all=config.run.keep is Keep.all,
-        sequence=None if encoder is None else encoder.told,
+        sequence=None if encoder is None else encoder.instructions,
     )
 
 
@@ -328,21 +328,21 @@ def stacks(config: Config) -> bool:
     return config.stage is Stage.stacking or config.stacking.left_out is not None
 
 
-def announce(setting: RunContext, rounds: int | None = None) -> None:
+def announce(context: RunContext, rounds: int | None = None) -> None:
     """Write down who takes part, what they hold and how many rounds there will be, as configured unless said."""
-    test = counts(setting.test.data.index, setting.test.task)
-    held = {**{site.name: site.counts for site in setting.sites}, TEST_SITE: test}
-    facts = setting.cohort.facts
+    test = counts(context.test.data.index, context.test.task)
+    held = {**{site.name: site.counts for site in context.sites}, TEST_SITE: test}
+    facts = context.cohort.facts
     known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
-    unannotated = {site.name: sorted(site.unannotated) for site in setting.sites if site.unannotated}
+    unannotated = {site.name: sorted(site.unannotated) for site in context.sites if site.unannotated}
     said = {"unannotated": unannotated} if unannotated else {}
-    shown = {"task": setting.told.task, **truth_shown(setting.told)}
-    setting.run.event("roll_call", sites=held, rounds=rounds or setting.config.rounds, **known, **said, **shown)
+    shown = {"task": context.instructions.task, **truth_shown(context.instructions)}
+    context.run.event("roll_call", sites=held, rounds=rounds or context.config.rounds, **known, **said, **shown)
 
 
-def truth_shown(told: Instructions) -> dict[str, bool]:
+def truth_shown(instructions: Instructions) -> dict[str, bool]:
     """The stamp of a run whose model was shown what the annotations decide; of any other nothing."""
-    return {"crops_from_truth": True} if told.model.crop.shows_truth else {}
+    return {"crops_from_truth": True} if instructions.model.crop.shows_truth else {}
 
 
 def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[float, ...]:
@@ -351,10 +351,10 @@ def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[flo
     return tuple(stated.get(label, share) for label, share in zip(task.labels, prior, strict=True)) if stated else ()
 
 
-def prevalence_of(setting: RunContext) -> dict[str, dict[str, float]]:
+def prevalence_of(context: RunContext) -> dict[str, dict[str, float]]:
     """By label: the share of positive training slices, and the one that the model's probabilities are meant for."""
-    told, labels = setting.told, setting.test.task.labels
+    instructions, labels = context.instructions, context.test.task.labels
     return {
-        "training": dict(zip(labels, told.prior, strict=True)),
-        "meant": dict(zip(labels, told.target or told.prior, strict=True)),
+        "training": dict(zip(labels, instructions.prior, strict=True)),
+        "meant": dict(zip(labels, instructions.target or instructions.prior, strict=True)),
     }

@@ -26,7 +26,7 @@ class Encoder:
     """A slice model, what sites are told of it, and its weights as they travel."""
 
     saved: SavedModel
-    told: SequenceInstructions
+    instructions: SequenceInstructions
     flat: FlatModel
 
 
@@ -69,8 +69,8 @@ def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
         )
     layout = layout_sha256(saved.network)
     identity = encoder_id(saved.sha256, model_of(saved), saved.task.name, saved.image)
-    told = build_sequence_instructions(config.sequence, identity, layout, feature_width(saved))
-    return Encoder(saved=saved, told=told, flat=flatten(saved.network))
+    instructions = build_sequence_instructions(config.sequence, identity, layout, feature_width(saved))
+    return Encoder(saved=saved, instructions=instructions, flat=flatten(saved.network))
 
 
 def check_encoder(saved: SavedModel, task: str, image: ImageKind) -> None:

@@ -19,8 +19,8 @@ from fl_rsna.federation.protocol.messages import (
     to_views,
 )
 from fl_rsna.federation.rules.server_rules import second_vector
+from fl_rsna.federation.server.aggregation import update_sha256
 from fl_rsna.federation.server.checkpoint import load_progress
-from fl_rsna.federation.server.replies import update_sha256
 from fl_rsna.federation.server.run_log import round_paths
 from fl_rsna.federation.site.handlers import SitePaths, open_data, train
 from fl_rsna.federation.site.stage_data import network_of
@@ -52,24 +52,32 @@ def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory:
     identify()
     second = second_vector(progress.memory, said["second_size"])
     record = ConfigRecord({"instructions": json.dumps(said["instructions"])})
-    told = read_instructions(Message(RecordDict({CONFIG: record}), 1, MessageType.TRAIN))
-    network = network_of(told, find_task(TaskName(told.task)), cohort.image)
+    instructions = read_instructions(Message(RecordDict({CONFIG: record}), 1, MessageType.TRAIN))
+    network = network_of(instructions, find_task(TaskName(instructions.task)), cohort.image)
     arrays = to_arrays(
-        progress.model, second, Precision(said["precision"]), ~find_shared_positions(network, told.model)
+        progress.model, second, Precision(said["precision"]), ~find_shared_positions(network, instructions.model)
     )
     names = cohort.sites if site == POOLED else (site,)
     place = SitePaths(folders=tuple(cohort.site_folder(name) for name in names), memory=memory / site)
-    if told.sequence is not None:
-        see_to_features(run, told, place)
+    if instructions.sequence is not None:
+        see_to_features(run, instructions, place)
     reply = train(Message(RecordDict({ARRAYS: arrays, CONFIG: record}), 1, MessageType.TRAIN), place)
     assert failure_of(reply) is None
     return update_sha256(reply)
 
 
-def see_to_features(run: RunFolder, told: Instructions, place: SitePaths) -> None:
+def see_to_features(run: RunFolder, instructions: Instructions, place: SitePaths) -> None:
     """Features under the run's encoder, made again where the site no longer has them."""
-    assert told.sequence is not None
-    network, device = read_saved(run.folder / ENCODER).network, choose_device(told.train.device)
-    data = open_data(place, told.model)
-    task = find_task(TaskName(told.task))
-    encode_site(network, data, to_views(told.sequence, told.train), task, told.train, device, ignore_progress)
+    assert instructions.sequence is not None
+    network, device = read_saved(run.folder / ENCODER).network, choose_device(instructions.train.device)
+    data = open_data(place, instructions.model)
+    task = find_task(TaskName(instructions.task))
+    encode_site(
+        network,
+        data,
+        to_views(instructions.sequence, instructions.train),
+        task,
+        instructions.train,
+        device,
+        ignore_progress,
+    )

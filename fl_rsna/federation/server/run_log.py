@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,49 +16,15 @@ from fl_rsna.common.ownership import drop
 from fl_rsna.common.reading import refuse, refuse_unreadable
 from fl_rsna.federation.protocol.messages import Instructions
 from fl_rsna.federation.server.checkpoint import GONE
-from fl_rsna.federation.server.replies import SiteReply
 from fl_rsna.learning.models.flat import FlatModel, flatten
 from fl_rsna.learning.models.saved import read_tensors, write_saved
 from fl_rsna.learning.models.series_head import SeriesHead
-from fl_rsna.run_folder.run_folder import REST, RunFolder, finite_or_null
+from fl_rsna.run_folder.run_folder import REST, RunFolder
 from fl_rsna.settings.choices import Precision
 from fl_rsna.task import Task
 
 HEAD = "head."  # of names in a file of two stages
 STATE = "state.safetensors"  # in checkpoints/: what a killed run goes on from
-KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # of a site's metrics, in sites.csv
-
-
-def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], None]:
-    """Write each site's part as it comes: an event, and a row of sites.csv."""
-
-    def record(reply: SiteReply) -> None:
-        if reply.error:
-            run.event(
-                "site_failed", round=round_, phase=phase, site=reply.site, error=reply.error, traceback=reply.traceback
-            )
-        else:
-            update = {"update_sha256": reply.update_sha256} if reply.update_sha256 else {}
-            run.event("site_done", round=round_, phase=phase, site=reply.site, metrics=reply.metrics, **update)
-        areas = {name.replace("auroc/", "auroc_"): value for name, value in reply.metrics.items() if "auroc/" in name}
-        row = {
-            "round": round_,
-            "phase": phase,
-            "site": reply.site,
-            **{name: reply.metrics.get(name) for name in KEPT},
-            "bytes_down": reply.bytes_down,
-            "bytes_up": reply.bytes_up,
-        }
-        run.append_row(
-            "sites",
-            {
-                **row,
-                "error": reply.error,
-                "aurocs": json.dumps(finite_or_null(areas), allow_nan=False) if areas else "",
-            },
-        )
-
-    return record
 
 
 def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) -> None:
@@ -85,7 +51,7 @@ def write_model(
     run: RunFolder,
     name: str,
     network: nn.Module,
-    told: Instructions,
+    instructions: Instructions,
     cohort: Cohort,
     facts: dict[str, Any],
 ) -> None:
@@ -93,11 +59,11 @@ def write_model(
     write_saved(
         run.folder / name,
         network,
-        task=told.task,
+        task=instructions.task,
         image=cohort.image,
         png_size=cohort.size,
-        config=told.model,
-        facts={"strategy": told.strategy.name.value, **facts},
+        config=instructions.model,
+        facts={"strategy": instructions.strategy.name.value, **facts},
     )
 
 
@@ -122,16 +88,16 @@ def read_model(path: Path, network: nn.Module, of: Mapping[str, Any] | None = No
     return flatten(network)
 
 
-def keep_round(run: RunFolder, told: Instructions, precision: Precision, second_size: int) -> None:
+def keep_round(run: RunFolder, instructions: Instructions, precision: Precision, second_size: int) -> None:
     """Keep what a round began with, so that any site's part in it can be repeated: the checkpoint, under one more name.
 
     Beside it the instructions, the precision the model travelled in, and the length of SCAFFOLD's vector beside it.
     """
-    state, sent = round_paths(run, told.round)
+    state, sent = round_paths(run, instructions.round)
     said = {
-        "run_id": told.run_id,
-        "round": told.round,
-        "instructions": asdict(told),
+        "run_id": instructions.run_id,
+        "round": instructions.round,
+        "instructions": asdict(instructions),
         "precision": precision.value,
         "second_size": second_size,
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fl_rsna.federation.server.replies import SiteReply, average_metric
+from fl_rsna.federation.server.ask import SiteReply
 from fl_rsna.run_folder.run_folder import REST
 
 LOSS, EXAMPLES = "loss", "num-examples"  # among a reply's metrics
@@ -106,3 +106,10 @@ def rests_on(choice: Choice, sites: Iterable[str]) -> dict[str, Any]:
         "carried": {site: answer.round for site, answer in choice.answers.items() if answer.round < choice.round},
         "unknown": [site for site in names if site not in choice.answers],
     }
+
+
+def average_metric(found: Iterable[Mapping[str, float]], metric: str) -> float | None:
+    """A metric over the sites that have it among what they `found`, weighted by their examples."""
+    pairs = [(metrics[metric], metrics["num-examples"]) for metrics in found if metric in metrics]
+    weight = sum(examples for _, examples in pairs)
+    return sum(value * examples for value, examples in pairs) / weight if weight else None

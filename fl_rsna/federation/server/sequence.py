@@ -5,7 +5,6 @@ of their validation parts under every weight of the head and every width of smoo
 validation part has a positive of keeps the slice model.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,16 +24,22 @@ from fl_rsna.federation.protocol.messages import (
     SCORE,
     Instructions,
     instruct,
-    num_bytes,
     record_in,
     to_views,
+)
+from fl_rsna.federation.server.ask import (
+    SiteReply,
+    ask,
+    ask_for,
+    count_traffic,
+    model_content,
+    recorder,
+    require_quorum,
 )
 from fl_rsna.federation.server.checkpoint import Progress
 from fl_rsna.federation.server.context import RunContext, prepare_test_site
 from fl_rsna.federation.server.encoder import Encoder
-from fl_rsna.federation.server.replies import BelowQuorum, SiteReply, address, hear, read_evaluations
 from fl_rsna.federation.server.roll_call import Site
-from fl_rsna.federation.server.run_log import recorder
 from fl_rsna.federation.server.scoring.site_scores import Sums, add_sums
 from fl_rsna.federation.site.encoding import THERE
 from fl_rsna.federation.site.stage_data import new_network
@@ -49,43 +54,32 @@ from fl_rsna.settings.config import TEST_SITE
 from fl_rsna.task import Task
 
 
-def with_features(setting: RunContext, progress: Progress) -> RunContext:
+def with_features(context: RunContext, progress: Progress) -> RunContext:
     """The setting with those sites that have features now; one that failed is a named event. Counts bytes and failures.
 
     In the first stage the setting as it is. Raises BelowQuorum when fewer than strategy.quorum of the sites have any.
     """
-    encoder = setting.encoder
+    encoder = context.encoder
     if encoder is None:
-        return setting
-    told = replace(setting.told, run_id=progress.run_id)
-    content = RecordDict({CONFIG: instruct(told)})
-    messages = [Message(content, site.node_id, FEATURES, group_id="0") for site in setting.sites]
-    write = recorder(setting.run, "features", 0)
-    asked = read_evaluations(
-        setting.sites, setting.deliver(messages), bytes_down=num_bytes(content), on_reply=_failures_only(write)
-    )
-    lacking = [site for site, reply in zip(setting.sites, asked, strict=True) if reply.metrics.get(THERE) == 0.0]
-    made = _encode(setting, encoder, lacking, told) if lacking else []
+        return context
+    instructions = replace(context.instructions, run_id=progress.run_id)
+    content = RecordDict({CONFIG: instruct(instructions)})
+    write = _failures_only(recorder(context.run, "features", 0))
+    asked = ask(context, context.sites, FEATURES, content, round_=0, on_reply=write)
+    lacking = [site for site, reply in zip(context.sites, asked, strict=True) if reply.metrics.get(THERE) == 0.0]
+    made = _encode(context, encoder, lacking, instructions) if lacking else []
+    count_traffic(progress, [*asked, *made])
     failed = {reply.site for reply in [*asked, *made] if reply.error}
-    progress.bytes_down += sum(reply.bytes_down for reply in [*asked, *made])
-    progress.bytes_up += sum(reply.bytes_up for reply in [*asked, *made])
-    progress.failures += len(failed)
-    here = [site for site in setting.sites if site.name not in failed]
-    needed = math.ceil(setting.config.strategy.quorum * len(setting.sites))
-    if len(here) < max(1, needed):
-        said = "; ".join(f"{reply.site}: {reply.error}" for reply in [*asked, *made] if reply.error)
-        raise BelowQuorum(
-            f"encoding: {len(here)} of {len(setting.sites)} sites have features, {needed} needed by strategy.quorum ({said})"
-        )
-    setting.run.event("encoded", sites=len(here), computed=len(lacking), encoder=encoder.told.encoder_id)
-    return replace(setting, sites=here)
+    here = [site for site in context.sites if site.name not in failed]
+    require_quorum("encoding", len(here), len(context.sites), context.config.strategy, [*asked, *made])
+    context.run.event("encoded", sites=len(here), computed=len(lacking), encoder=encoder.instructions.encoder_id)
+    return replace(context, sites=here)
 
 
-def _encode(setting: RunContext, encoder: Encoder, sites: list[Site], told: Instructions) -> list[SiteReply]:
+def _encode(context: RunContext, encoder: Encoder, sites: list[Site], instructions: Instructions) -> list[SiteReply]:
     """Send the encoder to these sites, in full precision: its hash is what their features are called by."""
-    messages, down = address(sites, ENCODE, encoder.flat, instruct(told), 0)
-    write = recorder(setting.run, "encoding", 0)
-    return read_evaluations(sites, setting.deliver(messages), bytes_down=down, on_reply=write)
+    content, write = model_content(encoder.flat, instruct(instructions)), recorder(context.run, "encoding", 0)
+    return ask(context, sites, ENCODE, content, round_=0, on_reply=write)
 
 
 def _failures_only(write: Callable[[SiteReply], None]) -> Callable[[SiteReply], None]:
@@ -93,40 +87,39 @@ def _failures_only(write: Callable[[SiteReply], None]) -> Callable[[SiteReply], 
 
 
 def reweight_stages(
-    setting: RunContext, progress: Progress, head: FlatModel
+    context: RunContext, progress: Progress, head: FlatModel
 ) -> tuple[RunContext, dict[str, Any] | None]:
     """The setting in which the head is blended as the sites choose together, and what they chose; in the first stage as it is.
 
     Written down as the round after the last, which a run that was killed at it plays again. Counts bytes and failures.
     Where no site answers, the slice model stays.
     """
-    encoder, task = setting.encoder, setting.test.task
+    encoder, task = context.encoder, context.test.task
     if encoder is None:
-        return setting, None
+        return context, None
     round_ = progress.round + 1
-    told = replace(setting.told, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
-    messages, down = address(setting.sites, BLEND, head, instruct(told), round_)
-    heard = hear(
-        setting.sites,
-        setting.deliver(messages),
-        lambda reply: read_stage_sums(reply, task),
-        bytes_down=down,
-        on_reply=recorder(setting.run, "blend", round_),
+    instructions = replace(context.instructions, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
+    answers = ask_for(
+        context,
+        context.sites,
+        BLEND,
+        model_content(head, instruct(instructions)),
+        round_=round_,
+        on_reply=recorder(context.run, "blend", round_),
+        read=lambda reply: read_stage_sums(reply, task),
     )
-    replies, sums = [reply for reply, _ in heard], [found for _, found in heard if found is not None]
-    progress.bytes_down += sum(reply.bytes_down for reply in replies)
-    progress.bytes_up += sum(reply.bytes_up for reply in replies)
-    progress.failures += sum(bool(reply.error) for reply in replies)
+    count_traffic(progress, [reply for reply, _ in answers])
+    sums = [found for _, found in answers if found is not None]
     nothing = np.zeros(len(task.labels))
-    sigmas, weights = choose_stages(add_sums(sums), has_positives(setting.sites, task)) if sums else (nothing, nothing)
-    chosen = replace(setting.told, sequence=replace(encoder.told, weights=tuple(weights.tolist())))
-    test = prepare_test_site(setting.test.data, task, chosen, encoder)
+    sigmas, weights = choose_stages(add_sums(sums), has_positives(context.sites, task)) if sums else (nothing, nothing)
+    chosen = replace(context.instructions, sequence=replace(encoder.instructions, weights=tuple(weights.tolist())))
+    test = prepare_test_site(context.test.data, task, chosen, encoder)
     facts = {
-        "chosen_on": f"validation parts of {len(sums)} of {len(heard)} sites",
+        "chosen_on": f"validation parts of {len(sums)} of {len(answers)} sites",
         "weights": dict(zip(task.labels, weights.tolist(), strict=True)),
         "sigmas": dict(zip(task.labels, sigmas.tolist(), strict=True)),
     }
-    return replace(setting, told=chosen, test=test, sigmas=sigmas), facts
+    return replace(context, instructions=chosen, test=test, sigmas=sigmas), facts
 
 
 def has_positives(sites: list[Site], task: Task) -> NDArray[np.bool_]:
@@ -146,34 +139,34 @@ def read_stage_sums(reply: Message, task: Task) -> Sums:
     return sums
 
 
-def whole_network(setting: RunContext, flat: FlatModel) -> nn.Module:
+def whole_network(context: RunContext, flat: FlatModel) -> nn.Module:
     """What a model file holds: the network itself, or in the second stage encoder, head and weights; without any the head alone."""
-    task, encoder = setting.test.task, setting.encoder
+    task, encoder = context.test.task, context.encoder
     if encoder is None:
-        unflatten(flat, setting.network)
-        return setting.network
-    assert setting.told.sequence is not None
-    head = new_network(setting.told, task, setting.cohort.image)
+        unflatten(flat, context.network)
+        return context.network
+    assert context.instructions.sequence is not None
+    head = new_network(context.instructions, task, context.cohort.image)
     assert isinstance(head, SeriesHead)
     unflatten(flat, head)
     whole = TwoStage(encoder.saved.network, head).cpu()
-    if setting.told.sequence.weights:
-        assert setting.sigmas is not None
-        whole.choose(np.array(setting.told.sequence.weights), setting.sigmas)
+    if context.instructions.sequence.weights:
+        assert context.sigmas is not None
+        whole.choose(np.array(context.instructions.sequence.weights), context.sigmas)
     return whole
 
 
-def stage_summary(setting: RunContext, flat: FlatModel, chosen: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def stage_summary(context: RunContext, flat: FlatModel, chosen: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """What summary.json says of the two stages: the encoder, what was chosen, and all four predictions on the test site."""
-    encoder, test, task = setting.encoder, setting.test, setting.test.task
+    encoder, test, task = context.encoder, context.test, context.test.task
     assert encoder is not None
-    told = replace(encoder.told, copies=1)
-    encoded = open_encoded(test.data, to_views(told, setting.told.train))
-    head = new_network(setting.told, task, setting.cohort.image)
+    instructions = replace(encoder.instructions, copies=1)
+    encoded = open_encoded(test.data, to_views(instructions, context.instructions.train))
+    head = new_network(context.instructions, task, context.cohort.image)
     assert isinstance(head, SeriesHead)
     unflatten(flat, head)
     slices = encoded.take(0, test.rows)[1]
-    of_head = head_logits(head, test.data.index, encoded, test.rows, choose_device(setting.told.train.device))
+    of_head = head_logits(head, test.data.index, encoded, test.rows, choose_device(context.instructions.train.device))
     weights, table = np.array(list(chosen["weights"].values())), test.data.index.iloc[test.rows]
     sigmas = np.array(list(chosen["sigmas"].values()))
     found = {
@@ -182,18 +175,18 @@ def stage_summary(setting: RunContext, flat: FlatModel, chosen: dict[str, Any], 
         "head": as_probabilities(of_head, task),
         "blend": final_probabilities(slices, of_head, weights, task),
     }
-    patients, seed = table[task.group_key].to_numpy(), derive_seed(setting.config.seed, "bootstrap", TEST_SITE)
+    patients, seed = table[task.group_key].to_numpy(), derive_seed(context.config.seed, "bootstrap", TEST_SITE)
     return {
-        "encoder": {"id": encoder.told.encoder_id, "model_sha256": encoder.saved.sha256, "file": setting.config.sequence.encoder},
-        "head": {"kind": encoder.told.head.value, "parameters": int(flat.floats.size), "bytes_a_round": bytes_a_round(setting)},
+        "encoder": {"id": encoder.instructions.encoder_id, "model_sha256": encoder.saved.sha256, "file": context.config.sequence.encoder},
+        "head": {"kind": encoder.instructions.head.value, "parameters": int(flat.floats.size), "bytes_a_round": bytes_a_round(context)},
         **chosen,
         "test_site": compare_stages(test.labels, found, patients, task, seed),
     }  # fmt: skip
 
 
-def bytes_a_round(setting: RunContext) -> float | None:
+def bytes_a_round(context: RunContext) -> float | None:
     """What passes between the server and a site in a round, up and down together: the mean over the run."""
-    rows = setting.run.rows("sites")
+    rows = context.run.rows("sites")
     moved = [
         (row["round"], row["site"], int(row["bytes_down"]) + int(row["bytes_up"]))
         for row in rows

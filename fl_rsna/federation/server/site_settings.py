@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fl_rsna.federation.rules.server_rules import fewest_sites
-from fl_rsna.federation.server.replies import compute_sample_size
+from fl_rsna.federation.server.sampling import compute_sample_size
 from fl_rsna.settings.choices import Baseline
 from fl_rsna.settings.config import Config
 

@@ -40,58 +40,58 @@ THERE = "features-there"
 
 def has_features(message: Message, place: SitePaths) -> Message:
     """Whether this site has the encoder's features."""
-    told = read_instructions(message)
-    data = open_data(place, told.model)
-    there = is_encoded(data, to_views(_sequence(told), told.train))
+    instructions = read_instructions(message)
+    data = open_data(place, instructions.model)
+    there = is_encoded(data, to_views(_sequence(instructions), instructions.train))
     return reply_with(message, metrics={THERE: float(there)})
 
 
 def encode(message: Message, place: SitePaths) -> Message:
     """Compute the features under the encoder in the message; raises ValueError when it is not the one it is called."""
-    told = read_instructions(message)
-    data = open_data(place, told.model)
-    network, device = _encoder(message, told, data), choose_device(told.train.device)
-    task, views = find_task(TaskName(told.task)), to_views(_sequence(told), told.train)
+    instructions = read_instructions(message)
+    data = open_data(place, instructions.model)
+    network, device = _encoder(message, instructions, data), choose_device(instructions.train.device)
+    task, views = find_task(TaskName(instructions.task)), to_views(_sequence(instructions), instructions.train)
     start = time.perf_counter()
-    with keep_heartbeat(place.heartbeat, data.name, told.round) as on_batch:
-        seen = encode_site(network, data, views, task, told.train, device, on_batch)
+    with keep_heartbeat(place.heartbeat, data.name, instructions.round) as on_batch:
+        seen = encode_site(network, data, views, task, instructions.train, device, on_batch)
     return reply_with(message, metrics={"num-examples": seen, "seconds": time.perf_counter() - start})
 
 
 def weigh(message: Message, place: SitePaths) -> Message:
     """Sums of the validation part from which all sites together choose smoothing and blend of the head in the message."""
-    told = read_instructions(message)
-    data = open_data(place, told.model)
-    task, head = ready(message, data, told, {})
+    instructions = read_instructions(message)
+    data = open_data(place, instructions.model)
+    task, head = ready(message, data, instructions, {})
     assert isinstance(head, SeriesHead)
-    encoded = open_encoded(data, to_views(_sequence(told), told.train))
+    encoded = open_encoded(data, to_views(_sequence(instructions), instructions.train))
     rows = data.rows("validation")
     labels, slices = data.labels[rows], encoded.take(0, rows)[1]
-    of_head = head_logits(head, data.index, encoded, rows, choose_device(told.train.device))
+    of_head = head_logits(head, data.index, encoded, rows, choose_device(instructions.train.device))
     counted = {SLICE: score_counts(labels, as_probabilities(slices, task))}
     sums: Sums = {**counted, **stage_sums(labels, slices, of_head, data.index.iloc[rows])}
-    shared = suppress_sums(sums, told.min_count)
+    shared = suppress_sums(sums, instructions.min_count)
     arrays = ArrayRecord({name: pack(shared[name].reshape(-1)) for name in sums if name != SLICE})
     return Message(RecordDict({SCORE: arrays, METRICS: MetricRecord({"num-examples": len(rows)})}), reply_to=message)
 
 
-def _encoder(message: Message, told: Instructions, data: SiteData) -> Classifier:
-    task, expected = find_task(TaskName(told.task)), _sequence(told)
-    network = classifier(told.model, task, data.image)
+def _encoder(message: Message, instructions: Instructions, data: SiteData) -> Classifier:
+    task, expected = find_task(TaskName(instructions.task)), _sequence(instructions)
+    network = classifier(instructions.model, task, data.image)
     layout = layout_sha256(network)
     if layout != expected.encoder_layout:
         raise ValueError(
             f"expected the encoder's layout, got another at site {data.name}; run the same version everywhere"
         )
     flat = from_arrays(record_in(message.content, ARRAYS, ArrayRecord))
-    found = encoder_id(model_sha256(flat, layout), told.model, task.name, data.image)
+    found = encoder_id(model_sha256(flat, layout), instructions.model, task.name, data.image)
     if found != expected.encoder_id:
         raise ValueError(f"expected encoder {expected.encoder_id[:12]}, got {found[:12]} at site {data.name}")
     unflatten(flat, network)
     return network
 
 
-def _sequence(told: Instructions) -> SequenceInstructions:
-    if told.sequence is None:
+def _sequence(instructions: Instructions) -> SequenceInstructions:
+    if instructions.sequence is None:
         raise ValueError("expected instructions of the second stage, got those of the first")
-    return told.sequence
+    return instructions.sequence

@@ -83,9 +83,9 @@ def counts_by_fold(
     if few and task.kind is LabelKind.multi_class:
         few = set(task.labels)  # classes add up to all
     train = rest["train"]
-    told = {label: None if label in few else count for label, count in train["positives"].items()}
+    instructions = {label: None if label in few else count for label, count in train["positives"].items()}
     patients = None if k > 1 else suppress_small(train["patients"], k)
-    return {**whole, "train": {**train, "patients": patients, "positives": told}}
+    return {**whole, "train": {**train, "patients": patients, "positives": instructions}}
 
 
 def _few(labels: NDArray[np.float32], fold: NDArray[np.int64], folds: int, k: int) -> bool:
@@ -127,12 +127,15 @@ def roll_call(message: Message, place: SitePaths) -> Message:
 
     A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
     """
-    told = read_instructions(message)
-    task = find_task(TaskName(told.task))
+    instructions = read_instructions(message)
+    task = find_task(TaskName(instructions.task))
     check_held(place.folders, task)
     with keep_heartbeat(place.heartbeat, site_of(place), 0, packing=True) as on_packed:
         data = _open(
-            told.model, place.folders, place.cache, report_progress(place, on_packed) if place.aloud else on_packed
+            instructions.model,
+            place.folders,
+            place.cache,
+            report_progress(place, on_packed) if place.aloud else on_packed,
         )
     train = data.rows("train")
     exclusive = task.kind is LabelKind.multi_class
@@ -141,9 +144,10 @@ def roll_call(message: Message, place: SitePaths) -> Message:
         for control in controls_of(task.rendering)
     }
     tables = {
-        name: suppress_controls(table, told.min_count, exclusive=exclusive).tolist() for name, table in counted.items()
+        name: suppress_controls(table, instructions.min_count, exclusive=exclusive).tolist()
+        for name, table in counted.items()
     }
-    hashes = {hash_id(str(patient), told.salt) for patient in comparable(data.index, told.group_key)}
+    hashes = {hash_id(str(patient), instructions.salt) for patient in comparable(data.index, instructions.group_key)}
     answer = ConfigRecord(
         {
             "name": data.name,
@@ -152,9 +156,9 @@ def roll_call(message: Message, place: SitePaths) -> Message:
             "task": data.task,
             "image": data.image.value,
             "ids": data.ids or "",
-            "counts": json.dumps(_report_counts(data, task, told)),
+            "counts": json.dumps(_report_counts(data, task, instructions)),
             "controls": json.dumps(tables),
-            "patients": pad_hashes(hashes, told.min_count),
+            "patients": pad_hashes(hashes, instructions.min_count),
             **({"unannotated": list(data.unknown_labels)} if data.unknown_labels else {}),
             **({"placeholders": True} if are_placeholders(data.index).any() else {}),
         }
@@ -182,53 +186,60 @@ def check_held(folders: Iterable[Path], task: Task) -> None:
             )
 
 
-def _report_counts(data: SiteData, task: Task, told: Instructions) -> dict[str, object]:
+def _report_counts(data: SiteData, task: Task, instructions: Instructions) -> dict[str, object]:
     """Counts of what is trained and validated on; a fold's are checked, too, where one is left out."""
     exclusive = task.kind is LabelKind.multi_class
-    whole = suppress_counts(counts(data.index, task), told.min_count, exclusive=exclusive)
-    if told.stacking is None:
+    whole = suppress_counts(counts(data.index, task), instructions.min_count, exclusive=exclusive)
+    if instructions.stacking is None:
         return whole
-    if told.stacking.stacker is Stacker.xgboost:
+    if instructions.stacking.stacker is Stacker.xgboost:
         xgboost()
-    return counts_by_fold(data, task, told.stacking, told.seed, told.min_count, whole)
+    return counts_by_fold(data, task, instructions.stacking, instructions.seed, instructions.min_count, whole)
 
 
 def train(message: Message, place: SitePaths) -> Message:
     """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
-    told = read_instructions(message)
-    folder, device = place.memory / told.run_id, choose_device(told.train.device)
-    data = leave_fold_out(open_data(place, told.model), told)
-    accepted = told.accepted.get(data.name, 0)
+    instructions = read_instructions(message)
+    folder, device = place.memory / instructions.run_id, choose_device(instructions.train.device)
+    data = leave_fold_out(open_data(place, instructions.model), instructions)
+    accepted = instructions.accepted.get(data.name, 0)
     memory = recall(folder, accepted, data.name)
-    task, model = ready(message, data, told, memory)
+    task, model = ready(message, data, instructions, memory)
     received, control = from_arrays(record_in(message.content, ARRAYS, ArrayRecord)), _control_in(message)
-    personal = personal_names(model, told.model)
+    personal = personal_names(model, instructions.model)
     own = positions(model, personal)
-    if told.estimate:
+    if instructions.estimate:
         assert isinstance(model, Classifier)
         drawn = (
-            build_stage_data(data, task, told).lesson().draw(np.random.default_rng(0))
+            build_stage_data(data, task, instructions).lesson().draw(np.random.default_rng(0))
         )  # what the weights learned from
         result = estimate_norm(model, data, rows=drawn, batch_size=EVALUATION_BATCH, device=device)
         part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
     else:
-        with keep_heartbeat(place.heartbeat, data.name, told.round) as on_batch:
+        with keep_heartbeat(place.heartbeat, data.name, instructions.round) as on_batch:
             round_ = replace(
-                _round(told, data, task, device, control, place.memory), personal=frozenset(personal), on_batch=on_batch
+                _round(instructions, data, task, device, control, place.memory),
+                personal=frozenset(personal),
+                on_batch=on_batch,
             )
             part = train_site(model, round_, memory)
     trained = flatten(model)
-    exact = ~find_shared_positions(model, told.model)
-    sent, lost = _encode_update(trained, received, told.precision_up, memory, exact)
+    exact = ~find_shared_positions(model, instructions.model)
+    sent, lost = _encode_update(trained, received, instructions.precision_up, memory, exact)
     kept = {**part.remembered, **({NORM: trained.floats[own]} if own.any() else {}), **lost}
-    remember(folder, told.round, kept, data.name, accepted=accepted, keep_all=told.keep_all)
-    result, kind = part.result, fault_of(told.faults, data.name, told.round)
+    remember(folder, instructions.round, kept, data.name, accepted=accepted, keep_all=instructions.keep_all)
+    result, kind = part.result, fault_of(instructions.faults, data.name, instructions.round)
     counted = {"num-examples": result.examples, "steps": result.steps, "seconds": result.seconds}
     loss = {} if result.loss is None else {"loss": result.loss}
     if kind is not None:
-        sent = corrupt_model(kind, _start_of(sent, received, told.precision_up), sent)
+        sent = corrupt_model(kind, _start_of(sent, received, instructions.precision_up), sent)
     return reply_with(
-        message, metrics={**counted, **loss}, model=sent, second=part.second, precision=told.precision_up, exact=exact
+        message,
+        metrics={**counted, **loss},
+        model=sent,
+        second=part.second,
+        precision=instructions.precision_up,
+        exact=exact,
     )
 
 
@@ -260,24 +271,26 @@ def evaluate(message: Message, place: SitePaths) -> Message:
 
     Under Ditto the site's own model is scored, too, as `personal/...`.
     """
-    told = read_instructions(message)
-    data = open_data(place, told.model)
-    memory = recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
-    task, model = ready(message, data, told, memory)
-    metrics = _scores(model, data, task, told, place.memory)
+    instructions = read_instructions(message)
+    data = open_data(place, instructions.model)
+    memory = recall(place.memory / instructions.run_id, instructions.accepted.get(data.name, 0), data.name)
+    task, model = ready(message, data, instructions, memory)
+    metrics = _scores(model, data, task, instructions, place.memory)
     if PERSONAL in memory:
         unflatten(FlatModel(memory[PERSONAL], flatten(model).integers), model)
-        metrics |= {f"personal/{name}": value for name, value in _scores(model, data, task, told, place.memory).items()}
+        metrics |= {
+            f"personal/{name}": value for name, value in _scores(model, data, task, instructions, place.memory).items()
+        }
     return reply_with(message, metrics={"num-examples": len(data.rows("validation")), **metrics})
 
 
-def _scores(model: nn.Module, data: SiteData, task: Task, told: Instructions, memory: Path) -> dict[str, float]:
+def _scores(model: nn.Module, data: SiteData, task: Task, instructions: Instructions, memory: Path) -> dict[str, float]:
     rows = data.rows("validation")
-    found = build_stage_data(data, task, told, memory).predict(model, rows)
+    found = build_stage_data(data, task, instructions, memory).predict(model, rows)
     truth = data.labels[rows]
     if not rows.size:
         return {}
-    enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], told.min_count)
+    enough = rests_on_enough(truth, data.index[task.group_key].to_numpy()[rows], instructions.min_count)
     areas = aurocs(truth, found, task, enough).items()
     known = {f"auroc/{name}": area for name, area in areas if area is not None}
     return {"loss": log_loss(truth, found, task), **known}
@@ -290,36 +303,36 @@ def _control_in(message: Message) -> Vector | None:
 
 
 def _round(
-    told: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None, memory: Path
+    instructions: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None, memory: Path
 ) -> Round:
     return Round(
         data=data,
-        lesson=build_stage_data(data, task, told, memory).lesson(),
+        lesson=build_stage_data(data, task, instructions, memory).lesson(),
         task=task,
-        norm=told.model.norm,
-        train=told.train,
-        strategy=told.strategy,
-        learning_rate=told.learning_rate,
-        seed=derive_seed(told.seed, "train", data.name, told.round),
+        norm=instructions.model.norm,
+        train=instructions.train,
+        strategy=instructions.strategy,
+        learning_rate=instructions.learning_rate,
+        seed=derive_seed(instructions.seed, "train", data.name, instructions.round),
         device=device,
-        prior=told.prior,
-        kept=told.kept,
+        prior=instructions.prior,
+        kept=instructions.kept,
         control=control,
     )
 
 
-def ready(message: Message, data: SiteData, told: Instructions, memory: Memory) -> tuple[Task, nn.Module]:
+def ready(message: Message, data: SiteData, instructions: Instructions, memory: Memory) -> tuple[Task, nn.Module]:
     """The model in the message, with the layers that are the site's own put in."""
-    task = find_task(TaskName(told.task))
-    model = network_of(told, task, data.image)
-    if layout_sha256(model) != told.layout_sha256:
+    task = find_task(TaskName(instructions.task))
+    model = network_of(instructions, task, data.image)
+    if layout_sha256(model) != instructions.layout_sha256:
         raise ValueError(
             f"expected the server's model layout, got another at site {data.name}; run the same version everywhere"
         )
     flat = from_arrays(record_in(message.content, ARRAYS, ArrayRecord))
     if NORM in memory:
         floats = flat.floats.copy()
-        floats[positions(model, personal_names(model, told.model))] = memory[NORM]
+        floats[positions(model, personal_names(model, instructions.model))] = memory[NORM]
         flat = FlatModel(floats, flat.integers)
     unflatten(flat, model)
     return task, model
@@ -351,12 +364,12 @@ def report_progress(place: SitePaths, on_packed: OnPacked) -> OnPacked:
     return on_image
 
 
-def leave_fold_out(data: SiteData, told: Instructions) -> SiteData:
+def leave_fold_out(data: SiteData, instructions: Instructions) -> SiteData:
     """The site without the fold it is to leave out: no slice of it is in any part."""
-    if told.stacking is None or told.stacking.left_out is None:
+    if instructions.stacking is None or instructions.stacking.left_out is None:
         return data
-    task = find_task(TaskName(told.task))
-    return without_fold(data, task, told.stacking.folds, told.stacking.left_out, told.seed)
+    task = find_task(TaskName(instructions.task))
+    return without_fold(data, task, instructions.stacking.folds, instructions.stacking.left_out, instructions.seed)
 
 
 def open_data(place: SitePaths, model: ModelConfig) -> SiteData:

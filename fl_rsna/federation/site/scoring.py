@@ -31,23 +31,26 @@ POINTS = "operating_points"
 
 def count(message: Message, place: SitePaths) -> Message:
     """Score the final model, with what is personal here, on the validation part; remember that, and reply with counts of it."""
-    told = read_instructions(message)
-    data = open_data(place, told.model)
+    instructions = read_instructions(message)
+    data = open_data(place, instructions.model)
     task, model = ready(
-        message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
+        message,
+        data,
+        instructions,
+        recall(place.memory / instructions.run_id, instructions.accepted.get(data.name, 0), data.name),
     )
     rows = data.rows("validation")
-    found = build_stage_data(data, task, told, place.memory).predict(model, rows)
-    return keep_and_count(message, place, told, prediction_table(data, rows, found, task))
+    found = build_stage_data(data, task, instructions, place.memory).predict(model, rows)
+    return keep_and_count(message, place, instructions, prediction_table(data, rows, found, task))
 
 
-def keep_and_count(message: Message, place: SitePaths, told: Instructions, table: pd.DataFrame) -> Message:
+def keep_and_count(message: Message, place: SitePaths, instructions: Instructions, table: pd.DataFrame) -> Message:
     """Remember a final model's predictions and reply with what adds up over sites."""
-    task, path = find_task(TaskName(told.task)), final_predictions(place.memory, told.run_id)
+    task, path = find_task(TaskName(instructions.task)), final_predictions(place.memory, instructions.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_table(path, table, {"run_id": told.run_id, "site": open_data(place, told.model).name})
+    write_table(path, table, {"run_id": instructions.run_id, "site": open_data(place, instructions.model).name})
     exclusive = task.kind is LabelKind.multi_class
-    told_sums = suppress_sums(sums_of(table, task, told), told.min_count, exclusive=exclusive)
+    told_sums = suppress_sums(sums_of(table, task, instructions), instructions.min_count, exclusive=exclusive)
     sums = {name: pack(array.reshape(-1)) for name, array in told_sums.items()}
     content = RecordDict({SCORE: ArrayRecord(sums), METRICS: MetricRecord({"num-examples": len(table)})})
     return Message(content, reply_to=message)
@@ -55,11 +58,13 @@ def keep_and_count(message: Message, place: SitePaths, told: Instructions, table
 
 def score(message: Message, place: SitePaths) -> Message:
     """The scorecard of what `count` remembered, at the operating points in the message."""
-    told = read_instructions(message)
+    instructions = read_instructions(message)
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
-    name, task = open_data(place, told.model).name, find_task(TaskName(told.task))
-    table = read_final(final_predictions(place.memory, told.run_id), name)
-    card = suppress_card(score_table(table, told, OperatingPoints.from_json(points), name), told.min_count)
+    name, task = open_data(place, instructions.model).name, find_task(TaskName(instructions.task))
+    table = read_final(final_predictions(place.memory, instructions.run_id), name)
+    card = suppress_card(
+        score_table(table, instructions, OperatingPoints.from_json(points), name), instructions.min_count
+    )
     unknown = np.isnan(labels_in(table, task.labels)).any(axis=0)
     if unknown.any():
         card = without_labels(card, np.array(task.labels)[unknown].tolist(), task.headline)
@@ -78,20 +83,28 @@ def read_final(path: Path, site: str) -> pd.DataFrame:
     return read_table(path, GONE, {"run_id": path.parent.name, "site": site})
 
 
-def sums_of(table: pd.DataFrame, task: Task, told: Instructions | None = None) -> dict[str, NDArray[np.generic]]:
+def sums_of(
+    table: pd.DataFrame, task: Task, instructions: Instructions | None = None
+) -> dict[str, NDArray[np.generic]]:
     """What adds up over sites: counts of slices and exams by probability, losses by temperature.
 
     Losses of a model that was trained for a target's prevalence are weighed as its training was: its temperatures are to
     hold there.
     """
     labels, found = labels_in(table, task.labels), probabilities_in(table, task.labels)
-    weights = label_weights(labels, compute_prevalence_odds(told.prior, told.target)) if told and told.target else None
+    weights = (
+        label_weights(labels, compute_prevalence_odds(instructions.prior, instructions.target))
+        if instructions and instructions.target
+        else None
+    )
     return site_sums(labels, found, table[task.group_key].to_numpy(), table[task.exam_key].to_numpy(), task, weights)
 
 
-def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints, site: str) -> dict[str, object]:
+def score_table(
+    table: pd.DataFrame, instructions: Instructions, points: OperatingPoints, site: str
+) -> dict[str, object]:
     """Plain values, with intervals over the site's patients."""
-    task = find_task(TaskName(told.task))
+    task = find_task(TaskName(instructions.task))
     return scorecard(
         labels_in(table, task.labels),
         probabilities_in(table, task.labels),
@@ -99,5 +112,5 @@ def score_table(table: pd.DataFrame, told: Instructions, points: OperatingPoints
         table[task.exam_key].to_numpy(),
         task=task,
         settings=points,
-        seed=derive_seed(told.seed, "bootstrap", site),
+        seed=derive_seed(instructions.seed, "bootstrap", site),
     )

@@ -64,20 +64,25 @@ class Held:
 
 def keep_out_of_fold(message: Message, place: SitePaths) -> Message:
     """Ask the model in the message, a fold's, about that fold's patients and the validation part; remember what it says."""
-    told = read_instructions(message)
-    assert told.stacking is not None
-    assert told.stacking.left_out is not None
-    data = open_data(place, told.model)
+    instructions = read_instructions(message)
+    assert instructions.stacking is not None
+    assert instructions.stacking.left_out is not None
+    data = open_data(place, instructions.model)
     task, model = ready(
-        message, data, told, recall(place.memory / told.run_id, told.accepted.get(data.name, 0), data.name)
+        message,
+        data,
+        instructions,
+        recall(place.memory / instructions.run_id, instructions.accepted.get(data.name, 0), data.name),
     )
-    strangers = np.flatnonzero(fold_of(data, task, told.stacking.folds, told.seed) == told.stacking.left_out)
+    strangers = np.flatnonzero(
+        fold_of(data, task, instructions.stacking.folds, instructions.seed) == instructions.stacking.left_out
+    )
     rows = np.concatenate([strangers, data.rows("validation")])
-    found = build_stage_data(data, task, told).predict(model, rows)
+    found = build_stage_data(data, task, instructions).predict(model, rows)
     known = {f"{LABEL}{name}": data.labels[rows, i] for i, name in enumerate(task.labels)}  # NaN where nobody knows
     table = prediction_table(data, rows, found, task)
     table = table.assign(**known, **{STRANGER: np.arange(len(rows)) < len(strangers)})
-    path = place.memory / told.run_id / OUT_OF_FOLD
+    path = place.memory / instructions.run_id / OUT_OF_FOLD
     path.parent.mkdir(parents=True, exist_ok=True)
     write_fold_table(path, table, data.name)
     return reply_with(message, metrics={"num-examples": len(rows)})
@@ -85,33 +90,37 @@ def keep_out_of_fold(message: Message, place: SitePaths) -> Message:
 
 def grow_trees(message: Message, place: SitePaths) -> Message:
     """One more tree a label on the site's out-of-fold features; under cyclic the whole forests with it."""
-    told, asked = read_instructions(message), _read_stack_config(message)
-    assert told.stacking is not None
-    start, task, held = time.perf_counter(), find_task(TaskName(told.task)), _read_held(message, place, told)
-    name = open_data(place, told.model).name
-    if fault_of(told.faults, name, told.round) is FaultKind.crash:
+    instructions, asked = read_instructions(message), _read_stack_config(message)
+    assert instructions.stacking is not None
+    start, task, held = (
+        time.perf_counter(),
+        find_task(TaskName(instructions.task)),
+        _read_held(message, place, instructions),
+    )
+    name = open_data(place, instructions.model).name
+    if fault_of(instructions.faults, name, instructions.round) is FaultKind.crash:
         raise SiteCrashed("told to crash by faults.sites")
-    share = len(held.train) / int(asked["slices"]) if told.stacking.method is Boosting.bagging else 1.0
+    share = len(held.train) / int(asked["slices"]) if instructions.stacking.method is Boosting.bagging else 1.0
     forests, grown = _forests(message, held, task), dict[str, Forest]()
     for i, label in enumerate(task.labels):
-        before = margins(forests[label], held.train, told.prior[i])
+        before = margins(forests[label], held.train, instructions.prior[i])
         tree = grow(
-            held.train, held.labels[:, i], before, told.stacking, rate=told.stacking.learning_rate * share,
-            seed=derive_seed(told.seed, "tree", name, label, told.round), min_count=told.min_count,
+            held.train, held.labels[:, i], before, instructions.stacking, rate=instructions.stacking.learning_rate * share,
+            seed=derive_seed(instructions.seed, "tree", name, label, instructions.round), min_count=instructions.min_count,
         )  # fmt: skip
-        grown[label] = [*(forests[label] if told.stacking.method is Boosting.cyclic else []), tree]
-    arrays = pack_trees(grown, held.train.shape[1], dict(zip(task.labels, told.prior, strict=True)))
+        grown[label] = [*(forests[label] if instructions.stacking.method is Boosting.cyclic else []), tree]
+    arrays = pack_trees(grown, held.train.shape[1], dict(zip(task.labels, instructions.prior, strict=True)))
     metrics = {"num-examples": len(held.train), "steps": 1, "seconds": time.perf_counter() - start}
     return Message(RecordDict({ARRAYS: arrays, METRICS: MetricRecord(dict(metrics))}), reply_to=message)
 
 
 def validate_trees(message: Message, place: SitePaths) -> Message:
     """Mean log loss of each label on the validation part; without labels that rest on too few under privacy.min_count."""
-    told = read_instructions(message)
-    task, held = find_task(TaskName(told.task)), _read_held(message, place, told)
+    instructions = read_instructions(message)
+    task, held = find_task(TaskName(instructions.task)), _read_held(message, place, instructions)
     labels = labels_in(held.table, task.labels)
-    found = by_trees(_forests(message, held, task), held.validation, told.prior, task)
-    enough = rests_on_enough(labels, held.table[task.group_key].to_numpy(), told.min_count)
+    found = by_trees(_forests(message, held, task), held.validation, instructions.prior, task)
+    enough = rests_on_enough(labels, held.table[task.group_key].to_numpy(), instructions.min_count)
     losses, known = label_losses(labels, found), ~np.isnan(labels)
     told_losses = {
         f"loss/{label}": float(losses[known[:, i], i].mean())
@@ -123,10 +132,10 @@ def validate_trees(message: Message, place: SitePaths) -> Message:
 
 def count_trees(message: Message, place: SitePaths) -> Message:
     """As for a network: remember what the final trees say of the validation part, and reply with counts of it."""
-    told = read_instructions(message)
-    task, held = find_task(TaskName(told.task)), _read_held(message, place, told)
-    found = by_trees(_forests(message, held, task), held.validation, told.prior, task)
-    return keep_and_count(message, place, told, with_probabilities(held.table, found, task))
+    instructions = read_instructions(message)
+    task, held = find_task(TaskName(instructions.task)), _read_held(message, place, instructions)
+    found = by_trees(_forests(message, held, task), held.validation, instructions.prior, task)
+    return keep_and_count(message, place, instructions, with_probabilities(held.table, found, task))
 
 
 def _read_stack_config(message: Message) -> dict[str, Any]:
@@ -137,9 +146,9 @@ def _forests(message: Message, held: Held, task: Task) -> dict[str, Forest]:
     return unpack_trees(record_in(message.content, ARRAYS, ArrayRecord), task.labels, held.train.shape[1])
 
 
-def _read_held(message: Message, place: SitePaths, told: Instructions) -> Held:
+def _read_held(message: Message, place: SitePaths, instructions: Instructions) -> Held:
     paths = paths_of(place.memory, _read_stack_config(message)["runs"])
-    return _read(paths, tuple(path.stat().st_mtime_ns for path in paths), told.task)
+    return _read(paths, tuple(path.stat().st_mtime_ns for path in paths), instructions.task)
 
 
 @lru_cache(maxsize=64)

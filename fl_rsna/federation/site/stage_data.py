@@ -115,38 +115,47 @@ class StageData:
     predict: Callable[[nn.Module, Rows], NDArray[np.float32]]  # probabilities [len(rows), L] of these slices
 
 
-def build_stage_data(data: SiteData, task: Task, told: Instructions, memory: Path | None = None) -> StageData:
+def build_stage_data(data: SiteData, task: Task, instructions: Instructions, memory: Path | None = None) -> StageData:
     """Raises ValueError in a second stage when the encoder's features, or the folds' predictions in `memory`, are not there."""
-    device = choose_device(told.train.device)
-    if told.stack is not None:
+    device = choose_device(instructions.train.device)
+    if instructions.stack is not None:
         assert memory is not None
-        return of_stack(data, task, told, read_logits(data, task, paths_of(memory, told.stack.runs)), device)
-    if told.sequence is None:
-        return _of_slices(data, task, told, device)
-    return _of_series(data, task, told, told.sequence, device)
+        return of_stack(
+            data, task, instructions, read_logits(data, task, paths_of(memory, instructions.stack.runs)), device
+        )
+    if instructions.sequence is None:
+        return _of_slices(data, task, instructions, device)
+    return _of_series(data, task, instructions, instructions.sequence, device)
 
 
-def _of_slices(data: SiteData, task: Task, told: Instructions, device: torch.device) -> StageData:
+def _of_slices(data: SiteData, task: Task, instructions: Instructions, device: torch.device) -> StageData:
     def predict_rows(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
         assert isinstance(model, Classifier)
         return predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=device)
 
     def lesson() -> SliceObjective:
-        tells = told.train.sampling is not Sampling.under or tells_positives(
-            counts(data.index, task)["train"], task.union or task.headline, told.min_count
+        tells = instructions.train.sampling is not Sampling.under or tells_positives(
+            counts(data.index, task)["train"], task.union or task.headline, instructions.min_count
         )
         return build_slice_objective(
-            data, task, told.train, device, kept=told.kept, prior=told.prior, target=told.target, tells=tells
+            data,
+            task,
+            instructions.train,
+            device,
+            kept=instructions.kept,
+            prior=instructions.prior,
+            target=instructions.target,
+            tells=tells,
         )
 
     return StageData(lesson=lesson, predict=predict_rows)
 
 
 def _of_series(
-    data: SiteData, task: Task, told: Instructions, of: SequenceInstructions, device: torch.device
+    data: SiteData, task: Task, instructions: Instructions, of: SequenceInstructions, device: torch.device
 ) -> StageData:
     """The head alone, or with `of.weights` its blend with the slice model."""
-    encoded = open_encoded(data, to_views(of, told.train))
+    encoded = open_encoded(data, to_views(of, instructions.train))
 
     def predict_rows(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
         assert isinstance(model, SeriesHead)
@@ -156,13 +165,15 @@ def _of_series(
         return final_probabilities(encoded.take(0, rows)[1], of_head, np.array(of.weights), task)
 
     def lesson() -> SliceObjective:
-        return build_series_objective(data, encoded, task, told.train, device, prior=told.prior, target=told.target)
+        return build_series_objective(
+            data, encoded, task, instructions.train, device, prior=instructions.prior, target=instructions.target
+        )
 
     return StageData(lesson=lesson, predict=predict_rows)
 
 
 def of_stack(
-    data: SiteData, task: Task, told: Instructions, logits: NDArray[np.float32], device: torch.device
+    data: SiteData, task: Task, instructions: Instructions, logits: NDArray[np.float32], device: torch.device
 ) -> StageData:
     """A network along the series of the slices' logits [N, L]: a head whose slice model are the folds' models, without features."""
     encoded = logits_alone(logits, data.rows("train"))
@@ -172,29 +183,31 @@ def of_stack(
         return as_probabilities(head_logits(model, data.index, encoded, rows, device), task)
 
     def lesson() -> SliceObjective:
-        return build_series_objective(data, encoded, task, told.train, device, prior=told.prior, target=told.target)
+        return build_series_objective(
+            data, encoded, task, instructions.train, device, prior=instructions.prior, target=instructions.target
+        )
 
     return StageData(lesson=lesson, predict=predict_rows)
 
 
-def network_of(told: Instructions, task: Task, image: ImageKind) -> nn.Module:
+def network_of(instructions: Instructions, task: Task, image: ImageKind) -> nn.Module:
     """The network whose weights travel in a run's rounds; its own mean nothing, and the last slice model made is kept."""
     return (
-        classifier(told.model, task, image)
-        if told.sequence is None and told.stack is None
-        else new_network(told, task, image)
+        classifier(instructions.model, task, image)
+        if instructions.sequence is None and instructions.stack is None
+        else new_network(instructions, task, image)
     )
 
 
 def new_network(
-    told: Instructions, task: Task, image: ImageKind, seed: int = 0, weights: Path | None = None
+    instructions: Instructions, task: Task, image: ImageKind, seed: int = 0, weights: Path | None = None
 ) -> nn.Module:
     """The same, made anew, with the weights of a seed, and those of a file where a slice model starts from one."""
-    if told.stack is not None:
-        return build_head(stack_shape(told.stack, task), seed=seed)
-    if told.sequence is None:
-        return build_model(told.model, task, image, seed=seed, weights=weights)
-    return build_head(shape_of(told.sequence, task), seed=seed)
+    if instructions.stack is not None:
+        return build_head(stack_shape(instructions.stack, task), seed=seed)
+    if instructions.sequence is None:
+        return build_model(instructions.model, task, image, seed=seed, weights=weights)
+    return build_head(shape_of(instructions.sequence, task), seed=seed)
 
 
 def classifier(config: ModelConfig, task: Task, image: ImageKind) -> Classifier:

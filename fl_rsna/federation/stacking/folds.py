@@ -4,7 +4,6 @@ Then every site is asked about every fold by that fold's model, once; what it sa
 """
 
 import copy
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,12 +19,12 @@ from fl_rsna.common.hashes import read_record, write_record
 from fl_rsna.common.ownership import hold_lock
 from fl_rsna.common.reading import refuse_unreadable
 from fl_rsna.federation.protocol.messages import OUT_OF_FOLD, Instructions, instruct
+from fl_rsna.federation.server.ask import SiteReply, ask, model_content, recorder, require_quorum, sum_traffic
 from fl_rsna.federation.server.checkpoint import GONE, load_progress
 from fl_rsna.federation.server.context import RunContext
-from fl_rsna.federation.server.replies import BelowQuorum, SiteReply, address, hear
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.federation.server.rounds import run_rounds
-from fl_rsna.federation.server.run_log import STATE, read_model, recorder
+from fl_rsna.federation.server.run_log import STATE, read_model
 from fl_rsna.federation.server.scoring.test_site import HeldOut
 from fl_rsna.federation.site.stage_data import check_tables
 from fl_rsna.learning.inference.stacking import mean_of_folds
@@ -126,62 +125,58 @@ class AskedFolds:
     failures: int
     seconds: float
 
-    def sites(self, setting: RunContext) -> list[Site]:
-        return [site for site in setting.sites if site.name in self.able]
+    def sites(self, context: RunContext) -> list[Site]:
+        return [site for site in context.sites if site.name in self.able]
 
 
-def ask_folds(setting: RunContext, folds: list[FoldRun]) -> AskedFolds:
+def ask_folds(context: RunContext, folds: list[FoldRun]) -> AskedFolds:
     """What was asked before a kill is not asked again. Raises BelowQuorum when too few sites have an answer of every fold."""
-    path = setting.run.checkpoints / ASKED
+    path = context.run.checkpoints / ASKED
     if path.exists():
         with refuse_unreadable(path, "what sites said of the folds", GONE):
-            asked = AskedFolds(**read_record(path, GONE, setting.run.identity())["asked"])
-        check_tables(setting.run.site_memory, asked.able, [fold.run_id for fold in folds])
+            asked = AskedFolds(**read_record(path, GONE, context.run.identity())["asked"])
+        check_tables(context.run.site_memory, asked.able, [fold.run_id for fold in folds])
         return asked
     start = time.perf_counter()
-    replies = [reply for fold in folds for reply in _ask(setting, fold)]
+    replies = [reply for fold in folds for reply in _ask(context, fold)]
     found = AskedFolds(
-        able=_able(setting, replies),
-        bytes_down=sum(reply.bytes_down for reply in replies),
-        bytes_up=sum(reply.bytes_up for reply in replies),
-        failures=sum(bool(reply.error) for reply in replies),
+        able=_able(context, replies),
+        **sum_traffic(replies),
         seconds=time.perf_counter() - start,
     )
-    write_record(path, {**setting.run.identity(), "asked": asdict(found)})
+    write_record(path, {**context.run.identity(), "asked": asdict(found)})
     return found
 
 
-def mean_on_test_site(setting: RunContext, folds: list[FoldRun]) -> NDArray[np.float32]:
+def mean_on_test_site(context: RunContext, folds: list[FoldRun]) -> NDArray[np.float32]:
     """Probabilities [N, L] of the test slices, the mean of the folds' models."""
-    data, task = setting.test.data, setting.test.task
+    data, task = context.test.data, context.test.task
     found = [
-        HeldOut(data, task, _build_instructions(setting, fold)).probabilities(read_model(fold.model, setting.network))
+        HeldOut(data, task, _build_instructions(context, fold)).probabilities(read_model(fold.model, context.network))
         for fold in folds
     ]
     return mean_of_folds(found)
 
 
-def _ask(setting: RunContext, fold: FoldRun) -> list[SiteReply]:
+def _ask(context: RunContext, fold: FoldRun) -> list[SiteReply]:
     """Send a fold's model to every site, which keeps what it says of that fold's patients."""
-    model = read_model(fold.model, setting.network)
-    messages, down = address(setting.sites, OUT_OF_FOLD, model, instruct(_build_instructions(setting, fold)), 0)
-    record = recorder(setting.run, f"out of fold {fold.number + 1}", 0)
-    heard = hear(setting.sites, setting.deliver(messages), lambda reply: None, bytes_down=down, on_reply=record)
-    return [reply for reply, _ in heard]
+    model = read_model(fold.model, context.network)
+    content = model_content(model, instruct(_build_instructions(context, fold)))
+    record = recorder(context.run, f"out of fold {fold.number + 1}", 0)
+    return ask(context, context.sites, OUT_OF_FOLD, content, round_=0, on_reply=record)
 
 
-def _build_instructions(setting: RunContext, fold: FoldRun) -> Instructions:
+def _build_instructions(context: RunContext, fold: FoldRun) -> Instructions:
     """As in the fold's own run, so that a site's personal layers of that run are found."""
-    assert setting.told.stacking is not None
-    stacking = replace(setting.told.stacking, left_out=fold.number)
-    return replace(setting.told, model=fold.config, run_id=fold.run_id, accepted=fold.accepted, stacking=stacking)
+    assert context.instructions.stacking is not None
+    stacking = replace(context.instructions.stacking, left_out=fold.number)
+    return replace(
+        context.instructions, model=fold.config, run_id=fold.run_id, accepted=fold.accepted, stacking=stacking
+    )
 
 
-def _able(setting: RunContext, replies: list[SiteReply]) -> list[str]:
-    failed = {reply.site: reply.error for reply in replies if reply.error}
-    able = [site.name for site in setting.sites if site.name not in failed]
-    needed = max(1, math.ceil(setting.config.strategy.quorum * len(setting.sites)))
-    if len(able) < needed:
-        said = "; ".join(f"{site}: {error}" for site, error in failed.items())
-        raise BelowQuorum(f"out of fold: {len(able)} of {len(setting.sites)} sites replied, {needed} needed ({said})")
+def _able(context: RunContext, replies: list[SiteReply]) -> list[str]:
+    failed = {reply.site for reply in replies if reply.error}
+    able = [site.name for site in context.sites if site.name not in failed]
+    require_quorum("out of fold", len(able), len(context.sites), context.config.strategy, replies)
     return able

@@ -20,13 +20,13 @@ from fl_rsna.common.hashes import write_table
 from fl_rsna.common.reading import dump_hashed_json
 from fl_rsna.common.seeds import derive_seed
 from fl_rsna.federation.protocol.messages import TREE_COUNTS, StackInstructions, head_training
+from fl_rsna.federation.server.ask import BelowQuorum, count_traffic, recorder
 from fl_rsna.federation.server.checkpoint import STACK_STATE, StackProgress, load_stack
 from fl_rsna.federation.server.context import RunContext, announce, call_sites
 from fl_rsna.federation.server.finish import TEST, finish, in_brief, run_facts, write_last
-from fl_rsna.federation.server.replies import BelowQuorum
 from fl_rsna.federation.server.roll_call import sum_controls
 from fl_rsna.federation.server.rounds import begin, play_rounds
-from fl_rsna.federation.server.run_log import recorder, write_round
+from fl_rsna.federation.server.run_log import write_round
 from fl_rsna.federation.server.same_sites import rests_on
 from fl_rsna.federation.server.scoring.site_scores import AtSites, collect_scores
 from fl_rsna.federation.server.scoring.test_site import HeldOut
@@ -57,24 +57,24 @@ SUMS = (
 
 def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     """Score the chosen trees at the sites and on the test site; write them, their predictions and summary.json."""
-    setting, progress = stacking.setting, stacking.progress
+    context, progress = stacking.context, stacking.progress
     chosen, best = progress.best_forests(), progress.best_rounds()
     at_sites = _score_at_sites(stacking, chosen)
-    found, seed = stacking.probabilities(chosen), setting.config.seed
-    scores = setting.test.scores(found, sum_controls(setting.sites, setting.test.task), seed, at_sites.points)
-    write_table(setting.run.folder / PREDICTIONS, setting.test.predictions(found))
+    found, seed = stacking.probabilities(chosen), context.config.seed
+    scores = context.test.scores(found, sum_controls(context.sites, context.test.task), seed, at_sites.points)
+    write_table(context.run.folder / PREDICTIONS, context.test.predictions(found))
     sha256, size = _write(stacking, folds, chosen, best, at_sites)
-    setting.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
+    context.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
     own = {
-        "stacker": setting.config.stacking.stacker.value,
-        "method": setting.config.stacking.method.value,
+        "stacker": context.config.stacking.stacker.value,
+        "method": context.config.stacking.method.value,
         "features": stacking.test.shape[1],
         "selected_rounds": best,
         "model_bytes": size,
     }
     summary = {
-        **run_facts(setting, progress),
-        "stage": setting.config.stage.value,
+        **run_facts(context, progress),
+        "stage": context.config.stage.value,
         "recalibrated": False,
         "selected_by": "validation loss",
         "selected_on": _describe_selection(stacking),
@@ -85,18 +85,18 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
         TEST: in_brief(scores),
         "operating_points": at_sites.describe_points(),
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
-        TABLES: setting.run.table_hashes(),
-        "stacking": {**own, **stack_summary(setting, folds, found, stacking.mean)},
+        TABLES: context.run.table_hashes(),
+        "stacking": {**own, **stack_summary(context, folds, found, stacking.mean)},
     }
     summary |= of_all_parts(summary, folds)
-    setting.run.write_json("summary.json", summary)
+    context.run.write_json("summary.json", summary)
     named = ("model_sha256", "selected_round", "selected_on", "wall_s")
-    setting.run.event("run_end", **{name: summary[name] for name in named})
+    context.run.event("run_end", **{name: summary[name] for name in named})
 
 
 def _describe_selection(stacking: Stacking) -> dict[str, Any]:
     """On which sites' answers the choice of rounds rests, of the label whose choice rests on least."""
-    names = [site.name for site in stacking.setting.sites]
+    names = [site.name for site in stacking.context.sites]
     found = [rests_on(choice, names) for choice in stacking.progress.choices.values()]
     return max(found, key=lambda rests: (len(rests["unknown"]), len(rests["carried"])))
 
@@ -113,14 +113,14 @@ def shas_of(folds: list[FoldRun]) -> list[str]:
 
 
 def stack_summary(
-    setting: RunContext, folds: list[FoldRun], found: NDArray[np.float32], mean: NDArray[np.float32]
+    context: RunContext, folds: list[FoldRun], found: NDArray[np.float32], mean: NDArray[np.float32]
 ) -> dict[str, Any]:
     """What summary.json says of the parts, and of the stacker against the mean of the folds' models on the test site."""
-    scores = setting.test.scores(mean, sum_controls(setting.sites, setting.test.task), setting.config.seed, None)
+    scores = context.test.scores(mean, sum_controls(context.sites, context.test.task), context.config.seed, None)
     return {
         "folds": [_of_fold(fold) for fold in folds],
         "mean_of_folds": in_brief(scores),
-        "against_mean_of_folds": compare_with_mean(setting.test, found, mean, setting.config.seed),
+        "against_mean_of_folds": compare_with_mean(context.test, found, mean, context.config.seed),
     }
 
 
@@ -142,38 +142,41 @@ def compare_with_mean(
 
 def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
     """As every run's end: written down as the round after the last; bytes and failures count."""
-    setting, progress, told = stacking.setting, stacking.progress, stacking.instructions
-    messages, down = stacking.messages(stacking.able, TREE_COUNTS, chosen, told)
+    context, progress, instructions = stacking.context, stacking.progress, stacking.instructions
+    content = stacking.content(stacking.able, chosen, instructions)
     found = collect_scores(
-        setting, told, stacking.able, messages, down, lambda phase: recorder(setting.run, phase, told.round)
+        context,
+        instructions,
+        stacking.able,
+        TREE_COUNTS,
+        content,
+        lambda phase: recorder(context.run, phase, instructions.round),
     )
-    progress.bytes_down += sum(reply.bytes_down for reply in found.replies)
-    progress.bytes_up += sum(reply.bytes_up for reply in found.replies)
-    progress.failures += sum(bool(reply.error) for reply in found.replies)
-    return replace(found, asked=len(setting.sites))
+    count_traffic(progress, found.replies)
+    return replace(found, asked=len(context.sites))
 
 
 def _write(
     stacking: Stacking, folds: list[FoldRun], chosen: Forests, best: dict[str, int], at_sites: AtSites
 ) -> tuple[str, int]:
     """stacker.json, with each label's trees as XGBoost itself reads them; their hash, and how many bytes it has."""
-    setting, width = stacking.setting, stacking.test.shape[1]
-    priors = dict(zip(chosen, setting.told.prior, strict=True))
+    context, width = stacking.context, stacking.test.shape[1]
+    priors = dict(zip(chosen, context.instructions.prior, strict=True))
     content = {
         "format": FORMAT,
-        "task": setting.told.task,
+        "task": context.instructions.task,
         "folds": shas_of(folds),
-        "features": feature_names(setting.test.task.labels),
+        "features": feature_names(context.test.task.labels),
         "prior": priors,
         "selected_rounds": best,
         "platt": at_sites.lines(),
         "operating_points": at_sites.describe_points(),
-        "ancestry": [link.to_json() for link in setting.ancestry],
+        "ancestry": [link.to_json() for link in context.ancestry],
         "trees": {label: json.loads(to_json(forest, width, priors[label])) for label, forest in chosen.items()},
     }
     sha256 = trees_sha256(content)
     whole = {**content, "model_sha256": sha256}
-    write_whole(setting.run.folder / STACKER, dump_hashed_json(whole, indent=None))
+    write_whole(context.run.folder / STACKER, dump_hashed_json(whole, indent=None))
     return sha256, len(json.dumps(whole).encode())
 
 
@@ -184,14 +187,14 @@ def _of_fold(fold: FoldRun) -> dict[str, Any]:
     return {"folder": fold.folder.name, **own, "log_loss": scores["log_loss"], "auroc": areas}
 
 
-def stack_by_network(setting: RunContext, folds: list[FoldRun]) -> None:
+def stack_by_network(context: RunContext, folds: list[FoldRun]) -> None:
     """Raises BelowQuorum and FloatingPointError as an ordinary run, leaving its last models in checkpoints/."""
-    mean = mean_on_test_site(setting, folds)
-    second = _second(setting, folds, mean)
+    mean = mean_on_test_site(context, folds)
+    second = _second(context, folds, mean)
     announce(second)
     progress = begin(second)
     try:
-        asked = ask_folds(setting, folds)
+        asked = ask_folds(context, folds)
         if progress.round == 0:
             progress.bytes_down, progress.bytes_up = asked.bytes_down, asked.bytes_up
             progress.failures, progress.seconds = asked.failures, asked.seconds
@@ -202,34 +205,38 @@ def stack_by_network(setting: RunContext, folds: list[FoldRun]) -> None:
         raise
 
     def more(summary: dict[str, Any], found: NDArray[np.float32]) -> dict[str, Any]:
-        stacker = {"stacker": setting.config.stacking.stacker.value, "parameters": int(second.parameters.sum())}
+        stacker = {"stacker": context.config.stacking.stacker.value, "parameters": int(second.parameters.sum())}
         return {
             **of_all_parts(summary, folds),
-            "stage": setting.config.stage.value,
+            "stage": context.config.stage.value,
             "stacking": {**stacker, **stack_summary(second, folds, found, mean)},
         }
 
     finish(second, progress, more, {"folds": shas_of(folds)})
 
 
-def _second(setting: RunContext, folds: list[FoldRun], mean: NDArray[np.float32]) -> RunContext:
+def _second(context: RunContext, folds: list[FoldRun], mean: NDArray[np.float32]) -> RunContext:
     """The setting of the stacker's rounds, with a test site that shows the mean of the folds' models."""
-    config, task, data = _config_of(setting.config), setting.test.task, setting.test.data
+    config, task, data = _config_of(context.config), context.test.task, context.test.data
     shape = config.sequence
     stack = StackInstructions(
         runs=tuple(fold.run_id for fold in folds), width=shape.width, layers=shape.layers, dropout=shape.dropout
     )
-    model = replace(setting.told.model, norm=Norm.average, recalibrate=False)
-    told = replace(setting.told, model=model, train=config.train, learning_rate=config.train.learning_rate, stack=stack)
-    network = new_network(told, task, data.image, derive_seed(config.seed, "initial stacker"))
+    model = replace(context.instructions.model, norm=Norm.average, recalibrate=False)
+    instructions = replace(
+        context.instructions, model=model, train=config.train, learning_rate=config.train.learning_rate, stack=stack
+    )
+    network = new_network(instructions, task, data.image, derive_seed(config.seed, "initial stacker"))
     set_training(network, config.model.norm, config.train.trainable)
-    logits = in_index(data.index, setting.test.predictions(mean), task)
-    told = replace(told, layout_sha256=layout_sha256(network))
+    logits = in_index(data.index, context.test.predictions(mean), task)
+    instructions = replace(instructions, layout_sha256=layout_sha256(network))
     return replace(
-        setting,
+        context,
         config=config,
-        told=told,
-        test=HeldOut(data, task, told, of_stack(data, task, told, logits, choose_device(config.train.device))),
+        instructions=instructions,
+        test=HeldOut(
+            data, task, instructions, of_stack(data, task, instructions, logits, choose_device(config.train.device))
+        ),
         network=network,
         initial=flatten(network),
         parameters=parameter_positions(network),
@@ -253,36 +260,36 @@ def run_stacking(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> 
     A killed run goes on in the fold or the round it was at. Raises ValueError before anything is trained when the roll
     call refuses; BelowQuorum and FloatingPointError as an ordinary run.
     """
-    setting = call_sites(grid, config, cohort, run)
+    context = call_sites(grid, config, cohort, run)
     folds = play_folds(grid, config, cohort, run)
     match config.stacking.stacker:
         case Stacker.xgboost:
-            _stack_by_trees(setting, folds)
+            _stack_by_trees(context, folds)
         case Stacker.cnn:
-            stack_by_network(setting, folds)
+            stack_by_network(context, folds)
 
 
-def _stack_by_trees(setting: RunContext, folds: list[FoldRun]) -> None:
-    announce(setting, setting.config.stacking.rounds)
-    stacking = _begin(setting, folds)
+def _stack_by_trees(context: RunContext, folds: list[FoldRun]) -> None:
+    announce(context, context.config.stacking.rounds)
+    stacking = _begin(context, folds)
     play_trees(stacking)
     finish_trees(stacking, folds)
 
 
-def _begin(setting: RunContext, folds: list[FoldRun]) -> Stacking:
+def _begin(context: RunContext, folds: list[FoldRun]) -> Stacking:
     """The state to go on from: the folder's checkpoint, or round 0, before which every site was asked about every fold."""
-    path, task, mean = setting.run.checkpoints / STACK_STATE, setting.test.task, mean_on_test_site(setting, folds)
-    features = stack_features(setting.test.slices, mean)
+    path, task, mean = context.run.checkpoints / STACK_STATE, context.test.task, mean_on_test_site(context, folds)
+    features = stack_features(context.test.slices, mean)
     if path.exists():
-        progress, facts = load_stack(path, features.shape[1], setting.run.identity())
-        check_tables(setting.run.site_memory, progress.able, progress.runs)
-        changed = setting.run.rewind(progress.round, facts.get(TABLES))
-        setting.run.event("resumed", round=progress.round)
+        progress, facts = load_stack(path, features.shape[1], context.run.identity())
+        check_tables(context.run.site_memory, progress.able, progress.runs)
+        changed = context.run.rewind(progress.round, facts.get(TABLES))
+        context.run.event("resumed", round=progress.round)
         for text in changed:
-            setting.run.event("warning", text=text)
-        return Stacking(setting=setting, progress=progress, test=features, mean=mean)
-    setting.run.rewind(-1)
-    asked = ask_folds(setting, folds)
+            context.run.event("warning", text=text)
+        return Stacking(context=context, progress=progress, test=features, mean=mean)
+    context.run.rewind(-1)
+    asked = ask_folds(context, folds)
     progress = StackProgress(
         run_id=secrets.token_hex(8),
         runs=[fold.run_id for fold in folds],
@@ -293,7 +300,7 @@ def _begin(setting: RunContext, folds: list[FoldRun]) -> Stacking:
         failures=asked.failures,
         seconds=asked.seconds,
     )
-    stacking = Stacking(setting=setting, progress=progress, test=features, mean=mean)
-    write_round(setting.run, task, 0, {**setting.test.point(mean), "seconds": progress.seconds})
+    stacking = Stacking(context=context, progress=progress, test=features, mean=mean)
+    write_round(context.run, task, 0, {**context.test.point(mean), "seconds": progress.seconds})
     stacking.save()
     return stacking

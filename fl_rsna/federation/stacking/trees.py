@@ -6,7 +6,6 @@ of every site to the common ones; all are of the same state, so each site grew i
 """
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,16 +25,16 @@ from fl_rsna.federation.protocol.messages import (
     METRICS,
     Instructions,
     instruct,
-    num_bytes,
     record_in,
 )
 from fl_rsna.federation.protocol.simulated import drops_out
+from fl_rsna.federation.server.ask import SiteReply, ask, ask_for, count_traffic, recorder, require_quorum
 from fl_rsna.federation.server.checkpoint import STACK_STATE, StackProgress, save_stack
 from fl_rsna.federation.server.context import RunContext
-from fl_rsna.federation.server.replies import BelowQuorum, SiteReply, hear, sample_sites
 from fl_rsna.federation.server.roll_call import Site
-from fl_rsna.federation.server.run_log import recorder, write_round
+from fl_rsna.federation.server.run_log import write_round
 from fl_rsna.federation.server.same_sites import count_answers
+from fl_rsna.federation.server.sampling import sample_sites
 from fl_rsna.federation.site.stacking import STACK
 from fl_rsna.learning.inference.stacking import by_trees
 from fl_rsna.learning.models.trees import Floats, Forest, from_json, to_json
@@ -89,84 +88,82 @@ Forests = dict[str, Forest]
 class Stacking:
     """What a stacker's rounds work on. `test` [N, F] and `mean` [N, L] are of the test site, which chooses nothing."""
 
-    setting: RunContext
+    context: RunContext
     progress: StackProgress
     test: Floats
     mean: NDArray[np.float32]  # of the folds' models: what a stacker has to beat
 
     @property
     def able(self) -> list[Site]:
-        return [site for site in self.setting.sites if site.name in self.progress.able]
+        return [site for site in self.context.sites if site.name in self.progress.able]
 
     @property
     def instructions(self) -> Instructions:
-        return replace(self.setting.told, run_id=self.progress.run_id, round=self.progress.round + 1)
+        return replace(self.context.instructions, run_id=self.progress.run_id, round=self.progress.round + 1)
 
     def probabilities(self, forests: Forests) -> NDArray[np.float32]:
         """[N, L] of the test slices."""
-        return by_trees(forests, self.test, self.setting.told.prior, self.setting.test.task)
+        return by_trees(forests, self.test, self.context.instructions.prior, self.context.test.task)
 
-    def messages(self, sites: list[Site], kind: str, forests: Forests, told: Instructions) -> tuple[list[Message], int]:
-        """One message a site with the trees and what belongs to them; and the bytes each carries."""
-        config, labels = instruct(told), self.setting.test.task.labels
+    def content(self, sites: list[Site], forests: Forests, instructions: Instructions) -> RecordDict:
+        """What a message to each of `sites` holds: the trees and what belongs to them."""
+        config, labels = instruct(instructions), self.context.test.task.labels
         held = sum(site.counts["train"]["slices"] for site in sites)
         config[STACK] = json.dumps({"runs": self.progress.runs, "slices": held})
-        priors = dict(zip(labels, self.setting.told.prior, strict=True))
-        content = RecordDict({ARRAYS: pack_trees(forests, self.test.shape[1], priors), CONFIG: config})
-        return [Message(content, site.node_id, kind, group_id=str(told.round)) for site in sites], num_bytes(content)
+        priors = dict(zip(labels, self.context.instructions.prior, strict=True))
+        return RecordDict({ARRAYS: pack_trees(forests, self.test.shape[1], priors), CONFIG: config})
 
     def save(self) -> None:
-        run = self.setting.run
+        run = self.context.run
         facts = {**run.identity(), TABLES: run.table_hashes()}
-        save_stack(run.checkpoints / STACK_STATE, self.progress, self.test.shape[1], self.setting.told.prior, facts)
+        save_stack(
+            run.checkpoints / STACK_STATE, self.progress, self.test.shape[1], self.context.instructions.prior, facts
+        )
 
 
 def play_trees(stacking: Stacking) -> None:
     """All rounds that are left."""
     progress = stacking.progress
     start, before = time.perf_counter(), progress.seconds
-    while progress.round < stacking.setting.config.stacking.rounds:
+    while progress.round < stacking.context.config.stacking.rounds:
         _play_round(stacking)
         progress.seconds = before + time.perf_counter() - start
         stacking.save()
 
 
 def _play_round(stacking: Stacking) -> None:
-    setting, progress, start = stacking.setting, stacking.progress, time.perf_counter()
-    told, task = stacking.instructions, setting.test.task
-    round_ = told.round
+    context, progress, start = stacking.context, stacking.progress, time.perf_counter()
+    instructions, task = stacking.instructions, context.test.task
+    round_ = instructions.round
     chosen = choose_sites(stacking, round_)
-    setting.run.event("round_start", round=round_, sites=[site.name for site in chosen])
-    grown = _grow(stacking, told, chosen)
+    context.run.event("round_start", round=round_, sites=[site.name for site in chosen])
+    grown = _grow(stacking, instructions, chosen)
     trained_at = time.perf_counter()
-    evaluated = _validate(stacking, told)
+    evaluated = _validate(stacking, instructions)
     progress.take(evaluated, round_)
     validated_at = time.perf_counter()
     losses, weights = progress.losses[-1], dict(zip(task.labels, task.label_weights, strict=True))
     mean = sum(weights[label] * loss for label, loss in losses.items()) / (sum(weights[label] for label in losses) or 1)
-    replies = grown + evaluated
+    traffic = count_traffic(progress, grown + evaluated)
     row: dict[str, Any] = {
         "validation_loss": mean if losses else None,
-        **count_answers(progress.answers, [site.name for site in setting.sites], round_),
-        **setting.test.point(stacking.probabilities(progress.forests)),
+        **count_answers(progress.answers, [site.name for site in context.sites], round_),
+        **context.test.point(stacking.probabilities(progress.forests)),
         "sites": len(chosen),
-        "failed": sum(bool(reply.error) for reply in replies),
-        "bytes_down": sum(reply.bytes_down for reply in replies),
-        "bytes_up": sum(reply.bytes_up for reply in replies),
+        "failed": traffic["failures"],
+        "bytes_down": traffic["bytes_down"],
+        "bytes_up": traffic["bytes_up"],
         "train_s": trained_at - start,
         "validation_s": validated_at - trained_at,
         "test_s": time.perf_counter() - validated_at,
         "seconds": time.perf_counter() - start,
     }
-    progress.bytes_down += row["bytes_down"]
-    progress.bytes_up += row["bytes_up"]
-    progress.failures += row["failed"]
-    write_round(setting.run, task, round_, row)
+    write_round(context.run, task, round_, row)
 
 
 def choose_sites(stacking: Stacking, round_: int) -> list[Site]:
     """Who grows a tree in a round: those that strategy.fraction takes, or the one whose turn it is."""
-    config = stacking.setting.config
+    config = stacking.context.config
     match config.stacking.method:
         case Boosting.bagging:
             return sample_sites(stacking.able, config.strategy, config.seed, round_)
@@ -174,13 +171,13 @@ def choose_sites(stacking: Stacking, round_: int) -> list[Site]:
             return turn(stacking.able, round_)
 
 
-def _grow(stacking: Stacking, told: Instructions, chosen: list[Site]) -> list[SiteReply]:
+def _grow(stacking: Stacking, instructions: Instructions, chosen: list[Site]) -> list[SiteReply]:
     """Ask the chosen sites for a tree a label, and add what Flower's strategy makes of them."""
-    setting, progress = stacking.setting, stacking.progress
-    config, labels, width = setting.config, setting.test.task.labels, stacking.test.shape[1]
-    out = {site.name for site in chosen if drops_out(config.faults, config.seed, site.name, told.round)}
+    context, progress = stacking.context, stacking.progress
+    config, labels, width = context.config, context.test.task.labels, stacking.test.shape[1]
+    out = {site.name for site in chosen if drops_out(config.faults, config.seed, site.name, instructions.round)}
     asked = [site for site in chosen if site.name not in out]
-    messages, down = stacking.messages(asked, GROW, progress.forests, told)
+    content = stacking.content(asked, progress.forests, instructions)
 
     def read(reply: Message) -> Forests:
         sent = unpack_trees(record_in(reply.content, ARRAYS, ArrayRecord), labels, width)
@@ -188,35 +185,31 @@ def _grow(stacking: Stacking, told: Instructions, chosen: list[Site]) -> list[Si
             check_grown(config.stacking.method, progress.forests[label], sent[label])
         return sent
 
-    heard = hear(asked, setting.deliver(messages), read, bytes_down=down, on_reply=recorder(setting.run, "train", told.round))  # fmt: skip
-    usable = [sent for _, sent in heard if sent is not None]
-    _check_quorum(stacking, told.round, len(chosen), heard)
+    record = recorder(context.run, "train", instructions.round)
+    answers = ask_for(context, asked, GROW, content, round_=instructions.round, on_reply=record, read=read)
+    replies, usable = [reply for reply, _ in answers], [sent for _, sent in answers if sent is not None]
+    _check_quorum(stacking, instructions.round, len(chosen), len(usable), replies)
     if usable:
-        for label, share in zip(labels, setting.told.prior, strict=True):
+        for label, share in zip(labels, context.instructions.prior, strict=True):
             before, sent = progress.forests[label], [forests[label] for forests in usable]
-            progress.forests[label] = merge_trees(config.stacking.method, told.round, before, sent, width, share)
+            progress.forests[label] = merge_trees(
+                config.stacking.method, instructions.round, before, sent, width, share
+            )
     progress.sizes.append(len(progress.forests[labels[0]]))
-    return [reply for reply, _ in heard]
+    return replies
 
 
-def _check_quorum(stacking: Stacking, round_: int, chosen: int, heard: list[tuple[SiteReply, Forests | None]]) -> None:
+def _check_quorum(stacking: Stacking, round_: int, chosen: int, came: int, replies: list[SiteReply]) -> None:
     """Raise BelowQuorum when too few of the chosen sites replied; where sites take turns, of those of the last cycle."""
-    progress, quorum = stacking.progress, stacking.setting.config.strategy.quorum
-    came = sum(sent is not None for _, sent in heard)
-    if stacking.setting.config.stacking.method is Boosting.cyclic:
+    progress, config = stacking.progress, stacking.context.config
+    if config.stacking.method is Boosting.cyclic:
         progress.lost.append(not came)
         cycle = progress.lost[-len(stacking.able) :]
         chosen, came = len(stacking.able), len(stacking.able) - sum(cycle)
-    needed = max(1, math.ceil(quorum * chosen))
-    if came < needed:
-        failed = "; ".join(f"{reply.site}: {reply.error}" for reply, _ in heard if reply.error)
-        raise BelowQuorum(
-            f"round {round_}: {came} of {chosen} sites replied, {needed} needed by strategy.quorum ({failed})"
-        )
+    require_quorum(f"round {round_}", came, chosen, config.strategy, replies)
 
 
-def _validate(stacking: Stacking, told: Instructions) -> list[SiteReply]:
-    messages, down = stacking.messages(stacking.able, GROWN, stacking.progress.forests, told)
-    arriving = stacking.setting.deliver(messages)
-    record = recorder(stacking.setting.run, "validation", told.round)
-    return [reply for reply, _ in hear(stacking.able, arriving, lambda reply: None, bytes_down=down, on_reply=record)]
+def _validate(stacking: Stacking, instructions: Instructions) -> list[SiteReply]:
+    content = stacking.content(stacking.able, stacking.progress.forests, instructions)
+    record = recorder(stacking.context.run, "validation", instructions.round)
+    return ask(stacking.context, stacking.able, GROWN, content, round_=instructions.round, on_reply=record)

@@ -14,7 +14,7 @@ from tiny import tiny_cohort, tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import FIRST_NODE_ID, LocalGrid, identify
-from fl_rsna.federation.server.replies import BelowQuorum
+from fl_rsna.federation.server.ask import BelowQuorum
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.reporting.record.events import sentence

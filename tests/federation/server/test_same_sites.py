@@ -14,7 +14,7 @@ from tiny import tiny_config
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.protocol.simulated import drops_out
-from fl_rsna.federation.server.replies import SiteReply
+from fl_rsna.federation.server.ask import SiteReply
 from fl_rsna.federation.server.same_sites import (
     Answers,
     Choice,

@@ -19,7 +19,7 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.protocol.codec import pack
 from fl_rsna.federation.protocol.failures import Failure
 from fl_rsna.federation.protocol.messages import COUNTS, METRICS, SCORE, reply_failure
-from fl_rsna.federation.server.replies import SiteReply, hear
+from fl_rsna.federation.server.ask import SiteReply, read_replies
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.federation.server.scoring.site_scores import add_sums, read_sums, shapes_of
 from fl_rsna.federation.server_app import make_server_app
@@ -182,7 +182,7 @@ def test_sums_that_are_none_are_named_and_left_out(change: Callable[[dict], None
         reply_failure(told, Failure(error="no disk", traceback="")),
     ]
     records: list[SiteReply] = []
-    heard = hear(asked, replies, lambda reply: read_sums(reply, ICH), bytes_down=5, on_reply=records.append)
+    heard = read_replies(asked, replies, lambda reply: read_sums(reply, ICH), bytes_down=5, on_reply=records.append)
     assert [found is not None for _, found in heard] == [True, False, False, False]
     errors = [record.error for record in records]
     assert errors[0] == ""

@@ -15,8 +15,8 @@ from tiny_stacking import FOLDS, Stopped, run, settings, with_folds
 
 from fl_rsna.cohort.sites.site_folders import Cohort, counts, read_cohort
 from fl_rsna.federation.protocol.messages import instruct
+from fl_rsna.federation.server.ask import BelowQuorum
 from fl_rsna.federation.server.context import first_instructions
-from fl_rsna.federation.server.replies import BelowQuorum
 from fl_rsna.federation.site.handlers import counts_by_fold
 from fl_rsna.federation.site.stacking import _read
 from fl_rsna.federation.site.stage_data import OUT_OF_FOLD

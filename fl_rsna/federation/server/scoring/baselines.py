@@ -37,10 +37,10 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
     summary.json holds the scores of all on the test site and `matrix`: model of -> at site -> metrics of its
     validation part. A run that was killed goes on with the site it was at.
     """
-    setting = call_sites(grid, config, cohort, run)
+    context = call_sites(grid, config, cohort, run)
     matrix, scores = {}, {}
-    for site in setting.sites:
-        alone = _by_itself(setting, site, _folder(run, site))
+    for site in context.sites:
+        alone = _by_itself(context, site, _folder(run, site))
         with end_in_folder(alone.run, config):
             if not (alone.run.folder / "events.jsonl").exists():
                 announce(alone)
@@ -48,7 +48,7 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
             if not is_finished(alone.run.folder):
                 play_rounds(alone, progress)
                 finish(alone, progress)
-        matrix[site.name] = _at_every_site(setting, alone, progress)
+        matrix[site.name] = _at_every_site(context, alone, progress)
         scores[site.name] = read_summary(alone.run.folder)
         run.event("site_alone_done", site=site.name)
     first = next(iter(scores.values()))
@@ -57,8 +57,8 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
         "status": "finished",
         "baseline": config.baseline.value,
         **{name: first[name] for name in kept},
-        **truth_shown(setting.told),
-        "cohort": {"name": cohort.name, "sha256": cohort.sha256, "sites": len(setting.sites)},
+        **truth_shown(context.instructions),
+        "cohort": {"name": cohort.name, "sha256": cohort.sha256, "sites": len(context.sites)},
         "without_effect": run.without_effect,
         "wall_s": sum(score["wall_s"] for score in scores.values()),
         "alone": {
@@ -72,12 +72,12 @@ def run_alone(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Non
     run.event("run_end", sites=len(scores), wall_s=summary["wall_s"])
 
 
-def _by_itself(setting: RunContext, site: Site, run: RunFolder) -> RunContext:
+def _by_itself(context: RunContext, site: Site, run: RunFolder) -> RunContext:
     """A federation of one: what counts decide is decided by its own."""
-    told, test = by_own_counts(setting.told, site, setting.test.task), setting.test
-    if told.model != setting.told.model:
-        test = HeldOut(test.data, test.task, told)
-    return replace(setting, sites=[site], told=told, test=test, run=run)
+    instructions, test = by_own_counts(context.instructions, site, context.test.task), context.test
+    if instructions.model != context.instructions.model:
+        test = HeldOut(test.data, test.task, instructions)
+    return replace(context, sites=[site], instructions=instructions, test=test, run=run)
 
 
 def _folder(run: RunFolder, site: Site) -> RunFolder:
@@ -92,10 +92,10 @@ def _folder(run: RunFolder, site: Site) -> RunFolder:
     return alone
 
 
-def _at_every_site(setting: RunContext, alone: RunContext, progress: Progress) -> dict[str, dict[str, Any]]:
+def _at_every_site(context: RunContext, alone: RunContext, progress: Progress) -> dict[str, dict[str, Any]]:
     """Loss, AUROCs and their intervals of one site's final model on the validation part of each, as far as they answered."""
     model = read_model(alone.run.folder / "model.safetensors", alone.network)
-    everywhere = replace(setting, told=alone.told)
+    everywhere = replace(context, instructions=alone.instructions)
     found = ask_sites(everywhere, progress, model, lambda phase: lambda reply: None)
     return {site: matrix_entry(card) for site, card in found.cards.items()}
 

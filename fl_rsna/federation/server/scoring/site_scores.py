@@ -21,14 +21,12 @@ from fl_rsna.federation.protocol.messages import (
     SCORECARD,
     Instructions,
     instruct,
-    num_bytes,
     record_in,
 )
+from fl_rsna.federation.server.ask import SiteReply, ask_for, count_traffic, model_content, recorder
 from fl_rsna.federation.server.checkpoint import Progress
 from fl_rsna.federation.server.context import RunContext
-from fl_rsna.federation.server.replies import SiteReply, address, hear
 from fl_rsna.federation.server.roll_call import Site
-from fl_rsna.federation.server.run_log import recorder
 from fl_rsna.federation.site.scoring import POINTS
 from fl_rsna.learning.metrics.exams import aggregates
 from fl_rsna.learning.metrics.operating_points import (
@@ -70,51 +68,53 @@ class AtSites:
         return {label: None if fitted is None else fitted.to_json() for label, fitted in self.platt.items()}
 
 
-def score_at_sites(setting: RunContext, progress: Progress, model: FlatModel) -> AtSites:
+def score_at_sites(context: RunContext, progress: Progress, model: FlatModel) -> AtSites:
     """Ask every site about the run's final model, write its part down, and count bytes and failures.
 
     Written down as the round after the last, which a run that was killed at it plays again.
     """
-    found = ask_sites(setting, progress, model, lambda phase: recorder(setting.run, phase, progress.round + 1))
-    progress.bytes_down += sum(reply.bytes_down for reply in found.replies)
-    progress.bytes_up += sum(reply.bytes_up for reply in found.replies)
-    progress.failures += sum(bool(reply.error) for reply in found.replies)
+    found = ask_sites(context, progress, model, lambda phase: recorder(context.run, phase, progress.round + 1))
+    count_traffic(progress, found.replies)
     return found
 
 
-def ask_sites(setting: RunContext, progress: Progress, model: FlatModel, record: Recorder) -> AtSites:
+def ask_sites(context: RunContext, progress: Progress, model: FlatModel, record: Recorder) -> AtSites:
     """Ask every site for its counts under `model`, choose, and ask those that counted for their scorecards.
 
     `record` gives, for the name of a phase, what is done with each site's reply.
     """
     round_ = progress.round + 1
-    told = replace(setting.told, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
-    messages, down = address(setting.sites, COUNTS, model, instruct(told), round_)
-    return collect_scores(setting, told, setting.sites, messages, down, record)
+    instructions = replace(context.instructions, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
+    return collect_scores(
+        context, instructions, context.sites, COUNTS, model_content(model, instruct(instructions)), record
+    )
 
 
 def collect_scores(
-    setting: RunContext, told: Instructions, sites: list[Site], messages: list[Message], down: int, record: Recorder
+    context: RunContext, instructions: Instructions, sites: list[Site], kind: str, content: RecordDict, record: Recorder
 ) -> AtSites:
-    """Send the messages that ask `sites` for their counts, each of `down` bytes, and go on from there as `ask_sites` says."""
-    task, arriving = setting.test.task, setting.deliver(messages)
-    heard = hear(
-        sites, arriving, lambda reply: read_sums(reply, task), bytes_down=down, on_reply=record("operating points")
+    """Ask `sites` for their counts by messages of this kind and content, and go on from there as `ask_sites` says."""
+    task, round_ = context.test.task, instructions.round
+    on_reply = record("operating points")
+    answers = ask_for(
+        context, sites, kind, content, round_=round_, on_reply=on_reply, read=lambda reply: read_sums(reply, task)
     )
-    replies, sums = [reply for reply, _ in heard], [found for _, found in heard if found is not None]
+    replies, sums = [reply for reply, _ in answers], [found for _, found in answers if found is not None]
     if not sums:
-        return AtSites(points=None, asked=len(heard), counted=0, cards={}, replies=replies, platt={})
-    total, odds = add_sums(sums), compute_prevalence_odds(told.prior, told.target) if told.target else None
+        return AtSites(points=None, asked=len(answers), counted=0, cards={}, replies=replies, platt={})
+    total, odds = (
+        add_sums(sums),
+        compute_prevalence_odds(instructions.prior, instructions.target) if instructions.target else None,
+    )
     points, counted = (
         choose(total, task),
-        [site for site, (_, found) in zip(sites, heard, strict=True) if found is not None],
+        [site for site, (_, found) in zip(sites, answers, strict=True) if found is not None],
     )
-    messages, down = _with_points(counted, told, points)
-    arriving = setting.deliver(messages)
-    scored = hear(counted, arriving, _read_card, bytes_down=down, on_reply=record("scorecard"))
+    asked = _points_content(instructions, points)
+    scored = ask_for(context, counted, SCORECARD, asked, round_=round_, on_reply=record("scorecard"), read=_read_card)
     cards = {reply.site: card for reply, card in scored if card is not None}
     return AtSites(
-        points=points, asked=len(heard), counted=len(counted), cards=cards, replies=replies + [reply for reply, _ in scored],
+        points=points, asked=len(answers), counted=len(counted), cards=cards, replies=replies + [reply for reply, _ in scored],
         platt=choose_platt(total, task, odds),
     )  # fmt: skip
 
@@ -130,12 +130,11 @@ def shapes_of(task: Task) -> dict[str, tuple[int, ...]]:
     return {SLICE: counts, **{how.value: counts for how in aggregates(task.kind)}, LOSS: (losses, len(TEMPERATURES))}
 
 
-def _with_points(sites: list[Site], told: Instructions, points: OperatingPoints) -> tuple[list[Message], int]:
-    """One message a site, without a model: it remembers what the last one said."""
-    asked = instruct(told)
-    asked[POINTS] = json.dumps(points.to_json())
-    content = RecordDict({CONFIG: asked})
-    return [Message(content, site.node_id, SCORECARD, group_id=str(told.round)) for site in sites], num_bytes(content)
+def _points_content(instructions: Instructions, points: OperatingPoints) -> RecordDict:
+    """What asks for a scorecard: no model, for a site remembers what the last message said."""
+    config = instruct(instructions)
+    config[POINTS] = json.dumps(points.to_json())
+    return RecordDict({CONFIG: config})
 
 
 def read_sums(reply: Message, task: Task) -> Sums:

@@ -25,13 +25,15 @@ from fl_rsna.task import MACRO, LabelKind, Task
 class HeldOut:
     """The test site's slices and a network to score models with."""
 
-    def __init__(self, data: SiteData, task: Task, told: Instructions, material: StageData | None = None) -> None:
+    def __init__(
+        self, data: SiteData, task: Task, instructions: Instructions, material: StageData | None = None
+    ) -> None:
         """Raises ValueError in the second stage when the encoder's features of it are not there."""
         self.data, self.task = data, task
         self.rows = data.rows("test")
         self.labels = data.labels[self.rows]
-        self._material = material or build_stage_data(data, task, told)
-        self._network = new_network(told, task, data.image)  # its weights are overwritten by every model scored
+        self._material = material or build_stage_data(data, task, instructions)
+        self._network = new_network(instructions, task, data.image)  # its weights are overwritten by every model scored
 
     @property
     def slices(self) -> pd.DataFrame:

@@ -12,18 +12,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from fl_rsna.federation.protocol.failures import Failure
 from fl_rsna.federation.protocol.messages import ARRAYS, METRICS, reply_failure, to_arrays
 from fl_rsna.federation.rules.aggregate import RoundAggregate
-from fl_rsna.federation.server.replies import (
-    Asked,
-    BelowQuorum,
-    SiteReply,
-    aggregate_replies,
-    average_metric,
-    in_site_order,
-    read_evaluations,
-    sample_sites,
-)
+from fl_rsna.federation.server.aggregation import Asked, aggregate_replies
+from fl_rsna.federation.server.ask import BelowQuorum, SiteReply, in_site_order, read_replies
 from fl_rsna.federation.server.roll_call import Site
-from fl_rsna.federation.server.same_sites import with_answers
+from fl_rsna.federation.server.same_sites import average_metric, with_answers
+from fl_rsna.federation.server.sampling import sample_sites
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.settings.choices import StrategyName
 from fl_rsna.settings.config import StrategyConfig, TrainConfig
@@ -235,6 +228,7 @@ def test_validation_that_is_no_number_is_a_failure_by_name(loss: float) -> None:
         reply(SITES[2], [0, 0, 0, 0], 7),
     ]
     evaluations[1].content[METRICS] = MetricRecord({"num-examples": 30, "loss": loss})
-    records = read_evaluations(SITES, evaluations, bytes_down=1, on_reply=lambda _: None)
+    answers = read_replies(SITES, evaluations, lambda reply: None, bytes_down=1, on_reply=lambda _: None)
+    records = [record for record, _ in answers]
     assert [record.error for record in records] == ["", "expected finite figures, got others of loss", ""]
     assert set(with_answers({}, records, 1)) == {SITES[0].name, SITES[2].name}
