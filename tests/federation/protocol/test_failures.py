@@ -52,7 +52,10 @@ def of(error: Exception, site: Path) -> Failure:
             'File "/home/smith/env/lib/python3.11/site-packages/torch/nn/x.py", line 12',
             'File "site-packages/torch/nn/x.py", line 12',
         ),
-        ('File "/opt/fl_rsna/fl_rsna/learning/training/train.py", line 3', 'File "fl_rsna/learning/training/train.py", line 3'),
+        (
+            'File "/opt/fl_rsna/fl_rsna/learning/training/train.py", line 3',
+            'File "fl_rsna/learning/training/train.py", line 3',
+        ),
         ('File "/tmp/smith.py", line 1', 'File "smith.py", line 1'),
     ],
 )
