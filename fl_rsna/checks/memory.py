@@ -46,6 +46,11 @@ ON_SERVER = {  # models' worth of vectors a strategy keeps in every checkpoint b
     StrategyName.feddyn: 1,
 }
 AT_SITES = {StrategyName.scaffold, StrategyName.feddyn, StrategyName.moon, StrategyName.ditto}  # one model a site
+CGROUPS = (  # (limit, in use) of a container's memory, version 2 and 1
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,13 +203,6 @@ def images_a_patient(config: Config) -> int:
 def size(count: float) -> str:
     """Bytes as people say them."""
     return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 1e6:.0f} MB"
-
-
-CGROUPS = (  # (limit, in use) of a container's memory, version 2 and 1
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> float:

@@ -34,6 +34,8 @@ from fl_rsna.settings.config import TEST_SITE, Config, PartitionConfig, is_demo
 from fl_rsna.task import Rendering, Task, find_task, restrict_task
 
 FILES = "files_sha256"  # the place of file hashes among the settings of a cohort
+TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
+Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 def cohort_name(config: Config) -> str:
@@ -117,11 +119,6 @@ def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> No
             f"partition.name: {cohort.folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
             "choose another partition.name or delete it"
         )
-
-
-TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
-
-Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:

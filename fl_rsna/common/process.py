@@ -18,6 +18,8 @@ from pathlib import Path
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when Flower is imported
 
 PRELOAD = ["fl_rsna.federation.site.client_app", "torch._dynamo", "efficientnet_pytorch", "efficientnet_lite_pytorch"]
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
+DATA_PAGES = 5  # the place in /proc/self/statm (proc(5))
 
 
 def create_worker_context() -> ForkServerContext:
@@ -69,10 +71,6 @@ def _follow_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
-DATA_PAGES = 5  # the place in /proc/self/statm (proc(5))
 
 
 @functools.cache

@@ -43,6 +43,7 @@ from fl_rsna.run_folder.run_folder import COPY, RunFolder, default_run_name
 from fl_rsna.task import LabelKind, Task
 
 INSTEAD = "say weights=equal, or state them as weights=[0.6,0.4]"
+ENSEMBLE = "ensemble.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +147,6 @@ def weights_stated(said: Any, models: int, task: Task) -> NDArray[np.float64]:
     """Weights [L, M] as a user states them, the same for every label."""
     shares = np.array(said if isinstance(said, list) else [1 / models] * models, np.float64)
     return np.tile(shares, (len(task.labels), 1))
-
-
-ENSEMBLE = "ensemble.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,8 @@ from fl_rsna.settings.config import Config
 from fl_rsna.task import LabelKind, Task, find_task
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
+PREDICTED = "predicted"  # folder in the run's
+SUBMISSIONS = "submission*.csv"
 
 
 def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
@@ -286,10 +288,6 @@ def warnings_of_seen(seen: Seen, task: Task) -> list[str]:
             f"unknown: nobody checked whether {of} had a part in the model's training, since {'; '.join(seen.why)}"
         )
     return found
-
-
-PREDICTED = "predicted"  # folder in the run's
-SUBMISSIONS = "submission*.csv"
 
 
 def check_predict(config: Config, image: ImageKind) -> None:

@@ -46,6 +46,9 @@ from fl_rsna.reporting.sections.classes import FIGURES, class_levels
 from fl_rsna.run_folder.run_folder import ENCODER
 from fl_rsna.settings.config import TEST_SITE
 
+ONNX, CARD = "model.onnx", "model_card.md"
+REAL_SLICES = 256  # at most, spread over the site
+
 
 def model_card(trained: Trained, check: dict[str, Any]) -> str:
     """Markdown about an exported model; `check` is what export found of it."""
@@ -92,10 +95,6 @@ def _sites(trained: Trained) -> dict[str, Any]:
         return {}
     roll = (event for event in read_events(trained.run / EVENTS) if is_roll_call(event))
     return next((dict(event["sites"]) for event in roll), {})
-
-
-ONNX, CARD = "model.onnx", "model_card.md"
-REAL_SLICES = 256  # at most, spread over the site
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,6 +7,8 @@ from typing import Any
 from fl_rsna.settings.choices import Device, ImageKind
 from fl_rsna.settings.config import PathsConfig, PrepareConfig
 
+EQUAL = "equal"
+
 
 class Part(StrEnum):
     """Which slices of a site."""
@@ -73,9 +75,6 @@ def check_words(asked: EvaluateConfig) -> None:
             raise ValueError(f"data.{key}: expected nothing with {of}=, whose images are as they are; leave it out")
     if not 0 <= data.max_rejected <= 1 or (data.size is not None and data.size < 16) or asked.prepare.workers < 0:
         raise ValueError("data: expected max_rejected of 0 to 1, size of 16 or more, prepare.workers of 0 or more")
-
-
-EQUAL = "equal"
 
 
 @dataclass(kw_only=True, slots=True)

@@ -26,6 +26,7 @@ GREY, RGB = 0, 2  # colour types
 NONE, UP = 0, 2  # filters
 LEVEL = 1
 LITTLE = 1 << 14  # bytes
+Image = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def encode_png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
@@ -60,8 +61,6 @@ def _chunk(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     checksum = isal_zlib.crc32(body, isal_zlib.crc32(kind))
     return struct.pack(">I", len(body)), kind, body, struct.pack(">I", checksum)
 
-
-Image = NDArray[np.uint8] | NDArray[np.uint16]
 
 cv2.setNumThreads(1)  # parallel over files, not inside one
 

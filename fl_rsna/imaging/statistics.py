@@ -25,6 +25,9 @@ LEAST_FILL = 0.4  # of its box: a lung that leaks into neck, armpit or bowel fil
 MARGIN = 0.12  # of the box's height and width, on every side
 LEAST_HEIGHT = 0.8  # of the box's width: dense lower lobes hide the base of the lungs
 Box = tuple[int, int, int, int]
+BRAIN_HU = (0, 80)  # the brain window's range: what "brain" means below
+HEAD_ABOVE_HU = -300  # skin and everything denser
+BOX_GRID = 128  # the head is searched on about this many points a side
 
 
 def lung_box(grey: NDArray[np.uint16]) -> Box:
@@ -134,11 +137,6 @@ def film_statistics(grey: NDArray[np.uint16], stored: Stored, shown: Presentatio
         crop_bottom=bottom,
         crop_right=right,
     )
-
-
-BRAIN_HU = (0, 80)  # the brain window's range: what "brain" means below
-HEAD_ABOVE_HU = -300  # skin and everything denser
-BOX_GRID = 128  # the head is searched on about this many points a side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

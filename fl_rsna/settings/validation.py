@@ -38,71 +38,15 @@ from fl_rsna.settings.model import check_model
 from fl_rsna.settings.noise import check_annotated_task, check_noise, check_unannotated
 from fl_rsna.task import LabelKind, Rendering, find_task
 
-
-def check_stage(config: Config) -> None:
-    """Refuse a second stage on nothing, an encoder that nobody asks, and what has no second stage."""
-    encoder, stage = config.sequence.encoder, config.stage
-    if stage is Stage.sequence and not encoder:
-        raise ValueError(
-            "sequence.encoder: expected a run or model file for stage=sequence, got nothing; "
-            "say sequence.encoder=runs/<name>, or stage=both"
-        )
-    if stage is not Stage.sequence and encoder:
-        raise ValueError(
-            f"sequence.encoder: expected nothing with stage={stage}, got {encoder}; say stage=sequence or leave it out"
-        )
-    if stage is Stage.sequence and config.start is not None:
-        raise ValueError(
-            f"start: expected nothing with stage=sequence, whose head begins as its slice model, got {config.start}; leave it out"
-        )
-    if config.start is not None and (stage is Stage.stacking or config.stacking.left_out is not None):
-        asked = "stage=stacking" if stage is Stage.stacking else "stacking.left_out"
-        raise ValueError(
-            f"start: expected nothing with {asked}, whose model may have seen no patient of the fold it leaves out, "
-            f"got {config.start}; leave it out"
-        )
-    if stage is not Stage.slice and config.baseline not in (Baseline.none, Baseline.central):
-        raise ValueError(
-            f"baseline: expected none or central with stage={stage}, got {config.baseline}; every site alone has no second stage"
-        )
-    if stage in (Stage.sequence, Stage.both) and find_task(config.data.task).kind is not LabelKind.multi_label:
-        raise ValueError(f"stage: expected slice for classes, got {stage}: blends are chosen label by label")
-
-
 OF_SLICES = (  # settings, and what they are where there are neither series nor Hounsfield units
     ("model.neighbours", 0),
     ("train.smooth_z", 1),
     ("train.hu_shift", 0),
     ("train.hu_noise", 0),
 )
-
-
-def check_rendering(config: Config) -> None:
-    """Raises ValueError with the key's path."""
-    task = find_task(config.data.task)
-    kinds = kinds_of(task.rendering)
-    if config.data.image not in kinds:
-        raise ValueError(
-            f"data.image: expected {' or '.join(kinds)} for task {task.name}, got {config.data.image}; say task={task.name}, "
-            "which chooses it"
-        )
-    match task.rendering:
-        case Rendering.hounsfield:
-            return
-        case Rendering.radiograph:
-            for key, off in OF_SLICES:
-                group, name = key.split(".")
-                if (asked := getattr(getattr(config, group), name)) != off:
-                    raise ValueError(
-                        f"{key}: expected {off} for task {task.name}, whose images are no slices, got {asked}"
-                        + ("; say train.brightness and train.contrast" if key.startswith("train.hu_") else "")
-                    )
-
-
 Rule = Callable[[float], bool]
 MOST_VIEWS = 8  # of learning/models/tta.py
 MOST_INT = 2**63
-
 RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, the rule, the settings it holds for)
     ("0 or more", lambda value: value >= 0, ("seed", "partition.seed", "demo.seed", "prepare.workers", "privacy.min_count")),
     ("0 or more, or null", lambda value: value >= 0, ("engine.workers",)),
@@ -154,6 +98,58 @@ RANGES: tuple[tuple[str, Rule, tuple[str, ...]], ...] = (  # (what is expected, 
     ("between 0 and 1", lambda value: 0 < value < 1, ("partition.test", "partition.validation")),
 )  # fmt: skip
 FOLDER_NAMES = ("data.name", "partition.name", "run.name", "predict")
+
+
+def check_stage(config: Config) -> None:
+    """Refuse a second stage on nothing, an encoder that nobody asks, and what has no second stage."""
+    encoder, stage = config.sequence.encoder, config.stage
+    if stage is Stage.sequence and not encoder:
+        raise ValueError(
+            "sequence.encoder: expected a run or model file for stage=sequence, got nothing; "
+            "say sequence.encoder=runs/<name>, or stage=both"
+        )
+    if stage is not Stage.sequence and encoder:
+        raise ValueError(
+            f"sequence.encoder: expected nothing with stage={stage}, got {encoder}; say stage=sequence or leave it out"
+        )
+    if stage is Stage.sequence and config.start is not None:
+        raise ValueError(
+            f"start: expected nothing with stage=sequence, whose head begins as its slice model, got {config.start}; leave it out"
+        )
+    if config.start is not None and (stage is Stage.stacking or config.stacking.left_out is not None):
+        asked = "stage=stacking" if stage is Stage.stacking else "stacking.left_out"
+        raise ValueError(
+            f"start: expected nothing with {asked}, whose model may have seen no patient of the fold it leaves out, "
+            f"got {config.start}; leave it out"
+        )
+    if stage is not Stage.slice and config.baseline not in (Baseline.none, Baseline.central):
+        raise ValueError(
+            f"baseline: expected none or central with stage={stage}, got {config.baseline}; every site alone has no second stage"
+        )
+    if stage in (Stage.sequence, Stage.both) and find_task(config.data.task).kind is not LabelKind.multi_label:
+        raise ValueError(f"stage: expected slice for classes, got {stage}: blends are chosen label by label")
+
+
+def check_rendering(config: Config) -> None:
+    """Raises ValueError with the key's path."""
+    task = find_task(config.data.task)
+    kinds = kinds_of(task.rendering)
+    if config.data.image not in kinds:
+        raise ValueError(
+            f"data.image: expected {' or '.join(kinds)} for task {task.name}, got {config.data.image}; say task={task.name}, "
+            "which chooses it"
+        )
+    match task.rendering:
+        case Rendering.hounsfield:
+            return
+        case Rendering.radiograph:
+            for key, off in OF_SLICES:
+                group, name = key.split(".")
+                if (asked := getattr(getattr(config, group), name)) != off:
+                    raise ValueError(
+                        f"{key}: expected {off} for task {task.name}, whose images are no slices, got {asked}"
+                        + ("; say train.brightness and train.contrast" if key.startswith("train.hu_") else "")
+                    )
 
 
 def check(config: Config) -> None:

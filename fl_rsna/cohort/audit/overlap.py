@@ -24,6 +24,9 @@ from fl_rsna.cohort.audit.slices import Codes, Kind, Slices, natural, places_of
 DECIMAL = re.compile(r"(\d+)\.0+")
 ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")  # with its plus, which no hexadecimal id has
 ZEROS = re.compile(r"(\D*)0+(\d+)")
+NOBODY = "(no patient id)"
+COMPARED = (Kind.patient, Kind.study, Kind.series)  # whose spelling is looked at
+NUMBERED = 3.0  # mean patients an id from which on it is a number inside a patient, such as "scan 1"
 
 
 class Doubt(StrEnum):
@@ -79,11 +82,6 @@ def _of_one(what: str, values: list[str]) -> list[Spelling]:
         for doubt, found in groups.items()
         if found
     ]
-
-
-NOBODY = "(no patient id)"
-COMPARED = (Kind.patient, Kind.study, Kind.series)  # whose spelling is looked at
-NUMBERED = 3.0  # mean patients an id from which on it is a number inside a patient, such as "scan 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

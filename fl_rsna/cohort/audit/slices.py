@@ -27,6 +27,22 @@ MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "<NA>")
 SPREAD = ("hu_min", "hu_max", "hu_std")  # columns that tell a constant image
 
 Codes = NDArray[np.int64]  # one a row, -1 where the value is missing
+SPELLINGS = {  # of ids, the first that a table has is taken; of site and split, all
+    "patient": "patient_id patient patient_number patient_no patient_name subject_id subject participant_id participant "
+    "person_id person case_id mrn pid",
+    "site": "site site_id site_name center centre center_id centre_id hospital hospital_id hospital_name "
+    "institution institution_id institution_name clinic client client_id",
+    "split": "split fold fold_id kfold set subset partition usage",
+    "study": "study_instance_uid study_uid study_id study exam_id exam accession_number accession",
+    "series": "series_instance_uid series_uid series_id series",
+    "image": "sop_instance_uid sop_uid image_id image image_name file_name",
+    "pixels": "png_sha256 pixel_sha256 pixels_sha256 pixel_hash pixels_hash image_hash sha256 sha1 md5",
+}
+NOT_LABELS = ("pixel_representation", "is_train", "is_test", "is_validation", "is_valid")
+PLACES = ("site", "split")
+MAX_PLACES = 1000  # of one column; one with more is no site and no split
+SAMPLE = 1000  # rows looked at to see which columns can be labels
+ONE, ZERO = ("1", "1.0"), ("0", "0.0")
 
 
 class Kind(StrEnum):
@@ -103,24 +119,6 @@ def places_of(columns: pd.DataFrame) -> tuple[Codes, tuple[str, ...]]:
 def natural(name: str) -> list[str | int]:
     """Sort key by which site-2 comes before site-10."""
     return [int(piece) if at % 2 else piece for at, piece in enumerate(re.split(r"(\d+)", name))]
-
-
-SPELLINGS = {  # of ids, the first that a table has is taken; of site and split, all
-    "patient": "patient_id patient patient_number patient_no patient_name subject_id subject participant_id participant "
-    "person_id person case_id mrn pid",
-    "site": "site site_id site_name center centre center_id centre_id hospital hospital_id hospital_name "
-    "institution institution_id institution_name clinic client client_id",
-    "split": "split fold fold_id kfold set subset partition usage",
-    "study": "study_instance_uid study_uid study_id study exam_id exam accession_number accession",
-    "series": "series_instance_uid series_uid series_id series",
-    "image": "sop_instance_uid sop_uid image_id image image_name file_name",
-    "pixels": "png_sha256 pixel_sha256 pixels_sha256 pixel_hash pixels_hash image_hash sha256 sha1 md5",
-}
-NOT_LABELS = ("pixel_representation", "is_train", "is_test", "is_validation", "is_valid")
-PLACES = ("site", "split")
-MAX_PLACES = 1000  # of one column; one with more is no site and no split
-SAMPLE = 1000  # rows looked at to see which columns can be labels
-ONE, ZERO = ("1", "1.0"), ("0", "0.0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

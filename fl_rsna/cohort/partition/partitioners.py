@@ -16,6 +16,11 @@ from fl_rsna.task import Task
 NaturalSite = tuple[tuple[str, ...], list[str]]
 """The values of the column that make a site, and its patients, sorted."""
 
+NO_FINDING = "none"
+DIRICHLET_TRIES = 1000
+TRIES = 200
+Flags = NDArray[np.bool_]
+
 
 def natural_sites(index: pd.DataFrame, key: str, column: str, num_sites: int) -> list[NaturalSite]:
     """The `num_sites` - 1 largest groups of patients with the same `column`, and the rest as the last site.
@@ -63,10 +68,6 @@ def _most_frequent(index: pd.DataFrame, key: str, column: str) -> pd.Series:
             f"(first: {silent[0]}); use another partition, or say where each patient is with partition=explicit"
         )
     return values
-
-
-NO_FINDING = "none"
-DIRICHLET_TRIES = 1000
 
 
 def group_column(group: Group, task: Task) -> str:
@@ -175,11 +176,6 @@ def _whole_shares(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]
     whole: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
     return whole
-
-
-TRIES = 200
-
-Flags = NDArray[np.bool_]
 
 
 def deal_specialist(

@@ -17,6 +17,8 @@ from fl_rsna.settings.choices import Group, PartitionKind
 from fl_rsna.settings.config import TEST_SITE
 from fl_rsna.task import Task
 
+PARTS = ("train", "validation", "test")
+
 
 def greedy_folds(rarest: pd.Series, folds: int, seed: int) -> list[list[str]]:
     """Each patient, in seeded order, goes to the fold that has fewest of its rarest label.
@@ -92,9 +94,6 @@ def _share(
     kept = {site.patients[i] for site in there for i in rng.permutation(len(site.patients))[:MIN_PATIENTS]}
     free = rarest[[patient for patient in rarest.index if patient not in kept]]
     return take_count(free, min(max(1, round(share * len(rarest))), len(free)), rng)[0]
-
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

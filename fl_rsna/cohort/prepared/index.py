@@ -19,6 +19,15 @@ from fl_rsna.imaging.dicom.hounsfield import HU_MIN
 from fl_rsna.settings.choices import ImageKind
 from fl_rsna.task import Rendering, Task
 
+LOCAL_ID, PLACEHOLDER = "local_id", "placeholder"
+IDS = ("patient_id", "study_id", "series_id")  # hashed together
+HASHED = (*IDS, LOCAL_ID, "frame_id", "lone_id", "origin")  # all that a file may state and that is hashed
+STUDY = ["patient_id", "study_id"]
+DEEP_PADDING_HU = -2500.0
+NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # the competitors' rules for slices without brain
+STORED = "stored_sha256"  # in prepare.json: hashes of the tables beside it
+ANEW = "delete the folder and prepare again, or bring the file back from a copy"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -44,8 +53,6 @@ def _count(unit: str, meaning: str) -> Column:
 def _flag(meaning: str) -> Column:
     return Column(dtype="bool", unit="", meaning=meaning)
 
-
-LOCAL_ID, PLACEHOLDER = "local_id", "placeholder"
 
 _IDENTITY = {
     "image_id": _text("SOPInstanceUID, the PNG's name"),
@@ -220,13 +227,6 @@ def list_file_columns(rendering: Rendering) -> dict[str, Column]:
 
 
 COLUMNS = {**_FILM, **_SLICE}  # all there are; a name that both sets have holds the same type in both
-IDS = ("patient_id", "study_id", "series_id")  # hashed together
-HASHED = (*IDS, LOCAL_ID, "frame_id", "lone_id", "origin")  # all that a file may state and that is hashed
-
-
-STUDY = ["patient_id", "study_id"]
-DEEP_PADDING_HU = -2500.0
-NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # the competitors' rules for slices without brain
 
 
 def slice_rows(facts: pd.DataFrame) -> pd.DataFrame:
@@ -319,10 +319,6 @@ def _with_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
     words["fingerprint"] = ["|".join(part) for part in parts]
     found = combined.merge(words, how="left", on=[*keys, "padding_group"])
     return table.assign(**{name: found[name].to_numpy() for name in ("bit_type", "padding_group", "fingerprint")})
-
-
-STORED = "stored_sha256"  # in prepare.json: hashes of the tables beside it
-ANEW = "delete the folder and prepare again, or bring the file back from a copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,8 @@ SLACK = timedelta(hours=1)  # clocks that are behind ours
 DNS_NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.I
 )
+MAKE = "make them with scripts/make_certificates.py"
+HERE = ip_address("127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +178,6 @@ def _usage(authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-MAKE = "make them with scripts/make_certificates.py"
-HERE = ip_address("127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,10 @@ from fl_rsna.deployment.site_node import CA, NODE_KEY, Node, address_of
 TIMEOUT_S = 10.0
 OTHER_NAME, NOT_YET, ENDED = (62, 64), 9, 10  # OpenSSL's X509_V_ERR_*
 OTHER_SIGNER = (18, 19, 20, 21)
+AHEAD_S, BEHIND_S = SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE  # of a node's clock: 5 s, 305 s
+DATE_S = 2  # whole seconds, and a server may write them once a second
+NO_INTERVAL = 0.0  # no heartbeat interval that Flower takes: it looks the key up first, and changes nothing
+ok, warning, problem = State.ok, State.warning, State.problem
 
 
 def no_link(found: str, change: str) -> Check:
@@ -126,13 +130,6 @@ def _names(shown: x509.Certificate | None) -> str:
         return "no name at all"
     hosts = names.get_values_for_type(x509.DNSName)
     return ", ".join([*hosts, *map(str, names.get_values_for_type(x509.IPAddress))])
-
-
-AHEAD_S, BEHIND_S = SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE  # of a node's clock: 5 s, 305 s
-DATE_S = 2  # whole seconds, and a server may write them once a second
-NO_INTERVAL = 0.0  # no heartbeat interval that Flower takes: it looks the key up first, and changes nothing
-
-ok, warning, problem = State.ok, State.warning, State.problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

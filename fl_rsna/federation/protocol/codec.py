@@ -31,6 +31,7 @@ EXACT, EXACT_AT = (
     "exact_at",
 )  # values that are not rounded, and the stretches they fill: start, stop, start, stop, ...
 CHUNK = 1024  # values that share a scale in int8
+MOST_BYTES = 256 << 20  # of one label's JSON: what inflates to more is none of ours
 
 
 def pack(values: NDArray[Any]) -> Array:
@@ -123,9 +124,6 @@ def _chunks(values: NDArray[np.generic]) -> NDArray[np.float32]:
     padded = np.zeros(rows * CHUNK, np.float32)
     padded[: values.size] = values
     return padded.reshape(rows, CHUNK)
-
-
-MOST_BYTES = 256 << 20  # of one label's JSON: what inflates to more is none of ours
 
 
 def pack_trees(forests: Mapping[str, Forest], features: int, priors: Mapping[str, float]) -> ArrayRecord:

@@ -33,6 +33,19 @@ from fl_rsna.settings.config import (
 from fl_rsna.task import Task
 from fl_rsna.version import code_version
 
+T = TypeVar("T")
+ARRAYS, CONFIG, METRICS, FAILURE, SITE, SCORE = "arrays", "config", "metrics", "failure", "site", "score"
+COUNTS, SCORECARD = f"{MessageType.EVALUATE}.counts", f"{MessageType.EVALUATE}.scorecard"  # of the final model
+FEATURES, ENCODE = f"{MessageType.EVALUATE}.features", f"{MessageType.EVALUATE}.encode"  # of the second stage, before
+BLEND = f"{MessageType.EVALUATE}.blend"  # and after its rounds
+OUT_OF_FOLD = f"{MessageType.EVALUATE}.out_of_fold"  # of a fold's final model, on the patients it never saw
+GROW, GROWN = f"{MessageType.TRAIN}.trees", f"{MessageType.EVALUATE}.trees"  # one more tree; validation of all
+TREE_COUNTS = f"{MessageType.EVALUATE}.tree_counts"  # as COUNTS
+RUN_ID = re.compile(r"[0-9a-f]{0,64}")
+INTEGERS = "integers"
+VERSION = "version"  # of the code, at the roll call
+SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceInstructions:
@@ -117,9 +130,6 @@ def stack_shape(instructions: StackInstructions, task: Task) -> HeadShape:
     )
 
 
-T = TypeVar("T")
-
-ARRAYS, CONFIG, METRICS, FAILURE, SITE, SCORE = "arrays", "config", "metrics", "failure", "site", "score"
 RECORDS: dict[str, type[Any]] = {
     "model": ModelConfig,
     "train": TrainConfig,
@@ -129,16 +139,6 @@ RECORDS: dict[str, type[Any]] = {
     "stacking": StackingConfig,
     "stack": StackInstructions,
 }
-COUNTS, SCORECARD = f"{MessageType.EVALUATE}.counts", f"{MessageType.EVALUATE}.scorecard"  # of the final model
-FEATURES, ENCODE = f"{MessageType.EVALUATE}.features", f"{MessageType.EVALUATE}.encode"  # of the second stage, before
-BLEND = f"{MessageType.EVALUATE}.blend"  # and after its rounds
-OUT_OF_FOLD = f"{MessageType.EVALUATE}.out_of_fold"  # of a fold's final model, on the patients it never saw
-GROW, GROWN = f"{MessageType.TRAIN}.trees", f"{MessageType.EVALUATE}.trees"  # one more tree; validation of all
-TREE_COUNTS = f"{MessageType.EVALUATE}.tree_counts"  # as COUNTS
-RUN_ID = re.compile(r"[0-9a-f]{0,64}")
-INTEGERS = "integers"
-VERSION = "version"  # of the code, at the roll call
-SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,10 @@ from fl_rsna.learning.metrics.operating_points import LOSS, SLICE
 
 LOSSES = {LOSS, *GRIDS}  # summed losses, a row a label
 Sums = dict[str, NDArray[np.generic]]
+CELLS = ("tp", "fn"), ("fp", "tn")  # of a confusion table: two that add up to a count that is told
+READ_FROM = ("sensitivity", "false_negative_rate"), ("specificity",)  # what tells one of each pair
+READ_FROM_ALL = ("ppv", "npv", "f1")
+CLASSES = "classes"
 
 
 def check_floor(asked: int, floor: int) -> None:
@@ -212,12 +216,6 @@ def _blank_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _blank_estimate(estimate: Mapping[str, Any]) -> dict[str, Any]:
     return dict.fromkeys(estimate)
-
-
-CELLS = ("tp", "fn"), ("fp", "tn")  # of a confusion table: two that add up to a count that is told
-READ_FROM = ("sensitivity", "false_negative_rate"), ("specificity",)  # what tells one of each pair
-READ_FROM_ALL = ("ppv", "npv", "f1")
-CLASSES = "classes"
 
 
 def suppress_card(card: Mapping[str, Any], k: int) -> dict[str, Any]:

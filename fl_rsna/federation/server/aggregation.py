@@ -34,6 +34,8 @@ from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.settings.choices import StrategyName
 from fl_rsna.settings.config import StrategyConfig, TrainConfig
 
+PART = 131_072  # values at a time: what is worked on stays in the processor's cache
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
@@ -94,9 +96,6 @@ class Sums:
             second=None if self._second is None else divide_total(self._second, self.count),
             updates=tuple(self._updates),
         )
-
-
-PART = 131_072  # values at a time: what is worked on stays in the processor's cache
 
 
 def add_scaled(total: NDArray[np.float64], values: NDArray[np.float32], weight: float) -> None:

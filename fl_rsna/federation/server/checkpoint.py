@@ -28,6 +28,7 @@ from fl_rsna.settings.config import StrategyConfig
 MODELS = ("model", "shown")
 MEMORY, WINDOW = "memory.", "window."  # how the names of vectors in the checkpoint begin
 GONE = "a run cannot go on from it: bring it back from a copy, or begin anew under another run.name"
+STACK_STATE = "stacker.json"  # in checkpoints/
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,9 +122,6 @@ def _plain(progress: Progress) -> dict[str, Any]:
     kept = {item.name: getattr(progress, item.name) for item in fields(progress) if item.name not in apart}
     answers = {site: asdict(answer) for site, answer in progress.answers.items()}
     return {**kept, "answers": answers, "choice": asdict(progress.choice)}
-
-
-STACK_STATE = "stacker.json"  # in checkpoints/
 
 
 @dataclass(slots=True, kw_only=True)

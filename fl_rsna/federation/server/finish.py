@@ -34,6 +34,9 @@ from fl_rsna.run_folder.run_folder import MODEL, PREDICTIONS, SCORECARDS, STACK_
 from fl_rsna.settings.choices import Norm, Precision, Select, StrategyName, Trainable
 
 PHASE = "recalibration"
+BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
+TEST = "test_site"
+More = Callable[[dict[str, Any], NDArray[np.float32]], dict[str, Any]]
 
 
 def is_recalibrated(context: RunContext) -> bool:
@@ -76,12 +79,6 @@ def recalibrate_model(context: RunContext, progress: Progress, model: FlatModel)
     found, _ = next_floats(step, {})
     count_traffic(progress, replies)
     return FlatModel(np.where(context.parameters, model.floats, found).astype(np.float32), model.integers)
-
-
-BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
-TEST = "test_site"
-
-More = Callable[[dict[str, Any], NDArray[np.float32]], dict[str, Any]]
 
 
 def final_model(context: RunContext, progress: Progress) -> tuple[FlatModel, int]:

@@ -43,6 +43,9 @@ from fl_rsna.federation.site.stacking import count_trees, grow_trees, keep_out_o
 from fl_rsna.learning.data.dataset import POOLED
 from fl_rsna.learning.training.train import settle_process
 
+FLOOR = "FL_RSNA_MIN_COUNT"
+LOG = "failures.log"  # of a simulated site, beside what it remembers; a deployed one has its SuperNode's log
+
 
 def line_of(message: Message, reply: Message, site: str) -> str:
     """What became of a message at `site`, e.g. `site-1  round 2  trained on 245 images in 7.5 s, loss 0.226`."""
@@ -84,10 +87,6 @@ def read_site_name(folder: Path) -> str:
         return str(json.loads((folder / "site.json").read_text())["site"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-FLOOR = "FL_RSNA_MIN_COUNT"
-LOG = "failures.log"  # of a simulated site, beside what it remembers; a deployed one has its SuperNode's log
 
 
 def make_client_app(locate: Callable[[Context], SitePaths]) -> ClientApp:

@@ -62,6 +62,10 @@ from fl_rsna.settings.config import ModelConfig, StackingConfig
 from fl_rsna.task import LabelKind, Task, TaskName, find_task
 from fl_rsna.version import code_version
 
+PACKING_LINE_S = 10.0  # between two lines about packing
+LOST = "lost"  # of the last change, by rounding
+NORM = "norm"  # a site's own values: of BatchNorm, and its window
+
 
 def counts_by_fold(
     data: SiteData, task: Task, stacking: StackingConfig, seed: int, k: int, whole: dict[str, Any]
@@ -97,11 +101,6 @@ def _few(labels: NDArray[np.float32], fold: NDArray[np.int64], folds: int, k: in
         for side in sides
         for count in (int((labels[side] > 0).sum()), int((labels[side] == 0).sum()))
     )
-
-
-PACKING_LINE_S = 10.0  # between two lines about packing
-LOST = "lost"  # of the last change, by rounding
-NORM = "norm"  # a site's own values: of BatchNorm, and its window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,8 @@ from fl_rsna.task import Task
 
 OUT_OF_FOLD = "out_of_fold.parquet"
 STRANGER = "stranger"  # of the fold's patients, whom the model never saw; else of the validation part
+Logits = NDArray[np.float32]
+Rows = NDArray[np.intp]
 
 
 def paths_of(memory: Path, runs: Iterable[str]) -> tuple[Path, ...]:
@@ -87,9 +89,6 @@ def with_probabilities(table: pd.DataFrame, found: NDArray[np.floating], task: T
     return table.assign(**columns)
 
 
-Logits = NDArray[np.float32]
-
-
 def read_logits(data: SiteData, task: Task, paths: Iterable[Path]) -> Logits:
     """[N, L], of training slices by the model that never saw the patient, of validation slices by the mean of all; others 0."""
     return in_index(data.index, pd.concat(read_tables(paths, task), ignore_index=True), task)
@@ -102,9 +101,6 @@ def in_index(index: pd.DataFrame, table: pd.DataFrame, task: Task) -> Logits:
     assert (rows >= 0).all(), "a prediction is of no slice here"
     found[rows] = clip_logits(probabilities_in(table, task.labels))
     return found
-
-
-Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ SHOWN = (
     "round_end",
     "resumed",
 )  # of a fold, in the whole's display
+ASKED = "out_of_fold.json"  # in checkpoints/
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +111,6 @@ def _read(folder: Path, number: int) -> FoldRun:
     return FoldRun(
         number=number, folder=folder, run_id=summary["run_id"], accepted=accepted, summary=summary, config=config
     )
-
-
-ASKED = "out_of_fold.json"  # in checkpoints/
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

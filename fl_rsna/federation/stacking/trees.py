@@ -41,6 +41,8 @@ from fl_rsna.learning.models.trees import Floats, Forest, from_json, to_json
 from fl_rsna.run_folder.run_folder import TABLES
 from fl_rsna.settings.choices import Boosting
 
+Forests = dict[str, Forest]
+
 
 def turn(sites: list[Site], round_: int) -> list[Site]:
     """The one site of a cyclic round, in the order of their names."""
@@ -79,9 +81,6 @@ def _reply(raw: bytes) -> Message:
     content = RecordDict({ARRAYS: ArrayRecord([np.frombuffer(raw, np.uint8)])})
     content[METRICS] = MetricRecord({"num-examples": 1})
     return Message(content, reply_to=Message(RecordDict(), 1, MessageType.TRAIN))
-
-
-Forests = dict[str, Forest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

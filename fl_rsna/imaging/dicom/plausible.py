@@ -21,6 +21,16 @@ from fl_rsna.imaging.dicom.radiograph import Presentation, find_padding_patterns
 from fl_rsna.imaging.dicom.rejections import Reason, Rejected
 
 FEW, MOST = 0.01, 0.5  # shares of pixels that a table holds where its sign is wrong, and where it is right
+WRAP_ABOVE_INTERCEPT = -100  # below it 12 bits without a sign have room for air
+MUCH, SOME = 0.1, 0.03  # shares of a picture: more than metal can be, and than metal at its edge can be
+NEAR_ZERO = 200  # fat and the noise of water lie less than this below 0
+NOISE = 20  # values this near to 0 are there on both sides of it, where it is crossed
+DEEPEST = 4096  # padding lies less than this below 0
+NO_METAL_HU = 30000  # CT scales end below
+AIR_HU = -900  # padding below is as good as air, wherever it lies
+BONE_HU = 500  # what lies in all four corners of a picture of a head is not as dense
+CORNER = 32  # corners are this part of the shorter side
+FLAT_HU, VARIED = 10, 100  # a picture of no more HU than the first is none of more stored values than the second
 
 
 def settle_film(stored: Stored, shown: Presentation, padding: Padding | None) -> tuple[Stored, Presentation]:
@@ -72,14 +82,6 @@ def _visible(shown: Presentation, counts: NDArray[np.integer]) -> Presentation:
     raise Rejected(Reason.bad_lut, tag, f"{np.count_nonzero(there)} stored values become one grey")
 
 
-WRAP_ABOVE_INTERCEPT = -100  # below it 12 bits without a sign have room for air
-MUCH, SOME = 0.1, 0.03  # shares of a picture: more than metal can be, and than metal at its edge can be
-NEAR_ZERO = 200  # fat and the noise of water lie less than this below 0
-NOISE = 20  # values this near to 0 are there on both sides of it, where it is crossed
-DEEPEST = 4096  # padding lies less than this below 0
-NO_METAL_HU = 30000  # CT scales end below
-
-
 def find_wrapped_bits(stored: Stored, rescale: Rescale, bits: int) -> int:
     """`bits`, which is BitsStored, where negative values were stored modulo 2 to this power; 0 where none were.
 
@@ -123,12 +125,6 @@ def _is_negative(values: Stored, high: NDArray[np.bool_], rescale: Rescale, bits
 
 def _most(which: NDArray[np.bool_]) -> bool:
     return 2 * int(np.count_nonzero(which)) >= which.size
-
-
-AIR_HU = -900  # padding below is as good as air, wherever it lies
-BONE_HU = 500  # what lies in all four corners of a picture of a head is not as dense
-CORNER = 32  # corners are this part of the shorter side
-FLAT_HU, VARIED = 10, 100  # a picture of no more HU than the first is none of more stored values than the second
 
 
 def settle(stored: Stored, rescale: Rescale, bits: int, padding: Padding | None) -> tuple[Stored, Rescale]:

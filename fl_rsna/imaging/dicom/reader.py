@@ -57,6 +57,13 @@ JPEG, JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"  # how they begin
 END = b"\xff\xd9"
 PADDING = 16  # bytes after the end marker that writers were seen to add, with room
 FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # markers whose segment states the shape
+ITEM = b"\xfe\xff\x00\xe0"  # the tag that an item begins with
+INFLATED_BYTES = 4 * MAX_SIDE**2  # of a deflated file: its pixels and as much again
+Grey = Stored | NDArray[np.uint8]
+PIXELS, META_LENGTH = 0x7FE00010, 0x00020000
+PIXELS_TAG, END_OF_ITEM = b"\xe0\x7f\x10\x00", b"\xfe\xff\x0d\xe0"  # little endian
+DEFLATED = str(DeflatedExplicitVRLittleEndian)
+IMPLICIT_VR = {str(ImplicitVRLittleEndian): True, str(ExplicitVRLittleEndian): False, DEFLATED: False}
 
 
 def check_codestream(stream: bytes, rows: int, columns: int) -> None:
@@ -87,10 +94,6 @@ def _parse_shape(stream: bytes) -> tuple[int, int] | None:
             return int.from_bytes(stream[at + 5 : at + 7], "big"), int.from_bytes(stream[at + 7 : at + 9], "big")
         at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
     return 0, 0
-
-
-ITEM = b"\xfe\xff\x00\xe0"  # the tag that an item begins with
-INFLATED_BYTES = 4 * MAX_SIDE**2  # of a deflated file: its pixels and as much again
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +143,6 @@ def check_length(length: int, rows: int, columns: int, size: int, beginning: byt
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # RSNA's ids are not valid UI values
 warnings.filterwarnings("ignore", module=r"pydicom\.")  # a file gives a slice or a named row, not lines on the screen
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-
-Grey = Stored | NDArray[np.uint8]
-
-PIXELS, META_LENGTH = 0x7FE00010, 0x00020000
-PIXELS_TAG, END_OF_ITEM = b"\xe0\x7f\x10\x00", b"\xfe\xff\x0d\xe0"  # little endian
-DEFLATED = str(DeflatedExplicitVRLittleEndian)
-IMPLICIT_VR = {str(ImplicitVRLittleEndian): True, str(ExplicitVRLittleEndian): False, DEFLATED: False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

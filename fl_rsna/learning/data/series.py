@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from fl_rsna.cohort.prepared.series import find_placed_rows
 
 PIECE = ("patient_id", "series_id", "split")  # what neighbours never leave; a fresh scan has no split
+KEYS = ["patient_id", "series_id"]
+STEPS = ("step_below_mm", "step_above_mm")
+PLACES = 5  # numbers that say where a slice lies
+THICK_MM, MANY = 10.0, 64.0  # of a step and of a series, by which the numbers stay near 1
 
 
 class Images(Protocol):
@@ -68,12 +72,6 @@ def join_tables(tables: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
     """The table of several sites' slices one after the other: nobody's neighbour is at another site."""
     starts = np.cumsum([0, *map(len, tables)])
     return np.concatenate([table + start for table, start in zip(tables, starts, strict=False)])
-
-
-KEYS = ["patient_id", "series_id"]
-STEPS = ("step_below_mm", "step_above_mm")
-PLACES = 5  # numbers that say where a slice lies
-THICK_MM, MANY = 10.0, 64.0  # of a step and of a series, by which the numbers stay near 1
 
 
 def series_of(index: pd.DataFrame, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:

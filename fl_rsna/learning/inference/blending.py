@@ -22,6 +22,10 @@ from fl_rsna.task import Task
 
 SIGMAS = np.array([0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0])  # in slices; 0 leaves all as it is
 REACH = 3.0  # sigmas to each side: what lies beyond weighs 1% of the middle and less
+WEIGHTS = np.linspace(0, 1, 21)  # of the second model
+FAR, HALVINGS = 60.0, 70  # log-odds by which the union label may be moved, found by halving
+BY_SIGMA, BY_WEIGHT = "loss_by_sigma", "loss_by_weight"
+GRIDS = {BY_SIGMA: len(SIGMAS), BY_WEIGHT: len(WEIGHTS)}
 
 
 def smooth_series(
@@ -82,10 +86,6 @@ def first_least(sums: NDArray[np.float64]) -> NDArray[np.intp]:
     return at
 
 
-WEIGHTS = np.linspace(0, 1, 21)  # of the second model
-FAR, HALVINGS = 60.0, 70  # log-odds by which the union label may be moved, found by halving
-
-
 def blend_sums(
     labels: NDArray[np.floating], logits_a: NDArray[np.floating], logits_b: NDArray[np.floating]
 ) -> NDArray[np.float64]:
@@ -128,10 +128,6 @@ def enforce_union_at_mean(found: NDArray[np.floating], task: Task) -> NDArray[np
         return values
     values[:, union] = np.maximum(expit(odds + (low + high) / 2), least)
     return values
-
-
-BY_SIGMA, BY_WEIGHT = "loss_by_sigma", "loss_by_weight"
-GRIDS = {BY_SIGMA: len(SIGMAS), BY_WEIGHT: len(WEIGHTS)}
 
 
 def stage_sums(

@@ -29,6 +29,7 @@ from fl_rsna.task import Task
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
 LABEL, PROBABILITY = "label_", "probability_"
+EXAM_IDS = ["patient_id", "study_id", "series_id"]  # from the whole to its parts
 
 
 def prediction_table(
@@ -57,9 +58,6 @@ def probabilities_in(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.fl
 
 def _columns(table: pd.DataFrame, prefix: str, names: Iterable[str]) -> NDArray[np.float32]:
     return cast("NDArray[np.float32]", table[[f"{prefix}{name}" for name in names]].to_numpy(np.float32))
-
-
-EXAM_IDS = ["patient_id", "study_id", "series_id"]  # from the whole to its parts
 
 
 @torch.inference_mode()

@@ -35,6 +35,15 @@ ROLLING = ("mean", "min", "max", "std")
 SERIES = ("mean", "max", "std", "quantile_75")
 LOGIT = 10.0  # logits end here, on either side
 GRID = 64  # steps a unit
+Second = Callable[[pd.DataFrame, Floats, torch.device], Floats]
+HASHED = (
+    "task",
+    "features",
+    "prior",
+    "selected_rounds",
+    "platt",
+    "trees",
+)  # what trees are; not whose images made them
 
 
 def stack_features(index: pd.DataFrame, probabilities: NDArray[np.floating]) -> Floats:
@@ -99,9 +108,6 @@ def _of_series(logits: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray
     )
 
 
-Second = Callable[[pd.DataFrame, Floats, torch.device], Floats]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedStack:
     """As read from a run's folder. `second` turns an index of whole series and the folds' mean [N, L] into probabilities [N, L]."""
@@ -131,16 +137,6 @@ class SavedStack:
 
 
 AnyModel = SavedModel | SavedStack
-
-
-HASHED = (
-    "task",
-    "features",
-    "prior",
-    "selected_rounds",
-    "platt",
-    "trees",
-)  # what trees are; not whose images made them
 
 
 def trees_sha256(content: Mapping[str, Any]) -> str:

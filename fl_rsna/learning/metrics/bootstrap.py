@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
 CHUNK = 64  # columns of weights that are worked on at once
+MIN_PATIENTS = 5  # with a positive slice, and with a negative one: below, resampling them cannot show the doubt
+TAIL = 0.025
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +81,6 @@ def totals(drawn: Drawn, sums: Floats) -> Floats:
     for part, weights in drawn.chunks():
         found[:, part] = sums.T @ weights
     return found
-
-
-MIN_PATIENTS = 5  # with a positive slice, and with a negative one: below, resampling them cannot show the doubt
-TAIL = 0.025
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from fl_rsna.learning.metrics.metrics import slice_losses
 from fl_rsna.learning.metrics.ranking import rank
 from fl_rsna.task import Task
 
+REFERENCE = "slice"  # what the others are held against
+
 
 def compare_losses(
     labels: NDArray[np.float32],
@@ -42,9 +44,6 @@ def compare_losses(
     sums = totals(drawn, by_patient(drawn, apart, np.ones(len(apart))))
     found = support(drawn, labels[:, task.labels.index(task.headline)])
     return estimate(sums[0] / sums[1], found, found.patients, Scale.difference)
-
-
-REFERENCE = "slice"  # what the others are held against
 
 
 def compare_stages(

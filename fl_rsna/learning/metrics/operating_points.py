@@ -26,6 +26,11 @@ LOGITS = 16.0
 EDGES = np.r_[0.0, 1 / (1 + np.exp(-np.linspace(-LOGITS, LOGITS, BINS + 1)[1:-1]))]  # lower edge of every bin, [BINS]
 TEMPERATURES = np.geomspace(0.1, 10, 101)  # holds 1 in its middle; neighbours are 4.7% apart
 SENSITIVITY, SPECIFICITY = 0.95, 0.90
+Thresholds = dict[str, dict[str, float | None]]  # label -> point -> threshold
+CENTRES = -LOGITS + (np.arange(BINS) + 0.5) * (2 * LOGITS / BINS)  # logit in the middle of every bin
+SLOPES = (0.1, 10.0)  # as far as temperatures go
+LOOSE = np.array([0.5, 1.0])  # standard deviations of slope and intercept about 1 and 0, before any slice is seen
+SLICE, LOSS = "slice", "loss_by_temperature"
 
 
 class Point(StrEnum):
@@ -34,9 +39,6 @@ class Point(StrEnum):
     sensitivity_95 = "sensitivity_95"  # the highest threshold that still finds 95% of positives
     specificity_90 = "specificity_90"  # the lowest threshold that clears 90% of negatives
     youden = "youden"  # sensitivity + specificity at its highest (Youden 1950); of equal thresholds the lowest
-
-
-Thresholds = dict[str, dict[str, float | None]]  # label -> point -> threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +142,6 @@ def choose_temperature(
     return {label: float(TEMPERATURES[at]) if ok else None for label, at, ok in zip(labels, best, known, strict=True)}
 
 
-CENTRES = -LOGITS + (np.arange(BINS) + 0.5) * (2 * LOGITS / BINS)  # logit in the middle of every bin
-SLOPES = (0.1, 10.0)  # as far as temperatures go
-LOOSE = np.array([0.5, 1.0])  # standard deviations of slope and intercept about 1 and 0, before any slice is seen
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platt:
     """sigmoid(slope * logit + intercept), whose mean where it was fitted is `prevalence`."""
@@ -188,9 +185,6 @@ def honest(probabilities: NDArray[np.floating], fitted: Platt) -> NDArray[np.flo
     """One label's probabilities [N] with their logits on that line."""
     made: NDArray[np.float64] = expit(fitted.slope * finite_logits(probabilities) + fitted.intercept)
     return made
-
-
-SLICE, LOSS = "slice", "loss_by_temperature"
 
 
 def site_sums(

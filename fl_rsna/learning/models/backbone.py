@@ -21,6 +21,10 @@ from torch import nn
 from fl_rsna.settings.choices import ModelName
 from fl_rsna.settings.config import ModelConfig
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+COUNTERS = "num_batches_tracked"  # older files lack them, and nothing reads them
+INSIDE = ("state_dict", "model")  # where a training script's checkpoint keeps the weights
+
 
 class DroppedLinear(nn.Linear):
     """Dropout and then a linear layer, under the linear layer's own names."""
@@ -102,9 +106,6 @@ def _timm() -> ModuleType:
             "install the torchvision that was built for this torch, or choose an efficientnet"
         ) from None
     return timm
-
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,10 +228,6 @@ def _lite(config: ModelConfig, num_labels: int) -> Any:
         missing, unexpected = network.load_state_dict(kept, strict=False)
         assert (sorted(missing), unexpected) == (["_fc.bias", "_fc.weight"], []), (missing, unexpected)
     return network
-
-
-COUNTERS = "num_batches_tracked"  # older files lack them, and nothing reads them
-INSIDE = ("state_dict", "model")  # where a training script's checkpoint keeps the weights
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:

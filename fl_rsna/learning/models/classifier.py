@@ -36,6 +36,8 @@ CENTRE_HU, UNIT_HU = (
     40.0,
 )  # in which a learned window's weights are small numbers, that a step of Adam moves little
 EDGE = 1 / 255  # grey at a window's lower edge, and short of white at its upper one
+GROUPS = 32  # of GroupNorm
+PRIOR = 0.05  # of each label before anything is learned
 
 
 class InputStage(nn.Module):
@@ -167,10 +169,6 @@ class ClassCorrection(nn.Module):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.float() - self.log_weights
-
-
-GROUPS = 32  # of GroupNorm
-PRIOR = 0.05  # of each label before anything is learned
 
 
 class Classifier(nn.Module):

@@ -20,6 +20,8 @@ from fl_rsna.cohort.prepared.series import SERIES, find_placed_rows
 from fl_rsna.settings.config import TrainConfig
 from fl_rsna.task import LabelKind
 
+Weights = NDArray[np.float32]
+
 
 def build_train_labels(
     index: pd.DataFrame, labels: NDArray[np.float32], config: TrainConfig, kind: LabelKind
@@ -90,9 +92,6 @@ def smooth_along_series(
         count += there
     means: NDArray[np.float32] = (total / count[:, None]).astype(np.float32)
     return means
-
-
-Weights = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,10 @@ from fl_rsna.settings.choices import Device, Norm, Optimizer, Schedule
 from fl_rsna.settings.config import TrainConfig
 from fl_rsna.task import Task
 
+Groups = list[nn.Parameter] | list[dict[str, Any]]
+EVALUATION_BATCH = 64  # slices at once where no gradient is taken
+OnBatch = Callable[[int, int], None]  # batches done, of how many
+
 
 @functools.cache
 def settle_process() -> None:
@@ -39,9 +43,6 @@ def settle_process() -> None:
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     keep_freed_memory()
-
-
-Groups = list[nn.Parameter] | list[dict[str, Any]]
 
 
 def layer_rates(model: nn.Module, trained: list[nn.Parameter], rate: float, decay: float) -> Groups:
@@ -61,11 +62,6 @@ def layer_rates(model: nn.Module, trained: list[nn.Parameter], rate: float, deca
         {"params": [value for value in trained if stage_of[id(value)] == stage], "lr": rate * decay**stage}
         for stage in stages
     ]
-
-
-EVALUATION_BATCH = 64  # slices at once where no gradient is taken
-
-OnBatch = Callable[[int, int], None]  # batches done, of how many
 
 
 def ignore_progress(done: int, batches: int) -> None:

@@ -11,6 +11,12 @@ import numpy as np
 from fl_rsna.phantom.chest.geometry import Points, move_points, oval, smooth_line
 
 Pair = tuple[float, float]  # the patient's right, left
+HILUM_MM = ((-38.0, 122.0), (40.0, 112.0))  # the left one is higher
+CARINA_MM = (4.0, 92.0)
+REFERENCE_DOME_MM = 224.0  # at which the template's heart lies
+_LEVELS = np.array([0, 0.035, 0.14, 0.3, 0.48, 0.66, 0.83, 1.0])  # of the way from tip to costophrenic angle
+_LATERAL = np.array([50, 77, 102, 121, 132.5, 137.5, 138.5, 135])  # mm
+_MEDIAL = np.array([30, 24, 18, 16, 16, 17, 19, 24])
 
 
 class View(StrEnum):
@@ -160,15 +166,6 @@ def _scar(rng: np.random.Generator) -> Scar:
         plate=plate,
         slant_deg=float(rng.normal(0, 12)),
     )
-
-
-HILUM_MM = ((-38.0, 122.0), (40.0, 112.0))  # the left one is higher
-CARINA_MM = (4.0, 92.0)
-REFERENCE_DOME_MM = 224.0  # at which the template's heart lies
-
-_LEVELS = np.array([0, 0.035, 0.14, 0.3, 0.48, 0.66, 0.83, 1.0])  # of the way from tip to costophrenic angle
-_LATERAL = np.array([50, 77, 102, 121, 132.5, 137.5, 138.5, 135])  # mm
-_MEDIAL = np.array([30, 24, 18, 16, 16, 17, 19, 24])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

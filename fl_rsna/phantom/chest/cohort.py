@@ -24,6 +24,12 @@ from fl_rsna.task import COVID_CXR
 
 STUDY_TABLE, IMAGE_TABLE = "train_study_level.csv", "train_image_level.csv"
 NO_OPACITY = "none 1 0 0 1 1"
+__all__ = ["Film", "image_id", "patient_id", "render_film", "studies_of", "write_chest_cohort"]
+TWO_STUDIES, TWO_IMAGES = 0.08, 0.06  # share of patients seen twice, of studies with a repeated film
+ID_BITS = 48  # 12 hexadecimal digits, as SIIM has them
+ID_KINDS = {"patient": 21, "study": 22, "series": 23, "image": 24}  # each kind has an order of its own
+SMALLEST = 32  # pixels a side
+CODES = {View.pa: ("272479007", "postero-anterior"), View.ap: ("399348003", "antero-posterior")}  # PS3.16 CID 4010
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +70,6 @@ def label_text(boxes: tuple[Box, ...]) -> str:
     """`opacity 1`, left, top, right and bottom of each box, or a box of one pixel that says none."""
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]
     return " ".join(f"opacity 1 {' '.join(f'{edge:g}' for edge in edges)}" for edges in corners) or NO_OPACITY
-
-
-__all__ = ["Film", "image_id", "patient_id", "render_film", "studies_of", "write_chest_cohort"]
-
-TWO_STUDIES, TWO_IMAGES = 0.08, 0.06  # share of patients seen twice, of studies with a repeated film
-ID_BITS = 48  # 12 hexadecimal digits, as SIIM has them
-ID_KINDS = {"patient": 21, "study": 22, "series": 23, "image": 24}  # each kind has an order of its own
-SMALLEST = 32  # pixels a side
-CODES = {View.pa: ("272479007", "postero-anterior"), View.ap: ("399348003", "antero-posterior")}  # PS3.16 CID 4010
 
 
 def write_chest_cohort(

@@ -16,6 +16,10 @@ from fl_rsna.phantom.chest.vendors import DX, Curve, Vendor
 
 WATER_PER_CM = 0.19  # attenuation at chest energies
 MIDDLE_MM = 130.0  # of the template chest, where a well placed film is centred
+Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
+TABLE_LENGTH = 1024
+SIGMOID_NARROW = 0.82  # its window is set tighter, as its ends are soft
+TOE = 0.18  # how far the table's curve bends at either end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +111,6 @@ def burn_marker(grey: Field, exposure: Exposure) -> None:
     cv2.putText(layer, letter, place, cv2.FONT_HERSHEY_DUPLEX, 0.5 * size, (255,), max(1, round(size)), cv2.LINE_AA)
     bright = layer.astype(np.float32) / 255
     grey += (1.05 - grey) * bright
-
-
-Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
-
-TABLE_LENGTH = 1024
-SIGMOID_NARROW = 0.82  # its window is set tighter, as its ends are soft
-TOE = 0.18  # how far the table's curve bends at either end
 
 
 def show(grey: Field, vendor: Vendor) -> Field:

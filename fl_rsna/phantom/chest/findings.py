@@ -20,6 +20,9 @@ from fl_rsna.phantom.chest.geometry import Field, Frame, blur, smooth_noise, ste
 from fl_rsna.phantom.chest.tissue import Tissue, Tree, bronchogram
 
 SIDES = (-1, 1)  # the patient's right, left
+SEEN = 0.3  # of an opacity's densest point: what a reader draws the box around
+SEEN_CM = 0.25
+SMALLEST_BOX_MM = 6.0
 
 
 class Appearance(IntEnum):
@@ -226,11 +229,6 @@ def _draw_haze(
         soft=float(soft * rng.uniform(0.8, 1.2)),
         ragged=smooth_noise(rng, 8),
     )
-
-
-SEEN = 0.3  # of an opacity's densest point: what a reader draws the box around
-SEEN_CM = 0.25
-SMALLEST_BOX_MM = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

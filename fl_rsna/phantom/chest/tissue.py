@@ -32,6 +32,11 @@ RIBS = 11
 _START_MM = np.array([10, 24, 43, 64, 86, 108, 131, 154, 178, 202, 226]) - 14.0  # where each leaves the spine
 _DEPTH_MM = np.array([26, 42, 56, 67, 76, 82, 86, 88, 86, 80, 70])  # half of the chest from back to front
 _REACH_DEG = np.array([118, 126, 132, 136, 138, 138, 136, 130, 122, 112, 100])  # where cartilage begins
+FULL_CM = 2.0  # of water where a layer says 255
+_MAIN_DEG = np.array([-78, -62, -44, -24, -4, 16, 34, 50, 64, 76])  # below the horizontal, from tip to base
+_MAIN_MM = np.array([66, 74, 84, 88, 92, 98, 104, 112, 112, 104])
+_MAIN_WIDE_MM = np.array([3.0, 3.4, 3.6, 3.2, 3.4, 4.2, 5.0, 5.6, 5.8, 4.8])
+HEART_FILLS = 0.88  # of the air behind and before the heart's middle
 
 
 def bone_shadow(chest: Chest, frame: Frame) -> Field:
@@ -125,12 +130,6 @@ def _block(layer: Mask, frame: Frame, x: float, y: float) -> None:
     plates = np.array([[(x - waist, y + end), (x + waist, y + end)] for end in (-9, 9)])
     stroke(layer, frame, plates, 1.8, 230)
     stroke(layer, frame, [np.array([(x, y + 2), (x, y + 13)])], 4.5, 220)
-
-
-FULL_CM = 2.0  # of water where a layer says 255
-_MAIN_DEG = np.array([-78, -62, -44, -24, -4, 16, 34, 50, 64, 76])  # below the horizontal, from tip to base
-_MAIN_MM = np.array([66, 74, 84, 88, 92, 98, 104, 112, 112, 104])
-_MAIN_WIDE_MM = np.array([3.0, 3.4, 3.6, 3.2, 3.4, 4.2, 5.0, 5.6, 5.8, 4.8])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,9 +237,6 @@ def _draw_generation(layer: Mask, frame: Frame, lines: NDArray[np.float64], wide
 def _thirds(line: Points) -> tuple[Points, Points, Points]:
     cut = len(line) // 3
     return line[: cut + 1], line[cut : 2 * cut + 1], line[2 * cut :]
-
-
-HEART_FILLS = 0.88  # of the air behind and before the heart's middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

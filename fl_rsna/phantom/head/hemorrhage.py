@@ -21,6 +21,7 @@ SECOND_SHARES = (  # row: first bleed; column: second
     (0.10, 0.25, 0.30, 0.00, 0.35),
     (0.10, 0.25, 0.05, 0.60, 0.00),
 )
+SEEN_SHARE, SEEN_CONTRAST_HU = 0.4, 9.0  # a mask holds voxels with this much blood and this much contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +189,6 @@ def _draw_layer(rng: np.random.Generator, hu: float) -> Layer:
     if rng.random() < 0.45:
         casts.append(Ellipsoid(center=(0.0, 16.0, 5.0), radii=(8.0, 26.0, 38.0)))  # third and fourth ventricle
     return Layer(level_y=(99.0, 99.0) if 0.5 < style < 0.7 else levels, casts=tuple(casts), hu=hu)
-
-
-SEEN_SHARE, SEEN_CONTRAST_HU = 0.4, 9.0  # a mask holds voxels with this much blood and this much contrast
 
 
 def displace_plane(plane: Plane, bleeds: tuple[Bleed, ...]) -> Plane:

@@ -15,6 +15,13 @@ from fl_rsna.imaging.dicom.hounsfield import HU_MAX, HU_MIN
 from fl_rsna.phantom.head.anatomy import Anatomy
 from fl_rsna.phantom.head.geometry import Field, sheet
 
+_TWICE = ("00040", "00040"), ("00080", "00080")
+VENDOR_SHARES = (0.26, 0.30, 0.16, 0.14, 0.08, 0.06)
+Stored = NDArray[np.int16] | NDArray[np.uint16]
+AIR_HU = -1000.0
+WRAP_ABOVE = 3000  # from here on a wrapped value cannot be told from a negative one
+BEAM_SIDE, BEAM_ANGLES = 52, 36  # coarse grid and directions on which streaks are made
+
 
 class Rest(StrEnum):
     """What the head lies in."""
@@ -48,7 +55,6 @@ class Vendor:
         return self.bits == 12 and not self.signed and self.intercept == 0
 
 
-_TWICE = ("00040", "00040"), ("00080", "00080")
 VENDORS = (
     Vendor(
         name="north",
@@ -135,7 +141,6 @@ VENDORS = (
         rest=Rest.cradle,
     ),
 )
-VENDOR_SHARES = (0.26, 0.30, 0.16, 0.14, 0.08, 0.06)
 WRAPPED = Vendor(
     name="wrapped",
     bits=12,
@@ -155,13 +160,6 @@ WRAPPED = Vendor(
 def draw_vendor(rng: np.random.Generator) -> Vendor:
     """A vendor by its share of the market."""
     return VENDORS[int(rng.choice(len(VENDORS), p=VENDOR_SHARES))]
-
-
-Stored = NDArray[np.int16] | NDArray[np.uint16]
-
-AIR_HU = -1000.0
-WRAP_ABOVE = 3000  # from here on a wrapped value cannot be told from a negative one
-BEAM_SIDE, BEAM_ANGLES = 52, 36  # coarse grid and directions on which streaks are made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

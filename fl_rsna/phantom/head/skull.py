@@ -63,6 +63,19 @@ CHEWING: tuple[Solid, ...] = (
     Ellipsoid(center=(18.0, 82.0, -52.0), radii=(17.0, 14.0, 26.0)),  # neck
     Ellipsoid(center=(48.0, 56.0, -54.0), radii=(12.0, 20.0, 24.0)),
 )
+INNER_RADII = (67.0, 85.0, 73.0)  # inner table above its widest level
+INNER_BELOW = 98.0  # vertical radius below it
+WIDEST_Z = 27.0
+BASE_TOP = 42.0  # above this level there is nothing but vault
+THICKNESS_MM = 5.0  # of a slice: blurs what lies oblique to it
+TEMPORAL_FOSSA = Ellipsoid(center=(36.0, -14.0, 1.0), radii=(26.0, 33.0, 21.0))
+POSTERIOR_FOSSA = Ellipsoid(center=(0.0, 40.0, -12.0), radii=(59.0, 48.0, 38.0))
+SELLA = Ellipsoid(center=(0.0, -2.0, 8.0), radii=(20.0, 22.0, 11.0))
+CANAL_RADIUS, CANAL_Y, CANAL_TOP = 15.0, 30.0, -36.0
+FACE = Ellipsoid(center=(0.0, -44.0, -48.0), radii=(70.0, 60.0, 95.0))
+NECK = Ellipsoid(center=(0.0, 22.0, -62.0), radii=(75.0, 72.0, 90.0))
+NOSE = Ellipsoid(center=(0.0, -104.0, -38.0), radii=(14.0, 17.0, 26.0))
+EAR = Capsule(start=(74.0, 8.0, -14.0), end=(84.0, 26.0, -10.0), radii=(4.0, 2.5))
 
 
 def paint_base(hu: Field, plane: Plane, anatomy: Anatomy, cells: Field, texture: Field) -> None:
@@ -137,22 +150,6 @@ def _paint_conchae(hu: Field, plane: Plane) -> None:
 def _on(side: float, solid: Solid) -> Solid:
     """The solid on the left (1) or right (-1)."""
     return solid if side > 0 else both_sides((solid,))[1]
-
-
-INNER_RADII = (67.0, 85.0, 73.0)  # inner table above its widest level
-INNER_BELOW = 98.0  # vertical radius below it
-WIDEST_Z = 27.0
-BASE_TOP = 42.0  # above this level there is nothing but vault
-THICKNESS_MM = 5.0  # of a slice: blurs what lies oblique to it
-
-TEMPORAL_FOSSA = Ellipsoid(center=(36.0, -14.0, 1.0), radii=(26.0, 33.0, 21.0))
-POSTERIOR_FOSSA = Ellipsoid(center=(0.0, 40.0, -12.0), radii=(59.0, 48.0, 38.0))
-SELLA = Ellipsoid(center=(0.0, -2.0, 8.0), radii=(20.0, 22.0, 11.0))
-CANAL_RADIUS, CANAL_Y, CANAL_TOP = 15.0, 30.0, -36.0
-FACE = Ellipsoid(center=(0.0, -44.0, -48.0), radii=(70.0, 60.0, 95.0))
-NECK = Ellipsoid(center=(0.0, 22.0, -62.0), radii=(75.0, 72.0, 90.0))
-NOSE = Ellipsoid(center=(0.0, -104.0, -38.0), radii=(14.0, 17.0, 26.0))
-EAR = Capsule(start=(74.0, 8.0, -14.0), end=(84.0, 26.0, -10.0), radii=(4.0, 2.5))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

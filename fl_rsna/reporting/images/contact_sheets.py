@@ -26,6 +26,9 @@ TILE = 160  # pixels a side
 QUALITY = 82  # of the JPEGs
 BOX_RGB = (230, 159, 0)  # orange of Okabe and Ito
 NO_LABEL = "none"
+TILES_A_ROW = 8
+BOX_COLUMNS = ("crop_top", "crop_left", "crop_bottom", "crop_right", "rows", "columns")
+FIFTHS = ("lowest fifth", "second fifth", "middle fifth", "fourth fifth", "highest fifth")
 
 
 class View(StrEnum):
@@ -140,10 +143,7 @@ def _by_position(index: pd.DataFrame, places: NDArray[np.integer]) -> list[int]:
     return [int(place) for place in rows.sort_values(order)["place"]]
 
 
-TILES_A_ROW = 8
-BOX_COLUMNS = ("crop_top", "crop_left", "crop_bottom", "crop_right", "rows", "columns")
 BOXED = {ImageKind.hu: View.soft_tissue, ImageKind.windows: View.soft_tissue, ImageKind.grey: View.grey}
-FIFTHS = ("lowest fifth", "second fifth", "middle fifth", "fourth fifth", "highest fifth")
 
 
 def label_sheet(

@@ -35,6 +35,13 @@ from fl_rsna.settings.choices import ImageKind
 
 RESAMPLES, FEWEST = 2000, 5  # draws of patients; no interval from fewer patients
 Mask = NDArray[np.bool_]
+HEAT_RGB, LESION_RGB = (230, 159, 0), (86, 180, 233)  # orange and sky blue of Okabe and Ito
+DENSEST, STEPS = 0.6, 12  # alpha of full heat, and steps up to it: smooth enough, and small as a PNG
+LINE_AT = 0.5  # of the highest heat
+SIDE = 256  # pixels of a picture
+MEASURED = 20  # patients whose heat is measured at most: drawing one again takes a quarter of a second
+EXTRA_AXIAL = ("epidural", "subdural")  # read in the subdural window, which tells blood from the skull
+Lesions = dict[str, Drawn]  # by image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +124,6 @@ def lesion_of(lesions: Mapping[str, Mask], label: str) -> Mask:
     return lesions[label] if label in lesions else np.any(list(lesions.values()), axis=0)
 
 
-HEAT_RGB, LESION_RGB = (230, 159, 0), (86, 180, 233)  # orange and sky blue of Okabe and Ito
-DENSEST, STEPS = 0.6, 12  # alpha of full heat, and steps up to it: smooth enough, and small as a PNG
-LINE_AT = 0.5  # of the highest heat
-
-
 def heat_uri(heat: NDArray[np.floating]) -> str:
     """Heat [S, S] in 0..1 as a PNG data URI: the denser the hotter, with a line around half of the highest."""
     alpha = np.round(np.round(np.clip(heat, 0, 1) * STEPS) / STEPS * DENSEST * 255).astype(np.uint8)
@@ -146,13 +148,6 @@ def _uri(alpha: NDArray[np.uint8], colour: tuple[int, int, int]) -> str:
     done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     assert done, "OpenCV encodes every 8-bit array"
     return "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode()
-
-
-SIDE = 256  # pixels of a picture
-MEASURED = 20  # patients whose heat is measured at most: drawing one again takes a quarter of a second
-EXTRA_AXIAL = ("epidural", "subdural")  # read in the subdural window, which tells blood from the skull
-
-Lesions = dict[str, Drawn]  # by image
 
 
 def write_explanations(folder: Path) -> Path:

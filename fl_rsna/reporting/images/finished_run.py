@@ -39,6 +39,7 @@ from fl_rsna.settings.config import TEST_SITE
 from fl_rsna.task import Task
 
 EVEN = 0.5  # the threshold of a run that chose none
+BATCH = 16
 
 
 class Kind(StrEnum):
@@ -91,9 +92,6 @@ def extreme(table: pd.DataFrame, label: str, kind: Kind, threshold: float) -> ND
     falling = kind in (Kind.true_positive, Kind.false_positive)
     rows = np.flatnonzero(where)
     return rows[np.argsort(-probability[rows] if falling else probability[rows], kind="stable")]
-
-
-BATCH = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

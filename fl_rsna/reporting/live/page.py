@@ -34,6 +34,9 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 28  # margins
 DOTTED = 60  # rounds at most whose points are drawn
 
 Curve = Sequence[tuple[int, float]]  # round, value
+SECTIONS = ("head", "curves", "rounds", "sites", "failures", "events")
+LOSSES = {"training": "train_loss", "validation (sites)": "validation_loss", "test site": "test_loss"}
+ROWS = 200  # sites at most in the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +132,6 @@ def _slot(plot: Plot, round_: int, curves: Mapping[str, Curve]) -> Markup:
     ).format(
         x - width / 2, width, HEIGHT, x, x, TOP, HEIGHT - BOTTOM, LEFT, escape(" · ".join([f"round {round_}", *values]))
     )
-
-
-SECTIONS = ("head", "curves", "rounds", "sites", "failures", "events")
-LOSSES = {"training": "train_loss", "validation (sites)": "validation_loss", "test site": "test_loss"}
-ROWS = 200  # sites at most in the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from fl_rsna.reporting.live.state import State, reduce_events
 from fl_rsna.reporting.record.events import EVENTS, EventLog
 
 PLACES = (EVENTS, f"*/{EVENTS}", f"alone/*/{EVENTS}", f"*/alone/*/{EVENTS}")  # of a run, or of one that is several
+LOOPBACK = ("127.0.0.1", "localhost")
+IDLE_S = 30  # before a connection that says nothing is closed
 
 
 class Watcher:
@@ -110,10 +112,6 @@ class _Part:
 
     def silent_s(self) -> float:
         return 0.0 if self._heard is None else self._silent_before + time.monotonic() - self._heard
-
-
-LOOPBACK = ("127.0.0.1", "localhost")
-IDLE_S = 30  # before a connection that says nothing is closed
 
 
 def make_server(watcher: Watcher, port: int) -> ThreadingHTTPServer:

@@ -14,6 +14,10 @@ from fl_rsna.reporting.record.events import Event, describe_failure, picture_of,
 from fl_rsna.task import ICH
 
 TAIL = 40  # events
+RECENT = 5  # rounds by which the rest is estimated
+PATIENCE_S, FIRST_PATIENCE_S = 120.0, 600.0  # without an event, before a run may have stalled; before round 1 is over
+MOST = 6  # sites in the line about packing
+PATIENCE = 3  # times the longest silence so far
 
 
 class Status(StrEnum):
@@ -244,12 +248,6 @@ def _with_point(site: SiteState, phase: str, point: Point) -> SiteState:
     before = site.train if phase == "train" else site.validation
     points = (*(old for old in before if old.round != point.round), point)
     return replace(site, train=points) if phase == "train" else replace(site, validation=points)
-
-
-RECENT = 5  # rounds by which the rest is estimated
-PATIENCE_S, FIRST_PATIENCE_S = 120.0, 600.0  # without an event, before a run may have stalled; before round 1 is over
-MOST = 6  # sites in the line about packing
-PATIENCE = 3  # times the longest silence so far
 
 
 def phase_of(state: State) -> str:

@@ -51,6 +51,15 @@ from fl_rsna.reporting.record.wording import area_name
 FEW = 12  # sites, each with a line of its own
 BAR = 20  # characters
 STYLE = {Doing.failed: "red", Doing.trained: "green", Doing.validated: "green", Doing.recalibrated: "green"}
+LINE_S = 10.0
+REFRESH_HZ = 4
+LINES = {"roll_call": "", "resumed": "", "worker_died": "yellow", "stopped_early": "", "site_failed": "red"}
+LINES |= {
+    "tracker_failed": "yellow",
+    "site_alone_done": "",
+    "encoded": "",
+    "warning": "yellow",
+}  # events that get a line, and its colour
 
 
 def rounds_view(state: State, beats: Mapping[str, Beat], silent_s: float) -> RenderableType:
@@ -141,17 +150,6 @@ def _what(site: SiteState, beat: Beat | None) -> RenderableType:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-LINE_S = 10.0
-REFRESH_HZ = 4
-LINES = {"roll_call": "", "resumed": "", "worker_died": "yellow", "stopped_early": "", "site_failed": "red"}
-LINES |= {
-    "tracker_failed": "yellow",
-    "site_alone_done": "",
-    "encoded": "",
-    "warning": "yellow",
-}  # events that get a line, and its colour
 
 
 class DisplayLost(Exception):

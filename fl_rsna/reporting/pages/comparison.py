@@ -34,6 +34,9 @@ from fl_rsna.run_folder.sweep_folder import Job, job_of
 from fl_rsna.run_folder.sweep_words import values_of
 from fl_rsna.task import MACRO
 
+Runs = Mapping[str, RunRecord]  # by the name each has on the page
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)  # what a damaged file may raise
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
@@ -105,12 +108,6 @@ def baseline_of(one: Scored, runs: Sequence[Scored], kind: str) -> Scored | None
 def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     mine, theirs = flat(one), flat(other)
     return sum(mine.get(name) != theirs.get(name) for name in mine.keys() | theirs.keys())
-
-
-Runs = Mapping[str, RunRecord]  # by the name each has on the page
-
-
-DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)  # what a damaged file may raise
 
 
 def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] = ()) -> Path:

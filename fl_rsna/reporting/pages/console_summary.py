@@ -27,6 +27,12 @@ from fl_rsna.task import LabelKind, Task, TaskName, find_task
 
 CARD = "scorecard.json"
 EXAMS_SHOWN = 5
+MAX_PLACES, MAX_PAIRS, MAX_LINES = 40, 10, 10  # rows shown; the JSON file has all
+EXAMPLES = 3  # ids named: the user's own, needed to find the error
+MEANINGS = {
+    PATIENTS: "patients by the rarest label each has, or none",
+    SLICES: "{pictures} by the set of labels each has",
+}
 
 
 def say_evaluation(folder: Path) -> None:
@@ -166,14 +172,6 @@ def _of(estimate: dict[str, Any]) -> str:
     if estimate["positives"] is None:  # nobody annotates it there
         return UNKNOWN
     return f"{estimate['positives']} of {estimate['positives'] + estimate['negatives']}"
-
-
-MAX_PLACES, MAX_PAIRS, MAX_LINES = 40, 10, 10  # rows shown; the JSON file has all
-EXAMPLES = 3  # ids named: the user's own, needed to find the error
-MEANINGS = {
-    PATIENTS: "patients by the rarest label each has, or none",
-    SLICES: "{pictures} by the set of labels each has",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,14 @@ BEGIN = b'{"time": "'  # of every line
 KNOWN_BY = 256  # bytes at either end of what was read, by which a file is known again
 
 Event = dict[str, Any]  # `time`, `event` and what belongs to it
+DONE = {
+    "train": "trained",
+    "validation": "validated",
+    "recalibration": "recalibrated",
+    "encoding": "made features",
+    "operating points": "counted for the operating points",
+    "scorecard": "scored the final model",
+}
 
 
 class EventLog:
@@ -120,16 +128,6 @@ def describe_damage(damaged: int, path: Path) -> str:
     """What is to be said of lines that are no events."""
     lines = "line is" if damaged == 1 else "lines are"
     return f"{damaged} {lines} damaged in {path}: what stood there is not shown"
-
-
-DONE = {
-    "train": "trained",
-    "validation": "validated",
-    "recalibration": "recalibrated",
-    "encoding": "made features",
-    "operating points": "counted for the operating points",
-    "scorecard": "scored the final model",
-}
 
 
 def sentence(event: Mapping[str, Any]) -> str:

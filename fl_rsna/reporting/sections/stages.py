@@ -11,6 +11,12 @@ from fl_rsna.reporting.record.run_record import RunRecord, interval, megabytes
 from fl_rsna.settings.choices import Stacker
 
 STACKER_NAMES = {Stacker.xgboost: "boosted trees", Stacker.cnn: "a network along the series"}
+STAGE_NAMES = {
+    "slice": "slice model",
+    "smoothed": "slice model, smoothed along the series",
+    "head": "head over the series alone",
+    "blend": "blend of slice model and head: the run's model",
+}
 
 
 def stack_section(run: RunRecord) -> dict[str, Any] | None:
@@ -78,14 +84,6 @@ def stack_lines(summary: Mapping[str, Any], headline: str) -> list[str]:
         f"stacker ({stacking['stacker']}) against it, paired over patients: AUROC {headline} "
         f"{interval(apart['auroc'][headline])}, log loss {interval(apart['log_loss'])}",
     ]
-
-
-STAGE_NAMES = {
-    "slice": "slice model",
-    "smoothed": "slice model, smoothed along the series",
-    "head": "head over the series alone",
-    "blend": "blend of slice model and head: the run's model",
-}
 
 
 def stages(run: RunRecord) -> dict[str, Any] | None:
