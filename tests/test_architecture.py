@@ -64,6 +64,7 @@ def test_every_module_has_its_place() -> None:
     for path, name in NAMES.items():
         room, folder = place_of(name)
         assert room in ROOMS or room in COMMANDS, f"{name_of(path)} lies in no room"
+        assert not path.stem.startswith("test_"), f"flwr run leaves {name_of(path)} out"
         if room in ROOMS:
             assert folder in (ROOMS[room] or (TOP,)), f"{name_of(path)} lies in no folder of {room}"
 

@@ -37,7 +37,7 @@ from fl_rsna.federation.server.roll_call import (
     warn_of_placeholders,
     with_label_priors,
 )
-from fl_rsna.federation.server.scoring.test_site import HeldOut
+from fl_rsna.federation.server.scoring.held_out_site import HeldOut
 from fl_rsna.federation.server.site_settings import check_sites
 from fl_rsna.federation.site.heartbeat import FOLDER, keep_heartbeat
 from fl_rsna.federation.site.stage_data import new_network

@@ -25,7 +25,7 @@ from fl_rsna.federation.server.context import RunContext
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.federation.server.rounds import run_rounds
 from fl_rsna.federation.server.run_log import STATE, read_model
-from fl_rsna.federation.server.scoring.test_site import HeldOut
+from fl_rsna.federation.server.scoring.held_out_site import HeldOut
 from fl_rsna.federation.site.stage_data import check_tables
 from fl_rsna.learning.inference.stacking import mean_of_folds
 from fl_rsna.learning.models.saved import read_saved

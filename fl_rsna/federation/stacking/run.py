@@ -28,8 +28,8 @@ from fl_rsna.federation.server.roll_call import sum_controls
 from fl_rsna.federation.server.rounds import begin, play_rounds
 from fl_rsna.federation.server.run_log import write_round
 from fl_rsna.federation.server.same_sites import rests_on
+from fl_rsna.federation.server.scoring.held_out_site import HeldOut
 from fl_rsna.federation.server.scoring.site_scores import AtSites, collect_scores
-from fl_rsna.federation.server.scoring.test_site import HeldOut
 from fl_rsna.federation.site.stage_data import check_tables, in_index, new_network, of_stack
 from fl_rsna.federation.stacking.folds import FoldRun, ask_folds, mean_on_test_site, play_folds
 from fl_rsna.federation.stacking.trees import Forests, Stacking, play_trees
