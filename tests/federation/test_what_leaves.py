@@ -94,8 +94,13 @@ def plain(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tapp
 
 
 @pytest.fixture(scope="module")
-def broken(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
-    """SCAFFOLD in int8 up and float16 down; after the roll call an image of site-2 is damaged."""
+def broken(
+    cohort: Cohort, secrets: Secrets, plain: list[Tapped], tmp_path_factory: pytest.TempPathFactory
+) -> list[Tapped]:
+    """SCAFFOLD in int8 up and float16 down; after the roll call an image of site-2 is damaged.
+
+    `secrets` and `plain` need the images whole, so they come first in any order of tests.
+    """
     config = tiny_config(rounds=1, strategy__name=StrategyName.scaffold, model__image_size=PIXELS)
     config.network.precision_up, config.network.precision_down = Precision.int8, Precision.fp16
 
