@@ -65,7 +65,7 @@ def play(folder: Path, config: StrategyConfig, killed_after: tuple[int, ...] = (
             sums.add(Sent(model=model, second=beside), metrics)
         factor = schedule_factor(config.server_schedule, round_, ROUNDS)
         step = Step(
-            strategy=config, rate=config.server_learning_rate * factor, round=round_, x=x, folded=sums.aggregate(), num_sites=4,
+            strategy=config, rate=config.server_learning_rate * factor, round=round_, x=x, aggregate=sums.aggregate(), num_sites=4,
             stepped=STEPPED, trained=STEPPED,
         )  # fmt: skip
         floats, progress.memory = next_floats(step, progress.memory)

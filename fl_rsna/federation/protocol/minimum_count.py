@@ -226,7 +226,7 @@ def suppress_card(card: Mapping[str, Any], k: int) -> dict[str, Any]:
     hidden = _find_few_in_card(card, k) if CLASSES in card else set()
     overall = card["log_loss"]
     if _of_few(overall, k) or hidden:  # of all slices; only what it is counted by is of few
-        overall = {**_blank_score(overall), "value": overall["value"]}
+        overall = {**_blank_estimate(overall), "value": overall["value"]}
     exams = {how: _suppress_labels(of, k, hidden) for how, of in card["exam"].items()}
     slices = _suppress_labels(card["slice"], k, hidden)
     return {**card, **told, "log_loss": overall, "slice": slices, "exam": exams, **_classes(card, hidden, k)}
@@ -240,7 +240,7 @@ def without_labels(card: Mapping[str, Any], unknown: Collection[str], headline: 
 
     overall = card["log_loss"]
     if headline in unknown:
-        overall = {**_blank_score(overall), "value": overall["value"]}
+        overall = {**_blank_estimate(overall), "value": overall["value"]}
     exams = {how: blank_unknown(of) for how, of in card["exam"].items()}
     together = _classes(card, set(card["slice"]), k=0)  # nothing of all classes without one of them
     return {**card, "log_loss": overall, "slice": blank_unknown(card["slice"]), "exam": exams, **together}
@@ -275,14 +275,10 @@ def _of_few(estimate: Mapping[str, Any], k: int) -> bool:
     return bool(min(estimate["positives"], estimate["negatives"], estimate["positive_patients"]) < k)
 
 
-def _blank_score(estimate: Mapping[str, Any]) -> dict[str, Any]:
-    return dict.fromkeys(estimate)
-
-
 def _blank_label(of: Mapping[str, Any]) -> dict[str, Any]:
     """A label's card with nothing in it but the common temperature."""
     scores = {
-        name: _blank_score(estimate)
+        name: _blank_estimate(estimate)
         for name, estimate in of.items()
         if isinstance(estimate, dict) and "value" in estimate
     }
@@ -302,8 +298,8 @@ def _suppress_point(found: Mapping[str, Any], k: int) -> dict[str, Any]:
     told, few = dict(found), [any(is_small(found[cell], k) for cell in pair) for pair in CELLS]
     for pair, ratios, small in zip(CELLS, READ_FROM, few, strict=True):
         if small:
-            told |= dict.fromkeys(pair) | {name: _blank_score(found[name]) for name in ratios}
-    return told | ({name: _blank_score(found[name]) for name in READ_FROM_ALL} if any(few) else {})
+            told |= dict.fromkeys(pair) | {name: _blank_estimate(found[name]) for name in ratios}
+    return told | ({name: _blank_estimate(found[name]) for name in READ_FROM_ALL} if any(few) else {})
 
 
 def _coarsen_bins(bins: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:

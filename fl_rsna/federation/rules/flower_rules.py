@@ -74,7 +74,7 @@ def flower_strategy(config: StrategyConfig, rate: float) -> Strategy:
 
 
 def of_mean(
-    strategy: Strategy, round_: int, x: Vector, folded: RoundAggregate, where: NDArray[np.bool_], memory: Memory
+    strategy: Strategy, round_: int, x: Vector, aggregate: RoundAggregate, where: NDArray[np.bool_], memory: Memory
 ) -> tuple[Vector, Memory]:
     """Hand Flower's strategy one reply that stands for all: their mean and their total weight, and its own memory."""
     if isinstance(strategy, FedAvgM):
@@ -84,7 +84,7 @@ def of_mean(
         strategy.current_arrays = {"floats": x}
         strategy.m_t = {"floats": memory[FIRST]} if FIRST in memory else None
         strategy.v_t = {"floats": memory[SECOND]} if SECOND in memory else None
-    found = _aggregate_replies(strategy, round_, [_reply(folded.mean[where], folded.weight, 0.0)])
+    found = _aggregate_replies(strategy, round_, [_reply(aggregate.mean[where], aggregate.weight, 0.0)])
     return found, _read_memory(strategy)
 
 

@@ -68,7 +68,7 @@ class Step:
     rate: float  # the server's learning rate of the round
     round: int
     x: Vector
-    folded: RoundAggregate
+    aggregate: RoundAggregate
     num_sites: int  # in all
     stepped: NDArray[np.bool_]  # [P], where parameters lie that sites share
     trained: NDArray[np.bool_]  # [P], and those that sites train
@@ -76,20 +76,20 @@ class Step:
 
 def next_floats(step: Step, memory: Memory) -> tuple[Vector, Memory]:
     """The next global model and what the server remembers of this round."""
-    strategy, folded = step.strategy, step.folded
-    assert folded.count >= fewest_sites(strategy)
+    strategy, aggregate = step.strategy, step.aggregate
+    assert aggregate.count >= fewest_sites(strategy)
     if strategy.name in ROBUST:
-        change = of_every_update(flower_strategy(strategy, step.rate), step.round, folded.updates)
+        change = of_every_update(flower_strategy(strategy, step.rate), step.round, aggregate.updates)
         return step.x + (
             change if step.rate == 1 else np.where(step.stepped, np.float32(step.rate), np.float32(1)) * change
         ), memory
     now, memory = _qfedavg(step, memory) if strategy.name is StrategyName.qfedavg else _by_mean(step, memory)
-    return np.where(step.stepped, now, folded.mean), memory
+    return np.where(step.stepped, now, aggregate.mean), memory
 
 
 def _qfedavg(step: Step, memory: Memory) -> tuple[Vector, Memory]:
     """The norms that a step is divided by are of parameters: changes of running variances are larger by orders."""
-    updates = tuple(replace(update, change=update.change[step.stepped]) for update in step.folded.updates)
+    updates = tuple(replace(update, change=update.change[step.stepped]) for update in step.aggregate.updates)
     now = step.x.copy()
     now[step.stepped] += of_every_update(flower_strategy(step.strategy, step.rate), step.round, updates)
     return now, memory
@@ -97,24 +97,26 @@ def _qfedavg(step: Step, memory: Memory) -> tuple[Vector, Memory]:
 
 def _by_mean(step: Step, memory: Memory) -> tuple[Vector, Memory]:
     """Strategies that need the mean alone; values where they do not step are of no account here."""
-    x, folded, rate = step.x, step.folded, step.rate
+    x, aggregate, rate = step.x, step.aggregate, step.rate
     match step.strategy.name:
         case StrategyName.scaffold:
-            assert folded.second is not None
-            control = memory.get(CONTROL, np.zeros_like(folded.second))
-            share = np.float32(folded.count / step.num_sites)
-            return x + rate * (folded.mean - x), {CONTROL: control + share * folded.second}
+            assert aggregate.second is not None
+            control = memory.get(CONTROL, np.zeros_like(aggregate.second))
+            share = np.float32(aggregate.count / step.num_sites)
+            return x + rate * (aggregate.mean - x), {CONTROL: control + share * aggregate.second}
         case StrategyName.fednova:
-            effective = folded.work / folded.examples  # steps, Wang et al. 2020, eq. 9
-            return x + np.float32(rate * effective * folded.weight / folded.examples) * (folded.mean - x), memory
+            effective = aggregate.work / aggregate.examples  # steps, Wang et al. 2020, eq. 9
+            return x + np.float32(rate * effective * aggregate.weight / aggregate.examples) * (
+                aggregate.mean - x
+            ), memory
         case StrategyName.feddyn:
             return _feddyn(step, memory)
         case StrategyName.fedavgm | StrategyName.fedadagrad | StrategyName.fedadam | StrategyName.fedyogi:
             rule, now = flower_strategy(step.strategy, rate), x.copy()
-            now[step.stepped], memory = of_mean(rule, step.round, x[step.stepped], folded, step.stepped, memory)
+            now[step.stepped], memory = of_mean(rule, step.round, x[step.stepped], aggregate, step.stepped, memory)
             return now, memory
         case _:  # FedAvg: what Flower's makes of one reply that stands for all is that reply
-            return (folded.mean if rate == 1 else x + np.float32(rate) * (folded.mean - x)), memory
+            return (aggregate.mean if rate == 1 else x + np.float32(rate) * (aggregate.mean - x)), memory
 
 
 def _feddyn(step: Step, memory: Memory) -> tuple[Vector, Memory]:
@@ -122,11 +124,11 @@ def _feddyn(step: Step, memory: Memory) -> tuple[Vector, Memory]:
 
     m are all sites, the sum is over those that took part. Weights other than equal are not the paper's.
     """
-    alpha, folded = step.strategy.alpha, step.folded
-    change = (folded.mean - step.x)[step.trained]
-    share = np.float32(alpha * folded.count / step.num_sites)
+    alpha, aggregate = step.strategy.alpha, step.aggregate
+    change = (aggregate.mean - step.x)[step.trained]
+    share = np.float32(alpha * aggregate.count / step.num_sites)
     correction = memory.get(CORRECTION, np.zeros_like(change)) - share * change
-    now = folded.mean.copy()
+    now = aggregate.mean.copy()
     now[step.trained] -= correction / np.float32(alpha)
     return now, {CORRECTION: correction}
 

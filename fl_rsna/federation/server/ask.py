@@ -180,11 +180,11 @@ def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], N
 
 def sum_traffic(replies: Iterable[SiteReply]) -> dict[str, int]:
     """Bytes down and up, and how many replies are failures."""
-    told = list(replies)
+    counted = list(replies)
     return {
-        "bytes_down": sum(reply.bytes_down for reply in told),
-        "bytes_up": sum(reply.bytes_up for reply in told),
-        "failures": sum(bool(reply.error) for reply in told),
+        "bytes_down": sum(reply.bytes_down for reply in counted),
+        "bytes_up": sum(reply.bytes_up for reply in counted),
+        "failures": sum(bool(reply.error) for reply in counted),
     }
 
 

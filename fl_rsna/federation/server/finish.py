@@ -71,9 +71,9 @@ def recalibrate_model(context: RunContext, progress: Progress, model: FlatModel)
         bytes_down=num_bytes(content),
     )
     arriving = send(context, context.sites, MessageType.TRAIN, content, round_)
-    folded, _, replies = aggregate_replies(asked, arriving, recorder(context.run, PHASE, round_))
+    aggregate, _, replies = aggregate_replies(asked, arriving, recorder(context.run, PHASE, round_))
     step = Step(
-        strategy=strategy, rate=1.0, round=round_, x=model.floats, folded=folded, num_sites=len(context.sites),
+        strategy=strategy, rate=1.0, round=round_, x=model.floats, aggregate=aggregate, num_sites=len(context.sites),
         stepped=context.stepped, trained=context.trained,
     )  # fmt: skip
     found, _ = next_floats(step, {})

@@ -165,14 +165,14 @@ def _train(
         stepped=context.stepped,
     )
     arriving = send(context, asked, MessageType.TRAIN, content, round_)
-    folded, integers, replies = aggregate_replies(expected, arriving, recorder(context.run, "train", round_))
+    aggregate, integers, replies = aggregate_replies(expected, arriving, recorder(context.run, "train", round_))
     factor = schedule_factor(strategy.server_schedule, round_, context.config.rounds)
     step = Step(
         strategy=strategy,
         rate=strategy.server_learning_rate * factor,
         round=round_,
         x=progress.model.floats,
-        folded=folded,
+        aggregate=aggregate,
         num_sites=len(context.sites),
         stepped=context.stepped,
         trained=context.trained,

@@ -55,9 +55,9 @@ from fl_rsna.task import Task
 
 
 def with_features(context: RunContext, progress: Progress) -> RunContext:
-    """The setting with those sites that have features now; one that failed is a named event. Counts bytes and failures.
+    """The context with those sites that have features now; one that failed is a named event. Counts bytes and failures.
 
-    In the first stage the setting as it is. Raises BelowQuorum when fewer than strategy.quorum of the sites have any.
+    In the first stage the context as it is. Raises BelowQuorum when fewer than strategy.quorum of the sites have any.
     """
     encoder = context.encoder
     if encoder is None:
@@ -89,7 +89,7 @@ def _failures_only(write: Callable[[SiteReply], None]) -> Callable[[SiteReply], 
 def reweight_stages(
     context: RunContext, progress: Progress, head: FlatModel
 ) -> tuple[RunContext, dict[str, Any] | None]:
-    """The setting in which the head is blended as the sites choose together, and what they chose; in the first stage as it is.
+    """The context in which the head is blended as the sites choose together, and what they chose; in the first stage as it is.
 
     Written down as the round after the last, which a run that was killed at it plays again. Counts bytes and failures.
     Where no site answers, the slice model stays.

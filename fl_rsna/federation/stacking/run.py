@@ -216,7 +216,7 @@ def stack_by_network(context: RunContext, folds: list[FoldRun]) -> None:
 
 
 def _second(context: RunContext, folds: list[FoldRun], mean: NDArray[np.float32]) -> RunContext:
-    """The setting of the stacker's rounds, with a test site that shows the mean of the folds' models."""
+    """The context of the stacker's rounds, with a test site that shows the mean of the folds' models."""
     config, task, data = _config_of(context.config), context.test.task, context.test.data
     shape = config.sequence
     stack = StackInstructions(

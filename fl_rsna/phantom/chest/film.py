@@ -17,7 +17,6 @@ from fl_rsna.phantom.chest.vendors import DX, Curve, Vendor
 WATER_PER_CM = 0.19  # attenuation at chest energies
 MIDDLE_MM = 130.0  # of the template chest, where a well placed film is centred
 Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
-TABLE_LENGTH = 1024
 SIGMOID_NARROW = 0.82  # its window is set tighter, as its ends are soft
 TOE = 0.18  # how far the table's curve bends at either end
 

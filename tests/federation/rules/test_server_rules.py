@@ -35,7 +35,7 @@ def step(name: StrategyName, *, rate: float = 1.0, rounds: int = 1, sites=SITES,
     config, now, memory = StrategyConfig(name=name, **words), X, {}
     for round_ in range(1, rounds + 1):
         asked = Step(
-            strategy=config, rate=rate, round=round_, x=now, folded=folded(config, sites, train, second),
+            strategy=config, rate=rate, round=round_, x=now, aggregate=folded(config, sites, train, second),
             num_sites=4, stepped=PARAMETERS, trained=PARAMETERS,
         )  # fmt: skip
         now, memory = next_floats(asked, memory)
