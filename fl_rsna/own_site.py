@@ -23,9 +23,8 @@ from fl_rsna.cohort.steps import partition_settings
 from fl_rsna.common.command_end import Parser, end_command
 from fl_rsna.common.id_scheme import describe_scheme
 from fl_rsna.reporting.record.wording import plural
-from fl_rsna.settings.choices import PartitionKind
-from fl_rsna.settings.config import TEST_SITE, Config
-from fl_rsna.settings.noise import check_annotated_task, check_unannotated
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.partition import TEST_SITE, PartitionKind, check_annotated_task, check_unannotated
 from fl_rsna.task import Task, TaskName, find_task, restrict_task
 
 

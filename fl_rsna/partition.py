@@ -11,7 +11,8 @@ from fl_rsna.reporting.pages.data_pages import write_partition_page
 from fl_rsna.reporting.record.console import console, say_cohort, say_without_effect
 from fl_rsna.settings.compose import words_given
 from fl_rsna.settings.config import Config
-from fl_rsna.settings.effects import Asked, Command, parse_typed_keys
+from fl_rsna.settings.effects import parse_typed_keys
+from fl_rsna.settings.fields import Asked, Command
 from fl_rsna.task import find_task
 
 

@@ -13,7 +13,8 @@ from fl_rsna.reporting.pages.data_pages import write_prepare_page
 from fl_rsna.reporting.record.console import console, say_prepared, say_without_effect
 from fl_rsna.settings.compose import words_given
 from fl_rsna.settings.config import Config
-from fl_rsna.settings.effects import Asked, Command, list_salt_warnings, parse_typed_keys
+from fl_rsna.settings.effects import list_salt_warnings, parse_typed_keys
+from fl_rsna.settings.fields import Asked, Command
 from fl_rsna.task import find_task
 
 

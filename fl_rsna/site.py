@@ -21,7 +21,7 @@ from fl_rsna.common.command_end import Parser, end_command
 from fl_rsna.deployment.site_checks.link import wait_until_admitted
 from fl_rsna.deployment.site_checks.readiness import examine_site, refuse_unready
 from fl_rsna.deployment.site_node import Node, address_of, start_node
-from fl_rsna.settings.choices import Device
+from fl_rsna.settings.training import Device
 
 
 def start(node: Node) -> None:

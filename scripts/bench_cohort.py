@@ -24,8 +24,10 @@ from fl_rsna.common.id_scheme import PLAIN
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.imaging.png_store import write_png
 from fl_rsna.learning.models import classifier as model
-from fl_rsna.settings.choices import ImageKind, ModelName, PartitionKind
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, ModelName
+from fl_rsna.settings.partition import PartitionKind
 from fl_rsna.task import ICH
 
 NAME, COHORT = "bench", "cohort"

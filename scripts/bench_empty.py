@@ -26,7 +26,7 @@ from rich.table import Table
 from fl_rsna.cohort.sites.site_folders import read_cohort
 from fl_rsna.federation.protocol.messages import ARRAYS, COUNTS, METRICS, SCORECARD, action_of
 from fl_rsna.federation.site.client_app import app_for_cohort
-from fl_rsna.settings.choices import ModelName
+from fl_rsna.settings.model import ModelName
 
 WIDTH, SIZE, SLICES, TEST = 1.15, 32, 4, 2  # of EfficientNet-B0; pixels, training slices a site, test patients
 WRITERS = ("save_progress", "write_model", "keep_round")  # in fl_rsna.federation: what writes models

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fl_rsna.cohort.sites.site_folders import Cohort
-from fl_rsna.settings.choices import ModelName
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import ModelName
 
 BARE, PFL = "bare loop", "pfl, one process"
 PFL_PACKAGES = "pfl dp-accounting prv-accountant multiprocess dill absl-py"

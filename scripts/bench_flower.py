@@ -28,8 +28,10 @@ from flwr.serverapp.strategy import FedAvg
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
 from fl_rsna.learning.data.dataset import open_site
 from fl_rsna.learning.models.classifier import build_model
-from fl_rsna.settings.choices import ImageKind, ModelName
-from fl_rsna.settings.config import TEST_SITE, Config
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelName
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import ICH
 
 

@@ -34,8 +34,10 @@ from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.training.local_rules import list_trainable_parameters
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.train import make_optimizer, settle_process, start_training
-from fl_rsna.settings.choices import Device, ImageKind, ModelName
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelName
+from fl_rsna.settings.training import Device
 from fl_rsna.task import ICH
 
 REFERENCE, BATCHES = "random data on the card", 8

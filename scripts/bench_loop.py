@@ -16,8 +16,9 @@ from fl_rsna.learning.metrics.metrics import auroc, log_loss
 from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.training.objectives import build_slice_objective
 from fl_rsna.learning.training.train import EVALUATION_BATCH, LocalResult, predict, settle_process, train_locally
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import TEST_SITE, Config
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")

@@ -41,8 +41,10 @@ from fl_rsna.learning.metrics.metrics import auroc, log_loss
 from fl_rsna.learning.models.classifier import Classifier, build_model, probabilities, set_training
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.train import EVALUATION_BATCH, settle_process
-from fl_rsna.settings.choices import ImageKind, ModelName
-from fl_rsna.settings.config import TEST_SITE, Config
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelName
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")

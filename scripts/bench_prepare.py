@@ -39,7 +39,7 @@ from fl_rsna.imaging.png_store import encode_png, fit_square, render
 from fl_rsna.imaging.sources import File, find_files
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.phantom.head.cohort import Quirks, write_cohort
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH, Rendering
 
 WAYS = ((ImageKind.windows, 512), (ImageKind.hu, 256))

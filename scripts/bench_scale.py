@@ -45,8 +45,10 @@ from fl_rsna.federation.server.aggregation import Asked, aggregate_replies
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.flat import FlatModel, flatten
-from fl_rsna.settings.choices import ImageKind, ModelName
-from fl_rsna.settings.config import StrategyConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelName
+from fl_rsna.settings.strategy import StrategyConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import ICH
 
 SMALL, LARGE = 0.1, 1.0  # times the width and depth of EfficientNet-B0

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench_cohort import COHORT, NAME, bench_config
 from bench_engines import first_step
 
-from fl_rsna.settings.choices import ModelName
+from fl_rsna.settings.model import ModelName
 
 
 def first_steps(kind: str, folder: Path, model: ModelName, size: int) -> dict[str, float]:
@@ -48,7 +48,7 @@ def bare_step(folder: Path, model: ModelName, size: int) -> float:
     from fl_rsna.learning.data.dataset import open_site
     from fl_rsna.learning.models.classifier import build_model
     from fl_rsna.learning.training.train import settle_process
-    from fl_rsna.settings.choices import ImageKind
+    from fl_rsna.settings.data import ImageKind
     from fl_rsna.task import ICH
 
     settle_process()

@@ -30,7 +30,7 @@ from PIL import Image
 from fl_rsna.cohort.prepared.prepare import Request, prepare_folder, read_rejected
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH
 
 TOLERANCE_MM = 0.01

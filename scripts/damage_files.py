@@ -46,9 +46,9 @@ from fl_rsna.replay import replay
 from fl_rsna.report import report
 from fl_rsna.reporting.pages.find_runs import find_runs
 from fl_rsna.reporting.record.console import console
-from fl_rsna.settings.choices import Baseline
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Baseline
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.simulation.simulation import report_run, run_gap
 

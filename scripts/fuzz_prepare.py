@@ -39,7 +39,7 @@ from fl_rsna.imaging.convert import Conversion
 from fl_rsna.imaging.dicom.radiograph import WHITE
 from fl_rsna.imaging.sources import File
 from fl_rsna.imaging.workers import Chunk, convert_local
-from fl_rsna.settings.choices import kinds_of
+from fl_rsna.settings.data import kinds_of
 from fl_rsna.task import COVID_CXR, ICH, Rendering, Task
 
 SIZE = 256  # pixels a side of the PNGs

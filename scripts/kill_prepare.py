@@ -29,7 +29,7 @@ from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
 from fl_rsna.imaging.dicom.reader import write_slice
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_local
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH
 
 SIZE = 256  # pixels a side

@@ -31,8 +31,8 @@ from fl_rsna.learning.inference.predict import labels_in, probabilities_in
 from fl_rsna.learning.metrics.bootstrap import Drawn, Estimate, Scale, Support, draw_patients, estimate, support
 from fl_rsna.learning.metrics.ranking import rank
 from fl_rsna.reporting.record.run_record import interval
-from fl_rsna.settings.choices import Crop
 from fl_rsna.settings.compose import compose_config
+from fl_rsna.settings.model import Crop
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import Task, TaskName, find_task
 

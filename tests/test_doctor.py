@@ -18,8 +18,11 @@ from fl_rsna.checks.run import check_memory, check_run
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.cohort.steps import cohort_name
 from fl_rsna.learning.training.memory_estimate import Footprint
-from fl_rsna.settings.choices import Baseline, Keep, ModelName, Stage, StrategyName
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import ModelName
+from fl_rsna.settings.runtime import Keep
+from fl_rsna.settings.stages import Baseline, Stage
+from fl_rsna.settings.strategy import StrategyName
 
 FOUND = Footprint(model=10**7, training=3 * 10**8, scoring=10**8)
 

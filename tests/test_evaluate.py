@@ -26,7 +26,8 @@ from fl_rsna.evaluate import main
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.metrics.operating_points import calibrate
-from fl_rsna.settings.choices import ImageKind, Norm
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import Norm
 from fl_rsna.task import ICH
 
 PATIENTS, SLICES = 6, 3

@@ -31,8 +31,8 @@ from fl_rsna.learning.inference.onnx_export import (
 )
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.saved import read_saved, write_saved
-from fl_rsna.settings.choices import ImageKind, Norm, Window
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm, Window
 from fl_rsna.task import COVID_CXR, ICH
 
 SIZE = 32

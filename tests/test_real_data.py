@@ -17,7 +17,7 @@ from fl_rsna.imaging.dicom.reader import Slice, read_slice
 from fl_rsna.imaging.dicom.rejections import Reason, Rejected
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.imaging.workers import convert_here
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH
 
 RSNA, HARD, TILT = DATA / "rsna", DATA / "hard_dicom", DATA / "tilt_dicom" / "tilt_dicom.tar.xz"

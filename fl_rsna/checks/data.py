@@ -16,7 +16,9 @@ from fl_rsna.imaging.dicom.reader import read_image
 from fl_rsna.imaging.dicom.rejections import Rejected
 from fl_rsna.imaging.sources import File, read_file
 from fl_rsna.learning.training.memory_estimate import Footprint
-from fl_rsna.settings.config import TEST_SITE, Config, is_demo
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import is_demo
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import Task, find_task
 
 TRIED = 5  # DICOM files that are read to see whether they are what they should be
@@ -53,7 +55,7 @@ def check_data(config: Config) -> list[Check]:
         checks.append(
             Check(what="prepared", state=state, found=found, change="" if held.labels else "prepare with data.labels")
         )
-    elif is_demo(config) and not cohort.exists():
+    elif is_demo(config.data) and not cohort.exists():
         checks.append(Check(what="prepared", state=ok, found="the synthetic demo, drawn on first use"))
     elif not cohort.exists() and config.data.dicom is None:
         change = "python -m fl_rsna.prepare data.dicom=<folder> data.labels=<csv> data.name=<name>"

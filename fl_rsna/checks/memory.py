@@ -23,8 +23,12 @@ from fl_rsna.federation.server.encoder import model_of, read_encoder
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.learning.models.series_head import HeadShape
 from fl_rsna.learning.training.memory_estimate import Footprint, estimate_storage, footprint, head_bytes
-from fl_rsna.settings.choices import Averaging, Baseline, Device, ImageKind, Keep, Stage, StrategyName
-from fl_rsna.settings.config import Config, is_demo
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind, is_demo
+from fl_rsna.settings.runtime import Keep
+from fl_rsna.settings.stages import Baseline, Stage
+from fl_rsna.settings.strategy import Averaging, StrategyName
+from fl_rsna.settings.training import Device
 from fl_rsna.task import Rendering, find_task
 
 MB, GB = 10**6, 10**9
@@ -144,7 +148,7 @@ def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Di
     raw = RAW_BYTES[config.data.image] * slices
     prepared = Path(config.paths.prepared) / config.data.name
     png = int(PNG_SHARE[config.data.image] * raw * config.data.size**2)
-    drawn = 2 * slices * config.demo.size**2 if is_demo(config) else 0  # as DICOM, deleted afterwards
+    drawn = 2 * slices * config.demo.size**2 if is_demo(config.data) else 0  # as DICOM, deleted afterwards
     kept = 1 + ON_SERVER.get(config.strategy.name, 0)
     kept += {Averaging.none: 0, Averaging.ema: 1, Averaging.window: config.strategy.window}[config.strategy.averaging]
     rounds = config.rounds + 1 if config.run.keep is Keep.all else 2
@@ -186,7 +190,7 @@ def slices_there(config: Config) -> int | None:
     if facts.is_file():
         known = read_json(facts).get("slices")
         return known if isinstance(known, int) else None
-    if is_demo(config):
+    if is_demo(config.data):
         return config.demo.patients * images_a_patient(config)
     return len(find_files(Path(config.data.dicom))) if config.data.dicom else None
 

@@ -45,11 +45,15 @@ from fl_rsna.phantom.chest.cohort import patient_id as chest_patient_id
 from fl_rsna.phantom.head.cohort import patient_id
 from fl_rsna.reporting.trackers.follow import check_packages
 from fl_rsna.run_folder.run_folder import ENCODER, MANIFEST, check_same, is_begun, is_new, kind_of, kinds_of
-from fl_rsna.settings.choices import EngineName, Group, ImageKind, PartitionKind, Sampling, Stacker, Stage
-from fl_rsna.settings.config import TEST_SITE, Config, is_demo
-from fl_rsna.settings.effects import Asked, Command, refuse_typed
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind, is_demo
+from fl_rsna.settings.effects import refuse_typed
+from fl_rsna.settings.fields import Asked, Command
 from fl_rsna.settings.model import check_model
-from fl_rsna.settings.noise import UNANNOTATED
+from fl_rsna.settings.partition import TEST_SITE, UNANNOTATED, Group, PartitionKind
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.stages import Stacker, Stage
+from fl_rsna.settings.training import Sampling
 from fl_rsna.task import LabelKind, Rendering, Task, find_task
 
 MOST_DRAWN = 10**6  # patients whose deal is tried before they are drawn
@@ -163,11 +167,11 @@ def check_asked_data(request: Request) -> None:
         )
     if not request.data_folder.exists() or config.data.dicom is not None:
         return
-    if is_demo(config):
+    if is_demo(config.data):
         check_demo(config, request.data_folder)
     for key, made in _read_preparation(request).items():
         asked = getattr(config.data, key)
-        if (is_demo(config) or f"data.{key}" in request.typed) and asked != made:
+        if (is_demo(config.data) or f"data.{key}" in request.typed) and asked != made:
             raise ValueError(
                 f"data.{key}: expected {made}, as {request.data_folder} was made with, got {asked}; "
                 "choose another data.name, or delete that folder to make it anew"
@@ -206,7 +210,7 @@ def check_dealt_sites(request: Request) -> None:
         return
     part = config.partition
     by_patient = part.group is Group.patient or not (part.kind is PartitionKind.explicit or isinstance(part.test, list))
-    if is_demo(config) and config.data.dicom is None and config.demo.patients <= MOST_DRAWN and by_patient:
+    if is_demo(config.data) and config.data.dicom is None and config.demo.patients <= MOST_DRAWN and by_patient:
         sites = [site.name for site in deal_prepared(_easily_dealt(config), _undrawn(config, task)).sites]
     else:
         sites = _names_to_come(config)
@@ -268,7 +272,7 @@ def check_set_to_predict(request: Request) -> None:
 def check_networks(request: Request) -> None:
     """The network can be built, and the files it begins with or stands on fit it."""
     config, image = request.config, request_image(request)
-    check_model(replace(config, data=replace(config.data, image=image)))
+    check_model(config.model, replace(config.data, image=image), config.train.trainable)
     if config.stage is Stage.sequence:
         kept = None if request.folder is None else request.folder / ENCODER
         saved = read_encoder(str(kept if kept is not None and kept.exists() else config.sequence.encoder))

@@ -23,8 +23,10 @@ from fl_rsna.federation.engines.shared_memory import MEMORY, ROOM
 from fl_rsna.federation.server.encoder import read_encoder
 from fl_rsna.learning.training.memory_estimate import Footprint
 from fl_rsna.learning.training.train import choose_device
-from fl_rsna.settings.choices import Device, EngineName, Stage
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.stages import Stage
+from fl_rsna.settings.training import Device
 
 PORTS = (9091, 9092, 9093)  # of Flower's SuperLink
 TIGHT = 0.8  # of what is free: beyond it little else fits

@@ -29,8 +29,9 @@ from fl_rsna.common.reading import dump_hashed_json, read_json
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
 from fl_rsna.phantom.chest.cohort import write_chest_cohort
 from fl_rsna.phantom.head.cohort import write_cohort as write_phantoms
-from fl_rsna.settings.choices import Group, Layout, PartitionKind, PrepareEngine
-from fl_rsna.settings.config import TEST_SITE, Config, PartitionConfig, is_demo
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import PrepareEngine, is_demo
+from fl_rsna.settings.partition import TEST_SITE, Group, Layout, PartitionConfig, PartitionKind
 from fl_rsna.task import Rendering, Task, find_task, restrict_task
 
 FILES = "files_sha256"  # the place of file hashes among the settings of a cohort
@@ -71,7 +72,7 @@ def adopt_cohort(config: Config) -> None:
     ValueError when there are several to choose from.
     """
     named, sites = config.partition.name, Path(config.paths.sites)
-    if named is None and (is_demo(config) or (sites / cohort_name(config)).exists()):
+    if named is None and (is_demo(config.data) or (sites / cohort_name(config)).exists()):
         return
     paths = [path.parent for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
     found = [read_cohort(path) for path in paths if path.suffix != ".part"]
@@ -161,7 +162,7 @@ def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
 
 
 def _converter(config: Config) -> Converter:
-    if is_demo(config):
+    if is_demo(config.data):
         return convert_here  # our own files, and few: starting processes would take longer
     match config.prepare.engine:
         case PrepareEngine.local:
@@ -333,7 +334,7 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
         check_named(config)
         for _ in prepare_step(config, on_progress):
             pass
-    if is_demo(config):
+    if is_demo(config.data):
         check_demo(config, prepared) if prepared.exists() else demo_step(config, on_progress)
     folder = Path(config.paths.sites) / cohort_name(config)
     if prepared.exists() or not folder.exists():
@@ -354,7 +355,7 @@ def cohort_brought(config: Config) -> Cohort:
 
 def check_named(config: Config) -> None:
     """Refuse the user's own data under the name of the synthetic cohort."""
-    if config.data.dicom is not None and is_demo(config):
+    if config.data.dicom is not None and is_demo(config.data):
         raise ValueError(
             f"data.name: expected a name for your data, got {config.data.name}, which stands for the synthetic cohort"
         )

@@ -41,10 +41,12 @@ from fl_rsna.run_folder.run_folder import (
     refuse_existing,
     take_run,
 )
-from fl_rsna.settings.choices import Baseline, Stage
 from fl_rsna.settings.compose import quote_value, words_given
-from fl_rsna.settings.config import Config, DeployConfig
-from fl_rsna.settings.effects import Asked, Command, parse_typed_keys, without_effect
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.effects import parse_typed_keys, without_effect
+from fl_rsna.settings.fields import Asked, Command
+from fl_rsna.settings.runtime import DeployConfig
+from fl_rsna.settings.stages import Baseline, Stage
 from fl_rsna.simulation.simulation import report_run, say_alone, say_result
 
 POLL_S, LOOK_S = 1.0, 5.0  # between looks at the events, and at Flower's run

@@ -23,10 +23,13 @@ from fl_rsna.learning.training.train import choose_device, settle_process
 from fl_rsna.reporting.trackers.follow import track_run
 from fl_rsna.run_folder.run_end import Words, end_in_folder
 from fl_rsna.run_folder.run_folder import RunFolder, default_run_name, is_begun, is_finished, start_run
-from fl_rsna.settings.choices import Baseline, EngineName, Stage
 from fl_rsna.settings.compose import compose_config
-from fl_rsna.settings.config import TEST_SITE, Config
-from fl_rsna.settings.effects import Asked, Command, describe_need, without_effect
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.effects import describe_need, without_effect
+from fl_rsna.settings.fields import Asked, Command
+from fl_rsna.settings.partition import TEST_SITE
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.stages import Baseline, Stage
 
 ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
 TOKEN = "owner"  # and there, by a coordinator: what proves that a folder was made for it

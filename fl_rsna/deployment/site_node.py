@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from fl_rsna.deployment.launch import environment
 from fl_rsna.deployment.warm import start_warming
-from fl_rsna.settings.choices import Device
+from fl_rsna.settings.training import Device
 
 LOOPBACK = "127.0.0.1"
 NODE_KEY, CA = "node.key", "ca.crt"  # to prove who we are, to know the SuperLink

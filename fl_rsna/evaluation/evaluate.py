@@ -55,8 +55,8 @@ from fl_rsna.reporting.pages.submissions import (
 )
 from fl_rsna.reporting.record.wording import plural
 from fl_rsna.run_folder.run_folder import default_run_name
-from fl_rsna.settings.choices import ImageKind
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import LabelKind, Task, find_task
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]

@@ -44,7 +44,7 @@ from fl_rsna.reporting.record.run_record import control_of, format_counts, inter
 from fl_rsna.reporting.record.wording import area_name, task_words
 from fl_rsna.reporting.sections.classes import FIGURES, class_levels
 from fl_rsna.run_folder.run_folder import ENCODER
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE
 
 ONNX, CARD = "model.onnx", "model_card.md"
 REAL_SLICES = 256  # at most, spread over the site

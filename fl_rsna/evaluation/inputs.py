@@ -25,7 +25,7 @@ from fl_rsna.evaluation.settings import EvaluateConfig, Part
 from fl_rsna.imaging.workers import convert_local
 from fl_rsna.learning.data.dataset import open_for
 from fl_rsna.learning.inference.predict import score_images, score_rows
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Task
 
 Progress = Callable[[str, int, int], None]

@@ -24,7 +24,8 @@ from fl_rsna.learning.inference.stacking import (
 from fl_rsna.learning.models.saved import FORMAT, SavedModel, read_head, read_saved
 from fl_rsna.learning.models.trees import from_json
 from fl_rsna.run_folder.run_folder import MODEL, STACK_NETWORK, STACKER, fold_folder, read_config
-from fl_rsna.settings.choices import Norm, StrategyName, Window
+from fl_rsna.settings.model import Norm, Window
+from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.task import Task, TaskName, find_task
 
 

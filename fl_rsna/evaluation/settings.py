@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from fl_rsna.settings.choices import Device, ImageKind
-from fl_rsna.settings.config import PathsConfig, PrepareConfig
+from fl_rsna.settings.data import ImageKind, PrepareConfig
+from fl_rsna.settings.runtime import PathsConfig
+from fl_rsna.settings.training import Device
 
 EQUAL = "equal"
 

@@ -11,8 +11,8 @@ from fl_rsna.federation.server.scoring.baselines import run_alone
 from fl_rsna.federation.stacking.run import run_stacking
 from fl_rsna.run_folder.run_end import end_in_folder
 from fl_rsna.run_folder.run_folder import RunFolder
-from fl_rsna.settings.choices import Baseline, Stage
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Baseline, Stage
 
 Story = Callable[[Grid, Config, Cohort, RunFolder], None]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from fl_rsna.federation.protocol.messages import head_training
 from fl_rsna.federation.server.encoder import model_of, read_encoder
 from fl_rsna.run_folder.run_folder import ENCODER, SLICE_STAGE
-from fl_rsna.settings.choices import Stage
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.stages import Stage
 
 
 def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:

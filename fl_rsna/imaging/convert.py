@@ -18,7 +18,7 @@ from fl_rsna.imaging.dicom.rejections import Reason, Rejected
 from fl_rsna.imaging.png_store import encode_png, render
 from fl_rsna.imaging.sources import UNREAD, File, checksum_of, read_file
 from fl_rsna.imaging.statistics import FilmStatistics, Statistics, film_statistics, statistics
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Rendering
 
 ISSUER, OF_PATIENT = "issuer", ("local_id", "placeholder")  # what prepare makes of the header's issuer and patient

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.imaging.dicom.hounsfield import Rescale, to_hu16, to_windows
 from fl_rsna.imaging.dicom.radiograph import Presentation, to_grey16
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2  # colour types

@@ -17,7 +17,8 @@ from typing import Any
 
 from fl_rsna.common.reading import refuse_unreadable
 from fl_rsna.run_folder.run_folder import ALONE, COPY, read_config
-from fl_rsna.settings.choices import Baseline, EngineName, Keep, Stacker, Stage
+from fl_rsna.settings.runtime import EngineName, Keep
+from fl_rsna.settings.stages import Baseline, Stacker, Stage
 
 RUN = "config.yaml"
 

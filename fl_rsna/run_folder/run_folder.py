@@ -27,8 +27,8 @@ from fl_rsna.common.reading import (
     refuse_unreadable,
 )
 from fl_rsna.run_folder.manifest import describe_start, settings_sha256
-from fl_rsna.settings.choices import Baseline, Stage
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Baseline, Stage
 
 MAY_CHANGE = (
     "resume",

@@ -14,7 +14,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_rsna.settings.config import Config, PartitionConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.partition import PartitionConfig
 from fl_rsna.settings.validation import check
 from fl_rsna.version import PACKAGE
 

@@ -1,35 +1,162 @@
-"""Contradictions among the settings of the model, and with those of what it sees and how it is trained."""
+"""The network, what it sees of an image, and where its weights come from."""
 
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from fl_rsna.settings.choices import Crop, ImageKind, ModelName, Norm, Trainable, Window
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.data import DataConfig, ImageKind
+from fl_rsna.settings.fields import Asked, Need, above_up_to, at_least, below, from_to, setting
+from fl_rsna.settings.stages import SLICES
 from fl_rsna.task import Rendering, find_task
 
+MOST_VIEWS = 8  # of learning/models/tta.py
+UP_TO_1 = above_up_to(0, 1)
 
-def check_model(config: Config) -> None:
-    """Raises ValueError with the key's path."""
-    model = config.model
+
+class ModelName(StrEnum):
+    """Network architectures; b0..b7 from efficientnet-pytorch, lite0..lite2 from efficientnet-lite-pytorch."""
+
+    efficientnet_b0 = "efficientnet_b0"
+    efficientnet_b1 = "efficientnet_b1"
+    efficientnet_b2 = "efficientnet_b2"
+    efficientnet_b3 = "efficientnet_b3"
+    efficientnet_b4 = "efficientnet_b4"
+    efficientnet_b5 = "efficientnet_b5"
+    efficientnet_b6 = "efficientnet_b6"
+    efficientnet_b7 = "efficientnet_b7"
+    efficientnet_lite0 = "efficientnet_lite0"
+    efficientnet_lite1 = "efficientnet_lite1"
+    efficientnet_lite2 = "efficientnet_lite2"
+    timm = "timm"  # the one that model.backbone names
+
+
+class Window(StrEnum):
+    """What turns Hounsfield units into the network's three channels."""
+
+    fixed = "fixed"  # the windows of imaging/dicom/hounsfield.py
+    learned = "learned"  # starts as those; trained with the network and averaged
+    personal = "personal"  # the same, but each site keeps its own, for its scanner; others get the sites' mean
+
+
+class Crop(StrEnum):
+    """Which part of an image the network sees."""
+
+    none = "none"  # all of it
+    head = "head"  # a square around the head, the same for all slices of a series
+    lungs = "lungs"  # of a radiograph, a square around the lung field, which a rule finds that sees no annotation
+    boxes_leaky = (
+        "boxes_leaky"  # of a radiograph, a square around what readers marked; says the label, only to measure that
+    )
+
+    @property
+    def shows_truth(self) -> bool:
+        """Whether annotations decide what is seen, which no patient's film has: scores are too high."""
+        return self is Crop.boxes_leaky
+
+
+class Norm(StrEnum):
+    """What federation does to BatchNorm's running statistics."""
+
+    average = "average"  # trained at the sites, averaged like weights
+    local = "local"  # FedBN: each site keeps its own, with scale and shift; others get the sites' mean
+    local_stats = "local_stats"  # SiloBN: each site keeps its own statistics; others get the sites' mean
+    frozen = "frozen"  # kept as initialised; only scale and shift are trained
+    adapted = "adapted"  # round 1 re-estimates them on the sites' slices without training; frozen from then on
+    group = "group"  # GroupNorm instead: there are none
+
+
+class Trainable(StrEnum):
+    """Which weights a site trains."""
+
+    all = "all"
+    head = "head"  # the last linear layer on fixed features
+
+
+def trains_all(asked: Asked) -> bool:
+    return asked.config.train.trainable is Trainable.all
+
+
+TRAINED_NORM = Need(
+    "BatchNorm that is trained: model.norm=average, local or local_stats, and train.trainable=all",
+    lambda asked: asked.config.model.norm in (Norm.average, Norm.local, Norm.local_stats) and trains_all(asked),
+)
+AVERAGED_NORM = Need(
+    "model.norm=average and train.trainable=all",
+    lambda asked: asked.config.model.norm is Norm.average and trains_all(asked),
+)
+NO_START = Need("no start, whose weights a run begins with instead", lambda asked: asked.config.start is None)
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    name: ModelName = setting(ModelName.efficientnet_lite0, "network architecture", needs=(SLICES,))
+    pretrained: bool = setting(
+        True, "ImageNet weights; packaged for efficientnet_lite0 only", needs=(SLICES,), off=(False,)
+    )
+    image_size: int = setting(96, "pixels a side the network sees", within=at_least(16), needs=(SLICES,))
+    norm: Norm = setting(Norm.average, "what federation does to BatchNorm's running statistics", needs=(SLICES,))
+    norm_momentum: float = setting(
+        0.1, "weight of a batch in BatchNorm's running statistics", within=UP_TO_1, needs=(SLICES, TRAINED_NORM)
+    )
+    recalibrate: bool = setting(
+        True,
+        "with norm=average: BatchNorm's statistics are estimated anew for the final model, at every site",
+        needs=(SLICES, AVERAGED_NORM),
+        off=(False,),
+    )
+    dropout: float = setting(0.2, "before the last layer", within=below(1), needs=(SLICES,), off=(0,))
+    kept_negatives: float = setting(
+        1.0, "share that was drawn of slices without the union label; set by the run, never by words", within=UP_TO_1
+    )
+    class_weights: list[float] = setting([], "of classes in the loss, given back; set by the run alone")
+    backbone: str | None = setting(None, "with name=timm: one of timm.list_models()", needs=(SLICES,))
+    weights: str | None = setting(
+        None,
+        "file of a state dict to start from: .safetensors, .pth or .pt; only the server reads it",
+        needs=(SLICES, NO_START),
+    )
+    neighbours: int = setting(
+        0,
+        "slices of the series seen on each side of a slice; 1 is 2.5D",
+        within=from_to(0, 8),
+        needs=(SLICES,),
+        off=(0,),
+    )
+    window: Window = setting(
+        Window.fixed, "what turns Hounsfield units into the network's three channels", needs=(SLICES,)
+    )
+    crop: Crop = setting(Crop.none, "which part of an image the network sees", needs=(SLICES,))
+    tta: int = setting(
+        1,
+        "views of a slice whose probabilities are averaged; learning/models/tta.py has them",
+        within=from_to(1, MOST_VIEWS),
+        needs=(SLICES,),
+        off=(1,),
+    )
+
+
+def check_model(model: ModelConfig, data: DataConfig, trainable: Trainable) -> None:
+    """Refuse a model that cannot be begun, or cannot see what it is given; raises ValueError with the key's path."""
     _check_network(model)
-    _check_crop(config)
+    _check_crop(model, data)
     _check_start(model)
     starts_trained = model.pretrained or model.weights is not None
     if model.norm is Norm.frozen and not starts_trained:
         raise ValueError(
             "model.norm: expected average without ImageNet weights, got frozen, which keeps untrained statistics"
         )
-    if config.train.trainable is Trainable.head and not starts_trained:
+    if trainable is Trainable.head and not starts_trained:
         raise ValueError(
             "train.trainable: expected all without ImageNet weights, got head, which would use random features"
         )
     if model.window is Window.fixed:
         return
-    if config.data.image is not ImageKind.hu:
+    if data.image is not ImageKind.hu:
         raise ValueError(
-            f"model.window: expected fixed with data.image={config.data.image}, whose windows are cut already, "
+            f"model.window: expected fixed with data.image={data.image}, whose windows are cut already, "
             f"got {model.window}; prepare with data.image=hu"
         )
-    if config.train.trainable is Trainable.head:
+    if trainable is Trainable.head:
         raise ValueError(
             f"model.window: expected fixed with train.trainable=head, which trains no window, got {model.window}"
         )
@@ -46,9 +173,9 @@ def _check_network(model: ModelConfig) -> None:
         )
 
 
-def _check_crop(config: Config) -> None:
+def _check_crop(model: ModelConfig, data: DataConfig) -> None:
     """Refuse a crop around what images of the task's rendering do not show."""
-    task, crop = find_task(config.data.task), config.model.crop
+    task, crop = find_task(data.task), model.crop
     fitting: tuple[Crop, ...]
     match task.rendering:
         case Rendering.hounsfield:

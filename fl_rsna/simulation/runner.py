@@ -38,9 +38,13 @@ from fl_rsna.run_folder.run_folder import (
     start_run,
     take_run,
 )
-from fl_rsna.settings.choices import Baseline, Device, EngineName
-from fl_rsna.settings.config import TEST_SITE, Config
-from fl_rsna.settings.effects import Asked, describe_need, without_effect
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.effects import describe_need, without_effect
+from fl_rsna.settings.fields import Asked
+from fl_rsna.settings.partition import TEST_SITE
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.stages import Baseline
+from fl_rsna.settings.training import Device
 
 
 def run_federation(

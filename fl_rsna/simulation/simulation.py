@@ -51,10 +51,11 @@ from fl_rsna.run_folder.run_folder import (
     read_summary,
     take_folder,
 )
-from fl_rsna.settings.choices import Baseline
 from fl_rsna.settings.compose import partition_asked, words_given
 from fl_rsna.settings.config import Config
-from fl_rsna.settings.effects import Asked, parse_typed_keys, without_effect
+from fl_rsna.settings.effects import parse_typed_keys, without_effect
+from fl_rsna.settings.fields import Asked
+from fl_rsna.settings.stages import Baseline
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import MACRO, LabelKind, Task, find_task
 

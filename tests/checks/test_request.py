@@ -20,10 +20,13 @@ from fl_rsna.checks.request import (
 from fl_rsna.cli.command import run_command
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Baseline, ImageKind, Sampling, Stage, StrategyName
 from fl_rsna.settings.compose import words_given
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.effects import parse_typed_keys
+from fl_rsna.settings.stages import Baseline, Stage
+from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.settings.training import Sampling
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.simulation.simulation import simulate
 

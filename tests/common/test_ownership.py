@@ -28,8 +28,8 @@ from fl_rsna.federation.stages import stages
 from fl_rsna.learning.data.dataset import open_site
 from fl_rsna.reporting.pages.comparison import write_comparison
 from fl_rsna.run_folder.run_folder import BOTH, UNTRAINED, start_run, take_folder, take_run
-from fl_rsna.settings.choices import Baseline, Stacker, Stage
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Baseline, Stacker, Stage
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.simulation.simulation import run_gap
 

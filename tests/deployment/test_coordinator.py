@@ -21,8 +21,9 @@ from fl_rsna.deployment.keys.key_folder import demo_files, write_new
 from fl_rsna.deployment.server_app import check_deployable, refusal
 from fl_rsna.deployment.site_node import free_port
 from fl_rsna.run_folder.run_folder import RunFolder, start_run
-from fl_rsna.settings.choices import Baseline, EngineName, Stage
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.stages import Baseline, Stage
 from fl_rsna.simulation.runner import run_federation
 
 

@@ -8,7 +8,7 @@ from flwr.common.config import parse_config_args
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
 from fl_rsna.deployment.site_node import Node, address_of, node_config, node_environment, node_words
-from fl_rsna.settings.choices import Device
+from fl_rsna.settings.training import Device
 
 
 def node(tmp_path: Path, **changes: object) -> Node:

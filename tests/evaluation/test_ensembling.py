@@ -16,7 +16,8 @@ from fl_rsna.common.hashes import read_table, write_table
 from fl_rsna.ensemble import main
 from fl_rsna.evaluation.ensemble import read_members, read_validation
 from fl_rsna.learning.inference.predict import labels_in, probabilities_in
-from fl_rsna.settings.choices import ImageKind, Trainable
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import Trainable
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 

@@ -8,7 +8,7 @@ from saved_runs import SETTINGS, write_tiny_run
 from fl_rsna.evaluation.export import model_card
 from fl_rsna.evaluation.load_model import read_named_model
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
-from fl_rsna.settings.choices import Crop, Window
+from fl_rsna.settings.model import Crop, Window
 from fl_rsna.task import ICH
 
 AREA = {"value": 0.9, "low": 0.8, "high": 0.95, "positives": 3, "negatives": 7}

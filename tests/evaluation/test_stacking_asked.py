@@ -19,8 +19,8 @@ from fl_rsna.evaluation.settings import EvaluateConfig, Part
 from fl_rsna.learning.inference.predict import score_images
 from fl_rsna.learning.inference.stacking import trees_sha256
 from fl_rsna.run_folder.run_folder import MODEL, STACK_NETWORK, STACKER
-from fl_rsna.settings.choices import Stacker
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE
+from fl_rsna.settings.stages import Stacker
 
 FILES = {Stacker.xgboost: STACKER, Stacker.cnn: STACK_NETWORK}
 

@@ -16,8 +16,10 @@ from fl_rsna.federation.engines.ray import run_ray
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Averaging, Norm, Select, StrategyName
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.strategy import Averaging, StrategyName
+from fl_rsna.settings.training import Select
 
 
 class Backwards(LocalGrid):

@@ -15,9 +15,9 @@ from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.common.command_end import RunFailed
 from fl_rsna.federation.protocol.simulated import corrupt_model, drops_out, fault_of, site_seconds, slowdown
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.choices import Select, StrategyName
-from fl_rsna.settings.config import FaultsConfig, LinkConfig
-from fl_rsna.settings.faults import Fault, FaultKind, parse_fault
+from fl_rsna.settings.federation import Fault, FaultKind, FaultsConfig, LinkConfig, parse_fault
+from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.settings.training import Select
 from fl_rsna.simulation.runner import run_federation
 
 

@@ -19,8 +19,8 @@ from fl_rsna.federation.server.aggregation import Sent, Sums
 from fl_rsna.federation.server.checkpoint import Progress, load_progress, save_progress
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.training.train import schedule_factor
-from fl_rsna.settings.choices import Averaging, Schedule, StrategyName, Weighting
-from fl_rsna.settings.config import StrategyConfig, TrainConfig
+from fl_rsna.settings.strategy import Averaging, StrategyConfig, StrategyName, Weighting
+from fl_rsna.settings.training import Schedule, TrainConfig
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 

@@ -28,8 +28,11 @@ from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.replay import read_update_sha256, replay, strip_quotes
 from fl_rsna.reporting.sections.provenance import format_replay_command
 from fl_rsna.run_folder.run_folder import RunFolder, start_run
-from fl_rsna.settings.choices import Averaging, Keep, Norm, Precision, StrategyName, Weighting
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.runtime import Keep
+from fl_rsna.settings.strategy import Averaging, StrategyName, Weighting
 
 
 def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False, die_at: str = "") -> None:

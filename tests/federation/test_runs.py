@@ -26,8 +26,10 @@ from fl_rsna.learning.models.flat import flatten
 from fl_rsna.learning.training.objectives import build_slice_objective
 from fl_rsna.learning.training.train import train_locally
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import ImageKind, ModelName, Select
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelName
+from fl_rsna.settings.training import Select
 from fl_rsna.task import ICH
 
 

@@ -25,8 +25,10 @@ from fl_rsna.learning.models.classifier import PriorCorrection
 from fl_rsna.learning.models.saved import read_saved
 from fl_rsna.learning.training.train import predict
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Baseline, Correction, LabelWeights, Loss, Sampling, Select, StrategyName
-from fl_rsna.settings.config import Config, TrainConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Baseline
+from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.settings.training import Correction, LabelWeights, Loss, Sampling, Select, TrainConfig
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 

@@ -20,7 +20,8 @@ from fl_rsna.federation.site.client_app import _locate_by_node, app_for_cohort, 
 from fl_rsna.federation.site.handlers import SitePaths
 from fl_rsna.learning.data.dataset import open_site, writable_cache
 from fl_rsna.run_folder.run_folder import RunFolder, start_run
-from fl_rsna.settings.config import TEST_SITE, Config
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.partition import TEST_SITE
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 

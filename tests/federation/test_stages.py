@@ -9,8 +9,10 @@ from tiny import tiny_config
 
 from fl_rsna.federation.protocol.messages import SequenceInstructions, parse_record, shape_of
 from fl_rsna.federation.stages import stages
-from fl_rsna.settings.choices import Sampling, Stage, Trainable
 from fl_rsna.settings.compose import compose_config
+from fl_rsna.settings.model import Trainable
+from fl_rsna.settings.stages import Stage
+from fl_rsna.settings.training import Sampling
 from fl_rsna.task import ICH
 
 

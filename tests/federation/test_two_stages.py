@@ -32,20 +32,13 @@ from fl_rsna.learning.metrics.metrics import log_loss
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.saved import read_saved, write_saved
 from fl_rsna.replay import replay
-from fl_rsna.settings.choices import (
-    Averaging,
-    Baseline,
-    EngineName,
-    HeadName,
-    ImageKind,
-    ModelName,
-    Norm,
-    Precision,
-    Stage,
-    StrategyName,
-    Window,
-)
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import ModelConfig, ModelName, Norm, Window
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.stages import Baseline, HeadName, Stage
+from fl_rsna.settings.strategy import Averaging, StrategyName
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.simulation.simulation import report_run
 from fl_rsna.task import ICH

@@ -22,8 +22,11 @@ from fl_rsna.reporting.pages.run_page import write_report
 from fl_rsna.reporting.record.events import read_events
 from fl_rsna.reporting.record.run_record import read_run
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Baseline, Sampling, StrategyName, Trainable
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import ModelConfig, Trainable
+from fl_rsna.settings.stages import Baseline
+from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.settings.training import Sampling
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 

@@ -30,8 +30,12 @@ from fl_rsna.learning.inference.predict import score_images
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.reporting.pages.run_page import write_report
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Crop, ImageKind, ModelName, Norm, PartitionKind, Precision, StrategyName, Window
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import Crop, ModelName, Norm, Window
+from fl_rsna.settings.partition import PartitionKind
+from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")

@@ -28,8 +28,10 @@ from fl_rsna.learning.inference.predict import probabilities_in
 from fl_rsna.learning.inference.stacking import GRID, clip_logits, stack_features
 from fl_rsna.learning.models.classifier import InputStage, build_model
 from fl_rsna.learning.models.saved import write_saved
-from fl_rsna.settings.choices import Precision, Stacker, Stage, StrategyName
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.stages import Stacker, Stage
+from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.task import COVID_CXR, ICH, TaskName
 
 PAGE = ROOT / "docs" / "threat-model.md"

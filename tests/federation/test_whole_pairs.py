@@ -28,8 +28,12 @@ from fl_rsna.learning.models.classifier import build_model, personal_names
 from fl_rsna.learning.models.flat import positions
 from fl_rsna.replay import replay
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Averaging, ImageKind, Norm, Precision, Schedule, Select, StrategyName, Weighting
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.strategy import Averaging, StrategyName, Weighting
+from fl_rsna.settings.training import Schedule, Select
 from fl_rsna.task import ICH
 
 ROUNDS = 2

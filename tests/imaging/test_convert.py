@@ -15,7 +15,7 @@ from fl_rsna.imaging.convert import Converted, Refused, convert_files
 from fl_rsna.imaging.dicom.rejections import MEANING, Reason
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.imaging.sources import File, find_files
-from fl_rsna.settings.choices import ImageKind, kinds_of
+from fl_rsna.settings.data import ImageKind, kinds_of
 from fl_rsna.task import Rendering
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_needs_too_much_memory_is_named(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from fl_rsna.imaging.convert import Conversion, convert_files\n"
         "from fl_rsna.imaging.sources import find_files\n"
-        "from fl_rsna.settings.choices import ImageKind\n"
+        "from fl_rsna.settings.data import ImageKind\n"
         "from fl_rsna.common.process import limit_memory\n"
         "from fl_rsna.task import Rendering\n"
         "limit_memory(96 << 20)\n"

@@ -11,7 +11,7 @@ from fl_rsna.imaging.convert import Conversion, Converted, convert_files
 from fl_rsna.imaging.dicom.reader import read_slice
 from fl_rsna.imaging.dicom.rejections import Rejected
 from fl_rsna.imaging.sources import find_files
-from fl_rsna.settings.choices import ImageKind, kinds_of
+from fl_rsna.settings.data import ImageKind, kinds_of
 from fl_rsna.task import Rendering
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets

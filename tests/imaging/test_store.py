@@ -11,7 +11,7 @@ from fl_rsna.imaging.dicom.hounsfield import Rescale
 from fl_rsna.imaging.dicom.lut import Function, Window
 from fl_rsna.imaging.dicom.radiograph import Presentation
 from fl_rsna.imaging.png_store import fit_square, read_png, render, write_png
-from fl_rsna.settings.choices import ImageKind, kinds_of
+from fl_rsna.settings.data import ImageKind, kinds_of
 from fl_rsna.task import Rendering
 
 SIGNED = Rescale(signed=True, slope=1.0, intercept=0.0)

@@ -13,7 +13,7 @@ from fl_rsna.imaging.convert import Conversion, Converted, Refused
 from fl_rsna.imaging.dicom.rejections import Reason
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import CHUNK_FILES, Converter, chunks_from, convert_here, convert_local, convert_on_ray
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Rendering
 
 FILES = 3 * CHUNK_FILES + 5

@@ -12,7 +12,8 @@ from package import ROOT
 from fl_rsna.cohort.steps import cohort_name
 from fl_rsna.settings.compose import compose_config, conf_folder, quote_value
 from fl_rsna.settings.config import Config
-from fl_rsna.settings.validation import FOLDER_NAMES, RANGES, check
+from fl_rsna.settings.fields import list_settings
+from fl_rsna.settings.validation import FOLDER_NAMES, check
 
 CHOICES = sorted((path.parent.name, path.stem) for path in conf_folder().glob("*/*.yaml"))
 
@@ -154,16 +155,12 @@ def test_words_that_are_no_number_are_refused(word: str) -> None:
         compose_config([word])
 
 
-def test_every_number_has_a_range() -> None:
-    """A new numeric setting must say what it may be."""
-    groups = {name: getattr(Config(), name) for name in Config.__slots__}
-    numbers = {name for name, value in groups.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-    for group, settings in groups.items():
-        for name in getattr(settings, "__slots__", ()):
-            value = getattr(settings, name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                numbers.add(f"{group}.{name}")
-    assert numbers == {key for expected, _, keys in RANGES for key in keys if not expected.endswith("or null")}
+def test_every_number_has_a_range_and_every_setting_a_meaning() -> None:
+    """A new setting must say what it means, and a numeric one what it may be."""
+    for key, value, declared in list_settings(Config()):
+        assert declared.meaning, key
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        assert (declared.within is not None) >= number, key
     assert set(FOLDER_NAMES) == {"data.name", "partition.name", "run.name", "predict"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from fl_rsna.imaging.convert import Conversion, Converted, Refused, convert_files
 from fl_rsna.imaging.dicom.rejections import Reason, Rejected
 from fl_rsna.imaging.sources import File, find_files, read_file
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Rendering
 
 CONTENTS = {"a": b"A" * 1000, "b/c": bytes(range(256)) * 40, "b/d/e": b"", "ü z": b"two words"}

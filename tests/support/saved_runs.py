@@ -11,8 +11,9 @@ import yaml
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.saved import read_saved, write_saved
-from fl_rsna.settings.choices import ImageKind, Norm
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm
 from fl_rsna.task import ICH, Task
 
 POINTS = {"sensitivity_95": 0.2, "specificity_90": 0.8, "youden": None}

@@ -14,8 +14,11 @@ from fl_rsna.cohort.steps import partition_settings
 from fl_rsna.common.hashes import table_sha256
 from fl_rsna.common.id_scheme import PLAIN
 from fl_rsna.imaging.png_store import write_png
-from fl_rsna.settings.choices import EngineName, ImageKind, ModelName, PartitionKind
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelName
+from fl_rsna.settings.partition import PartitionKind
+from fl_rsna.settings.runtime import EngineName
 from fl_rsna.task import COVID_CXR, ICH, LabelKind, Rendering, Task
 
 SIZE = 32

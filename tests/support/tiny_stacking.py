@@ -14,8 +14,8 @@ from fl_rsna.federation.engines.local import run_local
 from fl_rsna.federation.server_app import make_server_app, select_entry
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Stage
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Stage
 
 FOLDS = 2
 

@@ -14,8 +14,7 @@ import pandas as pd
 from fl_rsna.cohort.prepared.index import hash_id
 from fl_rsna.cohort.prepared.patients import ISSUED
 from fl_rsna.common.tables import bare, clean_text, dialect, read_given
-from fl_rsna.settings.choices import Group
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE, Group
 
 ID_COLUMNS = {  # headers that name what is dealt
     Group.patient: ("patient", "patient_id", "PatientID"),

@@ -14,7 +14,7 @@ from fl_rsna.cohort.partition.partitioners import (
     deal_specialist,
     natural_sites,
 )
-from fl_rsna.settings.choices import Group, PartitionKind
+from fl_rsna.settings.partition import Group, PartitionKind
 
 MIN_PATIENTS = 2  # of a site: one to train on, one to validate on
 

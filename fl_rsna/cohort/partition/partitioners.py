@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fl_rsna.settings.choices import Group
+from fl_rsna.settings.partition import Group
 from fl_rsna.task import Task
 
 NaturalSite = tuple[tuple[str, ...], list[str]]

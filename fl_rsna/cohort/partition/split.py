@@ -13,8 +13,7 @@ import pandas as pd
 
 from fl_rsna.cohort.partition.dealing import MIN_PATIENTS, Dealt, check_enough, check_sizes, deal, sites_that_are_there
 from fl_rsna.cohort.partition.partitioners import findings, group_column, rarest_finding, take_count, take_stratified
-from fl_rsna.settings.choices import Group, PartitionKind
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE, Group, PartitionKind
 from fl_rsna.task import Task
 
 PARTS = ("train", "validation", "test")

@@ -16,7 +16,7 @@ import pandas as pd
 from fl_rsna.cohort.prepared.series import SAME_MM, SERIES, Order, judge_series
 from fl_rsna.common.reading import build_damage_error, file_sha256, read_json, refuse_unreadable
 from fl_rsna.imaging.dicom.hounsfield import HU_MIN
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Rendering, Task
 
 LOCAL_ID, PLACEHOLDER = "local_id", "placeholder"

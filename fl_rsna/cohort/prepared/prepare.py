@@ -51,7 +51,7 @@ from fl_rsna.imaging.convert import Conversion, Converted, Refused, Unchanged
 from fl_rsna.imaging.dicom.rejections import Reason
 from fl_rsna.imaging.sources import File
 from fl_rsna.imaging.workers import Converter, chunks_from
-from fl_rsna.settings.choices import ImageKind, kinds_of
+from fl_rsna.settings.data import ImageKind, kinds_of
 from fl_rsna.task import Task
 
 

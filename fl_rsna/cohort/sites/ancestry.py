@@ -15,7 +15,7 @@ import pandas as pd
 from fl_rsna.cohort.prepared.index import hash_id, read_facts
 from fl_rsna.common.id_scheme import as_texts, is_secret
 from fl_rsna.common.reading import read_csv
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE
 
 TRAIN, VALIDATION = "train", "validation"
 OWN = "own"  # of the cohort that a model was trained on; other links are named by the word that gave them

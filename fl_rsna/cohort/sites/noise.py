@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import TEST_SITE
-from fl_rsna.settings.noise import KEY, UNANNOTATED, check_noise
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.fields import KEY
+from fl_rsna.settings.partition import TEST_SITE, UNANNOTATED, check_noise
 
 ALL = "all"  # every training site; what a site's own entry says counts before it
 PIXEL_SIZE = ("column_spacing_mm", "row_spacing_mm", "rows", "columns")  # columns of an index that tell it

@@ -32,9 +32,7 @@ from fl_rsna.cohort.sites.site_folders import (
 from fl_rsna.common.atomic import build_whole, write_whole
 from fl_rsna.common.id_scheme import is_weak, unlike_places
 from fl_rsna.common.reading import dump_hashed_json
-from fl_rsna.settings.choices import Group
-from fl_rsna.settings.config import TEST_SITE
-from fl_rsna.settings.noise import UNANNOTATED
+from fl_rsna.settings.partition import TEST_SITE, UNANNOTATED, Group
 from fl_rsna.task import Task, restrict_task
 
 COHORT = "cohort.json"

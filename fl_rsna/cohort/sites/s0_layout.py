@@ -27,7 +27,7 @@ from pyarrow.csv import write_csv
 from fl_rsna.cohort.prepared.boxes import BOXES
 from fl_rsna.cohort.prepared.index import read_prepared
 from fl_rsna.common.atomic import link_images
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import Task
 
 IMAGES = "site_images"

@@ -31,8 +31,8 @@ from fl_rsna.common.reading import (
     read_json,
     refuse_unreadable,
 )
-from fl_rsna.settings.choices import Group, ImageKind, Layout
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.partition import TEST_SITE, Group, Layout
 from fl_rsna.task import Task
 
 ANEW = "copy the folder again, or partition again"

@@ -17,8 +17,8 @@ from fl_rsna.common.id_scheme import describe_scheme, is_secret, is_weak, unlike
 from fl_rsna.common.reading import UnreadableFile, parse_csv
 from fl_rsna.deployment.site_node import Node
 from fl_rsna.imaging.png_store import read_png
-from fl_rsna.settings.choices import ImageKind, kinds_of
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.data import ImageKind, kinds_of
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import TaskName, find_task
 
 TRIED = 5  # images that are decoded

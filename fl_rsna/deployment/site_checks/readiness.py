@@ -24,7 +24,7 @@ from fl_rsna.deployment.site_checks.link import check_link
 from fl_rsna.deployment.site_node import Node
 from fl_rsna.learning.training.train import choose_device
 from fl_rsna.reporting.record.console import console
-from fl_rsna.settings.choices import Device
+from fl_rsna.settings.training import Device
 from fl_rsna.version import code_version
 
 VERSIONS = ("flwr", "torch")  # that every site and the coordinator should have alike, beside our own code

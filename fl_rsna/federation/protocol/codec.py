@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fl_rsna.learning.models.trees import Forest, from_json, to_json
-from fl_rsna.settings.choices import Precision
+from fl_rsna.settings.federation import Precision
 
 Vector = NDArray[np.float32]
 

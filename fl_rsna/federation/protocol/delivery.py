@@ -8,8 +8,9 @@ from flwr.app import DEFAULT_TTL, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from fl_rsna.settings.choices import EngineName, Lost
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.strategy import Lost
 
 POLL_S = 1.0
 LONGEST_S = 10 * 365 * 86400.0  # how long Flower keeps a message that no time limits; its own default is 12 hours

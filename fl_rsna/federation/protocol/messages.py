@@ -20,16 +20,12 @@ from fl_rsna.federation.protocol.failures import Failure
 from fl_rsna.learning.inference.features import Views, views_of
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.models.series_head import HeadShape
-from fl_rsna.settings.choices import HeadName, Precision, Sampling, Trainable
-from fl_rsna.settings.config import (
-    Config,
-    FaultsConfig,
-    ModelConfig,
-    SequenceConfig,
-    StackingConfig,
-    StrategyConfig,
-    TrainConfig,
-)
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.federation import FaultsConfig, Precision
+from fl_rsna.settings.model import ModelConfig, Trainable
+from fl_rsna.settings.stages import HeadName, SequenceConfig, StackingConfig
+from fl_rsna.settings.strategy import StrategyConfig
+from fl_rsna.settings.training import Sampling, TrainConfig
 from fl_rsna.task import Task
 from fl_rsna.version import code_version
 

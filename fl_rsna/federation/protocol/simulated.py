@@ -8,8 +8,7 @@ import numpy as np
 
 from fl_rsna.common.seeds import derive_seed
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.config import FaultsConfig, LinkConfig
-from fl_rsna.settings.faults import FaultKind, parse_fault
+from fl_rsna.settings.federation import FaultKind, FaultsConfig, LinkConfig, parse_fault
 
 
 class SiteCrashed(RuntimeError):

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from fl_rsna.federation.protocol.codec import pack
 from fl_rsna.federation.protocol.messages import ARRAYS, METRICS
 from fl_rsna.federation.rules.aggregate import Memory, RoundAggregate, Update, Vector
-from fl_rsna.settings.choices import StrategyName
-from fl_rsna.settings.config import StrategyConfig
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName
 
 MOMENTUM, FIRST, SECOND = "momentum", "first_moment", "second_moment"
 

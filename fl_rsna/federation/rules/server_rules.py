@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fl_rsna.federation.rules.aggregate import Memory, RoundAggregate, Vector
 from fl_rsna.federation.rules.flower_rules import flower_strategy, of_every_update, of_mean
-from fl_rsna.settings.choices import Optimizer, StrategyName, Weighting
-from fl_rsna.settings.config import StrategyConfig, TrainConfig
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName, Weighting
+from fl_rsna.settings.training import Optimizer, TrainConfig
 
 ROBUST = (
     StrategyName.fedmedian,

@@ -31,8 +31,8 @@ from fl_rsna.federation.rules.server_rules import (
 from fl_rsna.federation.server.ask import QUORUM, SiteReply, in_site_order, read_metrics, require_quorum
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.choices import StrategyName
-from fl_rsna.settings.config import StrategyConfig, TrainConfig
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.training import TrainConfig
 
 PART = 131_072  # values at a time: what is worked on stays in the processor's cache
 

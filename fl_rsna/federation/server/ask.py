@@ -29,8 +29,8 @@ from fl_rsna.federation.server.context import RunContext
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.run_folder.run_folder import RunFolder, finite_or_null
-from fl_rsna.settings.choices import Precision
-from fl_rsna.settings.config import StrategyConfig
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.strategy import StrategyConfig
 
 KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # of a site's metrics, in sites.csv
 QUORUM = "strategy.quorum"

@@ -22,8 +22,7 @@ from fl_rsna.federation.server.same_sites import (
 )
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.models.trees import Forest, from_json, to_json
-from fl_rsna.settings.choices import Averaging
-from fl_rsna.settings.config import StrategyConfig
+from fl_rsna.settings.strategy import Averaging, StrategyConfig
 
 MODELS = ("model", "shown")
 MEMORY, WINDOW = "memory.", "window."  # how the names of vectors in the checkpoint begin

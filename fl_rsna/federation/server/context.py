@@ -49,9 +49,13 @@ from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256, para
 from fl_rsna.learning.models.saved import SavedModel, facts_in, read_saved
 from fl_rsna.learning.training.train import choose_device, ignore_progress
 from fl_rsna.run_folder.run_folder import ANCESTRY, ENCODER, MANIFEST, MODEL, RunFolder
-from fl_rsna.settings.choices import EngineName, ImageKind, Keep, Stage
-from fl_rsna.settings.config import TEST_SITE, Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.effects import cautions
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.partition import TEST_SITE
+from fl_rsna.settings.runtime import EngineName, Keep
+from fl_rsna.settings.stages import Stage
 from fl_rsna.task import Task, find_task
 
 

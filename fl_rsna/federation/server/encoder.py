@@ -15,8 +15,9 @@ from fl_rsna.learning.models.classifier import planes_of
 from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256
 from fl_rsna.learning.models.saved import SavedModel, read_saved
 from fl_rsna.run_folder.run_folder import COPY, ENCODER, MANIFEST, MODEL, RunFolder
-from fl_rsna.settings.choices import ImageKind, Norm, Window
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm, Window
 
 ROUND_BYTES = 6e6  # up and down together, above which a run says so
 

@@ -31,7 +31,10 @@ from fl_rsna.federation.server.sequence import reweight_stages, stage_summary, w
 from fl_rsna.learning.metrics.classification import ACCURACIES, RANKINGS
 from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256, model_sha256
 from fl_rsna.run_folder.run_folder import MODEL, PREDICTIONS, SCORECARDS, STACK_NETWORK, TABLES
-from fl_rsna.settings.choices import Norm, Precision, Select, StrategyName, Trainable
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import Norm, Trainable
+from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.settings.training import Select
 
 PHASE = "recalibration"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"

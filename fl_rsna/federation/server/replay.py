@@ -30,7 +30,7 @@ from fl_rsna.learning.models.classifier import find_shared_positions
 from fl_rsna.learning.models.saved import read_saved
 from fl_rsna.learning.training.train import choose_device, ignore_progress, settle_process
 from fl_rsna.run_folder.run_folder import COPY, ENCODER, RunFolder
-from fl_rsna.settings.choices import Precision
+from fl_rsna.settings.federation import Precision
 from fl_rsna.task import TaskName, find_task
 
 

@@ -26,8 +26,9 @@ from fl_rsna.learning.metrics.controls import Control, controls_of
 from fl_rsna.learning.training.client_update import positive_share
 from fl_rsna.learning.training.loss import rare_label_weights
 from fl_rsna.learning.training.sampling import compute_kept_share
-from fl_rsna.settings.choices import Correction, LabelWeights, Lost, Norm, Sampling, Trainable
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.model import ModelConfig, Norm, Trainable
+from fl_rsna.settings.strategy import Lost
+from fl_rsna.settings.training import Correction, LabelWeights, Sampling, TrainConfig
 from fl_rsna.task import LabelKind, Task
 from fl_rsna.version import code_version
 

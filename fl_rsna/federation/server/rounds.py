@@ -25,8 +25,9 @@ from fl_rsna.federation.server.sequence import with_features
 from fl_rsna.federation.site.memory import check_memories
 from fl_rsna.learning.training.train import compute_learning_rate, schedule_factor
 from fl_rsna.run_folder.run_folder import TABLES, RunFolder
-from fl_rsna.settings.choices import Norm, StrategyName
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.strategy import StrategyName
 
 
 def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:

@@ -20,7 +20,7 @@ from fl_rsna.learning.models.flat import FlatModel, flatten
 from fl_rsna.learning.models.saved import read_tensors, write_saved
 from fl_rsna.learning.models.series_head import SeriesHead
 from fl_rsna.run_folder.run_folder import REST, RunFolder
-from fl_rsna.settings.choices import Precision
+from fl_rsna.settings.federation import Precision
 from fl_rsna.task import Task
 
 HEAD = "head."  # of names in a file of two stages

@@ -4,7 +4,7 @@ import numpy as np
 
 from fl_rsna.common.seeds import derive_seed
 from fl_rsna.federation.server.roll_call import Site
-from fl_rsna.settings.config import StrategyConfig
+from fl_rsna.settings.strategy import StrategyConfig
 
 
 def sample_sites(sites: list[Site], config: StrategyConfig, seed: int, round_: int) -> list[Site]:

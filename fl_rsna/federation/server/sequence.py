@@ -50,7 +50,7 @@ from fl_rsna.learning.metrics.comparison import compare_stages
 from fl_rsna.learning.models.flat import FlatModel, unflatten
 from fl_rsna.learning.models.series_head import SeriesHead, TwoStage, as_probabilities, final_probabilities
 from fl_rsna.learning.training.train import choose_device
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import Task
 
 

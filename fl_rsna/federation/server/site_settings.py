@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from fl_rsna.federation.rules.server_rules import fewest_sites
 from fl_rsna.federation.server.sampling import compute_sample_size
-from fl_rsna.settings.choices import Baseline
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Baseline
 
 SHOWN = 10  # names in a sentence
 

@@ -57,8 +57,9 @@ from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256, posi
 from fl_rsna.learning.models.trees import xgboost
 from fl_rsna.learning.training.client_update import PERSONAL, Round, SitePart, Vector, train_site
 from fl_rsna.learning.training.train import EVALUATION_BATCH, choose_device, estimate_norm
-from fl_rsna.settings.choices import Precision, Stacker
-from fl_rsna.settings.config import ModelConfig, StackingConfig
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.stages import Stacker, StackingConfig
 from fl_rsna.task import LabelKind, Task, TaskName, find_task
 from fl_rsna.version import code_version
 

@@ -45,8 +45,8 @@ from fl_rsna.learning.inference.predict import LABEL, labels_in, prediction_tabl
 from fl_rsna.learning.inference.stacking import by_trees, stack_features
 from fl_rsna.learning.metrics.metrics import label_losses
 from fl_rsna.learning.models.trees import Floats, Forest, grow, margins
-from fl_rsna.settings.choices import Boosting
-from fl_rsna.settings.faults import FaultKind
+from fl_rsna.settings.federation import FaultKind
+from fl_rsna.settings.stages import Boosting
 from fl_rsna.task import Task, TaskName, find_task
 
 STACK = "stack"  # beside the instructions: the folds' runs, and all training slices of the sites that are asked

@@ -39,8 +39,9 @@ from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.series_head import SeriesHead, as_probabilities, build_head, final_probabilities
 from fl_rsna.learning.training.objectives import SliceObjective, build_slice_objective
 from fl_rsna.learning.training.train import EVALUATION_BATCH, choose_device, predict
-from fl_rsna.settings.choices import ImageKind, Sampling
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.training import Sampling
 from fl_rsna.task import Task
 
 OUT_OF_FOLD = "out_of_fold.parquet"

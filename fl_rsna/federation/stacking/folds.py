@@ -40,8 +40,9 @@ from fl_rsna.run_folder.run_folder import (
     read_summary,
     start_run,
 )
-from fl_rsna.settings.choices import Stage
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.stages import Stage
 
 SHOWN = (
     "waiting",

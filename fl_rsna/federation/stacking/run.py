@@ -42,8 +42,9 @@ from fl_rsna.learning.models.saved import FORMAT
 from fl_rsna.learning.models.trees import to_json
 from fl_rsna.learning.training.train import choose_device
 from fl_rsna.run_folder.run_folder import PREDICTIONS, SCORECARDS, STACKER, TABLES, RunFolder
-from fl_rsna.settings.choices import Norm, Stacker
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.stages import Stacker
 
 SUMS = (
     "wall_s",

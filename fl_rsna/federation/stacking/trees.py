@@ -39,7 +39,7 @@ from fl_rsna.federation.site.stacking import STACK
 from fl_rsna.learning.inference.stacking import by_trees
 from fl_rsna.learning.models.trees import Floats, Forest, from_json, to_json
 from fl_rsna.run_folder.run_folder import TABLES
-from fl_rsna.settings.choices import Boosting
+from fl_rsna.settings.stages import Boosting
 
 Forests = dict[str, Forest]
 

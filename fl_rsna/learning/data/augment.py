@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from fl_rsna.imaging.dicom.hounsfield import HU_OFFSET
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.training import TrainConfig
 
 WHITE = {ImageKind.windows: 255.0, ImageKind.grey: 65535.0}  # the greatest stored value of images without HU
 AIR = HU_OFFSET - 1000.0  # as it is stored; below it lies what no patient is made of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.prepared.boxes import BOXES, read_boxes, union_inside
 from fl_rsna.imaging.png_store import Image
-from fl_rsna.settings.choices import Crop
+from fl_rsna.settings.model import Crop
 
 BOX = ("crop_top", "crop_left", "crop_bottom", "crop_right")  # of an image, in pixels of the DICOM image
 FRAME = ("rows", "columns")

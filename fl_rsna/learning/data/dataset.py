@@ -23,8 +23,8 @@ from fl_rsna.imaging.png_store import Image, fit_square, read_png
 from fl_rsna.learning.data.crop import Square, cut, squares
 from fl_rsna.learning.data.series import Stacked, join_tables, neighbour_table
 from fl_rsna.learning.data.site_noise import Scan, scan_of, with_label_noise
-from fl_rsna.settings.choices import Crop, ImageKind
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import Crop, ModelConfig
 from fl_rsna.task import TaskName, find_task
 
 PNG_SHA256 = "png_sha256"  # column of an index: how the hash of an image's file begins

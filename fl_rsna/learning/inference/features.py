@@ -26,8 +26,9 @@ from fl_rsna.learning.data.dataset import Joined, SiteData, gather
 from fl_rsna.learning.data.series import Stacked
 from fl_rsna.learning.models.classifier import Classifier
 from fl_rsna.learning.models.tta import mean_probabilities
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import LabelKind, Task
 
 BATCH = 64  # slices at once

@@ -22,7 +22,7 @@ from fl_rsna.learning.models.classifier import LearnedWindow, probabilities
 from fl_rsna.learning.models.saved import FORMAT, SavedModel
 from fl_rsna.phantom.chest.render import render_film
 from fl_rsna.phantom.head.cohort import render_patient
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUT, OUTPUT = "images", "probabilities"

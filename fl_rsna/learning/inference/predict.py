@@ -24,7 +24,7 @@ from fl_rsna.learning.models.saved import SavedModel
 from fl_rsna.learning.models.series_head import TwoStage, final_probabilities
 from fl_rsna.learning.models.tta import mean_probabilities
 from fl_rsna.learning.training.train import EVALUATION_BATCH, ignore_progress, predict
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import Task
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]

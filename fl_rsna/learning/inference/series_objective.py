@@ -17,7 +17,7 @@ from fl_rsna.learning.training.local_rules import LocalRule
 from fl_rsna.learning.training.loss import Objective, objective
 from fl_rsna.learning.training.objectives import SliceObjective
 from fl_rsna.learning.training.targets import Targets, build_targets, build_train_labels, reweight_to_prevalence
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import Task
 
 SERIES_AT_ONCE = 8  # where no gradient is taken

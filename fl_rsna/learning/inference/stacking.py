@@ -25,8 +25,8 @@ from fl_rsna.learning.metrics.saturation import finite_logits
 from fl_rsna.learning.models.saved import SavedModel
 from fl_rsna.learning.models.series_head import SeriesHead, as_probabilities
 from fl_rsna.learning.models.trees import Floats, Forest, margins
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
 from fl_rsna.task import LabelKind, Task
 
 NEIGHBOURS = (-3, -2, -1, 1, 2, 3)  # slices away, in anatomical order

@@ -18,8 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from fl_rsna.settings.choices import ModelName
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.model import ModelConfig, ModelName
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "num_batches_tracked"  # older files lack them, and nothing reads them

@@ -27,8 +27,8 @@ from fl_rsna.learning.models.backbone import (
     widen,
 )
 from fl_rsna.learning.models.flat import parameter_positions, positions
-from fl_rsna.settings.choices import ImageKind, Norm, Trainable, Window
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm, Trainable, Window
 from fl_rsna.task import LabelKind, Task
 
 CENTRE_HU, UNIT_HU = (

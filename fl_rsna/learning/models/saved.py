@@ -19,8 +19,9 @@ from fl_rsna.common.reading import HASH, UNREADABLE, refuse_unreadable
 from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.models.series_head import HeadShape, SeriesHead, TwoStage, build_head
-from fl_rsna.settings.choices import HeadName, ImageKind
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.stages import HeadName
 from fl_rsna.task import Task, TaskName, find_task
 
 ALONE = "head_alone"  # key of the shape of a head without encoder

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fl_rsna.learning.data.series import PLACES
 from fl_rsna.learning.models.classifier import Classifier, probabilities
-from fl_rsna.settings.choices import HeadName
+from fl_rsna.settings.stages import HeadName
 from fl_rsna.task import Task
 
 ATTENTION_HEADS = 4

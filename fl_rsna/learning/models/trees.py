@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.settings.config import StackingConfig
+from fl_rsna.settings.stages import StackingConfig
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]

@@ -24,8 +24,9 @@ from fl_rsna.learning.training.local_rules import (
 from fl_rsna.learning.training.objectives import SliceObjective
 from fl_rsna.learning.training.sampling import compute_drawn_shares
 from fl_rsna.learning.training.train import LocalResult, OnBatch, ignore_progress, start_training, train_locally
-from fl_rsna.settings.choices import Norm, StrategyName
-from fl_rsna.settings.config import StrategyConfig, TrainConfig
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import Task
 
 Vector = NDArray[np.float32]

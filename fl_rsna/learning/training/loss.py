@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
-from fl_rsna.settings.choices import LabelWeights, Loss
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import LabelWeights, Loss, TrainConfig
 from fl_rsna.task import LabelKind, Task
 
 Objective = Callable[..., torch.Tensor]  # logits and labels [B, L], and perhaps `counts` [B, L] -> a loss

@@ -20,8 +20,9 @@ from fl_rsna.learning.models.series_head import HeadShape, SeriesHead
 from fl_rsna.learning.training.local_rules import list_trainable_parameters
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.train import EVALUATION_BATCH, layer_rates, make_optimizer, start_training
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import Task
 
 META = torch.device("meta")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fl_rsna.learning.training.targets import Targets
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import TrainConfig
 
 Mixing = Callable[[torch.Tensor, Targets, torch.Generator], tuple[torch.Tensor, Targets]]
 

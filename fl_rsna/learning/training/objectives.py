@@ -16,7 +16,7 @@ from fl_rsna.learning.training.loss import Objective, objective
 from fl_rsna.learning.training.mixup import build_mixup
 from fl_rsna.learning.training.sampling import plan_draws
 from fl_rsna.learning.training.targets import Targets, build_targets, build_train_labels, reweight_to_prevalence
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import Task
 
 StepLoss = Callable[[nn.Module, NDArray[np.intp], torch.Generator, LocalRule], torch.Tensor]

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_rsna.settings.choices import Correction, Sampling
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import Correction, Sampling, TrainConfig
 from fl_rsna.task import Task
 
 Rows = NDArray[np.intp]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.prepared.series import SERIES, find_placed_rows
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import LabelKind
 
 Weights = NDArray[np.float32]

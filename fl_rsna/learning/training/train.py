@@ -25,8 +25,8 @@ from fl_rsna.learning.models.classifier import Classifier, norm_layers, set_trai
 from fl_rsna.learning.models.tta import mean_probabilities
 from fl_rsna.learning.training.local_rules import PLAIN, LocalRule, list_trainable_parameters
 from fl_rsna.learning.training.objectives import SliceObjective
-from fl_rsna.settings.choices import Device, Norm, Optimizer, Schedule
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.training import Device, Optimizer, Schedule, TrainConfig
 from fl_rsna.task import Task
 
 Groups = list[nn.Parameter] | list[dict[str, Any]]

@@ -25,7 +25,7 @@ from fl_rsna.phantom.head.hemorrhage import SUBTYPES
 from fl_rsna.phantom.head.names import scramble_number
 from fl_rsna.phantom.head.render import Patient, Purpose, generator, render_patient
 from fl_rsna.phantom.head.scanner import WRAPPED, Scan, to_stored
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 __all__ = ["COLUMNS", "Patient", "Quirks", "patient_id", "render_patient", "slice_id", "write_cohort"]
 

@@ -20,7 +20,7 @@ from fl_rsna.imaging.dicom.hounsfield import HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.imaging.png_store import Image, fit_square, read_png
 from fl_rsna.learning.data.site_noise import Scan, keep_image
 from fl_rsna.reporting.record.wording import format_count
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 TILE = 160  # pixels a side
 QUALITY = 82  # of the JPEGs

@@ -31,7 +31,7 @@ from fl_rsna.reporting.images.contact_sheets import View, as_uri, render_view
 from fl_rsna.reporting.images.finished_run import Finished, Kind, extreme, pick, read_finished
 from fl_rsna.reporting.record.console import console
 from fl_rsna.run_folder.run_folder import EXPLANATIONS
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 RESAMPLES, FEWEST = 2000, 5  # draws of patients; no interval from fewer patients
 Mask = NDArray[np.bool_]

@@ -34,8 +34,8 @@ from fl_rsna.run_folder.run_folder import (
     read_config,
     read_summary,
 )
-from fl_rsna.settings.choices import Device
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE
+from fl_rsna.settings.training import Device
 from fl_rsna.task import Task
 
 EVEN = 0.5  # the threshold of a run that chose none

@@ -28,8 +28,8 @@ from fl_rsna.reporting.record.cells import format_cell
 from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
 from fl_rsna.reporting.record.run_record import interval, megabytes
 from fl_rsna.reporting.record.wording import format_count, task_words
-from fl_rsna.settings.choices import ImageKind, PartitionKind
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.partition import TEST_SITE, PartitionKind
 from fl_rsna.task import Rendering, Task
 
 SITES_SHOWN = 12

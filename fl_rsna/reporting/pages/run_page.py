@@ -40,7 +40,7 @@ from fl_rsna.reporting.sections.score_plots import (
     sites_plot,
 )
 from fl_rsna.run_folder.run_folder import COHORT_VIEW, COPY
-from fl_rsna.settings.choices import Stage
+from fl_rsna.settings.stages import Stage
 
 TOLD = ("census", "rejected", "label_shift")  # of the cohort's view, in report.json
 OLDER = "This run does not hold them: an older version made it. Repeat it to have them."

@@ -14,8 +14,9 @@ from fl_rsna.cohort.sites.s0_layout import IMAGES, TEST_METADATA, TRAIN, TRAIN_M
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.imaging.dicom.rejections import MEANING, Reason
 from fl_rsna.reporting.record.wording import format_count, plural
-from fl_rsna.settings.choices import Layout
-from fl_rsna.settings.effects import Asked, without_effect
+from fl_rsna.settings.effects import without_effect
+from fl_rsna.settings.fields import Asked
+from fl_rsna.settings.partition import Layout
 from fl_rsna.task import TaskName, find_task
 
 

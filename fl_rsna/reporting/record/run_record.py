@@ -25,8 +25,8 @@ from fl_rsna.run_folder.run_folder import (
     describe_changed_tables,
     read_config,
 )
-from fl_rsna.settings.choices import Baseline
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Baseline
 from fl_rsna.task import MACRO, LabelKind, Task, TaskName, find_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")

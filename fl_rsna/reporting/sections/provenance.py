@@ -8,7 +8,7 @@ from typing import Any
 from fl_rsna.reporting.record.cells import Table, columns
 from fl_rsna.reporting.record.run_record import RunRecord
 from fl_rsna.run_folder.repeatable import unrepeatable
-from fl_rsna.settings.choices import Crop
+from fl_rsna.settings.model import Crop
 
 
 def provenance(run: RunRecord) -> dict[str, Any]:

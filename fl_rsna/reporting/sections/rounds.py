@@ -8,7 +8,7 @@ from fl_rsna.reporting.record.plotly import FEW, Plot, Trace, area_axis, axes, b
 from fl_rsna.reporting.record.run_record import RunRecord, areas_in
 from fl_rsna.reporting.record.wording import area_title
 from fl_rsna.run_folder.run_folder import REST
-from fl_rsna.settings.choices import Stage
+from fl_rsna.settings.stages import Stage
 
 RESTS = (
     ("sites validated", REST[0]),

@@ -8,7 +8,7 @@ from typing import Any
 
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.record.run_record import RunRecord, interval, megabytes
-from fl_rsna.settings.choices import Stacker
+from fl_rsna.settings.stages import Stacker
 
 STACKER_NAMES = {Stacker.xgboost: "boosted trees", Stacker.cnn: "a network along the series"}
 STAGE_NAMES = {

@@ -21,7 +21,8 @@ from fl_rsna.common.command_end import EndKind
 from fl_rsna.reporting.record.events import EVENTS, Event, EventLog, drop_stale_events
 from fl_rsna.reporting.trackers.points import Values, final_points, points
 from fl_rsna.run_folder.run_folder import RunFolder, read_summary
-from fl_rsna.settings.config import Config, TrackingConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.runtime import TrackingConfig
 
 GRACE_S = 60.0  # for all trackers to end after the run
 BEGIN = ("site_done",)

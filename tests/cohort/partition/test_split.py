@@ -8,8 +8,7 @@ from tiny import CHEST, tiny_index
 from fl_rsna.cohort.partition.dealing import MIN_PATIENTS
 from fl_rsna.cohort.partition.partitioners import rarest_labels
 from fl_rsna.cohort.partition.split import SitePatients, overlaps, split_patients
-from fl_rsna.settings.choices import PartitionKind
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE, PartitionKind
 from fl_rsna.task import ICH, Task
 
 KINDS = [

@@ -14,7 +14,7 @@ from fl_rsna.imaging.convert import facts_of_a_file
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here, convert_local
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import COVID_CXR, ICH, Rendering, Task
 
 COLUMNS_OF_FILMS = columns_of(Rendering.radiograph)

@@ -21,7 +21,7 @@ import os, signal, sys
 from pathlib import Path
 from fl_rsna.cohort.prepared.inputs import find_inputs
 from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
 folder, dicom, last = sys.argv[1:]

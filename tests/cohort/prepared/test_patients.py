@@ -22,7 +22,8 @@ from fl_rsna.federation.server.roll_call import warn_of_placeholders
 from fl_rsna.imaging.dicom.reader import read_slice
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
-from fl_rsna.settings.choices import Group, ImageKind
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.partition import Group
 from fl_rsna.task import ICH
 
 ISSUER = "IssuerOfPatientID"

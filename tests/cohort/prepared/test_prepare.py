@@ -17,7 +17,7 @@ from fl_rsna.cohort.prepared.inputs import find_inputs
 from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH, Rendering, Task
 
 SLICES = 6  # that `sources` writes: ID_0 .. ID_5, two patients, one series each

@@ -27,7 +27,8 @@ from fl_rsna.common.hashes import table_sha256
 from fl_rsna.imaging.png_store import write_png
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.data.dataset import open_site
-from fl_rsna.settings.choices import ImageKind, Layout, PartitionKind
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.partition import Layout, PartitionKind
 from fl_rsna.task import COVID_CXR, ICH, Task
 
 REAL = DATA / "siim_covid"

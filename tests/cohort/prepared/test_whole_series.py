@@ -14,7 +14,7 @@ from fl_rsna.cohort.prepared.inputs import find_inputs
 from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.reporting.record.console import say_prepared
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH
 
 Tags = Mapping[str, object]

@@ -12,8 +12,8 @@ from tiny import tiny_prepared
 from fl_rsna.cohort.partition.split import split_patients
 from fl_rsna.cohort.sites.noise import SiteNoise, describe_noise, noise_of_sites, read_noise
 from fl_rsna.cohort.sites.site_folders import Cohort, write_cohort
-from fl_rsna.settings.choices import ImageKind, PartitionKind
-from fl_rsna.settings.noise import check_noise
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.partition import PartitionKind, check_noise
 from fl_rsna.task import ICH
 
 SITES = ("site-1", "site-2", "test-site")

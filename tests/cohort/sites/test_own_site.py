@@ -22,7 +22,7 @@ from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.learning.data.dataset import open_site
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH
 
 HOSPITALS = ("hospital-a", "hospital-b")

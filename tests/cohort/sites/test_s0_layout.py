@@ -15,8 +15,7 @@ from fl_rsna.cohort.prepared.index import COLUMNS, Prepared
 from fl_rsna.cohort.prepared.labels import read_labels
 from fl_rsna.cohort.sites.s0_layout import KEYWORDS, SPACING, check_names, metadata
 from fl_rsna.cohort.sites.site_folders import Cohort, write_cohort
-from fl_rsna.settings.choices import Layout, PartitionKind
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE, Layout, PartitionKind
 from fl_rsna.task import ICH
 
 OWN = ["train.csv", "train_metadata.csv", "site-1.csv", "site-2.csv", "test.csv", "site_images"]

@@ -16,8 +16,8 @@ from fl_rsna.cohort.prepared.index import Prepared
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort, write_cohort
 from fl_rsna.common.hashes import table_sha256
 from fl_rsna.imaging.png_store import read_png
-from fl_rsna.settings.choices import ImageKind, PartitionKind
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.partition import TEST_SITE, PartitionKind
 from fl_rsna.task import ICH, Task
 
 PARTS = ("train", "validation", "test")

@@ -18,8 +18,11 @@ from fl_rsna.federation.engines.local import LocalGrid, identify, run_local
 from fl_rsna.federation.engines.workers import hire
 from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import EngineName, Norm, Precision, StrategyName
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import Norm
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.simulation.runner import run_federation
 
 # Sites that remember: a repeated attempt finds the file that the killed one has written.

@@ -5,7 +5,7 @@ import pytest
 from flwr.app import ArrayRecord
 
 from fl_rsna.federation.protocol.codec import CHUNK, EXACT, EXACT_AT, decode, encode, pack, stretches
-from fl_rsna.settings.choices import Precision
+from fl_rsna.settings.federation import Precision
 
 VALUES = np.random.default_rng(0).normal(0, 1e-3, 2 * CHUNK + 77).astype(np.float32)
 

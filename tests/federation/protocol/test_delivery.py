@@ -19,8 +19,9 @@ from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.reporting.record.events import sentence
 from fl_rsna.run_folder.run_folder import RunFolder, start_run
-from fl_rsna.settings.choices import EngineName, Lost
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.strategy import Lost
 
 
 class Unsteady(LocalGrid):

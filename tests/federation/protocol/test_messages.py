@@ -18,8 +18,10 @@ from fl_rsna.federation.protocol.messages import (
     to_arrays,
 )
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.choices import Device, Norm, Precision, StrategyName
-from fl_rsna.settings.config import FaultsConfig, ModelConfig, StrategyConfig, TrainConfig
+from fl_rsna.settings.federation import FaultsConfig, Precision
+from fl_rsna.settings.model import ModelConfig, Norm
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.training import Device, TrainConfig
 
 
 @pytest.fixture(autouse=True)

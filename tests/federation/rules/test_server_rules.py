@@ -9,8 +9,8 @@ from fl_rsna.federation.rules.flower_rules import MOMENTUM, flower_strategy, of_
 from fl_rsna.federation.rules.server_rules import CORRECTION, ROBUST, Step, fewest_sites, next_floats, steps_as_counted
 from fl_rsna.federation.server.aggregation import Sent, Sums
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.choices import Optimizer, StrategyName, Weighting
-from fl_rsna.settings.config import StrategyConfig, TrainConfig
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName, Weighting
+from fl_rsna.settings.training import Optimizer, TrainConfig
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 

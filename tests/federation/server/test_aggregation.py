@@ -18,8 +18,8 @@ from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.federation.server.same_sites import average_metric, with_answers
 from fl_rsna.federation.server.sampling import sample_sites
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.choices import StrategyName
-from fl_rsna.settings.config import StrategyConfig, TrainConfig
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.training import TrainConfig
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 

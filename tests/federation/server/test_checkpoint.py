@@ -8,8 +8,7 @@ import numpy as np
 from fl_rsna.federation.server.checkpoint import Progress, load_progress, save_progress
 from fl_rsna.federation.server.same_sites import Answer, Choice
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.choices import Averaging
-from fl_rsna.settings.config import StrategyConfig
+from fl_rsna.settings.strategy import Averaging, StrategyConfig
 
 
 def flat(*values: float) -> FlatModel:

@@ -20,8 +20,11 @@ from fl_rsna.learning.data.dataset import open_site
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.training.train import EVALUATION_BATCH, estimate_norm
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import Norm, Precision, Select, StrategyName, Trainable
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.federation import Precision
+from fl_rsna.settings.model import Norm, Trainable
+from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.settings.training import Select
 from fl_rsna.task import ICH
 
 

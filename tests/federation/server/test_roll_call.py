@@ -20,8 +20,9 @@ from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.reporting.record.events import sentence
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.choices import ImageKind, Norm, Trainable
-from fl_rsna.settings.config import Config, ModelConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm, Trainable
 from fl_rsna.task import COVID_CXR
 from fl_rsna.version import code_version
 

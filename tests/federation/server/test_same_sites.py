@@ -31,7 +31,8 @@ from fl_rsna.reporting.record.run_record import read_run
 from fl_rsna.reporting.sections.headline import headlines
 from fl_rsna.reporting.sections.rounds import loss_by_round
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.config import Config, FaultsConfig
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.federation import FaultsConfig
 
 SITES = ("a", "b", "c")
 

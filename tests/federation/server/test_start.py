@@ -20,8 +20,10 @@ from fl_rsna.learning.training.targets import (
     label_weights,
     reweight_to_prevalence,
 )
-from fl_rsna.settings.choices import Baseline, ImageKind, Trainable
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import Trainable
+from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.validation import check
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH

@@ -23,8 +23,9 @@ from fl_rsna.federation.server.context import check_unseen, read_chains
 from fl_rsna.learning.data.dataset import open_site
 from fl_rsna.learning.models.saved import facts_in
 from fl_rsna.run_folder.run_folder import MANIFEST, MODEL
-from fl_rsna.settings.choices import PartitionKind, Trainable
-from fl_rsna.settings.config import TEST_SITE, Config
+from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import Trainable
+from fl_rsna.settings.partition import TEST_SITE, PartitionKind
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 

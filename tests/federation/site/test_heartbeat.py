@@ -18,7 +18,7 @@ from fl_rsna.learning.training.client_update import Round, train_site
 from fl_rsna.learning.training.objectives import build_slice_objective
 from fl_rsna.learning.training.train import OnBatch, ignore_progress
 from fl_rsna.reporting.live.state import format_pack_progress
-from fl_rsna.settings.choices import StrategyName
+from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.task import ICH
 
 

@@ -24,8 +24,10 @@ from fl_rsna.imaging.png_store import read_png, write_png
 from fl_rsna.learning.data.dataset import open_site
 from fl_rsna.learning.data.folds import fold_of
 from fl_rsna.learning.metrics.metrics import average_precision
-from fl_rsna.settings.choices import Boosting, Select, Stacker, Stage, StrategyName
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.stages import Boosting, Stacker, Stage
+from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.settings.training import Select
 from fl_rsna.settings.validation import check
 from fl_rsna.task import ICH
 

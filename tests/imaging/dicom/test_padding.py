@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Los
 from fl_rsna.imaging.convert import Converted
 from fl_rsna.imaging.dicom.reader import read_slice
 from fl_rsna.imaging.png_store import read_png
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # pytest resets the filter that dicom.py sets
 SIZE = 64

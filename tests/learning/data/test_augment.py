@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fl_rsna.learning.data.augment import augment, cut_out
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.training import TrainConfig
 
 STILL = TrainConfig(flip=False, rotate_deg=0, zoom=0, shift=0, hu_shift=0)
 

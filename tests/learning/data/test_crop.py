@@ -12,7 +12,7 @@ from fl_rsna.cohort.sites.own_site import write_own_site
 from fl_rsna.imaging.png_store import fit_square, read_png
 from fl_rsna.learning.data.crop import WHOLE, Square, cut, squares, uncut
 from fl_rsna.learning.data.dataset import open_site
-from fl_rsna.settings.choices import Crop
+from fl_rsna.settings.model import Crop
 from fl_rsna.task import ICH
 
 

@@ -11,7 +11,7 @@ from tiny import SIZE, rewrite_site, tiny_cohort
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.learning.data.dataset import count_batches, gather, open_site, train_batches
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 
 def test_pack_is_the_images_in_index_order(cohort: Cohort) -> None:

@@ -10,8 +10,9 @@ from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.learning.data.augment import augment
 from fl_rsna.learning.data.dataset import Stacked, gather, open_pooled, open_site
 from fl_rsna.learning.data.series import join_tables, neighbour_table
-from fl_rsna.settings.choices import Crop, ImageKind
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import Crop, ModelConfig
+from fl_rsna.settings.training import TrainConfig
 
 CPU = torch.device("cpu")
 MIXED = pd.DataFrame(  # in the order of image ids, which is not that of the slices

@@ -6,8 +6,8 @@ from torch import nn
 
 from fl_rsna.learning.inference.gradcam import heat, last_maps
 from fl_rsna.learning.models.classifier import build_model, set_training
-from fl_rsna.settings.choices import ImageKind, Norm, Trainable
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm, Trainable
 from fl_rsna.task import ICH
 
 SIZE = 16

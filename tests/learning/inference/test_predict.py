@@ -14,8 +14,8 @@ from fl_rsna.learning.inference.predict import exam_table, score_images
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.saved import SavedModel, read_saved, write_saved
 from fl_rsna.learning.training.train import predict
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
 from fl_rsna.task import COVID_CXR, ICH
 
 CPU = torch.device("cpu")

@@ -15,8 +15,11 @@ from fl_rsna.learning.models.series_head import HeadShape, SeriesHead, as_probab
 from fl_rsna.learning.training.client_update import Round, train_site
 from fl_rsna.learning.training.local_rules import PLAIN
 from fl_rsna.learning.training.train import ignore_progress, train_locally
-from fl_rsna.settings.choices import HeadName, ImageKind, Norm, StrategyName
-from fl_rsna.settings.config import ModelConfig, StrategyConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm
+from fl_rsna.settings.stages import HeadName
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import ICH
 
 CPU, SIDE = torch.device("cpu"), 24

@@ -8,8 +8,9 @@ from fl_rsna.learning.models.backbone import build_backbone, head_of, parts_of, 
 from fl_rsna.learning.models.classifier import Classifier, build_model, set_training
 from fl_rsna.learning.training.local_rules import list_trainable_parameters
 from fl_rsna.learning.training.train import layer_rates, make_optimizer
-from fl_rsna.settings.choices import ImageKind, ModelName, Optimizer, Trainable, Window
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, ModelName, Trainable, Window
+from fl_rsna.settings.training import Optimizer, TrainConfig
 from fl_rsna.task import ICH
 
 IMAGES = 1000 + 100 * torch.rand(3, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))

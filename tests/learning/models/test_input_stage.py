@@ -7,8 +7,8 @@ import torch
 from fl_rsna.imaging.dicom.hounsfield import HU_OFFSET, WINDOWS_HU
 from fl_rsna.learning.models.classifier import InputStage, LearnedWindow, build_model, personal_names, set_training
 from fl_rsna.learning.models.flat import layout_sha256
-from fl_rsna.settings.choices import ImageKind, Norm, Trainable, Window
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm, Trainable, Window
 from fl_rsna.task import ICH
 
 LITE0 = ModelConfig(image_size=32)

@@ -9,8 +9,8 @@ from torch import nn
 from fl_rsna.imaging.dicom.hounsfield import HU_OFFSET, WINDOWS_HU, window
 from fl_rsna.learning.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from fl_rsna.learning.models.classifier import InputStage, build_model, set_training
-from fl_rsna.settings.choices import ImageKind, ModelName, Norm, Trainable
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, ModelName, Norm, Trainable
 from fl_rsna.task import ICH
 
 LITE0 = ModelConfig(image_size=32)

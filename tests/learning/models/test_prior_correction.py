@@ -5,8 +5,8 @@ import torch
 
 from fl_rsna.learning.models.classifier import ClassCorrection, build_model, probabilities
 from fl_rsna.learning.training.loss import rare_label_weights, task_loss
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
 from fl_rsna.task import COVID_CXR
 
 PRIOR = (0.28, 0.47, 0.17, 0.08)

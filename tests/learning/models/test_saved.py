@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.models.saved import facts_in, metadata_sha256, read_saved, write_saved
-from fl_rsna.settings.choices import ImageKind, ModelName, Norm
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, ModelName, Norm
 from fl_rsna.task import ICH
 
 LITE = ModelConfig(image_size=32, pretrained=False)

@@ -9,8 +9,7 @@ from fl_rsna.learning.data.series import PLACES
 from fl_rsna.learning.inference.series_objective import Seen, collate, score_series
 from fl_rsna.learning.models.flat import flatten
 from fl_rsna.learning.models.series_head import HeadShape, SeriesBatch, SeriesHead, build_head
-from fl_rsna.settings.choices import HeadName
-from fl_rsna.settings.config import SequenceConfig
+from fl_rsna.settings.stages import HeadName, SequenceConfig
 
 CPU = torch.device("cpu")
 FEATURES, LABELS = 12, 6

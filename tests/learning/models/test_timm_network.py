@@ -14,9 +14,10 @@ from fl_rsna.learning.models.flat import flatten, unflatten
 from fl_rsna.learning.training.local_rules import list_trainable_parameters
 from fl_rsna.learning.training.memory_estimate import footprint
 from fl_rsna.learning.training.train import layer_rates
-from fl_rsna.settings.choices import ImageKind, ModelName, Norm, Trainable, Window
 from fl_rsna.settings.compose import compose_config, conf_folder
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, ModelName, Norm, Trainable, Window
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import ICH
 
 SEEDS = (

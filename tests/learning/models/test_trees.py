@@ -7,7 +7,7 @@ import pytest
 import xgboost
 
 from fl_rsna.learning.models.trees import Tree, from_json, grow, leaf, margins, prune_tree, to_json
-from fl_rsna.settings.config import StackingConfig
+from fl_rsna.settings.stages import StackingConfig
 
 FEATURES, PRIOR = 5, 0.2
 

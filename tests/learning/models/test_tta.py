@@ -8,9 +8,8 @@ from tiny import CHEST
 from fl_rsna.learning.metrics.metrics import log_loss
 from fl_rsna.learning.models.classifier import build_model, probabilities
 from fl_rsna.learning.models.tta import VIEWS, mean_probabilities, view
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import ModelConfig
-from fl_rsna.settings.validation import MOST_VIEWS
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import MOST_VIEWS, ModelConfig
 from fl_rsna.task import ICH
 
 IMAGES = 1000 + 100 * torch.rand(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,8 @@ from tiny import SIZE
 from fl_rsna.common.reading import file_sha256
 from fl_rsna.learning.models.backbone import build_backbone
 from fl_rsna.learning.models.classifier import build_model
-from fl_rsna.settings.choices import ImageKind, Norm
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, Norm
 from fl_rsna.task import ICH
 
 RANDOM = ModelConfig(image_size=SIZE, pretrained=False)

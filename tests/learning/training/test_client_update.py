@@ -22,8 +22,9 @@ from fl_rsna.learning.training.client_update import (
 )
 from fl_rsna.learning.training.local_rules import list_trainable_parameters, vector_of
 from fl_rsna.learning.training.objectives import build_slice_objective
-from fl_rsna.settings.choices import Norm, Optimizer, StrategyName
-from fl_rsna.settings.config import ModelConfig, StrategyConfig, TrainConfig
+from fl_rsna.settings.model import ModelConfig, Norm
+from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.training import Optimizer, TrainConfig
 from fl_rsna.task import ICH
 
 START = build_model(ModelConfig(image_size=SIZE), ICH, "hu", seed=0)  # type: ignore[arg-type]

@@ -18,8 +18,8 @@ from fl_rsna.learning.training.local_rules import (
     vector_of,
     views_of,
 )
-from fl_rsna.settings.choices import ImageKind
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
 from fl_rsna.task import ICH
 
 

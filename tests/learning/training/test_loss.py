@@ -8,8 +8,7 @@ from fl_rsna.learning.metrics.metrics import log_loss
 from fl_rsna.learning.models.classifier import probabilities
 from fl_rsna.learning.training.loss import objective, rare_label_weights, task_loss
 from fl_rsna.learning.training.targets import build_targets
-from fl_rsna.settings.choices import LabelWeights, Loss
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import LabelWeights, Loss, TrainConfig
 from fl_rsna.task import ICH, LabelKind, Task
 
 

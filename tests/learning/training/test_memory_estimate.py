@@ -9,8 +9,9 @@ from package import ROOT
 
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.training.memory_estimate import Footprint, footprint
-from fl_rsna.settings.choices import ImageKind, ModelName, Norm, Optimizer, Trainable
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig, ModelName, Norm, Trainable
+from fl_rsna.settings.training import Optimizer, TrainConfig
 from fl_rsna.task import ICH
 
 MODEL, TRAIN = ModelConfig(image_size=64, pretrained=False), TrainConfig(batch_size=8)

@@ -5,7 +5,7 @@ import torch
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.mixup import build_mixup, mix_batch
 from fl_rsna.learning.training.targets import Targets
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import ICH
 
 IMAGES = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 2, 3, 3)

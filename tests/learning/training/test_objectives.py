@@ -11,8 +11,8 @@ from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.flat import flatten
 from fl_rsna.learning.training.objectives import build_slice_objective
 from fl_rsna.learning.training.train import train_locally
-from fl_rsna.settings.choices import Correction, Norm, Sampling
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.model import ModelConfig, Norm
+from fl_rsna.settings.training import Correction, Sampling, TrainConfig
 from fl_rsna.task import ICH
 
 CPU, PRIOR = torch.device("cpu"), (0.3, 0.05, 0.05, 0.05, 0.05, 0.05)

@@ -11,8 +11,9 @@ from fl_rsna.learning.models.classifier import PriorCorrection, build_model, pro
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.sampling import compute_drawn_shares, compute_kept_share, plan_draws, rarity
 from fl_rsna.learning.training.targets import build_targets
-from fl_rsna.settings.choices import Correction, ImageKind, Sampling
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.data import ImageKind
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.training import Correction, Sampling, TrainConfig
 from fl_rsna.task import ICH
 
 PRIOR = (0.2, 0.01, 0.05, 0.04, 0.06, 0.08)

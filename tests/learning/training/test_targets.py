@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fl_rsna.learning.training.targets import build_train_labels
-from fl_rsna.settings.config import TrainConfig
+from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import LabelKind
 
 

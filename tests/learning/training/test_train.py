@@ -12,8 +12,8 @@ from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.flat import flatten
 from fl_rsna.learning.training.objectives import build_slice_objective
 from fl_rsna.learning.training.train import choose_device, compute_learning_rate, estimate_norm, predict, train_locally
-from fl_rsna.settings.choices import Device, Norm, Schedule, Trainable
-from fl_rsna.settings.config import ModelConfig, TrainConfig
+from fl_rsna.settings.model import ModelConfig, Norm, Trainable
+from fl_rsna.settings.training import Device, Schedule, TrainConfig
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.phantom.head.cohort import Drawn, draw_again, write_cohort
 from fl_rsna.phantom.head.hemorrhage import SUBTYPES
-from fl_rsna.settings.choices import ImageKind, kinds_of
+from fl_rsna.settings.data import ImageKind, kinds_of
 from fl_rsna.task import ICH, Rendering
 
 SETTINGS = {"patients": 4, "seed": 11, "size": 96, "slices_per_series": 9}

@@ -23,7 +23,7 @@ from fl_rsna.reporting.images.contact_sheets import (
     views,
     with_box,
 )
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 
 
 def hu_image(hu: float, size: int = 32) -> NDArray[np.uint16]:

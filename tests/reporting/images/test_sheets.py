@@ -20,7 +20,7 @@ from fl_rsna.reporting.images.contact_sheets import (
     window_sheet,
 )
 from fl_rsna.reporting.record.wording import format_count
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import ICH
 
 LABELS = list(ICH.labels)

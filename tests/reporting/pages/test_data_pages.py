@@ -19,7 +19,7 @@ from fl_rsna.cohort.partition.split import SitePatients
 from fl_rsna.cohort.prepared.index import Prepared
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort, write_cohort
 from fl_rsna.reporting.pages.data_pages import SITES_SHOWN, cohort_view, write_partition_page, write_prepare_page
-from fl_rsna.settings.choices import ImageKind
+from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import COVID_CXR, ICH
 
 Write = Callable[[], Path]

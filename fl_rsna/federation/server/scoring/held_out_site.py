@@ -18,7 +18,7 @@ from fl_rsna.learning.metrics.metrics import auroc_with_interval, aurocs, log_lo
 from fl_rsna.learning.metrics.operating_points import OperatingPoints
 from fl_rsna.learning.metrics.scorecard import scorecard
 from fl_rsna.learning.models.flat import FlatModel, unflatten
-from fl_rsna.settings.config import TEST_SITE
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import MACRO, LabelKind, Task
 
 

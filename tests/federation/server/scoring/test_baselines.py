@@ -14,8 +14,8 @@ from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.learning.data.dataset import Joined, open_pooled, open_site
 from fl_rsna.learning.metrics.bootstrap import MIN_PATIENTS
 from fl_rsna.replay import replay
-from fl_rsna.settings.choices import Baseline
-from fl_rsna.settings.config import ModelConfig
+from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.stages import Baseline
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.simulation.simulation import run_gap
 

@@ -1,0 +1,179 @@
+"""What is trained and what it is compared with: the stages of a run, the head over series, the second model of stacking."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fl_rsna.settings.fields import (
+    NOT_NEGATIVE,
+    Asked,
+    Need,
+    Range,
+    above,
+    above_up_to,
+    at_least,
+    below,
+    from_to,
+    setting,
+)
+
+
+class Stage(StrEnum):
+    """What is trained: a model of single slices, one of whole series on top of it, or both in turn."""
+
+    slice = "slice"
+    sequence = "sequence"  # a head over the series, on the features of a slice model that is there already
+    both = "both"  # the slice model first, in <run>/slice, then the head on it
+    stacking = "stacking"  # a slice model a fold, then a second model on what each says of patients it never saw
+
+
+class Baseline(StrEnum):
+    """What to compare a federation with."""
+
+    none = "none"  # the federation itself
+    central = "central"  # all sites' data pooled in one place: the ceiling
+    local = "local"  # each site alone
+    gap = "gap"  # all three, and the gap between them
+
+
+class HeadName(StrEnum):
+    """What looks along a series."""
+
+    gru = "gru"  # a bidirectional GRU
+    transformer = "transformer"
+    cnn = "cnn"  # convolutions over neighbouring slices
+
+
+class Stacker(StrEnum):
+    """The second model of stage=stacking."""
+
+    xgboost = "xgboost"  # boosted trees, one set a label
+    cnn = "cnn"  # convolutions over a series' logits, of sequence.width and so on, trained as any network
+
+
+class Boosting(StrEnum):
+    """How boosted trees are federated, each by Flower's strategy of that name."""
+
+    bagging = "bagging"  # a round adds one tree of every site, at its share of the learning rate
+    cyclic = "cyclic"  # a round adds one tree of one site; sites take turns
+
+
+def most_rounds(config: Any) -> int:
+    """Rounds of the longest stage of a run; `config` is the whole Config."""
+    stage: Stage = config.stage
+    of_slices: int = config.rounds
+    of_head: int = config.sequence.rounds or of_slices
+    match stage:
+        case Stage.sequence:
+            return of_head
+        case Stage.both:
+            return max(of_slices, of_head)
+        case Stage.stacking:
+            stacking: StackingConfig = config.stacking
+            by_network = stacking.stacker is Stacker.cnn and config.sequence.rounds
+            return max(of_slices, by_network or stacking.rounds)
+        case Stage.slice:
+            return of_slices
+
+
+def trains_slices(asked: Asked) -> bool:
+    return asked.config.stage is not Stage.sequence
+
+
+def trains_head(asked: Asked) -> bool:
+    return asked.config.stage in (Stage.sequence, Stage.both)
+
+
+def stacks(asked: Asked) -> bool:
+    return asked.config.stage is Stage.stacking
+
+
+def boosts(asked: Asked) -> bool:
+    return stacks(asked) and asked.config.stacking.stacker is Stacker.xgboost
+
+
+def leaves_out(asked: Asked) -> bool:
+    return stacks(asked) or asked.config.stacking.left_out is not None
+
+
+SLICES = Need("a slice model to train: stage=slice, both or stacking", trains_slices)
+HEAD = Need("stage=sequence or both", trains_head)
+ALONG_SERIES = Need(
+    "stage=sequence or both, or stacking.stacker=cnn",
+    lambda asked: trains_head(asked) or (stacks(asked) and not boosts(asked)),
+)
+STACKING = Need("stage=stacking", stacks)
+FOLDS = Need("stage=stacking or stacking.left_out", leaves_out)
+BOOSTED = Need("the trees of stage=stacking stacking.stacker=xgboost", boosts)
+OWN_ROUNDS = Need(
+    "sequence.rounds=null, which replaces it", lambda asked: boosts(asked) or asked.config.sequence.rounds is None
+)
+SEVERAL = Need(
+    "several sites at once: baseline=none or gap",
+    lambda asked: asked.config.baseline in (Baseline.none, Baseline.gap),
+)
+APART = Need("sites apart: baseline=none, local or gap", lambda asked: asked.config.baseline is not Baseline.central)
+MULTIPLE_OF_8 = Range("a multiple of 8 from 8 to 1024", lambda value: value % 8 == 0 and 8 <= value <= 1024)
+
+
+@dataclass(kw_only=True, slots=True)
+class SequenceConfig:
+    """The stage after the slice model: a head that looks along a series; what else it is trained with is under train."""
+
+    encoder: str | None = setting(None, "run folder or .safetensors file of the slice model; stage=both makes its own")
+    head: HeadName = setting(HeadName.gru, "what looks along a series", needs=(HEAD,))
+    width: int = setting(128, "of what the head keeps of a slice", within=MULTIPLE_OF_8, needs=(ALONG_SERIES,))
+    layers: int = setting(2, "of the head", within=at_least(1), needs=(ALONG_SERIES,))
+    dropout: float = setting(0.2, "in the head", within=below(1), needs=(ALONG_SERIES,), off=(0,))
+    rounds: int | None = setting(
+        None, "of the head; null is as many as `rounds`", within=at_least(1).or_null(), needs=(ALONG_SERIES,)
+    )
+    learning_rate: float = setting(2e-3, "of the head", within=above(0), needs=(ALONG_SERIES,))
+    local_epochs: int = setting(2, "of the head, a round", within=at_least(1), needs=(ALONG_SERIES,))
+    batch_size: int = setting(4, "series", within=at_least(1), needs=(ALONG_SERIES,))
+    copies: int = setting(
+        2,
+        "of the training slices that the encoder sees: one as it is, the others augmented",
+        within=at_least(1),
+        needs=(HEAD,),
+        off=(1,),
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class StackingConfig:
+    """With stage=stacking: slice models that each leave out one fold of every site's patients, and a second model on them."""
+
+    folds: int = setting(
+        3, "of every site's training patients; as many slice models", within=from_to(2, 10), needs=(FOLDS,)
+    )
+    left_out: int | None = setting(
+        None,
+        "with stage=slice: the fold, from 0, that every site leaves out; null is none",
+        within=NOT_NEGATIVE.or_null(),
+    )
+    stacker: Stacker = setting(Stacker.xgboost, "the second model", needs=(STACKING,))
+    rounds: int = setting(40, "of the second model", within=at_least(1), needs=(STACKING, OWN_ROUNDS))
+    method: Boosting = setting(Boosting.bagging, "how trees are federated", needs=(BOOSTED,))
+    learning_rate: float = setting(0.1, "of a round's trees together", within=above_up_to(0, 1), needs=(BOOSTED,))
+    depth: int = setting(4, "of a tree", within=from_to(1, 8), needs=(BOOSTED,))
+    min_child_weight: float = setting(
+        1.0, "sum of p (1 - p) of the slices in a leaf, at least", within=NOT_NEGATIVE, needs=(BOOSTED,)
+    )
+    l2: float = setting(1.0, "weight of the leaves' squared values in the loss", within=NOT_NEGATIVE, needs=(BOOSTED,))
+    rows: float = setting(
+        0.8, "share of the site's slices that a tree sees", within=above_up_to(0, 1), needs=(BOOSTED,)
+    )
+    columns: float = setting(0.3, "share of the features that a tree sees", within=above_up_to(0, 1), needs=(BOOSTED,))
+
+
+def check_stacking(stacking: StackingConfig, stage: Stage) -> None:
+    """Refuse a fold to leave out that there is not, or where every fold is left out; raises ValueError with the key's path."""
+    left_out = stacking.left_out
+    if left_out is not None and left_out >= stacking.folds:
+        raise ValueError(
+            f"stacking.left_out: expected 0 to {stacking.folds - 1} of {stacking.folds} folds, got {left_out}"
+        )
+    if left_out is not None and stage is not Stage.slice:
+        why = ", which leaves out every fold once" if stage is Stage.stacking else ": only a slice model leaves one out"
+        raise ValueError(f"stacking.left_out: expected null with stage={stage}{why}, got {left_out}")
