@@ -18,7 +18,7 @@ from fl_rsna.task import find_task
 
 def partition(config: Config) -> None:
     say_without_effect(
-        Asked(config=config, command=Command.deal, image=config.data.image), parse_typed_keys(words_given())
+        Asked(config=config, command=Command.deal, image=config.data.image), parse_typed_keys(words_given(), config)
     )
     cohort = partition_step(config)
     say_cohort(cohort)

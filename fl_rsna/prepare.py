@@ -20,7 +20,7 @@ from fl_rsna.task import find_task
 
 def prepare(config: Config) -> None:
     say_without_effect(
-        Asked(config=config, command=Command.prepare, image=config.data.image), parse_typed_keys(words_given())
+        Asked(config=config, command=Command.prepare, image=config.data.image), parse_typed_keys(words_given(), config)
     )
     check_named(config)
     for text in list_salt_warnings(config):

@@ -24,6 +24,7 @@ from fl_rsna.common.process import begin_loading
 from fl_rsna.run_folder.run_folder import is_finished
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.simulation.runner import run_federation
+from fl_rsna.strategies.find import STRATEGIES
 
 # By cohort: the settings of every run, and what a seed changes. The demo keeps its split, CT-ICH's few patients are dealt anew.
 # Smaller images and fewer rounds than by default, so that some two hundred runs end in hours; and as many steps as the plain
@@ -103,7 +104,9 @@ def run(asked: argparse.Namespace, data: str, name: str, seed: int) -> None:
     """One variant, now or earlier."""
     always, seeded = DATA[data]
     seeds = [word.format(seed) for word in seeded]
-    config = compose_config([*always, *VARIANTS[name], *seeds, "resume=true", "run.keep=last", *asked.words])
+    config = compose_config(
+        [*always, *VARIANTS[name], *seeds, "resume=true", "run.keep=last", *asked.words], STRATEGIES
+    )
     cohort = cohort_for_run(config, lambda what, done, total: None)
     run_federation(config, cohort, folder_of(asked.runs, data, name, seed), ())
     print(f"{data}, {name}, seed {seed}: done", flush=True)

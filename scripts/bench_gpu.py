@@ -31,7 +31,7 @@ from rich.table import Table
 from fl_rsna.cohort.sites.site_folders import read_cohort
 from fl_rsna.learning.data.augment import augment
 from fl_rsna.learning.models.classifier import build_model
-from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.train import make_optimizer, settle_process, start_training
 from fl_rsna.settings.config import Config

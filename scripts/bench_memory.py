@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from fl_rsna.learning.models.classifier import build_model
-from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.memory_estimate import footprint
 from fl_rsna.learning.training.train import make_optimizer, start_training

@@ -49,6 +49,7 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelName
 from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.settings.training import TrainConfig
+from fl_rsna.strategies.fedavg import FEDAVG
 from fl_rsna.task import ICH
 
 SMALL, LARGE = 0.1, 1.0  # times the width and depth of EfficientNet-B0
@@ -152,7 +153,9 @@ def fold_replies(rule: str, replies: int) -> dict[str, float]:
 def fold_ours(flat: FlatModel, count: int, replies: Iterator[Message]) -> np.ndarray:
     of = {"version": "", "cohort_sha256": "", "task": "", "counts": {}, "controls": {}, "patients": frozenset()}
     sites = [Site(name=f"site-{number}", node_id=number, **of) for number in range(1, count + 1)]
-    asked = Asked(sites=sites, model=flat, strategy=StrategyConfig(), train=TrainConfig(), round=1, bytes_down=0)
+    asked = Asked(
+        sites=sites, model=flat, strategy=FEDAVG, settings=StrategyConfig(), train=TrainConfig(), round=1, bytes_down=0
+    )
     folded, _, _ = aggregate_replies(asked, replies, lambda reply: None)
     return folded.mean
 

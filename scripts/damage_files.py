@@ -51,6 +51,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.simulation.simulation import report_run, run_gap
+from fl_rsna.strategies.find import STRATEGIES
 
 WORDS = (
     "demo.patients=16", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32", "partition.num_sites=2",
@@ -109,7 +110,7 @@ class Outcome:
 
 
 def config_of(kind: str, *, resume: bool = False) -> Config:
-    return compose_config([*WORDS, *KINDS[kind], f"resume={str(resume).lower()}"])
+    return compose_config([*WORDS, *KINDS[kind], f"resume={str(resume).lower()}"], STRATEGIES)
 
 
 def quiet(what: str, done: int, total: int) -> None:

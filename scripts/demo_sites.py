@@ -15,6 +15,7 @@ from fl_rsna.cohort.steps import cohort_for_run
 from fl_rsna.common.command_end import end_command
 from fl_rsna.deployment.keys.key_folder import demo_files, site_files, write_new
 from fl_rsna.settings.compose import compose_config
+from fl_rsna.strategies.find import STRATEGIES
 
 HOST = "superlink"  # the service's name in docker-compose.yml; localhost is in every server certificate
 FILES = {3: "docker-compose.yml", 5: "docker-compose.yml:docker-compose.more-sites.yml"}  # by number of sites
@@ -49,7 +50,8 @@ def deal(folder: Path, sites: int, words: list[str]) -> Cohort:
             f"partition.num_sites={sites}",
             f"partition.name=demo-{sites}-sites",
             *words,
-        ]
+        ],
+        STRATEGIES,
     )
     return cohort_for_run(config, lambda what, done, total: print(f"{what}: {total}") if done == total else None)
 

@@ -23,6 +23,7 @@ from fl_rsna.common.process import begin_loading
 from fl_rsna.run_folder.run_folder import is_finished
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.simulation.runner import run_federation
+from fl_rsna.strategies.find import STRATEGIES
 
 SPLITS = {"iid": ["partition=iid"], "dirichlet": ["partition=dirichlet", "partition.alpha=0.3"]}
 CENTRAL = "central"
@@ -92,7 +93,8 @@ def run(words: argparse.Namespace, split: str, name: str, seed: int) -> None:
         [
             f"experiment={words.data}", "model.recalibrate=false", *SPLITS[split], *VARIANTS[name], f"seed={seed}", f"partition.seed={seed}",
             "partition.allow_missing_labels=true", "resume=true", "run.keep=last", *words.words,
-        ]
+        ],
+        STRATEGIES,
     )  # fmt: skip
     cohort = cohort_for_run(config, lambda what, done, total: None)
     run_federation(config, cohort, folder_of(words.runs, split, name, seed), ())

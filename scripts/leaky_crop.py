@@ -34,6 +34,7 @@ from fl_rsna.reporting.record.run_record import interval
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.model import Crop
 from fl_rsna.simulation.runner import run_federation
+from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import Task, TaskName, find_task
 
 TASK = TaskName.covid_cxr
@@ -63,7 +64,8 @@ def run(asked: argparse.Namespace, crop: Crop, seed: int) -> pd.DataFrame:
     """The test site's predictions of one run, made now or earlier, by image."""
     folder = asked.runs / f"{crop}-{seed}"
     config = compose_config(
-        [*WORDS, f"model.crop={crop}", f"seed={seed}", "resume=true", "run.keep=last", *asked.words]
+        [*WORDS, f"model.crop={crop}", f"seed={seed}", "resume=true", "run.keep=last", *asked.words],
+        STRATEGIES,
     )
     cohort = cohort_for_run(config, lambda what, done, total: None)
     run_federation(config, cohort, folder, ())

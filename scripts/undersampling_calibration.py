@@ -44,6 +44,7 @@ from fl_rsna.learning.metrics.operating_points import calibrate
 from fl_rsna.run_folder.run_folder import is_finished
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.simulation.runner import run_federation
+from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import ICH
 
 FULL = "all slices"
@@ -100,7 +101,9 @@ def run(words: argparse.Namespace, name: str, seed: int) -> Path:
     folder: Path = words.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     if not is_finished(folder):
         sampled = VARIANTS[name] and [*VARIANTS[name], f"train.negatives={words.negatives}"]
-        config = compose_config([*sampled, f"seed={seed}", f"partition.seed={seed}", "resume=true", *words.words])
+        config = compose_config(
+            [*sampled, f"seed={seed}", f"partition.seed={seed}", "resume=true", *words.words], STRATEGIES
+        )
         run_federation(config, cohort_for_run(config, lambda what, done, total: None), folder, ())
         print(f"{name}, seed {seed}: done", flush=True)
     return folder

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from composed import compose_config
 from dicom_files import write_tiny
 from package import ROOT
 
@@ -18,7 +19,6 @@ from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
 from fl_rsna.imaging.png_store import read_png, write_png
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
-from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import COVID_CXR, ICH
 

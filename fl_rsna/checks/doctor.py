@@ -23,7 +23,7 @@ COLOUR = {State.ok: "green", State.warning: "yellow", State.problem: "red"}
 def examine(config: Config, first: Sequence[Check]) -> None:
     """Say what is wrong with a run of these settings here; raises RunFailed when there is a problem."""
     adopted = _check_adoption(config)
-    request = Request(config=config, typed=parse_typed_keys(words_given()))
+    request = Request(config=config, typed=parse_typed_keys(words_given(), config))
     refused_ones = [as_problem(what, error) for what, error in refusals(request)]
     checks = [*first, *adopted, *_apart(refused_ones), *_cautious(config), *_check_resources(config, refused_ones)]
     say_checks(checks)

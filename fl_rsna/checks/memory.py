@@ -27,8 +27,9 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind, is_demo
 from fl_rsna.settings.runtime import Keep
 from fl_rsna.settings.stages import Baseline, Stage
-from fl_rsna.settings.strategy import Averaging, StrategyName
+from fl_rsna.settings.strategy import Averaging
 from fl_rsna.settings.training import Device
+from fl_rsna.strategies.find import find_strategy
 from fl_rsna.task import Rendering, find_task
 
 MB, GB = 10**6, 10**9
@@ -41,15 +42,6 @@ PNG_SHARE = {
     ImageKind.grey: 1.0,
 }  # of raw bytes; the first two 0.43 and 0.24 on real slices
 RAW_BYTES = {ImageKind.hu: 2, ImageKind.windows: 3, ImageKind.grey: 2}  # a pixel
-ON_SERVER = {  # models' worth of vectors a strategy keeps in every checkpoint besides the model
-    StrategyName.fedavgm: 1,
-    StrategyName.fedadagrad: 2,
-    StrategyName.fedadam: 2,
-    StrategyName.fedyogi: 2,
-    StrategyName.scaffold: 1,
-    StrategyName.feddyn: 1,
-}
-AT_SITES = {StrategyName.scaffold, StrategyName.feddyn, StrategyName.moon, StrategyName.ditto}  # one model a site
 CGROUPS = (  # (limit, in use) of a container's memory, version 2 and 1
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
@@ -106,7 +98,7 @@ def workers_of(config: Config) -> int:
 
 def memory_needed(config: Config, found: Footprint, *, cuda: bool) -> Memory:
     """What processes take at once: the command scores the test site, every worker trains or scores a site's batch."""
-    reference = 1 if config.strategy.name is not StrategyName.fedavg else 0  # proximal terms and the like keep a copy
+    reference = 0 if find_strategy(config.strategy).train is None else 1  # proximal terms and the like keep a copy
     work = int(SCRATCH * max(found.training + reference * found.model, found.scoring))
     command = COMMAND + FORKSERVER + 4 * found.model + (0 if cuda else int(SCRATCH * found.scoring))
     if cuda:
@@ -149,10 +141,11 @@ def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Di
     prepared = Path(config.paths.prepared) / config.data.name
     png = int(PNG_SHARE[config.data.image] * raw * config.data.size**2)
     drawn = 2 * slices * config.demo.size**2 if is_demo(config.data) else 0  # as DICOM, deleted afterwards
-    kept = 1 + ON_SERVER.get(config.strategy.name, 0)
+    strategy = find_strategy(config.strategy)
+    kept = 1 + strategy.on_server
     kept += {Averaging.none: 0, Averaging.ema: 1, Averaging.window: config.strategy.window}[config.strategy.averaging]
     rounds = config.rounds + 1 if config.run.keep is Keep.all else 2
-    remembered = sites if config.strategy.name in AT_SITES else 0
+    remembered = sites * strategy.at_site
     folder = Path(config.paths.runs) / (config.run.name or "")
     whole = _runs_inside(config, sites) * (found.model * (3 + rounds * (kept + remembered)) + 5 * MB)
     begun = _bytes_in(folder.rglob("*")) if config.resume and config.run.name else 0

@@ -39,7 +39,7 @@ from fl_rsna.learning.data.dataset import read_site
 from fl_rsna.learning.data.folds import check_patients
 from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.trees import xgboost
-from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.train import choose_device, layer_rates
 from fl_rsna.phantom.chest.cohort import patient_id as chest_patient_id
 from fl_rsna.phantom.head.cohort import patient_id

@@ -12,6 +12,7 @@ from fl_rsna.cli.words import options_first, quote_paths
 from fl_rsna.common.command_end import end_command, run_to_end
 from fl_rsna.settings.compose import conf_folder, plain_words, read_config, register_schema
 from fl_rsna.settings.config import Config
+from fl_rsna.strategies.find import STRATEGIES
 
 
 def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -> NoReturn:
@@ -29,7 +30,7 @@ def run_command(story: Callable[[Config], object], *, makes_runs: bool = True) -
         if in_sweep():
             run_job(story, composed)
             return None
-        return run_to_end(lambda: story(read_config(composed)))
+        return run_to_end(lambda: story(read_config(composed, STRATEGIES)))
 
     def run_hydra() -> int:
         sys.argv[1:] = options_first([quote_paths(word) for word in sys.argv[1:]])

@@ -29,6 +29,7 @@ from fl_rsna.run_folder.sweep_words import (
 )
 from fl_rsna.settings.compose import read_config
 from fl_rsna.settings.config import Config
+from fl_rsna.strategies.find import STRATEGIES
 
 SWEEP_FOLDER = "sweep"  # what owner.json says that the folder is
 Story = Callable[[Config], object]
@@ -154,7 +155,7 @@ def run_job(story: Story, composed: DictConfig) -> None:
         write_job(folder, job)
 
     def act() -> object:
-        config = read_config(composed)
+        config = read_config(composed, STRATEGIES)
         config.paths.runs, config.run.name = str(folder), name
         config.resume = (folder / name).exists()
         return story(config)

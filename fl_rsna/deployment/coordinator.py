@@ -62,7 +62,7 @@ def coordinate(config: Config) -> dict[str, Any]:
     cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
     config.run.name = folder.name
     goes_on_in(folder)
-    typed = parse_typed_keys(words_given())
+    typed = parse_typed_keys(words_given(), config)
     request = Request(config=config, command=Command.coordinate, typed=typed, cohort=cohort)
     check_request(request)
     check_on_cohort(request, cohort)

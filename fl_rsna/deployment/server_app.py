@@ -30,6 +30,7 @@ from fl_rsna.settings.fields import Asked, Command
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.settings.runtime import EngineName
 from fl_rsna.settings.stages import Baseline, Stage
+from fl_rsna.strategies.find import STRATEGIES
 
 ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
 TOKEN = "owner"  # and there, by a coordinator: what proves that a folder was made for it
@@ -105,7 +106,7 @@ def read_run_config(context: Context) -> tuple[Config, Cohort, Path]:
             raise ValueError(
                 f"run-config {name}: expected an absolute path, got {asked[name]!r}; pass --run-config '{name}=\"/...\"'"
             )
-    config = compose_config(shlex.split(asked["overrides"]))
+    config = compose_config(shlex.split(asked["overrides"]), STRATEGIES)
     check_deployable(config)
     config.engine.name = EngineName.deployment
     return config, read_cohort(Path(asked["cohort"])), Path(asked["runs"]) / (config.run.name or default_run_name())

@@ -25,7 +25,7 @@ from fl_rsna.learning.models.saved import FORMAT, SavedModel, read_head, read_sa
 from fl_rsna.learning.models.trees import from_json
 from fl_rsna.run_folder.run_folder import MODEL, STACK_NETWORK, STACKER, fold_folder, read_config
 from fl_rsna.settings.model import Norm, Window
-from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import Task, TaskName, find_task
 
 
@@ -132,8 +132,8 @@ class Trained:
         if kept:
             return f"each site kept its own {' and '.join(kept)}; scored is the global model with the mean of theirs"
         strategy = self.saved.facts.get("strategy") or self.config.get("strategy", {}).get("name")
-        if strategy == StrategyName.ditto:
-            return "each site kept a model of its own (Ditto); scored is the global one"
+        if strategy in STRATEGIES and STRATEGIES[strategy].keeps_model:
+            return f"each site kept a model of its own ({STRATEGIES[strategy].title}); scored is the global one"
         return None
 
 

@@ -18,6 +18,7 @@ from fl_rsna.cohort.sites.site_folders import Cohort, cohort_files
 from fl_rsna.common.arithmetic import describe_arithmetic
 from fl_rsna.common.reading import file_sha256
 from fl_rsna.settings.config import Config
+from fl_rsna.strategies.find import versions_of_plugins
 from fl_rsna.version import PACKAGE
 
 VERSIONS_OF = (
@@ -43,6 +44,7 @@ def describe_start(config: Config, cohort: Cohort, device: str) -> dict[str, Any
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {name: _version(name) for name in VERSIONS_OF},
+        "plugins": versions_of_plugins(config.strategy),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "arithmetic": describe_arithmetic(),

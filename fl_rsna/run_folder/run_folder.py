@@ -28,6 +28,7 @@ from fl_rsna.common.reading import (
 )
 from fl_rsna.run_folder.manifest import describe_start, settings_sha256
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.effects import defaults_of
 from fl_rsna.settings.stages import Baseline, Stage
 
 MAY_CHANGE = (
@@ -408,7 +409,7 @@ def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
     asked = json.loads(json.dumps(dataclasses.asdict(config)))
     begun, default = (
         read_config(folder),
-        json.loads(json.dumps(dataclasses.asdict(Config()))),
+        json.loads(json.dumps(dataclasses.asdict(defaults_of(config)))),
     )
     for group, value in default.items():
         begun[group] = {**value, **begun.get(group, {})} if isinstance(value, dict) else begun.get(group, value)

@@ -1,23 +1,41 @@
 """From overrides to a checked Config, by Hydra: conf/ chooses values, the dataclasses refuse what they do not know."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fl_rsna.common.plugins import find_plugins
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.fields import list_settings
 from fl_rsna.settings.partition import PartitionConfig
+from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.settings.validation import check
 from fl_rsna.version import PACKAGE
+
+STRATEGIES = "fl_rsna.strategies"  # the entry point of strategies
+
+
+class HasSettings(Protocol):
+    """A strategy, as far as its settings go."""
+
+    @property
+    def settings(self) -> type[StrategyConfig]: ...
+
+
+Strategies = Mapping[str, HasSettings]
 
 
 def conf_folder() -> Path:
@@ -26,22 +44,69 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
+class PluginFolders(SearchPathPlugin):
+    """Where Hydra finds the groups that other installed packages bring along, after fl_rsna's own."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for plugin in find_plugins(STRATEGIES).values():
+            if plugin.conf is not None:
+                search_path.append(provider=plugin.package, path=f"file://{plugin.conf}")
+
+
 def register_schema() -> None:
-    """Make the dataclasses the schema of conf/config.yaml; settings by site may name any site, those by label any label."""
+    """Make the dataclasses the schema of conf/config.yaml.
+
+    Settings by site may name any site, those by label any label; a strategy's own settings are looked at once its name is known.
+    """
+    Plugins.instance().register(PluginFolders)
     schema = OmegaConf.structured(Config)
+    OmegaConf.set_struct(schema.strategy, False)
     by_site = (schema.partition.noise, schema.faults.sites, schema.network.speeds, schema.network.downtime)
     for named in (*by_site, schema.match.prevalence):
         OmegaConf.set_struct(named, False)
     ConfigStore.instance().store(name="schema", node=schema)
 
 
-def as_config(composed: DictConfig) -> Config:
+def as_config(composed: DictConfig, strategies: Strategies) -> Config:
     """Hydra's composed configuration as the checked dataclass; raises ValueError naming the key."""
-    _refuse_unknown(composed, Config)
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
+    strategy = _read_strategy(composed.strategy, strategies)
+    rest = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "strategy"])
+    _refuse_unknown(rest, Config)
+    groups: dict[str, Any] = {
+        str(key): OmegaConf.to_object(node) if OmegaConf.is_config(node) else node for key, node in rest.items()
+    }
+    config = Config(**groups, strategy=strategy)
     check(config)
     return config
+
+
+def _read_strategy(node: DictConfig, strategies: Strategies) -> StrategyConfig:
+    """The settings of the strategy that `node` names, its own among them. Raises ValueError."""
+    name, said = str(node.name), dict(node)
+    if name not in strategies:
+        raise ValueError(f"strategy.name: expected one of {', '.join(strategies)}, got {name!r}; choose one of them")
+    kind = strategies[name].settings
+    known = {field.name for field in fields(kind)}
+    for key in [str(key) for key in said if key not in known]:
+        value = said.pop(key)
+        owners = [other for other in strategies if key in {field.name for field in fields(strategies[other].settings)}]
+        if not owners:
+            raise ValueError(
+                f"strategy.{key}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them"
+            )
+        theirs = strategies[owners[0]].settings()
+        off = next(declared.off for item, _, declared in list_settings(theirs) if item == key)
+        if value not in off:
+            raise ValueError(
+                f"strategy.{key}: expected strategy={' or '.join(owners)}, without which it has no effect, got {value}; leave it out"
+            )
+    found = OmegaConf.to_object(
+        OmegaConf.merge(OmegaConf.create({"strategy": OmegaConf.structured(kind)}), {"strategy": said})
+    )
+    assert isinstance(found, dict)
+    strategy = found["strategy"]
+    assert isinstance(strategy, kind)
+    return strategy
 
 
 def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
@@ -54,11 +119,11 @@ def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
             _refuse_unknown(node[key], kinds[key], f"{path}{key}.")
 
 
-def compose_config(overrides: Sequence[str]) -> Config:
-    """The configuration a command would get from these words on its command line."""
+def compose_config(overrides: Sequence[str], strategies: Strategies) -> Config:
+    """The configuration a command would get from these words on its command line; `strategies` are those there are."""
     register_schema()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return as_config(compose("config", list(overrides)))
+        return as_config(compose("config", list(overrides)), strategies)
 
 
 def quote_value(value: str) -> str:
@@ -67,10 +132,10 @@ def quote_value(value: str) -> str:
     return "'" + text.replace("${", "\\${") + "'"
 
 
-def read_config(composed: DictConfig) -> Config:
+def read_config(composed: DictConfig, strategies: Strategies) -> Config:
     """What Hydra composed, as the dataclass. Raises ValueError."""
     with plain_words():
-        return as_config(composed)
+        return as_config(composed, strategies)
 
 
 @contextmanager
@@ -104,6 +169,7 @@ def _sentence(error: Exception) -> str:
     text, cause = (str(error).splitlines() or [type(error).__name__])[0], error.__cause__
     if unknown := re.match(r"Could not (?:override|append.*) '(.+?)'", text):
         return f"{unknown[1]}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them"
-    if cause is not None and (key := getattr(cause, "full_key", None)):
-        return f"{key}: {str(cause).splitlines()[0]}"
+    told = cause or error
+    if key := getattr(told, "full_key", None):
+        return f"{key}: {str(told).splitlines()[0]}"
     return text

@@ -4,13 +4,12 @@ A setting acts where all the needs that it is declared with hold: fl_rsna/settin
 nothing, so nothing is said of it; neither is anything said of a default that nobody typed.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fl_rsna.common.id_scheme import can_be_guessed
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import Asked, Command, Declaration, list_settings
-from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.settings.training import Optimizer
 
 READ: dict[Command, tuple[str, ...]] = {  # beginnings of the settings that a step before a run reads
@@ -38,6 +37,11 @@ def declarations(config: Any) -> dict[str, Declaration]:
     return {key: declared for key, _, declared in list_settings(config)}
 
 
+def defaults_of(config: Config) -> Config:
+    """The defaults of every setting that a configuration has; which they are depends on its strategy."""
+    return Config(strategy=type(config.strategy)())
+
+
 def find_need(key: str, asked: Asked) -> str | None:
     """What a setting would need to act; None where it acts."""
     if (other := _command_of(key, asked.command)) is not None:
@@ -58,7 +62,7 @@ def _command_of(key: str, command: Command) -> Command | None:
 
 def without_effect(asked: Asked, typed: Collection[str] = ()) -> dict[str, str]:
     """The settings that were chosen, by a file or typed, and act nowhere, with what each would need; paths are never among them."""
-    plain, found = settings(Config()), dict[str, str]()
+    plain, found = settings(defaults_of(asked.config)), dict[str, str]()
     for key, value, declared in list_settings(asked.config):
         chosen = value != plain[key] or key in typed
         if not chosen or key.startswith("paths.") or value in declared.off:
@@ -76,7 +80,7 @@ def describe_need(key: str, need: str) -> str:
 
 def refuse_typed(asked: Asked, typed: Collection[str]) -> None:
     """Refuse a setting that somebody typed, with a value other than its default, and that acts nowhere; raises ValueError."""
-    plain, now, declared = settings(Config()), settings(asked.config), declarations(asked.config)
+    plain, now, declared = settings(defaults_of(asked.config)), settings(asked.config), declarations(asked.config)
     for key, need in without_effect(asked).items():
         if key in typed and not declared[key].may_be_idle and now[key] != plain[key]:
             raise ValueError(
@@ -84,9 +88,12 @@ def refuse_typed(asked: Asked, typed: Collection[str]) -> None:
             )
 
 
-def parse_typed_keys(words: Sequence[str]) -> frozenset[str]:
-    """The settings that key=value words name, also by a part of one that is a mapping; groups, whose files choose, are none."""
-    known = settings(Config())
+def parse_typed_keys(words: Sequence[str], config: Config) -> frozenset[str]:
+    """The settings of `config` that key=value words name, also by a part of one that is a mapping.
+
+    Groups, whose files choose, are none.
+    """
+    known = settings(config)
     named = {word.lstrip("+").partition("=")[0] for word in words if not word.startswith("~")}
     return frozenset(key for name in named for key in known if name == key or name.startswith(f"{key}."))
 
@@ -109,17 +116,10 @@ def list_salt_warnings(config: Config) -> list[str]:
 
 def list_optimizer_warnings(config: Config) -> list[str]:
     """The warning of a strategy whose paper assumes SGD, under another optimizer."""
-    strategy, optimizer = config.strategy.name, config.train.optimizer
-    if optimizer is Optimizer.sgd:
-        return []
-    reasons: Mapping[StrategyName, str] = {
-        StrategyName.fednova: "divides each site's change by its steps, as if a step's length were its gradient's, which under "
-        "an adaptive optimizer it is not",
-        StrategyName.feddyn: "takes a site's change for the gradient it stands for, which under an adaptive optimizer it is not: "
-        "at its default alpha it ends farther from the optimum than FedAvg",
-    }
-    if strategy not in reasons:
+    why = config.strategy.assumes_sgd
+    if not why or config.train.optimizer is Optimizer.sgd:
         return []
     return [
-        f"strategy.name: {strategy} {reasons[strategy]}; its paper assumes SGD: say train.optimizer=sgd and a rate for it, or take another strategy"
+        f"strategy.name: {config.strategy.name} {why}; its paper assumes SGD: say train.optimizer=sgd and a rate for it, or take "
+        "another strategy"
     ]

@@ -1,6 +1,6 @@
 """The network, what it sees of an image, and where its weights come from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
@@ -105,10 +105,6 @@ class ModelConfig:
         off=(False,),
     )
     dropout: float = setting(0.2, "before the last layer", within=below(1), needs=(SLICES,), off=(0,))
-    kept_negatives: float = setting(
-        1.0, "share that was drawn of slices without the union label; set by the run, never by words", within=UP_TO_1
-    )
-    class_weights: list[float] = setting([], "of classes in the loss, given back; set by the run alone")
     backbone: str | None = setting(None, "with name=timm: one of timm.list_models()", needs=(SLICES,))
     weights: str | None = setting(
         None,
@@ -133,6 +129,19 @@ class ModelConfig:
         needs=(SLICES,),
         off=(1,),
     )
+
+
+@dataclass(kw_only=True, slots=True)
+class RunModel(ModelConfig):
+    """A model as a run trains it: its settings, and what the roll call's counts decide that its logits are corrected for."""
+
+    kept_negatives: float = setting(1.0, "share that was drawn of slices without the union label", within=UP_TO_1)
+    class_weights: list[float] = setting([], "of classes in the loss, taken off again in the logits")
+
+
+def to_run_model(model: ModelConfig) -> RunModel:
+    """The settings of a model as a run begins with them; what another run decided stays."""
+    return RunModel(**{item.name: getattr(model, item.name) for item in fields(model)})
 
 
 def check_model(model: ModelConfig, data: DataConfig, trainable: Trainable) -> None:

@@ -1,10 +1,10 @@
-"""How sites are asked and their models combined: what every strategy shares, and what each has of its own."""
+"""How sites are asked and their models combined: what every strategy has. What one has of its own: fl_rsna/strategies/."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from fl_rsna.settings.fields import (
-    NOT_NEGATIVE,
     SHARE,
     Command,
     Need,
@@ -15,30 +15,7 @@ from fl_rsna.settings.fields import (
     setting,
 )
 from fl_rsna.settings.stages import SEVERAL
-from fl_rsna.settings.training import Schedule
-
-
-class StrategyName(StrEnum):
-    """Strategies; papers and equations are in federation/rules/server_rules.py and learning/training/local_rules.py."""
-
-    fedavg = "fedavg"
-    fedavgm = "fedavgm"
-    fedadagrad = "fedadagrad"
-    fedadam = "fedadam"
-    fedyogi = "fedyogi"
-    fedmedian = "fedmedian"
-    fedtrimmedavg = "fedtrimmedavg"
-    krum = "krum"
-    multikrum = "multikrum"
-    bulyan = "bulyan"
-    qfedavg = "qfedavg"
-    fedprox = "fedprox"
-    scaffold = "scaffold"
-    fednova = "fednova"
-    feddyn = "feddyn"
-    moon = "moon"
-    ditto = "ditto"
-    fedavg_logit_adjusted = "fedavg_logit_adjusted"
+from fl_rsna.settings.training import Schedule, TrainConfig
 
 
 class Lost(StrEnum):
@@ -63,19 +40,6 @@ class Averaging(StrEnum):
     window = "window"  # of the last strategy.window rounds
 
 
-OF_EACH = (
-    StrategyName.fedmedian,
-    StrategyName.fedtrimmedavg,
-    StrategyName.krum,
-    StrategyName.multikrum,
-    StrategyName.bulyan,
-)
-
-
-def _by(*names: StrategyName) -> tuple[Need, ...]:
-    return (Need(f"strategy={' or '.join(names)}", lambda asked: asked.config.strategy.name in names),)
-
-
 def _averages(how: Averaging) -> Need:
     return Need(f"strategy.averaging={how}", lambda asked: asked.config.strategy.averaging is how)
 
@@ -83,21 +47,32 @@ def _averages(how: Averaging) -> Need:
 SAMPLED = Need("strategy.fraction below 1, or every site is sampled", lambda asked: asked.config.strategy.fraction < 1)
 WEIGHED = Need(
     "a strategy that takes a mean of its own weights",
-    lambda asked: asked.config.strategy.name not in (*OF_EACH, StrategyName.qfedavg),
+    lambda asked: asked.config.strategy.takes_weights,
 )
 DEPLOYED = Need(
     "sites on machines of their own: python -m fl_rsna.coordinate",
     lambda asked: asked.command is Command.coordinate,
 )
 STEPPING = Need(
-    f"a strategy that takes a step: none of {', '.join(OF_EACH)} and feddyn",
-    lambda asked: asked.config.strategy.name not in (*OF_EACH, StrategyName.feddyn),
+    "a strategy whose server takes a step of its own rate, as FedAvg's does",
+    lambda asked: asked.config.strategy.takes_step,
 )
+
+
+def called(name: str) -> str:
+    """The field `name` of a strategy's settings."""
+    return setting(name, "how models are combined, and what sites do differently")
 
 
 @dataclass(kw_only=True, slots=True)
 class StrategyConfig:
-    name: StrategyName = setting(StrategyName.fedavg, "how models are combined, and what sites do differently")
+    """What every strategy has. One with parameters of its own declares them in a dataclass that inherits from this one."""
+
+    takes_weights: ClassVar[bool] = True  # False: weighs sites by a rule of its own
+    takes_step: ClassVar[bool] = True  # False: its server has no learning rate
+    assumes_sgd: ClassVar[str] = ""  # what goes wrong under an adaptive optimizer, which its paper does not have
+
+    name: str = called("fedavg")
     fraction: float = setting(
         1.0, "of the sites, sampled each round", within=above_up_to(0, 1), needs=(SEVERAL,), off=(1,)
     )
@@ -142,78 +117,6 @@ class StrategyConfig:
         needs=(STEPPING,),
         off=(Schedule.constant,),
     )
-    server_momentum: float = setting(0.9, "fedavgm", within=below(1), needs=_by(StrategyName.fedavgm), off=(0,))
-    beta_1: float = setting(
-        0.9, "fedadam, fedyogi", within=below(1), needs=_by(StrategyName.fedadam, StrategyName.fedyogi)
-    )
-    beta_2: float = setting(
-        0.99, "fedadam, fedyogi", within=below(1), needs=_by(StrategyName.fedadam, StrategyName.fedyogi)
-    )
-    tau: float = setting(
-        1e-3,
-        "fedadagrad, fedadam, fedyogi: their adaptivity",
-        within=above(0),
-        needs=_by(StrategyName.fedadagrad, StrategyName.fedadam, StrategyName.fedyogi),
-    )
-    trim: float = setting(
-        0.2,
-        "fedtrimmedavg: share cut off at each end",
-        within=below(0.5),
-        needs=_by(StrategyName.fedtrimmedavg),
-        off=(0,),
-    )
-    malicious: int = setting(
-        1,
-        "krum, multikrum, bulyan: sites at most that may send anything",
-        within=NOT_NEGATIVE,
-        needs=_by(StrategyName.krum, StrategyName.multikrum, StrategyName.bulyan),
-        off=(0,),
-    )
-    chosen: int = setting(2, "multikrum: sites averaged", within=at_least(1), needs=_by(StrategyName.multikrum))
-    q: float = setting(
-        0.1,
-        "qfedavg: 0 is even-handed, more favours sites with a high loss",
-        within=NOT_NEGATIVE,
-        needs=_by(StrategyName.qfedavg),
-        off=(0,),
-    )
-    mu: float = setting(
-        0.01,
-        "fedprox, moon: weight of their term",
-        within=NOT_NEGATIVE,
-        needs=_by(StrategyName.fedprox, StrategyName.moon),
-        off=(0,),
-    )
-    temperature: float = setting(0.5, "moon", within=above(0), needs=_by(StrategyName.moon))
-    alpha: float = setting(0.01, "feddyn", within=above(0), needs=_by(StrategyName.feddyn))
-    personal: float = setting(
-        0.1,
-        "ditto: pull of a site's own model towards the global one",
-        within=NOT_NEGATIVE,
-        needs=_by(StrategyName.ditto),
-        off=(0,),
-    )
-    adjustment: float = setting(
-        1.0,
-        "fedavg_logit_adjusted: 0 is fedavg",
-        within=NOT_NEGATIVE,
-        needs=(SEVERAL, *_by(StrategyName.fedavg_logit_adjusted)),
-        off=(0,),
-    )
 
-
-def check_strategy(strategy: StrategyConfig) -> None:
-    """Refuse what a strategy's paper has no place for, and what would change another thing than it says."""
-    plain = StrategyConfig()
-    if strategy.name is StrategyName.scaffold and strategy.weighting is not Weighting.equal:
-        raise ValueError(
-            f"strategy.weighting: expected equal with strategy.name=scaffold, whose control variates end where sites count alike, got "
-            f"{strategy.weighting}; say strategy=scaffold or strategy.weighting=equal"
-        )
-    if strategy.name is StrategyName.feddyn:
-        for key in ("server_learning_rate", "server_schedule"):
-            value, expected = getattr(strategy, key), getattr(plain, key)
-            if value != expected:
-                raise ValueError(
-                    f"strategy.{key}: expected {expected} with strategy.name=feddyn, whose server takes no step of its own, got {value}; leave it out"
-                )
+    def check(self, train: TrainConfig) -> None:
+        """Refuse what the strategy's paper has no place for; raises ValueError with the key's path."""

@@ -25,8 +25,7 @@ from fl_rsna.settings.partition import (
 )
 from fl_rsna.settings.runtime import check_engine, check_tracking
 from fl_rsna.settings.stages import Baseline, Stacker, Stage, check_stacking, most_rounds
-from fl_rsna.settings.strategy import StrategyName, check_strategy
-from fl_rsna.settings.training import Correction, Sampling, check_match, check_training
+from fl_rsna.settings.training import check_match, check_training
 from fl_rsna.task import LabelKind, Rendering, find_task
 
 OF_SLICES = (  # settings, and what they are where there are neither series nor Hounsfield units
@@ -63,7 +62,7 @@ def check(config: Config) -> None:
     check_engine(config.engine)
     check_tracking(config.tracking)
     check_stacking(config.stacking, config.stage)
-    check_strategy(config.strategy)
+    config.strategy.check(config.train)
     check_data(config.data)
     check_model(config.model, config.data, config.train.trainable)
     check_training(config.train, task)
@@ -163,7 +162,7 @@ def check_rendering(config: Config) -> None:
 
 def _check_contradictions(config: Config) -> None:
     """Refuse what settings of different groups say against each other."""
-    task, train, model = find_task(config.data.task), config.train, config.model
+    task = find_task(config.data.task)
     if config.predict is not None and config.baseline in (Baseline.local, Baseline.gap):
         raise ValueError(
             f"predict: expected one final model, got baseline={config.baseline}, which has several; leave it out and use "
@@ -180,25 +179,6 @@ def _check_contradictions(config: Config) -> None:
     ):
         if lacks:
             check_annotated_task(task, key)
-    if model.class_weights:
-        raise ValueError(
-            f"model.class_weights: expected nothing, for the run sets them, got {model.class_weights}; "
-            "say train.label_weights=prevalence"
-        )
-    if model.kept_negatives != 1:
-        raise ValueError(
-            f"model.kept_negatives: expected nothing, for the run sets it, got {model.kept_negatives:g}; "
-            "say train.sampling=under train.negatives=..."
-        )
-    if (
-        config.strategy.name is StrategyName.fedavg_logit_adjusted
-        and train.sampling is Sampling.weighted
-        and train.correction is Correction.none
-    ):
-        raise ValueError(
-            "train.correction: expected prior with weighted sampling and strategy=fedavg_logit_adjusted, which needs the "
-            "sites' true shares of positives, got none"
-        )
 
 
 def _value(config: Config, key: str) -> Any:

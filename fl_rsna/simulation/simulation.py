@@ -164,7 +164,7 @@ def _predictions(folder: Path) -> pd.DataFrame:
 def simulate(config: Config) -> dict[str, Any]:
     if not partition_asked(config):
         adopt_cohort(config)
-    request = Request(config=config, typed=parse_typed_keys(words_given()))
+    request = Request(config=config, typed=parse_typed_keys(words_given(), config))
     check_request(request)
     settle_process()
     folder = Path(config.paths.runs) / (config.run.name or default_run_name())

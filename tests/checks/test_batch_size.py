@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from composed import compose_config
 from tiny import tiny_config
 
 from fl_rsna.checks import batch_size as batch
 from fl_rsna.checks.batch_size import AUTO, MOST, settle_batch
 from fl_rsna.checks.memory import footprint_of, memory_needed
-from fl_rsna.settings.compose import compose_config
 
 
 def test_the_largest_power_of_two_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:

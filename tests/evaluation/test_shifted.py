@@ -6,11 +6,11 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+from composed import compose_config
 
 from fl_rsna.evaluation.label_shift import describe_readings, readings, words_of
 from fl_rsna.learning.inference.label_shift import Shift, adjust_to_prevalence, estimate_shift
 from fl_rsna.learning.metrics.operating_points import Platt, honest
-from fl_rsna.settings.compose import compose_config
 from fl_rsna.task import ICH
 
 

@@ -6,21 +6,22 @@ The server's half of every strategy is tried with three sites on five numbers; w
 import gc
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from composed import strategy_config
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from fl_rsna.federation.rules.server_rules import ROBUST, Step, next_floats, second_vector
 from fl_rsna.federation.server.aggregation import Sent, Sums
 from fl_rsna.federation.server.checkpoint import Progress, load_progress, save_progress
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.training.train import schedule_factor
-from fl_rsna.settings.strategy import Averaging, StrategyConfig, StrategyName, Weighting
+from fl_rsna.settings.strategy import Averaging, StrategyConfig, Weighting
 from fl_rsna.settings.training import Schedule, TrainConfig
+from fl_rsna.strategies.find import STRATEGIES
+from fl_rsna.strategies.strategy import Step, take_step
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 
@@ -30,7 +31,8 @@ STEPPED = np.array(
 )  # three shared parameters, a variance, a layer that stays at its site
 OPTIMA = np.array([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0], [-1.0, 1.0, 2.0]])
 EXAMPLES, STEPS = (10, 30, 20), (1, 4, 2)
-EQUAL = (StrategyName.scaffold, StrategyName.feddyn)
+EQUAL = ("scaffold", "feddyn")
+ROBUST = [name for name, strategy in STRATEGIES.items() if strategy.robust]
 
 Vector = NDArray[np.float32]
 
@@ -56,8 +58,9 @@ def play(folder: Path, config: StrategyConfig, killed_after: tuple[int, ...] = (
     save_progress(folder / "round-0", progress)
     for round_ in range(1, ROUNDS + 1):
         x = progress.model.floats
-        second = second_vector(progress.memory, 3 if config.name is StrategyName.scaffold else 0)
-        sums = Sums(x, config, TrainConfig(), STEPPED)
+        strategy = STRATEGIES[config.name]
+        second = None if strategy.second is None else strategy.second(progress.memory, 3)
+        sums = Sums(x, strategy, config.weighting, TrainConfig(), STEPPED)
         for site in range(3):
             beside = None if second is None else (np.float32(0.1 * site) * (x[:3] - second)).astype(np.float32)
             model = FlatModel(sent_by(site, x, round_), np.array([round_], np.int64))
@@ -65,10 +68,10 @@ def play(folder: Path, config: StrategyConfig, killed_after: tuple[int, ...] = (
             sums.add(Sent(model=model, second=beside), metrics)
         factor = schedule_factor(config.server_schedule, round_, ROUNDS)
         step = Step(
-            strategy=config, rate=config.server_learning_rate * factor, round=round_, x=x, aggregate=sums.aggregate(), num_sites=4,
+            config=config, rate=config.server_learning_rate * factor, round=round_, x=x, aggregate=sums.aggregate(), num_sites=4,
             stepped=STEPPED, trained=STEPPED,
         )  # fmt: skip
-        floats, progress.memory = next_floats(step, progress.memory)
+        floats, progress.memory = take_step(strategy, step, progress.memory)
         progress.model, progress.round = FlatModel(floats, np.array([round_], np.int64)), round_
         progress.average(config)
         save_progress(folder / f"round-{round_}", progress)
@@ -77,9 +80,10 @@ def play(folder: Path, config: StrategyConfig, killed_after: tuple[int, ...] = (
     return [load_progress(folder / f"round-{round_}") for round_ in range(ROUNDS + 1)]
 
 
-def config_of(name: StrategyName, **words: object) -> StrategyConfig:
+def config_of(name: str, **words: object) -> StrategyConfig:
     weighting = Weighting.equal if name in EQUAL else Weighting.examples
-    return replace(StrategyConfig(name=name, weighting=weighting, malicious=0, ema_decay=0.7), **words)  # type: ignore[arg-type]
+    none = {"malicious": 0} if "malicious" in STRATEGIES[name].settings.__dataclass_fields__ else {}
+    return strategy_config(name, **{"weighting": weighting, "ema_decay": 0.7, **none, **words})
 
 
 def mean_over(kept: list[Vector], config: StrategyConfig) -> Vector:
@@ -97,11 +101,11 @@ def mean_over(kept: list[Vector], config: StrategyConfig) -> Vector:
             return (weights @ models).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", list(StrategyName))
+@pytest.mark.parametrize("name", list(STRATEGIES))
 @pytest.mark.parametrize("schedule", list(Schedule))
-def test_every_strategy_with_every_mean_over_rounds(tmp_path: Path, name: StrategyName, schedule: Schedule) -> None:
+def test_every_strategy_with_every_mean_over_rounds(tmp_path: Path, name: str, schedule: Schedule) -> None:
     """What is shown is the mean of the models that were kept; sites train as without a mean; a kill changes nothing."""
-    rate = 1.0 if name is StrategyName.feddyn else 0.3
+    rate = 1.0 if name == "feddyn" else 0.3
     alone: list[Progress] = []
     for averaging, killed_after in zip(Averaging, ((), (1, 10), (2, 11)), strict=True):
         config = config_of(name, averaging=averaging, server_schedule=schedule, server_learning_rate=rate)
@@ -117,9 +121,9 @@ def test_every_strategy_with_every_mean_over_rounds(tmp_path: Path, name: Strate
             assert rounds[round_].shown.integers.tolist() == [round_]
 
 
-@pytest.mark.parametrize("name", [name for name in StrategyName if name not in ROBUST])
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in ROBUST])
 @pytest.mark.parametrize("weighting", list(Weighting))
-def test_what_no_step_reaches_is_the_sites_mean(tmp_path: Path, name: StrategyName, weighting: Weighting) -> None:
+def test_what_no_step_reaches_is_the_sites_mean(tmp_path: Path, name: str, weighting: Weighting) -> None:
     """Statistics and layers that stay at their sites, by slices or alike, under any strategy, rate and schedule."""
     words = {"server_schedule": Schedule.cosine, "server_learning_rate": 0.3, "weighting": weighting}
     rounds = play(tmp_path, config_of(name, **words))
@@ -130,8 +134,8 @@ def test_what_no_step_reaches_is_the_sites_mean(tmp_path: Path, name: StrategyNa
         np.testing.assert_allclose(after.model.floats[~STEPPED], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", list(StrategyName))
-def test_a_constant_schedule_is_none(tmp_path: Path, name: StrategyName) -> None:
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_a_constant_schedule_is_none(tmp_path: Path, name: str) -> None:
     found = []
     for number, words in enumerate(({}, {"server_schedule": Schedule.constant})):
         (tmp_path / f"{number}").mkdir()
@@ -139,8 +143,8 @@ def test_a_constant_schedule_is_none(tmp_path: Path, name: StrategyName) -> None
     np.testing.assert_array_equal(found[0], found[1])
 
 
-@pytest.mark.parametrize("name", [name for name in StrategyName if name is not StrategyName.feddyn])
-def test_a_schedule_s_last_step_is_small_under_every_strategy(tmp_path: Path, name: StrategyName) -> None:
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "feddyn"])
+def test_a_schedule_s_last_step_is_small_under_every_strategy(tmp_path: Path, name: str) -> None:
     """At the end of a cosine the rate is nearly 0; a round then moves parameters less than at a constant rate."""
     moved = {}
     for schedule in Schedule:

@@ -32,7 +32,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import Norm
 from fl_rsna.settings.runtime import Keep
-from fl_rsna.settings.strategy import Averaging, StrategyName, Weighting
+from fl_rsna.settings.strategy import Averaging, Weighting
 
 
 def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: bool = False, die_at: str = "") -> None:
@@ -79,7 +79,7 @@ def sha256(folder: Path) -> str:
 
 # Everything that outlives a round: control variates at both ends, personal layers, a mean over rounds, a fraction.
 RICH = {
-    "strategy__name": StrategyName.scaffold,
+    "strategy__name": "scaffold",
     "strategy__weighting": Weighting.equal,
     "strategy__averaging": Averaging.ema,
     "strategy__fraction": 0.67,

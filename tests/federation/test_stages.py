@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from composed import compose_config
 from tiny import tiny_config
 
 from fl_rsna.federation.protocol.messages import SequenceInstructions, parse_record, shape_of
 from fl_rsna.federation.stages import stages
-from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.model import Trainable
 from fl_rsna.settings.stages import Stage
 from fl_rsna.settings.training import Sampling

@@ -25,7 +25,6 @@ from fl_rsna.run_folder.run_folder import start_run
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import ModelConfig, Trainable
 from fl_rsna.settings.stages import Baseline
-from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.settings.training import Sampling
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
@@ -52,7 +51,7 @@ def run(cohort: Cohort, folder: Path, config: Config) -> dict[str, Any]:
 
 def test_a_run_says_nothing_of_a_label_where_nobody_annotates_it(own_cohort: Cohort, tmp_path: Path) -> None:
     cohort = lacking(own_cohort, ("site-2",), ["epidural"])
-    summary = run(cohort, tmp_path / "run", tiny_config(rounds=1, strategy__name=StrategyName.ditto))
+    summary = run(cohort, tmp_path / "run", tiny_config(rounds=1, strategy__name="ditto"))
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     roll = events[0]
     assert roll["unannotated"] == {"site-2": ["epidural"]}

@@ -31,7 +31,6 @@ from fl_rsna.learning.models.saved import write_saved
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import ModelConfig
 from fl_rsna.settings.stages import Stacker, Stage
-from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.task import COVID_CXR, ICH, TaskName
 
 PAGE = ROOT / "docs" / "threat-model.md"
@@ -91,7 +90,7 @@ def secrets(cohort: Cohort) -> Secrets:
 @pytest.fixture(scope="module")
 def plain(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
     """Ditto, whose sites score a model of their own, too, in float32, with new BatchNorm statistics at the end."""
-    config = tiny_config(rounds=1, strategy__name=StrategyName.ditto, model__image_size=PIXELS, model__recalibrate=True)
+    config = tiny_config(rounds=1, strategy__name="ditto", model__image_size=PIXELS, model__recalibrate=True)
     return tapped_run(cohort, tmp_path_factory.mktemp("plain") / "run", config, lambda kind, fields: None)
 
 
@@ -103,7 +102,7 @@ def broken(
 
     `secrets` and `plain` need the images whole, so they come first in any order of tests.
     """
-    config = tiny_config(rounds=1, strategy__name=StrategyName.scaffold, model__image_size=PIXELS)
+    config = tiny_config(rounds=1, strategy__name="scaffold", model__image_size=PIXELS)
     config.network.precision_up, config.network.precision_down = Precision.int8, Precision.fp16
 
     def damage(kind: str, fields: object) -> None:
@@ -158,7 +157,7 @@ def of_classes(tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
     """A run of a task whose labels exclude each other, every one of which is in every validation part."""
     folder = tmp_path_factory.mktemp("classes")
     cohort = tiny_cohort(folder, COVID_CXR, num_sites=2, patients=60, slices=2)
-    config = tiny_config(rounds=1, data__task=TaskName.covid_cxr, strategy__name=StrategyName.ditto)
+    config = tiny_config(rounds=1, data__task=TaskName.covid_cxr, strategy__name="ditto")
     return tapped_run(cohort, folder / "run", config, lambda kind, fields: None)
 
 

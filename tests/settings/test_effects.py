@@ -3,14 +3,15 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from composed import compose_config
 from omegaconf import OmegaConf
 from tiny import tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
-from fl_rsna.settings.compose import compose_config, conf_folder
+from fl_rsna.settings.compose import conf_folder
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.effects import (
@@ -22,10 +23,10 @@ from fl_rsna.settings.effects import (
 )
 from fl_rsna.settings.fields import Asked, Command, list_settings
 from fl_rsna.settings.stages import Baseline
-from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.settings.training import Optimizer
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.simulation.simulation import PARTS
+from fl_rsna.strategies.find import STRATEGIES
 
 
 @cache
@@ -37,9 +38,12 @@ def asked(words: str, command: Command = Command.simulate) -> tuple[Asked, froze
     """What words ask for: groups as Hydra composes them, each set of them once, and settings on top."""
     groups = [word for word in words.split() if (conf_folder() / word.partition("=")[0]).is_dir()]
     others = [word for word in words.split() if word not in groups]
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(chosen(*groups)), OmegaConf.from_dotlist(others)))
-    assert isinstance(config, Config)
-    return Asked(config=config, command=command, image=config.data.image), parse_typed_keys(words.split())
+    if "strategy." in words:
+        config = compose_config(words.split())
+    else:
+        merged = OmegaConf.merge(OmegaConf.structured(chosen(*groups)), OmegaConf.from_dotlist(others))
+        config = cast(Config, OmegaConf.to_object(merged))
+    return Asked(config=config, command=command, image=config.data.image), parse_typed_keys(words.split(), config)
 
 
 def test_every_need_can_be_asked_in_every_configuration() -> None:
@@ -69,6 +73,7 @@ REFUSED = {
     "strategy.mu=0.5": "strategy.mu",
     "strategy=scaffold strategy.mu=0.5": "strategy.mu",
     "strategy.q=0.2": "strategy.q",
+    "strategy.mu=0.01": "strategy.mu",  # what no strategy but its own has, whatever its value
     "strategy=fedadagrad strategy.beta_1=0.5": "strategy.beta_1",
     "strategy=fedavgm strategy.tau=0.1": "strategy.tau",
     "strategy=fedadam strategy.server_momentum=0.5": "strategy.server_momentum",
@@ -82,7 +87,7 @@ REFUSED = {
     "strategy.ema_decay=0.5": "strategy.ema_decay",
     "strategy.averaging=ema strategy.window=5": "strategy.window",
     "strategy=fedmedian strategy.server_learning_rate=0.5": "strategy.server_learning_rate",
-    "strategy=feddyn strategy.server_schedule=cosine": "strategy.server_schedule",
+    "strategy=krum strategy.server_schedule=cosine": "strategy.server_schedule",
     "strategy.lost=wait": "strategy.lost",
     "baseline=central strategy.fraction=0.5": "strategy.fraction",
     "baseline=central network.speeds.site-1=0.5": "network.speeds",
@@ -121,9 +126,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_somebody_typed_and_acts_nowhere_is_refused_by_its_key(words: str) -> None:
-    found, typed = asked(words)
     with pytest.raises(ValueError, match=rf"^{REFUSED[words]}: expected .*, without which it has no effect, got "):
-        refuse_typed(found, typed)
+        refuse_typed(*asked(words))
 
 
 def test_a_refusal_says_what_to_say_instead() -> None:
@@ -135,7 +139,7 @@ def test_a_refusal_says_what_to_say_instead() -> None:
     ("words", "key"),
     [
         ("train=heavy data.image=windows", "train.hu_shift"),  # a file chose it
-        ("strategy.mu=0.01", "strategy.mu"),  # somebody typed the default
+        ("sequence.width=128", "sequence.width"),  # somebody typed the default
         ("strategy.min_sites=2", "strategy.min_sites"),  # a bound that does not bind
         ("rounds=3 train.patience=2", "train.patience"),
         ("faults=poison baseline=central", "faults.sites"),
@@ -155,6 +159,7 @@ def test_what_else_acts_nowhere_is_named_and_not_refused(words: str, key: str) -
         "strategy=fedmedian strategy.weighting=equal",
         "data.image=windows train.brightness=0.2 train.contrast=0.2",
         "strategy=moon strategy.mu=0.5 strategy.temperature=0.2",
+        "strategy.mu=0",
         "stage=stacking stacking.stacker=cnn sequence.width=16",
         "rounds=4 train.patience=2",
         "strategy.fraction=0.5 strategy.min_sites=2",
@@ -183,7 +188,7 @@ def test_what_another_command_reads_is_refused_with_its_name() -> None:
 
 def test_words_name_settings_also_by_a_part_of_them() -> None:
     words = ["network.speeds.site-1=0.5", "+match.prevalence.any=0.1", "train=heavy", "rounds=3", "~predict"]
-    assert parse_typed_keys(words) == {"network.speeds", "match.prevalence", "rounds"}
+    assert parse_typed_keys(words, Config()) == {"network.speeds", "match.prevalence", "rounds"}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -192,26 +197,26 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_run_names_them_at_its_start_and_in_its_summary(cohort: Cohort, tmp_path: Path) -> None:
     """The kind of the images is the cohort's, whatever the words say."""
-    config = tiny_config(rounds=1, train__brightness=0.2, strategy__mu=0.5, data__image=ImageKind.windows)
+    config = tiny_config(rounds=1, train__brightness=0.2, strategy__window=5, data__image=ImageKind.windows)
     run_federation(config, cohort, tmp_path / "run", ())
     named = {
         "train.brightness": "images without Hounsfield units, windows or films",
-        "strategy.mu": "strategy=fedprox or moon",
+        "strategy.window": "strategy.averaging=window",
     }
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["without_effect"] == named
     said = [event["text"] for event in lines(tmp_path / "run") if event["event"] == "warning"]
     assert len(said) == 2
-    assert said[-1] == "strategy.mu: has no effect in this run, which would need strategy=fedprox or moon"
+    assert said[-1] == "strategy.window: has no effect in this run, which would need strategy.averaging=window"
 
 
-@pytest.mark.parametrize("strategy", StrategyName)
-def test_strategies_whose_papers_assume_sgd_say_so_under_another_optimizer(strategy: StrategyName) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_strategies_whose_papers_assume_sgd_say_so_under_another_optimizer(strategy: str) -> None:
     adaptive, plain = (
         tiny_config(strategy__name=strategy, train__optimizer=optimizer)
         for optimizer in (Optimizer.adamw, Optimizer.sgd)
     )
-    warned = strategy in (StrategyName.fednova, StrategyName.feddyn)
+    warned = strategy in ("fednova", "feddyn")
     assert cautions(plain) == []
     assert [text.startswith(f"strategy.name: {strategy} ") for text in cautions(adaptive)] == [True] * warned
 

@@ -19,6 +19,7 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelName
 from fl_rsna.settings.partition import PartitionKind
 from fl_rsna.settings.runtime import EngineName
+from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import COVID_CXR, ICH, LabelKind, Rendering, Task
 
 SIZE = 32
@@ -103,6 +104,8 @@ def tiny_config(**changes: object) -> Config:
     config = Config(rounds=2)
     config.model.image_size, config.model.name, config.model.recalibrate = SIZE, ModelName.efficientnet_lite0, False
     config.engine.name, config.engine.workers, config.train.batch_size = EngineName.local, 0, 8
+    if "strategy__name" in changes:
+        config.strategy = STRATEGIES[str(changes.pop("strategy__name"))].settings()
     for path, value in changes.items():
         group, _, key = path.rpartition("__")
         setattr(getattr(config, group) if group else config, key, value)

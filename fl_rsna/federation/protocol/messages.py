@@ -22,10 +22,11 @@ from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.models.series_head import HeadShape
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.federation import FaultsConfig, Precision
-from fl_rsna.settings.model import ModelConfig, Trainable
+from fl_rsna.settings.model import RunModel, Trainable
 from fl_rsna.settings.stages import HeadName, SequenceConfig, StackingConfig
 from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.settings.training import Sampling, TrainConfig
+from fl_rsna.strategies.find import STRATEGIES, versions_of_plugins
 from fl_rsna.task import Task
 from fl_rsna.version import code_version
 
@@ -127,9 +128,8 @@ def stack_shape(instructions: StackInstructions, task: Task) -> HeadShape:
 
 
 RECORDS: dict[str, type[Any]] = {
-    "model": ModelConfig,
+    "model": RunModel,
     "train": TrainConfig,
-    "strategy": StrategyConfig,
     "faults": FaultsConfig,
     "sequence": SequenceInstructions,
     "stacking": StackingConfig,
@@ -142,7 +142,7 @@ class Instructions:
     """All a site is told besides the model."""
 
     task: str
-    model: ModelConfig
+    model: RunModel
     train: TrainConfig
     strategy: StrategyConfig
     faults: FaultsConfig
@@ -163,6 +163,7 @@ class Instructions:
     keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
     sequence: SequenceInstructions | None = None  # of the second stage: the model is a head on an encoder's features
     stacking: StackingConfig | None = None  # where a fold of the training part is left out, or was
+    plugins: dict[str, str] = field(default_factory=dict)  # version by package that the strategy comes from
     stack: StackInstructions | None = None  # the model is a network on what the folds' models say of slices
 
 
@@ -202,9 +203,28 @@ def read_instructions(message: Message) -> Instructions:
     check_run_id(told["run_id"])
     for name, kind in RECORDS.items():
         told |= {name: parse_record(kind, told[name])} if told.get(name) is not None else {}
+    told["strategy"] = parse_strategy(told["strategy"], told.get("plugins", {}))
     told["precision_up"] = Precision(told["precision_up"])
     told["prior"], told["target"] = tuple(told["prior"]), tuple(told.get("target", ()))
     return Instructions(**told)
+
+
+def parse_strategy(said: dict[str, Any], plugins: dict[str, str]) -> StrategyConfig:
+    """The settings of the server's strategy; raises ValueError where it, or the same version of its package, is not installed."""
+    name = str(said["name"])
+    packages = " and ".join(f"{package} {version}" for package, version in plugins.items())
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"expected the strategy {name}, as at the server, got none of that name here; install {packages or 'the same version of fl_rsna'}"
+        )
+    strategy: StrategyConfig = parse_record(STRATEGIES[name].settings, said)
+    if (here := versions_of_plugins(strategy)) != plugins:
+        mine = " and ".join(f"{package} {version}" for package, version in here.items())
+        raise ValueError(
+            f"expected the strategy {name} of {packages or 'fl_rsna'} as at the server, got that of {mine or 'fl_rsna'} here; install the "
+            "same version everywhere"
+        )
+    return strategy
 
 
 def check_run_id(name: object) -> str:

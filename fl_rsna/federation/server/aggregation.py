@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -20,19 +21,12 @@ from fl_rsna.federation.protocol.messages import (
     num_bytes,
     record_in,
 )
-from fl_rsna.federation.rules.aggregate import RoundAggregate, Update
-from fl_rsna.federation.rules.server_rules import (
-    NEEDS_EVERY_UPDATE,
-    aggregation_weight,
-    fewest_sites,
-    site_weight,
-    steps_as_counted,
-)
 from fl_rsna.federation.server.ask import QUORUM, SiteReply, in_site_order, read_metrics, require_quorum
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.strategy import StrategyConfig, Weighting
 from fl_rsna.settings.training import TrainConfig
+from fl_rsna.strategies.strategy import RoundAggregate, Strategy, Update
 
 PART = 131_072  # values at a time: what is worked on stays in the processor's cache
 
@@ -48,31 +42,33 @@ class Sent:
 class Sums:
     """One float64 vector, whatever the number of sites, unless the strategy needs every update.
 
-    `stepped` is where the strategy steps, by default everywhere. FedNova's weights are for steps: what is no result of the
+    `stepped` is where the strategy steps, by default everywhere. Where weights are divided by steps, what is no result of the
     round's steps, BatchNorm's statistics and what sites keep to themselves, is summed a second time, by p_i alone.
     """
 
     def __init__(
         self,
         start: NDArray[np.float32],
-        strategy: StrategyConfig,
+        strategy: Strategy[Any],
+        weighting: Weighting,
         train: TrainConfig,
         stepped: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._start, self._strategy, self._train = start, strategy, train
+        self._start, self._strategy, self._weighting, self._train = start, strategy, weighting, train
         self._total = np.zeros(start.size)
         self._second: NDArray[np.float64] | None = None
         self._weight, self._examples, self._work = 0.0, 0.0, 0.0
         self._updates: list[Update] = []
-        apart = strategy.name is StrategyName.fednova and stepped is not None
+        apart = strategy.count_steps is not None and stepped is not None
         self._apart = np.flatnonzero(~stepped) if apart and stepped is not None else np.zeros(0, np.intp)
         self._rest = np.zeros(self._apart.size)
         self.count, self.integers = 0, None  # type: tuple[int, NDArray[np.int64] | None]
 
     def add(self, sent: Sent, metrics: dict[str, float]) -> None:
-        p = site_weight(self._strategy, metrics["num-examples"])
-        steps = steps_as_counted(self._train, metrics.get("steps", 1.0) or 1.0)
-        weight = aggregation_weight(self._strategy, p, steps)
+        p = metrics["num-examples"] if self._weighting is Weighting.examples else 1.0
+        count_steps = self._strategy.count_steps
+        steps = 1.0 if count_steps is None else count_steps(self._train, metrics.get("steps", 1.0) or 1.0)
+        weight = p / steps
         add_scaled(self._total, sent.model.floats, weight)
         self._rest += p * sent.model.floats[self._apart].astype(np.float64)
         self._weight, self._examples, self._work = self._weight + weight, self._examples + p, self._work + p * steps
@@ -80,7 +76,7 @@ class Sums:
         if sent.second is not None:
             self._second = np.zeros(sent.second.size) if self._second is None else self._second
             add_scaled(self._second, sent.second, 1.0)
-        if self._strategy.name in NEEDS_EVERY_UPDATE:
+        if self._strategy.every_update:
             change = sent.model.floats - self._start
             self._updates.append(Update(change=change, examples=p, loss=metrics.get("loss", 0.0)))
 
@@ -187,7 +183,8 @@ class Asked:
 
     sites: list[Site]
     model: FlatModel  # what they were sent
-    strategy: StrategyConfig
+    strategy: Strategy[Any]
+    settings: StrategyConfig
     train: TrainConfig
     round: int
     bytes_down: int  # of one message
@@ -207,10 +204,11 @@ def aggregate_replies(
     buffers are no quantity to average: the first site's are kept. Raises BelowQuorum when fewer than
     strategy.quorum * len(sites) replies are usable.
     """
-    model, strategy = asked.model, asked.strategy
-    sums, records = Sums(model.floats, strategy, asked.train, asked.stepped), list[SiteReply]()
+    model, strategy, settings = asked.model, asked.strategy, asked.settings
+    sums = Sums(model.floats, strategy, settings.weighting, asked.train, asked.stepped)
+    records = list[SiteReply]()
     norm = distance(model.floats, np.zeros_like(model.floats))
-    expected = Expected(model=model, norm=norm, max_update=strategy.max_update, second_size=asked.second_size)
+    expected = Expected(model=model, norm=norm, max_update=settings.max_update, second_size=asked.second_size)
     with ThreadPoolExecutor(1) as beside:
         for site, reply in in_site_order(asked.sites, replies):
             hashed = beside.submit(update_sha256, reply)
@@ -225,8 +223,8 @@ def aggregate_replies(
             records.append(record)
             on_reply(record)
     needs = f"{QUORUM} and strategy.name"
-    phase, least = f"round {asked.round}", fewest_sites(strategy)
-    require_quorum(phase, sums.count, len(asked.sites), strategy, records, least=least, needed_by=needs)
+    phase, least = f"round {asked.round}", strategy.fewest_sites(settings)
+    require_quorum(phase, sums.count, len(asked.sites), settings, records, least=least, needed_by=needs)
     assert sums.integers is not None  # of the first reply
     return sums.aggregate(), sums.integers, records
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from fl_rsna.common.hashes import read_record, read_vectors, write_record, write_vectors
 from fl_rsna.common.reading import refuse_unreadable
-from fl_rsna.federation.rules.aggregate import Memory, Vector
 from fl_rsna.federation.server.ask import SiteReply
 from fl_rsna.federation.server.same_sites import (
     Answers,
@@ -23,6 +22,7 @@ from fl_rsna.federation.server.same_sites import (
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.models.trees import Forest, from_json, to_json
 from fl_rsna.settings.strategy import Averaging, StrategyConfig
+from fl_rsna.strategies.strategy import Memory, Vector
 
 MODELS = ("model", "shown")
 MEMORY, WINDOW = "memory.", "window."  # how the names of vectors in the checkpoint begin

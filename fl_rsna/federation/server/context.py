@@ -52,10 +52,11 @@ from fl_rsna.run_folder.run_folder import ANCESTRY, ENCODER, MANIFEST, MODEL, Ru
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.effects import cautions
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import RunModel, to_run_model
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.settings.runtime import EngineName, Keep
 from fl_rsna.settings.stages import Stage
+from fl_rsna.strategies.find import versions_of_plugins
 from fl_rsna.task import Task, find_task
 
 
@@ -306,6 +307,7 @@ def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) 
         model=select_model_config(config, encoder),
         train=config.train,
         strategy=config.strategy,
+        plugins=versions_of_plugins(config.strategy),
         faults=config.faults,
         precision_up=config.network.precision_up,
         seed=config.seed,
@@ -322,9 +324,9 @@ def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) 
     )
 
 
-def select_model_config(config: Config, encoder: Encoder | None) -> ModelConfig:
+def select_model_config(config: Config, encoder: Encoder | None) -> RunModel:
     """The slice model's settings, in the second stage the encoder's own; no path on this machine is among them."""
-    return replace(config.model, weights=None) if encoder is None else model_of(encoder.saved)
+    return to_run_model(replace(config.model, weights=None)) if encoder is None else model_of(encoder.saved)
 
 
 def stacks(config: Config) -> bool:
@@ -341,7 +343,10 @@ def announce(context: RunContext, rounds: int | None = None) -> None:
     unannotated = {site.name: sorted(site.unannotated) for site in context.sites if site.unannotated}
     said = {"unannotated": unannotated} if unannotated else {}
     shown = {"task": context.instructions.task, **truth_shown(context.instructions)}
-    context.run.event("roll_call", sites=held, rounds=rounds or context.config.rounds, **known, **said, **shown)
+    plugins = {"plugins": context.instructions.plugins} if context.instructions.plugins else {}
+    context.run.event(
+        "roll_call", sites=held, rounds=rounds or context.config.rounds, **known, **said, **shown, **plugins
+    )
 
 
 def truth_shown(instructions: Instructions) -> dict[str, bool]:

@@ -17,7 +17,7 @@ from fl_rsna.learning.models.saved import SavedModel, read_saved
 from fl_rsna.run_folder.run_folder import COPY, ENCODER, MANIFEST, MODEL, RunFolder
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig, Norm, Window
+from fl_rsna.settings.model import Norm, RunModel, Window
 
 ROUND_BYTES = 6e6  # up and down together, above which a run says so
 
@@ -46,7 +46,7 @@ def read_encoder(word: str) -> SavedModel:
     return saved
 
 
-def model_of(saved: SavedModel) -> ModelConfig:
+def model_of(saved: SavedModel) -> RunModel:
     """The encoder's settings; its weights come with it, so nobody needs ImageNet's."""
     return replace(saved.config, pretrained=False)
 

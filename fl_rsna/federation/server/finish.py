@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from fl_rsna.common.hashes import write_table
 from fl_rsna.federation.protocol.messages import instruct, num_bytes
 from fl_rsna.federation.protocol.simulated import money
-from fl_rsna.federation.rules.server_rules import ROBUST, Step, next_floats
 from fl_rsna.federation.server.aggregation import Asked, aggregate_replies
 from fl_rsna.federation.server.ask import count_traffic, model_content, recorder, send
 from fl_rsna.federation.server.checkpoint import Progress, StackProgress
@@ -33,8 +32,10 @@ from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256, mode
 from fl_rsna.run_folder.run_folder import MODEL, PREDICTIONS, SCORECARDS, STACK_NETWORK, TABLES
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import Norm, Trainable
-from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.settings.training import Select
+from fl_rsna.strategies.fedavg import FEDAVG
+from fl_rsna.strategies.find import find_strategy
+from fl_rsna.strategies.strategy import Step, take_step
 
 PHASE = "recalibration"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
@@ -59,8 +60,8 @@ def recalibrate_model(context: RunContext, progress: Progress, model: FlatModel)
     It is written down as the round after the last, which a run that was killed at it plays again.
     """
     config, round_ = context.config, progress.round + 1
-    robust = config.strategy.name in ROBUST
-    strategy = config.strategy if robust else replace(config.strategy, name=StrategyName.fedavg)
+    asked_for = find_strategy(config.strategy)
+    strategy = asked_for if asked_for.robust else FEDAVG
     instructions = replace(
         context.instructions, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted), estimate=True, precision_up=Precision.fp32
     )  # fmt: skip
@@ -69,6 +70,7 @@ def recalibrate_model(context: RunContext, progress: Progress, model: FlatModel)
         sites=context.sites,
         model=model,
         strategy=strategy,
+        settings=config.strategy,
         train=config.train,
         round=round_,
         bytes_down=num_bytes(content),
@@ -76,10 +78,10 @@ def recalibrate_model(context: RunContext, progress: Progress, model: FlatModel)
     arriving = send(context, context.sites, MessageType.TRAIN, content, round_)
     aggregate, _, replies = aggregate_replies(asked, arriving, recorder(context.run, PHASE, round_))
     step = Step(
-        strategy=strategy, rate=1.0, round=round_, x=model.floats, aggregate=aggregate, num_sites=len(context.sites),
+        config=config.strategy, rate=1.0, round=round_, x=model.floats, aggregate=aggregate, num_sites=len(context.sites),
         stepped=context.stepped, trained=context.trained,
     )  # fmt: skip
-    found, _ = next_floats(step, {})
+    found, _ = take_step(strategy, step, {})
     count_traffic(progress, replies)
     return FlatModel(np.where(context.parameters, model.floats, found).astype(np.float32), model.integers)
 
@@ -170,7 +172,7 @@ def run_facts(context: RunContext, progress: Progress | StackProgress) -> dict[s
         "prevalence": prevalence_of(context),
         "seed": context.config.seed,
         "task": context.instructions.task,
-        "strategy": context.config.strategy.name.value,
+        "strategy": context.config.strategy.name,
         "engine": context.config.engine.name.value,
         "cohort": {"name": context.cohort.name, "sha256": context.cohort.sha256, "sites": len(context.sites)},
         "leaky": context.cohort.facts.get("leaky", False),

@@ -18,7 +18,6 @@ from fl_rsna.federation.protocol.messages import (
     to_arrays,
     to_views,
 )
-from fl_rsna.federation.rules.server_rules import second_vector
 from fl_rsna.federation.server.aggregation import update_sha256
 from fl_rsna.federation.server.checkpoint import load_progress
 from fl_rsna.federation.server.run_log import round_paths
@@ -31,6 +30,7 @@ from fl_rsna.learning.models.saved import read_saved
 from fl_rsna.learning.training.train import choose_device, ignore_progress, settle_process
 from fl_rsna.run_folder.run_folder import COPY, ENCODER, RunFolder
 from fl_rsna.settings.federation import Precision
+from fl_rsna.strategies.find import find_strategy
 from fl_rsna.task import TaskName, find_task
 
 
@@ -50,9 +50,10 @@ def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory:
         raise refuse(state, f"the model before round {round_} and {sent.name} of the same run", "another one's", COPY)
     settle_process()
     identify()
-    second = second_vector(progress.memory, said["second_size"])
     record = ConfigRecord({"instructions": json.dumps(said["instructions"])})
     instructions = read_instructions(Message(RecordDict({CONFIG: record}), 1, MessageType.TRAIN))
+    beside = find_strategy(instructions.strategy).second
+    second = None if beside is None else beside(progress.memory, said["second_size"])
     network = network_of(instructions, find_task(TaskName(instructions.task)), cohort.image)
     arrays = to_arrays(
         progress.model, second, Precision(said["precision"]), ~find_shared_positions(network, instructions.model)

@@ -23,9 +23,8 @@ from fl_rsna.common.id_scheme import as_texts, unlike_places
 from fl_rsna.federation.protocol.delivery import deliver
 from fl_rsna.federation.protocol.messages import CONFIG, FAILURE, SITE, VERSION, Instructions, failure_of, instruct
 from fl_rsna.learning.metrics.controls import Control, controls_of
-from fl_rsna.learning.training.client_update import positive_share
 from fl_rsna.learning.training.loss import rare_label_weights
-from fl_rsna.learning.training.sampling import compute_kept_share
+from fl_rsna.learning.training.sampling import compute_kept_share, positive_share
 from fl_rsna.settings.model import ModelConfig, Norm, Trainable
 from fl_rsna.settings.strategy import Lost
 from fl_rsna.settings.training import Correction, LabelWeights, Sampling, TrainConfig

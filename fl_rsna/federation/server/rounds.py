@@ -11,7 +11,6 @@ from flwr.serverapp import Grid
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.protocol.messages import Instructions, instruct, num_bytes
 from fl_rsna.federation.protocol.simulated import drops_out, site_seconds, slowdown
-from fl_rsna.federation.rules.server_rules import Step, next_floats, second_vector
 from fl_rsna.federation.server.aggregation import Asked, aggregate_replies
 from fl_rsna.federation.server.ask import BelowQuorum, SiteReply, ask, count_traffic, model_content, recorder, send
 from fl_rsna.federation.server.checkpoint import Progress, load_checkpoint, save_progress
@@ -27,7 +26,8 @@ from fl_rsna.learning.training.train import compute_learning_rate, schedule_fact
 from fl_rsna.run_folder.run_folder import TABLES, RunFolder
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import Norm
-from fl_rsna.settings.strategy import StrategyName
+from fl_rsna.strategies.find import find_strategy
+from fl_rsna.strategies.strategy import Step, take_step
 
 
 def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
@@ -144,18 +144,20 @@ def _train(
     context: RunContext, progress: Progress, instructions: Instructions, chosen: list[Site], out: set[str]
 ) -> list[SiteReply]:
     """Send the global model to the chosen sites and replace it with what the strategy makes of their replies."""
-    strategy, round_ = context.config.strategy, instructions.round
-    second_size = int(context.trained.sum()) if strategy.name is StrategyName.scaffold else 0
+    settings, round_ = context.config.strategy, instructions.round
+    strategy = find_strategy(settings)
+    second_size = int(context.trained.sum()) if strategy.second is not None else 0
     precision = context.config.network.precision_down
     if instructions.keep_all:
         keep_round(context.run, instructions, precision, second_size)
-    second = second_vector(progress.memory, second_size)
+    second = None if strategy.second is None else strategy.second(progress.memory, second_size)
     asked = [site for site in chosen if site.name not in out]
     content = model_content(progress.model, instruct(instructions), second, precision, context.exact)
     expected = Asked(
         sites=chosen,
         model=progress.model,
         strategy=strategy,
+        settings=settings,
         train=context.config.train,
         round=round_,
         bytes_down=num_bytes(content),
@@ -167,10 +169,10 @@ def _train(
     )
     arriving = send(context, asked, MessageType.TRAIN, content, round_)
     aggregate, integers, replies = aggregate_replies(expected, arriving, recorder(context.run, "train", round_))
-    factor = schedule_factor(strategy.server_schedule, round_, context.config.rounds)
+    factor = schedule_factor(settings.server_schedule, round_, context.config.rounds)
     step = Step(
-        strategy=strategy,
-        rate=strategy.server_learning_rate * factor,
+        config=settings,
+        rate=settings.server_learning_rate * factor,
         round=round_,
         x=progress.model.floats,
         aggregate=aggregate,
@@ -178,7 +180,7 @@ def _train(
         stepped=context.stepped,
         trained=context.trained,
     )
-    floats, progress.memory = next_floats(step, progress.memory)
+    floats, progress.memory = take_step(strategy, step, progress.memory)
     progress.model = replace(progress.model, floats=floats, integers=integers)
     progress.accepted |= {reply.site: round_ for reply in replies if not reply.error}
     return replies

@@ -63,7 +63,7 @@ def write_model(
         image=cohort.image,
         png_size=cohort.size,
         config=instructions.model,
-        facts={"strategy": instructions.strategy.name.value, **facts},
+        facts={"strategy": instructions.strategy.name, **facts},
     )
 
 

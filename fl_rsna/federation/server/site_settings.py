@@ -1,11 +1,13 @@
 """What the settings say of sites, how many and which, against the sites that there are."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
-from fl_rsna.federation.rules.server_rules import fewest_sites
 from fl_rsna.federation.server.sampling import compute_sample_size
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.stages import Baseline
+from fl_rsna.settings.strategy import StrategyConfig
+from fl_rsna.strategies.find import find_strategy
 
 SHOWN = 10  # names in a sentence
 
@@ -19,11 +21,11 @@ def check_sites(config: Config, sites: Sequence[str]) -> None:
             "lower it or take more sites"
         )
     at_once = len(sites) if config.baseline is Baseline.none else 1  # a pool, or every site alone
-    asked, needed = compute_sample_size(at_once, strategy), fewest_sites(strategy)
+    asked, needed = compute_sample_size(at_once, strategy), find_strategy(strategy).fewest_sites(strategy)
     if asked < needed:
         raise ValueError(
-            f"strategy.name: {strategy.name} with strategy.malicious={strategy.malicious} needs {needed} sites a round, "
-            f"got {asked}; lower strategy.malicious, raise strategy.fraction or take more sites"
+            f"strategy.name: {strategy.name}{_describe_parameters(strategy)} needs {needed} sites a round, got {asked}; "
+            "take more sites, raise strategy.fraction or ask less of the strategy"
             + ("" if config.baseline is Baseline.none else f", and no baseline={config.baseline}")
         )
     if pooled:  # nothing there is any site's
@@ -37,3 +39,12 @@ def check_sites(config: Config, sites: Sequence[str]) -> None:
             if name not in sites:
                 known = ", ".join(sites[:SHOWN]) + (", ..." if len(sites) > SHOWN else "")
                 raise ValueError(f"{key}: expected one of {known}, got {name}; name a site of this run or leave it out")
+
+
+def _describe_parameters(strategy: StrategyConfig) -> str:
+    """The strategy's own parameters, as they are typed."""
+    common = {item.name for item in fields(StrategyConfig)}
+    own = [
+        f"strategy.{item.name}={getattr(strategy, item.name)}" for item in fields(strategy) if item.name not in common
+    ]
+    return f" with {' '.join(own)}" if own else ""

@@ -58,8 +58,9 @@ from fl_rsna.learning.models.trees import xgboost
 from fl_rsna.learning.training.client_update import PERSONAL, Round, SitePart, Vector, train_site
 from fl_rsna.learning.training.train import EVALUATION_BATCH, choose_device, estimate_norm
 from fl_rsna.settings.federation import Precision
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import ModelConfig, RunModel
 from fl_rsna.settings.stages import Stacker, StackingConfig
+from fl_rsna.strategies.find import find_strategy
 from fl_rsna.task import LabelKind, Task, TaskName, find_task
 from fl_rsna.version import code_version
 
@@ -205,7 +206,7 @@ def train(message: Message, place: SitePaths) -> Message:
     accepted = instructions.accepted.get(data.name, 0)
     memory = recall(folder, accepted, data.name)
     task, model = ready(message, data, instructions, memory)
-    received, control = from_arrays(record_in(message.content, ARRAYS, ArrayRecord)), _control_in(message)
+    received, second = from_arrays(record_in(message.content, ARRAYS, ArrayRecord)), _second_in(message)
     personal = personal_names(model, instructions.model)
     own = positions(model, personal)
     if instructions.estimate:
@@ -214,15 +215,15 @@ def train(message: Message, place: SitePaths) -> Message:
             build_stage_data(data, task, instructions).lesson().draw(np.random.default_rng(0))
         )  # what the weights learned from
         result = estimate_norm(model, data, rows=drawn, batch_size=EVALUATION_BATCH, device=device)
-        part = SitePart(result=result, remembered={}, second=None if control is None else np.zeros_like(control))
+        part = SitePart(result=result, remembered={}, second=None if second is None else np.zeros_like(second))
     else:
         with keep_heartbeat(place.heartbeat, data.name, instructions.round) as on_batch:
             round_ = replace(
-                _round(instructions, data, task, device, control, place.memory),
+                _round(instructions, data, task, device, second, place.memory),
                 personal=frozenset(personal),
                 on_batch=on_batch,
             )
-            part = train_site(model, round_, memory)
+            part = train_site(model, round_, memory, find_strategy(instructions.strategy).train)
     trained = flatten(model)
     exact = ~find_shared_positions(model, instructions.model)
     sent, lost = _encode_update(trained, received, instructions.precision_up, memory, exact)
@@ -269,7 +270,7 @@ def _start_of(sent: FlatModel, received: FlatModel, precision: Precision) -> Fla
 def evaluate(message: Message, place: SitePaths) -> Message:
     """Log loss and AUROC a label on the site's own validation part, of the model in the message with what is personal here.
 
-    Under Ditto the site's own model is scored, too, as `personal/...`.
+    A model of its own that the site keeps, as under Ditto, is scored, too, as `personal/...`.
     """
     instructions = read_instructions(message)
     data = open_data(place, instructions.model)
@@ -296,15 +297,15 @@ def _scores(model: nn.Module, data: SiteData, task: Task, instructions: Instruct
     return {"loss": log_loss(truth, found, task), **known}
 
 
-def _control_in(message: Message) -> Vector | None:
-    """The server's control variate, which SCAFFOLD sends beside the model."""
+def _second_in(message: Message) -> Vector | None:
+    """The vector that some strategies send beside the model, such as SCAFFOLD's control variate."""
     arrays = record_in(message.content, ARRAYS, ArrayRecord)
     return unpack(arrays[SECOND]) if SECOND in arrays else None
 
 
 def _round(
-    instructions: Instructions, data: SiteData, task: Task, device: torch.device, control: Vector | None, memory: Path
-) -> Round:
+    instructions: Instructions, data: SiteData, task: Task, device: torch.device, second: Vector | None, memory: Path
+) -> Round[Any]:
     return Round(
         data=data,
         lesson=build_stage_data(data, task, instructions, memory).lesson(),
@@ -317,7 +318,7 @@ def _round(
         device=device,
         prior=instructions.prior,
         kept=instructions.kept,
-        control=control,
+        second=second,
     )
 
 
@@ -382,4 +383,4 @@ def open_data(place: SitePaths, model: ModelConfig) -> SiteData:
 @lru_cache(maxsize=64)
 def _open_cached(model: str, folders: tuple[Path, ...], cache: Path | None, changed: tuple[int, ...]) -> SiteData:
     """Keyed by the configuration's JSON."""
-    return _open(parse_record(ModelConfig, json.loads(model)), folders, cache)
+    return _open(parse_record(RunModel, json.loads(model)), folders, cache)

@@ -40,7 +40,7 @@ from fl_rsna.learning.models.series_head import SeriesHead, as_probabilities, bu
 from fl_rsna.learning.training.objectives import SliceObjective, build_slice_objective
 from fl_rsna.learning.training.train import EVALUATION_BATCH, choose_device, predict
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import ModelConfig, RunModel
 from fl_rsna.settings.training import Sampling
 from fl_rsna.task import Task
 
@@ -214,4 +214,4 @@ def classifier(config: ModelConfig, task: Task, image: ImageKind) -> Classifier:
 @lru_cache(maxsize=1)
 def _classifier(config: str, task: Task, image: ImageKind) -> Classifier:
     """Keyed by the configuration's JSON; seed 0, because its weights come with every message."""
-    return build_model(parse_record(ModelConfig, json.loads(config)), task, image, seed=0)
+    return build_model(parse_record(RunModel, json.loads(config)), task, image, seed=0)

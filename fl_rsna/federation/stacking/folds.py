@@ -41,7 +41,7 @@ from fl_rsna.run_folder.run_folder import (
     start_run,
 )
 from fl_rsna.settings.config import Config
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.stages import Stage
 
 SHOWN = (
@@ -65,7 +65,7 @@ class FoldRun:
     run_id: str
     accepted: dict[str, int]  # a site's last round that entered its model: what is personal there is of that round
     summary: dict[str, Any]
-    config: ModelConfig  # as its run left it: what its predictions are corrected for is of that run
+    config: RunModel  # as its run left it: what its predictions are corrected for is of that run
 
     @property
     def model(self) -> Path:

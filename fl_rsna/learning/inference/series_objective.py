@@ -13,7 +13,7 @@ from fl_rsna.learning.data.dataset import SiteData
 from fl_rsna.learning.data.series import places_of, series_of
 from fl_rsna.learning.inference.features import Encoded
 from fl_rsna.learning.models.series_head import SeriesBatch, SeriesHead
-from fl_rsna.learning.training.local_rules import LocalRule
+from fl_rsna.learning.training.local_rule import LocalRule
 from fl_rsna.learning.training.loss import Objective, objective
 from fl_rsna.learning.training.objectives import SliceObjective
 from fl_rsna.learning.training.targets import Targets, build_targets, build_train_labels, reweight_to_prevalence

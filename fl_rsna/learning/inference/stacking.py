@@ -26,7 +26,7 @@ from fl_rsna.learning.models.saved import SavedModel
 from fl_rsna.learning.models.series_head import SeriesHead, as_probabilities
 from fl_rsna.learning.models.trees import Floats, Forest, margins
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import RunModel
 from fl_rsna.task import LabelKind, Task
 
 NEIGHBOURS = (-3, -2, -1, 1, 2, 3)  # slices away, in anatomical order
@@ -127,7 +127,7 @@ class SavedStack:
         return self.folds[0].image
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> RunModel:
         """Of the slice models, which have the same but for what each run counted."""
         return self.folds[0].config
 

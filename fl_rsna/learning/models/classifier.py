@@ -28,7 +28,7 @@ from fl_rsna.learning.models.backbone import (
 )
 from fl_rsna.learning.models.flat import parameter_positions, positions
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig, Norm, Trainable, Window
+from fl_rsna.settings.model import ModelConfig, Norm, RunModel, Trainable, Window
 from fl_rsna.task import LabelKind, Task
 
 CENTRE_HU, UNIT_HU = (
@@ -235,10 +235,10 @@ def build_model(
     ):  # EfficientNet's own 0.01 is for epochs of 10,000 steps, a site's round has tens
         layer.momentum = config.norm_momentum
     model = Classifier(image, backbone, window=config.window, views=config.tta)
-    if config.kept_negatives < 1:
+    if isinstance(config, RunModel) and config.kept_negatives < 1:
         assert task.union is not None
         model.correction = PriorCorrection(task.labels.index(task.union), config.kept_negatives)
-    if config.class_weights:
+    if isinstance(config, RunModel) and config.class_weights:
         model.correction = ClassCorrection(config.class_weights)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

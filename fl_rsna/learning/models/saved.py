@@ -20,7 +20,7 @@ from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.models.series_head import HeadShape, SeriesHead, TwoStage, build_head
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import ModelConfig, RunModel
 from fl_rsna.settings.stages import HeadName
 from fl_rsna.task import Task, TaskName, find_task
 
@@ -36,7 +36,7 @@ class SavedModel:
     network: Classifier  # of two stages the encoder
     task: Task
     image: ImageKind
-    config: ModelConfig
+    config: RunModel
     facts: dict[str, Any]  # what the run said of it: its round, its hash
     sha256: str  # of the weights as they are in the file, comparable with a run's model_sha256
     png_size: int  # pixels a side of the PNGs it was trained on
@@ -203,18 +203,18 @@ def _check_format(metadata: Mapping[str, str], path: Path) -> None:
     )
 
 
-def _config(said: dict[str, Any]) -> ModelConfig:
+def _config(said: dict[str, Any]) -> RunModel:
     """The network's settings; one that this version does not know is refused, a younger one has its default.
 
     Raises KeyError without those that every version wrote.
     """
-    unknown = sorted(set(said) - {field.name for field in fields(ModelConfig)})
+    unknown = sorted(set(said) - {field.name for field in fields(RunModel)})
     if unknown:
         raise ValueError(f"unknown setting {', '.join(unknown)} of a newer version")
     if missing := {"name", "norm"} - set(said):
         raise KeyError(*sorted(missing))
-    choices = {field.name: field.type for field in fields(ModelConfig) if isinstance(field.type, EnumType)}
-    return ModelConfig(**{name: choices[name](value) if name in choices else value for name, value in said.items()})
+    choices = {field.name: field.type for field in fields(RunModel) if isinstance(field.type, EnumType)}
+    return RunModel(**{name: choices[name](value) if name in choices else value for name, value in said.items()})
 
 
 def _shape(said: dict[str, Any]) -> HeadShape:

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from fl_rsna.learning.models.classifier import Classifier, build_model, planes_of
 from fl_rsna.learning.models.series_head import HeadShape, SeriesHead
-from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.train import EVALUATION_BATCH, layer_rates, make_optimizer, start_training
 from fl_rsna.settings.data import ImageKind

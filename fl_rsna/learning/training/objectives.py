@@ -11,7 +11,7 @@ from torch import nn
 from fl_rsna.learning.data.augment import augment
 from fl_rsna.learning.data.dataset import SiteData, gather
 from fl_rsna.learning.models.classifier import Classifier
-from fl_rsna.learning.training.local_rules import LocalRule
+from fl_rsna.learning.training.local_rule import LocalRule
 from fl_rsna.learning.training.loss import Objective, objective
 from fl_rsna.learning.training.mixup import build_mixup
 from fl_rsna.learning.training.sampling import plan_draws

@@ -120,3 +120,8 @@ def compute_drawn_shares(shares: NDArray[np.float64], task: Task, kept: float) -
     union = shares[task.labels.index(task.union)]
     drawn: NDArray[np.float64] = shares / (union + kept * (1 - union))
     return drawn
+
+
+def positive_share(positives: NDArray[np.float64], slices: int | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of positive slices a label, with half a slice added to either side so that 0 and 1 stay finite in logits."""
+    return (positives + 0.5) / (slices + 1)

@@ -23,7 +23,7 @@ from fl_rsna.learning.data.dataset import SiteData, count_batches, gather, train
 from fl_rsna.learning.models.backbone import stages_below_head
 from fl_rsna.learning.models.classifier import Classifier, norm_layers, set_training
 from fl_rsna.learning.models.tta import mean_probabilities
-from fl_rsna.learning.training.local_rules import PLAIN, LocalRule, list_trainable_parameters
+from fl_rsna.learning.training.local_rule import PLAIN, LocalRule, list_trainable_parameters
 from fl_rsna.learning.training.objectives import SliceObjective
 from fl_rsna.settings.model import Norm
 from fl_rsna.settings.training import Device, Optimizer, Schedule, TrainConfig

@@ -7,11 +7,13 @@ freely. The run and its sites go by their names.
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
 from fl_rsna.reporting.record.events import Event
 from fl_rsna.settings.config import Config
+from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import MACRO, TaskName, find_task
 
 Values = dict[str, float]
@@ -20,21 +22,20 @@ OPEN = {
     "data": "task size image hash_ids max_rejected unlabelled test_set",
     "demo": "patients slices_per_series size seed",
     "partition": "kind num_sites alpha sigma lacking test folds fold validation group seed layout allow_missing_labels",
-    "model": "name pretrained image_size norm norm_momentum recalibrate dropout kept_negatives neighbours window crop tta backbone",
+    "model": "name pretrained image_size norm norm_momentum recalibrate dropout neighbours window crop tta backbone",
     "train": "trainable local_epochs local_steps batch_size optimizer momentum learning_rate schedule layer_decay weight_decay flip "
     "rotate_deg zoom shift hu_shift hu_noise cutout mixup mixup_share smooth_z label_smoothing soft_between loss focal_gamma "
     "label_weights sampling negatives correction device amp select patience",
     "sequence": "head width layers dropout rounds learning_rate local_epochs batch_size copies",
     "stacking": "folds left_out stacker rounds method learning_rate depth min_child_weight l2 rows columns",
-    "strategy": "name fraction min_sites weighting quorum timeout_s lost max_update averaging ema_decay window server_learning_rate "
-    "server_schedule server_momentum beta_1 beta_2 tau trim malicious chosen q mu temperature alpha personal adjustment",
+    "strategy": "*",  # its own settings are those of any strategy that is installed
     "faults": "dropout stragglers slowdown deadline_s",
     "privacy": "min_count",
     "network": "down_mbit up_mbit latency_s step_s precision_down precision_up usd_per_gigabyte usd_per_hour",
     "engine": "name workers gpus_per_worker",
     "run": "keep",
     "": "rounds seed baseline stage",
-}  # every setting that trackers are given, by group; of these only numbers, choices of ours and names of timm
+}  # every setting that trackers are given, by group; of these only numbers, choices of ours and names of timm and of strategies
 LABELS = {MACRO, *(label for name in TaskName for label in find_task(name).labels)}
 OF_ROUND = {
     "train_loss": "loss/train",
@@ -85,7 +86,8 @@ def settings(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for group, names in OPEN.items():
         held = getattr(config, group) if group else config
-        values = {name: getattr(held, name) for name in names.split()}
+        chosen = [item.name for item in fields(held)] if names == "*" else names.split()
+        values = {name: getattr(held, name) for name in chosen}
         plain = {
             name: str(value) if isinstance(value, StrEnum) else value
             for name, value in values.items()
@@ -107,6 +109,8 @@ def flat_settings(config: Config) -> dict[str, str]:
 def _may_go(value: object) -> bool:
     """Whether a value is a number, a choice of ours or the name of a network in timm: nothing that a user wrote freely."""
     if value is None or isinstance(value, bool | int | float | StrEnum):
+        return True
+    if isinstance(value, str) and value in STRATEGIES:
         return True
     if not isinstance(value, str) or "timm" not in sys.modules:  # a network of timm was trained with it
         return False

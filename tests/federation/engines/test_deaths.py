@@ -22,12 +22,11 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import Norm
 from fl_rsna.settings.runtime import EngineName
-from fl_rsna.settings.strategy import StrategyName
 from fl_rsna.simulation.runner import run_federation
 
 # Sites that remember: a repeated attempt finds the file that the killed one has written.
 REMEMBERING = {
-    "strategy__name": StrategyName.scaffold,
+    "strategy__name": "scaffold",
     "model__norm": Norm.local,
     "network__precision_up": Precision.int8,
     "rounds": 2,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from composed import strategy_config
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -19,8 +20,7 @@ from fl_rsna.federation.protocol.messages import (
 )
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.settings.federation import FaultsConfig, Precision
-from fl_rsna.settings.model import ModelConfig, Norm
-from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.model import Norm, RunModel
 from fl_rsna.settings.training import Device, TrainConfig
 
 
@@ -41,9 +41,9 @@ def test_the_trip_through_records_keeps_every_bit() -> None:
 def test_instructions_come_back_as_they_were_sent() -> None:
     told = Instructions(
         task="ich",
-        model=ModelConfig(norm=Norm.frozen),
+        model=RunModel(norm=Norm.frozen),
         train=TrainConfig(device=Device.cpu),
-        strategy=StrategyConfig(name=StrategyName.ditto),
+        strategy=strategy_config("ditto"),
         faults=FaultsConfig(sites={"site-1": "nan@2"}),
         precision_up=Precision.int8,
         seed=3,

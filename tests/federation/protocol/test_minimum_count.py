@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from composed import compose_config
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from tiny import tiny_cohort, tiny_config
@@ -34,7 +35,6 @@ from fl_rsna.learning.metrics.scorecard import scorecard
 from fl_rsna.reporting.pages.paper import cohort_table
 from fl_rsna.reporting.pages.run_page import write_report
 from fl_rsna.reporting.record.run_record import read_run
-from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.config import Config
 from fl_rsna.task import COVID_CXR, ICH
 

@@ -11,15 +11,16 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fl_rsna.federation.protocol.failures import Failure
 from fl_rsna.federation.protocol.messages import ARRAYS, METRICS, reply_failure, to_arrays
-from fl_rsna.federation.rules.aggregate import RoundAggregate
 from fl_rsna.federation.server.aggregation import Asked, aggregate_replies
 from fl_rsna.federation.server.ask import BelowQuorum, SiteReply, in_site_order, read_replies
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.federation.server.same_sites import average_metric, with_answers
 from fl_rsna.federation.server.sampling import sample_sites
 from fl_rsna.learning.models.flat import FlatModel
-from fl_rsna.settings.strategy import StrategyConfig, StrategyName
+from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.settings.training import TrainConfig
+from fl_rsna.strategies.find import STRATEGIES
+from fl_rsna.strategies.strategy import RoundAggregate
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 
@@ -59,10 +60,18 @@ def replies() -> list[Message]:
 def folded(
     messages: Iterable[Message], sites: list[Site] = SITES, **words
 ) -> tuple[RoundAggregate, np.ndarray, list[SiteReply]]:  # type: ignore[no-untyped-def, type-arg]
-    strategy = StrategyConfig(
-        max_update=100, quorum=words.pop("quorum", 0.5), name=words.pop("name", StrategyName.fedavg)
+    strategy = STRATEGIES[words.pop("name", "fedavg")]
+    settings = strategy.settings(max_update=100, quorum=words.pop("quorum", 0.5))
+    asked = Asked(
+        sites=sites,
+        model=ZERO,
+        strategy=strategy,
+        settings=settings,
+        train=TrainConfig(),
+        round=1,
+        bytes_down=1,
+        **words,
     )
-    asked = Asked(sites=sites, model=ZERO, strategy=strategy, train=TrainConfig(), round=1, bytes_down=1, **words)
     return aggregate_replies(asked, messages, lambda _: None)
 
 
@@ -80,7 +89,7 @@ def test_the_mean_is_weighted_by_training_slices() -> None:
 
 
 def test_strategies_that_need_every_update_get_the_changes_in_site_order() -> None:
-    found, _, _ = folded(replies()[::-1], name=StrategyName.fedmedian)
+    found, _, _ = folded(replies()[::-1], name="fedmedian")
     assert [update.examples for update in found.updates] == [10, 30, 7]
     np.testing.assert_array_equal(found.updates[1].change, np.array([0.3, 5, 0, -3], np.float32))
 
@@ -165,7 +174,7 @@ def test_below_quorum_stops_and_names_who_failed() -> None:
     with pytest.raises(BelowQuorum):
         folded([], quorum=0)
     with pytest.raises(BelowQuorum, match="5 needed"):
-        folded(replies(), name=StrategyName.krum)
+        folded(replies(), name="krum")
 
 
 def test_replies_are_folded_as_they_come() -> None:

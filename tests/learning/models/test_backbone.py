@@ -6,7 +6,7 @@ from tiny import SIZE
 
 from fl_rsna.learning.models.backbone import build_backbone, head_of, parts_of, stages_below_head
 from fl_rsna.learning.models.classifier import Classifier, build_model, set_training
-from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.train import layer_rates, make_optimizer
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelConfig, ModelName, Trainable, Window

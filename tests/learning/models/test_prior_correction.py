@@ -6,7 +6,7 @@ import torch
 from fl_rsna.learning.models.classifier import ClassCorrection, build_model, probabilities
 from fl_rsna.learning.training.loss import rare_label_weights, task_loss
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import ModelConfig, RunModel
 from fl_rsna.task import COVID_CXR
 
 PRIOR = (0.28, 0.47, 0.17, 0.08)
@@ -33,7 +33,7 @@ def test_the_weighted_loss_is_least_where_the_corrected_classes_are_the_true_one
 
 def test_a_network_predicts_corrected_and_learns_as_drawn() -> None:
     plain = ModelConfig(image_size=32)
-    weighted = ModelConfig(image_size=32, class_weights=[0.5, 1.0, 1.5, 2.0])
+    weighted = RunModel(image_size=32, class_weights=[0.5, 1.0, 1.5, 2.0])
     one, other = (build_model(config, COVID_CXR, ImageKind.grey, seed=0).eval() for config in (plain, weighted))
     image = torch.rand(2, 1, 32, 32) * 65535
     assert one.state_dict().keys() == other.state_dict().keys()

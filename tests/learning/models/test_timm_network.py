@@ -5,16 +5,17 @@ import sys
 
 import pytest
 import torch
+from composed import compose_config
 from torchvision_operators import make_importable
 
 from fl_rsna.learning.inference.gradcam import heat, last_maps
 from fl_rsna.learning.models.backbone import DroppedLinear, normalisation, parts_of, stages_below_head
 from fl_rsna.learning.models.classifier import Classifier, build_model, norm_layers, set_training
 from fl_rsna.learning.models.flat import flatten, unflatten
-from fl_rsna.learning.training.local_rules import list_trainable_parameters
+from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.memory_estimate import footprint
 from fl_rsna.learning.training.train import layer_rates
-from fl_rsna.settings.compose import compose_config, conf_folder
+from fl_rsna.settings.compose import conf_folder
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelConfig, ModelName, Norm, Trainable, Window
 from fl_rsna.settings.training import TrainConfig

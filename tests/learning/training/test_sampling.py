@@ -12,7 +12,7 @@ from fl_rsna.learning.training.loss import task_loss
 from fl_rsna.learning.training.sampling import compute_drawn_shares, compute_kept_share, plan_draws, rarity
 from fl_rsna.learning.training.targets import build_targets
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.training import Correction, Sampling, TrainConfig
 from fl_rsna.task import ICH
 
@@ -111,7 +111,7 @@ def test_the_shares_among_what_is_drawn() -> None:
 def test_a_model_predicts_corrected_and_learns_what_is_drawn() -> None:
     images = 1024 + 60 * torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     plain, corrected = (
-        build_model(ModelConfig(image_size=32, kept_negatives=kept), ICH, ImageKind.hu, seed=0).eval()
+        build_model(RunModel(image_size=32, kept_negatives=kept), ICH, ImageKind.hu, seed=0).eval()
         for kept in (1.0, 0.2)
     )
     assert list(plain.state_dict()) == list(corrected.state_dict())

@@ -139,7 +139,6 @@ def marked(config: Any, above: str = "") -> Any:
     for group, name, value in (
         ("partition", "test", [MARK]),
         ("train", "batch_size", MARK),
-        ("model", "class_weights", [MARK]),
     ):
         if hasattr(config, group):
             setattr(getattr(config, group), name, value)
@@ -178,7 +177,7 @@ def test_only_settings_that_exist_are_open_and_none_of_them_holds_a_word() -> No
     held = settings(Config())
     for group, names in OPEN.items():
         of = held[group] if group else held
-        for name in names.split():
+        for name in names.replace("*", "").split():
             assert name in of, f"{group}.{name}"
     assert MARK not in json.dumps(settings(marked(Config())))
 

@@ -1,0 +1,49 @@
+"""Ditto: FedAvg, and at every site a model of its own held near the global one (Li et al. 2021, arXiv:2012.04221)."""
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from fl_rsna.learning.models.flat import FlatModel, flatten, unflatten
+from fl_rsna.learning.training.client_update import PERSONAL, Round, SitePart, train_by_rule
+from fl_rsna.learning.training.local_rule import PLAIN, list_trainable_parameters, vector_of
+from fl_rsna.learning.training.train import start_training
+from fl_rsna.settings.fields import NOT_NEGATIVE, setting
+from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.strategies.fedprox import proximal
+from fl_rsna.strategies.strategy import Memory, Strategy
+
+
+@dataclass(kw_only=True, slots=True)
+class DittoConfig(StrategyConfig):
+    name: str = called("ditto")
+    personal: float = setting(0.1, "pull of a site's own model towards the global one", within=NOT_NEGATIVE, off=(0,))
+
+
+def train(model: nn.Module, round_: Round[DittoConfig], remembered: Memory) -> SitePart:
+    """Train plainly for the shared model, and beside it a personal model v that stays at the site (alg. 1).
+
+    v is trained on the loss plus personal/2 ||v - w_t||^2 with the same batches.
+    """
+    received = flatten(model)
+    centre = vector_of(list_trainable_parameters(model))
+    first = replace(round_, on_batch=lambda done, of: round_.on_batch(done, 2 * of))
+    result = train_by_rule(model, first, PLAIN)
+    shared = flatten(model)
+    unflatten(FlatModel(remembered.get(PERSONAL, received.floats), received.integers), model)
+    start_training(model, round_.norm, round_.train, round_.device)
+    second = replace(round_, on_batch=lambda done, of: round_.on_batch(of + done, 2 * of))
+    train_by_rule(model, second, proximal(list_trainable_parameters(model), round_.strategy.personal, centre))
+    personal = flatten(model).floats
+    unflatten(shared, model)
+    return SitePart(result=result, remembered={PERSONAL: personal})
+
+
+DITTO = Strategy(
+    settings=DittoConfig,
+    title="Ditto",
+    paper="Li et al. 2021, arXiv:2012.04221",
+    train=train,
+    at_site=1,
+    keeps_model=True,
+)

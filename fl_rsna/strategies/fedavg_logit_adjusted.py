@@ -1,0 +1,66 @@
+"""FedAvg with logit adjustment between sites (Menon et al. 2021, arXiv:2007.07314).
+
+In training, logits are shifted by how much rarer or more common a finding is at the site than in all sites together, as counted at
+the roll call.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fl_rsna.learning.training.client_update import Round, SitePart, train_by_rule
+from fl_rsna.learning.training.local_rule import LocalRule
+from fl_rsna.learning.training.sampling import compute_drawn_shares, positive_share
+from fl_rsna.settings.fields import NOT_NEGATIVE, setting
+from fl_rsna.settings.stages import SEVERAL
+from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.training import Correction, Sampling, TrainConfig
+from fl_rsna.strategies.strategy import Memory, Strategy
+
+
+@dataclass(kw_only=True, slots=True)
+class LogitAdjustedConfig(StrategyConfig):
+    name: str = called("fedavg_logit_adjusted")
+    adjustment: float = setting(
+        1.0, "strength of the shift; 0 is FedAvg", within=NOT_NEGATIVE, needs=(SEVERAL,), off=(0,)
+    )
+
+    def check(self, train: TrainConfig) -> None:
+        if train.sampling is Sampling.weighted and train.correction is Correction.none:
+            raise ValueError(
+                "train.correction: expected prior with weighted sampling and strategy=fedavg_logit_adjusted, which needs the "
+                "sites' true shares of positives, got none"
+            )
+
+
+def prior_shift(site: torch.Tensor, everyone: torch.Tensor, strength: float) -> LocalRule:
+    """Logit adjustment (eq. 10) towards the prior of all sites together.
+
+    In the loss, logits get `strength` (logit p_site - logit p_all) a label, so the model itself need not learn how often
+    its site has a finding: where a finding is rarer than elsewhere, its negatives press less on the shared model.
+    `site` and `everyone` are shares of positive training slices [L], both strictly between 0 and 1. With equal priors, or
+    strength 0, nothing changes.
+    """
+    return LocalRule(logit_shift=(strength * (torch.logit(site) - torch.logit(everyone))).float())
+
+
+def train(model: nn.Module, round_: Round[LogitAdjustedConfig], remembered: Memory) -> SitePart:
+    rows = round_.data.rows("train")
+    labels = round_.data.labels[rows]
+    own = positive_share(np.nansum(labels, 0, dtype=np.float64), (~np.isnan(labels)).sum(0))
+    everyone = np.array(round_.prior, np.float64)
+    here, all_ = (
+        torch.from_numpy(compute_drawn_shares(shares, round_.task, round_.kept)) for shares in (own, everyone)
+    )
+    rule = prior_shift(here, all_, round_.strategy.adjustment)
+    return SitePart(result=train_by_rule(model, round_, rule), remembered={})
+
+
+FEDAVG_LOGIT_ADJUSTED = Strategy(
+    settings=LogitAdjustedConfig,
+    title="FedAvg, logit-adjusted",
+    paper="Menon et al. 2021, arXiv:2007.07314",
+    train=train,
+)

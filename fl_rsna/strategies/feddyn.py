@@ -1,0 +1,91 @@
+"""FedDyn: each site's loss is bent so that its optimum is the federation's (Acar et al. 2021, arXiv:2111.04263)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from fl_rsna.learning.training.client_update import Round, SitePart, list_shared_parameters, train_by_rule
+from fl_rsna.learning.training.local_rule import LocalRule, Parameters, to_tensor, vector_of, views_of
+from fl_rsna.settings.fields import above, setting
+from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.training import TrainConfig
+from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
+
+CORRECTION, GRADIENT = "correction", "memory"  # what the server remembers, and a site
+
+
+@dataclass(kw_only=True, slots=True)
+class FedDynConfig(StrategyConfig):
+    takes_step: ClassVar[bool] = False
+    assumes_sgd: ClassVar[str] = (
+        "takes a site's change for the gradient it stands for, which under an adaptive optimizer it is not: at its default "
+        "alpha it ends farther from the optimum than FedAvg"
+    )
+
+    name: str = called("feddyn")
+    alpha: float = setting(0.01, "weight of the squared distance to the global model", within=above(0))
+
+    def check(self, train: TrainConfig) -> None:
+        plain = StrategyConfig()
+        for key in ("server_learning_rate", "server_schedule"):
+            value, expected = getattr(self, key), getattr(plain, key)
+            if value != expected:
+                raise ValueError(
+                    f"strategy.{key}: expected {expected} with strategy.name=feddyn, whose server takes no step of its own, "
+                    f"got {value}; leave it out"
+                )
+
+
+def dynamic(parameters: Parameters, memory: torch.Tensor, alpha: float) -> LocalRule:
+    """The loss minus <h_i, w> plus alpha/2 ||w - w_t||^2 (eq. 1).
+
+    So g <- g - h_i + alpha (w - w_t), with `memory` h_i [T] the site's gradient at its last optimum.
+    """
+    start, remembered = views_of(vector_of(parameters), parameters), views_of(memory, parameters)
+
+    def correct(now: Parameters) -> None:
+        for parameter, anchor, past in zip(now, start, remembered, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.sub_(past).add_(parameter.detach() - anchor, alpha=alpha)
+
+    return LocalRule(correct=correct)
+
+
+def train(model: nn.Module, round_: Round[FedDynConfig], remembered: Memory) -> SitePart:
+    """What is bent is the loss of shared parameters; what stays at the site follows its own loss alone."""
+    shared, alpha = list_shared_parameters(model, round_.personal), round_.strategy.alpha
+    start = vector_of(shared)
+    memory = to_tensor(remembered.get(GRADIENT), start.numel(), round_.device)
+    correct = dynamic(shared, memory, alpha).correct
+    assert correct is not None
+    result = train_by_rule(model, round_, LocalRule(correct=lambda trained: correct(shared)))
+    memory = memory - alpha * (vector_of(shared) - start)
+    return SitePart(result=result, remembered={GRADIENT: memory.cpu().numpy()})
+
+
+def step_with_correction(step: Step[FedDynConfig], memory: Memory) -> tuple[Vector, Memory]:
+    """h <- h - alpha / m sum d_i, then mean(y_i) - h / alpha (alg. 1).
+
+    m are all sites, the sum is over those that took part. Weights other than equal are not the paper's.
+    """
+    alpha, aggregate = step.config.alpha, step.aggregate
+    change = (aggregate.mean - step.x)[step.trained]
+    share = np.float32(alpha * aggregate.count / step.num_sites)
+    correction = memory.get(CORRECTION, np.zeros_like(change)) - share * change
+    now = aggregate.mean.copy()
+    now[step.trained] -= correction / np.float32(alpha)
+    return now, {CORRECTION: correction}
+
+
+FEDDYN = Strategy(
+    settings=FedDynConfig,
+    title="FedDyn",
+    paper="Acar et al. 2021, arXiv:2111.04263",
+    next_model=step_with_correction,
+    train=train,
+    on_server=1,
+    at_site=1,
+)

@@ -1,0 +1,95 @@
+"""The strategies there are: one or several a file of this folder, and those of other installed packages.
+
+A package declares `[project.entry-points."fl_rsna.strategies"]` with a line `name = "module:VALUE"`, where VALUE is a `Strategy` of
+that name. A file or package is imported when its strategy is asked for.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fl_rsna.common.plugins import find_plugins
+from fl_rsna.settings.compose import STRATEGIES as GROUP
+from fl_rsna.settings.strategy import StrategyConfig
+from fl_rsna.strategies.strategy import Strategy
+
+OURS = Path(__file__).parent
+
+
+class Strategies(Mapping[str, Strategy[Any]]):
+    """Every strategy by its name; the sites need the same ones as the server."""
+
+    def __getitem__(self, name: str) -> Strategy[Any]:
+        found = _built_in(name)
+        plugin = find_plugins(GROUP).get(name)
+        if found is None and plugin is None:
+            raise KeyError(name)
+        if found is not None and plugin is not None:
+            raise ValueError(
+                f"strategy.name: expected one strategy called {name}, got two: fl_rsna's own and that of {plugin.package}; "
+                f"uninstall {plugin.package} or let it choose another name"
+            )
+        if found is not None:
+            return found
+        assert plugin is not None
+        value = plugin.load()
+        if not isinstance(value, Strategy) or value.name != name:
+            raise ValueError(
+                f"strategy.name: expected a Strategy called {name} in {plugin.package}, got {_describe(value)}; ask its authors"
+            )
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        yield from sorted({*_all_built_in(), *find_plugins(GROUP)})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+STRATEGIES = Strategies()
+
+
+def find_strategy(config: StrategyConfig) -> Strategy[Any]:
+    """The strategy that the settings name; they were checked against the strategies that are installed here."""
+    return STRATEGIES[config.name]
+
+
+def versions_of_plugins(config: StrategyConfig) -> dict[str, str]:
+    """Version by package of what a run takes from other packages than fl_rsna."""
+    plugin = None if _built_in(config.name) is not None else find_plugins(GROUP).get(config.name)
+    return {} if plugin is None else {plugin.package: plugin.version}
+
+
+def strategies_in(module: str) -> dict[str, Strategy[Any]]:
+    """The strategies that a module of this folder holds."""
+    values = vars(import_module(f"{__package__}.{module}")).values()
+    return {value.name: value for value in values if isinstance(value, Strategy)}
+
+
+def _built_in(name: str) -> Strategy[Any] | None:
+    """Looked for in the file of its name first, so that FedAvg needs no other."""
+    if name in _modules():
+        found = strategies_in(name).get(name)
+        if found is not None:
+            return found
+    return _all_built_in().get(name)
+
+
+@functools.cache
+def _all_built_in() -> dict[str, Strategy[Any]]:
+    found: dict[str, Strategy[Any]] = {}
+    for module in _modules():
+        found |= strategies_in(module)
+    return found
+
+
+def _modules() -> list[str]:
+    return sorted(
+        path.stem for path in OURS.glob("*.py") if path.stem not in ("__init__", "find", "strategy", "flower")
+    )
+
+
+def _describe(value: object) -> str:
+    return f"one called {value.name}" if isinstance(value, Strategy) else f"a {type(value).__name__}"
