@@ -25,7 +25,7 @@ from fl_rsna.common.id_scheme import describe_scheme
 from fl_rsna.reporting.record.wording import plural
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.partition import TEST_SITE, PartitionKind, check_annotated_task, check_unannotated
-from fl_rsna.task import Task, TaskName, find_task, restrict_task
+from fl_rsna.task import Task, find_task, list_tasks, restrict_task
 
 
 def own_site(words: argparse.Namespace) -> None:
@@ -71,11 +71,11 @@ def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, T
     """Prepared data of whatever task it was prepared for, without `unannotated` labels; raises ValueError when there is none."""
     missing = f"--prepared: no prepared data at {folder}; run python -m fl_rsna.prepare first"
     stated = read_facts(folder / "prepare.json", missing).get("task")
-    if stated not in set(TaskName):
+    if stated not in list_tasks():
         raise ValueError(
-            f"--prepared: expected data for one of {', '.join(TaskName)}, got {stated} in {folder}; prepare again"
+            f"--prepared: expected data for one of {', '.join(list_tasks())}, got {stated} in {folder}; prepare again"
         )
-    task = find_task(TaskName(stated))
+    task = find_task(stated)
     check_unannotated(unannotated, "--unannotated", task.labels)
     if unannotated:
         check_annotated_task(task, "--unannotated")
@@ -87,7 +87,7 @@ def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
     config = Config()
     config.data.name, config.partition.kind, config.partition.name = (
         prepared.folder.name,
-        PartitionKind.explicit,
+        PartitionKind.explicit.value,
         words.cohort,
     )
     config.partition.num_sites = len(words.hospitals)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from fl_rsna.common.plugins import TASKS, find_plugin, find_plugins
+
 MACRO = "macro"  # the mean over classes, where it stands among figures of one
 
 
@@ -21,16 +23,9 @@ class Rendering(StrEnum):
     radiograph = "radiograph"  # grey as the film is meant to be seen: its own windows applied, white is dense
 
 
-class TaskName(StrEnum):
-    """The tasks a user may ask for with `task=`."""
-
-    ich = "ich"  # intracranial hemorrhage on head CT
-    covid_cxr = "covid_cxr"  # appearance of COVID-19 on chest radiographs
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A learning task, independent of any data set.
+    """A learning task, independent of any data set. Another package may add one by the entry point `fl_rsna.tasks`.
 
     `labels` are in the order of every label vector, logit and table column; `published` are the same labels as the
     tables of the field name them. `union` names the label that must equal the OR of all others, or is None. `headline` is
@@ -127,10 +122,23 @@ def restrict_task(task: Task, unannotated: Sequence[str]) -> Task:
     )
 
 
-def find_task(name: TaskName) -> Task:
-    """The task a setting names."""
-    match name:
-        case TaskName.ich:
-            return ICH
-        case TaskName.covid_cxr:
-            return COVID_CXR
+OURS = {task.name: task for task in (ICH, COVID_CXR)}
+
+
+def list_tasks() -> list[str]:
+    """The names of the tasks that a user may ask for with `task=`: fl_rsna's own and those of other installed packages."""
+    return [*OURS, *sorted(set(find_plugins(TASKS)) - set(OURS))]
+
+
+def find_task(name: object) -> Task:
+    """The task of that name; raises ValueError when there is none."""
+    ours = OURS.get(str(name))
+    plugin = find_plugin(TASKS, str(name), "data.task", is_ours=ours is not None)
+    if ours is not None:
+        return ours
+    if plugin is None:
+        raise ValueError(f"data.task: expected one of {', '.join(list_tasks())}, got {name!r}; choose one of them")
+    task = plugin.load()
+    if not isinstance(task, Task) or task.name != name:
+        raise ValueError(f"data.task: expected a Task called {name} in {plugin.package}, got another; ask its authors")
+    return task

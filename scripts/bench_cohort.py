@@ -27,7 +27,7 @@ from fl_rsna.learning.models import classifier as model
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelConfig, ModelName
-from fl_rsna.settings.partition import PartitionKind
+from fl_rsna.settings.partition import PartitionConfig
 from fl_rsna.task import ICH
 
 NAME, COHORT = "bench", "cohort"
@@ -64,9 +64,7 @@ def make_cohort(folder: Path, sites: int, slices: int, size: int, test_patients:
         index=index,
         ids=PLAIN,
     )
-    dealt = split_patients(
-        index, ICH, kind=PartitionKind.iid, num_sites=sites, alpha=1, test=test, validation=0.2, seed=0
-    )
+    dealt = split_patients(index, ICH, PartitionConfig(num_sites=sites, alpha=1, test=test, validation=0.2, seed=0))
     config = Config()
     config.data.name, config.partition.num_sites = NAME, sites
     return write_cohort(folder / COHORT, prepared, dealt, ICH, partition_settings(config))

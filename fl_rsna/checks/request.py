@@ -209,7 +209,7 @@ def check_dealt_sites(request: Request) -> None:
         check_sites(config, (cohort if config.data.dicom is not None else cohort_brought(config)).sites)
         return
     part = config.partition
-    by_patient = part.group is Group.patient or not (part.kind is PartitionKind.explicit or isinstance(part.test, list))
+    by_patient = part.group is Group.patient or not (part.kind == PartitionKind.explicit or isinstance(part.test, list))
     if is_demo(config.data) and config.data.dicom is None and config.demo.patients <= MOST_DRAWN and by_patient:
         sites = [site.name for site in deal_prepared(_easily_dealt(config), _undrawn(config, task)).sites]
     else:
@@ -224,7 +224,7 @@ def check_dealt_sites(request: Request) -> None:
 def _names_to_come(config: Config) -> list[str]:
     """The sites of a cohort whose patients nobody knows yet."""
     part = config.partition
-    if part.kind is PartitionKind.explicit:
+    if part.kind == PartitionKind.explicit:
         return [] if part.assignment is None else read_site_names(Path(part.assignment), part.group)
     dealt = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]
     return [name for name in dealt if name != part.test]
@@ -233,7 +233,7 @@ def _names_to_come(config: Config) -> list[str]:
 def _easily_dealt(config: Config) -> Config:
     """The same deal as far as numbers of patients decide whether it can be made: findings are not known yet."""
     part = config.partition
-    kind = PartitionKind.iid if part.kind is PartitionKind.dirichlet else part.kind
+    kind = PartitionKind.iid if part.kind == PartitionKind.dirichlet else part.kind
     return replace(config, partition=replace(part, kind=kind, noise={}))
 
 
@@ -276,7 +276,7 @@ def check_networks(request: Request) -> None:
     if config.stage is Stage.sequence:
         kept = None if request.folder is None else request.folder / ENCODER
         saved = read_encoder(str(kept if kept is not None and kept.exists() else config.sequence.encoder))
-        check_encoder(saved, config.data.task.value, image)
+        check_encoder(saved, config.data.task, image)
         return
     network = _network(config, image)
     layer_rates(network, list_trainable_parameters(network), 1.0, config.train.layer_decay)

@@ -81,7 +81,9 @@ def check_memory(config: Config, footprint: Footprint) -> list[Check]:
     """What the configured network and batch take, against what is free; on a GPU both of its memories."""
     cuda, workers = uses_cuda(config), workers_of(config)
     needed, free = memory_needed(config, footprint, cuda=cuda), free_memory()
-    of_model = f"{config.model.backbone or config.model.name.value} at {config.model.image_size} px, batch {config.train.batch_size}"
+    of_model = (
+        f"{config.model.backbone or config.model.name} at {config.model.image_size} px, batch {config.train.batch_size}"
+    )
     of_model = of_model if config.stage is not Stage.sequence else "the features of a slice model and a head on them"
     found = f"about {size(needed.total(workers))} for {max(1, workers)} workers with {of_model}; {size(free)} free"
     checks = [
@@ -132,7 +134,7 @@ def _less(config: Config, footprint: Footprint, room: int, *, cuda: bool) -> str
 def check_encoder(config: Config) -> list[Check]:
     """The slice model under a second stage can be read. Raises ValueError when it cannot."""
     saved = read_encoder(str(config.sequence.encoder))
-    found = f"{saved.config.name.value} at {saved.config.image_size} px, {saved.sha256[:12]}"
+    found = f"{saved.config.name} at {saved.config.image_size} px, {saved.sha256[:12]}"
     return [Check(what="sequence.encoder", state=ok, found=found)]
 
 

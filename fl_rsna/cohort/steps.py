@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def cohort_name(config: Config) -> str:
     left_out = {"name", FILES, *younger}
     what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
-    count = "" if part.kind is PartitionKind.explicit else f"{part.num_sites}-"
+    count = "" if part.kind == PartitionKind.explicit else f"{part.num_sites}-"
     return f"{config.data.name}-{part.kind}-{count}{digest}"
 
 
@@ -86,7 +86,6 @@ def adopt_cohort(config: Config) -> None:
         known = {field.name for field in fields(PartitionConfig)}
         settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
         choices = {
-            "kind": PartitionKind(settings["kind"]),
             "group": Group(settings.get("group", Group.patient)),
             "layout": Layout(settings.get("layout", Layout.standard)),
         }
@@ -271,22 +270,7 @@ def deal_prepared(config: Config, prepared: Prepared) -> Deal:
     """Deal the patients of an index; raises ValueError when they do not suffice, or noise names a site that is not there."""
     task, part = find_task(config.data.task), config.partition
     assignment, test = _who_is_where(config, prepared, task)
-    sites = split_patients(
-        prepared.index,
-        task,
-        kind=part.kind,
-        num_sites=part.num_sites,
-        alpha=part.alpha,
-        sigma=part.sigma,
-        lacking=part.lacking,
-        assignment=assignment,
-        test=test,
-        folds=part.folds,
-        fold=part.fold,
-        validation=part.validation,
-        group=part.group,
-        seed=part.seed,
-    )
+    sites = split_patients(prepared.index, task, replace(part, test=test), assignment)
     noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
     return Deal(prepared=prepared, sites=sites, noise=noise)
 
@@ -305,7 +289,7 @@ def _who_is_where(
     )
     if isinstance(test, list) or (isinstance(test, str) and Path(test).is_file()):
         test = read_listed(test, known)
-    if part.kind is not PartitionKind.explicit:
+    if part.kind != PartitionKind.explicit:
         return None, test
     if part.assignment is None:
         raise ValueError(

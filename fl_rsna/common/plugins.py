@@ -1,11 +1,24 @@
-"""What other installed packages add to fl_rsna: entry points, and the folder of settings that each brings along."""
+"""What other installed packages add to fl_rsna: entry points, and the folder of settings that each brings along.
+
+    [project.entry-points."fl_rsna.strategies"]     a Strategy of that name: fl_rsna/strategies/strategy.py
+    [project.entry-points."fl_rsna.models"]         a function of a ModelConfig and a number of labels: learning/models/backbone.py
+    [project.entry-points."fl_rsna.tasks"]          a Task of that name: fl_rsna/task.py
+    [project.entry-points."fl_rsna.partitioners"]   a function that deals patients: cohort/partition/dealing.py
+
+Each line is `name = "module:value"`. A package is imported when what it adds is asked for.
+"""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+STRATEGIES, MODELS, TASKS = "fl_rsna.strategies", "fl_rsna.models", "fl_rsna.tasks"
+PARTITIONERS = "fl_rsna.partitioners"
+GROUPS = (STRATEGIES, MODELS, TASKS, PARTITIONERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +56,20 @@ def find_plugins(group: str) -> dict[str, Plugin]:
         package, version = (entry.dist.name, entry.dist.version) if entry.dist is not None else ("unknown", "unknown")
         found.setdefault(entry.name, Plugin(name=entry.name, package=package, version=version, entry=entry))
     return found
+
+
+def find_plugin(group: str, name: str, key: str, *, is_ours: bool) -> Plugin | None:
+    """What a package adds under that name, or None; raises ValueError with the setting's `key` where fl_rsna has one of that name."""
+    plugin = find_plugins(group).get(name)
+    if plugin is not None and is_ours:
+        raise ValueError(
+            f"{key}: expected one thing called {name}, got two: fl_rsna's own and that of {plugin.package}; uninstall "
+            f"{plugin.package} or let it choose another name"
+        )
+    return plugin
+
+
+def versions_of(named: Mapping[str, str]) -> dict[str, str]:
+    """Version by package of what packages add under these names, each by its group."""
+    found = [find_plugins(group).get(name) for group, name in named.items()]
+    return {plugin.package: plugin.version for plugin in found if plugin is not None}

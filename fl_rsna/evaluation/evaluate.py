@@ -228,7 +228,7 @@ def model_of(trained: Trained) -> dict[str, Any]:
     return {
         "file": str(saved.path),
         "sha256": saved.sha256,
-        "name": saved.config.name.value,
+        "name": saved.config.name,
         "image": saved.image.value,
         "image_size": saved.config.image_size,
         "stacks": [fold.sha256 for fold in saved.folds] if isinstance(saved, SavedStack) else None,

@@ -80,7 +80,7 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         temperatures=trained.run_points.get("temperatures", {}),
         fallback=trained.fallback,
         stored=trained.png_size,
-        network=saved.config.backbone or saved.config.name.value,
+        network=saved.config.backbone or saved.config.name,
         slices=slices_of(saved),
         windows=", ".join(f"{centre:.4g}/{width:.4g}" for centre, width in windows_hu(saved) or WINDOWS_HU),
         truth_shown=TRUTH_SHOWN if saved.config.crop.shows_truth else "",

@@ -26,7 +26,7 @@ from fl_rsna.learning.models.trees import from_json
 from fl_rsna.run_folder.run_folder import MODEL, STACK_NETWORK, STACKER, fold_folder, read_config
 from fl_rsna.settings.model import Norm, Window
 from fl_rsna.strategies.find import STRATEGIES
-from fl_rsna.task import Task, TaskName, find_task
+from fl_rsna.task import Task, find_task
 
 
 def stacker_at(path: Path) -> Path | None:
@@ -75,7 +75,7 @@ def _trees(path: Path) -> tuple[Callable[[Task], Second], dict[str, Any], str]:
         sha256 = trees_sha256(said)
         if said.get("model_sha256") != sha256:
             raise ValueError("trees that are not those it was written with")
-        task = find_task(TaskName(said["task"]))
+        task = find_task(said["task"])
         names = feature_names(task.labels)
         if said["features"] != names:
             raise ValueError(f"{len(said['features'])} features that are not this version's {len(names)}")

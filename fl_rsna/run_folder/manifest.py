@@ -16,9 +16,9 @@ from typing import Any
 
 from fl_rsna.cohort.sites.site_folders import Cohort, cohort_files
 from fl_rsna.common.arithmetic import describe_arithmetic
+from fl_rsna.common.plugins import MODELS, PARTITIONERS, STRATEGIES, TASKS, versions_of
 from fl_rsna.common.reading import file_sha256
 from fl_rsna.settings.config import Config
-from fl_rsna.strategies.find import versions_of_plugins
 from fl_rsna.version import PACKAGE
 
 VERSIONS_OF = (
@@ -44,7 +44,7 @@ def describe_start(config: Config, cohort: Cohort, device: str) -> dict[str, Any
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {name: _version(name) for name in VERSIONS_OF},
-        "plugins": versions_of_plugins(config.strategy),
+        "plugins": versions_of_plugins(config),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "arithmetic": describe_arithmetic(),
@@ -60,6 +60,12 @@ def describe_start(config: Config, cohort: Cohort, device: str) -> dict[str, Any
         **({"weights_sha256": file_sha256(Path(config.model.weights))} if config.model.weights else {}),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions_of_plugins(config: Config) -> dict[str, str]:
+    """Version by package of what a run takes from other packages than fl_rsna."""
+    named = {STRATEGIES: config.strategy.name, MODELS: config.model.name, TASKS: config.data.task}
+    return versions_of({**named, PARTITIONERS: config.partition.kind})
 
 
 def _version(name: str) -> str | None:

@@ -17,15 +17,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_rsna.common.plugins import find_plugins
+from fl_rsna.common.plugins import GROUPS, find_plugins
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import list_settings
 from fl_rsna.settings.partition import PartitionConfig
 from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.settings.validation import check
 from fl_rsna.version import PACKAGE
-
-STRATEGIES = "fl_rsna.strategies"  # the entry point of strategies
 
 
 class HasSettings(Protocol):
@@ -48,9 +46,9 @@ class PluginFolders(SearchPathPlugin):
     """Where Hydra finds the groups that other installed packages bring along, after fl_rsna's own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for plugin in find_plugins(STRATEGIES).values():
-            if plugin.conf is not None:
-                search_path.append(provider=plugin.package, path=f"file://{plugin.conf}")
+        plugins = [plugin for group in GROUPS for plugin in find_plugins(group).values()]
+        for folder, package in {plugin.conf: plugin.package for plugin in plugins if plugin.conf is not None}.items():
+            search_path.append(provider=package, path=f"file://{folder}")
 
 
 def register_schema() -> None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Asked, Command, Need, at_least, setting
 from fl_rsna.settings.partition import finds_ids
-from fl_rsna.task import ICH, Rendering, TaskName, find_task
+from fl_rsna.task import ICH, OURS, Rendering, find_task
 
 
 class ImageKind(StrEnum):
@@ -69,7 +69,7 @@ class DataConfig:
         "CSV or Parquet: Kaggle's long form, wide or SIIM's two; default: those beside data.dicom's images",
         needs=(OF_PREPARE, OF_FILES),
     )
-    task: TaskName = setting(TaskName.ich, "chosen by task=, with what suits it; fl_rsna/task.py")
+    task: str = setting("ich", "chosen by task=, with what suits it; fl_rsna/task.py")
     size: int = setting(256, "pixels a side of the stored PNG", within=at_least(16), needs=(OF_PREPARE, IMAGES))
     image: ImageKind = setting(ImageKind.hu, "what a stored PNG holds", needs=(OF_PREPARE, IMAGES))
     hash_ids: bool = setting(
@@ -126,8 +126,8 @@ class DemoConfig:
 
 
 def is_demo(data: DataConfig) -> bool:
-    """The data are those that are drawn when none are given."""
-    return data.name == find_task(data.task).demo
+    """The data are those that are drawn when none are given; there are none for a task of another package."""
+    return data.task in OURS and data.name == find_task(data.task).demo
 
 
 def check_data(data: DataConfig) -> None:

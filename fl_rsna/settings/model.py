@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
+from fl_rsna.common.plugins import MODELS, find_plugin, find_plugins
 from fl_rsna.settings.data import DataConfig, ImageKind
 from fl_rsna.settings.fields import Asked, Need, above_up_to, at_least, below, from_to, setting
 from fl_rsna.settings.stages import SLICES
@@ -14,7 +15,7 @@ UP_TO_1 = above_up_to(0, 1)
 
 
 class ModelName(StrEnum):
-    """Network architectures; b0..b7 from efficientnet-pytorch, lite0..lite2 from efficientnet-lite-pytorch."""
+    """fl_rsna's own network architectures; b0..b7 from efficientnet-pytorch, lite0..lite2 from efficientnet-lite-pytorch."""
 
     efficientnet_b0 = "efficientnet_b0"
     efficientnet_b1 = "efficientnet_b1"
@@ -89,7 +90,7 @@ NO_START = Need("no start, whose weights a run begins with instead", lambda aske
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    name: ModelName = setting(ModelName.efficientnet_lite0, "network architecture", needs=(SLICES,))
+    name: str = setting(ModelName.efficientnet_lite0.value, "network architecture", needs=(SLICES,))
     pretrained: bool = setting(
         True, "ImageNet weights; packaged for efficientnet_lite0 only", needs=(SLICES,), off=(False,)
     )
@@ -171,12 +172,22 @@ def check_model(model: ModelConfig, data: DataConfig, trainable: Trainable) -> N
         )
 
 
+def list_models() -> list[str]:
+    """The networks: fl_rsna's own and those of other installed packages."""
+    return [*ModelName, *sorted(set(find_plugins(MODELS)) - set(ModelName))]
+
+
 def _check_network(model: ModelConfig) -> None:
-    if model.name is ModelName.timm and not model.backbone:
+    if model.name not in list_models():
+        raise ValueError(
+            f"model.name: expected one of {', '.join(list_models())}, got {model.name!r}; choose one of them"
+        )
+    find_plugin(MODELS, model.name, "model.name", is_ours=model.name in list(ModelName))
+    if model.name == ModelName.timm and not model.backbone:
         raise ValueError(
             "model.backbone: expected a name of timm.list_models() with model=timm, got nothing; say model.backbone=densenet121"
         )
-    if model.name is not ModelName.timm and model.backbone is not None:
+    if model.name != ModelName.timm and model.backbone is not None:
         raise ValueError(
             f"model.backbone: expected nothing with {model.name}, got {model.backbone}; say model=timm or leave it out"
         )
@@ -199,7 +210,7 @@ def _check_crop(model: ModelConfig, data: DataConfig) -> None:
 
 def _check_start(model: ModelConfig) -> None:
     """Refuse ImageNet's weights where they would need a download, two starts at once, and a file that is not there."""
-    if model.pretrained and model.name is not ModelName.efficientnet_lite0:
+    if model.pretrained and model.name != ModelName.efficientnet_lite0:
         raise ValueError(
             f"model.pretrained: expected false for {model.backbone or model.name}, whose ImageNet weights would need a "
             "download; set model.pretrained=false, with model.weights=<file> if you have them, or model=efficientnet_lite0"

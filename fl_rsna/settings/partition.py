@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.common.plugins import PARTITIONERS, find_plugin, find_plugins
 from fl_rsna.settings.fields import NOT_NEGATIVE, Asked, Need, Range, above_up_to, at_least, from_to, setting
 from fl_rsna.task import LabelKind, Task
 
@@ -24,7 +25,7 @@ OF_NOISE: dict[str, Range] = {
 
 
 class PartitionKind(StrEnum):
-    """How patients are dealt to sites."""
+    """How fl_rsna itself deals patients to sites; other packages add to these."""
 
     iid = "iid"
     dirichlet = "dirichlet"
@@ -55,26 +56,31 @@ class Layout(StrEnum):
     s0 = "s0"
 
 
+def list_partitions() -> list[str]:
+    """The ways to deal patients: fl_rsna's own and those of other installed packages."""
+    return [*PartitionKind, *sorted(set(find_plugins(PARTITIONERS)) - set(PartitionKind))]
+
+
 def finds_ids(asked: Asked) -> bool:
     """Original ids are looked up among hashed ones."""
     part: PartitionConfig = asked.config.partition
-    return part.kind is PartitionKind.explicit or isinstance(part.test, list | str)
+    return part.kind == PartitionKind.explicit or isinstance(part.test, list | str)
 
 
 def _of_kind(kind: PartitionKind) -> Need:
-    return Need(f"partition={kind}", lambda asked: asked.config.partition.kind is kind)
+    return Need(f"partition={kind}", lambda asked: asked.config.partition.kind == kind)
 
 
 CHOSEN_SITES = Need(
     "sites to choose: partition=explicit has as many as the file names",
-    lambda asked: asked.config.partition.kind is not PartitionKind.explicit,
+    lambda asked: asked.config.partition.kind != PartitionKind.explicit,
 )
 BETWEEN_0_AND_1 = Range("between 0 and 1", lambda value: 0 < value < 1)
 
 
 @dataclass(kw_only=True, slots=True)
 class PartitionConfig:
-    kind: PartitionKind = setting(PartitionKind.iid, "how patients are dealt to sites")
+    kind: str = setting(PartitionKind.iid.value, "how patients are dealt to sites")
     name: str | None = setting(
         None, "folder under paths.sites; default: data.name, kind, sites and a hash of the settings"
     )
@@ -150,7 +156,12 @@ def check_test(value: str | list[Any]) -> None:
 
 def check_partition(part: PartitionConfig) -> None:
     """Refuse a table of sites that nothing reads, and folds beside a test site; raises ValueError with the key's path."""
-    if part.assignment is not None and part.kind is not PartitionKind.explicit:
+    if part.kind not in list_partitions():
+        raise ValueError(
+            f"partition.kind: expected one of {', '.join(list_partitions())}, got {part.kind!r}; choose one of them"
+        )
+    find_plugin(PARTITIONERS, part.kind, "partition.kind", is_ours=part.kind in list(PartitionKind))
+    if part.assignment is not None and part.kind != PartitionKind.explicit:
         raise ValueError(
             f"partition.assignment: expected nothing with {part.kind} sites, got {part.assignment}; say partition=explicit"
         )

@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.common.plugins import find_plugins
-from fl_rsna.settings.compose import STRATEGIES as GROUP
+from fl_rsna.common.plugins import STRATEGIES as STRATEGY_GROUP
+from fl_rsna.common.plugins import find_plugin, find_plugins
 from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.strategies.strategy import Strategy
 
@@ -22,18 +22,12 @@ class Strategies(Mapping[str, Strategy[Any]]):
     """Every strategy by its name; the sites need the same ones as the server."""
 
     def __getitem__(self, name: str) -> Strategy[Any]:
-        found = _built_in(name)
-        plugin = find_plugins(GROUP).get(name)
-        if found is None and plugin is None:
+        ours = _built_in(name)
+        plugin = find_plugin(STRATEGY_GROUP, name, "strategy.name", is_ours=ours is not None)
+        if ours is not None:
+            return ours
+        if plugin is None:
             raise KeyError(name)
-        if found is not None and plugin is not None:
-            raise ValueError(
-                f"strategy.name: expected one strategy called {name}, got two: fl_rsna's own and that of {plugin.package}; "
-                f"uninstall {plugin.package} or let it choose another name"
-            )
-        if found is not None:
-            return found
-        assert plugin is not None
         value = plugin.load()
         if not isinstance(value, Strategy) or value.name != name:
             raise ValueError(
@@ -42,7 +36,7 @@ class Strategies(Mapping[str, Strategy[Any]]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted({*_all_built_in(), *find_plugins(GROUP)})
+        yield from sorted({*_all_built_in(), *find_plugins(STRATEGY_GROUP)})
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -54,12 +48,6 @@ STRATEGIES = Strategies()
 def find_strategy(config: StrategyConfig) -> Strategy[Any]:
     """The strategy that the settings name; they were checked against the strategies that are installed here."""
     return STRATEGIES[config.name]
-
-
-def versions_of_plugins(config: StrategyConfig) -> dict[str, str]:
-    """Version by package of what a run takes from other packages than fl_rsna."""
-    plugin = None if _built_in(config.name) is not None else find_plugins(GROUP).get(config.name)
-    return {} if plugin is None else {plugin.package: plugin.version}
 
 
 def strategies_in(module: str) -> dict[str, Strategy[Any]]:

@@ -86,7 +86,8 @@ class Doctor:
     said: list[str]
 
     def __call__(self, config: Config) -> object:
-        self.said = [str(error) for _, error in refusals(Request(config=config, typed=parse_typed_keys(words_given())))]
+        request = Request(config=config, typed=parse_typed_keys(words_given(), config))
+        self.said = [str(error) for _, error in refusals(request)]
         return simulate(config)
 
 

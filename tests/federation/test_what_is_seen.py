@@ -34,7 +34,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import Crop, ModelName, Norm, Window
-from fl_rsna.settings.partition import PartitionKind
+from fl_rsna.settings.partition import PartitionConfig
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def boxed(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     box = {"crop_top": corner, "crop_left": 2 * corner, "crop_bottom": corner + 20, "crop_right": 2 * corner + 20}
     index = prepared.index.assign(**box, rows=SIZE, columns=SIZE, brain_share=0.3)
     config.data.name, config.partition.num_sites = "boxed", 3
-    sites = split_patients(index, ICH, kind=PartitionKind.iid, num_sites=3, alpha=1.0, test=0.2, validation=0.2, seed=0)
+    sites = split_patients(index, ICH, PartitionConfig(num_sites=3, alpha=1.0, test=0.2, validation=0.2, seed=0))
     return write_cohort(folder / "sites", replace(prepared, index=index), sites, ICH, partition_settings(config))
 
 
@@ -163,9 +163,7 @@ def test_a_run_that_was_shown_ground_truth_says_so_everywhere(tmp_path: Path, pl
     prepared, config = tiny_prepared(tmp_path / "prepared", patients=14, slices=3), tiny_config(rounds=1)
     cells = np.where(prepared.index["any"] == 1, "[[8, 8, 12, 12]]", "[]")
     marked = replace(prepared, index=prepared.index.assign(rows=SIZE, columns=SIZE, boxes=cells))
-    sites = split_patients(
-        marked.index, ICH, kind=PartitionKind.iid, num_sites=2, alpha=1.0, test=0.2, validation=0.2, seed=0
-    )
+    sites = split_patients(marked.index, ICH, PartitionConfig(num_sites=2, alpha=1.0, test=0.2, validation=0.2, seed=0))
     cohort = write_cohort(tmp_path / "sites", marked, sites, ICH, partition_settings(config))
     config.model.crop = Crop.boxes_leaky
     summary = run(cohort, tmp_path / "leaky", config)

@@ -31,7 +31,7 @@ from fl_rsna.learning.models.saved import write_saved
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import ModelConfig
 from fl_rsna.settings.stages import Stacker, Stage
-from fl_rsna.task import COVID_CXR, ICH, TaskName
+from fl_rsna.task import COVID_CXR, ICH
 
 PAGE = ROOT / "docs" / "threat-model.md"
 PIXELS = 24  # a side of what the network sees: not that of the PNGs, so that the packed rows are others
@@ -157,7 +157,7 @@ def of_classes(tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
     """A run of a task whose labels exclude each other, every one of which is in every validation part."""
     folder = tmp_path_factory.mktemp("classes")
     cohort = tiny_cohort(folder, COVID_CXR, num_sites=2, patients=60, slices=2)
-    config = tiny_config(rounds=1, data__task=TaskName.covid_cxr, strategy__name="ditto")
+    config = tiny_config(rounds=1, data__task="covid_cxr", strategy__name="ditto")
     return tapped_run(cohort, folder / "run", config, lambda kind, fields: None)
 
 

@@ -29,7 +29,7 @@ def test_every_group_has_a_choice() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["nothing=1", "model.nothing=1", "rounds=many", "data.task=unheard_of", "model=unheard_of"]
+    "word", ["nothing=1", "model.nothing=1", "rounds=many", "data.image=unheard_of", "model=unheard_of"]
 )
 def test_unknown_and_mistyped_are_refused(word: str) -> None:
     with pytest.raises(HydraException):
@@ -45,6 +45,10 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
 @pytest.mark.parametrize(
     ("word", "key"),
     [
+        ("data.task=unheard_of", "data.task"),
+        ("strategy.name=unheard_of", "strategy.name"),
+        ("model.name=unheard_of", "model.name"),
+        ("partition.kind=unheard_of", "partition.kind"),
         ("rounds=0", "rounds"),
         ("partition.alpha=0", "partition.alpha"),
         ("data.unlabelled=true data.labels=labels.csv", "data.labels"),

@@ -17,7 +17,7 @@ from fl_rsna.imaging.png_store import write_png
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelName
-from fl_rsna.settings.partition import PartitionKind
+from fl_rsna.settings.partition import PartitionConfig
 from fl_rsna.settings.runtime import EngineName
 from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import COVID_CXR, ICH, LabelKind, Rendering, Task
@@ -86,7 +86,7 @@ def tiny_cohort(
     prepared, config = replace(tiny_prepared(folder / "prepared", task, image, **counts), ids=ids), Config()
     config.data.name, config.partition.num_sites = "tiny", num_sites
     sites = split_patients(
-        prepared.index, task, kind=PartitionKind.iid, num_sites=num_sites, alpha=1.0, test=0.2, validation=0.2, seed=0
+        prepared.index, task, PartitionConfig(num_sites=num_sites, alpha=1.0, test=0.2, validation=0.2, seed=0)
     )
     return write_cohort(folder / "sites", prepared, sites, task, partition_settings(config))
 

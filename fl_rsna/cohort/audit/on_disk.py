@@ -23,7 +23,7 @@ from fl_rsna.cohort.sites.site_folders import INDEX_SHA256
 from fl_rsna.common.id_scheme import unlike_places
 from fl_rsna.common.reading import check_keys, file_sha256, read_json, refuse_unreadable
 from fl_rsna.imaging.png_store import decode_png
-from fl_rsna.task import TaskName
+from fl_rsna.task import ICH, list_tasks
 
 NEEDED = ("image_id", "split", "patient_id")
 SHA256 = "png_sha256"
@@ -54,7 +54,7 @@ class OnDisk:
     """A cohort folder as found."""
 
     slices: Slices
-    task: TaskName
+    task: str
     group: str | None  # what was dealt, where cohort.json says
     leaky: bool
     pixels_by: str  # how pixels were compared
@@ -76,9 +76,9 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
     for site, parts in facts["sites"].items():
         check_keys({site: parts}, folder / "cohort.json", {site: dict})
         check_keys(parts, folder / "cohort.json", dict.fromkeys(parts, dict))
-    task = facts.get("task", TaskName.ich.value)  # older cohorts were of one task
-    if task not in list(TaskName):
-        raise ValueError(f"cohort: expected task {' or '.join(TaskName)} in {folder / 'cohort.json'}, got {task}")
+    task = facts.get("task", ICH.name)  # older cohorts were of one task
+    if task not in list_tasks():
+        raise ValueError(f"cohort: expected task {' or '.join(list_tasks())} in {folder / 'cohort.json'}, got {task}")
     labels, differences, hashed, tables = facts["labels"], _strangers(folder, facts["sites"]), [], []
     for done, (site, counted) in enumerate(facts["sites"].items(), 1):
         table = _site_table(folder / site, labels)
@@ -103,7 +103,7 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
             part="split",
             placeholders=int(nobody.sum()),
         ),
-        task=TaskName(task),
+        task=task,
         group=facts.get("group"),
         leaky=bool(facts.get("leaky")),
         pixels_by=_pixels_by(pixels, hashed, len(tables)),

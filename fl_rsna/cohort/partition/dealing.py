@@ -1,5 +1,6 @@
 """The training sites: dealt by a rule, or there already."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from fl_rsna.cohort.partition.partitioners import (
     deal_specialist,
     natural_sites,
 )
-from fl_rsna.settings.partition import Group, PartitionKind
+from fl_rsna.common.plugins import PARTITIONERS, find_plugins
+from fl_rsna.settings.partition import Group, PartitionConfig, PartitionKind
 
 MIN_PATIENTS = 2  # of a site: one to train on, one to validate on
 
@@ -31,13 +33,13 @@ class Dealt:
 
 
 def sites_that_are_there(
-    index: pd.DataFrame, key: str, kind: PartitionKind, num_sites: int, assignment: Mapping[str, str] | None
+    index: pd.DataFrame, key: str, part: PartitionConfig, assignment: Mapping[str, str] | None
 ) -> list[Dealt]:
     """The sites of all patients where they are not ours to choose; none where patients are dealt."""
-    match kind:
+    match part.kind:
         case PartitionKind.scanner | PartitionKind.origin:
-            column = "fingerprint" if kind is PartitionKind.scanner else "origin"
-            groups = natural_sites(index, key, column, num_sites)
+            column = "fingerprint" if part.kind == PartitionKind.scanner else "origin"
+            groups = natural_sites(index, key, column, part.num_sites)
             return [
                 Dealt(name=f"site-{n}", number=n, patients=ids, made_of=values)
                 for n, (values, ids) in enumerate(groups, 1)
@@ -54,35 +56,48 @@ def sites_that_are_there(
 
 
 def deal(
-    found: pd.DataFrame,
-    rarest: pd.Series,
-    kind: PartitionKind,
-    num_sites: int,
-    alpha: float,
-    sigma: float,
-    lacking: int,
-    rng: np.random.Generator,
+    found: pd.DataFrame, rarest: pd.Series, part: PartitionConfig, rng: np.random.Generator
 ) -> tuple[list[Dealt], list[str]]:
     """The dealt sites, and the patients that no specialist can take."""
+    num_sites = part.num_sites
     lacks: list[tuple[str, ...]] = [()] * num_sites
     unplaced: list[str] = []
-    match kind:
+    match part.kind:
         case PartitionKind.iid:
             parts = deal_iid(rarest, num_sites, rng)
         case PartitionKind.dirichlet:
-            parts = deal_dirichlet(rarest, num_sites, alpha, MIN_PATIENTS, rng)
+            parts = deal_dirichlet(rarest, num_sites, part.alpha, MIN_PATIENTS, rng)
         case PartitionKind.quantity:
-            parts = deal_quantity(rarest, num_sites, sigma, MIN_PATIENTS, rng)
+            parts = deal_quantity(rarest, num_sites, part.sigma, MIN_PATIENTS, rng)
         case PartitionKind.shards:
             parts = deal_shards(rarest, num_sites)
         case PartitionKind.specialist:
-            parts, lacks, unplaced = deal_specialist(found, num_sites, lacking, rng)
+            parts, lacks, unplaced = deal_specialist(found, num_sites, part.lacking, rng)
         case PartitionKind.scanner | PartitionKind.origin | PartitionKind.explicit:
-            raise AssertionError(f"{kind} sites are there already")
+            raise AssertionError(f"{part.kind} sites are there already")
+        case _:
+            parts = deal_by_plugin(found, part, rng)
     sites = zip(parts, lacks, strict=True)
     return [
         Dealt(name=f"site-{n}", number=n, patients=ids, lacks=without) for n, (ids, without) in enumerate(sites, 1)
     ], unplaced
+
+
+def deal_by_plugin(found: pd.DataFrame, part: PartitionConfig, rng: np.random.Generator) -> list[list[str]]:
+    """Deal by the function that another package adds under the entry point `fl_rsna.partitioners`.
+
+    It is given the findings of every patient [N, labels, bool; indexed by sorted patients], the number of sites and a generator, and
+    returns the patients of each site. Raises ValueError when a patient has not exactly one place.
+    """
+    plugin = find_plugins(PARTITIONERS)[part.kind]
+    dealt = plugin.load()(found, part.num_sites, rng)
+    parts = [sorted(map(str, patients)) for patients in dealt]
+    if len(parts) != part.num_sites or sorted(itertools.chain.from_iterable(parts)) != sorted(map(str, found.index)):
+        raise ValueError(
+            f"partition.kind: expected each of {len(found)} patients at one of {part.num_sites} sites, got another deal from "
+            f"{part.kind} of {plugin.package} {plugin.version}; ask its authors"
+        )
+    return parts
 
 
 def check_enough(patients: int, num_sites: int, group: Group) -> None:
@@ -94,7 +109,7 @@ def check_enough(patients: int, num_sites: int, group: Group) -> None:
         )
 
 
-def check_sizes(dealt: list[Dealt], kind: PartitionKind, group: Group) -> None:
+def check_sizes(dealt: list[Dealt], kind: str, group: Group) -> None:
     """Refuse a site too small to train and validate; only sites that are not ours to size can be."""
     for site in dealt:
         if len(site.patients) >= MIN_PATIENTS:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fl_rsna.cohort.partition.dealing import MIN_PATIENTS, Dealt, check_enough, check_sizes, deal, sites_that_are_there
 from fl_rsna.cohort.partition.partitioners import findings, group_column, rarest_finding, take_count, take_stratified
-from fl_rsna.settings.partition import TEST_SITE, Group, PartitionKind
+from fl_rsna.settings.partition import TEST_SITE, Group, PartitionConfig
 from fl_rsna.task import Task
 
 PARTS = ("train", "validation", "test")
@@ -37,23 +37,16 @@ def greedy_folds(rarest: pd.Series, folds: int, seed: int) -> list[list[str]]:
 
 
 def hold_out_patients(
-    rarest: pd.Series,
-    there: list[Dealt],
-    num_sites: int,
-    test: float | str | Sequence[str],
-    folds: int | None,
-    fold: int,
-    group: Group,
-    seed: int,
-    rng: np.random.Generator,
+    rarest: pd.Series, there: list[Dealt], num_sites: int, part: PartitionConfig, rng: np.random.Generator
 ) -> list[str]:
     """Who is set aside before the rest is dealt; nobody when a whole site is left out afterwards."""
+    test, folds, group = part.test, part.folds, part.group
     if folds is not None:
         if folds > len(rarest):
             raise ValueError(
                 f"partition.folds: expected at most {len(rarest)}, one for each of the {group.plural}, got {folds}; lower it"
             )
-        return greedy_folds(rarest, folds, seed)[fold]
+        return greedy_folds(rarest, folds, part.seed)[part.fold]
     if isinstance(test, str):
         return []
     if isinstance(test, Sequence):
@@ -118,40 +111,27 @@ class SitePatients:
 
 
 def split_patients(
-    index: pd.DataFrame,
-    task: Task,
-    *,
-    kind: PartitionKind,
-    num_sites: int,
-    test: float | str | Sequence[str],
-    validation: float,
-    seed: int,
-    alpha: float = 0.5,
-    sigma: float = 1.0,
-    lacking: int = 1,
-    assignment: Mapping[str, str] | None = None,
-    folds: int | None = None,
-    fold: int = 0,
-    group: Group = Group.patient,
+    index: pd.DataFrame, task: Task, part: PartitionConfig, assignment: Mapping[str, str] | None = None
 ) -> list[SitePatients]:
     """Deal every patient of `index` to exactly one place; the test site comes last.
 
-    `test` is a share, the name of a dealt site or a list of patients; with `folds`, the test site is fold `fold`.
-    `assignment` is the site of every patient that is not listed in `test`, for `explicit` alone. The result depends on
+    `part.test` is a share, the name of a dealt site or a list of patients as they stand in `index`; a file of them was read before.
+    `assignment` is the site of every patient that is not listed there, for explicit sites alone. The result depends on
     the set of patients, their labels and, for natural sites, headers, not on the order of rows. Raises ValueError when the patients do not suffice.
     """
+    kind, group, test, folds = part.kind, part.group, part.test, part.folds
     found, key = findings(index, task, group), group_column(group, task)
-    rarest, rng = rarest_finding(found), np.random.default_rng([seed, 0])
-    there = sites_that_are_there(index, key, kind, num_sites, assignment)
-    num_sites = len(there) or num_sites
-    held_out = hold_out_patients(rarest, there, num_sites, test, folds, fold, group, seed, rng)
+    rarest, rng = rarest_finding(found), np.random.default_rng([part.seed, 0])
+    there = sites_that_are_there(index, key, part, assignment)
+    num_sites = len(there) or part.num_sites
+    held_out = hold_out_patients(rarest, there, num_sites, part, rng)
     rest, unplaced = sorted(set(rarest.index) - set(held_out)), list[str]()
     if there:
         left = set(rest)
         dealt = [replace(site, patients=[patient for patient in site.patients if patient in left]) for site in there]
     else:
         check_enough(len(rest), num_sites, group)
-        dealt, unplaced = deal(found.loc[rest], rarest[rest], kind, num_sites, alpha, sigma, lacking, rng)
+        dealt, unplaced = deal(found.loc[rest], rarest[rest], part, rng)
     if unplaced and (folds is not None or not isinstance(test, float | int)):
         raise ValueError(
             f"partition.lacking: expected a site for each of {len(rest)} {group.plural}, but none keeps all findings of "
@@ -162,7 +142,7 @@ def split_patients(
         dealt, one = leave_one_out(dealt, test)
         test_site = SitePatients(name=TEST_SITE, test=tuple(one.patients), made_of=one.made_of, lacks=one.lacks)
     check_sizes(dealt, kind, group)
-    return [*(_with_validation(site, rarest, validation, seed) for site in dealt), test_site]
+    return [*(_with_validation(site, rarest, part.validation, part.seed) for site in dealt), test_site]
 
 
 def overlaps(sites: list[SitePatients]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from fl_rsna.deployment.site_node import Node
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.settings.data import ImageKind, kinds_of
 from fl_rsna.settings.partition import TEST_SITE
-from fl_rsna.task import TaskName, find_task
+from fl_rsna.task import find_task, list_tasks
 
 TRIED = 5  # images that are decoded
 REMEMBERED = 500 * MB  # of a run: a few models
@@ -77,11 +77,11 @@ def read_held(folder: Path) -> Held:
 
 def _check_known(facts: dict[str, Any], folder: Path) -> None:
     """Refuse a task, labels or a kind of image that this version does not know."""
-    if facts["task"] not in set(TaskName):
+    if facts["task"] not in list_tasks():
         raise ValueError(
-            f"--folder: {folder / 'site.json'} is of task {facts['task']}, expected {' or '.join(TaskName)}; install the run's version"
+            f"--folder: {folder / 'site.json'} is of task {facts['task']}, expected {' or '.join(list_tasks())}; install the run's version"
         )
-    task = find_task(TaskName(facts["task"]))
+    task = find_task(facts["task"])
     if facts["labels"] != list(task.labels):
         raise ValueError(
             f"--folder: {folder / 'site.json'} has the labels {facts['labels']}, expected those of task {task.name}, "

@@ -15,6 +15,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from fl_rsna.common.plugins import MODELS, TASKS, versions_of
+from fl_rsna.common.plugins import STRATEGIES as STRATEGY_GROUP
 from fl_rsna.federation.protocol.codec import decode, encode, pack, unpack
 from fl_rsna.federation.protocol.failures import Failure
 from fl_rsna.learning.inference.features import Views, views_of
@@ -26,7 +28,7 @@ from fl_rsna.settings.model import RunModel, Trainable
 from fl_rsna.settings.stages import HeadName, SequenceConfig, StackingConfig
 from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.settings.training import Sampling, TrainConfig
-from fl_rsna.strategies.find import STRATEGIES, versions_of_plugins
+from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import Task
 from fl_rsna.version import code_version
 
@@ -201,30 +203,36 @@ def read_instructions(message: Message) -> Instructions:
         )
     told: dict[str, Any] = json.loads(str(record["instructions"]))
     check_run_id(told["run_id"])
+    check_plugins(told)
+    told["strategy"] = parse_strategy(told["strategy"])
     for name, kind in RECORDS.items():
         told |= {name: parse_record(kind, told[name])} if told.get(name) is not None else {}
-    told["strategy"] = parse_strategy(told["strategy"], told.get("plugins", {}))
     told["precision_up"] = Precision(told["precision_up"])
     told["prior"], told["target"] = tuple(told["prior"]), tuple(told.get("target", ()))
     return Instructions(**told)
 
 
-def parse_strategy(said: dict[str, Any], plugins: dict[str, str]) -> StrategyConfig:
-    """The settings of the server's strategy; raises ValueError where it, or the same version of its package, is not installed."""
+def check_plugins(said: dict[str, Any]) -> None:
+    """Refuse instructions that rest on a package which is not installed here, or in another version; raises ValueError."""
+    named = {STRATEGY_GROUP: said["strategy"]["name"], MODELS: said["model"]["name"], TASKS: said["task"]}
+    asked, here = said.get("plugins", {}), versions_of({group: str(name) for group, name in named.items()})
+    if asked != here:
+        theirs, ours = (
+            " and ".join(f"{package} {version}" for package, version in found.items()) for found in (asked, here)
+        )
+        raise ValueError(
+            f"expected {theirs or 'no other package than fl_rsna'} as at the server, got {ours or 'none'} here; install the same "
+            "versions everywhere"
+        )
+
+
+def parse_strategy(said: dict[str, Any]) -> StrategyConfig:
+    """The settings of the server's strategy; raises ValueError for one that is not known here."""
     name = str(said["name"])
-    packages = " and ".join(f"{package} {version}" for package, version in plugins.items())
     if name not in STRATEGIES:
-        raise ValueError(
-            f"expected the strategy {name}, as at the server, got none of that name here; install {packages or 'the same version of fl_rsna'}"
-        )
-    strategy: StrategyConfig = parse_record(STRATEGIES[name].settings, said)
-    if (here := versions_of_plugins(strategy)) != plugins:
-        mine = " and ".join(f"{package} {version}" for package, version in here.items())
-        raise ValueError(
-            f"expected the strategy {name} of {packages or 'fl_rsna'} as at the server, got that of {mine or 'fl_rsna'} here; install the "
-            "same version everywhere"
-        )
-    return strategy
+        raise ValueError(f"expected a strategy that is installed here, got {name!r}; install what has it")
+    found: StrategyConfig = parse_record(STRATEGIES[name].settings, said)
+    return found
 
 
 def check_run_id(name: object) -> str:

@@ -21,6 +21,7 @@ from fl_rsna.cohort.prepared.patients import comparable
 from fl_rsna.cohort.sites.ancestry import Link, chain_links, link_from, own_link, patients_sha256
 from fl_rsna.cohort.sites.provenance import Chain, Patients, before, chain_of, find_image_roles, is_clear
 from fl_rsna.cohort.sites.site_folders import Cohort, counts
+from fl_rsna.common.plugins import MODELS, STRATEGIES, TASKS, versions_of
 from fl_rsna.common.seeds import derive_seed
 from fl_rsna.federation.protocol.delivery import deliver, patience_s
 from fl_rsna.federation.protocol.messages import Instructions, to_views
@@ -56,7 +57,6 @@ from fl_rsna.settings.model import RunModel, to_run_model
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.settings.runtime import EngineName, Keep
 from fl_rsna.settings.stages import Stage
-from fl_rsna.strategies.find import versions_of_plugins
 from fl_rsna.task import Task, find_task
 
 
@@ -303,11 +303,17 @@ def prepare_test_site(data: SiteData, task: Task, instructions: Instructions, en
 def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) -> Instructions:
     """What sites are told at the roll call; later messages add to it. The salt is new in every run."""
     return Instructions(
-        task=config.data.task.value,
+        task=config.data.task,
         model=select_model_config(config, encoder),
         train=config.train,
         strategy=config.strategy,
-        plugins=versions_of_plugins(config.strategy),
+        plugins=versions_of(
+            {
+                STRATEGIES: config.strategy.name,
+                MODELS: select_model_config(config, encoder).name,
+                TASKS: config.data.task,
+            }
+        ),
         faults=config.faults,
         precision_up=config.network.precision_up,
         seed=config.seed,

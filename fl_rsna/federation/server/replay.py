@@ -31,7 +31,7 @@ from fl_rsna.learning.training.train import choose_device, ignore_progress, sett
 from fl_rsna.run_folder.run_folder import COPY, ENCODER, RunFolder
 from fl_rsna.settings.federation import Precision
 from fl_rsna.strategies.find import find_strategy
-from fl_rsna.task import TaskName, find_task
+from fl_rsna.task import find_task
 
 
 def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory: Path) -> str:
@@ -54,7 +54,7 @@ def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory:
     instructions = read_instructions(Message(RecordDict({CONFIG: record}), 1, MessageType.TRAIN))
     beside = find_strategy(instructions.strategy).second
     second = None if beside is None else beside(progress.memory, said["second_size"])
-    network = network_of(instructions, find_task(TaskName(instructions.task)), cohort.image)
+    network = network_of(instructions, find_task(instructions.task), cohort.image)
     arrays = to_arrays(
         progress.model, second, Precision(said["precision"]), ~find_shared_positions(network, instructions.model)
     )
@@ -72,7 +72,7 @@ def see_to_features(run: RunFolder, instructions: Instructions, place: SitePaths
     assert instructions.sequence is not None
     network, device = read_saved(run.folder / ENCODER).network, choose_device(instructions.train.device)
     data = open_data(place, instructions.model)
-    task = find_task(TaskName(instructions.task))
+    task = find_task(instructions.task)
     encode_site(
         network,
         data,

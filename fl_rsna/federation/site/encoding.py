@@ -33,7 +33,7 @@ from fl_rsna.learning.models.classifier import Classifier
 from fl_rsna.learning.models.flat import layout_sha256, model_sha256, unflatten
 from fl_rsna.learning.models.series_head import SeriesHead, as_probabilities
 from fl_rsna.learning.training.train import choose_device
-from fl_rsna.task import TaskName, find_task
+from fl_rsna.task import find_task
 
 THERE = "features-there"
 
@@ -51,7 +51,7 @@ def encode(message: Message, place: SitePaths) -> Message:
     instructions = read_instructions(message)
     data = open_data(place, instructions.model)
     network, device = _encoder(message, instructions, data), choose_device(instructions.train.device)
-    task, views = find_task(TaskName(instructions.task)), to_views(_sequence(instructions), instructions.train)
+    task, views = find_task(instructions.task), to_views(_sequence(instructions), instructions.train)
     start = time.perf_counter()
     with keep_heartbeat(place.heartbeat, data.name, instructions.round) as on_batch:
         seen = encode_site(network, data, views, task, instructions.train, device, on_batch)
@@ -76,7 +76,7 @@ def weigh(message: Message, place: SitePaths) -> Message:
 
 
 def _encoder(message: Message, instructions: Instructions, data: SiteData) -> Classifier:
-    task, expected = find_task(TaskName(instructions.task)), _sequence(instructions)
+    task, expected = find_task(instructions.task), _sequence(instructions)
     network = classifier(instructions.model, task, data.image)
     layout = layout_sha256(network)
     if layout != expected.encoder_layout:

@@ -61,7 +61,7 @@ from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import ModelConfig, RunModel
 from fl_rsna.settings.stages import Stacker, StackingConfig
 from fl_rsna.strategies.find import find_strategy
-from fl_rsna.task import LabelKind, Task, TaskName, find_task
+from fl_rsna.task import LabelKind, Task, find_task
 from fl_rsna.version import code_version
 
 PACKING_LINE_S = 10.0  # between two lines about packing
@@ -129,7 +129,7 @@ def roll_call(message: Message, place: SitePaths) -> Message:
     A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
     """
     instructions = read_instructions(message)
-    task = find_task(TaskName(instructions.task))
+    task = find_task(instructions.task)
     check_held(place.folders, task)
     with keep_heartbeat(place.heartbeat, site_of(place), 0, packing=True) as on_packed:
         data = _open(
@@ -324,7 +324,7 @@ def _round(
 
 def ready(message: Message, data: SiteData, instructions: Instructions, memory: Memory) -> tuple[Task, nn.Module]:
     """The model in the message, with the layers that are the site's own put in."""
-    task = find_task(TaskName(instructions.task))
+    task = find_task(instructions.task)
     model = network_of(instructions, task, data.image)
     if layout_sha256(model) != instructions.layout_sha256:
         raise ValueError(
@@ -369,7 +369,7 @@ def leave_fold_out(data: SiteData, instructions: Instructions) -> SiteData:
     """The site without the fold it is to leave out: no slice of it is in any part."""
     if instructions.stacking is None or instructions.stacking.left_out is None:
         return data
-    task = find_task(TaskName(instructions.task))
+    task = find_task(instructions.task)
     return without_fold(data, task, instructions.stacking.folds, instructions.stacking.left_out, instructions.seed)
 
 

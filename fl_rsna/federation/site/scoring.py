@@ -24,7 +24,7 @@ from fl_rsna.learning.inference.predict import labels_in, prediction_table, prob
 from fl_rsna.learning.metrics.operating_points import OperatingPoints, site_sums
 from fl_rsna.learning.metrics.scorecard import scorecard
 from fl_rsna.learning.training.targets import compute_prevalence_odds, label_weights
-from fl_rsna.task import LabelKind, Task, TaskName, find_task
+from fl_rsna.task import LabelKind, Task, find_task
 
 POINTS = "operating_points"
 
@@ -46,7 +46,7 @@ def count(message: Message, place: SitePaths) -> Message:
 
 def keep_and_count(message: Message, place: SitePaths, instructions: Instructions, table: pd.DataFrame) -> Message:
     """Remember a final model's predictions and reply with what adds up over sites."""
-    task, path = find_task(TaskName(instructions.task)), final_predictions(place.memory, instructions.run_id)
+    task, path = find_task(instructions.task), final_predictions(place.memory, instructions.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, table, {"run_id": instructions.run_id, "site": open_data(place, instructions.model).name})
     exclusive = task.kind is LabelKind.multi_class
@@ -60,7 +60,7 @@ def score(message: Message, place: SitePaths) -> Message:
     """The scorecard of what `count` remembered, at the operating points in the message."""
     instructions = read_instructions(message)
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
-    name, task = open_data(place, instructions.model).name, find_task(TaskName(instructions.task))
+    name, task = open_data(place, instructions.model).name, find_task(instructions.task)
     table = read_final(final_predictions(place.memory, instructions.run_id), name)
     card = suppress_card(
         score_table(table, instructions, OperatingPoints.from_json(points), name), instructions.min_count
@@ -104,7 +104,7 @@ def score_table(
     table: pd.DataFrame, instructions: Instructions, points: OperatingPoints, site: str
 ) -> dict[str, object]:
     """Plain values, with intervals over the site's patients."""
-    task = find_task(TaskName(instructions.task))
+    task = find_task(instructions.task)
     return scorecard(
         labels_in(table, task.labels),
         probabilities_in(table, task.labels),

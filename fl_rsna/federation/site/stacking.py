@@ -47,7 +47,7 @@ from fl_rsna.learning.metrics.metrics import label_losses
 from fl_rsna.learning.models.trees import Floats, Forest, grow, margins
 from fl_rsna.settings.federation import FaultKind
 from fl_rsna.settings.stages import Boosting
-from fl_rsna.task import Task, TaskName, find_task
+from fl_rsna.task import Task, find_task
 
 STACK = "stack"  # beside the instructions: the folds' runs, and all training slices of the sites that are asked
 
@@ -94,7 +94,7 @@ def grow_trees(message: Message, place: SitePaths) -> Message:
     assert instructions.stacking is not None
     start, task, held = (
         time.perf_counter(),
-        find_task(TaskName(instructions.task)),
+        find_task(instructions.task),
         _read_held(message, place, instructions),
     )
     name = open_data(place, instructions.model).name
@@ -117,7 +117,7 @@ def grow_trees(message: Message, place: SitePaths) -> Message:
 def validate_trees(message: Message, place: SitePaths) -> Message:
     """Mean log loss of each label on the validation part; without labels that rest on too few under privacy.min_count."""
     instructions = read_instructions(message)
-    task, held = find_task(TaskName(instructions.task)), _read_held(message, place, instructions)
+    task, held = find_task(instructions.task), _read_held(message, place, instructions)
     labels = labels_in(held.table, task.labels)
     found = by_trees(_forests(message, held, task), held.validation, instructions.prior, task)
     enough = rests_on_enough(labels, held.table[task.group_key].to_numpy(), instructions.min_count)
@@ -133,7 +133,7 @@ def validate_trees(message: Message, place: SitePaths) -> Message:
 def count_trees(message: Message, place: SitePaths) -> Message:
     """As for a network: remember what the final trees say of the validation part, and reply with counts of it."""
     instructions = read_instructions(message)
-    task, held = find_task(TaskName(instructions.task)), _read_held(message, place, instructions)
+    task, held = find_task(instructions.task), _read_held(message, place, instructions)
     found = by_trees(_forests(message, held, task), held.validation, instructions.prior, task)
     return keep_and_count(message, place, instructions, with_probabilities(held.table, found, task))
 
@@ -154,7 +154,7 @@ def _read_held(message: Message, place: SitePaths, instructions: Instructions) -
 @lru_cache(maxsize=64)
 def _read(paths: tuple[Path, ...], changed: tuple[int, ...], task_name: str) -> Held:
     """Kept between messages until a file changes."""
-    task = find_task(TaskName(task_name))
+    task = find_task(task_name)
     own, others = read_tables(paths, task)
     return Held(
         train=stack_features(own, probabilities_in(own, task.labels)),

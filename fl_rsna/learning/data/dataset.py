@@ -25,7 +25,7 @@ from fl_rsna.learning.data.series import Stacked, join_tables, neighbour_table
 from fl_rsna.learning.data.site_noise import Scan, scan_of, with_label_noise
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import Crop, ModelConfig
-from fl_rsna.task import TaskName, find_task
+from fl_rsna.task import find_task
 
 PNG_SHA256 = "png_sha256"  # column of an index: how the hash of an image's file begins
 POOLED = "pooled"  # the one site of a pooled cohort
@@ -140,7 +140,7 @@ def read_site(folder: Path) -> tuple[dict[str, Any], bytes, pd.DataFrame, SiteNo
     facts, raw_index = read_site_files(folder)
     with refuse_unreadable(folder / "site.json", "a known task, kind of images and noise"):
         noise, _ = read_noise(facts), ImageKind(facts["image"])
-        task = find_task(TaskName(facts["task"]))
+        task = find_task(facts["task"])
     path, known = folder / "index.csv", [label for label in facts["labels"] if label not in noise.unannotated]
     ids = dict.fromkeys(("image_id", *IDS, LOCAL_ID, PLACEHOLDER), str)
     index = parse_csv(

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from fl_rsna.settings.model import ModelConfig, ModelName
+from fl_rsna.common.plugins import MODELS, find_plugins
+from fl_rsna.settings.model import ModelConfig, ModelName, list_models
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COUNTERS = "num_batches_tracked"  # older files lack them, and nothing reads them
@@ -123,15 +124,43 @@ def build_backbone(config: ModelConfig, num_labels: int) -> Any:
             return timm_network(config, num_labels)
         case ModelName.efficientnet_lite0 | ModelName.efficientnet_lite1 | ModelName.efficientnet_lite2:
             return _lite(config, num_labels)
+        case _ if config.name not in list(ModelName):
+            return _plugin_network(config, num_labels)
         case _:
             from efficientnet_pytorch import EfficientNet
 
-            name = config.name.value.replace("_", "-")
+            name = config.name.replace("_", "-")
             network = EfficientNet.from_name(
                 name, num_classes=num_labels, image_size=config.image_size, dropout_rate=config.dropout
             )
             network.set_swish(memory_efficient=False)  # 1.1x faster in training than the recomputing one
             return network
+
+
+def _plugin_network(config: ModelConfig, num_labels: int) -> nn.Module:
+    """The network that another package adds under the entry point `fl_rsna.models`: a function of these two arguments.
+
+    Its attribute `pretrained_cfg` says, as timm's does, what its parts are called and which images it was designed for: `classifier`,
+    the name of the last layer, which is linear and has dropout inside or none; `first_conv`, the name of the first convolution or a
+    tuple of names; `mean` and `std` of the three channels, of values 0 to 1. Raises ValueError when it is not there or says none of that.
+    """
+    plugin = find_plugins(MODELS).get(config.name)
+    if plugin is None:
+        raise ValueError(
+            f"model.name: expected one of {', '.join(list_models())}, got {config.name!r}; install what has it"
+        )
+    network = plugin.load()(config, num_labels)
+    facts = getattr(network, "pretrained_cfg", {})
+    if not isinstance(network, nn.Module) or not {"classifier", "first_conv", "mean", "std"} <= set(facts):
+        raise ValueError(
+            f"model.name: expected a network with pretrained_cfg of classifier, first_conv, mean and std from {config.name} of "
+            f"{plugin.package} {plugin.version}, got another; ask its authors"
+        )
+    if not isinstance(network.get_submodule(facts["classifier"]), nn.Linear):
+        raise ValueError(
+            f"model.name: expected a network that ends in one linear layer, got {config.name}; ask its authors"
+        )
+    return network
 
 
 def parts_of(backbone: nn.Module) -> Parts:
@@ -214,7 +243,7 @@ def _lite(config: ModelConfig, num_labels: int) -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name(
-        config.name.value.replace("_", "-"),
+        config.name.replace("_", "-"),
         num_classes=num_labels,
         image_size=config.image_size,
         dropout_rate=config.dropout,

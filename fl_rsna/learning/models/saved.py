@@ -22,7 +22,7 @@ from fl_rsna.learning.models.series_head import HeadShape, SeriesHead, TwoStage,
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelConfig, RunModel
 from fl_rsna.settings.stages import HeadName
-from fl_rsna.task import Task, TaskName, find_task
+from fl_rsna.task import Task, find_task
 
 ALONE = "head_alone"  # key of the shape of a head without encoder
 FORMAT = 1  # of the metadata: a file of another is refused
@@ -86,7 +86,7 @@ def read_saved(path: Path) -> SavedModel:
     metadata, tensors, stated = _read(path)
     _check_format(metadata, path)
     try:
-        task, image = find_task(TaskName(metadata["task"])), ImageKind(metadata["image"])
+        task, image = find_task(metadata["task"]), ImageKind(metadata["image"])
         png_size = int(metadata["stored_size"])
         config, facts = _config(json.loads(metadata["model"])), json.loads(metadata["facts"])
         shape = _shape(json.loads(metadata["head"])) if "head" in metadata else None

@@ -23,7 +23,7 @@ from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.run_record import UNKNOWN, interval
 from fl_rsna.reporting.record.wording import format_count, plural
 from fl_rsna.reporting.sections.classes import class_lines
-from fl_rsna.task import LabelKind, Task, TaskName, find_task
+from fl_rsna.task import LabelKind, Task, find_task
 
 CARD = "scorecard.json"
 EXAMS_SHOWN = 5
@@ -38,7 +38,7 @@ MEANINGS = {
 def say_evaluation(folder: Path) -> None:
     """Print an evaluation's folder; last, where it is."""
     record: dict[str, Any] = read_json(folder / "evaluation.json")
-    task = find_task(TaskName(record.get("task", TaskName.ich)))  # older folders were of one task
+    task = find_task(record.get("task", "ich"))  # older folders were of one task
     held = ((record["slices"], task.picture), (record["exams"], task.exam), (record["patients"], "patient"))
     what = ", ".join(format_count(count, of) for count, of in held)
     console.print(

@@ -17,7 +17,7 @@ from fl_rsna.reporting.record.wording import format_count, plural
 from fl_rsna.settings.effects import without_effect
 from fl_rsna.settings.fields import Asked
 from fl_rsna.settings.partition import Layout
-from fl_rsna.task import TaskName, find_task
+from fl_rsna.task import find_task
 
 
 class PathConsole(Console):
@@ -42,7 +42,7 @@ if not console.is_terminal:
 
 def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
     """What prepare made, and what it rejected and why."""
-    picture = find_task(TaskName(facts["task"])).picture
+    picture = find_task(facts["task"]).picture
     console.print(
         f"prepared {format_count(facts['slices'], picture)} of {format_count(facts['patients'], 'patient')} in {prepared.folder}",
         soft_wrap=True,
@@ -89,7 +89,7 @@ def _describe_changes(changes: Changes) -> str:
 def say_cohort(cohort: Cohort) -> None:
     """The sites of a cohort and what they hold."""
     table = Table(title=f"{cohort.name} in {cohort.folder}")
-    pictures = plural(find_task(TaskName(cohort.facts["task"])).picture)
+    pictures = plural(find_task(cohort.facts["task"]).picture)
     for name in ("site", "part", "patients", pictures, *cohort.labels):
         table.add_column(name, justify="left" if name in ("site", "part") else "right")
     for site, parts in cohort.facts["sites"].items():

@@ -9,7 +9,7 @@ from fl_rsna.common.command_end import EndKind
 from fl_rsna.common.reading import line_of
 from fl_rsna.reporting.record.wording import area_name, plural
 from fl_rsna.run_folder.run_folder import REST
-from fl_rsna.task import TaskName, find_task
+from fl_rsna.task import find_task
 
 EVENTS = "events.jsonl"
 AT_ONCE = 16_000_000  # bytes
@@ -233,7 +233,7 @@ def choice_rests(rests: Mapping[str, Any]) -> str:
 
 def picture_of(roll_call: Mapping[str, Any]) -> str:
     """What a run's task calls an image, by the event of its roll call."""
-    return find_task(TaskName(roll_call.get("task", TaskName.ich))).picture
+    return find_task(roll_call.get("task", "ich")).picture
 
 
 def round_line(row: Mapping[str, Any], rounds: int | None) -> str:

@@ -27,7 +27,7 @@ from fl_rsna.run_folder.run_folder import (
 )
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.stages import Baseline
-from fl_rsna.task import MACRO, LabelKind, Task, TaskName, find_task
+from fl_rsna.task import MACRO, LabelKind, Task, find_task
 
 SITE_COLUMNS = ("round", "phase", "site", "loss", "seconds", "bytes_down", "bytes_up", "error", "aurocs")
 FEDERATED, LOCAL = "federated", "local"
@@ -145,7 +145,7 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 
 def task_of(config: Mapping[str, Any]) -> Task:
     """The task of a run's configuration."""
-    return find_task(TaskName(config["data"]["task"]))
+    return find_task(config["data"]["task"])
 
 
 def primary_label_of(config: Mapping[str, Any], headline: str) -> str:

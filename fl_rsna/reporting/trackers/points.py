@@ -4,6 +4,7 @@ Nothing else leaves the run's folder: no picture, no id of a patient, no path, n
 freely. The run and its sites go by their names.
 """
 
+import functools
 import math
 import sys
 from collections.abc import Mapping
@@ -13,8 +14,10 @@ from typing import Any
 
 from fl_rsna.reporting.record.events import Event
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import list_models
+from fl_rsna.settings.partition import list_partitions
 from fl_rsna.strategies.find import STRATEGIES
-from fl_rsna.task import MACRO, TaskName, find_task
+from fl_rsna.task import MACRO, find_task, list_tasks
 
 Values = dict[str, float]
 
@@ -36,7 +39,6 @@ OPEN = {
     "run": "keep",
     "": "rounds seed baseline stage",
 }  # every setting that trackers are given, by group; of these only numbers, choices of ours and names of timm and of strategies
-LABELS = {MACRO, *(label for name in TaskName for label in find_task(name).labels)}
 OF_ROUND = {
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
@@ -110,17 +112,22 @@ def _may_go(value: object) -> bool:
     """Whether a value is a number, a choice of ours or the name of a network in timm: nothing that a user wrote freely."""
     if value is None or isinstance(value, bool | int | float | StrEnum):
         return True
-    if isinstance(value, str) and value in STRATEGIES:
+    if isinstance(value, str) and value in {*STRATEGIES, *list_models(), *list_tasks(), *list_partitions()}:
         return True
     if not isinstance(value, str) or "timm" not in sys.modules:  # a network of timm was trained with it
         return False
     return bool(sys.modules["timm"].is_model(value))
 
 
+@functools.cache
+def _known_labels() -> frozenset[str]:
+    return frozenset((MACRO, *(label for name in list_tasks() for label in find_task(name).labels)))
+
+
 def _is_score(key: str) -> bool:
     """Whether a site's number is one of those that are followed: a site chooses what it calls its metrics."""
     of, _, label = key.rpartition("/")
-    return key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in LABELS)
+    return key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in _known_labels())
 
 
 def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from tiny import CHEST, tiny_index
 from fl_rsna.cohort.partition.dealing import MIN_PATIENTS
 from fl_rsna.cohort.partition.partitioners import rarest_labels
 from fl_rsna.cohort.partition.split import SitePatients, overlaps, split_patients
-from fl_rsna.settings.partition import TEST_SITE, PartitionKind
+from fl_rsna.settings.partition import TEST_SITE, PartitionConfig, PartitionKind
 from fl_rsna.task import ICH, Task
 
 KINDS = [
@@ -17,8 +17,9 @@ KINDS = [
 
 
 def split(index: pd.DataFrame, task: Task = ICH, **changes: object) -> list[SitePatients]:
-    settings = {"kind": PartitionKind.iid, "num_sites": 3, "alpha": 1.0, "test": 0.2, "validation": 0.25, "seed": 0}
-    return split_patients(index, task, **{**settings, **changes})  # type: ignore[arg-type]
+    settings = {"num_sites": 3, "alpha": 1.0, "test": 0.2, "validation": 0.25, "seed": 0}
+    assignment = changes.pop("assignment", None)
+    return split_patients(index, task, PartitionConfig(**{**settings, **changes}), assignment)  # type: ignore[arg-type]
 
 
 def placed(sites: list[SitePatients]) -> list[str]:

@@ -28,7 +28,7 @@ from fl_rsna.imaging.png_store import write_png
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.data.dataset import open_site
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.partition import Layout, PartitionKind
+from fl_rsna.settings.partition import Layout, PartitionConfig
 from fl_rsna.task import COVID_CXR, ICH, Task
 
 REAL = DATA / "siim_covid"
@@ -243,9 +243,7 @@ def test_boxes_reach_the_index_and_no_header_table(tmp_path: Path) -> None:
     )
     assert list(prepared.index.columns[-5:]) == [*CHEST.labels, BOXES]
     assert prepared.index.set_index("image_id")[BOXES].to_dict() == inputs.labels[BOXES].to_dict()
-    places = split_patients(
-        prepared.index, CHEST, kind=PartitionKind.iid, num_sites=2, test=0.25, validation=0.25, seed=0
-    )
+    places = split_patients(prepared.index, CHEST, PartitionConfig(num_sites=2, test=0.25, validation=0.25, seed=0))
     cohort = write_cohort(tmp_path / "cohort", prepared, places, CHEST, {}, layout=Layout.s0)
     for site in (*cohort.sites, "test-site"):
         index = pd.read_csv(cohort.site_folder(site) / "index.csv", dtype={"image_id": str}).set_index("image_id")

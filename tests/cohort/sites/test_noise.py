@@ -13,7 +13,7 @@ from fl_rsna.cohort.partition.split import split_patients
 from fl_rsna.cohort.sites.noise import SiteNoise, describe_noise, noise_of_sites, read_noise
 from fl_rsna.cohort.sites.site_folders import Cohort, write_cohort
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.partition import PartitionKind, check_noise
+from fl_rsna.settings.partition import PartitionConfig, check_noise
 from fl_rsna.task import ICH
 
 SITES = ("site-1", "site-2", "test-site")
@@ -89,7 +89,7 @@ def test_a_label_nobody_annotates_is_recorded_and_a_record_without_is_as_it_was(
 def cohort_with(folder: Path, name: str, noise: dict[str, SiteNoise] | None) -> Cohort:
     prepared = tiny_prepared(folder / f"prepared {name}", patients=9, slices=3)
     sites = split_patients(
-        prepared.index, ICH, kind=PartitionKind.iid, num_sites=2, alpha=1.0, test=0.2, validation=0.3, seed=0
+        prepared.index, ICH, PartitionConfig(num_sites=2, alpha=1.0, test=0.2, validation=0.3, seed=0)
     )
     return write_cohort(folder / name, prepared, sites, ICH, {}, noise=noise)
 

@@ -15,14 +15,14 @@ from fl_rsna.cohort.prepared.index import COLUMNS, Prepared
 from fl_rsna.cohort.prepared.labels import read_labels
 from fl_rsna.cohort.sites.s0_layout import KEYWORDS, SPACING, check_names, metadata
 from fl_rsna.cohort.sites.site_folders import Cohort, write_cohort
-from fl_rsna.settings.partition import TEST_SITE, Layout, PartitionKind
+from fl_rsna.settings.partition import TEST_SITE, Layout, PartitionConfig
 from fl_rsna.task import ICH
 
 OWN = ["train.csv", "train_metadata.csv", "site-1.csv", "site-2.csv", "test.csv", "site_images"]
 
 
 def dealt(prepared: Prepared) -> list[SitePatients]:
-    return split_patients(prepared.index, ICH, kind=PartitionKind.iid, num_sites=2, test=0.2, validation=0.3, seed=0)
+    return split_patients(prepared.index, ICH, PartitionConfig(num_sites=2, test=0.2, validation=0.3, seed=0))
 
 
 def cohort_of(folder: Path, layout: Layout = Layout.s0, unlabelled: pd.DataFrame | None = None) -> Cohort:

@@ -17,7 +17,7 @@ from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort, write_cohort
 from fl_rsna.common.hashes import table_sha256
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.partition import TEST_SITE, PartitionKind
+from fl_rsna.settings.partition import TEST_SITE, PartitionConfig
 from fl_rsna.task import ICH, Task
 
 PARTS = ("train", "validation", "test")
@@ -25,7 +25,7 @@ PARTS = ("train", "validation", "test")
 
 def dealt(prepared: Prepared, task: Task = ICH, seed: int = 0) -> list[SitePatients]:
     return split_patients(
-        prepared.index, task, kind=PartitionKind.iid, num_sites=2, alpha=1.0, test=0.2, validation=0.3, seed=seed
+        prepared.index, task, PartitionConfig(num_sites=2, alpha=1.0, test=0.2, validation=0.3, seed=seed)
     )
 
 
@@ -107,7 +107,7 @@ def test_reading_gives_what_writing_gave(tmp_path: Path) -> None:
 def test_sites_are_sorted_by_number(tmp_path: Path) -> None:
     prepared = tiny_prepared(tmp_path / "prepared", patients=25, slices=2)
     sites = split_patients(
-        prepared.index, ICH, kind=PartitionKind.iid, num_sites=11, alpha=1.0, test=0.1, validation=0.3, seed=0
+        prepared.index, ICH, PartitionConfig(num_sites=11, alpha=1.0, test=0.1, validation=0.3, seed=0)
     )
     cohort = write_cohort(tmp_path / "cohort", prepared, sites, ICH, {})
     assert cohort.sites == tuple(f"site-{n}" for n in range(1, 12))

@@ -25,7 +25,7 @@ from fl_rsna.learning.models.saved import facts_in
 from fl_rsna.run_folder.run_folder import MANIFEST, MODEL
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import Trainable
-from fl_rsna.settings.partition import TEST_SITE, PartitionKind
+from fl_rsna.settings.partition import TEST_SITE, PartitionConfig
 from fl_rsna.simulation.runner import run_federation
 from fl_rsna.task import ICH
 
@@ -40,7 +40,7 @@ def dealt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Cohort]:
         config = Config()
         config.data.name, config.partition.num_sites, config.partition.seed = "tiny", 2, seed
         sites = split_patients(
-            prepared.index, ICH, kind=PartitionKind.iid, num_sites=2, alpha=1.0, test=0.3, validation=0.2, seed=seed
+            prepared.index, ICH, PartitionConfig(num_sites=2, alpha=1.0, test=0.3, validation=0.2, seed=seed)
         )
         cohorts.append(write_cohort(folder / f"sites-{seed}", prepared, sites, ICH, partition_settings(config)))
     return cohorts[0], cohorts[1]

@@ -38,9 +38,7 @@ def test_one_logit_a_label(task, image: ImageKind, channels: int) -> None:  # ty
     assert model(torch.zeros(2, channels, 32, 32)).shape == (2, len(task.labels))
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in ModelName if name is not ModelName.timm]
-)  # test_timm_network has those
+@pytest.mark.parametrize("name", [name for name in ModelName if name != ModelName.timm])  # test_timm_network has those
 def test_every_network_builds_and_takes_a_step(name: ModelName) -> None:
     if name in (ModelName.efficientnet_b5, ModelName.efficientnet_b6, ModelName.efficientnet_b7):
         with torch.device("meta"):  # shapes only: these take gigabytes

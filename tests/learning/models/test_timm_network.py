@@ -95,7 +95,7 @@ def test_what_conf_says_is_a_network_of_timm_and_of_the_seeds(choice: str) -> No
 
     config = compose_config([f"model={choice}"]).model
     assert timm.is_model(config.backbone)
-    assert config.name is ModelName.timm
+    assert config.name == ModelName.timm
     assert config.image_size == timm.models.get_pretrained_cfg(config.backbone).input_size[-1]
 
 

@@ -29,7 +29,7 @@ from fl_rsna.reporting.record.wording import plural
 from fl_rsna.reporting.sections.classes import initials
 from fl_rsna.reporting.sections.sites import find_site_aurocs
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.task import COVID_CXR, ICH, TaskName
+from fl_rsna.task import COVID_CXR, ICH
 
 FIGURES = ("accuracy", "balanced_accuracy", "macro_auroc", "mean_average_precision")
 
@@ -43,7 +43,7 @@ def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(cohort: Cohort, folder: Path, seed: int) -> Path:
-    config = tiny_config(rounds=1, data__task=TaskName.covid_cxr, seed=seed)
+    config = tiny_config(rounds=1, data__task="covid_cxr", seed=seed)
     server = make_server_app(lambda context: (config, cohort, start_run(folder, config, cohort, "cpu", ())))
     run_local(server, functools.partial(app_for_cohort, cohort.folder, folder / "site_memory"), num_sites=2, workers=0)
     return folder
