@@ -207,7 +207,7 @@ def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
         ),
         (["data.labels=labels.csv"], "data.dicom: expected a folder, archive or list, got nothing"),
         (["rounds=1=2"], "rounds=1=2: expected key=value words"),
-        (["run.name=${nowhere}"], "Interpolation key 'nowhere' not found"),
+        (["run.name=${nowhere}"], "run.name: Interpolation key 'nowhere' not found"),
     ],
 )
 def test_prepare_refuses_in_one_sentence(run: Run, dicom: Path, tmp_path: Path, words: list[str], said: str) -> None:

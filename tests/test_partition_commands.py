@@ -206,7 +206,7 @@ def test_the_report_of_a_leaky_cohort_says_so(deal: Deal, tmp_path: Path) -> Non
 
 
 REFUSED = {
-    "partition.folds=1": "partition.folds: expected 2 or more, got 1",
+    "partition.folds=1": "partition.folds: expected 2 or more, or null, got 1",
     "partition.folds=25": "partition.folds: expected at most 24, one for each of the patients, got 25",
     "partition.folds=5 partition.fold=5": "partition.fold: expected 0 to 4 of 5 folds, got 5",
     "partition.folds=5 partition.fold=-1": "partition.fold: expected 0 or more, got -1",

@@ -24,9 +24,7 @@ from fl_rsna.task import COVID_CXR, ICH
 
 
 def last_line(script: str, *words: str) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, f"scripts/{script}", *words], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, script, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     assert isinstance(figures, dict)
@@ -53,7 +51,7 @@ TINY = [
 @pytest.mark.slow
 def test_bench_federation() -> None:
     """Ours and Flower's own runtime take the steps of the bare loop; pfl is left out in one line, or does the same."""
-    figures = last_line("bench_federation.py", *TINY, "--engines", "local, workers=2")
+    figures = last_line("benchmarks/bench_federation.py", *TINY, "--engines", "local, workers=2")
     assert figures["ratio"]["bare loop"] == 1.0  # type: ignore[index]
     flower = "Flower on Ray, as its examples do it"
     assert {"bare loop", "local, workers=2", flower} <= set(figures["round_s"])  # type: ignore[call-overload]
@@ -65,7 +63,7 @@ def test_bench_federation() -> None:
 @pytest.mark.slow
 def test_bench_federation_with_nothing_to_train() -> None:
     words = ["--empty", "2", "--rounds", "3", "--repeats", "1", "--no-flower", "--engines", "local, workers=0"]
-    figures = last_line("bench_federation.py", *words)
+    figures = last_line("benchmarks/bench_federation.py", *words)
     written, round_s = (figures[name]["local, workers=0"]["2"] for name in ("writing_s", "round_s"))  # type: ignore[index]
     assert 0 < written < round_s
 
@@ -73,7 +71,7 @@ def test_bench_federation_with_nothing_to_train() -> None:
 @pytest.mark.slow
 def test_bench_scale() -> None:
     words = ["--sites", "2", "4", "--workers", "0", "--rounds", "2", "--large", "--fold", "2"]
-    figures = last_line("bench_scale.py", *words)
+    figures = last_line("benchmarks/bench_scale.py", *words)
     assert [run["sites"] for run in figures["runs"]] == [2, 4]  # type: ignore[attr-defined]
     assert figures["runs"][0]["memory_ratio"] == figures["runs"][0]["site_ratio"] == 1.0  # type: ignore[index]
     assert [row["rule"] for row in figures["folds"]] == ["ours", "flower"]  # type: ignore[attr-defined]
@@ -82,24 +80,24 @@ def test_bench_scale() -> None:
 @pytest.mark.extra
 @pytest.mark.slow
 def test_bench_gpu_can_be_rehearsed_without_one() -> None:
-    figures = last_line("bench_gpu.py", "--cpu", "--workers", "1", "--model", "efficientnet_lite0")
+    figures = last_line("benchmarks/bench_gpu.py", "--cpu", "--workers", "1", "--model", "efficientnet_lite0")
     assert figures["rehearsal"] is True
     assert figures["workers"]["1"]["ratio"] > 0  # type: ignore[index]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
 def test_bench_gpu_wants_one() -> None:
-    done = subprocess.run([sys.executable, "scripts/bench_gpu.py"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "benchmarks/bench_gpu.py"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
 
 
 @pytest.mark.slow
 def test_phantom_difficulty() -> None:
-    assert last_line("phantom_difficulty.py", "--patients", "30")
+    assert last_line("studies/phantom_difficulty.py", "--patients", "30")
 
 
 def test_bench_leak() -> None:
-    figures = last_line("bench_leak.py", "--patients", "60", "--seeds", "2")
+    figures = last_line("benchmarks/bench_leak.py", "--patients", "60", "--seeds", "2")
     assert [row["split"] for row in figures["rows"]] == ["by slice", "by series", "by patient", "10 shards of series"]  # type: ignore[attr-defined]
     assert figures["rows"][2]["test slices"] == [0.0, 0.0, 0.0]  # type: ignore[index]
 
@@ -107,7 +105,7 @@ def test_bench_leak() -> None:
 @pytest.mark.slow
 @pytest.mark.extra
 def test_fuzz_prepare() -> None:
-    figures = last_line("fuzz_prepare.py", "--seconds", "0", "--files", "120", "--seed", "1")
+    figures = last_line("tests/e2e/fuzz_prepare.py", "--seconds", "0", "--files", "120", "--seed", "1")
     assert figures["violations"] == 0
     assert {"slice", "no_pixels", "truncated_pixels"} <= set(figures["outcomes"])  # type: ignore[call-overload]
     assert sum(figures["outcomes"].values()) == figures["files"] >= 120  # type: ignore[attr-defined, operator]
@@ -116,7 +114,7 @@ def test_fuzz_prepare() -> None:
 @pytest.mark.slow
 @pytest.mark.extra
 def test_fuzz_prepare_of_films() -> None:
-    figures = last_line("fuzz_prepare.py", "--chest", "--seconds", "0", "--files", "120", "--seed", "1")
+    figures = last_line("tests/e2e/fuzz_prepare.py", "--chest", "--seconds", "0", "--files", "120", "--seed", "1")
     assert figures["violations"] == 0
     assert {"image", "image, only decoded", "no_pixels"} <= set(figures["outcomes"])  # type: ignore[call-overload]
 
@@ -128,14 +126,14 @@ def test_check_pixels(tmp_path: Path) -> None:
     write_tiny(tmp_path / "dicom" / "b", "ID_b", z=5, hu=np.roll(ramp, 5)[:, :40], PixelPaddingValue=-1000)
     write_tiny(tmp_path / "dicom" / "c", "ID_b", z=5, hu=(ramp % 4096).astype(np.uint16), BitsStored=12)
     write_tiny(tmp_path / "dicom" / "d", "ID_d", z=9, hu=ramp[:32, :32])
-    figures = last_line("check_pixels.py", "--dicom", str(tmp_path / "dicom"))["dicom"]
+    figures = last_line("tests/e2e/check_pixels.py", "--dicom", str(tmp_path / "dicom"))["dicom"]
     assert (figures["files"], figures["slices"], figures["pixels that differ"]) == (4, 4, 0)  # type: ignore[index]
     assert (figures["pixels"], figures["slices out of order"]) == (2 * 64 * 64 + 64 * 40 + 32 * 32, 0)  # type: ignore[index]
 
 
 def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel, one PNG too many, one row too few: each is a violation that names its file."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.syspath_prepend(str(ROOT / "tests/e2e"))
     checked = importlib.import_module("fuzz_prepare").checked
     for name in ("a", "b"):
         write_tiny(tmp_path / "dicom" / name, f"ID_{name}", hu=np.full((256, 256), 30, np.int16))
@@ -163,7 +161,7 @@ def test_undersampling_calibration(tmp_path: Path) -> None:
     words += ["partition.num_sites=2", "partition.allow_missing_labels=true", "rounds=1", "engine.workers=0"]
     paths = [f"paths.{name}={tmp_path / name}" for name in ("prepared", "sites")]
     options = ["--seeds", "0", "--negatives", "0.3", "--runs", str(tmp_path / "runs")]
-    figures = last_line("undersampling_calibration.py", *options, *words, *paths)
+    figures = last_line("studies/undersampling_calibration.py", *options, *words, *paths)
     for reading in ("as the model says", "at the run's temperatures"):
         facts: Any = figures[reading]
         assert set(facts["values"]) == {"all slices", "under, prior", "under, none"}
@@ -176,7 +174,7 @@ def test_undersampling_calibration(tmp_path: Path) -> None:
 
 
 def test_an_ablation_is_the_recipe_without_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
     ablate = importlib.import_module("ablate")
     for name, words in ablate.VARIANTS.items():
         compose_config(words)
@@ -191,7 +189,7 @@ def test_an_ablation_is_the_recipe_without_one_part(monkeypatch: pytest.MonkeyPa
 
 def test_an_ablation_is_compared_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of probabilities nearer to the truth by a known step; the same patients in two seeds are drawn once."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
     report = importlib.import_module("ablate_report")
     truth = np.tile([0, 0, 1, 1], 12)
     table = pd.DataFrame({"image_id": np.arange(48).astype(str), "patient_id": np.repeat(np.arange(12), 4).astype(str)})
@@ -208,7 +206,7 @@ def test_an_ablation_is_compared_slice_by_slice(monkeypatch: pytest.MonkeyPatch)
 
 def test_guess_inversion() -> None:
     """The tag is never wrong on films that are made to fit it; the counts add up."""
-    figures = last_line("guess_inversion.py", "--films", "2", "--side", "64")
+    figures = last_line("studies/guess_inversion.py", "--films", "2", "--side", "64")
     assert (figures["films"], figures["tag_wrong"]) == (2 * 2 * 4 * 2 * 3, 0)
     rows = figures["kinds"].values()  # type: ignore[attr-defined]
     assert sum(row[tag][0] for row in rows for tag in ("MONOCHROME1", "MONOCHROME2")) == figures["guess_wrong"]
@@ -219,7 +217,7 @@ def test_a_leaky_crop_is_compared_film_by_film(monkeypatch: pytest.MonkeyPatch) 
 
     class 0 alone has (1 + 3 * 2/3) / 4: of each other class, a film ties with the 24 of the others and beats the 12 of class 0.
     """
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
     script = importlib.import_module("leaky_crop")
     classes = np.repeat(np.arange(4), 12)
     ids = {"image_id": np.arange(48).astype(str), "patient_id": np.arange(48).astype(str)}
@@ -251,6 +249,8 @@ def test_a_leaky_crop_is_compared_film_by_film(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 def test_no_damage_breaks_a_command_or_changes_what_it_says() -> None:
     """Of 300 in docs/decisions.md, a few."""
-    figures = last_line("damage_files.py", "--count", "24", "--kinds", "scaffold", "--workers", "1", "--seed", "7")
+    figures = last_line(
+        "tests/e2e/damage_files.py", "--count", "24", "--kinds", "scaffold", "--workers", "1", "--seed", "7"
+    )
     assert figures["damages"] == 24
     assert figures["violations"] == 0

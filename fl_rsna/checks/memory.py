@@ -33,7 +33,7 @@ from fl_rsna.strategies.find import find_strategy
 from fl_rsna.task import Rendering, find_task
 
 MB, GB = 10**6, 10**9
-SCRATCH = 1.2  # what a step takes above its tensors: scripts/bench_memory.py, 1.08 to 1.20 on a CPU
+SCRATCH = 1.2  # what a step takes above its tensors: benchmarks/bench_memory.py, 1.08 to 1.20 on a CPU
 COMMAND, FORKSERVER, WORKER = 450 * MB, 300 * MB, 400 * MB  # private memory without the model, Linux, torch 2.13
 CUDA_CONTEXT = 600 * MB  # a process's kernels on a GPU
 PNG_SHARE = {

@@ -1,7 +1,7 @@
 """An image as a PNG: square, resized, 16-bit HU, 8-bit windows or 16-bit grey; written whole or not at all.
 
 PNGs are written fast: one filter for the whole image and one pass of Intel's ISA-L deflate. Filter and level are measured choices
-(scripts/bench_prepare.py). Windows are functions of one HU value, so unfiltered three-byte groups repeat and filter None is
+(benchmarks/bench_prepare.py). Windows are functions of one HU value, so unfiltered three-byte groups repeat and filter None is
 smallest; a 16-bit HU plane is smaller as differences to the row above.
 """
 

@@ -26,6 +26,7 @@ from fl_rsna.learning.models.saved import read_saved
 from fl_rsna.learning.training.train import predict
 from fl_rsna.run_folder.run_folder import start_run
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.model import to_run_model
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.training import Correction, LabelWeights, Loss, Sampling, Select, TrainConfig
 from fl_rsna.simulation.runner import run_federation
@@ -207,5 +208,7 @@ def test_withheld_counts_are_left_out_and_nobody_to_ask_is_refused(cohort: Cohor
     assert by_own_counts(everyone, of_counts(10), ICH).kept == 10 / 90
     silent = by_own_counts(everyone, of_counts(None), ICH)
     assert (silent.kept, silent.prior[0]) == (everyone.kept, everyone.prior[0])
-    bare = replace(everyone, train=replace(everyone.train, correction=Correction.none), model=config.model)
+    bare = replace(
+        everyone, train=replace(everyone.train, correction=Correction.none), model=to_run_model(config.model)
+    )
     assert with_label_priors(bare, [of_counts(10)], ICH).model.kept_negatives == 1

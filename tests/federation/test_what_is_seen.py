@@ -224,7 +224,7 @@ def test_a_personal_window_stays_at_its_site_and_the_mean_is_sent(boxed: Cohort,
 
 @pytest.mark.parametrize("name", ["scaffold", "moon", "ditto"])
 def test_strategies_of_every_kind_go_with_all_of_it(boxed: Cohort, tmp_path: Path, name: str) -> None:
-    words = {**ALL, "strategy__name": name, "strategy__malicious": 0, "model__tta": 1, "model__norm": Norm.local}
+    words = {**ALL, "strategy__name": name, "model__tta": 1, "model__norm": Norm.local}
     wire = {"network__precision_up": Precision.int8, "network__precision_down": Precision.bf16}
     summary = run(boxed, tmp_path / "run", tiny_config(rounds=2, **words, **wire))
     assert summary["site_failures"] == 0

@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.fields import KEY
-from fl_rsna.settings.partition import TEST_SITE, UNANNOTATED, check_noise
+from fl_rsna.settings.partition import NOISE, TEST_SITE, UNANNOTATED, check_noise
 
 ALL = "all"  # every training site; what a site's own entry says counts before it
 PIXEL_SIZE = ("column_spacing_mm", "row_spacing_mm", "rows", "columns")  # columns of an index that tell it
@@ -56,7 +55,7 @@ def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageK
     unknown = [site for site in asked if site not in (*sites, ALL)]
     if unknown:
         known = ", ".join(sites[:10]) + (", ..." if len(sites) > 10 else "")
-        raise ValueError(f"{KEY}.{unknown[0]}: no such site; expected {ALL} or one of {known}")
+        raise ValueError(f"{NOISE}.{unknown[0]}: no such site; expected {ALL} or one of {known}")
     found = {}
     for site in sites:
         said = {**(asked.get(ALL, {}) if site != TEST_SITE else {}), **asked.get(site, {})}
@@ -64,7 +63,7 @@ def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageK
         noise = SiteNoise(**{name: float(value) for name, value in said.items()}, unannotated=lacks, seed=seed)
         if noise.of_scanner and image is not ImageKind.hu:
             raise ValueError(
-                f"{KEY}.{site}: expected labels alone with {image} images, which hold no HU to shift, got "
+                f"{NOISE}.{site}: expected labels alone with {image} images, which hold no HU to shift, got "
                 f"{', '.join(name for name in said if name != 'labels')}; prepare the data with data.image=hu"
             )
         if noise.any:
@@ -79,7 +78,7 @@ def noise_record(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFra
         known = table[list(PIXEL_SIZE)].gt(0).all(axis=1) if {*PIXEL_SIZE} <= set(table) else table["image_id"].isna()
         if settings.blur and not known.all():
             raise ValueError(
-                f"{KEY}.{site}.blur: expected the pixel spacing of every slice, which blur in mm needs, but "
+                f"{NOISE}.{site}.blur: expected the pixel spacing of every slice, which blur in mm needs, but "
                 f"{int((~known).sum())} of {len(table)} have none; leave it out"
             )
     return {site: _to_json(settings) for site, settings in noise.items()}

@@ -6,7 +6,7 @@ a matrix product and not a pass over the slices.
 The interval is theta -+ t * se on a scale without bounds. Of the c patients who carry the metric, se is the standard
 deviation over the resamples times sqrt(c / (c - 1)), as a resample varies too little by as much, and t has c - 1 degrees of
 freedom. Plain percentiles of the resamples are too narrow for few patients, and near 1 they lean to the wrong side
-(Hesterberg 2015). Who carries a metric was settled by `scripts/interval_coverage.py`, which shows both intervals.
+(Hesterberg 2015). Who carries a metric was settled by `studies/interval_coverage.py`, which shows both intervals.
 """
 
 from collections.abc import Iterator

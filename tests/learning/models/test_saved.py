@@ -12,7 +12,7 @@ from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.flat import flatten, layout_sha256, model_sha256
 from fl_rsna.learning.models.saved import facts_in, metadata_sha256, read_saved, write_saved
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig, ModelName, Norm
+from fl_rsna.settings.model import ModelConfig, ModelName, Norm, RunModel, to_run_model
 from fl_rsna.task import ICH
 
 LITE = ModelConfig(image_size=32, pretrained=False)
@@ -38,7 +38,7 @@ def test_what_is_read_says_what_was_written(tmp_path: Path, config: ModelConfig,
     images = torch.rand(2, 1 if image is ImageKind.hu else 3, 32, 32) * 1100
     with torch.inference_mode():
         assert torch.equal(saved.network(images), network(images))
-    assert (saved.config, saved.image, saved.task, saved.facts) == (config, image, ICH, {"round": 3})
+    assert (saved.config, saved.image, saved.task, saved.facts) == (to_run_model(config), image, ICH, {"round": 3})
     assert saved.sha256 == model_sha256(flatten(network), layout_sha256(network))
 
 
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_what_it_says_is_refused(tmp_path: Path, metadata: di
 
 def test_a_setting_younger_than_the_file_has_its_default(tmp_path: Path) -> None:
     changed(tmp_path / "m.safetensors", model=PLAIN)
-    assert read_saved(tmp_path / "m.safetensors").config == ModelConfig(**json.loads(PLAIN))
+    assert read_saved(tmp_path / "m.safetensors").config == RunModel(**json.loads(PLAIN))
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_heat_is_measured_in_the_blood_of_all_true_positives(run: Path) -> None:
 
 
 def test_the_script_measures_every_label_on_both_maps(run: Path) -> None:
-    words = [sys.executable, "scripts/heat_in_lesion.py", str(chosen(run, 0.0))]
+    words = [sys.executable, "studies/heat_in_lesion.py", str(chosen(run, 0.0))]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]

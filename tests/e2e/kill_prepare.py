@@ -1,6 +1,6 @@
 """SIGKILL at random moments of `prepare`, and the same request again: is it the same content as without a kill?
 
-    python scripts/kill_prepare.py [--files 2000] [--kills 20] [--workers 2] [--seed 0] [--update]
+    python tests/e2e/kill_prepare.py [--files 2000] [--kills 20] [--workers 2] [--seed 0] [--update]
 
 Slices of noise are written and prepared once without a kill. Then, --kills times, it is begun anew in an empty folder, killed
 when a random part of the files stands in its journal and a random moment later, and repeated to its end. With --update every fresh folder

@@ -7,7 +7,7 @@ process's own CPU time a participant. The goals are memory within 10% and the sa
 itself, 4 million parameters, at `--large` sites. `--fold` shows what the server holds while so many of B0's replies
 become one model, beside Flower's own FedAvg on the same replies, which holds them all.
 
-    python scripts/bench_scale.py [--sites 10 100 1000] [--workers 0 2] [--rounds 3] [--large 5 20] [--fold 5 20 80]
+    python benchmarks/bench_scale.py [--sites 10 100 1000] [--workers 0 2] [--rounds 3] [--large 5 20] [--fold 5 20 80]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How much of a test set is already in training when a split ignores patients.
 
-    python scripts/bench_leak.py --series-table <csv> --slice-table <csv>
+    python benchmarks/bench_leak.py --series-table <csv> --slice-table <csv>
 
 The first table has one row a slice with PatientID, SeriesInstanceUID and SOPInstanceUID (RSNA's stage 1 test headers), the
 second with PatientID and Image_ID (a sample of the slices of its stage 2 training set). A further table of the size of

@@ -1,4 +1,4 @@
-"""python scripts/bench_memory.py: the memory a training step is said to take against what it does take.
+"""python benchmarks/bench_memory.py: the memory a training step is said to take against what it does take.
 
 Every set-up runs in a process of its own: the network and optimizer of a site, three steps of a batch, and the peak of
 its memory above what it had before (torch's own count on CUDA, else the resident set, Linux only). Prints a table and,

@@ -1,6 +1,6 @@
 """Real DICOM files through `prepare` at their own size: is every pixel, and every order of slices, what the files say?
 
-    python scripts/check_pixels.py --dicom <folder> [<folder> ...]
+    python tests/e2e/check_pixels.py --dicom <folder> [<folder> ...]
 
 Files of one size are prepared together, in this process; files with an id that another one has go into a set of their own.
 Each 16-bit PNG is compared with clip(round(HU), -1024, 3071), where HU are the stored values that pydicom decodes times slope plus

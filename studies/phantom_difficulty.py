@@ -1,7 +1,7 @@
 """How far slice position or mean brightness alone get on the phantom, and how fast it is made.
 
-    python scripts/phantom_difficulty.py --patients 200 --size 128
-    python scripts/phantom_difficulty.py --patients 400 --chest
+    python studies/phantom_difficulty.py --patients 200 --size 128
+    python studies/phantom_difficulty.py --patients 400 --chest
 
 `--chest` asks the same of the chest films: what brightness, vendor and whatever else a header or a picture's form tells
 say of each class, one against the rest. Prints a table and, as the last line, one JSON object. Patients are split in two halves; what is learned (the

@@ -6,8 +6,8 @@ augmentation, a third lets cuDNN choose any algorithm. The federation trains on 
 card, each number in a fresh process: images a second while sites train and over whole rounds, the share of the time in
 which no kernel ran (sampled by nvidia-smi over the steady rounds) and the card's memory.
 
-    python scripts/bench_gpu.py [--workers 1 2 4] [--sites 4] [--slices 2048] [--batch 64]
-    python scripts/bench_gpu.py --cpu      # a rehearsal at tiny size without a card; its figures mean nothing
+    python benchmarks/bench_gpu.py [--workers 1 2 4] [--sites 4] [--slices 2048] [--batch 64]
+    python benchmarks/bench_gpu.py --cpu      # a rehearsal at tiny size without a card; its figures mean nothing
 """
 
 import argparse

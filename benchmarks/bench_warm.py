@@ -1,6 +1,6 @@
 """What a ClientApp's process costs before it does anything: loaded anew, as Flower starts it, against forked from a loaded one.
 
-    python scripts/bench_warm.py [--repeats 5]
+    python benchmarks/bench_warm.py [--repeats 5]
 
 Seconds by the clock from asking until a process that has loaded Flower, torch and the site's code has ended; medians. Prints a table and, as
 the last line, one JSON object.

@@ -1,4 +1,4 @@
-"""python scripts/heat_in_lesion.py runs/<name>: how much of the heat of true positives lies in the blood.
+"""python studies/heat_in_lesion.py runs/<name>: how much of the heat of true positives lies in the blood.
 
 The run must be of demo data, whose phantoms know where the blood is; data sets of real slices state no lesions here.
 Every true positive of every label is measured, on the map the report's pictures are made on and on the network's last.

@@ -1,6 +1,6 @@
 """How often the 95% intervals of the scorecard hold the truth, on simulated patients whose slices are alike.
 
-    python scripts/interval_coverage.py [--sets 600] [--patients 20 30 50 150] [--resamples 1000]
+    python studies/interval_coverage.py [--sets 600] [--patients 20 30 50 150] [--resamples 1000]
 
 A patient has a bleed with probability `share`, on a part of the 20 to 40 slices drawn from Beta(2, 3). A slice's score is
 normal around the patient's own level (standard deviation 0.7) and, if positive, shifted by the patient's own conspicuity

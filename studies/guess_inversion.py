@@ -6,7 +6,7 @@ films, simple ones: a body of ellipses (lean or stout), the film's field (air be
 a black or by an unexposed, white border), three windows, and both tags. The cut-off between little and much black is the
 best one there is for these very films, found in hindsight, which no real system has. The way by tag is the package's own.
 
-    python scripts/guess_inversion.py [--films 20] [--side 160] [--seed 2021]
+    python studies/guess_inversion.py [--films 20] [--side 160] [--seed 2021]
 """
 
 import argparse

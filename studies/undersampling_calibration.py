@@ -7,7 +7,7 @@ how the mean probability compares with the share of positives. Differences from 
 the same patients for all three and for all seeds, whose models are averaged over. Runs are kept and resumed. Any other word is
 a setting of every run: train.local_steps=20 gives all three the steps that a pass over all slices of the demo's sites has.
 
-    python scripts/undersampling_calibration.py [--seeds 0 1 2] [--negatives 1] [--runs runs/undersampling] [rounds=10 ...]
+    python studies/undersampling_calibration.py [--seeds 0 1 2] [--negatives 1] [--runs runs/undersampling] [rounds=10 ...]
 """
 
 import argparse

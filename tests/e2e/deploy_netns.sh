@@ -2,12 +2,12 @@
 # docs/deploy.md as written, without Docker: a coordinator and two hospitals, each in a network namespace of its own with one wire to the
 # coordinator's, from a demo cohort to a finished run whose model equals the simulation's. Exit code 0 when everything was as expected.
 #
-#   sudo -E bash scripts/deploy_netns.sh        KEEP=1 leaves the folder for a look; PYTHON= names another Python than python
-#   bash scripts/deploy_netns.sh                not as root: all on loopback
+#   sudo -E bash tests/e2e/deploy_netns.sh        KEEP=1 leaves the folder for a look; PYTHON= names another Python than python
+#   bash tests/e2e/deploy_netns.sh                not as root: all on loopback
 #
 # It works in a temporary folder. The hospitals' folders are read-only, and compared before and after.
 set -euo pipefail
-repo=$(cd "$(dirname "$0")/.." && pwd)
+repo=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python}
 work=$(mktemp -d "${TMPDIR:-/tmp}/fl-rsna-deploy.XXXXXX")
 tag=fl$$

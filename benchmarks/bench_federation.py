@@ -6,8 +6,8 @@ examples use it, and Apple's pfl where it is installed. Printed: median seconds 
 to the end of the next; the first is left out), its ratio to the reference, training steps a round, and seconds to the
 first step: cold, and for the second job of a sweep. pfl and Flower start without the command's words and files.
 
-    python scripts/bench_federation.py [--sites 5] [--slices 48] [--rounds 4] [--repeats 3] [--model efficientnet_b0]
-    python scripts/bench_federation.py --empty 5 20      # nothing is trained: seconds a round at 5 and at 20 sites
+    python benchmarks/bench_federation.py [--sites 5] [--slices 48] [--rounds 4] [--repeats 3] [--model efficientnet_b0]
+    python benchmarks/bench_federation.py --empty 5 20      # nothing is trained: seconds a round at 5 and at 20 sites
 """
 
 import argparse

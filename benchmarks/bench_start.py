@@ -4,7 +4,7 @@ The command itself is run, `python -m fl_rsna.simulate -m seed=0,1`, two jobs in
 first step of job 1, and from the end of job 1, its report written, to the first step of job 2. The reference is a bare
 process that imports torch, opens one site and trains. Used by bench_federation.py.
 
-    python scripts/bench_start.py --folder <of make_cohort> [--engine local] [--size 64] [--model efficientnet_b0]
+    python benchmarks/bench_start.py --folder <of make_cohort> [--engine local] [--size 64] [--model efficientnet_b0]
 """
 
 import argparse

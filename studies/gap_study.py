@@ -6,7 +6,7 @@ pooled one with a paired patient bootstrap, then the mean over seeds. Runs are k
 and repeated with more seeds or variants, and reports all it finds in its folder. `--against fedavg` compares with FedAvg
 instead, `--only "wire int8"` adds what fewer bytes cost, `--write docs` puts the table and the picture into docs/gap.md.
 
-    python scripts/gap_study.py [--data ct_ich] [--splits iid dirichlet] [--seeds 0 1 2] [--only fedavg fedavgm ...]
+    python studies/gap_study.py [--data ct_ich] [--splits iid dirichlet] [--seeds 0 1 2] [--only fedavg fedavgm ...]
 """
 
 import argparse

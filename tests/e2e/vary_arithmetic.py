@@ -1,8 +1,8 @@
 """Run the tests with other arithmetic, in other order and under load: what passes on one machine has to pass on all.
 
-    python scripts/vary_arithmetic.py                      # make test's and make slow's tests in every setting: over an hour on two cores
-    python scripts/vary_arithmetic.py --only aten-default random-order --tests fast
-    python scripts/vary_arithmetic.py --only aten-default numpy-baseline openblas --together    # one run in all of these settings
+    python tests/e2e/vary_arithmetic.py                      # make test's and make slow's tests in every setting: over an hour on two cores
+    python tests/e2e/vary_arithmetic.py --only aten-default random-order --tests fast
+    python tests/e2e/vary_arithmetic.py --only aten-default numpy-baseline openblas --together    # one run in all of these settings
 
 Prints a line a setting and, last, one JSON object with the same figures. Exits 1 when a test failed.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_info
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MARKS = {"fast": "not slow and not extra", "slow": "slow and not extra"}
 BUSY = "while True: pass"
 

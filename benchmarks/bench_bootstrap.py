@@ -1,6 +1,6 @@
 """Seconds for the whole scorecard of a large test set on one core, beside a plain loop over scikit-learn.
 
-    python scripts/bench_bootstrap.py [--slices 100000] [--resamples 2000] [--loop 3] [--repeats 3]
+    python benchmarks/bench_bootstrap.py [--slices 100000] [--resamples 2000] [--loop 3] [--repeats 3]
 
 Simulated: 33 slices a series and patient, the six labels of RSNA at about their shares, probabilities of a fair model.
 The scorecard is every metric of every label by slice and by exam (max and noisy-or), with thresholds, temperatures and

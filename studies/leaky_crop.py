@@ -6,7 +6,7 @@ Compared are macro AUROC, the mean over the classes of one against the rest, and
 over seeds, paired over films, with 95% intervals over patients. Runs are kept and resumed. Prints a table and, as the last line,
 one JSON object.
 
-    python scripts/leaky_crop.py [--seeds 0 1 2] [--runs runs/leaky_crop] [rounds=6 data.name=...]
+    python studies/leaky_crop.py [--seeds 0 1 2] [--runs runs/leaky_crop] [rounds=6 data.name=...]
 """
 
 import argparse
@@ -44,7 +44,7 @@ WORDS = [
     "model.image_size=64",
     "rounds=8",
     "train.local_steps=20",
-]  # as scripts/ablate.py has for the demo
+]  # as studies/ablate.py has for the demo
 
 Tables = Mapping[int, pd.DataFrame]  # the test site's predictions by seed
 

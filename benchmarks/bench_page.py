@@ -1,6 +1,6 @@
 """How large the page of a run is, how long it takes to write, and how long a browser takes to open it.
 
-    python scripts/bench_page.py [--sites 100] [--rounds 50] [--repeats 5]
+    python benchmarks/bench_page.py [--sites 100] [--rounds 50] [--repeats 5]
 
 The run is made up, by the tests' own maker: sites and rounds as asked, with every section of the page filled. Opening is from
 the request to the load event, and to the first plot drawn, in headless Chromium, a fresh one each time. Prints a table

@@ -2,12 +2,12 @@
 # A federation in containers, from nothing: builds the image, makes a demo cohort and its keys, runs it, compares the model with the
 # simulation's, then breaks things on purpose (compose_faults.py). Exit code 0 when everything was as expected.
 #
-#   bash scripts/compose_e2e.sh             KEEP=1 leaves containers, volumes and the folder for a look
+#   bash tests/e2e/compose_e2e.sh             KEEP=1 leaves containers, volumes and the folder for a look
 #
 # Needs a Docker engine on this machine, docker compose (v2, or docker-compose 1.29) and python3. Works on a copy of the project in a
 # temporary folder, under a compose project and image tags of its own, and removes all of it.
 set -euo pipefail
-repo=$(cd "$(dirname "$0")/.." && pwd)
+repo=$(cd "$(dirname "$0")/../.." && pwd)
 sites=3
 demo=(demo.patients=40 demo.slices_per_series=6 demo.size=64 data.size=64)
 dealt=(partition.num_sites=$sites partition.allow_missing_labels=true)
@@ -76,5 +76,5 @@ RUN python -c "import fl_rsna.task as changed; open(changed.__file__, 'a').write
 USER 10001:10001
 OTHER
 say "faults"
-python3 scripts/compose_faults.py --model "$deployed" -- "${demo[@]}" "${words[@]}"
+python3 tests/e2e/compose_faults.py --model "$deployed" -- "${demo[@]}" "${words[@]}"
 say "done"

@@ -1,6 +1,6 @@
 """Damaged files of runs, prepared data and cohorts against every command that reads them: none may lie and none may break.
 
-    python scripts/damage_files.py [--count 300] [--seed 0] [--kinds plain,scaffold,both,trees,network,gap] [--workers 2]
+    python tests/e2e/damage_files.py [--count 300] [--seed 0] [--kinds plain,scaffold,both,trees,network,gap] [--workers 2]
 
 Tiny runs are made first: one of every kind, finished, and again ended in the middle. Then, `count` times, one file of a fresh
 copy is cut, or one bit of it flipped, and one of resume, report, evaluate, replay, audit and doctor is told in this process.

@@ -6,7 +6,7 @@ training parts, too, unasked: leave that round out. It averages parameters alone
 statistics stay those of whoever trained last. Prints one JSON object: seconds of each round, the steps of one as
 counted in the loss, and when the first began (time of day).
 
-    <python with pfl> scripts/bench_pfl.py --folder <of make_cohort> [--rounds 3]
+    <python with pfl> benchmarks/bench_pfl.py --folder <of make_cohort> [--rounds 3]
 """
 
 import argparse

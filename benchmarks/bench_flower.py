@@ -4,7 +4,7 @@ A ClientApp builds its model and opens its data for every message and sends back
 CPU each, one compute thread. Prints one JSON object: seconds of each round, the steps
 of one, and when the first began (time of day).
 
-    python scripts/bench_flower.py --folder <of make_cohort> [--rounds 3] [--empty]
+    python benchmarks/bench_flower.py --folder <of make_cohort> [--rounds 3] [--empty]
 """
 
 import argparse

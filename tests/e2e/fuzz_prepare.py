@@ -1,6 +1,6 @@
 """Damaged files against the real `prepare`: each must end as one row, in time, and what is accepted must be right.
 
-    python scripts/fuzz_prepare.py [--chest] [--dicom <folder> ...] [--seed 0] [--seconds 60] [--only <batch>/<number>]
+    python tests/e2e/fuzz_prepare.py [--chest] [--dicom <folder> ...] [--seed 0] [--seconds 60] [--only <batch>/<number>]
 
 Without --dicom it draws synthetic slices, with --chest films, and writes them in six transfer syntaxes. Every batch is a folder of files with one to
 three mutations each and the untouched originals, prepared by the command in a process of its own, with two workers. Checked:

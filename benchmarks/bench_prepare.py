@@ -1,6 +1,6 @@
 """What DICOM to PNG costs: the seed's way, ours, and the limit, on the same files in one run.
 
-    python scripts/bench_prepare.py [--dicom <folder>] [--repeats 5] [--scaling 6000]
+    python benchmarks/bench_prepare.py [--dicom <folder>] [--repeats 5] [--scaling 6000]
 
 Without --dicom it draws synthetic slices of 512 px. Figures are medians over repeats of CPU time a file; each is taken in
 a process of its own, and the ways take turns. `seed` reads the headers once, then computes each window in float64 with

@@ -4,7 +4,7 @@ An index with every declared column is made up around real labels (or drawn ones
 hard links to a few tiny PNGs, and `python -m fl_rsna.partition` runs in a fresh process, several times. Printed: median
 seconds and peak memory of that process, beside the goals.
 
-    python scripts/bench_partition.py [--labels <wide csv>] [--rows 752803] [--sites 100] [--partition iid] [--layout standard] [--repeats 3]
+    python benchmarks/bench_partition.py [--labels <wide csv>] [--rows 752803] [--sites 100] [--partition iid] [--layout standard] [--repeats 3]
 """
 
 import argparse

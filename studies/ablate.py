@@ -6,7 +6,7 @@ and AUROC `any`, paired, with 95% intervals over patients. The second stage (`st
 head, blend) and stacking are variants, too. Runs are kept and resumed, so the study can be stopped, and repeated with more seeds;
 it reports all it finds in its folder. `--write docs` puts its tables into docs/ablations.md.
 
-    python scripts/ablate.py [rounds=6 ...] [--data demo ct_ich] [--seeds 0 1 2] [--only "without 2.5D" "with mixup" ...] [--write docs]
+    python studies/ablate.py [rounds=6 ...] [--data demo ct_ich] [--seeds 0 1 2] [--only "without 2.5D" "with mixup" ...] [--write docs]
 
 Settings for every run come first: after a list of names they would be taken for one more.
 """
