@@ -189,6 +189,17 @@ def test_qfedavg_weighs_by_loss() -> None:
     np.testing.assert_allclose(step("qfedavg", rate=0.5, q=q)[0], expected, rtol=1e-5)
 
 
+def test_fedexp_steps_farther_where_changes_point_apart() -> None:
+    # changes (1, 0), (0, 1), (0, -1), (0, 0): mean square 3/4, mean (1/4, 0)
+    apart = [([2.0, 2.0, 20.0], 10, 1, 0.5), ([1.0, 3.0, 40.0], 10, 1, 0.5)]
+    apart += [([1.0, 1.0, 20.0], 10, 1, 0.5), ([1.0, 2.0, 40.0], 10, 1, 0.5)]
+    factor = 0.75 / (2 * (0.25**2 + 0.001))
+    np.testing.assert_allclose(step("fedexp", sites=apart)[0], [1 + factor / 4, 2, 30], rtol=1e-5)
+    np.testing.assert_allclose(step("fedexp", sites=apart, epsilon=1e6)[0], [1 + 1 / 4, 2, 30], rtol=1e-5)  # FedAvg
+    # changes (1, 0) and (3, -2), weighted 1 to 3: mean square 10, mean (2.5, -1.5), so a factor below 1
+    np.testing.assert_allclose(step("fedexp")[0], MEAN, rtol=1e-6)
+
+
 def test_fewest_sites_are_the_papers() -> None:
     needs = {"krum": 5, "multikrum": 5, "bulyan": 7, "fedavg": 1}
     assert {name: STRATEGIES[name].fewest_sites(strategy_config(name)) for name in needs} == needs
