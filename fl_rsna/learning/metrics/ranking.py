@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from fl_rsna.learning.metrics.bootstrap import Drawn, Floats
 
 AT_MOST = 200
+SENSITIVE = 0.9  # the least sensitivity that counts in the partial AUROC
 
 
 def roc_points(
@@ -53,10 +54,15 @@ def _spread(x: NDArray[np.float64], y: NDArray[np.float64], at_most: int) -> NDA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """AUROC and average precision by draw [1 + R]; NaN where a draw leaves one class without weight."""
+    """AUROC, average precision and partial AUROC by draw [1 + R]; NaN where a draw leaves one class without weight.
+
+    The partial AUROC is the mean specificity over sensitivities from SENSITIVE to 1, 0.05 of chance and 1 of a perfect ranking: the index
+    for tests that must not miss (Jiang et al. 1996, Radiology 201:745).
+    """
 
     auroc: Floats
     average_precision: Floats
+    partial_auroc: Floats
 
 
 def rank(
@@ -68,12 +74,14 @@ def rank(
     best of it and all higher recalls. Rows of one score are one step of either curve, so their order does not matter.
     """
     columns = drawn.weights.shape[1]
-    area, precision = np.full(columns, np.nan), np.full(columns, np.nan)
+    area, precision, partial = (np.full(columns, np.nan) for _ in range(3))
     if labels.any():
         positive, negative = _counts(labels, scores, drawn)
         for part, weights in drawn.chunks():
-            area[part], precision[part] = _rank_counts(positive @ weights, negative @ weights, interpolated)
-    return Ranking(auroc=area, average_precision=precision)
+            area[part], precision[part], partial[part] = _rank_counts(
+                positive @ weights, negative @ weights, interpolated
+            )
+    return Ranking(auroc=area, average_precision=precision, partial_auroc=partial)
 
 
 def _counts(labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Drawn) -> tuple[csr_array, csr_array]:
@@ -94,8 +102,8 @@ def _table(rows: NDArray[np.int64], patients: NDArray[np.int64], shape: tuple[in
     return csr_array((np.ones(len(rows)), (rows, patients)), shape=shape)  # sums what falls on one place
 
 
-def _rank_counts(positive: Floats, negative: Floats, interpolated: bool = False) -> tuple[Floats, Floats]:
-    """AUROC (Mann-Whitney, ties half) and average precision (step-wise) of weighted counts [G, C], [2G + 1, C]."""
+def _rank_counts(positive: Floats, negative: Floats, interpolated: bool = False) -> tuple[Floats, Floats, Floats]:
+    """AUROC (Mann-Whitney, ties half), average precision (step-wise) and partial AUROC of weighted counts [G, C], [2G + 1, C]."""
     np.cumsum(negative, axis=0, out=negative)
     under, up_to, negatives = negative[0:-1:2], negative[1::2], negative[-1]
     positives = positive.sum(0)
@@ -107,4 +115,25 @@ def _rank_counts(positive: Floats, negative: Floats, interpolated: bool = False)
         if interpolated:  # levels rise, so recall falls
             np.maximum.accumulate(share, axis=0, out=share)
         precision = np.einsum("gc,gc->c", positive, share) / positives
-    return area, precision
+        partial = _partial_area(positive, caught, under, up_to, negatives)
+    return area, precision, partial
+
+
+def _partial_area(positive: Floats, caught: Floats, under: Floats, up_to: Floats, negatives: Floats) -> Floats:
+    """Mean specificity [C] over sensitivities from SENSITIVE to 1, of weighted counts [G, C] by rising score.
+
+    Positives and negatives of one score are flagged together: level g leads on a straight line from (caught - positive, up_to) to
+    (caught, under), the positives flagged and the negatives not.
+    """
+    positives = caught[0]
+    reached = np.flatnonzero((caught > SENSITIVE * positives).any(1))
+    some = slice(0, int(reached[-1]) + 1 if reached.size else 0)
+    share, end, low, high = positive[some], caught[some], under[some], up_to[some]
+    start = np.maximum(end - share, SENSITIVE * positives)
+    along = np.divide(
+        end - start, share, out=np.zeros_like(share), where=share > 0
+    )  # from the level's end back to the start
+    at_start = low + (high - low) * along
+    area = np.einsum("gc,gc->c", np.maximum(end - start, 0), low + at_start)
+    found: Floats = area / (2 * (positives - SENSITIVE * positives) * negatives)
+    return np.clip(found, 0, 1)  # rounding: a perfect ranking has exactly 1

@@ -169,6 +169,7 @@ def _card(
     return {
         "auroc": asdict(_estimate_area(ranked.auroc, rests_on, ranking)),
         "average_precision": asdict(_estimate_area(ranked.average_precision, rests_on, rests_on.patients)),
+        "partial_auroc": asdict(_estimate_area(ranked.partial_auroc, rests_on, ranking)),
         "log_loss": asdict(as_is.log_loss),
         "brier": asdict(as_is.brier),
         "ece": asdict(as_is.ece),

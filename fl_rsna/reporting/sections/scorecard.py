@@ -15,7 +15,7 @@ SHORT_POINTS = {
     "specificity_90": "specificity ≥ 0.90",
     "youden": "Youden",
 }
-SCORES = ("auroc", "average_precision", "log_loss", "brier", "ece")
+SCORES = ("auroc", "average_precision", "partial_auroc", "log_loss", "brier", "ece")
 
 Cards = Mapping[str, Mapping[str, Any]]  # label -> CARD of a scorecard
 
@@ -42,8 +42,8 @@ def scores_table(scorecard: Mapping[str, Any], level: str, title: str) -> Table:
     ]
     heads = columns(label="text", positive="number", AUROC="score")
     heads += [Column(name=f"AUROC, {control} alone") for control in controls]
-    heads += columns(average_precision="score", log_loss="score", Brier="score", ECE="score")
-    heads += columns(negative="number", patients_positive="number")
+    heads += [*columns(average_precision="score"), Column(name="specificity at sensitivity ≥ 0.90")]
+    heads += columns(log_loss="score", Brier="score", ECE="score", negative="number", patients_positive="number")
     return without_empty(Table(title=title, columns=heads, rows=rows))
 
 

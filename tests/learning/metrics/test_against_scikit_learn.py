@@ -49,6 +49,18 @@ def test_metrics_equal_scikit_learns(block: int) -> None:
             compare(*random_case(seed), column=seed % 2)
 
 
+def partial_area(labels: np.ndarray, scores: np.ndarray, weight: np.ndarray) -> float:
+    """Mean specificity over sensitivities from 0.9 to 1, along scikit-learn's whole ROC curve."""
+    if not 0 < (weight * labels).sum() < weight.sum():
+        return np.nan
+    fpr, tpr, _ = reference.roc_curve(labels, scores, sample_weight=weight, drop_intermediate=False)
+    low, high = np.maximum(tpr[:-1], 0.9), np.maximum(tpr[1:], 0.9)
+    rise = np.diff(tpr)
+    slope = np.divide(np.diff(fpr), rise, out=np.zeros_like(rise), where=rise > 0)
+    middle = fpr[:-1] + slope * ((low + high) / 2 - tpr[:-1])
+    return float(((high - low) * (1 - middle)).sum() / 0.1)
+
+
 def compare(labels: np.ndarray, scores: np.ndarray, drawn: Drawn, threshold: float, *, column: int) -> None:
     """Column 0 of the draws is the data as it is, column 1 weighs patients."""
     weight = drawn.weights[drawn.member, column].astype(np.float64)
@@ -59,6 +71,7 @@ def compare(labels: np.ndarray, scores: np.ndarray, drawn: Drawn, threshold: flo
     ranked = rank(labels, scores, drawn)
     np.testing.assert_allclose(ranked.auroc[column], area, atol=1e-12)
     np.testing.assert_allclose(ranked.average_precision[column], precision, atol=1e-12)
+    np.testing.assert_allclose(ranked.partial_auroc[column], partial_area(labels, scores, weight), atol=1e-12)
     (tn, fp), (fn, tp) = reference.confusion_matrix(labels, flagged, labels=[0, 1], sample_weight=weight)
     found = ratios(*(np.array([count]) for count in (tp, fp, tn, fn)))
     for name, value in expected_ratios(labels, flagged, weight).items():

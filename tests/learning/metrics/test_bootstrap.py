@@ -43,6 +43,21 @@ def test_a_patient_drawn_twice_counts_as_two_patients_alike() -> None:
     ranked, copied = rank(labels, scores, weighted), rank(labels[rows], scores[rows], twice)
     assert ranked.auroc[0] == pytest.approx(copied.auroc[0], abs=1e-12)
     assert ranked.average_precision[0] == pytest.approx(copied.average_precision[0], abs=1e-12)
+    assert ranked.partial_auroc[0] == pytest.approx(copied.partial_auroc[0], abs=1e-12)
+
+
+def test_the_partial_auroc_is_the_mean_specificity_where_nearly_all_are_found() -> None:
+    patients = np.arange(14).astype(str)
+    scores = np.array(
+        [0.95, 0.9, 0.85, 0.8, 0.7, 0.65, 0.62, 0.61, 0.6, 0.3, 0.9, 0.5, 0.4, 0.1]
+    )  # ten bleed, four do not
+    labels = np.array([1.0] * 10 + [0.0] * 4, np.float32)
+    found = rank(labels, scores, draw_patients(patients, seed=0, resamples=0)).partial_auroc[0]
+    assert found == pytest.approx(1 / 4)  # from nine of ten to ten of ten only the least of the four lies below
+    chance = rank(labels, np.full(14, 0.5), draw_patients(patients, seed=0, resamples=0)).partial_auroc[0]
+    assert chance == pytest.approx(0.05)
+    ordered = rank(labels, labels.astype(np.float64), draw_patients(patients, seed=0, resamples=0)).partial_auroc[0]
+    assert ordered == pytest.approx(1)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
