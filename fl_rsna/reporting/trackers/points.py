@@ -1,4 +1,4 @@
-"""What trackers are given of a run: numbers by round, final numbers with their intervals, and the settings that OPEN names.
+"""What trackers are given of a run: numbers by round, final numbers with their intervals, and its settings without a word of the user's.
 
 Nothing else leaves the run's folder: no picture, no id of a patient, no path, no error's text, no salt, no word that a user chose
 freely. The run and its sites go by their names.
@@ -8,12 +8,12 @@ import functools
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
 from fl_rsna.reporting.record.events import Event
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.fields import list_settings
 from fl_rsna.settings.model import list_models
 from fl_rsna.settings.partition import list_partitions
 from fl_rsna.strategies.find import STRATEGIES
@@ -21,24 +21,7 @@ from fl_rsna.task import MACRO, find_task, list_tasks
 
 Values = dict[str, float]
 
-OPEN = {
-    "data": "task size image hash_ids max_rejected unlabelled test_set",
-    "demo": "patients slices_per_series size seed",
-    "partition": "kind num_sites alpha sigma lacking test folds fold validation group seed layout allow_missing_labels",
-    "model": "name pretrained image_size norm norm_momentum recalibrate dropout neighbours window crop tta backbone",
-    "train": "trainable local_epochs local_steps batch_size optimizer momentum learning_rate schedule layer_decay weight_decay flip "
-    "rotate_deg zoom shift hu_shift hu_noise cutout mixup mixup_share smooth_z label_smoothing soft_between loss focal_gamma "
-    "label_weights sampling negatives correction device amp select patience",
-    "sequence": "head width layers dropout rounds learning_rate local_epochs batch_size copies",
-    "stacking": "folds left_out stacker rounds method learning_rate depth min_child_weight l2 rows columns",
-    "strategy": "*",  # its own settings are those of any strategy that is installed
-    "faults": "dropout stragglers slowdown deadline_s",
-    "privacy": "min_count",
-    "network": "down_mbit up_mbit latency_s step_s precision_down precision_up usd_per_gigabyte usd_per_hour",
-    "engine": "name workers gpus_per_worker",
-    "run": "keep",
-    "": "rounds seed baseline stage",
-}  # every setting that trackers are given, by group; of these only numbers, choices of ours and names of timm and of strategies
+CLOSED = ("prepare", "deploy", "tracking", "paths")  # groups of settings that are of a machine, not of a run's result
 OF_ROUND = {
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
@@ -84,19 +67,18 @@ def final_points(summary: Mapping[str, Any]) -> Values:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """The settings in OPEN, as nested dictionaries: what a user may have written freely, a path, a name or an id, is not among them."""
+    """The settings that decide a run's result, as nested dictionaries, those of a group under its name.
+
+    What a user may have written freely, a path, a name or an id, is not among them: `_may_go`.
+    """
     found: dict[str, Any] = {}
-    for group, names in OPEN.items():
-        held = getattr(config, group) if group else config
-        chosen = [item.name for item in fields(held)] if names == "*" else names.split()
-        values = {name: getattr(held, name) for name in chosen}
-        plain = {
-            name: str(value) if isinstance(value, StrEnum) else value
-            for name, value in values.items()
-            if _may_go(value)
-        }
-        found |= {group: plain} if group else plain
-    return found
+    for key, value, _ in list_settings(config):
+        group, _, name = key.rpartition(".")
+        if group in CLOSED or not _may_go(value):
+            continue
+        plain = str(value) if isinstance(value, StrEnum) else value
+        found.setdefault(group, {})[name] = plain
+    return {**{group: of for group, of in found.items() if group}, **found[""]}
 
 
 def flat_settings(config: Config) -> dict[str, str]:
