@@ -136,6 +136,9 @@ class TrainConfig:
         off=(1,),
     )
     weight_decay: float = setting(1e-4, "of the optimizer", within=NOT_NEGATIVE)
+    clip_norm: float | None = setting(
+        None, "gradients of a step longer than this are shortened to it; null leaves all", within=above(0).or_null()
+    )
     flip: bool = setting(True, "left and right, half of the time", needs=(AUGMENTED,), off=(False,))
     rotate_deg: float = setting(15.0, "degrees, uniform in +-", within=NOT_NEGATIVE, needs=(AUGMENTED,), off=(0,))
     zoom: float = setting(0.1, "share of the size, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,))

@@ -134,6 +134,8 @@ def train_locally(
             loss.backward()  # type: ignore[no-untyped-call]
             if rule.correct is not None:
                 rule.correct(trained)
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
             losses.append(loss.detach())
             on_batch(len(losses), batches)

@@ -13,7 +13,7 @@ from fl_rsna.learning.models.flat import flatten
 from fl_rsna.learning.training.objectives import build_slice_objective
 from fl_rsna.learning.training.train import choose_device, compute_learning_rate, estimate_norm, predict, train_locally
 from fl_rsna.settings.model import ModelConfig, Norm, Trainable
-from fl_rsna.settings.training import Device, Schedule, TrainConfig
+from fl_rsna.settings.training import Device, Optimizer, Schedule, TrainConfig
 from fl_rsna.task import ICH
 
 CPU = torch.device("cpu")
@@ -23,8 +23,8 @@ def fresh(data: SiteData) -> Classifier:
     return build_model(ModelConfig(image_size=SIZE), ICH, data.image, seed=0)
 
 
-def train(model: Classifier, data: SiteData, *, seed: int = 0, epochs: int = 1, rate: float = 1e-3):  # type: ignore[no-untyped-def]
-    config = TrainConfig(batch_size=4, local_epochs=epochs)
+def train(model: Classifier, data: SiteData, *, seed: int = 0, epochs: int = 1, rate: float = 1e-3, **words):  # type: ignore[no-untyped-def]
+    config = TrainConfig(batch_size=4, local_epochs=epochs, **words)
     return train_locally(
         model,
         build_slice_objective(data, ICH, config, CPU),
@@ -48,6 +48,21 @@ def test_training_learns_the_bright_square(cohort: Cohort) -> None:
     area = auroc(data.labels[rows, 0], found[:, 0])
     assert area is not None
     assert area > 0.9
+
+
+def test_a_gradient_is_shortened_to_the_norm_that_was_asked_for(cohort: Cohort) -> None:
+    """One step of plain SGD is as long as its gradient times the rate."""
+    data = open_site(cohort.site_folder("site-1"), image_size=SIZE)
+    words = {"local_steps": 1, "optimizer": Optimizer.sgd, "weight_decay": 0.0, "rate": 0.5}
+    moved = []
+    for clip_norm in (None, 1e9, 1e-2):
+        model = fresh(data)
+        before = flatten(model).floats.astype(np.float64)
+        train(model, data, clip_norm=clip_norm, **words)
+        moved.append(float(np.linalg.norm(flatten(model).floats - before)))
+    assert moved[0] == moved[1]
+    assert moved[0] > 0.5 * 1e-2
+    assert moved[2] == pytest.approx(0.5 * 1e-2, rel=1e-3)
 
 
 def test_same_seed_same_bits_and_no_global_state_is_touched(cohort: Cohort) -> None:
