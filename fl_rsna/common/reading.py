@@ -1,7 +1,8 @@
 """Files that an earlier step or run wrote, read back: whatever is wrong with one is a ValueError that names it and says what to do.
 
 A JSON object may state a hash of its own content, as `dump_hashed_json` writes it. Then that is checked: a file with one changed
-byte is refused even where it is still JSON. Without the hash it is taken as it is, so that people can write such files.
+byte is refused even where it is still JSON. Without the hash it is taken as it is, so that people can write such files. Beside the
+hash stands the version of the format of all that a step or run writes: of prepared sets, cohorts and run folders.
 """
 
 import csv
@@ -24,6 +25,10 @@ import yaml
 from safetensors import SafetensorError
 
 HASH = "content_sha256"  # key of a file's hash of the rest of its content
+FORMAT_VERSION, FORMAT = (
+    "format_version",
+    1,
+)  # of prepared, cohort and run folders; one more where a reader of the last would be wrong
 AGAIN = "repeat the step that wrote it, or bring the file back from a copy"
 
 Kinds = type | tuple[type, ...]
@@ -66,7 +71,7 @@ def refuse(path: Path, expected: str, found: str, do: str = AGAIN) -> Unreadable
 def read_json(
     path: Path, do: str = AGAIN, *, keys: Keys | None = None, hashed: bool = False, by_hand: bool = False
 ) -> dict[str, Any]:
-    """The JSON object in a file, without its hash. Raises ValueError when it is damaged, or lacks one of `keys`.
+    """The JSON object in a file, without its hash and format. Raises ValueError when it is damaged, of another format, or lacks one of `keys`.
 
     With `by_hand` it may be another than its hash says, as where a person changed it; that is a warning.
 
@@ -89,6 +94,9 @@ def read_json(
             warnings.warn(str(build_damage_error(path, do)), stacklevel=2)
         if strange and stated is None:
             raise refuse(path, "finite numbers", strange[0], do)
+        written = found.pop(FORMAT_VERSION, None)
+        if stated is not None and written != FORMAT:
+            raise _build_format_error(path, written)
     check_keys(found, path, keys or {}, do)
     return found
 
@@ -155,6 +163,15 @@ def build_damage_error(path: Path, do: str = AGAIN) -> UnreadableFile:
     )
 
 
+def _build_format_error(path: Path, found: object) -> UnreadableFile:
+    """The refusal of a file that another version wrote."""
+    whose = "a version before 0.2.0" if found is None else "another version of fl_rsna"
+    return UnreadableFile(
+        f"expected format {FORMAT} in {path}, got {'none' if found is None else found}: {whose} wrote it; use that version, or make "
+        "the folder again"
+    )
+
+
 def json_sha256(content: Mapping[str, Any]) -> str:
     """Hash of a JSON object's content but its own hash, whatever the order of its keys and its blanks."""
     plain = json.loads(json.dumps({name: value for name, value in content.items() if name != HASH}))
@@ -162,8 +179,10 @@ def json_sha256(content: Mapping[str, Any]) -> str:
 
 
 def dump_hashed_json(content: Mapping[str, Any], indent: int | None = 2) -> bytes:
-    """A JSON object as bytes of a file, with its hash as the last key."""
-    plain = {name: value for name, value in content.items() if name != HASH}
+    """A JSON object as bytes of a file, with the version of its format and its hash as the last keys."""
+    plain = {name: value for name, value in content.items() if name not in (HASH, FORMAT_VERSION)} | {
+        FORMAT_VERSION: FORMAT
+    }
     return (json.dumps({**plain, HASH: json_sha256(plain)}, indent=indent) + "\n").encode()
 
 

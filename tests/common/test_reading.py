@@ -9,11 +9,13 @@ import pytest
 
 from fl_rsna.common.command_end import EndKind, end_of
 from fl_rsna.common.reading import (
+    FORMAT_VERSION,
     HASH,
     UnreadableFile,
     check_keys,
     dump_checked_line,
     dump_hashed_json,
+    json_sha256,
     line_of,
     numbers,
     read_csv,
@@ -134,6 +136,19 @@ def test_a_hash_is_asked_for_where_a_run_goes_on_from_the_file(tmp_path: Path) -
         read_json(path, DO, hashed=True)
     path.write_text(json.dumps({"round": 3, HASH: "0" * 64}))
     with pytest.raises(UnreadableFile, match="was changed or damaged"):
+        read_json(path, DO)
+
+
+@pytest.mark.parametrize(
+    ("written", "whose"), [(2, "got 2: another version"), (None, "got none: a version before 0.2.0")]
+)
+def test_what_another_version_wrote_is_refused_in_a_sentence(written: int | None, whose: str, tmp_path: Path) -> None:
+    path, content = tmp_path / "a.json", {"round": 3}
+    path.write_bytes(dump_hashed_json(content))
+    assert read_json(path, DO) == content
+    said = content if written is None else {**content, FORMAT_VERSION: written}
+    path.write_text(json.dumps({**said, HASH: json_sha256(said)}))
+    with pytest.raises(UnreadableFile, match=f"^expected format 1 in .*a.json, {whose}"):
         read_json(path, DO)
 
 

@@ -38,7 +38,7 @@ def plain(cohort: Cohort) -> Round[Any]:
     )
     return Round(
         data=data,
-        lesson=build_slice_objective(data, ICH, config, device),
+        objective=build_slice_objective(data, ICH, config, device),
         task=ICH,
         norm=Norm.frozen,
         train=config,

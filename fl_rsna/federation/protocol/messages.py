@@ -186,8 +186,8 @@ def from_arrays(arrays: ArrayRecord) -> FlatModel:
 
 def instruct(instructions: Instructions) -> ConfigRecord:
     """What is only of the second stage is not said in the first."""
-    told = {name: value for name, value in asdict(instructions).items() if value is not None}
-    return ConfigRecord({"instructions": json.dumps(told)})
+    plain = {name: value for name, value in asdict(instructions).items() if value is not None}
+    return ConfigRecord({"instructions": json.dumps(plain)})
 
 
 def read_instructions(message: Message) -> Instructions:
@@ -201,15 +201,15 @@ def read_instructions(message: Message) -> Instructions:
         raise ValueError(
             f"expected fl_rsna {version} as at the server, got {code_version()} here; install the same version everywhere"
         )
-    told: dict[str, Any] = json.loads(str(record["instructions"]))
-    check_run_id(told["run_id"])
-    check_plugins(told)
-    told["strategy"] = parse_strategy(told["strategy"])
+    said: dict[str, Any] = json.loads(str(record["instructions"]))
+    check_run_id(said["run_id"])
+    check_plugins(said)
+    said["strategy"] = parse_strategy(said["strategy"])
     for name, kind in RECORDS.items():
-        told |= {name: parse_record(kind, told[name])} if told.get(name) is not None else {}
-    told["precision_up"] = Precision(told["precision_up"])
-    told["prior"], told["target"] = tuple(told["prior"]), tuple(told.get("target", ()))
-    return Instructions(**told)
+        said |= {name: parse_record(kind, said[name])} if said.get(name) is not None else {}
+    said["precision_up"] = Precision(said["precision_up"])
+    said["prior"], said["target"] = tuple(said["prior"]), tuple(said.get("target", ()))
+    return Instructions(**said)
 
 
 def check_plugins(said: dict[str, Any]) -> None:

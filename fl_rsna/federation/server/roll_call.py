@@ -69,9 +69,9 @@ def call_roll(grid: Grid, instructions: Instructions, patience: RollPatience, *,
     Raises ValueError when fewer nodes come in time or one cannot answer.
     """
     nodes = _wait_for_nodes(grid, expected, patience)
-    told = instruct(instructions)
-    told[VERSION] = code_version()
-    content = RecordDict({CONFIG: told})
+    record = instruct(instructions)
+    record[VERSION] = code_version()
+    content = RecordDict({CONFIG: record})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in nodes]
     sites: list[Site] = []
     for reply in deliver(grid, messages, timeout_s=patience.answers_s, lost=Lost.wait, gone_s=patience.nodes_s):
@@ -212,24 +212,24 @@ def sum_controls(sites: list[Site], task: Task) -> dict[Control, NDArray[np.int6
 
 
 def _wait_for_nodes(grid: Grid, expected: int, patience: RollPatience) -> list[int]:
-    end, told = math.inf if patience.nodes_s is None else time.monotonic() + patience.nodes_s, -1
+    end, known = math.inf if patience.nodes_s is None else time.monotonic() + patience.nodes_s, -1
     while len(nodes := sorted(grid.get_node_ids())) < expected:
         if time.monotonic() > end:
             raise ValueError(
                 f"roll call: expected {expected} nodes, got {len(nodes)} within {patience.nodes_s:g} s (strategy.timeout_s); "
                 "start the missing sites"
             )
-        if len(nodes) != told:
-            told = len(nodes)
-            patience.on_wait(told)
+        if len(nodes) != known:
+            known = len(nodes)
+            patience.on_wait(known)
         time.sleep(POLL_S)
     return nodes
 
 
 def _speaker(reply: Message) -> str:
     """The site that answered with a failure, where it said who it is, else its node."""
-    told = reply.content.get(FAILURE) if reply.has_content() else None
-    site = told.get("site") if isinstance(told, ConfigRecord) else None
+    failure = reply.content.get(FAILURE) if reply.has_content() else None
+    site = failure.get("site") if isinstance(failure, ConfigRecord) else None
     return str(site) if site else f"node {reply.metadata.src_node_id}"
 
 
@@ -257,26 +257,29 @@ def _read(reply: Message) -> Site:
     )
 
 
-def with_label_priors(told: Instructions, sites: Sequence[Site], task: Task) -> Instructions:
+def with_label_priors(instructions: Instructions, sites: Sequence[Site], task: Task) -> Instructions:
     """Instructions with what the counts of `sites` decide; the model they name corrects for what is drawn.
 
     Under train.sampling=under one share of the slices without the union label is kept at every site, so that the sites'
     priors keep their relation, and one correction holds for all.
     """
-    told = _with_class_weights(replace(told, prior=prior_of(sites, task)), task)
-    if told.train.sampling is not Sampling.under:
-        return told
-    kept = compute_draw_share(sites, task, told.train.negatives, told.min_count)
-    corrected = kept if told.train.correction is Correction.prior else 1.0
-    return replace(told, kept=kept, model=replace(told.model, kept_negatives=corrected))
+    instructions = _with_class_weights(replace(instructions, prior=prior_of(sites, task)), task)
+    if instructions.train.sampling is not Sampling.under:
+        return instructions
+    kept = compute_draw_share(sites, task, instructions.train.negatives, instructions.min_count)
+    corrected = kept if instructions.train.correction is Correction.prior else 1.0
+    return replace(instructions, kept=kept, model=replace(instructions.model, kept_negatives=corrected))
 
 
-def _with_class_weights(told: Instructions, task: Task) -> Instructions:
+def _with_class_weights(instructions: Instructions, task: Task) -> Instructions:
     """Classes that are to count by how rare they are: the model they are trained with takes their weights off again."""
-    by_class = task.kind is LabelKind.multi_class and told.train.label_weights is LabelWeights.prevalence
-    if not by_class or told.train.correction is Correction.none:
-        return told
-    return replace(told, model=replace(told.model, class_weights=list(rare_label_weights(task, told.prior))))
+    by_class = task.kind is LabelKind.multi_class and instructions.train.label_weights is LabelWeights.prevalence
+    if not by_class or instructions.train.correction is Correction.none:
+        return instructions
+    return replace(
+        instructions,
+        model=replace(instructions.model, class_weights=list(rare_label_weights(task, instructions.prior))),
+    )
 
 
 def approximate(train: TrainConfig) -> str | None:
@@ -295,17 +298,17 @@ def approximate(train: TrainConfig) -> str | None:
     )
 
 
-def by_own_counts(told: Instructions, site: Site, task: Task) -> Instructions:
+def by_own_counts(instructions: Instructions, site: Site, task: Task) -> Instructions:
     """The same for a site that trains by itself and knows its own counts only.
 
     Where it withholds them from the roll call those of all sites stand in: any share can be corrected for.
     """
     own = np.array(prior_of([site], task))
     known = np.array([_count_positives(site, label) is not None for label in task.labels])
-    prior = tuple(np.where(known, own, told.prior).tolist())
-    if told.train.sampling is not Sampling.under or _count_positives(site, task.union or "") is None:
-        return _with_class_weights(replace(told, prior=prior), task)
-    return replace(with_label_priors(told, [site], task), prior=prior)
+    prior = tuple(np.where(known, own, instructions.prior).tolist())
+    if instructions.train.sampling is not Sampling.under or _count_positives(site, task.union or "") is None:
+        return _with_class_weights(replace(instructions, prior=prior), task)
+    return replace(with_label_priors(instructions, [site], task), prior=prior)
 
 
 def prior_of(sites: Sequence[Site], task: Task) -> tuple[float, ...]:

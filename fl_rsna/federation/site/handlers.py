@@ -212,7 +212,7 @@ def train(message: Message, place: SitePaths) -> Message:
     if instructions.estimate:
         assert isinstance(model, Classifier)
         drawn = (
-            build_stage_data(data, task, instructions).lesson().draw(np.random.default_rng(0))
+            build_stage_data(data, task, instructions).objective().draw(np.random.default_rng(0))
         )  # what the weights learned from
         result = estimate_norm(model, data, rows=drawn, batch_size=EVALUATION_BATCH, device=device)
         part = SitePart(result=result, remembered={}, second=None if second is None else np.zeros_like(second))
@@ -308,7 +308,7 @@ def _round(
 ) -> Round[Any]:
     return Round(
         data=data,
-        lesson=build_stage_data(data, task, instructions, memory).lesson(),
+        objective=build_stage_data(data, task, instructions, memory).objective(),
         task=task,
         norm=instructions.model.norm,
         train=instructions.train,

@@ -108,7 +108,7 @@ def in_index(index: pd.DataFrame, table: pd.DataFrame, task: Task) -> Logits:
 class StageData:
     """A site's data as a stage takes it."""
 
-    lesson: Callable[[], SliceObjective]
+    objective: Callable[[], SliceObjective]
     predict: Callable[[nn.Module, Rows], NDArray[np.float32]]  # probabilities [len(rows), L] of these slices
 
 
@@ -130,7 +130,7 @@ def _of_slices(data: SiteData, task: Task, instructions: Instructions, device: t
         assert isinstance(model, Classifier)
         return predict(model, data, rows, task=task, batch_size=EVALUATION_BATCH, device=device)
 
-    def lesson() -> SliceObjective:
+    def objective() -> SliceObjective:
         tells = instructions.train.sampling is not Sampling.under or tells_positives(
             counts(data.index, task)["train"], task.union or task.headline, instructions.min_count
         )
@@ -145,7 +145,7 @@ def _of_slices(data: SiteData, task: Task, instructions: Instructions, device: t
             tells=tells,
         )
 
-    return StageData(lesson=lesson, predict=predict_rows)
+    return StageData(objective=objective, predict=predict_rows)
 
 
 def _of_series(
@@ -161,12 +161,12 @@ def _of_series(
             return as_probabilities(of_head, task)
         return final_probabilities(encoded.take(0, rows)[1], of_head, np.array(of.weights), task)
 
-    def lesson() -> SliceObjective:
+    def objective() -> SliceObjective:
         return build_series_objective(
             data, encoded, task, instructions.train, device, prior=instructions.prior, target=instructions.target
         )
 
-    return StageData(lesson=lesson, predict=predict_rows)
+    return StageData(objective=objective, predict=predict_rows)
 
 
 def of_stack(
@@ -179,12 +179,12 @@ def of_stack(
         assert isinstance(model, SeriesHead)
         return as_probabilities(head_logits(model, data.index, encoded, rows, device), task)
 
-    def lesson() -> SliceObjective:
+    def objective() -> SliceObjective:
         return build_series_objective(
             data, encoded, task, instructions.train, device, prior=instructions.prior, target=instructions.target
         )
 
-    return StageData(lesson=lesson, predict=predict_rows)
+    return StageData(objective=objective, predict=predict_rows)
 
 
 def network_of(instructions: Instructions, task: Task, image: ImageKind) -> nn.Module:

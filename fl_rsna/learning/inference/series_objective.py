@@ -37,7 +37,7 @@ def build_series_objective(
 ) -> SliceObjective:
     """Series one by one: every training series in every pass, each as a copy drawn anew; every slice counts the same.
 
-    Labels and their weights are those of a slice lesson that draws every slice.
+    Labels and their weights are those of a slice objective that draws every slice.
     """
     rows = data.rows("train")
     known = reweight_to_prevalence(

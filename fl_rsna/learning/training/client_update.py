@@ -29,7 +29,7 @@ class Round(Generic[C]):
     """What is the same for everything a site trains in one round."""
 
     data: SiteData
-    lesson: SliceObjective
+    objective: SliceObjective
     task: Task
     norm: Norm
     train: TrainConfig
@@ -72,7 +72,7 @@ def train_by_rule(model: nn.Module, round_: Round[Any], rule: LocalRule) -> Loca
     """Local training of a round, with what a strategy adds to gradients, loss or logits."""
     return train_locally(
         model,
-        round_.lesson,
+        round_.objective,
         norm=round_.norm,
         config=round_.train,
         learning_rate=round_.learning_rate,

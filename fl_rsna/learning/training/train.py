@@ -102,7 +102,7 @@ def schedule_factor(schedule: Schedule, round_: int, rounds: int) -> float:
 
 def train_locally(
     model: nn.Module,
-    lesson: SliceObjective,
+    objective: SliceObjective,
     *,
     norm: Norm,
     config: TrainConfig,
@@ -112,24 +112,24 @@ def train_locally(
     rule: LocalRule = PLAIN,
     on_batch: OnBatch = ignore_progress,
 ) -> LocalResult:
-    """Train `model` in place on a site's lesson with a fresh optimizer, for epochs or an exact number of steps.
+    """Train `model` in place on a site's objective with a fresh optimizer, for epochs or an exact number of steps.
 
     Everything random follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds; `on_batch`
     hears of every batch and changes nothing. Raises ValueError when the site has no training slice.
     """
-    if lesson.slices == 0:
-        raise ValueError(f"expected training slices at site {lesson.site}, got none; partition again")
+    if objective.slices == 0:
+        raise ValueError(f"expected training slices at site {objective.site}, got none; partition again")
     order, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     start_training(model, norm, config, device)
     trained = list_trainable_parameters(model)
     optimizer = make_optimizer(layer_rates(model, trained, learning_rate, config.layer_decay), config, learning_rate)
     losses: list[torch.Tensor] = []
-    batches = config.local_steps or config.local_epochs * count_batches(lesson.examples, config.batch_size)
+    batches = config.local_steps or config.local_epochs * count_batches(objective.examples, config.batch_size)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for batch in _batches(lesson, config, order):
-            loss = lesson.loss(model, batch, draws, rule)
+        for batch in _batches(objective, config, order):
+            loss = objective.loss(model, batch, draws, rule)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if rule.correct is not None:
@@ -140,7 +140,7 @@ def train_locally(
             losses.append(loss.detach())
             on_batch(len(losses), batches)
     mean = float(torch.stack(losses).double().mean())
-    return LocalResult(examples=lesson.slices, steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
+    return LocalResult(examples=objective.slices, steps=len(losses), loss=mean, seconds=time.perf_counter() - start)
 
 
 def start_training(model: nn.Module, norm: Norm, config: TrainConfig, device: torch.device) -> None:
@@ -156,12 +156,12 @@ def make_optimizer(parameters: Groups, config: TrainConfig, rate: float) -> torc
             return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
-def _batches(lesson: SliceObjective, config: TrainConfig, order: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+def _batches(objective: SliceObjective, config: TrainConfig, order: np.random.Generator) -> Iterator[NDArray[np.intp]]:
     """Shuffled batches of `local_epochs` passes, or of as many passes as `local_steps` take."""
     if config.local_steps is None:
-        passes = (train_batches(lesson.draw(order), config.batch_size, order) for _ in range(config.local_epochs))
+        passes = (train_batches(objective.draw(order), config.batch_size, order) for _ in range(config.local_epochs))
         return itertools.chain.from_iterable(passes)
-    endless = (train_batches(lesson.draw(order), config.batch_size, order) for _ in itertools.count())
+    endless = (train_batches(objective.draw(order), config.batch_size, order) for _ in itertools.count())
     return itertools.islice(itertools.chain.from_iterable(endless), config.local_steps)
 
 

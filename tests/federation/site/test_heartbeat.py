@@ -70,7 +70,7 @@ def trained(cohort: Cohort, strategy: str, on_batch: OnBatch) -> torch.Tensor:
     model = build_model(config.model, ICH, data.image, seed=0)
     round_ = Round(
         data=data,
-        lesson=build_slice_objective(data, ICH, config.train, torch.device("cpu")),
+        objective=build_slice_objective(data, ICH, config.train, torch.device("cpu")),
         task=ICH,
         norm=config.model.norm,
         train=config.train,

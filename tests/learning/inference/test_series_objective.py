@@ -42,22 +42,22 @@ def head(seed: int = 0) -> SeriesHead:
 
 
 def test_a_pass_holds_every_series_once_as_a_copy_drawn_anew(site: tuple[SiteData, Encoded]) -> None:
-    lesson = build_series_objective(*site, ICH, TRAIN, CPU)
-    count, draw = lesson.examples, np.random.default_rng(0)
-    passes = [lesson.draw(draw) for _ in range(20)]
+    objective = build_series_objective(*site, ICH, TRAIN, CPU)
+    count, draw = objective.examples, np.random.default_rng(0)
+    passes = [objective.draw(draw) for _ in range(20)]
     for rows in passes:
         assert sorted(rows % count) == list(range(count))
     assert {int(row) // count for rows in passes for row in rows} == {0, 1}
-    assert lesson.slices == len(site[0].rows("train"))
+    assert objective.slices == len(site[0].rows("train"))
     assert count == site[0].index.iloc[site[0].rows("train")]["series_id"].nunique()
 
 
 def test_the_loss_of_a_batch_is_that_of_its_slices(site: tuple[SiteData, Encoded]) -> None:
     """Of an untrained head that is the slice model's loss, weighted over labels as the metric does."""
     data, encoded = site
-    lesson, rows = build_series_objective(data, encoded, ICH, TRAIN, CPU), data.rows("train")
+    objective, rows = build_series_objective(data, encoded, ICH, TRAIN, CPU), data.rows("train")
     with torch.no_grad():
-        found = lesson.loss(head(), np.arange(lesson.examples), torch.Generator(), PLAIN)
+        found = objective.loss(head(), np.arange(objective.examples), torch.Generator(), PLAIN)
     expected = log_loss(data.labels[rows], as_probabilities(encoded.take(0, rows)[1], ICH), ICH)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
@@ -72,12 +72,12 @@ def test_rows_may_be_asked_for_in_any_order(site: tuple[SiteData, Encoded]) -> N
 
 
 def test_training_lowers_the_loss_and_follows_from_its_seed(site: tuple[SiteData, Encoded]) -> None:
-    lesson, trained = build_series_objective(*site, ICH, TRAIN, CPU), []
+    objective, trained = build_series_objective(*site, ICH, TRAIN, CPU), []
     for seed in (5, 5, 6):
         model = head()
         words = {"norm": Norm.average, "config": TRAIN, "learning_rate": 0.01, "device": CPU}
-        first = train_locally(model, lesson, seed=seed, **words)  # type: ignore[arg-type]
-        last = [train_locally(model, lesson, seed=seed + n, **words) for n in range(1, 6)][-1]  # type: ignore[arg-type]
+        first = train_locally(model, objective, seed=seed, **words)  # type: ignore[arg-type]
+        last = [train_locally(model, objective, seed=seed + n, **words) for n in range(1, 6)][-1]  # type: ignore[arg-type]
         assert first.loss is not None
         assert last.loss is not None
         assert last.loss < first.loss
@@ -94,7 +94,7 @@ def test_every_local_rule_trains_a_head(site: tuple[SiteData, Encoded], name: st
     """Twice, so that what the site remembers of the first round has a part in the second."""
     data, encoded = site
     round_ = Round(
-        data=data, lesson=build_series_objective(data, encoded, ICH, TRAIN, CPU), task=ICH, norm=Norm.average, train=TRAIN,
+        data=data, objective=build_series_objective(data, encoded, ICH, TRAIN, CPU), task=ICH, norm=Norm.average, train=TRAIN,
         strategy=strategy_config(name), learning_rate=0.01, seed=1, device=CPU, prior=(0.3,) * 6,
     )  # fmt: skip
     model = head()

@@ -1,4 +1,4 @@
-"""A lesson does what is asked for and nothing else."""
+"""An objective does what is asked for and nothing else."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ def learned(cohort: Cohort, **settings: object) -> np.ndarray:  # type: ignore[t
     data = open_site(cohort.site_folder("site-1"), image_size=SIZE)
     config = TrainConfig(local_steps=2, batch_size=4, **settings)  # type: ignore[arg-type]
     model = build_model(ModelConfig(image_size=SIZE), ICH, data.image, seed=0)
-    lesson = build_slice_objective(data, ICH, config, CPU, kept=0.5, prior=PRIOR)
-    train_locally(model, lesson, norm=Norm.frozen, config=config, learning_rate=1e-3, seed=3, device=CPU)
+    objective = build_slice_objective(data, ICH, config, CPU, kept=0.5, prior=PRIOR)
+    train_locally(model, objective, norm=Norm.frozen, config=config, learning_rate=1e-3, seed=3, device=CPU)
     return flatten(model).floats
 
 

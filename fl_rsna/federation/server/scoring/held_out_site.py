@@ -26,13 +26,13 @@ class HeldOut:
     """The test site's slices and a network to score models with."""
 
     def __init__(
-        self, data: SiteData, task: Task, instructions: Instructions, material: StageData | None = None
+        self, data: SiteData, task: Task, instructions: Instructions, stage_data: StageData | None = None
     ) -> None:
         """Raises ValueError in the second stage when the encoder's features of it are not there."""
         self.data, self.task = data, task
         self.rows = data.rows("test")
         self.labels = data.labels[self.rows]
-        self._material = material or build_stage_data(data, task, instructions)
+        self._stage_data = stage_data or build_stage_data(data, task, instructions)
         self._network = new_network(instructions, task, data.image)  # its weights are overwritten by every model scored
 
     @property
@@ -43,7 +43,7 @@ class HeldOut:
     def probabilities(self, flat: FlatModel) -> NDArray[np.float32]:
         """[N, L] of the test slices, in the order of the site's index."""
         unflatten(flat, self._network)
-        return self._material.predict(self._network, self.rows)
+        return self._stage_data.predict(self._network, self.rows)
 
     def curve_point(self, flat: FlatModel) -> dict[str, float | None]:
         """Log loss and AUROC a label, as one round's row has them; None where a label has one class only."""
