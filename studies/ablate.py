@@ -23,7 +23,7 @@ from fl_rsna.cohort.steps import cohort_for_run
 from fl_rsna.common.process import begin_loading
 from fl_rsna.run_folder.run_folder import is_finished
 from fl_rsna.settings.compose import compose_config
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.strategies.find import STRATEGIES
 
 # By cohort: the settings of every run, and what a seed changes. The demo keeps its split, CT-ICH's few patients are dealt anew.

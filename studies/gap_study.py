@@ -22,7 +22,7 @@ from fl_rsna.cohort.steps import cohort_for_run
 from fl_rsna.common.process import begin_loading
 from fl_rsna.run_folder.run_folder import is_finished
 from fl_rsna.settings.compose import compose_config
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.strategies.find import STRATEGIES
 
 SPLITS = {"iid": ["partition=iid"], "dirichlet": ["partition=dirichlet", "partition.alpha=0.3"]}

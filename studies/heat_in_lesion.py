@@ -16,8 +16,7 @@ from rich.table import Table
 from fl_rsna.common.command_end import end_command
 from fl_rsna.learning.inference.gradcam import CELLS
 from fl_rsna.learning.training.train import settle_process
-from fl_rsna.reporting.images.explanations import heat_in_lesion, lesions_on, to_measure
-from fl_rsna.reporting.images.finished_run import read_finished
+from fl_rsna.reporting.images.explanations import heat_in_lesion, lesions_on, read_finished, to_measure
 
 MAPS = {f"at least {CELLS} cells a side": CELLS, "the last": 2}
 COLUMNS = ("share", "uniform", "times_uniform", "others", "outside")

@@ -33,7 +33,7 @@ from fl_rsna.learning.metrics.ranking import rank
 from fl_rsna.reporting.record.run_record import interval
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.model import Crop
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import Task, find_task
 

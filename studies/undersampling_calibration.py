@@ -38,12 +38,12 @@ from fl_rsna.learning.metrics.bootstrap import (
     support,
     totals,
 )
-from fl_rsna.learning.metrics.calibration import BINS
 from fl_rsna.learning.metrics.metrics import label_losses
 from fl_rsna.learning.metrics.operating_points import calibrate
+from fl_rsna.learning.metrics.scorecard import BINS
 from fl_rsna.run_folder.run_folder import is_finished
 from fl_rsna.settings.compose import compose_config
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import ICH
 

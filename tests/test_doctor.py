@@ -13,8 +13,8 @@ from tiny import tiny_config, tiny_prepared
 
 from fl_rsna.checks.check import Check, Needed, State, check_packages, check_python, read_requirements
 from fl_rsna.checks.data import check_data, check_disk, check_run_folder, check_space, each
+from fl_rsna.checks.doctor import check_memory, check_run
 from fl_rsna.checks.memory import GB, disk_needed, footprint_of, largest_batch, memory_needed, size
-from fl_rsna.checks.run import check_memory, check_run
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.cohort.steps import cohort_name
 from fl_rsna.learning.training.memory_estimate import Footprint

@@ -11,8 +11,7 @@ from torchvision_operators import make_importable
 from fl_rsna.cohort.steps import cohort_for_run
 from fl_rsna.learning.metrics.controls import controls_of
 from fl_rsna.learning.models.saved import read_saved
-from fl_rsna.simulation.runner import run_federation
-from fl_rsna.simulation.simulation import report_run
+from fl_rsna.simulation.simulation import report_run, run_federation
 from fl_rsna.task import COVID_CXR, find_task
 
 SMALL = [

@@ -23,7 +23,7 @@ from fl_rsna.settings.federation import FaultsConfig, Precision
 from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.partition import PartitionConfig
 from fl_rsna.settings.training import TrainConfig
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import ICH, find_task, list_tasks
 
@@ -34,14 +34,14 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Strategy
 from fl_rsna.task import ICH
 
 
 @dataclass(kw_only=True, slots=True)
 class OtherConfig(StrategyConfig):
-    name: str = called("other")
+    name: str = declare_name("other")
 
 
 OTHER = Strategy(settings=OtherConfig, title="Other", paper="none")

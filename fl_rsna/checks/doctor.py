@@ -1,21 +1,171 @@
-"""The story of doctor: every check, said as it is found, and a verdict."""
+"""The story of doctor: every check, said as it is found, and a verdict; with the checks of a configured run and of the machine."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import torch
 from rich.markup import escape
 from rich.table import Table
 
 from fl_rsna.checks.batch_size import settle_batch
 from fl_rsna.checks.check import Check, State
-from fl_rsna.checks.data import as_problem
+from fl_rsna.checks.data import as_problem, check_data, check_disk, check_run_folder, each
+from fl_rsna.checks.memory import (
+    find_taken_ports,
+    footprint_of,
+    free_memory,
+    largest_batch,
+    memory_needed,
+    size,
+    usable_cores,
+    uses_cuda,
+    workers_of,
+)
 from fl_rsna.checks.request import Request, refusals
-from fl_rsna.checks.run import check_run
 from fl_rsna.cohort.steps import adopt_cohort
 from fl_rsna.common.command_end import RunFailed
+from fl_rsna.federation.engines.shared_memory import MEMORY, ROOM
+from fl_rsna.federation.server.encoder import read_encoder
+from fl_rsna.learning.training.memory_estimate import Footprint
+from fl_rsna.learning.training.train import choose_device
 from fl_rsna.reporting.record.console import console
 from fl_rsna.settings.compose import partition_asked, words_given
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.effects import list_optimizer_warnings, list_salt_warnings, parse_typed_keys
+from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.stages import Stage
+from fl_rsna.settings.training import Device
+
+PORTS = (9091, 9092, 9093)  # of Flower's SuperLink
+TIGHT = 0.8  # of what is free: beyond it little else fits
+
+ok, warning, problem = State.ok, State.warning, State.problem
+
+
+def check_run(config: Config) -> Iterator[Check]:
+    """Every check of a run with these settings, as they are found; a setting that cannot be met is a problem, not an end."""
+    yield from each("device", lambda: check_device(config))
+    yield from each("cores", lambda: check_cores(config))
+    try:
+        found = footprint_of(config)
+    except ValueError as error:  # a network that cannot be built here
+        yield as_problem("network", error)
+        return
+    yield from each("memory", lambda: check_memory(config, found))
+    yield from each("shared memory", lambda: check_shared(config))
+    yield from each("data", lambda: check_data(config))
+    if config.stage is Stage.sequence:
+        yield from each("sequence.encoder", lambda: check_encoder(config))
+    yield from each("disk", lambda: check_disk(config, found))
+    yield from each("run folder", lambda: check_run_folder(config))
+    yield from each("ports", check_ports)
+
+
+def check_device(config: Config) -> list[Check]:
+    """Where sites train; a GPU that torch cannot use is worth a word."""
+    device = choose_device(config.train.device)
+    if device.type == "cuda":
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return [Check(what="device", state=ok, found=", ".join(names))]
+    if config.train.device is Device.auto and (shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()):
+        built = torch.version.cuda or "no CUDA at all"
+        change = "install a torch build that fits the driver, or say train.device=cpu"
+        return [Check(what="device", state=warning, found=f"a GPU, but torch is built for {built}", change=change)]
+    return [Check(what="device", state=ok, found="CPU; no GPU is needed for small networks")]
+
+
+def check_cores(config: Config) -> list[Check]:
+    """One core a worker is what a worker uses."""
+    cores, workers = usable_cores(), workers_of(config)
+    found = f"{cores:g} usable, {workers} workers"
+    if config.engine.address is not None:
+        return [Check(what="cores", state=ok, found="those of the cluster")]
+    if workers > cores and not uses_cuda(config):
+        return [Check(what="cores", state=warning, found=found, change=f"engine.workers={max(1, int(cores))}")]
+    return [Check(what="cores", state=ok, found=found)]
+
+
+def check_memory(config: Config, footprint: Footprint) -> list[Check]:
+    """What the configured network and batch take, against what is free; on a GPU both of its memories."""
+    cuda, workers = uses_cuda(config), workers_of(config)
+    needed, free = memory_needed(config, footprint, cuda=cuda), free_memory()
+    of_model = (
+        f"{config.model.backbone or config.model.name} at {config.model.image_size} px, batch {config.train.batch_size}"
+    )
+    of_model = of_model if config.stage is not Stage.sequence else "the features of a slice model and a head on them"
+    found = f"about {size(needed.total(workers))} for {max(1, workers)} workers with {of_model}; {size(free)} free"
+    checks = [
+        _check_free_memory(
+            "memory", needed.total(workers), free, found, lambda: _less(config, footprint, free, cuda=False)
+        )
+    ]
+    if cuda:
+        room = min(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
+        shared = -(-max(1, workers) // torch.cuda.device_count())  # workers on one device
+        found = f"about {size(shared * needed.worker)} with {of_model}; {size(room)} free"
+        checks.append(
+            _check_free_memory(
+                "GPU memory",
+                shared * needed.worker,
+                room,
+                found,
+                lambda: _less(config, footprint, room // shared, cuda=True),
+            )
+        )
+    return checks
+
+
+def _check_free_memory(what: str, needed: int, free: int, found: str, mend: Callable[[], str]) -> Check:
+    if needed > free:
+        return Check(what=what, state=problem, found=found, change=mend())
+    if needed > TIGHT * free:
+        return Check(what=what, state=warning, found=f"{found}: tight", change=mend())
+    return Check(what=what, state=ok, found=found)
+
+
+def _less(config: Config, footprint: Footprint, room: int, *, cuda: bool) -> str:
+    """What makes it fit: fewer workers, then a smaller batch, then something smaller altogether."""
+    needed = memory_needed(config, footprint, cuda=cuda)
+    workers = workers_of(config)
+    if not cuda:
+        fitting = int((TIGHT * room - needed.command) // needed.worker_host)
+        if 1 <= fitting < workers:
+            return f"engine.workers={fitting}"
+        room = int(TIGHT * room) - needed.command
+    batch = largest_batch(config, room, cuda=cuda)
+    alone = " engine.workers=1" if workers > 1 and not cuda else ""
+    if batch is not None:
+        return f"train.batch_size={batch}{alone}"
+    return "a smaller model, or model.image_size"
+
+
+def check_encoder(config: Config) -> list[Check]:
+    """The slice model under a second stage can be read. Raises ValueError when it cannot."""
+    saved = read_encoder(str(config.sequence.encoder))
+    found = f"{saved.config.name} at {saved.config.image_size} px, {saved.sha256[:12]}"
+    return [Check(what="sequence.encoder", state=ok, found=found)]
+
+
+def check_shared(config: Config) -> list[Check]:
+    """Messages between processes go through shared memory where there is room."""
+    if config.engine.name is not EngineName.local or workers_of(config) == 0:
+        return []
+    free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
+    if free >= ROOM:
+        return [Check(what="shared memory", state=ok, found=f"{size(free)} free")]
+    found = f"{size(free)} in {MEMORY}: models travel through the folder for temporary files, slower"
+    return [
+        Check(what="shared memory", state=warning, found=found, change="docker run --shm-size=2g, or engine.workers=0")
+    ]
+
+
+def check_ports() -> list[Check]:
+    """For information: a simulation listens nowhere, a deployment's SuperLink on these."""
+    taken = find_taken_ports(PORTS)
+    found = f"{', '.join(map(str, taken))} in use" if taken else "9091 to 9093 are free"
+    return [Check(what="ports", state=ok, found=f"{found}; only a deployment with SuperLink needs them")]
+
 
 COLOUR = {State.ok: "green", State.warning: "yellow", State.problem: "red"}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fl_rsna.settings.data import DataConfig, DemoConfig, PrepareConfig
 from fl_rsna.settings.federation import FaultsConfig, LinkConfig, PrivacyConfig
-from fl_rsna.settings.fields import NOT_NEGATIVE, Need, at_least, setting
+from fl_rsna.settings.fields import NOT_NEGATIVE, Need, at_least, declare
 from fl_rsna.settings.model import ModelConfig
 from fl_rsna.settings.partition import PartitionConfig
 from fl_rsna.settings.runtime import DeployConfig, EngineConfig, PathsConfig, RunConfig, TrackingConfig
@@ -38,17 +38,17 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    rounds: int = setting(10, "of training and aggregation", within=at_least(1), needs=(ROUNDS,))
-    seed: int = setting(0, "of everything that is drawn in a run", within=NOT_NEGATIVE)
-    baseline: Baseline = setting(Baseline.none, "what to compare a federation with")
-    start: str | None = setting(
+    rounds: int = declare(10, "of training and aggregation", within=at_least(1), needs=(ROUNDS,))
+    seed: int = declare(0, "of everything that is drawn in a run", within=NOT_NEGATIVE)
+    baseline: Baseline = declare(Baseline.none, "what to compare a federation with")
+    start: str | None = declare(
         None, "run folder or model file whose weights a run begins with, instead of the initial model"
     )
-    allow_unknown_patients: bool = setting(
+    allow_unknown_patients: bool = declare(
         False, "go on where nobody can tell whether the test site's patients took part"
     )
-    predict: str | None = setting(
+    predict: str | None = declare(
         None, "prepared set that the final model predicts after the report; submission.csv in the run"
     )
-    stage: Stage = setting(Stage.slice, "what is trained")
-    resume: bool = setting(False, "go on with run.name where it was killed")
+    stage: Stage = declare(Stage.slice, "what is trained")
+    resume: bool = declare(False, "go on with run.name where it was killed")

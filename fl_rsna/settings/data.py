@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Asked, Command, Need, at_least, setting
+from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Asked, Command, Need, at_least, declare
 from fl_rsna.settings.partition import finds_ids
 from fl_rsna.task import ICH, OURS, Rendering, find_task
 
@@ -58,41 +58,41 @@ OF_SLICES = Need(
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    name: str = setting(ICH.demo, "folder under paths.prepared; the task's demo is drawn when none is given")
-    dicom: str | None = setting(
+    name: str = declare(ICH.demo, "folder under paths.prepared; the task's demo is drawn when none is given")
+    dicom: str | None = declare(
         None,
         "folder searched recursively, Kaggle's zip, or a CSV or Parquet list with a column `path`",
         needs=(OF_PREPARE,),
     )
-    labels: str | None = setting(
+    labels: str | None = declare(
         None,
         "CSV or Parquet: Kaggle's long form, wide or SIIM's two; default: those beside data.dicom's images",
         needs=(OF_PREPARE, OF_FILES),
     )
-    task: str = setting("ich", "chosen by task=, with what suits it; fl_rsna/task.py")
-    size: int = setting(256, "pixels a side of the stored PNG", within=at_least(16), needs=(OF_PREPARE, IMAGES))
-    image: ImageKind = setting(ImageKind.hu, "what a stored PNG holds", needs=(OF_PREPARE, IMAGES))
-    hash_ids: bool = setting(
+    task: str = declare("ich", "chosen by task=, with what suits it; fl_rsna/task.py")
+    size: int = declare(256, "pixels a side of the stored PNG", within=at_least(16), needs=(OF_PREPARE, IMAGES))
+    image: ImageKind = declare(ImageKind.hu, "what a stored PNG holds", needs=(OF_PREPARE, IMAGES))
+    hash_ids: bool = declare(
         True, "patient, study and series ids leave prepare as salted hashes", needs=(IDS,), off=(False,)
     )
-    salt: str = setting("", "of those hashes; sites of one consortium share it", needs=(IDS, HASHED))
-    max_rejected: float = setting(
+    salt: str = declare("", "of those hashes; sites of one consortium share it", needs=(IDS, HASHED))
+    max_rejected: float = declare(
         1.0,
         "share of files that may be rejected before the whole request is refused",
         within=SHARE,
         needs=(OF_PREPARE, OF_FILES),
         off=(1,),
     )
-    unlabelled: bool = setting(
+    unlabelled: bool = declare(
         False,
         "prepare without labels: to be scored, not trained on",
         needs=(OF_PREPARE, OF_FILES),
         off=(False,),
     )
-    unannotated: list[str] = setting(
+    unannotated: list[str] = declare(
         [], "labels that data.labels does not have; for own_site alone", needs=(OF_PREPARE, OF_FILES)
     )
-    test_set: bool = setting(
+    test_set: bool = declare(
         True,
         "prepare stage_2_test, where it lies beside stage_2_train, as <name>-test without labels",
         needs=(OF_PREPARE, OF_FILES),
@@ -104,8 +104,8 @@ class DataConfig:
 class PrepareConfig:
     """What converts the files; the result is the same for every choice."""
 
-    engine: PrepareEngine = setting(PrepareEngine.local, "what converts files", needs=(OF_FILES,))
-    workers: int = setting(
+    engine: PrepareEngine = declare(PrepareEngine.local, "what converts files", needs=(OF_FILES,))
+    workers: int = declare(
         0,
         "processes; 0 is one a core (local) or what the cluster has (ray)",
         within=NOT_NEGATIVE,
@@ -117,12 +117,12 @@ class PrepareConfig:
 class DemoConfig:
     """The synthetic cohort that stands in when the task's demo was never prepared."""
 
-    patients: int = setting(100, "of the synthetic cohort", within=at_least(1), needs=(DEMO,))
-    slices_per_series: int = setting(
+    patients: int = declare(100, "of the synthetic cohort", within=at_least(1), needs=(DEMO,))
+    slices_per_series: int = declare(
         20, "of CT; a radiograph is one image", within=at_least(1), needs=(DEMO, OF_SLICES)
     )
-    size: int = setting(256, "pixels a side of the synthetic DICOM", within=at_least(16), needs=(DEMO,))
-    seed: int = setting(2019, "of the synthetic cohort", within=NOT_NEGATIVE, needs=(DEMO,))
+    size: int = declare(256, "pixels a side of the synthetic DICOM", within=at_least(16), needs=(DEMO,))
+    seed: int = declare(2019, "of the synthetic cohort", within=NOT_NEGATIVE, needs=(DEMO,))
 
 
 def is_demo(data: DataConfig) -> bool:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Need, above, at_least, setting
+from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Need, above, at_least, declare
 from fl_rsna.settings.stages import APART
 
 
@@ -65,40 +65,40 @@ STRAGGLERS = Need("faults.stragglers above 0", lambda asked: asked.config.faults
 class FaultsConfig:
     """Faults to simulate; what each does is in federation/protocol/simulated.py."""
 
-    dropout: float = setting(0.0, "chance that a site is out of reach for a round", within=SHARE)
-    stragglers: float = setting(0.0, "chance that a site is slow in a round", within=SHARE)
-    slowdown: float = setting(
+    dropout: float = declare(0.0, "chance that a site is out of reach for a round", within=SHARE)
+    stragglers: float = declare(0.0, "chance that a site is slow in a round", within=SHARE)
+    slowdown: float = declare(
         10.0, "how many times as long a straggler's steps take", within=at_least(1), needs=(STRAGGLERS,), off=(1,)
     )
-    deadline_s: float | None = setting(
+    deadline_s: float | None = declare(
         None, "virtual seconds after which a reply is too late", within=above(0).or_null()
     )
-    sites: dict[str, str] = setting({}, "e.g. {site-2: crash@3, site-1: nan@2-4}", needs=(APART,))
+    sites: dict[str, str] = declare({}, "e.g. {site-2: crash@3, site-1: nan@2-4}", needs=(APART,))
 
 
 @dataclass(kw_only=True, slots=True)
 class PrivacyConfig:
     """What sites keep to themselves; a site may have a floor of its own. federation/protocol/minimum_count.py has the rules."""
 
-    min_count: int = setting(0, "no count from 1 to one less leaves a site; 0 is off", within=NOT_NEGATIVE)
+    min_count: int = declare(0, "no count from 1 to one less leaves a site; 0 is off", within=NOT_NEGATIVE)
 
 
 @dataclass(kw_only=True, slots=True)
 class LinkConfig:
     """In how many bytes models travel; and the links, machines and prices of virtual time, where nothing is slowed down."""
 
-    down_mbit: float = setting(100.0, "Mbit/s from the server to each site", within=above(0))
-    up_mbit: float = setting(20.0, "Mbit/s from each site to the server", within=above(0))
-    latency_s: float = setting(0.05, "seconds, one way", within=NOT_NEGATIVE)
-    step_s: float = setting(0.2, "seconds a training step takes at a site of speed 1", within=NOT_NEGATIVE)
-    speeds: dict[str, float] = setting({}, "e.g. {site-2: 0.5}", needs=(APART,))
-    downtime: dict[str, float] = setting(
+    down_mbit: float = declare(100.0, "Mbit/s from the server to each site", within=above(0))
+    up_mbit: float = declare(20.0, "Mbit/s from each site to the server", within=above(0))
+    latency_s: float = declare(0.05, "seconds, one way", within=NOT_NEGATIVE)
+    step_s: float = declare(0.2, "seconds a training step takes at a site of speed 1", within=NOT_NEGATIVE)
+    speeds: dict[str, float] = declare({}, "e.g. {site-2: 0.5}", needs=(APART,))
+    downtime: dict[str, float] = declare(
         {}, "share of the time a site is out of reach, e.g. {site-2: 0.1}", needs=(APART,)
     )
-    precision_down: Precision = setting(Precision.fp32, "of the model that goes to the sites")
-    precision_up: Precision = setting(Precision.fp32, "of what comes back")
-    usd_per_gigabyte: float = setting(0.0, "of traffic, both ways", within=NOT_NEGATIVE)
-    usd_per_hour: float = setting(0.0, "of one site's machine while a round lasts", within=NOT_NEGATIVE)
+    precision_down: Precision = declare(Precision.fp32, "of the model that goes to the sites")
+    precision_up: Precision = declare(Precision.fp32, "of what comes back")
+    usd_per_gigabyte: float = declare(0.0, "of traffic, both ways", within=NOT_NEGATIVE)
+    usd_per_hour: float = declare(0.0, "of one site's machine while a round lasts", within=NOT_NEGATIVE)
 
 
 def check_links(network: LinkConfig) -> None:

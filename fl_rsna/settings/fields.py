@@ -1,6 +1,6 @@
 """How a setting is declared: its default, what it means, which values it may have and where it acts, all beside each other.
 
-    momentum: float = setting(0.0, "of SGD", within=below(1), needs=(SGD,), off=(0,))
+    momentum: float = declare(0.0, "of SGD", within=below(1), needs=(SGD,), off=(0,))
 
 A setting acts where all of its needs hold. One that acts nowhere in a run is refused where somebody typed it, and named where a file
 chose it: effects.py.
@@ -75,7 +75,7 @@ class Declaration:
     )
 
 
-def setting(
+def declare(
     default: T,
     meaning: str = "",
     *,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fl_rsna.common.plugins import MODELS, find_plugin, find_plugins
 from fl_rsna.settings.data import DataConfig, ImageKind
-from fl_rsna.settings.fields import Asked, Need, above_up_to, at_least, below, from_to, setting
+from fl_rsna.settings.fields import Asked, Need, above_up_to, at_least, below, declare, from_to
 from fl_rsna.settings.stages import SLICES
 from fl_rsna.task import Rendering, find_task
 
@@ -90,40 +90,40 @@ NO_START = Need("no start, whose weights a run begins with instead", lambda aske
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    name: str = setting(ModelName.efficientnet_lite0.value, "network architecture", needs=(SLICES,))
-    pretrained: bool = setting(
+    name: str = declare(ModelName.efficientnet_lite0.value, "network architecture", needs=(SLICES,))
+    pretrained: bool = declare(
         True, "ImageNet weights; packaged for efficientnet_lite0 only", needs=(SLICES,), off=(False,)
     )
-    image_size: int = setting(96, "pixels a side the network sees", within=at_least(16), needs=(SLICES,))
-    norm: Norm = setting(Norm.average, "what federation does to BatchNorm's running statistics", needs=(SLICES,))
-    norm_momentum: float = setting(
+    image_size: int = declare(96, "pixels a side the network sees", within=at_least(16), needs=(SLICES,))
+    norm: Norm = declare(Norm.average, "what federation does to BatchNorm's running statistics", needs=(SLICES,))
+    norm_momentum: float = declare(
         0.1, "weight of a batch in BatchNorm's running statistics", within=UP_TO_1, needs=(SLICES, TRAINED_NORM)
     )
-    recalibrate: bool = setting(
+    recalibrate: bool = declare(
         True,
         "with norm=average: BatchNorm's statistics are estimated anew for the final model, at every site",
         needs=(SLICES, AVERAGED_NORM),
         off=(False,),
     )
-    dropout: float = setting(0.2, "before the last layer", within=below(1), needs=(SLICES,), off=(0,))
-    backbone: str | None = setting(None, "with name=timm: one of timm.list_models()", needs=(SLICES,))
-    weights: str | None = setting(
+    dropout: float = declare(0.2, "before the last layer", within=below(1), needs=(SLICES,), off=(0,))
+    backbone: str | None = declare(None, "with name=timm: one of timm.list_models()", needs=(SLICES,))
+    weights: str | None = declare(
         None,
         "file of a state dict to start from: .safetensors, .pth or .pt; only the server reads it",
         needs=(SLICES, NO_START),
     )
-    neighbours: int = setting(
+    neighbours: int = declare(
         0,
         "slices of the series seen on each side of a slice; 1 is 2.5D",
         within=from_to(0, 8),
         needs=(SLICES,),
         off=(0,),
     )
-    window: Window = setting(
+    window: Window = declare(
         Window.fixed, "what turns Hounsfield units into the network's three channels", needs=(SLICES,)
     )
-    crop: Crop = setting(Crop.none, "which part of an image the network sees", needs=(SLICES,))
-    tta: int = setting(
+    crop: Crop = declare(Crop.none, "which part of an image the network sees", needs=(SLICES,))
+    tta: int = declare(
         1,
         "views of a slice whose probabilities are averaged; learning/models/tta.py has them",
         within=from_to(1, MOST_VIEWS),
@@ -136,8 +136,8 @@ class ModelConfig:
 class RunModel(ModelConfig):
     """A model as a run trains it: its settings, and what the roll call's counts decide that its logits are corrected for."""
 
-    kept_negatives: float = setting(1.0, "share that was drawn of slices without the union label", within=UP_TO_1)
-    class_weights: list[float] = setting([], "of classes in the loss, taken off again in the logits")
+    kept_negatives: float = declare(1.0, "share that was drawn of slices without the union label", within=UP_TO_1)
+    class_weights: list[float] = declare([], "of classes in the loss, taken off again in the logits")
 
 
 def to_run_model(model: ModelConfig) -> RunModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.common.plugins import PARTITIONERS, find_plugin, find_plugins
-from fl_rsna.settings.fields import NOT_NEGATIVE, Asked, Need, Range, above_up_to, at_least, from_to, setting
+from fl_rsna.settings.fields import NOT_NEGATIVE, Asked, Need, Range, above_up_to, at_least, declare, from_to
 from fl_rsna.task import LabelKind, Task
 
 TEST_SITE = "test-site"  # the name of the held-out site, which no training site may have
@@ -80,59 +80,59 @@ BETWEEN_0_AND_1 = Range("between 0 and 1", lambda value: 0 < value < 1)
 
 @dataclass(kw_only=True, slots=True)
 class PartitionConfig:
-    kind: str = setting(PartitionKind.iid.value, "how patients are dealt to sites")
-    name: str | None = setting(
+    kind: str = declare(PartitionKind.iid.value, "how patients are dealt to sites")
+    name: str | None = declare(
         None, "folder under paths.sites; default: data.name, kind, sites and a hash of the settings"
     )
-    num_sites: int = setting(
+    num_sites: int = declare(
         4,
         "training sites; scanner and origin: at most; explicit: as many as the file names",
         within=at_least(1),
         needs=(CHOSEN_SITES,),
     )
-    alpha: float = setting(
+    alpha: float = declare(
         0.5,
         "dirichlet: small is uneven",
         within=above_up_to(0, 1e6, "1e6"),
         needs=(_of_kind(PartitionKind.dirichlet),),
     )
-    sigma: float = setting(
+    sigma: float = declare(
         1.0,
         "quantity: of the log-normal of site sizes; 0 is even",
         within=from_to(0, 10),
         needs=(_of_kind(PartitionKind.quantity),),
     )
-    lacking: int = setting(
+    lacking: int = declare(
         1,
         "specialist: labels that none of a site's patients has",
         within=at_least(1),
         needs=(_of_kind(PartitionKind.specialist),),
     )
-    assignment: str | None = setting(
+    assignment: str | None = declare(
         None, f"explicit: CSV with the columns patient and site; site {TEST_SITE} is the test site"
     )
-    test: Any = setting(
+    test: Any = declare(
         0.2,
         "share of the patients, name of a dealt site, list of patients, or path of a file of patients",
         within=BETWEEN_0_AND_1,
     )
-    folds: int | None = setting(
+    folds: int | None = declare(
         None,
         "deal the patients into folds first; fold number `fold` is the test site",
         within=at_least(2).or_null(),
     )
-    fold: int = setting(0, "number of the fold that is the test site", within=NOT_NEGATIVE)
-    validation: float = setting(0.2, "share of a site's patients", within=BETWEEN_0_AND_1)
-    group: Group = setting(
+    fold: int = declare(0, "number of the fold that is the test site", within=NOT_NEGATIVE)
+    validation: float = declare(0.2, "share of a site's patients", within=BETWEEN_0_AND_1)
+    group: Group = declare(
         Group.patient, "what is dealt as one piece; series and slice leak, to reproduce published splits"
     )
-    seed: int = setting(0, "of the deal", within=NOT_NEGATIVE)
-    layout: Layout = setting(
+    seed: int = declare(0, "of the deal", within=NOT_NEGATIVE)
+    layout: Layout = declare(
         Layout.standard,
         "s0 adds the tables and folders of the RSNA preprocessing S0; cohort/sites/s0_layout.py",
     )
-    allow_missing_labels: bool = setting(False, "go on although a label has no positive patient at all")
-    noise: dict[str, Any] = setting(
+    allow_missing_labels: bool = declare(False, "go on although a label has no positive patient at all")
+    noise: dict[str, Any] = declare(
         {}, "site, or all -> labels, hu_shift, hu_noise, blur, unannotated (cohort/sites/noise.py)"
     )
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Asked, Need, above, at_least, setting
+from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Asked, Need, above, at_least, declare
 from fl_rsna.settings.training import Device
 
 
@@ -36,19 +36,19 @@ TRACKED = Need(
 
 @dataclass(kw_only=True, slots=True)
 class EngineConfig:
-    name: EngineName = setting(EngineName.local, "what runs the sites of a simulation")
-    workers: int | None = setting(
+    name: EngineName = declare(EngineName.local, "what runs the sites of a simulation")
+    workers: int | None = declare(
         None,
         "processes; 0 runs every site in this one (local); null is one a CUDA device, else two",
         within=NOT_NEGATIVE.or_null(),
     )
-    gpus_per_worker: float | None = setting(
+    gpus_per_worker: float | None = declare(
         None,
         "ray: 0.5 puts two on a GPU; null shares all GPUs out evenly",
         within=SHARE.or_null(),
         needs=(ON_GPUS,),
     )
-    address: str | None = setting(
+    address: str | None = declare(
         None, "ray: of a running cluster, host:port or auto, whose every node sees cohort and run"
     )
 
@@ -57,43 +57,43 @@ class EngineConfig:
 class DeployConfig:
     """Where `coordinate` finds the SuperLink beside it, and the keys of the sites it admits."""
 
-    superlink: str = setting("127.0.0.1:9092", "host:port")
-    ca: str = setting("certificates/superlink/ca.crt", "of the authority that signed the SuperLink's certificate")
-    authorized: str = setting(
+    superlink: str = declare("127.0.0.1:9092", "host:port")
+    ca: str = declare("certificates/superlink/ca.crt", "of the authority that signed the SuperLink's certificate")
+    authorized: str = declare(
         "certificates/authorized", "folder of the sites' public keys, <site>.pub; others are turned away"
     )
-    patience_s: float = setting(600.0, "how long a SuperLink may be out of reach", within=NOT_NEGATIVE)
-    first_timeout_s: float = setting(
+    patience_s: float = declare(600.0, "how long a SuperLink may be out of reach", within=NOT_NEGATIVE)
+    first_timeout_s: float = declare(
         21600.0, "for the answers to the first message, before which a site packs its images", within=above(0)
     )
-    attempts: int = setting(5, "at one round, when the server's part is lost", within=at_least(1))
+    attempts: int = declare(5, "at one round, when the server's part is lost", within=at_least(1))
 
 
 @dataclass(kw_only=True, slots=True)
 class TrackingConfig:
     """Where a run's numbers go besides its own files. No picture, no id and no path of a file ever does."""
 
-    tensorboard: bool = setting(True, "event files in runs/<name>/tensorboard")
-    mlflow: bool = setting(False, "into a database, or to a server")
-    mlflow_uri: str | None = setting(
+    tensorboard: bool = declare(True, "event files in runs/<name>/tensorboard")
+    mlflow: bool = declare(False, "into a database, or to a server")
+    mlflow_uri: str | None = declare(
         None, "of a server or a database all runs share; default: a database in the run's folder"
     )
-    wandb: bool = setting(False, "Weights & Biases, offline: into the run's folder")
-    wandb_online: bool = setting(False, "send it to the service one is logged in to")
-    project: str = setting("fl_rsna", "name of the experiment, the project and the registered model", needs=(TRACKED,))
+    wandb: bool = declare(False, "Weights & Biases, offline: into the run's folder")
+    wandb_online: bool = declare(False, "send it to the service one is logged in to")
+    project: str = declare("fl_rsna", "name of the experiment, the project and the registered model", needs=(TRACKED,))
 
 
 @dataclass(kw_only=True, slots=True)
 class PathsConfig:
-    prepared: str = setting("prepared", "folder of prepared sets")
-    sites: str = setting("site_data", "folder of cohorts")
-    runs: str = setting("runs", "folder of run folders")
+    prepared: str = declare("prepared", "folder of prepared sets")
+    sites: str = declare("site_data", "folder of cohorts")
+    runs: str = declare("runs", "folder of run folders")
 
 
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
-    name: str | None = setting(None, "folder under paths.runs; default: date and time")
-    keep: Keep = setting(Keep.all, "which rounds' models and site memories a run folder keeps")
+    name: str | None = declare(None, "folder under paths.runs; default: date and time")
+    keep: Keep = declare(Keep.all, "which rounds' models and site memories a run folder keeps")
 
 
 def check_engine(engine: EngineConfig) -> None:

@@ -13,8 +13,8 @@ from fl_rsna.settings.fields import (
     above_up_to,
     at_least,
     below,
+    declare,
     from_to,
-    setting,
 )
 
 
@@ -120,18 +120,18 @@ MULTIPLE_OF_8 = Range("a multiple of 8 from 8 to 1024", lambda value: value % 8 
 class SequenceConfig:
     """The stage after the slice model: a head that looks along a series; what else it is trained with is under train."""
 
-    encoder: str | None = setting(None, "run folder or .safetensors file of the slice model; stage=both makes its own")
-    head: HeadName = setting(HeadName.gru, "what looks along a series", needs=(HEAD,))
-    width: int = setting(128, "of what the head keeps of a slice", within=MULTIPLE_OF_8, needs=(ALONG_SERIES,))
-    layers: int = setting(2, "of the head", within=at_least(1), needs=(ALONG_SERIES,))
-    dropout: float = setting(0.2, "in the head", within=below(1), needs=(ALONG_SERIES,), off=(0,))
-    rounds: int | None = setting(
+    encoder: str | None = declare(None, "run folder or .safetensors file of the slice model; stage=both makes its own")
+    head: HeadName = declare(HeadName.gru, "what looks along a series", needs=(HEAD,))
+    width: int = declare(128, "of what the head keeps of a slice", within=MULTIPLE_OF_8, needs=(ALONG_SERIES,))
+    layers: int = declare(2, "of the head", within=at_least(1), needs=(ALONG_SERIES,))
+    dropout: float = declare(0.2, "in the head", within=below(1), needs=(ALONG_SERIES,), off=(0,))
+    rounds: int | None = declare(
         None, "of the head; null is as many as `rounds`", within=at_least(1).or_null(), needs=(ALONG_SERIES,)
     )
-    learning_rate: float = setting(2e-3, "of the head", within=above(0), needs=(ALONG_SERIES,))
-    local_epochs: int = setting(2, "of the head, a round", within=at_least(1), needs=(ALONG_SERIES,))
-    batch_size: int = setting(4, "series", within=at_least(1), needs=(ALONG_SERIES,))
-    copies: int = setting(
+    learning_rate: float = declare(2e-3, "of the head", within=above(0), needs=(ALONG_SERIES,))
+    local_epochs: int = declare(2, "of the head, a round", within=at_least(1), needs=(ALONG_SERIES,))
+    batch_size: int = declare(4, "series", within=at_least(1), needs=(ALONG_SERIES,))
+    copies: int = declare(
         2,
         "of the training slices that the encoder sees: one as it is, the others augmented",
         within=at_least(1),
@@ -144,27 +144,27 @@ class SequenceConfig:
 class StackingConfig:
     """With stage=stacking: slice models that each leave out one fold of every site's patients, and a second model on them."""
 
-    folds: int = setting(
+    folds: int = declare(
         3, "of every site's training patients; as many slice models", within=from_to(2, 10), needs=(FOLDS,)
     )
-    left_out: int | None = setting(
+    left_out: int | None = declare(
         None,
         "with stage=slice: the fold, from 0, that every site leaves out; null is none",
         within=NOT_NEGATIVE.or_null(),
     )
-    stacker: Stacker = setting(Stacker.xgboost, "the second model", needs=(STACKING,))
-    rounds: int = setting(40, "of the second model", within=at_least(1), needs=(STACKING, OWN_ROUNDS))
-    method: Boosting = setting(Boosting.bagging, "how trees are federated", needs=(BOOSTED,))
-    learning_rate: float = setting(0.1, "of a round's trees together", within=above_up_to(0, 1), needs=(BOOSTED,))
-    depth: int = setting(4, "of a tree", within=from_to(1, 8), needs=(BOOSTED,))
-    min_child_weight: float = setting(
+    stacker: Stacker = declare(Stacker.xgboost, "the second model", needs=(STACKING,))
+    rounds: int = declare(40, "of the second model", within=at_least(1), needs=(STACKING, OWN_ROUNDS))
+    method: Boosting = declare(Boosting.bagging, "how trees are federated", needs=(BOOSTED,))
+    learning_rate: float = declare(0.1, "of a round's trees together", within=above_up_to(0, 1), needs=(BOOSTED,))
+    depth: int = declare(4, "of a tree", within=from_to(1, 8), needs=(BOOSTED,))
+    min_child_weight: float = declare(
         1.0, "sum of p (1 - p) of the slices in a leaf, at least", within=NOT_NEGATIVE, needs=(BOOSTED,)
     )
-    l2: float = setting(1.0, "weight of the leaves' squared values in the loss", within=NOT_NEGATIVE, needs=(BOOSTED,))
-    rows: float = setting(
+    l2: float = declare(1.0, "weight of the leaves' squared values in the loss", within=NOT_NEGATIVE, needs=(BOOSTED,))
+    rows: float = declare(
         0.8, "share of the site's slices that a tree sees", within=above_up_to(0, 1), needs=(BOOSTED,)
     )
-    columns: float = setting(0.3, "share of the features that a tree sees", within=above_up_to(0, 1), needs=(BOOSTED,))
+    columns: float = declare(0.3, "share of the features that a tree sees", within=above_up_to(0, 1), needs=(BOOSTED,))
 
 
 def check_stacking(stacking: StackingConfig, stage: Stage) -> None:

@@ -12,7 +12,7 @@ from fl_rsna.settings.fields import (
     above_up_to,
     at_least,
     below,
-    setting,
+    declare,
 )
 from fl_rsna.settings.stages import SEVERAL
 from fl_rsna.settings.training import Schedule, TrainConfig
@@ -59,9 +59,9 @@ STEPPING = Need(
 )
 
 
-def called(name: str) -> str:
+def declare_name(name: str) -> str:
     """The field `name` of a strategy's settings."""
-    return setting(name, "how models are combined, and what sites do differently")
+    return declare(name, "how models are combined, and what sites do differently")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,11 +72,11 @@ class StrategyConfig:
     takes_step: ClassVar[bool] = True  # False: its server has no learning rate
     assumes_sgd: ClassVar[str] = ""  # what goes wrong under an adaptive optimizer, which its paper does not have
 
-    name: str = called("fedavg")
-    fraction: float = setting(
+    name: str = declare_name("fedavg")
+    fraction: float = declare(
         1.0, "of the sites, sampled each round", within=above_up_to(0, 1), needs=(SEVERAL,), off=(1,)
     )
-    min_sites: int = setting(
+    min_sites: int = declare(
         1,
         "sampled at least",
         within=at_least(1),
@@ -84,34 +84,34 @@ class StrategyConfig:
         off=(1,),
         may_be_idle=True,
     )
-    weighting: Weighting = setting(
+    weighting: Weighting = declare(
         Weighting.examples,
         "how much a site counts in a mean",
         needs=(SEVERAL, WEIGHED),
         off=(Weighting.equal,),  # strategies that take no mean weigh all sites alike
     )
-    quorum: float = setting(0.5, "share of the sampled sites that must reply, or the run stops", within=SHARE)
-    timeout_s: float = setting(
+    quorum: float = declare(0.5, "share of the sampled sites that must reply, or the run stops", within=SHARE)
+    timeout_s: float = declare(
         3600.0,
         "deployment: for the replies of one phase of a round, and for sites that are not there",
         within=above(0),
         needs=(DEPLOYED,),
     )
-    lost: Lost = setting(Lost.go_on, "what is done about a site that went away", needs=(DEPLOYED,))
-    max_update: float = setting(
+    lost: Lost = declare(Lost.go_on, "what is done about a site that went away", needs=(DEPLOYED,))
+    max_update: float = declare(
         10.0, "an update larger than so many times the model's own norm is refused as exploded", within=above(0)
     )
-    averaging: Averaging = setting(
+    averaging: Averaging = declare(
         Averaging.none, "which mean over rounds is validated, tested and kept; sites train from the last model"
     )
-    ema_decay: float = setting(
+    ema_decay: float = declare(
         0.9, "weight of the mean so far in the new one", within=below(1), needs=(_averages(Averaging.ema),)
     )
-    window: int = setting(3, "rounds", within=at_least(1), needs=(_averages(Averaging.window),))
-    server_learning_rate: float = setting(
+    window: int = declare(3, "rounds", within=at_least(1), needs=(_averages(Averaging.window),))
+    server_learning_rate: float = declare(
         1.0, "of the server's step; 1 takes the sites' mean", within=above(0), needs=(STEPPING,), off=(1,)
     )
-    server_schedule: Schedule = setting(
+    server_schedule: Schedule = declare(
         Schedule.constant,
         "how the server's rate goes from round to round",
         needs=(STEPPING,),

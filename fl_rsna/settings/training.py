@@ -15,7 +15,7 @@ from fl_rsna.settings.fields import (
     above_up_to,
     at_least,
     below,
-    setting,
+    declare,
 )
 from fl_rsna.settings.model import Trainable, trains_all
 from fl_rsna.settings.stages import SLICES, most_rounds, trains_slices
@@ -114,39 +114,39 @@ BATCH = at_least(2).or_value("auto")
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
-    trainable: Trainable = setting(Trainable.all, "which weights a site trains", needs=(SLICES,))
-    local_epochs: int = setting(
+    trainable: Trainable = declare(Trainable.all, "which weights a site trains", needs=(SLICES,))
+    local_epochs: int = declare(
         1, "passes over a site's training slices in a round", within=at_least(1), needs=(SLICES, EPOCHS)
     )
-    local_steps: int | None = setting(
+    local_steps: int | None = declare(
         None, "exactly so many instead of epochs", within=at_least(1).or_null(), needs=(SLICES,)
     )
-    batch_size: Any = setting(
+    batch_size: Any = declare(
         16, "images, or auto: the largest that fits, checks/batch_size.py", within=BATCH, needs=(SLICES,)
     )
-    optimizer: Optimizer = setting(Optimizer.adamw, "what a site trains with; made anew in every round")
-    momentum: float = setting(0.0, "of SGD", within=below(1), needs=(SGD,), off=(0,))
-    learning_rate: float = setting(2e-3, "of a site's optimizer", within=above(0), needs=(SLICES,))
-    schedule: Schedule = setting(Schedule.cosine, "how the learning rate goes from round to round")
-    layer_decay: float = setting(
+    optimizer: Optimizer = declare(Optimizer.adamw, "what a site trains with; made anew in every round")
+    momentum: float = declare(0.0, "of SGD", within=below(1), needs=(SGD,), off=(0,))
+    learning_rate: float = declare(2e-3, "of a site's optimizer", within=above(0), needs=(SLICES,))
+    schedule: Schedule = declare(Schedule.cosine, "how the learning rate goes from round to round")
+    layer_decay: float = declare(
         1.0,
         "the rate falls by this factor a stage, from the last layer down; 1 is one rate",
         within=above_up_to(0, 1),
         needs=(SLICES, LAYERS),
         off=(1,),
     )
-    weight_decay: float = setting(1e-4, "of the optimizer", within=NOT_NEGATIVE)
-    clip_norm: float | None = setting(
+    weight_decay: float = declare(1e-4, "of the optimizer", within=NOT_NEGATIVE)
+    clip_norm: float | None = declare(
         None, "gradients of a step longer than this are shortened to it; null leaves all", within=above(0).or_null()
     )
-    flip: bool = setting(True, "left and right, half of the time", needs=(AUGMENTED,), off=(False,))
-    rotate_deg: float = setting(15.0, "degrees, uniform in +-", within=NOT_NEGATIVE, needs=(AUGMENTED,), off=(0,))
-    zoom: float = setting(0.1, "share of the size, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,))
-    shift: float = setting(0.05, "share of the image side, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,))
-    hu_shift: float = setting(
+    flip: bool = declare(True, "left and right, half of the time", needs=(AUGMENTED,), off=(False,))
+    rotate_deg: float = declare(15.0, "degrees, uniform in +-", within=NOT_NEGATIVE, needs=(AUGMENTED,), off=(0,))
+    zoom: float = declare(0.1, "share of the size, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,))
+    shift: float = declare(0.05, "share of the image side, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,))
+    hu_shift: float = declare(
         10.0, "HU, uniform in +-", within=NOT_NEGATIVE, needs=(AUGMENTED, IN_HU), off=(0,), instead=SAY_GREY
     )
-    hu_noise: float = setting(
+    hu_noise: float = declare(
         0.0,
         "HU * (1 + e), e uniform in +-: water stays, air too",
         within=below(1),
@@ -154,7 +154,7 @@ class TrainConfig:
         off=(0,),
         instead=SAY_GREY,
     )
-    brightness: float = setting(
+    brightness: float = declare(
         0.0,
         "of images without HU, windows and films: a share of white, uniform in +-",
         within=SHARE,
@@ -162,7 +162,7 @@ class TrainConfig:
         off=(0,),
         instead=SAY_HU,
     )
-    contrast: float = setting(
+    contrast: float = declare(
         0.0,
         "of the same: (grey - middle) * (1 + e), e uniform in +-",
         within=below(1),
@@ -170,52 +170,52 @@ class TrainConfig:
         off=(0,),
         instead=SAY_HU,
     )
-    cutout: float = setting(
+    cutout: float = declare(
         0.0,
         "side of one square of air in each image, as a share of the image's",
         within=below(1),
         needs=(AUGMENTED,),
         off=(0,),
     )
-    mixup: float = setting(
+    mixup: float = declare(
         0.0,
         "alpha of the beta distribution that images and labels are mixed by; 0 is off",
         within=NOT_NEGATIVE,
         needs=(SLICES,),
         off=(0,),
     )
-    mixup_share: float = setting(0.4, "of batches, if any is mixed", within=above_up_to(0, 1), needs=(SLICES, MIXED))
-    smooth_z: int = setting(
+    mixup_share: float = declare(0.4, "of batches, if any is mixed", within=above_up_to(0, 1), needs=(SLICES, MIXED))
+    smooth_z: int = declare(
         1, "labels are means over so many neighbouring slices of a series, an odd number", within=ODD
     )
-    label_smoothing: float = setting(
+    label_smoothing: float = declare(
         0.0, "share of a label that is spread evenly over what else it might be", within=below(1)
     )
-    soft_between: float = setting(
+    soft_between: float = declare(
         0.0, "label of a negative slice between a series' first and last positive one", within=below(1)
     )
-    loss: Loss = setting(Loss.bce, "what is minimised of each label")
-    focal_gamma: float = setting(
+    loss: Loss = declare(Loss.bce, "what is minimised of each label")
+    focal_gamma: float = declare(
         2.0, "exponent of the focal loss; 0 is cross-entropy", within=NOT_NEGATIVE, needs=(FOCAL,), off=(0,)
     )
-    label_weights: LabelWeights = setting(LabelWeights.task, "how much each label counts in the training loss")
-    sampling: Sampling = setting(Sampling.all, "which training slices a pass over a site's data holds", needs=(SLICES,))
-    negatives: float = setting(
+    label_weights: LabelWeights = declare(LabelWeights.task, "how much each label counts in the training loss")
+    sampling: Sampling = declare(Sampling.all, "which training slices a pass over a site's data holds", needs=(SLICES,))
+    negatives: float = declare(
         1.0,
         "under: drawn for each positive, over all sites",
         within=above_up_to(0, 1e6, "1e6"),
         needs=(SLICES, UNDER),
     )
-    correction: Correction = setting(
+    correction: Correction = declare(
         Correction.prior,
         "under, weighted: what is done about probabilities that a sampled pass distorts",
         needs=(SLICES, CORRECTED),
         off=(Correction.none,),
     )
-    device: Device = setting(Device.auto, "where sites train; auto takes CUDA when there is one")
-    amp: bool = setting(True, "bf16 autocast, on CUDA only", needs=(SLICES, CUDA), off=(False,))
-    select: Select = setting(Select.best, "which round's global model is final")
-    patience: int | None = setting(
+    device: Device = declare(Device.auto, "where sites train; auto takes CUDA when there is one")
+    amp: bool = declare(True, "bf16 autocast, on CUDA only", needs=(SLICES, CUDA), off=(False,))
+    select: Select = declare(Select.best, "which round's global model is final")
+    patience: int | None = declare(
         None,
         "stop after so many rounds without a lower validation loss",
         within=at_least(1).or_null(),
@@ -233,7 +233,7 @@ class MatchConfig:
     prints the words. Labels of a test set must never be the source.
     """
 
-    prevalence: dict[str, float] = setting(
+    prevalence: dict[str, float] = declare(
         {}, "share of positive slices by label; labels not named: as in the training slices"
     )
 

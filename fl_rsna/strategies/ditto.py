@@ -6,18 +6,17 @@ from torch import nn
 
 from fl_rsna.learning.models.flat import FlatModel, flatten, unflatten
 from fl_rsna.learning.training.client_update import PERSONAL, Round, SitePart, train_by_rule
-from fl_rsna.learning.training.local_rule import PLAIN, list_trainable_parameters, vector_of
+from fl_rsna.learning.training.local_rule import PLAIN, list_trainable_parameters, proximal, vector_of
 from fl_rsna.learning.training.train import start_training
-from fl_rsna.settings.fields import NOT_NEGATIVE, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
-from fl_rsna.strategies.fedprox import proximal
+from fl_rsna.settings.fields import NOT_NEGATIVE, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Memory, Strategy
 
 
 @dataclass(kw_only=True, slots=True)
 class DittoConfig(StrategyConfig):
-    name: str = called("ditto")
-    personal: float = setting(0.1, "pull of a site's own model towards the global one", within=NOT_NEGATIVE, off=(0,))
+    name: str = declare_name("ditto")
+    personal: float = declare(0.1, "pull of a site's own model towards the global one", within=NOT_NEGATIVE, off=(0,))
 
 
 def train(model: nn.Module, round_: Round[DittoConfig], remembered: Memory) -> SitePart:

@@ -13,17 +13,17 @@ from torch import nn
 from fl_rsna.learning.training.client_update import Round, SitePart, train_by_rule
 from fl_rsna.learning.training.local_rule import LocalRule
 from fl_rsna.learning.training.sampling import compute_drawn_shares, positive_share
-from fl_rsna.settings.fields import NOT_NEGATIVE, setting
+from fl_rsna.settings.fields import NOT_NEGATIVE, declare
 from fl_rsna.settings.stages import SEVERAL
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.settings.training import Correction, Sampling, TrainConfig
 from fl_rsna.strategies.strategy import Memory, Strategy
 
 
 @dataclass(kw_only=True, slots=True)
 class LogitAdjustedConfig(StrategyConfig):
-    name: str = called("fedavg_logit_adjusted")
-    adjustment: float = setting(
+    name: str = declare_name("fedavg_logit_adjusted")
+    adjustment: float = declare(
         1.0, "strength of the shift; 0 is FedAvg", within=NOT_NEGATIVE, needs=(SEVERAL,), off=(0,)
     )
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from fl_rsna.learning.training.client_update import Round, SitePart, list_shared_parameters, train_by_rule
 from fl_rsna.learning.training.local_rule import LocalRule, Parameters, to_tensor, vector_of, views_of
-from fl_rsna.settings.fields import above, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import above, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
@@ -25,8 +25,8 @@ class FedDynConfig(StrategyConfig):
         "alpha it ends farther from the optimum than FedAvg"
     )
 
-    name: str = called("feddyn")
-    alpha: float = setting(0.01, "weight of the squared distance to the global model", within=above(0))
+    name: str = declare_name("feddyn")
+    alpha: float = declare(0.01, "weight of the squared distance to the global model", within=above(0))
 
     def check(self, train: TrainConfig) -> None:
         plain = StrategyConfig()

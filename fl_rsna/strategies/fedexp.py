@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl_rsna.settings.fields import above, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import above, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
 
 @dataclass(kw_only=True, slots=True)
 class FedExPConfig(StrategyConfig):
-    name: str = called("fedexp")
-    epsilon: float = setting(1e-3, "added to the squared norm of the mean change; large is FedAvg", within=above(0))
+    name: str = declare_name("fedexp")
+    epsilon: float = declare(1e-3, "added to the squared norm of the mean change; large is FedAvg", within=above(0))
 
 
 def step_farther(step: Step[FedExPConfig], memory: Memory) -> tuple[Vector, Memory]:

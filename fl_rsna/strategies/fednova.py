@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.settings.training import Optimizer, TrainConfig
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
@@ -17,7 +17,7 @@ class FedNovaConfig(StrategyConfig):
         "optimizer it is not"
     )
 
-    name: str = called("fednova")
+    name: str = declare_name("fednova")
 
 
 def count_steps(train: TrainConfig, steps: float) -> float:

@@ -10,8 +10,8 @@ from typing import TypeVar
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fl_rsna.settings.fields import above, below, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import above, below, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.flower import EXAMPLES, of_mean
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
@@ -21,26 +21,26 @@ C = TypeVar("C", bound=StrategyConfig)
 
 @dataclass(kw_only=True, slots=True)
 class FedAvgMConfig(StrategyConfig):
-    name: str = called("fedavgm")
-    server_momentum: float = setting(0.9, "share of the last step in the next", within=below(1), off=(0,))
+    name: str = declare_name("fedavgm")
+    server_momentum: float = declare(0.9, "share of the last step in the next", within=below(1), off=(0,))
 
 
 @dataclass(kw_only=True, slots=True)
 class FedAdagradConfig(StrategyConfig):
-    name: str = called("fedadagrad")
-    tau: float = setting(1e-3, "adaptivity: small divides steps by their size, large does not", within=above(0))
+    name: str = declare_name("fedadagrad")
+    tau: float = declare(1e-3, "adaptivity: small divides steps by their size, large does not", within=above(0))
 
 
 @dataclass(kw_only=True, slots=True)
 class FedAdamConfig(FedAdagradConfig):
-    name: str = called("fedadam")
-    beta_1: float = setting(0.9, "share of the mean step so far in the next", within=below(1))
-    beta_2: float = setting(0.99, "share of the mean squared step so far in the next", within=below(1))
+    name: str = declare_name("fedadam")
+    beta_1: float = declare(0.9, "share of the mean step so far in the next", within=below(1))
+    beta_2: float = declare(0.99, "share of the mean squared step so far in the next", within=below(1))
 
 
 @dataclass(kw_only=True, slots=True)
 class FedYogiConfig(FedAdamConfig):
-    name: str = called("fedyogi")
+    name: str = declare_name("fedyogi")
 
 
 def _step_by(rule: FlowerStrategy, step: Step[C], memory: Memory) -> tuple[Vector, Memory]:

@@ -2,41 +2,22 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from fl_rsna.learning.training.client_update import Round, SitePart, train_by_rule
 from fl_rsna.learning.training.local_rule import (
-    LocalRule,
-    Parameters,
     list_trainable_parameters,
-    vector_of,
-    views_of,
+    proximal,
 )
-from fl_rsna.settings.fields import NOT_NEGATIVE, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import NOT_NEGATIVE, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Memory, Strategy
 
 
 @dataclass(kw_only=True, slots=True)
 class FedProxConfig(StrategyConfig):
-    name: str = called("fedprox")
-    mu: float = setting(0.01, "weight of the squared distance to the global model", within=NOT_NEGATIVE, off=(0,))
-
-
-def proximal(parameters: Parameters, mu: float, centre: torch.Tensor | None = None) -> LocalRule:
-    """The loss plus mu/2 ||w - w_t||^2 (eq. 2), so g <- g + mu (w - w_t).
-
-    The squared norm, over trained parameters only. `centre` [T] is w_t; None takes the parameters as they are now.
-    """
-    start = views_of(vector_of(parameters) if centre is None else centre, parameters)
-
-    def correct(now: Parameters) -> None:
-        for parameter, anchor in zip(now, start, strict=True):
-            assert parameter.grad is not None
-            parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
-
-    return LocalRule(correct=correct)
+    name: str = declare_name("fedprox")
+    mu: float = declare(0.01, "weight of the squared distance to the global model", within=NOT_NEGATIVE, off=(0,))
 
 
 def train(model: nn.Module, round_: Round[FedProxConfig], remembered: Memory) -> SitePart:

@@ -22,7 +22,7 @@ class Strategies(Mapping[str, Strategy[Any]]):
     """Every strategy by its name; the sites need the same ones as the server."""
 
     def __getitem__(self, name: str) -> Strategy[Any]:
-        ours = _built_in(name)
+        ours = _find_ours(name)
         plugin = find_plugin(STRATEGY_GROUP, name, "strategy.name", is_ours=ours is not None)
         if ours is not None:
             return ours
@@ -36,7 +36,7 @@ class Strategies(Mapping[str, Strategy[Any]]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted({*_all_built_in(), *find_plugins(STRATEGY_GROUP)})
+        yield from sorted({*_list_ours(), *find_plugins(STRATEGY_GROUP)})
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -56,17 +56,17 @@ def strategies_in(module: str) -> dict[str, Strategy[Any]]:
     return {value.name: value for value in values if isinstance(value, Strategy)}
 
 
-def _built_in(name: str) -> Strategy[Any] | None:
+def _find_ours(name: str) -> Strategy[Any] | None:
     """Looked for in the file of its name first, so that FedAvg needs no other."""
     if name in _modules():
         found = strategies_in(name).get(name)
         if found is not None:
             return found
-    return _all_built_in().get(name)
+    return _list_ours().get(name)
 
 
 @functools.cache
-def _all_built_in() -> dict[str, Strategy[Any]]:
+def _list_ours() -> dict[str, Strategy[Any]]:
     found: dict[str, Strategy[Any]] = {}
     for module in _modules():
         found |= strategies_in(module)

@@ -10,8 +10,8 @@ from torch import nn
 from fl_rsna.learning.models.flat import FlatModel, flatten, unflatten
 from fl_rsna.learning.training.client_update import Round, SitePart, train_by_rule
 from fl_rsna.learning.training.local_rule import PLAIN, LocalRule, frozen_copy
-from fl_rsna.settings.fields import NOT_NEGATIVE, above, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import NOT_NEGATIVE, above, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Memory, Strategy
 
 PREVIOUS = "previous"  # what a site remembers: the model it made last
@@ -19,9 +19,9 @@ PREVIOUS = "previous"  # what a site remembers: the model it made last
 
 @dataclass(kw_only=True, slots=True)
 class MoonConfig(StrategyConfig):
-    name: str = called("moon")
-    mu: float = setting(1.0, "weight of the contrastive loss", within=NOT_NEGATIVE, off=(0,))
-    temperature: float = setting(0.5, "that similarities are divided by", within=above(0))
+    name: str = declare_name("moon")
+    mu: float = declare(1.0, "weight of the contrastive loss", within=NOT_NEGATIVE, off=(0,))
+    temperature: float = declare(0.5, "that similarities are divided by", within=above(0))
 
 
 def contrastive(received: nn.Module, previous: nn.Module, *, mu: float, temperature: float) -> LocalRule:

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from flwr.serverapp.strategy import QFedAvg
 
-from fl_rsna.settings.fields import NOT_NEGATIVE, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import NOT_NEGATIVE, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.flower import EXAMPLES, LOSS, of_every_update
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
@@ -15,8 +15,8 @@ from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 class QFedAvgConfig(StrategyConfig):
     takes_weights: ClassVar[bool] = False
 
-    name: str = called("qfedavg")
-    q: float = setting(0.1, "0 is even-handed, more favours sites with a high loss", within=NOT_NEGATIVE, off=(0,))
+    name: str = declare_name("qfedavg")
+    q: float = declare(0.1, "0 is even-handed, more favours sites with a high loss", within=NOT_NEGATIVE, off=(0,))
 
 
 def step_by_loss(step: Step[QFedAvgConfig], memory: Memory) -> tuple[Vector, Memory]:

@@ -12,8 +12,8 @@ import numpy as np
 from flwr.serverapp.strategy import Bulyan, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fl_rsna.settings.fields import NOT_NEGATIVE, at_least, below, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import NOT_NEGATIVE, at_least, below, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.flower import EXAMPLES, of_every_update
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector, need_one
 
@@ -26,30 +26,30 @@ class FedMedianConfig(StrategyConfig):
     takes_weights: ClassVar[bool] = False
     takes_step: ClassVar[bool] = False
 
-    name: str = called("fedmedian")
+    name: str = declare_name("fedmedian")
 
 
 @dataclass(kw_only=True, slots=True)
 class FedTrimmedAvgConfig(FedMedianConfig):
-    name: str = called("fedtrimmedavg")
-    trim: float = setting(0.2, "share of the sites cut off at each end", within=below(0.5), off=(0,))
+    name: str = declare_name("fedtrimmedavg")
+    trim: float = declare(0.2, "share of the sites cut off at each end", within=below(0.5), off=(0,))
 
 
 @dataclass(kw_only=True, slots=True)
 class KrumConfig(FedMedianConfig):
-    name: str = called("krum")
-    malicious: int = setting(1, "sites at most that may send anything", within=NOT_NEGATIVE, off=(0,))
+    name: str = declare_name("krum")
+    malicious: int = declare(1, "sites at most that may send anything", within=NOT_NEGATIVE, off=(0,))
 
 
 @dataclass(kw_only=True, slots=True)
 class MultiKrumConfig(KrumConfig):
-    name: str = called("multikrum")
-    chosen: int = setting(2, "sites averaged", within=at_least(1))
+    name: str = declare_name("multikrum")
+    chosen: int = declare(2, "sites averaged", within=at_least(1))
 
 
 @dataclass(kw_only=True, slots=True)
 class BulyanConfig(KrumConfig):
-    name: str = called("bulyan")
+    name: str = declare_name("bulyan")
 
 
 def _step_by(make: Callable[[C], FlowerStrategy]) -> Callable[[Step[C], Memory], tuple[Vector, Memory]]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from fl_rsna.learning.training.client_update import Round, SitePart, list_shared_parameters, train_by_rule
 from fl_rsna.learning.training.local_rule import LocalRule, Parameters, to_tensor, vector_of, views_of
-from fl_rsna.settings.strategy import StrategyConfig, Weighting, called
+from fl_rsna.settings.strategy import StrategyConfig, Weighting, declare_name
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
@@ -17,7 +17,7 @@ CONTROL = "control"  # what server and sites remember
 
 @dataclass(kw_only=True, slots=True)
 class ScaffoldConfig(StrategyConfig):
-    name: str = called("scaffold")
+    name: str = declare_name("scaffold")
 
     def check(self, train: TrainConfig) -> None:
         if self.weighting is not Weighting.equal:

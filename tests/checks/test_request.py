@@ -26,8 +26,7 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.effects import parse_typed_keys
 from fl_rsna.settings.stages import Baseline, Stage
 from fl_rsna.settings.training import Sampling
-from fl_rsna.simulation.runner import run_federation
-from fl_rsna.simulation.simulation import simulate
+from fl_rsna.simulation.simulation import run_federation, simulate
 
 SMALL = [
     "demo.patients=9",

@@ -30,8 +30,7 @@ from fl_rsna.reporting.pages.comparison import write_comparison
 from fl_rsna.run_folder.run_folder import BOTH, UNTRAINED, start_run, take_folder, take_run
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.stages import Baseline, Stacker, Stage
-from fl_rsna.simulation.runner import run_federation
-from fl_rsna.simulation.simulation import run_gap
+from fl_rsna.simulation.simulation import run_federation, run_gap
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from fl_rsna.deployment.admission import read_keys, sync_keys
+from fl_rsna.deployment.coordinator import read_keys, sync_keys
 from fl_rsna.deployment.keys.key_folder import CA, server_files, site_files, write_new
 
 

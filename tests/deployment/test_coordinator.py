@@ -24,7 +24,7 @@ from fl_rsna.run_folder.run_folder import RunFolder, start_run
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.runtime import EngineName
 from fl_rsna.settings.stages import Baseline, Stage
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 
 
 def config_at(folder: Path, **changes: object) -> Config:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from fl_rsna.cohort.sites.site_folders import Cohort
-from fl_rsna.deployment.admission import sync_keys
+from fl_rsna.deployment.coordinator import sync_keys
 from fl_rsna.deployment.flower_internals import control
 from fl_rsna.deployment.keys.key_folder import demo_files, write_new
 from fl_rsna.deployment.site_node import free_port

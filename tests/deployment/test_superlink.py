@@ -26,7 +26,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from package import ROOT
 
-from fl_rsna.deployment.admission import sync_keys
+from fl_rsna.deployment.coordinator import sync_keys
 from fl_rsna.deployment.flower_internals import as_flower_writes, control, part
 from fl_rsna.deployment.gate import REFUSAL
 from fl_rsna.deployment.keys.key_folder import CA, demo_files, server_files, site_files, write_new

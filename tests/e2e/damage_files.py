@@ -37,7 +37,7 @@ import numpy as np
 import torch
 
 from fl_rsna.audit import audit_cohort, request_of
-from fl_rsna.checks.run import check_run
+from fl_rsna.checks.doctor import check_run
 from fl_rsna.cohort.steps import cohort_for_run
 from fl_rsna.common.command_end import RunFailed
 from fl_rsna.evaluation.evaluate import evaluate
@@ -49,8 +49,7 @@ from fl_rsna.reporting.record.console import console
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.stages import Baseline
-from fl_rsna.simulation.runner import run_federation
-from fl_rsna.simulation.simulation import report_run, run_gap
+from fl_rsna.simulation.simulation import report_run, run_federation, run_gap
 from fl_rsna.strategies.find import STRATEGIES
 
 WORDS = (

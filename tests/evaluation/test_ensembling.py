@@ -18,7 +18,7 @@ from fl_rsna.evaluation.ensemble import read_members, read_validation
 from fl_rsna.learning.inference.predict import labels_in, probabilities_in
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import Trainable
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.task import ICH
 
 

@@ -17,7 +17,7 @@ from fl_rsna.federation.protocol.simulated import corrupt_model, drops_out, faul
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.settings.federation import Fault, FaultKind, FaultsConfig, LinkConfig, parse_fault
 from fl_rsna.settings.training import Select
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:

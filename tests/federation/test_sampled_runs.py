@@ -29,7 +29,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import to_run_model
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.training import Correction, LabelWeights, Loss, Sampling, Select, TrainConfig
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.task import ICH
 
 EVERYTHING: dict[str, Any] = {

@@ -39,8 +39,7 @@ from fl_rsna.settings.model import ModelConfig, ModelName, Norm, RunModel, Windo
 from fl_rsna.settings.runtime import EngineName
 from fl_rsna.settings.stages import Baseline, HeadName, Stage
 from fl_rsna.settings.strategy import Averaging
-from fl_rsna.simulation.runner import run_federation
-from fl_rsna.simulation.simulation import report_run
+from fl_rsna.simulation.simulation import report_run, run_federation
 from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import ICH
 

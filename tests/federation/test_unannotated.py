@@ -26,7 +26,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import ModelConfig, Trainable
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.training import Sampling
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.task import ICH
 
 EPIDURAL = ICH.labels.index("epidural")

@@ -24,8 +24,7 @@ from fl_rsna.settings.effects import (
 from fl_rsna.settings.fields import Asked, Command, list_settings
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.training import Optimizer
-from fl_rsna.simulation.runner import run_federation
-from fl_rsna.simulation.simulation import PARTS
+from fl_rsna.simulation.simulation import PARTS, run_federation
 from fl_rsna.strategies.find import STRATEGIES
 
 

@@ -7,12 +7,11 @@ import torch
 from tiny import SIZE
 
 from fl_rsna.learning.models.classifier import Classifier, build_model
-from fl_rsna.learning.training.local_rule import frozen_copy, list_trainable_parameters, vector_of, views_of
+from fl_rsna.learning.training.local_rule import frozen_copy, list_trainable_parameters, proximal, vector_of, views_of
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelConfig
 from fl_rsna.strategies.fedavg_logit_adjusted import prior_shift
 from fl_rsna.strategies.feddyn import dynamic
-from fl_rsna.strategies.fedprox import proximal
 from fl_rsna.strategies.moon import contrastive
 from fl_rsna.strategies.scaffold import ControlVariates
 from fl_rsna.task import ICH

@@ -7,15 +7,15 @@ from torch import nn
 
 from fl_rsna.learning.training.client_update import Round, SitePart, list_shared_parameters, train_by_rule
 from fl_rsna.learning.training.local_rule import LocalRule, to_tensor, vector_of, views_of
-from fl_rsna.settings.fields import above_up_to, setting
-from fl_rsna.settings.strategy import StrategyConfig, called
+from fl_rsna.settings.fields import above_up_to, declare
+from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector, move_to_mean
 
 
 @dataclass(kw_only=True, slots=True)
 class FedCMConfig(StrategyConfig):
-    name: str = called("my_strategy")
-    alpha: float = setting(0.1, "share of a site's own gradient in its steps; 1 is FedAvg", within=above_up_to(0, 1))
+    name: str = declare_name("my_strategy")
+    alpha: float = declare(0.1, "share of a site's own gradient in its steps; 1 is FedAvg", within=above_up_to(0, 1))
 
 
 def train(model: nn.Module, round_: Round[FedCMConfig], remembered: Memory) -> SitePart:

@@ -27,10 +27,21 @@ from fl_rsna.learning.data.series import Stacked
 from fl_rsna.learning.models.classifier import Classifier
 from fl_rsna.learning.models.tta import mean_probabilities
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import LabelKind, Task
 
+FIRST_SETTINGS = (  # of a model, in the order in which encoders are hashed; the others follow as they are declared
+    "name",
+    "pretrained",
+    "image_size",
+    "norm",
+    "norm_momentum",
+    "recalibrate",
+    "dropout",
+    "kept_negatives",
+    "class_weights",
+)
 BATCH = 64  # slices at once
 CLIP = 1e-6  # of mean probabilities, so that their logits are finite
 KEPT = 4  # encoders whose features a site keeps
@@ -71,9 +82,11 @@ class Encoded:
         return self.features[copy].take(at), self.logits[copy][at]
 
 
-def encoder_id(model_sha256: str, config: ModelConfig, task: str, image: ImageKind) -> str:
-    """A hash of all that decides what an encoder says of a slice."""
-    said = json.dumps([model_sha256, asdict(config), task, image.value])
+def encoder_id(model_sha256: str, config: RunModel, task: str, image: ImageKind) -> str:
+    """A hash of all that decides what an encoder says of a slice, and what features are drawn by: its order of settings is fixed."""
+    settings = asdict(config)
+    first = {name: settings[name] for name in FIRST_SETTINGS}
+    said = json.dumps([model_sha256, {**first, **settings}, task, image.value])
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 

@@ -47,6 +47,21 @@ def views_of(vector: torch.Tensor, like: Parameters) -> list[torch.Tensor]:
     return [piece.view(parameter.shape) for piece, parameter in zip(pieces, like, strict=True)]
 
 
+def proximal(parameters: Parameters, mu: float, centre: torch.Tensor | None = None) -> LocalRule:
+    """The loss plus mu/2 ||w - w_t||^2 (Li et al. 2020, arXiv:1812.06127, eq. 2), so g <- g + mu (w - w_t).
+
+    The squared norm, over trained parameters only. `centre` [T] is w_t; None takes the parameters as they are now.
+    """
+    start = views_of(vector_of(parameters) if centre is None else centre, parameters)
+
+    def correct(now: Parameters) -> None:
+        for parameter, anchor in zip(now, start, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
+
+    return LocalRule(correct=correct)
+
+
 def frozen_copy(model: nn.Module) -> nn.Module:
     """The model as it is now, in evaluation mode and never trained."""
     return copy.deepcopy(model).eval().requires_grad_(False)

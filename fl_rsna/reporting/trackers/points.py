@@ -102,14 +102,14 @@ def _may_go(value: object) -> bool:
 
 
 @functools.cache
-def _known_labels() -> frozenset[str]:
+def _list_labels() -> frozenset[str]:
     return frozenset((MACRO, *(label for name in list_tasks() for label in find_task(name).labels)))
 
 
 def _is_score(key: str) -> bool:
     """Whether a site's number is one of those that are followed: a site chooses what it calls its metrics."""
     of, _, label = key.rpartition("/")
-    return key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in _known_labels())
+    return key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in _list_labels())
 
 
 def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:

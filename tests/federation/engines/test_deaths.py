@@ -22,7 +22,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import Norm
 from fl_rsna.settings.runtime import EngineName
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 
 # Sites that remember: a repeated attempt finds the file that the killed one has written.
 REMEMBERING = {

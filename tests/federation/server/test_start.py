@@ -25,7 +25,7 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import Trainable
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.validation import check
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.task import ICH
 
 

@@ -26,7 +26,7 @@ from fl_rsna.run_folder.run_folder import MANIFEST, MODEL
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import Trainable
 from fl_rsna.settings.partition import TEST_SITE, PartitionConfig
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.task import ICH
 
 

@@ -27,12 +27,12 @@ from fl_rsna.learning.models.classifier import Classifier, build_model
 from fl_rsna.learning.models.series_head import as_probabilities
 from fl_rsna.learning.training.train import ignore_progress, predict
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig
+from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import ICH
 
 SIDE, CPU, TRAIN = 24, torch.device("cpu"), TrainConfig()
-MODEL = ModelConfig(image_size=SIDE)
+MODEL = RunModel(image_size=SIDE)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import sklearn
 from sklearn import metrics as reference
 
 from fl_rsna.learning.metrics.bootstrap import Drawn, draw_patients, support
-from fl_rsna.learning.metrics.calibration import BINS, calibration
 from fl_rsna.learning.metrics.classification import at_threshold, predict_positive, ratios
 from fl_rsna.learning.metrics.metrics import auroc, average_precision, label_losses
 from fl_rsna.learning.metrics.ranking import rank
+from fl_rsna.learning.metrics.scorecard import BINS, calibration
 
 CASES, BLOCKS = 1000, 10
 

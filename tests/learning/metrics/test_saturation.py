@@ -8,7 +8,6 @@ from fl_rsna.learning.inference.ensemble_weights import combine_logits, convex_w
 from fl_rsna.learning.inference.label_shift import adjust_to_prevalence, estimate_shift
 from fl_rsna.learning.inference.stacking import stack_features
 from fl_rsna.learning.metrics.bootstrap import draw_patients, support
-from fl_rsna.learning.metrics.calibration import calibration
 from fl_rsna.learning.metrics.exams import aggregates, exam_probabilities, group_exams
 from fl_rsna.learning.metrics.metrics import log_loss
 from fl_rsna.learning.metrics.operating_points import (
@@ -20,6 +19,7 @@ from fl_rsna.learning.metrics.operating_points import (
     score_counts,
 )
 from fl_rsna.learning.metrics.saturation import clip_probabilities, finite_logits
+from fl_rsna.learning.metrics.scorecard import calibration
 from fl_rsna.learning.models.series_head import blend_logits
 from fl_rsna.task import COVID_CXR, ICH, LabelKind, Task
 

@@ -10,13 +10,12 @@ from tiny import CHEST
 
 from fl_rsna.learning.inference.predict import exam_table
 from fl_rsna.learning.metrics.bootstrap import draw_patients
-from fl_rsna.learning.metrics.calibration import BINS
 from fl_rsna.learning.metrics.classification import class_scores
 from fl_rsna.learning.metrics.exams import Aggregate, aggregates, exam_probabilities, group_exams
 from fl_rsna.learning.metrics.metrics import auroc, average_precision, log_loss
 from fl_rsna.learning.metrics.operating_points import OperatingPoints, choose, site_sums
 from fl_rsna.learning.metrics.ranking import pr_points, roc_points
-from fl_rsna.learning.metrics.scorecard import scorecard
+from fl_rsna.learning.metrics.scorecard import BINS, scorecard
 from fl_rsna.task import ICH, Task
 
 PATIENTS, SERIES, EACH = 24, 2, 6

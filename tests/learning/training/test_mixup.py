@@ -3,7 +3,7 @@
 import torch
 
 from fl_rsna.learning.training.loss import task_loss
-from fl_rsna.learning.training.mixup import build_mixup, mix_batch
+from fl_rsna.learning.training.objectives import build_mixup, mix_batch
 from fl_rsna.learning.training.targets import Targets
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import ICH

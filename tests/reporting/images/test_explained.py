@@ -22,10 +22,9 @@ from fl_rsna.cohort.steps import cohort_for_run
 from fl_rsna.imaging.png_store import read_png
 from fl_rsna.report import report
 from fl_rsna.reporting.images.contact_sheets import View, as_uri, render_view
-from fl_rsna.reporting.images.explanations import SIDE, explain, heat_uri, write_explanations
-from fl_rsna.reporting.images.finished_run import Kind, read_finished
+from fl_rsna.reporting.images.explanations import SIDE, Kind, explain, heat_uri, read_finished, write_explanations
 from fl_rsna.run_folder.run_folder import EXPLANATIONS
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.task import ICH
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from tiny import CHEST
 
-from fl_rsna.reporting.images.finished_run import OF_HEADLINE, OF_OTHERS, Kind, extreme, pick
+from fl_rsna.reporting.images.explanations import OF_HEADLINE, OF_OTHERS, Kind, extreme, pick
 from fl_rsna.task import ICH
 
 THRESHOLDS = dict.fromkeys(ICH.labels, 0.4)

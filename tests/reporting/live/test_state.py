@@ -8,7 +8,7 @@ from logs import answer, played, resumed_run, roll_call, round_end, stamped, who
 from rich.console import Console
 
 from fl_rsna.federation.site.heartbeat import Beat
-from fl_rsna.reporting.live.page import Seen, page, sections
+from fl_rsna.reporting.live.server import Seen, page, sections
 from fl_rsna.reporting.live.state import (
     Doing,
     State,

@@ -5,7 +5,7 @@ from tiny import tiny_index
 
 from fl_rsna.cohort.prepared.series import Order
 from fl_rsna.imaging.dicom.rejections import Reason
-from fl_rsna.reporting.pages.census import (
+from fl_rsna.reporting.pages.data_pages import (
     ORDERS,
     REJECTS_SHOWN,
     count_file_values,

@@ -9,7 +9,7 @@ import pytest
 from logs import resumed_run, whole_run, write_log
 
 from fl_rsna.common.reading import HASH, dump_checked_line
-from fl_rsna.reporting.live.page import Seen, page
+from fl_rsna.reporting.live.server import Seen, page
 from fl_rsna.reporting.live.state import State, reduce_events
 from fl_rsna.reporting.record import events as event_log
 from fl_rsna.reporting.record.events import EventLog, drop_stale_events, read_log, sentence

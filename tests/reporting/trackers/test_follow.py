@@ -26,7 +26,7 @@ from fl_rsna.reporting.trackers.points import Values, final_points, flat_setting
 from fl_rsna.reporting.trackers.tensorboard import EventFile
 from fl_rsna.run_folder.run_folder import MAY_CHANGE, RunFolder
 from fl_rsna.settings.config import Config
-from fl_rsna.simulation.runner import run_federation
+from fl_rsna.simulation.simulation import run_federation
 
 SUMMARY = {
     "status": "finished",

@@ -16,8 +16,7 @@ from fl_rsna.learning.metrics.bootstrap import MIN_PATIENTS
 from fl_rsna.replay import replay
 from fl_rsna.settings.model import ModelConfig
 from fl_rsna.settings.stages import Baseline
-from fl_rsna.simulation.runner import run_federation
-from fl_rsna.simulation.simulation import run_gap
+from fl_rsna.simulation.simulation import run_federation, run_gap
 
 
 @pytest.fixture(scope="module")
