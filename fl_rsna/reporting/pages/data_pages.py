@@ -26,7 +26,6 @@ from fl_rsna.imaging.dicom.rejections import MEANING
 from fl_rsna.learning.data.site_noise import scan_of
 from fl_rsna.reporting.images import contact_sheets as sheets
 from fl_rsna.reporting.images.contact_sheets import NO_LABEL
-from fl_rsna.reporting.pages import data_pages as census
 from fl_rsna.reporting.record.cells import format_cell
 from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
 from fl_rsna.reporting.record.run_record import interval, megabytes
@@ -244,7 +243,7 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
     folder, index, kind, labels = prepared.folder, prepared.index, prepared.image, prepared.labels
     facts = read_facts(folder / "prepare.json", f"data.name: no prepared data at {folder}")
     images, specific = folder / "images", [label for label in labels if label != task.union]
-    counted = census.positives(index, labels)
+    counted = positives(index, labels)
     if labels:
         by, sheet = "label", sheets.label_sheet(index, images, kind, labels, specific, task.picture)
     elif task.rendering is Rendering.radiograph:
@@ -267,13 +266,13 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
         windows=sheets.window_sheet(index, images, kind, specific),
         noise=sheets.noise_sheet(index, images, kind),
         boxes=sheets.box_sheet(index, images, kind),
-        fingerprints=census.fingerprints(index).to_dict("records"),
-        limit=census.FINGERPRINTS_SHOWN,
-        stored_as=census.count_file_values(index),
-        measures=census.measures(index),
-        flags=census.flags(index),
-        rejects=census.reject_reasons(facts["rejected"]),
-        rejected=census.reject_rows(read_rejected(folder)),
+        fingerprints=fingerprints(index).to_dict("records"),
+        limit=FINGERPRINTS_SHOWN,
+        stored_as=count_file_values(index),
+        measures=measures(index),
+        flags=flags(index),
+        rejects=reject_reasons(facts["rejected"]),
+        rejected=reject_rows(read_rejected(folder)),
     )
     write_page(folder / "prepare.html", page)
     return folder / "prepare.html"
@@ -313,7 +312,7 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
         if site != TEST_SITE:
             dealt.append(index.reindex(columns=["patient_id", *cohort.labels]).assign(site=site))
         index = index.assign(**{label: 0 for label in cohort.labels if label not in index})
-        headers.append({"site": [site], **census.site_facts(index)})
+        headers.append({"site": [site], **site_facts(index)})
         if site in shown:
             scan = scan_of(noise_from(cohort.facts.get("noise", {}).get(site, {})), site)
             matrix.append(sheets.site_row(site, index, folder / "images", cohort.image, cohort.labels, scan))
@@ -327,7 +326,7 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
         "hidden": len(headers) - len(matrix),
         "census": headers,
         "label_shift": _label_shift(dealt, cohort.labels),
-        "rejected": census.reject_reasons(cohort.facts["prepared"].get("rejected", {})),
+        "rejected": reject_reasons(cohort.facts["prepared"].get("rejected", {})),
     }
 
 
@@ -405,7 +404,7 @@ def _spread_sites(sites: Sequence[str]) -> set[str]:
 
 def _read_index(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
     """What the pages need of a site's index, without labels that it does not annotate; names stay text, empty ones are not missing."""
-    wanted = {*census.SITE_COLUMNS, *PIXEL_SIZE, *labels}
+    wanted = {*SITE_COLUMNS, *PIXEL_SIZE, *labels}
     texts = {name: str for name in wanted if name in COLUMNS and COLUMNS[name].dtype == "str"}
     _, raw = read_site_files(folder)
     table = parse_csv(folder / "index.csv", raw, usecols=lambda name: name in wanted, dtype=texts)
