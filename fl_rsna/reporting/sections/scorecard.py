@@ -15,6 +15,7 @@ SHORT_POINTS = {
     "specificity_90": "specificity ≥ 0.90",
     "youden": "Youden",
 }
+PARTIAL = "specificity at sensitivity ≥ 0.90"  # the mean over them
 SCORES = ("auroc", "average_precision", "partial_auroc", "log_loss", "brier", "ece")
 
 Cards = Mapping[str, Mapping[str, Any]]  # label -> CARD of a scorecard
@@ -26,15 +27,20 @@ def levels(scorecard: Mapping[str, Any]) -> dict[str, Cards]:
 
 
 def scores_table(scorecard: Mapping[str, Any], level: str, title: str) -> Table:
-    """One row a label: what defines the metrics, and the metrics; at slice level, what the controls reach without the image."""
+    """One row a label: what defines the metrics, and the metrics; at slice level, what the controls reach without the image.
+
+    The partial AUROC is of exams: whether a patient is missed is asked of them.
+    """
     cards, controls = levels(scorecard)[level], scorecard.get("controls", {}) if level == "slice" else {}
+    of_exams = level != "slice"
+    names = [name for name in SCORES[1:] if of_exams or name != "partial_auroc"]
     rows = [
         [
             label,
             card["auroc"]["positives"],
             card["auroc"],
             *(by_label[label]["auroc"] for by_label in controls.values()),
-            *(card.get(name) for name in SCORES[1:]),
+            *(card.get(name) for name in names),
             card["auroc"]["negatives"],
             card["auroc"].get("positive_patients"),
         ]
@@ -42,7 +48,7 @@ def scores_table(scorecard: Mapping[str, Any], level: str, title: str) -> Table:
     ]
     heads = columns(label="text", positive="number", AUROC="score")
     heads += [Column(name=f"AUROC, {control} alone") for control in controls]
-    heads += [*columns(average_precision="score"), Column(name="specificity at sensitivity ≥ 0.90")]
+    heads += [*columns(average_precision="score"), *([Column(name=PARTIAL)] if of_exams else [])]
     heads += columns(log_loss="score", Brier="score", ECE="score", negative="number", patients_positive="number")
     return without_empty(Table(title=title, columns=heads, rows=rows))
 
