@@ -38,8 +38,8 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    rounds: int = declare(10, "of training and aggregation", within=at_least(1), needs=(ROUNDS,))
-    seed: int = declare(0, "of everything that is drawn in a run", within=NOT_NEGATIVE)
+    rounds: int = declare(10, "rounds of training and aggregation", within=at_least(1), needs=(ROUNDS,))
+    seed: int = declare(0, "seed of everything that is drawn in a run", within=NOT_NEGATIVE)
     baseline: Baseline = declare(Baseline.none, "what to compare a federation with")
     start: str | None = declare(
         None, "run folder or model file whose weights a run begins with, instead of the initial model"

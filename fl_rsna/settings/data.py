@@ -75,7 +75,7 @@ class DataConfig:
     hash_ids: bool = declare(
         True, "patient, study and series ids leave prepare as salted hashes", needs=(IDS,), off=(False,)
     )
-    salt: str = declare("", "of those hashes; sites of one consortium share it", needs=(IDS, HASHED))
+    salt: str = declare("", "secret of the hashes of ids; sites of one consortium share it", needs=(IDS, HASHED))
     max_rejected: float = declare(
         1.0,
         "share of files that may be rejected before the whole request is refused",
@@ -107,7 +107,7 @@ class PrepareConfig:
     engine: PrepareEngine = declare(PrepareEngine.local, "what converts files", needs=(OF_FILES,))
     workers: int = declare(
         0,
-        "processes; 0 is one a core (local) or what the cluster has (ray)",
+        "processes that convert files; 0 is one a core (local) or what the cluster has (ray)",
         within=NOT_NEGATIVE,
         needs=(IMAGES,),
     )
@@ -117,12 +117,12 @@ class PrepareConfig:
 class DemoConfig:
     """The synthetic cohort that stands in when the task's demo was never prepared."""
 
-    patients: int = declare(100, "of the synthetic cohort", within=at_least(1), needs=(DEMO,))
+    patients: int = declare(100, "patients of the synthetic cohort", within=at_least(1), needs=(DEMO,))
     slices_per_series: int = declare(
-        20, "of CT; a radiograph is one image", within=at_least(1), needs=(DEMO, OF_SLICES)
+        20, "slices of a synthetic CT series; a radiograph is one image", within=at_least(1), needs=(DEMO, OF_SLICES)
     )
     size: int = declare(256, "pixels a side of the synthetic DICOM", within=at_least(16), needs=(DEMO,))
-    seed: int = declare(2019, "of the synthetic cohort", within=NOT_NEGATIVE, needs=(DEMO,))
+    seed: int = declare(2019, "seed of the synthetic cohort", within=NOT_NEGATIVE, needs=(DEMO,))
 
 
 def is_demo(data: DataConfig) -> bool:

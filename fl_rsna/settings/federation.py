@@ -73,7 +73,9 @@ class FaultsConfig:
     deadline_s: float | None = declare(
         None, "virtual seconds after which a reply is too late", within=above(0).or_null()
     )
-    sites: dict[str, str] = declare({}, "e.g. {site-2: crash@3, site-1: nan@2-4}", needs=(APART,))
+    sites: dict[str, str] = declare(
+        {}, "fault of a site and its rounds, e.g. {site-2: crash@3, site-1: nan@2-4}", needs=(APART,)
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,16 +91,20 @@ class LinkConfig:
 
     down_mbit: float = declare(100.0, "Mbit/s from the server to each site", within=above(0))
     up_mbit: float = declare(20.0, "Mbit/s from each site to the server", within=above(0))
-    latency_s: float = declare(0.05, "seconds, one way", within=NOT_NEGATIVE)
+    latency_s: float = declare(0.05, "seconds that a message takes, one way", within=NOT_NEGATIVE)
     step_s: float = declare(0.2, "seconds a training step takes at a site of speed 1", within=NOT_NEGATIVE)
-    speeds: dict[str, float] = declare({}, "e.g. {site-2: 0.5}", needs=(APART,))
+    speeds: dict[str, float] = declare(
+        {}, "speed of a site's machine, e.g. {site-2: 0.5}; 1 is the others'", needs=(APART,)
+    )
     downtime: dict[str, float] = declare(
         {}, "share of the time a site is out of reach, e.g. {site-2: 0.1}", needs=(APART,)
     )
-    precision_down: Precision = declare(Precision.fp32, "of the model that goes to the sites")
-    precision_up: Precision = declare(Precision.fp32, "of what comes back")
-    usd_per_gigabyte: float = declare(0.0, "of traffic, both ways", within=NOT_NEGATIVE)
-    usd_per_hour: float = declare(0.0, "of one site's machine while a round lasts", within=NOT_NEGATIVE)
+    precision_down: Precision = declare(Precision.fp32, "how the model travels to the sites")
+    precision_up: Precision = declare(Precision.fp32, "how what a site trained travels back")
+    usd_per_gigabyte: float = declare(0.0, "price of a gigabyte of traffic, both ways", within=NOT_NEGATIVE)
+    usd_per_hour: float = declare(
+        0.0, "price of an hour of one site's machine while a round lasts", within=NOT_NEGATIVE
+    )
 
 
 def check_links(network: LinkConfig) -> None:

@@ -105,7 +105,9 @@ class ModelConfig:
         needs=(SLICES, AVERAGED_NORM),
         off=(False,),
     )
-    dropout: float = declare(0.2, "before the last layer", within=below(1), needs=(SLICES,), off=(0,))
+    dropout: float = declare(
+        0.2, "share of features dropped before the last layer, in training", within=below(1), needs=(SLICES,), off=(0,)
+    )
     backbone: str | None = declare(None, "with name=timm: one of timm.list_models()", needs=(SLICES,))
     weights: str | None = declare(
         None,

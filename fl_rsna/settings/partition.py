@@ -122,11 +122,11 @@ class PartitionConfig:
         within=at_least(2).or_null(),
     )
     fold: int = declare(0, "number of the fold that is the test site", within=NOT_NEGATIVE)
-    validation: float = declare(0.2, "share of a site's patients", within=BETWEEN_0_AND_1)
+    validation: float = declare(0.2, "share of a site's patients on whom models are validated", within=BETWEEN_0_AND_1)
     group: Group = declare(
         Group.patient, "what is dealt as one piece; series and slice leak, to reproduce published splits"
     )
-    seed: int = declare(0, "of the deal", within=NOT_NEGATIVE)
+    seed: int = declare(0, "seed by which patients are dealt", within=NOT_NEGATIVE)
     layout: Layout = declare(
         Layout.standard,
         "s0 adds the tables and folders of the RSNA preprocessing S0; cohort/sites/s0_layout.py",

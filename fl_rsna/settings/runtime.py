@@ -39,7 +39,7 @@ class EngineConfig:
     name: EngineName = declare(EngineName.local, "what runs the sites of a simulation")
     workers: int | None = declare(
         None,
-        "processes; 0 runs every site in this one (local); null is one a CUDA device, else two",
+        "processes that train sites; 0 runs every site in this one (local); null is one a CUDA device, else two",
         within=NOT_NEGATIVE.or_null(),
     )
     gpus_per_worker: float | None = declare(
@@ -57,16 +57,16 @@ class EngineConfig:
 class DeployConfig:
     """Where `coordinate` finds the SuperLink beside it, and the keys of the sites it admits."""
 
-    superlink: str = declare("127.0.0.1:9092", "host:port")
-    ca: str = declare("certificates/superlink/ca.crt", "of the authority that signed the SuperLink's certificate")
+    superlink: str = declare("127.0.0.1:9092", "host:port of the SuperLink")
+    ca: str = declare("certificates/superlink/ca.crt", "certificate of the authority that signed the SuperLink's")
     authorized: str = declare(
         "certificates/authorized", "folder of the sites' public keys, <site>.pub; others are turned away"
     )
-    patience_s: float = declare(600.0, "how long a SuperLink may be out of reach", within=NOT_NEGATIVE)
+    patience_s: float = declare(600.0, "seconds that a SuperLink may be out of reach", within=NOT_NEGATIVE)
     first_timeout_s: float = declare(
-        21600.0, "for the answers to the first message, before which a site packs its images", within=above(0)
+        21600.0, "seconds for the answers to the first message, before which a site packs its images", within=above(0)
     )
-    attempts: int = declare(5, "at one round, when the server's part is lost", within=at_least(1))
+    attempts: int = declare(5, "attempts at one round, when the server's part is lost", within=at_least(1))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,9 +74,9 @@ class TrackingConfig:
     """Where a run's numbers go besides its own files. No picture, no id and no path of a file ever does."""
 
     tensorboard: bool = declare(True, "event files in runs/<name>/tensorboard")
-    mlflow: bool = declare(False, "into a database, or to a server")
+    mlflow: bool = declare(False, "MLflow, into a database or to a server")
     mlflow_uri: str | None = declare(
-        None, "of a server or a database all runs share; default: a database in the run's folder"
+        None, "address of a server or a database that all runs share; default: a database in the run's folder"
     )
     wandb: bool = declare(False, "Weights & Biases, offline: into the run's folder")
     wandb_online: bool = declare(False, "send it to the service one is logged in to")

@@ -122,18 +122,20 @@ class SequenceConfig:
 
     encoder: str | None = declare(None, "run folder or .safetensors file of the slice model; stage=both makes its own")
     head: HeadName = declare(HeadName.gru, "what looks along a series", needs=(HEAD,))
-    width: int = declare(128, "of what the head keeps of a slice", within=MULTIPLE_OF_8, needs=(ALONG_SERIES,))
-    layers: int = declare(2, "of the head", within=at_least(1), needs=(ALONG_SERIES,))
-    dropout: float = declare(0.2, "in the head", within=below(1), needs=(ALONG_SERIES,), off=(0,))
-    rounds: int | None = declare(
-        None, "of the head; null is as many as `rounds`", within=at_least(1).or_null(), needs=(ALONG_SERIES,)
+    width: int = declare(128, "numbers that the head keeps of a slice", within=MULTIPLE_OF_8, needs=(ALONG_SERIES,))
+    layers: int = declare(2, "layers of the head", within=at_least(1), needs=(ALONG_SERIES,))
+    dropout: float = declare(
+        0.2, "share of features dropped in the head, in training", within=below(1), needs=(ALONG_SERIES,), off=(0,)
     )
-    learning_rate: float = declare(2e-3, "of the head", within=above(0), needs=(ALONG_SERIES,))
-    local_epochs: int = declare(2, "of the head, a round", within=at_least(1), needs=(ALONG_SERIES,))
-    batch_size: int = declare(4, "series", within=at_least(1), needs=(ALONG_SERIES,))
+    rounds: int | None = declare(
+        None, "rounds of the head; null is as many as `rounds`", within=at_least(1).or_null(), needs=(ALONG_SERIES,)
+    )
+    learning_rate: float = declare(2e-3, "learning rate of the head", within=above(0), needs=(ALONG_SERIES,))
+    local_epochs: int = declare(2, "passes over a site's series in a round", within=at_least(1), needs=(ALONG_SERIES,))
+    batch_size: int = declare(4, "series in a batch of the head", within=at_least(1), needs=(ALONG_SERIES,))
     copies: int = declare(
         2,
-        "of the training slices that the encoder sees: one as it is, the others augmented",
+        "copies of the training slices that the encoder sees: one as it is, the others augmented",
         within=at_least(1),
         needs=(HEAD,),
         off=(1,),
@@ -145,7 +147,7 @@ class StackingConfig:
     """With stage=stacking: slice models that each leave out one fold of every site's patients, and a second model on them."""
 
     folds: int = declare(
-        3, "of every site's training patients; as many slice models", within=from_to(2, 10), needs=(FOLDS,)
+        3, "folds of every site's training patients; as many slice models", within=from_to(2, 10), needs=(FOLDS,)
     )
     left_out: int | None = declare(
         None,
@@ -153,10 +155,12 @@ class StackingConfig:
         within=NOT_NEGATIVE.or_null(),
     )
     stacker: Stacker = declare(Stacker.xgboost, "the second model", needs=(STACKING,))
-    rounds: int = declare(40, "of the second model", within=at_least(1), needs=(STACKING, OWN_ROUNDS))
+    rounds: int = declare(40, "rounds of the second model", within=at_least(1), needs=(STACKING, OWN_ROUNDS))
     method: Boosting = declare(Boosting.bagging, "how trees are federated", needs=(BOOSTED,))
-    learning_rate: float = declare(0.1, "of a round's trees together", within=above_up_to(0, 1), needs=(BOOSTED,))
-    depth: int = declare(4, "of a tree", within=from_to(1, 8), needs=(BOOSTED,))
+    learning_rate: float = declare(
+        0.1, "learning rate of a round's trees together", within=above_up_to(0, 1), needs=(BOOSTED,)
+    )
+    depth: int = declare(4, "depth of a tree", within=from_to(1, 8), needs=(BOOSTED,))
     min_child_weight: float = declare(
         1.0, "sum of p (1 - p) of the slices in a leaf, at least", within=NOT_NEGATIVE, needs=(BOOSTED,)
     )

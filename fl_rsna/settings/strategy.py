@@ -74,11 +74,11 @@ class StrategyConfig:
 
     name: str = declare_name("fedavg")
     fraction: float = declare(
-        1.0, "of the sites, sampled each round", within=above_up_to(0, 1), needs=(SEVERAL,), off=(1,)
+        1.0, "share of the sites that is sampled each round", within=above_up_to(0, 1), needs=(SEVERAL,), off=(1,)
     )
     min_sites: int = declare(
         1,
-        "sampled at least",
+        "sites that are sampled at least",
         within=at_least(1),
         needs=(SEVERAL, SAMPLED),
         off=(1,),
@@ -93,7 +93,7 @@ class StrategyConfig:
     quorum: float = declare(0.5, "share of the sampled sites that must reply, or the run stops", within=SHARE)
     timeout_s: float = declare(
         3600.0,
-        "deployment: for the replies of one phase of a round, and for sites that are not there",
+        "deployment: seconds for the replies of one phase of a round, and for sites that are not there",
         within=above(0),
         needs=(DEPLOYED,),
     )
@@ -107,9 +107,9 @@ class StrategyConfig:
     ema_decay: float = declare(
         0.9, "weight of the mean so far in the new one", within=below(1), needs=(_averages(Averaging.ema),)
     )
-    window: int = declare(3, "rounds", within=at_least(1), needs=(_averages(Averaging.window),))
+    window: int = declare(3, "rounds whose mean is shown", within=at_least(1), needs=(_averages(Averaging.window),))
     server_learning_rate: float = declare(
-        1.0, "of the server's step; 1 takes the sites' mean", within=above(0), needs=(STEPPING,), off=(1,)
+        1.0, "learning rate of the server's step; 1 takes the sites' mean", within=above(0), needs=(STEPPING,), off=(1,)
     )
     server_schedule: Schedule = declare(
         Schedule.constant,

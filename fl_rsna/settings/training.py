@@ -119,14 +119,12 @@ class TrainConfig:
         1, "passes over a site's training slices in a round", within=at_least(1), needs=(SLICES, EPOCHS)
     )
     local_steps: int | None = declare(
-        None, "exactly so many instead of epochs", within=at_least(1).or_null(), needs=(SLICES,)
+        None, "steps of a round, exactly so many instead of epochs", within=at_least(1).or_null(), needs=(SLICES,)
     )
-    batch_size: Any = declare(
-        16, "images, or auto: the largest that fits, checks/batch_size.py", within=BATCH, needs=(SLICES,)
-    )
+    batch_size: Any = declare(16, "images in a batch, or auto: the largest that fits", within=BATCH, needs=(SLICES,))
     optimizer: Optimizer = declare(Optimizer.adamw, "what a site trains with; made anew in every round")
-    momentum: float = declare(0.0, "of SGD", within=below(1), needs=(SGD,), off=(0,))
-    learning_rate: float = declare(2e-3, "of a site's optimizer", within=above(0), needs=(SLICES,))
+    momentum: float = declare(0.0, "momentum of SGD", within=below(1), needs=(SGD,), off=(0,))
+    learning_rate: float = declare(2e-3, "learning rate of a site's optimizer", within=above(0), needs=(SLICES,))
     schedule: Schedule = declare(Schedule.cosine, "how the learning rate goes from round to round")
     layer_decay: float = declare(
         1.0,
@@ -135,20 +133,39 @@ class TrainConfig:
         needs=(SLICES, LAYERS),
         off=(1,),
     )
-    weight_decay: float = declare(1e-4, "of the optimizer", within=NOT_NEGATIVE)
+    weight_decay: float = declare(1e-4, "weight decay of the optimizer", within=NOT_NEGATIVE)
     clip_norm: float | None = declare(
         None, "gradients of a step longer than this are shortened to it; null leaves all", within=above(0).or_null()
     )
-    flip: bool = declare(True, "left and right, half of the time", needs=(AUGMENTED,), off=(False,))
-    rotate_deg: float = declare(15.0, "degrees, uniform in +-", within=NOT_NEGATIVE, needs=(AUGMENTED,), off=(0,))
-    zoom: float = declare(0.1, "share of the size, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,))
-    shift: float = declare(0.05, "share of the image side, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,))
+    flip: bool = declare(True, "left and right are exchanged half of the time", needs=(AUGMENTED,), off=(False,))
+    rotate_deg: float = declare(
+        15.0,
+        "images are rotated by so many degrees at most, uniform in +-",
+        within=NOT_NEGATIVE,
+        needs=(AUGMENTED,),
+        off=(0,),
+    )
+    zoom: float = declare(
+        0.1, "images are scaled by so large a share at most, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,)
+    )
+    shift: float = declare(
+        0.05,
+        "images are moved by so large a share of their side at most, uniform in +-",
+        within=SHARE,
+        needs=(AUGMENTED,),
+        off=(0,),
+    )
     hu_shift: float = declare(
-        10.0, "HU, uniform in +-", within=NOT_NEGATIVE, needs=(AUGMENTED, IN_HU), off=(0,), instead=SAY_GREY
+        10.0,
+        "HU added to an image at most, uniform in +-",
+        within=NOT_NEGATIVE,
+        needs=(AUGMENTED, IN_HU),
+        off=(0,),
+        instead=SAY_GREY,
     )
     hu_noise: float = declare(
         0.0,
-        "HU * (1 + e), e uniform in +-: water stays, air too",
+        "scale of HU: HU * (1 + e), e uniform in +-; water and air stay",
         within=below(1),
         needs=(AUGMENTED, IN_HU),
         off=(0,),
@@ -156,7 +173,7 @@ class TrainConfig:
     )
     brightness: float = declare(
         0.0,
-        "of images without HU, windows and films: a share of white, uniform in +-",
+        "brightness of images without HU (windows and films) changes by a share of white, uniform in +-",
         within=SHARE,
         needs=(AUGMENTED, NOT_IN_HU),
         off=(0,),
@@ -164,7 +181,7 @@ class TrainConfig:
     )
     contrast: float = declare(
         0.0,
-        "of the same: (grey - middle) * (1 + e), e uniform in +-",
+        "contrast of the same changes: (grey - middle) * (1 + e), e uniform in +-",
         within=below(1),
         needs=(AUGMENTED, NOT_IN_HU),
         off=(0,),
@@ -184,7 +201,9 @@ class TrainConfig:
         needs=(SLICES,),
         off=(0,),
     )
-    mixup_share: float = declare(0.4, "of batches, if any is mixed", within=above_up_to(0, 1), needs=(SLICES, MIXED))
+    mixup_share: float = declare(
+        0.4, "share of batches that are mixed, where mixup is on", within=above_up_to(0, 1), needs=(SLICES, MIXED)
+    )
     smooth_z: int = declare(
         1, "labels are means over so many neighbouring slices of a series, an odd number", within=ODD
     )
@@ -202,13 +221,13 @@ class TrainConfig:
     sampling: Sampling = declare(Sampling.all, "which training slices a pass over a site's data holds", needs=(SLICES,))
     negatives: float = declare(
         1.0,
-        "under: drawn for each positive, over all sites",
+        "sampling=under: negatives drawn for each positive, over all sites",
         within=above_up_to(0, 1e6, "1e6"),
         needs=(SLICES, UNDER),
     )
     correction: Correction = declare(
         Correction.prior,
-        "under, weighted: what is done about probabilities that a sampled pass distorts",
+        "sampling=under or weighted: what is done about probabilities that a sampled pass distorts",
         needs=(SLICES, CORRECTED),
         off=(Correction.none,),
     )

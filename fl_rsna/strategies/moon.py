@@ -21,7 +21,7 @@ PREVIOUS = "previous"  # what a site remembers: the model it made last
 class MoonConfig(StrategyConfig):
     name: str = declare_name("moon")
     mu: float = declare(1.0, "weight of the contrastive loss", within=NOT_NEGATIVE, off=(0,))
-    temperature: float = declare(0.5, "that similarities are divided by", within=above(0))
+    temperature: float = declare(0.5, "temperature that similarities are divided by", within=above(0))
 
 
 def contrastive(received: nn.Module, previous: nn.Module, *, mu: float, temperature: float) -> LocalRule:
