@@ -4,7 +4,8 @@
     python tests/e2e/vary_arithmetic.py --only aten-default random-order --tests fast
     python tests/e2e/vary_arithmetic.py --only aten-default numpy-baseline openblas --together    # one run in all of these settings
 
-Prints a line a setting and, last, one JSON object with the same figures. Exits 1 when a test failed.
+Prints a line a setting and, last, one JSON object with the same figures; what pytest said of a failure goes to stderr. Exits 1 when a
+test failed.
 """
 
 import argparse
@@ -94,6 +95,8 @@ def run_tests(setting: Setting, tests: str, jobs: int) -> Outcome:
     failures = tuple(re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE))
     if done.returncode not in (0, 1) or not counts:
         failures = (*failures, f"pytest ended with {done.returncode}: {text.strip().splitlines()[-1:]}")
+    if failures:
+        print(text, file=sys.stderr, flush=True)
     return Outcome(
         setting=setting.name,
         tests=tests,

@@ -15,7 +15,7 @@ from fl_rsna.settings.training import Optimizer, TrainConfig
 from fl_rsna.task import ICH
 
 MODEL, TRAIN = ModelConfig(image_size=64, pretrained=False), TrainConfig(batch_size=8)
-SCRIPT = ROOT / "scripts" / "bench_memory.py"
+SCRIPT = ROOT / "benchmarks" / "bench_memory.py"
 
 
 def of(model: ModelConfig = MODEL, train: TrainConfig = TRAIN) -> Footprint:
