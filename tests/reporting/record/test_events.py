@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from logs import resumed_run, whole_run, write_log
 
-from fl_rsna.common.reading import HASH, dump_checked_line
+from fl_rsna.common.reading import FORMAT, FORMAT_VERSION, HASH, dump_checked_line
 from fl_rsna.reporting.live.server import Seen, page
 from fl_rsna.reporting.live.state import State, reduce_events
 from fl_rsna.reporting.record import events as event_log
@@ -197,6 +197,6 @@ def test_what_a_run_writes_is_json_that_anybody_reads_and_can_be_said(tmp_path: 
     assert event["metrics"] == {"loss": None, "seconds": 1.0, "auroc/any": [None, 0.5]}
     assert heard[0]["metrics"] == event["metrics"]
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
-    assert summary == {"virtual_s": None, "parts": [{"usd": None}], HASH: summary[HASH]}
+    assert summary == {"virtual_s": None, "parts": [{"usd": None}], FORMAT_VERSION: FORMAT, HASH: summary[HASH]}
     assert sentence(event).endswith("1.0 s")
     assert points(event) == {"site_train/site-1/seconds": 1.0}
