@@ -99,7 +99,9 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("other", None)
 
 
-def test_a_run_takes_all_four_from_a_package_and_writes_down_its_version(other: Path, tmp_path: Path) -> None:
+def test_a_run_takes_strategy_and_network_from_a_package_and_writes_down_its_version(
+    other: Path, tmp_path: Path
+) -> None:
     config = tiny_config(rounds=1, strategy__name="other", model__name="small", model__pretrained=False)
     run_federation(config, tiny_cohort(tmp_path / "tiny"), tmp_path / "run", ())
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["plugins"] == {"other": "1.2"}

@@ -47,6 +47,7 @@ def prior_shift(site: torch.Tensor, everyone: torch.Tensor, strength: float) -> 
 
 
 def train(model: nn.Module, round_: Round[LogitAdjustedConfig], remembered: Memory) -> SitePart:
+    """Train with logits shifted by the site's prior against that of all; a site remembers nothing."""
     rows = round_.data.rows("train")
     labels = round_.data.labels[rows]
     own = positive_share(np.nansum(labels, 0, dtype=np.float64), (~np.isnan(labels)).sum(0))

@@ -21,6 +21,7 @@ class FedProxConfig(StrategyConfig):
 
 
 def train(model: nn.Module, round_: Round[FedProxConfig], remembered: Memory) -> SitePart:
+    """Train with the proximal term; a site remembers nothing."""
     rule = proximal(list_trainable_parameters(model), round_.strategy.mu)
     return SitePart(result=train_by_rule(model, round_, rule), remembered={})
 

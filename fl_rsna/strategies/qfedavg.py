@@ -20,7 +20,9 @@ class QFedAvgConfig(StrategyConfig):
 
 
 def step_by_loss(step: Step[QFedAvgConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """The norms that a step is divided by are of parameters: changes of running variances are larger by orders."""
+    """Step by the sites' changes, weighted by their loss to the power q.
+
+    The norms that a step is divided by are of parameters: changes of running variances are larger by orders."""
     updates = tuple(replace(update, change=update.change[step.stepped]) for update in step.aggregate.updates)
     rule = QFedAvg(client_learning_rate=step.rate, q=step.config.q, train_loss_key=LOSS, weighted_by_key=EXAMPLES)
     now = step.x.copy()

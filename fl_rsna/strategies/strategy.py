@@ -66,6 +66,7 @@ def move_to_mean(step: Step[Any], memory: Memory) -> tuple[Vector, Memory]:
 
 
 def need_one(config: Any) -> int:
+    """The fewest sites of a strategy whose paper asks for no number of them."""
     return 1
 
 

@@ -1,5 +1,6 @@
 """A setting that acts nowhere is refused or named, and every setting says where it acts."""
 
+import itertools
 import json
 from functools import cache
 from pathlib import Path
@@ -47,10 +48,11 @@ def asked(words: str, command: Command = Command.simulate) -> tuple[Asked, froze
 
 def test_every_need_can_be_asked_in_every_configuration() -> None:
     """A need that reads a setting which is not there would fail only where somebody chose what it belongs to."""
-    for command in Command:
-        for key, _, declared in list_settings(Config()):
+    configs = [Config(strategy=strategy.settings()) for strategy in STRATEGIES.values()]
+    for config, command in itertools.product(configs, Command):
+        for key, _, declared in list_settings(config):
             for need in declared.needs:
-                found = need.holds(Asked(config=Config(), command=command, image=ImageKind.hu))
+                found = need.holds(Asked(config=config, command=command, image=ImageKind.hu))
                 assert isinstance(found, bool), (key, need.words)
 
 

@@ -42,7 +42,7 @@ def timm_network(config: ModelConfig, num_labels: int) -> Any:
 
     Raises ValueError when timm or the network is not there, or takes no images of this size.
     """
-    assert config.backbone is not None, "limits.check has seen to it"
+    assert config.backbone is not None, "settings/model.py refuses timm without it"
     _check_size(config.backbone, config.image_size)
     network = _create_network(config.backbone, config.image_size, num_labels)
     name, last = network.pretrained_cfg["classifier"], network.get_classifier()

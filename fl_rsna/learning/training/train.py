@@ -144,7 +144,7 @@ def train_locally(
 
 
 def start_training(model: nn.Module, norm: Norm, config: TrainConfig, device: torch.device) -> None:
-    """Put the model where and as it trains, so that `trained_parameters` says what that is."""
+    """Put the model where and as it trains, so that `list_trainable_parameters` says what that is."""
     set_training(model.to(device), norm, config.trainable)
 
 
