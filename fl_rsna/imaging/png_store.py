@@ -43,18 +43,12 @@ def encode_png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
         lines[:, 0] = NONE
         lines[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, bits, RGB if image.ndim == 3 else GREY, 0, 0, 0)
-    body = _deflate_lines(lines)
-    return b"".join((SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", body), *_chunk(b"IEND", b"")))
-
-
-def _deflate_lines(lines: NDArray[np.uint8]) -> bytes:
-    """The lines as a zlib stream.
-
-    isal_zlib.compress gives other bytes from process to process. Its compressobj was seen to do so twice, in some
-    hundred thousand images. The standard library's deflate never does; it takes five times as long, which is little for a small image.
-    """
+    # isal_zlib.compress gives other bytes from process to process. Its compressobj was seen to do so twice, in some
+    # hundred thousand images. The standard library's deflate never does; it takes five times as long, which is little
+    # for a small image.
     deflate = zlib.compressobj(LEVEL) if lines.nbytes <= LITTLE else isal_zlib.compressobj(LEVEL)
-    return deflate.compress(lines.data) + deflate.flush()
+    body = deflate.compress(lines.data) + deflate.flush()
+    return b"".join((SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", body), *_chunk(b"IEND", b"")))
 
 
 def _chunk(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes, bytes]:

@@ -39,26 +39,32 @@ def lung_box(grey: NDArray[np.uint16]) -> Box:
     size = max(1, round(width / scale)), max(1, round(height / scale))
     small = cv2.GaussianBlur(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), (0, 0), SMOOTH)
     shades = (small / 257).astype(np.uint8)
-    found = [_two_lungs((shades < level).astype(np.uint8)) for level in _levels(shades)]
+    found = [_two_lungs((shades < level).astype(np.uint8)) for level in _list_thresholds(shades)]
     area, box = max(pair for pair in [(0, (0, 0, 0, 0)), *found] if pair is not None)
-    return _outwards(box, scale, height, width) if area else (0, 0, height, width)
+    if not area:
+        return 0, 0, height, width
+    top, left, bottom, right = (side * scale for side in box)
+    bottom = max(bottom, top + LEAST_HEIGHT * (right - left))
+    down, across = MARGIN * (bottom - top), MARGIN * (right - left)
+    return (
+        max(0, int(top - down)),
+        max(0, int(left - across)),
+        min(height, int(np.ceil(bottom + down))),
+        min(width, int(np.ceil(right + across))),
+    )
 
 
-def _levels(small: NDArray[np.uint8]) -> list[float]:
+def _list_thresholds(small: NDArray[np.uint8]) -> list[float]:
     """Thresholds to try, around Otsu's between dark and bright among all points that are no black surroundings."""
     least, most = np.percentile(small.astype(np.float64), (2, 98))
     if most - least < 8:  # of 255: nothing to tell apart
         return []
-    return [float(factor) * _otsu(small[_inside(small)]) for factor in LEVELS]
-
-
-def _inside(small: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Points that no way through dark ones leads to from the border: the body with all that is in it."""
     dark = (small < 0.5 * _otsu(small.ravel())).astype(np.uint8)
     _, pieces = cv2.connectedComponents(dark, connectivity=4)
     rim = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
-    outside = np.isin(pieces, rim[rim > 0])
-    return np.ones_like(outside) if outside.all() else ~outside
+    surroundings = np.isin(pieces, rim[rim > 0])
+    level = _otsu(small if surroundings.all() else small[~surroundings])
+    return [float(factor) * level for factor in LEVELS]
 
 
 def _otsu(values: NDArray[np.uint8]) -> float:
@@ -91,19 +97,6 @@ def _are_a_pair(one: Box, other: Box) -> bool:
     beside = (left[1] + left[3]) / 2 < right[1] and (right[1] + right[3]) / 2 > left[3]
     together = min(one[2], other[2]) - max(one[0], other[0])
     return beside and together >= 0.5 * min(one[2] - one[0], other[2] - other[0])
-
-
-def _outwards(box: Box, scale: float, height: int, width: int) -> Box:
-    """The box in pixels with its margin, inside the film."""
-    top, left, bottom, right = (side * scale for side in box)
-    bottom = max(bottom, top + LEAST_HEIGHT * (right - left))
-    down, across = MARGIN * (bottom - top), MARGIN * (right - left)
-    return (
-        max(0, int(top - down)),
-        max(0, int(left - across)),
-        min(height, int(np.ceil(bottom + down))),
-        min(width, int(np.ceil(right + across))),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +160,7 @@ def statistics(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale) -> S
     brain = cv2.inRange(plane, np.array(BRAIN_HU[0] + HU_OFFSET), np.array(BRAIN_HU[1] + HU_OFFSET))
     brain_count = cv2.countNonZero(brain)
     brain_total = cv2.norm(plane, cv2.NORM_L1, brain)
+    lowest, highest = (min(max(hu, BRAIN_HU[0]), BRAIN_HU[1]) for hu in (least, greatest))
     top, left, bottom, right = head_box(plane)
     return Statistics(
         hu_min=least,
@@ -175,7 +169,7 @@ def statistics(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale) -> S
         hu_std=max(0, count * squares - total * total) ** 0.5 / count,
         brain_share=brain_count / count,
         brain_hu_mean=brain_total / brain_count - HU_OFFSET if brain_count else 0.0,
-        brain_range_hu=_in_brain_window(greatest) - _in_brain_window(least),
+        brain_range_hu=float(highest - lowest),
         padding_hu=_find_padding_hu(stored, rescale) if least == HU_MIN else None,
         wrapped_12_bit=rescale.wrapped_bits == 12,
         sign_restored=rescale.wrapped_bits > 12,
@@ -184,10 +178,6 @@ def statistics(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale) -> S
         crop_bottom=bottom,
         crop_right=right,
     )
-
-
-def _in_brain_window(hu: int) -> float:
-    return float(min(max(hu, BRAIN_HU[0]), BRAIN_HU[1]))
 
 
 def head_box(plane: NDArray[np.uint16]) -> tuple[int, int, int, int]:

@@ -53,9 +53,8 @@ def convert_here(work: Conversion, chunks: Iterable[Chunk]) -> Generator[Results
 
 def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -> Generator[Results, None, None]:
     """In processes of this machine; 0 workers means one a core."""
-    workers = (
-        workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
-    )
+    if not workers:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool, waiting = _pool(workers), deque[tuple[Chunk, Future[Results]]]()
     queue = iter(chunks)
     try:
@@ -71,9 +70,9 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
             pool.shutdown(cancel_futures=True)
             pool = _pool(workers)
             yield _one_by_one(work, chunk)
-            waiting = deque(
-                (later, done if _is_good(done) else _submit_chunk(pool, work, later)) for later, done in waiting
-            )
+            for place, (later, known) in enumerate(tuple(waiting)):
+                if not known.done() or known.cancelled() or known.exception() is not None:
+                    waiting[place] = later, _submit_chunk(pool, work, later)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -87,10 +86,6 @@ def _submit_chunk(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> 
         failed: Future[Results] = Future()
         failed.set_exception(error)
         return failed
-
-
-def _is_good(future: Future[Results]) -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -> Generator[Results, None, None]:

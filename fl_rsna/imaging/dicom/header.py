@@ -6,7 +6,7 @@ Attribute names follow DICOM PS3.3: C.7.6.2 Image Plane, C.7.6.3 Image Pixel, C.
 import functools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fl_rsna.imaging.dicom.hounsfield import Rescale
@@ -152,7 +152,7 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
         tilt_deg=None if plane is None else plane.tilt_deg,
         orientation=orientation,
         normal=normal,
-        corner="" if corner is None else _join_values(map(repr, corner)),
+        corner="" if corner is None else "\\".join(map(repr, corner)),
         slice_location=tags.number("SliceLocation"),
         instance_number=tags.number("InstanceNumber"),
         row_spacing_mm=spacing[0] if spacing else None,
@@ -221,8 +221,4 @@ def read_id(tags: Tags, keyword: str) -> str:
 @functools.lru_cache(maxsize=1024)  # the slices of a series have one direction
 def _format_plane(plane: Plane) -> tuple[str, str]:
     """The six cosines to four decimals and the normal exactly, each as one text."""
-    return _join_values(f"{cosine + 0:.4f}" for cosine in plane.cosines), _join_values(map(repr, plane.normal))
-
-
-def _join_values(values: Iterable[str]) -> str:
-    return "\\".join(values)
+    return "\\".join(f"{cosine + 0:.4f}" for cosine in plane.cosines), "\\".join(map(repr, plane.normal))

@@ -57,34 +57,25 @@ def window(hu: NDArray[np.floating], centre: float, width: float) -> NDArray[np.
 
 def to_hu16(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale) -> NDArray[np.uint16]:
     """stored [H, W] -> round(HU clipped to [HU_MIN, HU_MAX]) + HU_OFFSET, uint16 [H, W]."""
-    table = hu_table(rescale)
-    return cv2.LUT(_as_index(stored), table).reshape(stored.shape)  # type: ignore[return-value]
+    index = np.ascontiguousarray(stored).view(np.uint16)
+    return cv2.LUT(index, hu_table(rescale)).reshape(stored.shape)  # type: ignore[return-value]
 
 
 def to_windows(stored: NDArray[np.int16] | NDArray[np.uint16], rescale: Rescale) -> NDArray[np.uint8]:
     """stored [H, W] -> uint8 [H, W, 3], the three windows of WINDOWS_HU in R, G, B."""
-    packed = cv2.LUT(_as_index(stored), window_table(rescale))
+    packed = cv2.LUT(np.ascontiguousarray(stored).view(np.uint16), window_table(rescale))
     return cv2.cvtColor(packed.view(np.uint8).reshape(*stored.shape, 4), cv2.COLOR_RGBA2RGB)  # type: ignore[return-value]
-
-
-def _as_index(stored: NDArray[np.int16] | NDArray[np.uint16]) -> NDArray[np.uint16]:
-    return np.ascontiguousarray(stored).view(np.uint16)
-
-
-def _all_stored(rescale: Rescale) -> NDArray[np.integer]:
-    every = np.arange(65536, dtype=np.uint16)
-    return every.view(np.int16) if rescale.signed else every
 
 
 @lru_cache(maxsize=256)
 def hu_table(rescale: Rescale) -> NDArray[np.uint16]:
-    hu = np.clip(rescale.hounsfield(_all_stored(rescale)), HU_MIN, HU_MAX)
+    hu = np.clip(rescale.hounsfield(np.arange(65536, dtype=np.uint16)), HU_MIN, HU_MAX)
     return (np.rint(hu) + HU_OFFSET).astype(np.uint16)
 
 
 @lru_cache(maxsize=256)
 def window_table(rescale: Rescale) -> NDArray[np.int32]:
-    hu = rescale.hounsfield(_all_stored(rescale))
+    hu = rescale.hounsfield(np.arange(65536, dtype=np.uint16))
     channels = [window(hu, centre, width) for centre, width in WINDOWS_HU]
     packed = np.stack([*channels, np.full(65536, 255, np.uint8)], axis=1)
     return packed.view(np.int32).reshape(65536)

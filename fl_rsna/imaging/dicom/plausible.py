@@ -88,7 +88,9 @@ def find_wrapped_bits(stored: Stored, rescale: Rescale, bits: int) -> int:
     Asked of 12-bit files whose intercept leaves no room for air, and of more bits where the upper half is beyond bone.
     """
     first = first_wrapped(bits)
-    if rescale.signed or bits < 12 or not _is_possible(rescale, bits, first):
+    no_room_for_air = rescale.intercept > WRAP_ABOVE_INTERCEPT
+    beyond_bone = rescale.slope * first + rescale.intercept > HU_MAX
+    if rescale.signed or bits < 12 or not (no_room_for_air if bits == 12 else beyond_bone):
         return 0
     values = to_stored_values(stored, rescale.bits_stored, rescale.signed)
     if cv2.minMaxLoc(values)[1] < first:
@@ -96,12 +98,6 @@ def find_wrapped_bits(stored: Stored, rescale: Rescale, bits: int) -> int:
     picture = np.ones(values.shape, bool) if rescale.padding is None else ~rescale.padding.holds(values)
     high = (values >= first) & picture
     return bits if high.any() and _is_negative(values[picture], high, rescale, bits) else 0
-
-
-def _is_possible(rescale: Rescale, bits: int, first: int) -> bool:
-    if bits == 12:
-        return rescale.intercept > WRAP_ABOVE_INTERCEPT
-    return rescale.slope * first + rescale.intercept > HU_MAX
 
 
 def _is_negative(values: Stored, high: NDArray[np.bool_], rescale: Rescale, bits: int) -> bool:
@@ -143,7 +139,8 @@ def settle(stored: Stored, rescale: Rescale, bits: int, padding: Padding | None)
 
 
 def _with_padding(stored: Stored, rescale: Rescale, padding: Padding) -> tuple[Stored, Rescale]:
-    low, high = _hu_of(rescale, padding)
+    ends = [end * rescale.slope + rescale.intercept for end in (padding.first, padding.last)]
+    low, high = min(ends), max(ends)
     if high <= HU_MIN:
         return stored, rescale  # clipped to air like everything below
     if not padding.beyond and (high <= AIR_HU or low >= NO_METAL_HU):
@@ -156,12 +153,6 @@ def _with_padding(stored: Stored, rescale: Rescale, padding: Padding) -> tuple[S
     return values, replace(rescale, bits_stored=16, padding=replace(own, hu=low))
 
 
-def _hu_of(rescale: Rescale, padding: Padding) -> tuple[float, float]:
-    """Least and greatest HU that the rescale would make of padding."""
-    ends = [end * rescale.slope + rescale.intercept for end in (padding.first, padding.last)]
-    return min(ends), max(ends)
-
-
 def check_slice(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale, hu_range: float) -> None:
     """Raise `Rejected` for stored values that vary where HU do not, and for bone where air must be.
 
@@ -169,7 +160,9 @@ def check_slice(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale, hu_
     """
     if hu_range > FLAT_HU and int(plane[0, 0]) - HU_OFFSET < BONE_HU:
         return  # nearly every slice: the first pixel is in a corner
-    corners = least_in_corners(plane) - HU_OFFSET
+    part = max(1, min(plane.shape) // CORNER)
+    ends = slice(None, part), slice(-part, None)
+    corners = min(int(plane[rows, columns].min()) for rows in ends for columns in ends) - HU_OFFSET
     if hu_range > FLAT_HU and corners < BONE_HU:
         return
     values = to_stored_values(stored, rescale.bits_stored, rescale.signed)
@@ -183,16 +176,6 @@ def check_slice(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale, hu_
     if corners >= BONE_HU and spread:
         detail = f"the four corners are {corners} HU or more, expected air or padding that PixelPaddingValue names"
         raise Rejected(Reason.implausible, "RescaleIntercept", detail)
-
-
-def least_in_corners(plane: NDArray[np.uint16]) -> int:
-    """The least value in the four corners of a picture."""
-    part = max(1, min(plane.shape) // CORNER)
-    return min(int(plane[rows, columns].min()) for rows in _ends(part) for columns in _ends(part))
-
-
-def _ends(part: int) -> tuple[slice, slice]:
-    return slice(None, part), slice(-part, None)
 
 
 def _spread(values: Stored) -> int:

@@ -207,8 +207,19 @@ def read_image_id(data: bytes) -> str:
 
 
 def _read(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
+    if not data:
+        raise Rejected(Reason.empty_file, "", "0 bytes")
+    if data[128:132] != b"DICM":
+        raise Rejected(Reason.not_dicom, "", "no DICM prefix at byte 128")
     try:
-        return _one_way_or_other(data, made, thorough)
+        if thorough:
+            return made(*_read_thoroughly(data))
+        try:
+            return made(*_read_plain(data))
+        except Rejected:
+            raise
+        except Exception:  # whatever is unusual
+            return made(*_read_thoroughly(data))
     except (Rejected, MemoryError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files
@@ -243,21 +254,6 @@ def _element(keyword: str, value: Any) -> pydicom.DataElement:
                 item.add(_element(name, held))
         value = items
     return pydicom.DataElement(keyword, vr, value, validation_mode=pydicom.config.IGNORE)
-
-
-def _one_way_or_other(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
-    if not data:
-        raise Rejected(Reason.empty_file, "", "0 bytes")
-    if data[128:132] != b"DICM":
-        raise Rejected(Reason.not_dicom, "", "no DICM prefix at byte 128")
-    if thorough:
-        return made(*_read_thoroughly(data))
-    try:
-        return made(*_read_plain(data))
-    except Rejected:
-        raise
-    except Exception:  # whatever is unusual
-        return made(*_read_thoroughly(data))
 
 
 def _slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Slice:

@@ -4,21 +4,16 @@ Same seed, size and count give the same bytes for any number of workers: every p
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
-
-from fl_rsna.common.process import end_with_parent, without_interrupts
 from fl_rsna.imaging.dicom.reader import write_slice
 from fl_rsna.phantom.chest.anatomy import View
 from fl_rsna.phantom.chest.findings import Appearance, Box
 from fl_rsna.phantom.chest.render import Film, render_film
-from fl_rsna.phantom.head.names import scramble_number
+from fl_rsna.phantom.head.cohort import run_in_processes, scramble_number
 from fl_rsna.phantom.head.render import Purpose, generator
 from fl_rsna.task import COVID_CXR
 
@@ -94,7 +89,7 @@ def write_chest_cohort(
     images.mkdir(parents=True, exist_ok=True)
     rows: list[ImageRow] = []
     work = partial(_write_patient, images=images, seed=seed, size=size)
-    for done, written in enumerate(_run(work, patients, workers), start=1):
+    for done, written in enumerate(run_in_processes(work, range(patients), workers), start=1):
         rows.extend(written)
         if on_progress:
             on_progress(done)
@@ -115,22 +110,6 @@ def patient_id(seed: int, patient: int) -> str:
 def image_id(seed: int, patient: int, study: int = 0, image: int = 0) -> str:
     """The id of a film, which is its file's name."""
     return _identifier("image", seed, patient << 16 | study << 8 | image)
-
-
-def _run(work: Callable[[int], list[ImageRow]], patients: int, workers: int) -> Iterator[list[ImageRow]]:
-    if workers <= 1 or patients == 1:
-        yield from map(work, range(patients))
-        return
-    pool = ProcessPoolExecutor(min(workers, patients), mp_context=get_context("spawn"), initializer=_one_thread)
-    with pool:
-        with without_interrupts():
-            written = pool.map(work, range(patients), chunksize=max(1, min(8, patients // (4 * workers))))
-        yield from written
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-    end_with_parent()
 
 
 def _write_patient(patient: int, *, images: Path, seed: int, size: int) -> list[ImageRow]:
@@ -162,7 +141,7 @@ def _names(seed: int, patient: int, study: int, image: int) -> dict[str, object]
 
 def _header(film: Film) -> dict[str, object]:
     """What else SIIM left in its files, by DICOM keyword (PS3.3 C.8.11.1, C.7.6.1)."""
-    return {
+    header: dict[str, object] = {
         "SOPClassUID": film.vendor.storage,
         "Modality": film.vendor.modality,
         "ImageType": ["ORIGINAL", "PRIMARY"],
@@ -170,15 +149,12 @@ def _header(film: Film) -> dict[str, object]:
         "ViewPosition": film.view.value,
         "PatientOrientation": ["L", "F"],  # the picture's right is the patient's left
         "PatientSex": "F" if film.female else "M",
-        **(_header_of_dx(film.view) if film.vendor.modality == "DX" else {}),
     }
-
-
-def _header_of_dx(view: View) -> dict[str, object]:
-    """What only a DX file must state."""
-    value, meaning = CODES[view]
-    code = {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
-    return {"PresentationIntentType": "FOR PRESENTATION", "ViewCodeSequence": [code]}
+    if film.vendor.modality == "DX":  # must state these, too
+        value, meaning = CODES[film.view]
+        code = {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
+        header |= {"PresentationIntentType": "FOR PRESENTATION", "ViewCodeSequence": [code]}
+    return header
 
 
 def _identifier(kind: str, seed: int, number: int) -> str:

@@ -6,7 +6,6 @@ alone. Atypical: a lobe, fluid, free air, nodules or cavities. Negative: no opac
 through a healthy chest.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias, cast
@@ -22,6 +21,7 @@ from fl_rsna.phantom.chest.tissue import Tissue, Tree, bronchogram
 SIDES = (-1, 1)  # the patient's right, left
 SEEN = 0.3  # of an opacity's densest point: what a reader draws the box around
 SEEN_CM = 0.25
+SEVERITY_CM = (1.5, 3.2)  # how dense the opacities of patients are at their middle, in cm of water
 SMALLEST_BOX_MM = 6.0
 
 
@@ -106,95 +106,62 @@ def draw_findings(rng: np.random.Generator, appearance: Appearance) -> Findings:
         case Appearance.negative:
             return ()
         case Appearance.typical:
-            return _typical(rng)
+            cm = float(rng.uniform(*SEVERITY_CM))
+            return _draw_hazes(rng, SIDES, (2, 4), u=(0.5, 0.98), v=(0.42, 0.98), radius_mm=(13, 30), cm=cm)
         case Appearance.indeterminate:
-            return _pick(rng, ((0.5, _one_lung), (0.25, _central), (0.25, _upper)))(rng)
+            return _draw_indeterminate(rng)
         case Appearance.atypical:
-            return _pick(
-                rng,
-                (
-                    (0.42, _lobar),
-                    (0.16, _draw_effusion),
-                    (0.10, _draw_free_air),
-                    (0.14, _draw_lobar_effusion),
-                    (0.18, _nodules),
-                ),
-            )(rng)
+            return _draw_atypical(rng)
 
 
-def _pick(
-    rng: np.random.Generator, kinds: tuple[tuple[float, Callable[[np.random.Generator], Findings]], ...]
-) -> Callable[[np.random.Generator], Findings]:
-    return kinds[int(rng.choice(len(kinds), p=[chance for chance, _ in kinds]))][1]
+def _draw_indeterminate(rng: np.random.Generator) -> Findings:
+    """Haze in one lung (half of all), in the middle of both, or in the upper zones."""
+    place = int(rng.choice(3, p=(0.5, 0.25, 0.25)))
+    cm = float(rng.uniform(*SEVERITY_CM))
+    match place:
+        case 0:
+            lung = (int(rng.choice(SIDES)),)
+            return _draw_hazes(rng, lung, (2, 4), u=(0.3, 0.95), v=(0.3, 0.92), radius_mm=(22, 42), cm=1.1 * cm)
+        case 1:
+            return _draw_hazes(
+                rng, SIDES, (1, 2), u=(0.2, 0.48), v=(0.4, 0.7), radius_mm=(26, 42), cm=1.1 * cm, soft=0.9
+            )
+        case _:
+            sides = SIDES if rng.random() < 0.5 else (int(rng.choice(SIDES)),)
+            return _draw_hazes(rng, sides, (1, 2), u=(0.2, 0.9), v=(0.12, 0.34), radius_mm=(20, 36), cm=cm)
 
 
-def _severity(rng: np.random.Generator) -> float:
-    """How dense a patient's opacities are, in cm of water at their middle."""
-    return float(rng.uniform(1.5, 3.2))
+def _draw_atypical(rng: np.random.Generator) -> Findings:
+    """A lobe, fluid, free air, a lobe with fluid, or nodules, in these shares of patients."""
+    match int(rng.choice(5, p=(0.42, 0.16, 0.10, 0.14, 0.18))):
+        case 0:
+            return (_draw_consolidation(rng),)
+        case 1:
+            return _draw_effusions(rng)
+        case 2:
+            return (FreeAir(side=int(rng.choice(SIDES)), gap_mm=float(rng.uniform(9, 34))),)
+        case 3:
+            return (_draw_consolidation(rng), *_draw_effusions(rng))
+        case _:
+            return _draw_nodules(rng)
 
 
-def _typical(rng: np.random.Generator) -> Findings:
-    cm = _severity(rng)
-    return tuple(
-        _draw_haze(rng, side, u=(0.5, 0.98), v=(0.42, 0.98), radius_mm=(13, 30), cm=cm)
-        for side in SIDES
-        for _ in range(int(rng.integers(2, 5)))
+def _draw_consolidation(rng: np.random.Generator) -> Consolidation:
+    return Consolidation(
+        lobe=Lobe(int(rng.integers(len(Lobe)))),
+        filled=float(rng.uniform(0.35, 0.8)),
+        slant=float(rng.normal(0.05, 0.06)),
+        part=float(rng.uniform(0.6, 1)),
+        ragged=smooth_noise(rng, 8),
     )
 
 
-def _one_lung(rng: np.random.Generator) -> Findings:
-    cm, side = _severity(rng), int(rng.choice(SIDES))
-    return tuple(
-        _draw_haze(rng, side, u=(0.3, 0.95), v=(0.3, 0.92), radius_mm=(22, 42), cm=1.1 * cm)
-        for _ in range(int(rng.integers(2, 5)))
-    )
-
-
-def _central(rng: np.random.Generator) -> Findings:
-    cm = 1.1 * _severity(rng)
-    return tuple(
-        _draw_haze(rng, side, u=(0.2, 0.48), v=(0.4, 0.7), radius_mm=(26, 42), cm=cm, soft=0.9)
-        for side in SIDES
-        for _ in range(int(rng.integers(1, 3)))
-    )
-
-
-def _upper(rng: np.random.Generator) -> Findings:
-    cm = _severity(rng)
-    sides = SIDES if rng.random() < 0.5 else (int(rng.choice(SIDES)),)
-    return tuple(
-        _draw_haze(rng, side, u=(0.2, 0.9), v=(0.12, 0.34), radius_mm=(20, 36), cm=cm)
-        for side in sides
-        for _ in range(int(rng.integers(1, 3)))
-    )
-
-
-def _lobar(rng: np.random.Generator) -> Findings:
-    return (
-        Consolidation(
-            lobe=Lobe(int(rng.integers(len(Lobe)))),
-            filled=float(rng.uniform(0.35, 0.8)),
-            slant=float(rng.normal(0.05, 0.06)),
-            part=float(rng.uniform(0.6, 1)),
-            ragged=smooth_noise(rng, 8),
-        ),
-    )
-
-
-def _draw_effusion(rng: np.random.Generator) -> Findings:
+def _draw_effusions(rng: np.random.Generator) -> Findings:
     sides = SIDES if rng.random() < 0.3 else (int(rng.choice(SIDES)),)
     return tuple(Effusion(side=side, depth_mm=float(rng.uniform(26, 90))) for side in sides)
 
 
-def _draw_lobar_effusion(rng: np.random.Generator) -> Findings:
-    return _lobar(rng) + _draw_effusion(rng)
-
-
-def _draw_free_air(rng: np.random.Generator) -> Findings:
-    return (FreeAir(side=int(rng.choice(SIDES)), gap_mm=float(rng.uniform(9, 34))),)
-
-
-def _nodules(rng: np.random.Generator) -> Findings:
+def _draw_nodules(rng: np.random.Generator) -> Findings:
     count, cavity = int(rng.integers(2, 7)), bool(rng.random() < 0.5)
     return tuple(
         Nodule(
@@ -208,27 +175,34 @@ def _nodules(rng: np.random.Generator) -> Findings:
     )
 
 
-def _draw_haze(
+def _draw_hazes(
     rng: np.random.Generator,
-    side: int,
+    sides: tuple[int, ...],
+    count: tuple[int, int],
     *,
     u: tuple[float, float],
     v: tuple[float, float],
     radius_mm: tuple[float, float],
     cm: float,
     soft: float = 0.6,
-) -> Haze:
-    radius, long = rng.uniform(*radius_mm), rng.uniform(1, 1.5)
-    return Haze(
-        side=side,
-        u=float(rng.uniform(*u)),
-        v=float(rng.uniform(*v)),
-        radii_mm=(float(radius), float(radius * long)),
-        turn_deg=float(rng.normal(0, 25)),
-        cm=float(cm * rng.uniform(0.75, 1.25)),
-        soft=float(soft * rng.uniform(0.8, 1.2)),
-        ragged=smooth_noise(rng, 8),
-    )
+) -> Findings:
+    """Opacities of each of the sides' lungs, `count` from least to most; the other ranges are those of `Haze`."""
+    drawn: list[Haze] = []
+    for side in sides:
+        for _ in range(int(rng.integers(count[0], count[1] + 1))):
+            radius, long = rng.uniform(*radius_mm), rng.uniform(1, 1.5)
+            haze = Haze(
+                side=side,
+                u=float(rng.uniform(*u)),
+                v=float(rng.uniform(*v)),
+                radii_mm=(float(radius), float(radius * long)),
+                turn_deg=float(rng.normal(0, 25)),
+                cm=float(cm * rng.uniform(0.75, 1.25)),
+                soft=float(soft * rng.uniform(0.8, 1.2)),
+                ragged=smooth_noise(rng, 8),
+            )
+            drawn.append(haze)
+    return tuple(drawn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,12 +249,8 @@ def lay_findings(findings: Findings, chest: Chest, tissue: Tissue, trees: tuple[
                 water = water + line
                 continue
         water = (np.maximum(water, added) + 0.4 * np.minimum(water, added)).astype(np.float32)
-        opacity |= _find_visible(added)
+        opacity |= added > max(SEEN_CM, SEEN * float(added.max()))
     return Disease(water_cm=water, kept=kept, opacity=opacity, boxes=_boxes(opacity, tissue, frame))
-
-
-def _find_visible(added: Field) -> NDArray[np.bool_]:
-    return added > max(SEEN_CM, SEEN * float(added.max()))
 
 
 def _haze(haze: Haze, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
@@ -392,13 +362,9 @@ def _boxes(opacity: NDArray[np.bool_], tissue: Tissue, frame: Frame) -> tuple[Bo
 def _merge_rectangles(edges: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
     """Rectangles (left, top, right, bottom) of which no two overlap: those that do become one."""
     done: list[tuple[int, int, int, int]] = []
-    for box in edges:
-        while hit := next((other for other in done if _overlap(box, other)), None):
-            done.remove(hit)
-            box = min(box[0], hit[0]), min(box[1], hit[1]), max(box[2], hit[2]), max(box[3], hit[3])
-        done.append(box)
+    for a in edges:
+        while b := next((b for b in done if a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]), None):
+            done.remove(b)
+            a = min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+        done.append(a)
     return sorted(done)
-
-
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]

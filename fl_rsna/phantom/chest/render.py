@@ -27,7 +27,6 @@ from fl_rsna.phantom.chest.findings import Appearance, Box, draw_findings, lay_f
 from fl_rsna.phantom.chest.geometry import (
     Field,
     Frame,
-    Mask,
     blur,
     fill,
     haze_of,
@@ -50,11 +49,21 @@ def device_shadow(chest: Chest, frame: Frame, rng: np.random.Generator) -> Field
     for device in sorted(chest.thorax.devices):
         match device:
             case Device.wires:
-                _sternal_wires(layer, frame, chest.pose.twist_mm)
-            case Device.pacemaker:
-                _pacemaker(layer, frame)
+                x = 1.2 * chest.pose.twist_mm
+                for number, y in enumerate(range(52, 190, 24)):
+                    tilt = 2 * (-1) ** number
+                    wire = smooth_line([(x - 7, y + tilt), (x, y - 4), (x + 7, y - tilt)])
+                    stroke(layer, frame, [wire], 1.2, 200)
+                    stroke(layer, frame, [oval(x, y + 2, 2.5, 2.5)], 1.2, 200)
+            case Device.pacemaker:  # its box lies below the left clavicle, its leads end in the right heart
+                layer[:] = np.maximum(layer, fill(frame, oval(108, 52, 23, 19, turn_deg=20)) // 10 * 8)
+                for ends in ([(-18, 160), (-30, 176)], [(10, 200), (46, 216)]):
+                    lead = smooth_line([(98, 40), (70, 8), (30, 16), (-14, 40), (-24, 100), *ends])
+                    stroke(layer, frame, [lead], 1.2, 150)
+                    stroke(layer, frame, [lead[-4:]], 2.0, 220)
             case Device.port:
-                _port(layer, frame)
+                layer[:] = np.maximum(layer, fill(frame, oval(-96, 50, 12, 13)) // 10 * 6)
+                stroke(layer, frame, [smooth_line([(-94, 40), (-60, 0), (-34, 6), (-23, 60), (-22, 122)])], 1.9, 120)
             case Device.tube:
                 tip = CARINA_MM[1] - rng.uniform(20, 55)
                 stroke(layer, frame, [smooth_line([(1, -130), (2, -40), (-2, tip)])], 9.0, 26)
@@ -65,45 +74,13 @@ def device_shadow(chest: Chest, frame: Frame, rng: np.random.Generator) -> Field
                 stroke(layer, frame, [smooth_line(path)], 1.9, 110)
             case Device.leads:
                 pass  # of a film, not of a patient
-    if chest.pose.leads:
-        _leads(layer, frame, rng)
+    if chest.pose.leads:  # three electrodes and the wires that leave the film
+        for across, down, exit_mm in ((-118, 20, (-60, 420)), (118, 16, (70, 420)), (96, 236, (120, 420))):
+            spot = np.array([across, down]) + rng.normal(0, 10, 2)
+            stroke(layer, frame, [oval(spot[0], spot[1], 3.5, 3.5)], 3.0, 190)
+            bend = spot + rng.normal((-0.2 * across, 70), (20, 20))
+            stroke(layer, frame, [smooth_line([spot, bend, np.array(exit_mm) + rng.normal(0, 30, 2)])], 1.5, 130)
     return blur(share(layer), 0.3 * frame.scale) * np.float32(METAL_CM)
-
-
-def _sternal_wires(layer: Mask, frame: Frame, twist: float) -> None:
-    for number, y in enumerate(range(52, 190, 24)):
-        tilt = 2 * (-1) ** number
-        stroke(
-            layer,
-            frame,
-            [smooth_line([(1.2 * twist - 7, y + tilt), (1.2 * twist, y - 4), (1.2 * twist + 7, y - tilt)])],
-            1.2,
-            200,
-        )
-        stroke(layer, frame, [oval(1.2 * twist, y + 2, 2.5, 2.5)], 1.2, 200)
-
-
-def _pacemaker(layer: Mask, frame: Frame) -> None:
-    """The box lies below the left clavicle, its leads end in the right heart."""
-    layer[:] = np.maximum(layer, fill(frame, oval(108, 52, 23, 19, turn_deg=20)) // 10 * 8)
-    for end in ([(-18, 160), (-30, 176)], [(10, 200), (46, 216)]):
-        path = smooth_line([(98, 40), (70, 8), (30, 16), (-14, 40), (-24, 100), *end])
-        stroke(layer, frame, [path], 1.2, 150)
-        stroke(layer, frame, [path[-4:]], 2.0, 220)
-
-
-def _port(layer: Mask, frame: Frame) -> None:
-    layer[:] = np.maximum(layer, fill(frame, oval(-96, 50, 12, 13)) // 10 * 6)
-    stroke(layer, frame, [smooth_line([(-94, 40), (-60, 0), (-34, 6), (-23, 60), (-22, 122)])], 1.9, 120)
-
-
-def _leads(layer: Mask, frame: Frame, rng: np.random.Generator) -> None:
-    """Three electrodes and the wires that leave the film."""
-    for x, y, end in ((-118, 20, (-60, 420)), (118, 16, (70, 420)), (96, 236, (120, 420))):
-        spot = np.array([x, y]) + rng.normal(0, 10, 2)
-        stroke(layer, frame, [oval(spot[0], spot[1], 3.5, 3.5)], 3.0, 190)
-        bend = spot + rng.normal((-0.2 * x, 70), (20, 20))
-        stroke(layer, frame, [smooth_line([spot, bend, np.array(end) + rng.normal(0, 30, 2)])], 1.5, 130)
 
 
 WATER_PER_CM = 0.19  # attenuation at chest energies
@@ -167,12 +144,8 @@ def expose(water_cm: Field, exposure: Exposure, vendor: Vendor, frame: Frame, rn
     dense = -np.log(np.maximum(beam + blur(grain, 0.4), 1e-3))
     dense = dense - np.float32(vendor.flattening) * haze_of(dense, 30 * frame.scale)
     fine = dense - blur(dense, 2.2 * frame.scale)
-    return _automatic(dense + np.float32(vendor.sharpening) * fine, exposure)
-
-
-def _automatic(dense: Field, exposure: Exposure) -> Field:
-    """The window that a unit's histogram analysis finds, and misses by a little."""
-    rows, columns = dense.shape
+    dense = dense + np.float32(vendor.sharpening) * fine
+    rows, columns = dense.shape  # the window that a unit finds by its histogram, and misses by a little
     inner = dense[rows // 8 : -(rows // 8) or None : 2, columns // 8 : -(columns // 8) or None : 2]
     low, high = np.percentile(inner, (4, 98))
     width = max(float(high - low), 0.1)
@@ -377,7 +350,8 @@ def render_film(
     used, view = vendor or drawn, View.ap if studies.random() < AP_SHARE else View.pa
     films = generator(seed, Purpose.film, patient, study << 4 | image)
     pose, exposure = draw_pose(films, view), draw_exposure(films, used, view)
-    rows, columns = _shape(size, used.aspect[int(films.integers(len(used.aspect)))])
+    aspect = used.aspect[int(films.integers(len(used.aspect)))]
+    rows, columns = (size, round(size * aspect)) if aspect <= 1 else (round(size / aspect), size)
     frame, chest = lay_frame(thorax, pose, rows, columns), outline_chest(thorax, pose)
     appearance = Appearance.negative if healthy else appearance_of(seed, patient, study)
     noise = generator(seed, Purpose.noise, patient, study << 4 | image)
@@ -389,10 +363,11 @@ def render_film(
     burn_marker(grey, exposure)
     shut = mask_shutters(exposure, pose, rows, columns)
     grey = hold(grey, used, exposure.speed, shut)
+    spacing = f"{pose.field_mm / min(rows, columns):.6f}"
     return Film(
         picture=show(grey, used),
         stored=to_stored(grey, used, exposure.speed),
-        tags=pixel_tags(used, exposure.speed, shut) | _build_spacing_tags(pose.field_mm, rows, columns),
+        tags=pixel_tags(used, exposure.speed, shut) | {"ImagerPixelSpacing": [spacing] * 2},
         appearance=appearance,
         boxes=disease.boxes,
         lungs=tissue.lungs > 0.5,
@@ -402,12 +377,3 @@ def render_film(
         view=view,
         female=thorax.female,
     )
-
-
-def _shape(size: int, aspect: float) -> tuple[int, int]:
-    """Rows and columns of a film whose longer side is `size`."""
-    return (size, round(size * aspect)) if aspect <= 1 else (round(size / aspect), size)
-
-
-def _build_spacing_tags(field_mm: float, rows: int, columns: int) -> dict[str, object]:
-    return {"ImagerPixelSpacing": [f"{field_mm / min(rows, columns):.6f}"] * 2}

@@ -49,7 +49,11 @@ def bone_shadow(chest: Chest, frame: Frame) -> Field:
             wide = 9.5 + 0.35 * min(number, 6)
             _tube(back, frame, line[behind], wide, 0.62)
             if number < 10:
-                _front(front, frame, line[~behind], wide + 1.5)
+                before, broad = line[~behind], wide + 1.5  # broadens, and fades where cartilage begins
+                cut = max(2, len(before) * 2 // 3)
+                stroke(front, frame, [before[cut - 1 :]], broad + 1, 80)
+                stroke(front, frame, [before[cut - 1 : -1]], broad, 130)
+                _tube(front, frame, before[:cut], broad, 0.62)
     cage = share(back) + np.float32(0.8) * share(front)
     cage *= 0.25 + 0.75 * step_up(np.abs(frame.x) - np.float32(30), 36)  # thin where they meet the spine
     return (blur(cage, 0.8 * frame.scale) * np.float32(1.15) + _girdle(chest, frame)) * np.float32(chest.thorax.bone)
@@ -63,8 +67,15 @@ def spine_shadow(chest: Chest, frame: Frame) -> Field:
     for y in np.arange(-230.0, 470.0, 24.5):
         if not first < y < last:
             continue
-        x = bend * np.sin(y / 75)
-        _block(layer, frame, x, y)
+        x, waist = bend * np.sin(y / 75), 15.5 + 0.012 * y
+        body = np.array(
+            [(-waist - 1.5, -9), (waist + 1.5, -9), (waist, 0), (waist + 1.5, 9), (-waist - 1.5, 9), (-waist, 0)]
+        )
+        np.maximum(layer, fill(frame, move_points(body, x, y)) // 3 * 2, out=layer)
+        stroke(layer, frame, [oval(x + across, y - 3, 3, 4.2) for across in (-11, 11)], 1.6, 235)
+        plates = np.array([[(x - waist, y + end), (x + waist, y + end)] for end in (-9, 9)])
+        stroke(layer, frame, plates, 1.8, 230)
+        stroke(layer, frame, [np.array([(x, y + 2), (x, y + 13)])], 4.5, 220)
     return blur(share(layer), 1.6 * frame.scale) * np.float32(1.0 * chest.thorax.bone)
 
 
@@ -85,14 +96,6 @@ def _tube(layer: Mask, frame: Frame, line: Points, width_mm: float, core: float)
     """A bone whose rim is denser than its marrow."""
     stroke(layer, frame, [line], width_mm, 255)
     stroke(layer, frame, [line], width_mm - 2.6, 255 * core)
-
-
-def _front(layer: Mask, frame: Frame, line: Points, width_mm: float) -> None:
-    """The front of a rib: it broadens and fades where cartilage begins."""
-    cut = max(2, len(line) * 2 // 3)
-    stroke(layer, frame, [line[cut - 1 :]], width_mm + 1, 80)
-    stroke(layer, frame, [line[cut - 1 : -1]], width_mm, 130)
-    _tube(layer, frame, line[:cut], width_mm, 0.62)
 
 
 def _girdle(chest: Chest, frame: Frame) -> Field:
@@ -117,19 +120,6 @@ def _girdle(chest: Chest, frame: Frame) -> Field:
     return blur(share(collar), 0.8 * frame.scale) * np.float32(1.9) + blur(
         share(blade), 1.2 * frame.scale
     ) * np.float32(2.2)
-
-
-def _block(layer: Mask, frame: Frame, x: float, y: float) -> None:
-    """One vertebra around (x, y)."""
-    waist = 15.5 + 0.012 * y
-    body = np.array(
-        [(-waist - 1.5, -9), (waist + 1.5, -9), (waist, 0), (waist + 1.5, 9), (-waist - 1.5, 9), (-waist, 0)]
-    )
-    np.maximum(layer, fill(frame, move_points(body, x, y)) // 3 * 2, out=layer)
-    stroke(layer, frame, [oval(x + across, y - 3, 3, 4.2) for across in (-11, 11)], 1.6, 235)
-    plates = np.array([[(x - waist, y + end), (x + waist, y + end)] for end in (-9, 9)])
-    stroke(layer, frame, plates, 1.8, 230)
-    stroke(layer, frame, [np.array([(x, y + 2), (x, y + 13)])], 4.5, 220)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +167,9 @@ def hilum_shadow(thorax: Thorax, frame: Frame) -> Field:
         )
         upper = smooth_line([(x - side * 1, y - 6), (x + side * 5, y - 16), (x + side * 10, y - 34)])
         for line, wide in ((lower, 15.0), (upper, 9.0)):
-            for part, (piece, thin) in enumerate(zip(_thirds(line), (1.0, 0.8, 0.55), strict=True)):
+            cut = len(line) // 3
+            thirds = line[: cut + 1], line[cut : 2 * cut + 1], line[2 * cut :]
+            for part, (piece, thin) in enumerate(zip(thirds, (1.0, 0.8, 0.55), strict=True)):
                 stroke(layer, frame, [piece], wide * thin * min(1.2, thorax.vessels), 230 - 50 * part)
     return blur(share(layer), 2.4 * frame.scale) * np.float32(3.2)
 
@@ -234,11 +226,6 @@ def _draw_generation(layer: Mask, frame: Frame, lines: NDArray[np.float64], wide
             stroke(layer, frame, part[groups == group], wide, 255 * min(1.0, 2.2 * wide / 10 / FULL_CM + 0.1))
 
 
-def _thirds(line: Points) -> tuple[Points, Points, Points]:
-    cut = len(line) // 3
-    return line[: cut + 1], line[cut : 2 * cut + 1], line[2 * cut :]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tissue:
     """A healthy chest before the detector.
@@ -262,9 +249,9 @@ def lay_tissue(chest: Chest, trees: tuple[Tree, Tree], frame: Frame, rng: np.ran
     both = np.maximum(masks[0], masks[1])
     depth = bulge(both, 62 * px)
     heart = fill(frame, chest.heart)
-    middle = np.maximum(
-        bulge(heart, 46 * px), np.maximum(_vessel_bulge(chest, frame), bulge(fill(frame, chest.knob), 15 * px) * 0.8)
-    )
+    great_vessels = bulge(fill(frame, chest.vessels), 26 * px) * np.float32(0.8)
+    knob = bulge(fill(frame, chest.knob), 15 * px) * 0.8
+    middle = np.maximum(bulge(heart, 46 * px), np.maximum(great_vessels, knob))
     free = 1 - np.float32(HEART_FILLS) * blur(middle, 0.8 * px)
     air_cm = blur(depth, 0.5 * px) * lungs.max(axis=0) * free * np.float32(thorax.air_cm)
     solid = (
@@ -286,10 +273,6 @@ def _body(chest: Chest, frame: Frame) -> Field:
     thick = bulge(outline, 62 * frame.scale)
     belly = step_up(frame.y - np.float32(chest.domes_mm[0] + 10), 60)
     return thick * (np.float32(chest.thorax.body_cm) + 2.2 * belly)
-
-
-def _vessel_bulge(chest: Chest, frame: Frame) -> Field:
-    return bulge(fill(frame, chest.vessels), 26 * frame.scale) * np.float32(0.8)
 
 
 def _recess(chest: Chest, frame: Frame) -> Field:

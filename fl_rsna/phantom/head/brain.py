@@ -93,19 +93,6 @@ class Brain:
     tent: Field
 
 
-def lateral_ventricles(anatomy: Anatomy) -> tuple[list[Solid], list[Solid]]:
-    """Left and right lateral ventricle as chains of capsules."""
-    left, right = (
-        [
-            Capsule(start=(ax, ay, az), end=(bx, by, bz), radii=(ra * wide, rb * wide))
-            for line in (FRONTAL_TO_OCCIPITAL, ATRIUM_TO_TEMPORAL)
-            for (ax, ay, az, ra), (bx, by, bz, rb) in pairwise(line)
-        ]
-        for wide in anatomy.ventricle
-    )
-    return list(left), [mirror_solid(solid) for solid in right]
-
-
 def draw_brain(plane: Plane, anatomy: Anatomy, shell: Shell, texture: Field) -> Brain:
     """Everything inside the cavity of one slice, without bleeds."""
     tent = _tent_depth(plane)
@@ -210,10 +197,17 @@ def _paint_cisterns(hu: Field, plane: Plane, anatomy: Anatomy, shell: Shell) -> 
 
 def _paint_ventricles(hu: Field, plane: Plane, anatomy: Anatomy) -> Field:
     """Lateral, third and fourth ventricles; returns their depth."""
-    wide = sum(anatomy.ventricle) / 2
-    third = Ellipsoid(center=(0.0, 6.0, 25.0), radii=(0.9 + 2.6 * wide, 15.0, 10.0))
-    left, right = lateral_ventricles(anatomy)
-    ventricles = union_depth((*left, *right, third, FOURTH), plane) if plane.level < 72 else np.full_like(plane.x, -99)
+    left, right = (
+        [
+            Capsule(start=(ax, ay, az), end=(bx, by, bz), radii=(ra * wide, rb * wide))
+            for line in (FRONTAL_TO_OCCIPITAL, ATRIUM_TO_TEMPORAL)
+            for (ax, ay, az, ra), (bx, by, bz, rb) in pairwise(line)
+        ]
+        for wide in anatomy.ventricle
+    )
+    third = Ellipsoid(center=(0.0, 6.0, 25.0), radii=(0.9 + 2.6 * sum(anatomy.ventricle) / 2, 15.0, 10.0))
+    solids = (*left, *map(mirror_solid, right), third, FOURTH)
+    ventricles = union_depth(solids, plane) if plane.level < 72 else np.full_like(plane.x, -99)
     septum: Field = sheet(plane.x, 0.7, 1.0) * ramp(30 - np.abs(plane.y + 8), 4.0) * (plane.z > 36)
     blend(hu, anatomy.csf_hu, ramp(ventricles) * (1 - septum))
     return ventricles

@@ -6,12 +6,13 @@ place of the blood on a prepared slice.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,7 +23,6 @@ from fl_rsna.imaging.dicom.hounsfield import Rescale
 from fl_rsna.imaging.dicom.reader import write_slice
 from fl_rsna.imaging.png_store import Image, fit_square, render
 from fl_rsna.phantom.head.hemorrhage import SUBTYPES
-from fl_rsna.phantom.head.names import scramble_number
 from fl_rsna.phantom.head.render import Patient, Purpose, generator, render_patient
 from fl_rsna.phantom.head.scanner import WRAPPED, Scan, to_stored
 from fl_rsna.settings.data import ImageKind
@@ -31,6 +31,9 @@ __all__ = ["COLUMNS", "Patient", "Quirks", "patient_id", "render_patient", "slic
 
 COLUMNS = (*SUBTYPES, "any")  # the order of Kaggle's rows
 ID_BITS = {"patient": 32, "slice": 36, "study": 40, "series": 40}  # 8, 9 and 10 hexadecimal digits, as RSNA has them
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +84,16 @@ def write_cohort(
     images.mkdir(parents=True, exist_ok=True)
     work = partial(_write_patient, images=images, seed=seed, size=size, slices=slices_per_series)
     rows: list[_Row] = []
-    for done, written in enumerate(_run(work, _jobs(seed, patients, quirks), workers), start=1):
+    for done, written in enumerate(run_in_processes(work, _list_jobs(seed, patients, quirks), workers), start=1):
         rows.extend(written)
         if on_progress:
             on_progress(done)
     rows.sort(key=lambda row: row.image_id)
     chosen = generator(seed, Purpose.quirks, patients).permutation(len(rows))
-    _truncate(images, [rows[index] for index in chosen[: quirks.truncated_files]])
+    for row in (rows[index] for index in chosen[: quirks.truncated_files]):
+        path = images / f"{row.image_id}.dcm"
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 2 // 3])
     twice = [rows[index] for index in chosen[len(rows) - quirks.duplicate_rows :]]
     _write_labels(folder / "stage_2_train.csv", [*rows, *twice])
 
@@ -110,14 +116,15 @@ def _check(folder: Path, patients: int, size: int, slices_per_series: int, quirk
         )
 
 
-def _jobs(seed: int, patients: int, quirks: Quirks) -> list[_Job]:
+def _list_jobs(seed: int, patients: int, quirks: Quirks) -> list[_Job]:
     order = generator(seed, Purpose.quirks, 0).permutation(patients)
     twice = set(order[: quirks.several_studies].tolist())
     wrapped = {int(order[-1])} if quirks.wrapped_12_bit else set()
     return [_Job(patient=k, studies=1 + (k in twice), wrapped=k in wrapped) for k in range(patients)]
 
 
-def _run(work: Callable[[_Job], list[_Row]], jobs: list[_Job], workers: int) -> Iterator[list[_Row]]:
+def run_in_processes(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
+    """Yield `work(job)` of each job in order: in this process for one worker or one job, else in spawned ones."""
     if workers <= 1 or len(jobs) == 1:
         yield from map(work, jobs)
         return
@@ -187,11 +194,17 @@ def _identifier(kind: str, seed: int, number: int) -> str:
     return f"ID_{scramble_number(seed, number, bits=ID_BITS[kind], kind=len(kind))}"
 
 
-def _truncate(images: Path, rows: Iterable[_Row]) -> None:
-    for row in rows:
-        path = images / f"{row.image_id}.dcm"
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) * 2 // 3])
+def scramble_number(seed: int, number: int, *, bits: int, kind: int) -> str:
+    """Turn `number` into bits / 4 hexadecimal digits that never collide and never sort.
+
+    The map is one-to-one over all numbers below 2^bits, differs for each `kind` and `seed`, and is always the same for both.
+    """
+    keys = np.random.default_rng([seed, Purpose.names, bits, kind]).integers(0, 1 << bits, size=(3, 2))
+    value = number
+    for factor, offset in keys.tolist():
+        value = (value * (factor | 1) + offset) % (1 << bits)
+        value ^= value >> (bits // 2)
+    return f"{value:0{bits // 4}x}"
 
 
 def _write_labels(path: Path, rows: Iterable[_Row]) -> None:

@@ -250,7 +250,10 @@ def expose(hu: Field, scan: Scan, rng: np.random.Generator, index: int) -> Field
     soft = cv2.GaussianBlur(hu, (0, 0), sigma)
     if scan.vendor.sharpening:
         soft = soft + scan.vendor.sharpening * (soft - cv2.GaussianBlur(soft, (0, 0), 1.5 * sigma))
-    return np.asarray((soft + _grain(scan, rng)) * scan.gain + scan.offset_hu, dtype=np.float32)
+    white = rng.standard_normal((scan.size, scan.size), dtype=np.float32)
+    grain = np.asarray(cv2.GaussianBlur(white, (0, 0), 0.45 if scan.vendor.sharpening else 0.8), dtype=np.float32)
+    grain *= scan.noise_hu * min(1.5, (scan.size / 256) ** 0.7) / float(grain.std())
+    return np.asarray((soft + grain) * scan.gain + scan.offset_hu, dtype=np.float32)
 
 
 def streaks_hu(hu: Field, scan: Scan, rng: np.random.Generator) -> Field:
@@ -277,15 +280,6 @@ def to_stored(hu: Field, vendor: Vendor) -> Stored:
         across = np.arange(len(hu)) - (len(hu) - 1) / 2
         values[across[None, :] ** 2 + across[:, None] ** 2 > (len(hu) / 2) ** 2] = vendor.padding
     return values.astype(np.int16) if vendor.signed else np.maximum(values, 0).astype(np.uint16)
-
-
-def _grain(scan: Scan, rng: np.random.Generator) -> Field:
-    """Image noise with the texture of the vendor's kernel."""
-    white = rng.standard_normal((scan.size, scan.size), dtype=np.float32)
-    sigma = 0.45 if scan.vendor.sharpening else 0.8
-    texture = np.asarray(cv2.GaussianBlur(white, (0, 0), sigma), dtype=np.float32)
-    texture *= scan.noise_hu * min(1.5, (scan.size / 256) ** 0.7) / float(texture.std())
-    return texture
 
 
 @lru_cache(maxsize=1)

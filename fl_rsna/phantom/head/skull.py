@@ -83,19 +83,13 @@ def paint_base(hu: Field, plane: Plane, anatomy: Anatomy, cells: Field, texture:
     for solid in both_sides(CHEWING):
         paint(hu, plane, solid, MUSCLE_HU + 4, 4.0)
     for solid, density in (*MIDLINE_BONES, *((side, hu_) for one, hu_ in BONES for side in both_sides((one,)))):
-        _paint_bone(hu, plane, solid, density, cells)
+        if box := plane.box(solid):
+            inside = depth(solid, plane, box)
+            value = density + 350 * ramp(2.5 - inside, 2.5) + 160 * cells[box]  # a dense rim, a mottled core
+            blend(hu, np.maximum(value, hu[box]), ramp(inside), box)  # bone that is already denser stays
     for side in (1.0, -1.0):
         _paint_orbit(hu, plane, side)
     _paint_air(hu, plane, anatomy, cells, texture)
-
-
-def _paint_bone(hu: Field, plane: Plane, solid: Solid, density: float, cells: Field) -> None:
-    """Bone with a dense rim and a mottled core; never thins bone that is already denser."""
-    if box := plane.box(solid):
-        inside = depth(solid, plane, box)
-        rim = ramp(2.5 - inside, 2.5)
-        value = density + 350 * rim + 160 * cells[box]
-        blend(hu, np.maximum(value, hu[box]), ramp(inside), box)
 
 
 def _paint_orbit(hu: Field, plane: Plane, side: float) -> None:
@@ -123,7 +117,11 @@ def _paint_air(hu: Field, plane: Plane, anatomy: Anatomy, cells: Field, texture:
             _paint_cavity(hu, plane, solid, texture, septa)
     _paint_cavity(hu, plane, ETHMOID, texture + 0.3 * cells, 0.26)
     _paint_cavity(hu, plane, NASAL, texture, 0.0)
-    _paint_conchae(hu, plane)
+    if box := plane.box(NASAL):  # conchae and septum of the nose
+        inside = ramp(depth(NASAL, plane, box) - 1)
+        across = np.abs(plane.x[box])
+        blend(hu, 45.0, inside * ramp(2.6 - np.abs(across - 7.5) - 0.06 * np.abs(plane.y[box] + 56)), box)
+        blend(hu, 350.0, inside * ramp(1.2 - across), box)
     for solid in both_sides((EAR_CANAL, MIDDLE_EAR)):
         paint(hu, plane, solid, AIR_HU)
     for solid in both_sides((MASTOID_CELLS,)):
@@ -137,14 +135,6 @@ def _paint_cavity(hu: Field, plane: Plane, solid: Solid, texture: Field, septa: 
         blend(hu, np.maximum(hu[box], 700), ramp(inside + 1.8), box)
         air = ramp(inside) * np.clip((np.abs(texture[box]) - septa) * 4 + 0.5, 0, 1)
         blend(hu, AIR_HU, air, box)
-
-
-def _paint_conchae(hu: Field, plane: Plane) -> None:
-    if box := plane.box(NASAL):
-        inside = ramp(depth(NASAL, plane, box) - 1)
-        across = np.abs(plane.x[box])
-        blend(hu, 45.0, inside * ramp(2.6 - np.abs(across - 7.5) - 0.06 * np.abs(plane.y[box] + 56)), box)
-        blend(hu, 350.0, inside * ramp(1.2 - across), box)
 
 
 def _on(side: float, solid: Solid) -> Solid:

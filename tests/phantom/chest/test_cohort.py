@@ -13,7 +13,7 @@ from fl_rsna.phantom.chest.cohort import image_id, render_film, studies_of, writ
 from fl_rsna.phantom.chest.findings import Appearance
 from fl_rsna.phantom.chest.render import BLOCK, MIXTURE, appearance_of
 from fl_rsna.phantom.chest.vendors import VENDORS, draw_vendor
-from fl_rsna.phantom.head.names import scramble_number
+from fl_rsna.phantom.head.cohort import scramble_number
 from fl_rsna.phantom.head.render import Purpose, generator
 from fl_rsna.task import COVID_CXR
 
