@@ -1,4 +1,4 @@
-"""One file to one PNG and its facts; the work that processes share (imaging/workers.py)."""
+"""Convert one file to one PNG and the facts about it; imaging/workers.py shares this work among processes."""
 
 import hashlib
 import os
@@ -21,15 +21,16 @@ from fl_rsna.imaging.statistics import FilmStatistics, Statistics, film_statisti
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Rendering
 
-ISSUER, OF_PATIENT = "issuer", ("local_id", "placeholder")  # what prepare makes of the header's issuer and patient
-FILE_CPU_S = 10.0  # of processor time; a file that takes longer ends its process and is rejected
+ISSUER, OF_PATIENT = "issuer", ("local_id", "placeholder")  # prepare makes OF_PATIENT of issuer and patient_id
+FILE_CPU_S = 10.0  # a file that takes more processor time ends its process and is rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What every file of one preparation has in common. PNGs lie in `incoming` until they get their names.
+    """The settings that all files of one preparation share.
 
-    `kind` is one of `kinds_of(rendering)`.
+    PNGs lie in `incoming` until they get their final names. `kind` is one of `kinds_of(rendering)`; `size` is pixels a
+    side; `file_cpu_s` is the processor time that one file may take, in seconds.
     """
 
     incoming: Path
@@ -42,7 +43,7 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """A slice or film whose PNG lies at `incoming`/`written`; `checksum` is of the bytes that were converted."""
+    """A slice or film whose PNG lies at `incoming`/`written`; `checksum` is the CRC-32 of the bytes that were converted."""
 
     header: Header | FilmHeader
     statistics: Statistics | FilmStatistics
@@ -54,7 +55,7 @@ class Converted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A file that gave no image, and why."""
+    """A file that gave no image, and the reason."""
 
     path: str  # the file's name in the input
     image_id: str  # empty when the file did not say
@@ -66,7 +67,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unchanged:
-    """A file that still has the bytes it was known by: what they gave before is still right."""
+    """A file that still has the bytes of its earlier conversion, so that what they gave then is still right."""
 
     path: str
     checksum: int
@@ -76,7 +77,7 @@ Result = Converted | Refused | Unchanged
 
 
 def facts_of_a_file(rendering: Rendering) -> frozenset[str]:
-    """Names of the index's columns that a file gives by itself: of its header, of its pixels and of its PNG."""
+    """Return the names of the index's columns that one file gives by itself: from its header, its pixels and its PNG."""
     match rendering:
         case Rendering.hounsfield:
             return frozenset((*Header.__slots__, *Statistics.__slots__, *OF_PATIENT, "png_sha256")) - {ISSUER}
@@ -90,12 +91,13 @@ def convert_files(work: Conversion, first: int, files: Sequence[File]) -> list[R
 
 
 def build_crash_refusal(work: Conversion, file: File) -> Refused:
-    """The row of a file that ended the process that read it."""
+    """Build the refusal of a file that ended the process that read it."""
     detail = f"the process reading it ended, or took more than {work.file_cpu_s:g} s of processor time"
     return Refused(path=file.name, image_id="", reason=Reason.crashed, tag="", detail=detail)
 
 
 def _convert(work: Conversion, number: int, file: File) -> Result:
+    """Convert one file; a file that cannot become an image gives a `Refused`."""
     checksum = UNREAD
     try:
         data = read_file(file)
@@ -116,6 +118,7 @@ def _convert(work: Conversion, number: int, file: File) -> Result:
 
 
 def _write_image(work: Conversion, number: int, image: Slice | Film, checksum: int) -> Converted:
+    """Write the PNG of a slice or film and collect its facts; raises `Rejected` for a slice that cannot be true."""
     meaning: Rescale | Presentation
     facts: Statistics | FilmStatistics
     match image:
@@ -140,11 +143,11 @@ def _write_image(work: Conversion, number: int, image: Slice | Film, checksum: i
 
 
 def _write(path: str, content: bytes) -> None:
-    """Write a new file with the three system calls that it needs; pathlib makes more, some 40 us a file."""
+    """Write a new file with the three system calls that it needs; pathlib makes more, which cost some 40 us a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
     try:
         left = memoryview(content)
-        while left:  # a nearly full disk takes a part, and then none
+        while left:  # a nearly full disk takes a part of it, and then raises OSError
             left = left[os.write(descriptor, left) :]
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Another scanner's picture of the same slice: its point spread, its noise and its calibration."""
+"""Simulate the same slice from another scanner, with that scanner's point spread, noise and calibration."""
 
 import cv2
 import numpy as np
@@ -11,11 +11,11 @@ from fl_rsna.imaging.png_store import Image
 def simulate_scanner(
     image: Image, *, blur_px: tuple[float, float], hu_noise: float, hu_shift: float, seed: int
 ) -> NDArray[np.uint16]:
-    """Stored HU uint16 [H, W] as another scanner would have given them, rounded and clipped to what may be stored.
+    """Compute the stored HU, uint16 [H, W], that another scanner would have given, rounded and clipped to what may be stored.
 
-    In the order of a scanner's chain: a Gaussian point spread of SD `blur_px` (across, down) in pixels, white Gaussian
-    noise of SD `hu_noise` drawn from `seed`, then `hu_shift` added. Pixels stored as 0 are outside of what was
-    measured (padding, or air at the end of the scale) and stay 0.
+    The steps follow a scanner's chain: a Gaussian point spread of SD `blur_px` (across, down) in pixels, white Gaussian
+    noise of SD `hu_noise` drawn from `seed`, then `hu_shift` added. Pixels stored as 0 lie outside of what was measured
+    (padding, or air at the end of the scale) and stay 0.
     """
     hu = image.astype(np.float32)
     if min(blur_px) > 0:

@@ -1,4 +1,4 @@
-"""Where slices come from: a folder tree, a zip archive read in place, or a list of files."""
+"""Find and read the input files: a folder tree, a zip archive read in place, or a list of files."""
 
 import os
 import stat
@@ -16,15 +16,15 @@ MAX_BYTES = 1 << 30
 LOCAL_HEADER = 30  # bytes of a zip member's own header before its name and extra field
 PATH_COLUMNS = ("path", "file", "filename")
 LISTS = (".csv", ".csv.gz", ".parquet")
-UNREAD = -1  # in the place of a checksum: the bytes could not be had
+UNREAD = -1  # instead of a checksum, when the bytes could not be read
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where a file lies inside a zip archive."""
+    """The place of a file inside a zip archive, and how it is packed."""
 
-    offset: int  # of its local header
-    packed: int  # bytes
+    offset: int  # of its local header, in bytes
+    packed: int  # bytes in the archive
     method: int
     checksum: int
     encrypted: bool
@@ -32,38 +32,38 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One input. `name` is relative to the input and stands in rejected.csv.
+    """One input file.
 
-    `path` is the file or the archive, absolute: other processes and machines stand elsewhere. Two files of one name with the same
-    `size` and `stamp` hold the same bytes.
+    `name` is relative to the input and is written to rejected.csv. `path` is the absolute path of the file or of its
+    archive, because other processes and machines have other working directories. `size` is unpacked bytes, -1 when
+    unknown. `origin` is the site that a list names for the file, or empty. `stamp` is when the file and its entry last
+    changed, in ns, or the checksum of a zip member; empty when unknown. Two files of one name with the same `size` and
+    `stamp` hold the same bytes. `known` is the CRC-32 of the bytes at an earlier conversion where only the stamp has
+    changed since; UNREAD otherwise.
     """
 
     name: str
     path: str
-    size: int  # bytes, unpacked; -1 when it cannot be told
+    size: int
     member: Member | None = None
-    origin: str = ""  # the site it comes from, where a list says so
-    stamp: str = (
-        ""  # when it and its entry last changed, in ns; of a zip member its checksum; empty when it cannot be told
-    )
-    known: int = (
-        UNREAD  # CRC-32 of the bytes that it had when it was converted before, where only its stamp has changed since
-    )
+    origin: str = ""
+    stamp: str = ""
+    known: int = UNREAD
 
 
 def find_files(dicom: Path) -> list[File]:
-    """Every file of a folder tree, a zip archive or a list, sorted by name (a list keeps its order).
+    """List every file of a folder tree, a zip archive or a list, sorted by name (a list keeps its order).
 
-    What cannot be read, such as a pipe or a dangling link, is in it, too: nothing is left out in silence. A list is a
-    CSV or Parquet table with a column `path`, relative to the list, and perhaps `site`. Raises ValueError when there
-    is nothing to read.
+    Entries that cannot be read, such as a pipe or a dangling link, are listed, too, so that each gets its row in
+    rejected.csv. A list is a CSV or Parquet table with a column `path`, relative to the list, and optionally `site`.
+    Raises ValueError when there is nothing to read.
     """
     if dicom.is_dir():
-        files = sorted(_below(dicom.absolute()), key=lambda file: file.name)
+        files = sorted(_walk_folder(dicom.absolute()), key=lambda file: file.name)
     elif dicom.name.lower().endswith(LISTS):
         files = _read_file_list(dicom)
     elif dicom.is_file() and (zipfile.is_zipfile(dicom) or dicom.suffix.lower() == ".zip"):
-        files = sorted(_members(dicom), key=lambda file: file.name)
+        files = sorted(_list_members(dicom), key=lambda file: file.name)
     else:
         raise ValueError(
             f"data.dicom: expected a folder, a zip archive or a CSV or Parquet list of files, got {dicom}, "
@@ -75,7 +75,7 @@ def find_files(dicom: Path) -> list[File]:
 
 
 def read_file(file: File) -> bytes:
-    """The file's bytes; raises `Rejected` when they cannot be had."""
+    """Read a file's bytes; raises `Rejected` when they cannot be read or are more than MAX_BYTES."""
     if file.size > MAX_BYTES:
         raise Rejected(Reason.too_large, "", f"{file.size} bytes")
     try:
@@ -90,11 +90,15 @@ def read_file(file: File) -> bytes:
 
 
 def checksum_of(file: File, data: bytes) -> int:
-    """CRC-32 of a file's bytes, as `read_file` gave them: what a zip archive states of its members."""
+    """Return the CRC-32 of the bytes `data` of a file; a zip archive states that of its members."""
     return int(isal_zlib.crc32(data)) if file.member is None else file.member.checksum
 
 
-def _below(dicom: Path) -> Iterator[File]:
+def _walk_folder(dicom: Path) -> Iterator[File]:
+    """Yield every file below a folder, visiting a folder once however many links lead to it.
+
+    Folders that cannot be listed follow with size -1.
+    """
     walked: set[str] = set()
     unlistable: list[OSError] = []
     for root, folders, names in os.walk(dicom, followlinks=True, onerror=unlistable.append):
@@ -104,19 +108,22 @@ def _below(dicom: Path) -> Iterator[File]:
             continue
         walked.add(os.path.realpath(root))
         for path in (os.path.join(root, name) for name in names):
-            size, stamp = _facts(path)
+            size, stamp = _read_size_and_stamp(path)
             yield File(_printable(os.path.relpath(path, dicom)), path, size, stamp=stamp)
     for error in unlistable:
         yield File(_printable(os.path.relpath(error.filename, dicom)), error.filename, -1)
 
 
 def _printable(path: str) -> str:
-    """A path as text that a table can hold: names in another encoding than UTF-8 get escapes."""
+    """Turn a path into text that a table can hold; names in another encoding than UTF-8 get escapes."""
     return os.fsencode(path.replace(os.sep, "/")).decode("utf-8", "backslashreplace")
 
 
-def _facts(path: str) -> tuple[int, str]:
-    """Bytes, 0 for pipes and devices, and the stamp. A copy may bring its old time along; the time of the entry is the system's."""
+def _read_size_and_stamp(path: str) -> tuple[int, str]:
+    """Return the size in bytes of what lies at a path (0 for pipes and devices, -1 for nothing), and its stamp.
+
+    The stamp has the time of the entry, which the system sets, because a copy may keep its old modification time.
+    """
     try:
         found = os.stat(path)
     except (OSError, ValueError):  # ValueError: no path at all, such as one with a zero byte
@@ -124,7 +131,8 @@ def _facts(path: str) -> tuple[int, str]:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0, f"{found.st_mtime_ns} {found.st_ctime_ns}"
 
 
-def _members(dicom: Path) -> Iterator[File]:
+def _list_members(dicom: Path) -> Iterator[File]:
+    """Yield the files of a zip archive."""
     try:
         with zipfile.ZipFile(dicom) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
@@ -137,7 +145,10 @@ def _members(dicom: Path) -> Iterator[File]:
 
 
 def _unpack_member(path: str, member: Member, size: int) -> bytes:
-    """A member's bytes, read at its place: no worker has to hold the archive's directory."""
+    """Read a member's bytes at its offset, so that no worker has to hold the archive's directory.
+
+    Raises `Rejected` for a member that is encrypted, packed by an unknown method or damaged.
+    """
     if member.encrypted or member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         kind = "encrypted" if member.encrypted else f"packed by method {member.method}"
         raise Rejected(Reason.unreadable, "", f"{kind}; pack it as stored or deflated, without a password")
@@ -159,6 +170,7 @@ def _unpack_member(path: str, member: Member, size: int) -> bytes:
 
 
 def _read_file_list(table: Path) -> list[File]:
+    """Read a CSV or Parquet list of files; raises ValueError without a column of paths."""
     rows = read_given(table, "data.dicom", "a CSV or Parquet list of files")
     column, of_site = rows.find(PATH_COLUMNS), rows.find(["site"])
     if column is None:
@@ -172,10 +184,10 @@ def _read_file_list(table: Path) -> list[File]:
 
 
 def _locate_file(folder: Path, written: str, plain: str, site: str) -> File:
-    """A row's file: as it is written or, where there is none, without blanks around it or with / for a backslash."""
+    """Find the file of a row: as it is written, else without blanks around it, else with / for a backslash."""
     for name in (written, plain, plain.replace("\\", "/")):
         path = os.path.join(folder, name)
-        size, stamp = _facts(path)
+        size, stamp = _read_size_and_stamp(path)
         if size >= 0:
             return File(name, path, size, None, site, stamp)
     return File(written, os.path.join(folder, written), -1, None, site)

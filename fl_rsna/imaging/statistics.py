@@ -1,9 +1,9 @@
-"""Facts about an image's pixels: a slice's HU statistics and the box around the head, a film's grey levels and the box around the lungs.
+"""Compute facts about pixels: a slice's HU statistics and the box around its head, a film's grey levels and the box around its lungs.
 
-The lungs of a frontal chest film are found by a rule that looks at grey alone: no annotation takes part. Lungs are two large dark
-regions inside a bright body, left and right of its middle and about equally high. What is dark and reaches the border of the film
-is air or collimation. Where that is not what a film looks like, the box is all of it: a model that sees too much learns more
-slowly, one that sees half a lung misses what is in the other half.
+The rule that finds the lungs of a frontal chest film uses grey levels only; no annotation takes part. It looks for two
+large dark regions inside a bright body, left and right of its middle and about equally high. A dark region that reaches
+the border of the film is air or collimation. Where a film does not look like this, the box is the whole film: a model
+that sees too much learns more slowly, but a model that sees half a lung misses the findings in the other half.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,25 @@ from fl_rsna.imaging.dicom.hounsfield import HU_MIN, HU_OFFSET, Rescale
 from fl_rsna.imaging.dicom.padding import Stored, to_stored_values
 from fl_rsna.imaging.dicom.radiograph import WHITE, Presentation, compute_padding_share
 
-GRID = 128  # the lungs are searched on so many points along the longer side
-SMOOTH = 2.0  # Gaussian, in points
-LEVELS = np.arange(0.7, 1.55, 0.05)  # of Otsu's threshold between lung and tissue; the one with most lung is taken
-LEAST_LUNG, GREATEST_LUNG = 0.015, 0.3  # of the film
-LEAST_FILL = 0.4  # of its box: a lung that leaks into neck, armpit or bowel fills less
-MARGIN = 0.12  # of the box's height and width, on every side
-LEAST_HEIGHT = 0.8  # of the box's width: dense lower lobes hide the base of the lungs
+GRID = 128  # points along the longer side of the grid on which the lungs are searched
+SMOOTH = 2.0  # SD of the Gaussian blur, in points of the grid
+LEVELS = np.arange(0.7, 1.55, 0.05)  # factors of Otsu's threshold; the one that gives most lung is taken
+LEAST_LUNG, GREATEST_LUNG = 0.015, 0.3  # shares of the film that one lung may cover
+LEAST_FILL = 0.4  # share of its box that a lung fills; one that leaks into neck, armpit or bowel fills less
+MARGIN = 0.12  # share of the box's height and width that is added on every side
+LEAST_HEIGHT = 0.8  # of the box, as a share of its width: dense lower lobes hide the base of the lungs
 Box = tuple[int, int, int, int]
-BRAIN_HU = (0, 80)  # the brain window's range: what "brain" means below
-HEAD_ABOVE_HU = -300  # skin and everything denser
+BRAIN_HU = (0, 80)  # the range of the brain window; pixels within it count as brain
+HEAD_ABOVE_HU = -300  # skin and everything denser is above this
 BOX_GRID = 128  # the head is searched on about this many points a side
 
 
 def lung_box(grey: NDArray[np.uint16]) -> Box:
-    """Rows and columns [top, left, bottom, right) of both lungs of a film [H, W], dense is bright; all of it without them."""
+    """Find the box around both lungs of a film: rows and columns [top, left, bottom, right).
+
+    `grey` [H, W] shows dense tissue bright. The box is the whole film where no pair of lungs is found, and for a film
+    smaller than GRID.
+    """
     height, width = grey.shape
     scale = max(height, width) / GRID
     if scale < 1:
@@ -39,7 +43,7 @@ def lung_box(grey: NDArray[np.uint16]) -> Box:
     size = max(1, round(width / scale)), max(1, round(height / scale))
     small = cv2.GaussianBlur(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), (0, 0), SMOOTH)
     shades = (small / 257).astype(np.uint8)
-    found = [_two_lungs((shades < level).astype(np.uint8)) for level in _list_thresholds(shades)]
+    found = [_find_two_lungs((shades < level).astype(np.uint8)) for level in _list_thresholds(shades)]
     area, box = max(pair for pair in [(0, (0, 0, 0, 0)), *found] if pair is not None)
     if not area:
         return 0, 0, height, width
@@ -55,7 +59,11 @@ def lung_box(grey: NDArray[np.uint16]) -> Box:
 
 
 def _list_thresholds(small: NDArray[np.uint8]) -> list[float]:
-    """Thresholds to try, around Otsu's between dark and bright among all points that are no black surroundings."""
+    """List the grey levels (0 to 255) to try as the border between lung and tissue; none for a film without contrast.
+
+    They lie around Otsu's threshold between dark and bright points. Black surroundings, which are dark points connected
+    to the border, are left out.
+    """
     least, most = np.percentile(small.astype(np.float64), (2, 98))
     if most - least < 8:  # of 255: nothing to tell apart
         return []
@@ -68,12 +76,13 @@ def _list_thresholds(small: NDArray[np.uint8]) -> list[float]:
 
 
 def _otsu(values: NDArray[np.uint8]) -> float:
+    """Compute Otsu's threshold of values of any shape."""
     level, _ = cv2.threshold(np.ascontiguousarray(values).reshape(1, -1), 0, 255, cv2.THRESH_OTSU)
     return float(level)
 
 
-def _two_lungs(dark: NDArray[np.uint8]) -> tuple[int, Box] | None:
-    """Points and box of the two largest pieces that can be a pair of lungs, on the grid."""
+def _find_two_lungs(dark: NDArray[np.uint8]) -> tuple[int, Box] | None:
+    """Find the two largest pieces of `dark` [h, w] that can be a pair of lungs; return their points together and the box around both."""
     opened = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, _, facts, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     height, width = dark.shape
@@ -92,7 +101,7 @@ def _two_lungs(dark: NDArray[np.uint8]) -> tuple[int, Box] | None:
 
 
 def _are_a_pair(one: Box, other: Box) -> bool:
-    """Beside each other, and at least half of the lower one's rows are rows of the other, too."""
+    """Tell whether two boxes lie beside each other and share at least half of the rows of the shorter one."""
     left, right = sorted((one, other), key=lambda box: box[1] + box[3])
     beside = (left[1] + left[3]) / 2 < right[1] and (right[1] + right[3]) / 2 > left[3]
     together = min(one[2], other[2]) - max(one[0], other[0])
@@ -101,7 +110,7 @@ def _are_a_pair(one: Box, other: Box) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmStatistics:
-    """Names and units are those of the index (cohort/prepared/index.py); grey is 0 black to 1 white."""
+    """Statistics of one film's pixels. Names and units are those of the index (cohort/prepared/index.py); grey is 0 black to 1 white."""
 
     grey_min: float
     grey_max: float
@@ -115,7 +124,11 @@ class FilmStatistics:
 
 
 def film_statistics(grey: NDArray[np.uint16], stored: Stored, shown: Presentation) -> FilmStatistics:
-    """`grey` [H, W] is the film as it is shown, 0 to 65,535, `stored` [H, W] what it was made from."""
+    """Compute the statistics of a film.
+
+    `grey` [H, W] is the film as it is shown, 0 to 65,535; `stored` [H, W] holds the stored values that it was made
+    from.
+    """
     least, greatest = cv2.minMaxLoc(grey)[:2]
     mean, deviation = (float(part[0, 0]) for part in cv2.meanStdDev(grey))
     top, left, bottom, right = lung_box(grey)
@@ -134,7 +147,7 @@ def film_statistics(grey: NDArray[np.uint16], stored: Stored, shown: Presentatio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Names and units are those of the index (cohort/prepared/index.py)."""
+    """Statistics of one slice's pixels. Names and units are those of the index (cohort/prepared/index.py)."""
 
     hu_min: float
     hu_max: float
@@ -153,7 +166,11 @@ class Statistics:
 
 
 def statistics(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale) -> Statistics:
-    """`plane` [H, W] is HU clipped to [HU_MIN, HU_MAX] plus HU_OFFSET, `stored` [H, W] what it was made from."""
+    """Compute the statistics of a slice.
+
+    `plane` [H, W] is HU clipped to [HU_MIN, HU_MAX] plus HU_OFFSET; `stored` [H, W] holds the stored values that it was
+    made from.
+    """
     count = plane.size
     least, greatest = (int(value) - HU_OFFSET for value in cv2.minMaxLoc(plane)[:2])
     total, squares = round(cv2.norm(plane, cv2.NORM_L1)), round(cv2.norm(plane, cv2.NORM_L2SQR))  # exact below 2^53
@@ -181,9 +198,11 @@ def statistics(plane: NDArray[np.uint16], stored: Stored, rescale: Rescale) -> S
 
 
 def head_box(plane: NDArray[np.uint16]) -> tuple[int, int, int, int]:
-    """Rows and columns [top, left, bottom, right), of the largest piece denser than air; the whole image without one.
+    """Find the box around the largest piece denser than air: rows and columns [top, left, bottom, right).
 
-    Searched on every n-th row and column after thin parts (table, headrest) are opened away; true to about n pixels.
+    `plane` [H, W] is HU plus HU_OFFSET. The box is the whole image where nothing is denser than air. Only every n-th
+    row and column is searched, about BOX_GRID of them, after thin parts (table, headrest) are removed by morphological
+    opening. The box is accurate to about n pixels.
     """
     height, width = plane.shape
     step = max(1, max(height, width) // BOX_GRID)
@@ -197,7 +216,10 @@ def head_box(plane: NDArray[np.uint16]) -> tuple[int, int, int, int]:
 
 
 def _find_padding_hu(stored: Stored, rescale: Rescale) -> float | None:
-    """What the rescale makes of padding that the header names, else the least HU before clipping, where it is below HU_MIN."""
+    """Find the HU of the padding: what the rescale makes of padding that the header names, else the least HU before clipping.
+
+    The latter is None where it is not below HU_MIN.
+    """
     if rescale.padding is not None and rescale.padding.hu is not None:
         values = to_stored_values(stored, rescale.bits_stored, rescale.signed)
         if rescale.padding.holds(values).any():

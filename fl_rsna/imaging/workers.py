@@ -1,7 +1,7 @@
-"""Who converts: this process, processes of this machine, or a Ray cluster. The results are the same, in the same order.
+"""Convert files in this process, in processes of this machine or on a Ray cluster, with the same results in the same order.
 
-A file on which a decoder crashes or hangs ends its worker, not the preparation: the chunk is repeated file by file in
-fresh processes until the one that ends them is known.
+A file on which a decoder crashes or hangs ends its worker process, but not the preparation. The files of its chunk are
+then converted one by one in fresh processes, so that the file at fault is known.
 """
 
 import logging
@@ -22,13 +22,13 @@ from fl_rsna.imaging.convert import Conversion, Result, build_crash_refusal, con
 from fl_rsna.imaging.sources import File
 
 CHUNK_FILES = 32
-FILE_MEMORY = 4 << 30  # bytes beyond what a worker has at its start: the largest slice takes a quarter of it
-CHUNKS_AHEAD = 3  # a worker: those it works on, has waiting, and whose results wait for their turn
+FILE_MEMORY = 4 << 30  # bytes that a worker may take after its start; the largest slice takes a quarter of it
+CHUNKS_AHEAD = 3  # chunks per worker: one it works on, one that waits, and one whose results wait for their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Consecutive files; `first` is the number of the first one in the whole input."""
+    """Consecutive input files; `first` is the number of the first one in the whole input."""
 
     first: int
     files: Sequence[File]
@@ -39,23 +39,23 @@ Converter = Callable[[Conversion, Iterable[Chunk]], Generator[Results, None, Non
 
 
 def chunks_from(files: Sequence[File], start: int) -> Iterable[Chunk]:
-    """The files from number `start` on, in chunks."""
+    """Yield the files from number `start` on in chunks of CHUNK_FILES."""
     for first in range(start, len(files), CHUNK_FILES):
         yield Chunk(first=first, files=files[first : first + CHUNK_FILES])
 
 
 def convert_here(work: Conversion, chunks: Iterable[Chunk]) -> Generator[Results, None, None]:
-    """In this process: for files that are trusted not to crash a decoder."""
+    """Convert in this process, for files that are trusted not to crash a decoder."""
     keep_freed_memory()
     for chunk in chunks:
         yield convert_files(work, chunk.first, chunk.files)
 
 
 def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -> Generator[Results, None, None]:
-    """In processes of this machine; 0 workers means one a core."""
+    """Convert in `workers` processes of this machine; 0 means one per core."""
     if not workers:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool, waiting = _pool(workers), deque[tuple[Chunk, Future[Results]]]()
+    pool, waiting = _start_pool(workers), deque[tuple[Chunk, Future[Results]]]()
     queue = iter(chunks)
     try:
         while True:
@@ -68,8 +68,8 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
                 yield future.result()
                 continue
             pool.shutdown(cancel_futures=True)
-            pool = _pool(workers)
-            yield _one_by_one(work, chunk)
+            pool = _start_pool(workers)
+            yield _convert_one_by_one(work, chunk)
             for place, (later, known) in enumerate(tuple(waiting)):
                 if not known.done() or known.cancelled() or known.exception() is not None:
                     waiting[place] = later, _submit_chunk(pool, work, later)
@@ -78,7 +78,7 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
 
 
 def _submit_chunk(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> Future[Results]:
-    """The results to come; of a pool that another chunk has just broken, that failure."""
+    """Submit a chunk and return its future; a pool that another chunk has just broken gives a failed future."""
     try:
         with without_interrupts():  # it may start a process
             return pool.submit(_convert_chunk, work, chunk)
@@ -89,7 +89,7 @@ def _submit_chunk(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> 
 
 
 def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -> Generator[Results, None, None]:
-    """On the Ray cluster at RAY_ADDRESS, or one started here; its machines must see the files at the same paths."""
+    """Convert on the Ray cluster at RAY_ADDRESS, or on one started here. The cluster's machines must see the files at the same paths."""
     import ray
 
     started = not ray.is_initialized()
@@ -119,27 +119,28 @@ def convert_on_ray(work: Conversion, chunks: Iterable[Chunk], *, workers: int) -
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except ray.exceptions.RayError:  # the worker died, twice
-                results = _one_by_one(work, chunk)
+                results = _convert_one_by_one(work, chunk)
             yield results
     finally:
         if started:
             ray.shutdown()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _start_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_work)
 
 
 def _begin_work() -> None:
-    """A worker whose preparation was killed must not go on writing; nor does the screen belong to decoders."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what they say of a file stands in rejected.csv
+    """Prepare a worker process: it ends with its parent, so that it writes no further, and decoders print nothing to the screen."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders say of a file stands in rejected.csv
     end_with_parent()
 
 
 def _convert_chunk(work: Conversion, chunk: Chunk) -> Results:
-    """Each file under limits. Time's end is the process's end: no Python code runs inside a decoder.
+    """Convert the files of a chunk, each under limits of processor time and memory.
 
-    Beyond the limit of memory allocations fail, which decoders report or die of.
+    A file that exceeds its time ends the process, because no Python code runs inside a decoder. Beyond the memory limit
+    allocations fail; decoders report this or end the process.
     """
     keep_freed_memory()
     limit_memory(FILE_MEMORY)
@@ -153,9 +154,10 @@ def _convert_chunk(work: Conversion, chunk: Chunk) -> Results:
     return results
 
 
-def _one_by_one(work: Conversion, chunk: Chunk) -> Results:
+def _convert_one_by_one(work: Conversion, chunk: Chunk) -> Results:
+    """Convert the files of a chunk one by one, and refuse each file that ends its process."""
     results: Results = []
-    pool = _pool(1)
+    pool = _start_pool(1)
     try:
         for place, file in enumerate(chunk.files):
             try:
@@ -165,7 +167,7 @@ def _one_by_one(work: Conversion, chunk: Chunk) -> Results:
             except BrokenProcessPool:
                 results.append(build_crash_refusal(work, file))
                 pool.shutdown()
-                pool = _pool(1)
+                pool = _start_pool(1)
     finally:
         pool.shutdown(cancel_futures=True)
     return results

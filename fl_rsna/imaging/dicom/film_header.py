@@ -1,8 +1,8 @@
-"""What a chest film's tags state, or the tag that rules it out. Nothing here is guessed from pixels.
+"""Read what a chest film's tags state, or reject the film by the tag that rules it out; pixels are not looked at.
 
-Attribute names follow DICOM PS3.3: C.8.1.2 CR Image, C.8.11 DX Modules, C.11.1 Modality LUT, C.11.2 VOI LUT. The side from which
-a film was taken is read from ViewPosition and from the View Code Sequence that DX files must have; its codes are those of PS3.16
-CID 4010 in SNOMED CT, and as older files have them in SNOMED RT.
+Attribute names follow DICOM PS3.3: C.8.1.2 CR Image, C.8.11 DX Modules, C.11.1 Modality LUT, C.11.2 VOI LUT. The side
+from which a film was taken is read from ViewPosition and from the View Code Sequence, which DX files must have. Its
+codes are those of PS3.16 CID 4010 in SNOMED CT and, as older files have them, in SNOMED RT.
 """
 
 import math
@@ -63,11 +63,11 @@ OTHER_VIEWS |= {"DECUB", "DECUBITUS", "OBL", "OBLIQUE", "SAGITTAL"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilmHeader:
-    """What one film's tags state; names and units are those of the index (cohort/prepared/index.py)."""
+    """The facts that one film's tags state; names and units are those of the index (cohort/prepared/index.py)."""
 
     image_id: str
     patient_id: str
-    issuer: str  # of patient_id, from which prepare makes the index's
+    issuer: str  # of patient_id; prepare makes the index's column of it
     study_id: str
     series_id: str
     origin: str
@@ -89,9 +89,10 @@ class FilmHeader:
 
 
 def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
-    """Raise `Rejected` for what is no single chest film of one of `modalities`, ready to be looked at; imaging/dicom/film_header.py knows views.
+    """Raise `Rejected` for anything but a single chest film of one of `modalities` that is ready to be looked at.
 
-    A secondary capture may be one: grey on a film is a picture, not a measurement, and published chest films are stored so.
+    The view is not checked here; `frontal_view` does that. A secondary capture may be a film: grey on a film is a
+    picture, not a measurement, and published chest films are stored so.
     """
     sop_class = check_modality(tags, meta, modalities)
     if sop_class == RAW_STORAGE:
@@ -111,13 +112,14 @@ def check_film(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
 
 
 def read_presentation(tags: Tags, modality_lut: Lut | None, voi_lut: Lut | None) -> Presentation:
-    """How the stored values become grey; tables come from sequences, which the parser reads.
+    """Read how the stored values become grey; `modality_lut` and `voi_lut` are the tables of the header's sequences.
 
-    What a modality table begins with has the pixels' sign (C.11.1.1.1). What a VOI table begins with is signed where
-    the rescale before it can give a negative value; a modality table gives none (C.11.2.1.1).
+    The first value of a modality table has the sign of the pixels (C.11.1.1.1). The first value of a VOI table is
+    signed where the rescale before it can give a negative value; a modality table gives none (C.11.2.1.1). Raises
+    `Rejected` for tags of the pixels that contradict each other, and for a rescale that cannot be applied.
     """
     bits, signed = read_bits(tags)
-    slope, intercept = _rescale(tags) if modality_lut is None else (1.0, 0.0)
+    slope, intercept = _read_rescale(tags) if modality_lut is None else (1.0, 0.0)
     least = -(1 << bits - 1) if signed else 0
     below_zero = modality_lut is None and min(slope * end + intercept for end in (least, least + (1 << bits) - 1)) < 0
     window = read_window(tags.number("WindowCenter"), tags.number("WindowWidth"), tags.text("VOILUTFunction"))
@@ -133,10 +135,11 @@ def read_presentation(tags: Tags, modality_lut: Lut | None, voi_lut: Lut | None)
     )
 
 
-def _rescale(tags: Tags) -> tuple[float, float]:
-    """Slope and intercept in whatever unit; 1 and 0 where the file states neither, which the standard allows.
+def _read_rescale(tags: Tags) -> tuple[float, float]:
+    """Read slope and intercept in whatever unit; 1 and 0 where the file states neither, which the standard allows.
 
-    An intercept beside which a step of the slope is nothing would make all values one.
+    Raises `Rejected` where they are unusable, also where the intercept is so large that adding the slope does not
+    change it: all values would become one.
     """
     if not tags.text("RescaleSlope") and not tags.text("RescaleIntercept"):
         return 1.0, 0.0
@@ -153,9 +156,10 @@ def _rescale(tags: Tags) -> tuple[float, float]:
 
 
 def read_film_header(tags: Tags, view: str, shown: Presentation, syntax: str) -> FilmHeader:
-    """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient.
+    """Read all that the index takes from a film's tags; raises `Rejected` without a shape, a usable name and a patient.
 
-    Films are judged study by study: one that names no study is one by itself, not one with all others that name none.
+    Films are judged study by study. A film that names no study is a study by itself, not in one with all others that
+    name none.
     """
     rows, columns = read_shape(tags)
     image_id, patient_id = read_ids(tags)
@@ -187,25 +191,26 @@ def read_film_header(tags: Tags, view: str, shown: Presentation, syntax: str) ->
 
 @dataclass(frozen=True, slots=True)
 class ViewCode:
-    """The first item of the View Code Sequence."""
+    """The first item of a film's View Code Sequence."""
 
     value: str
     meaning: str
 
 
 def frontal_view(position: str, code: ViewCode | None) -> str:
-    """ViewPosition as it is written or, where it is empty, PA or AP by the code; empty where neither tells.
+    """Return ViewPosition as it is written or, where it is empty, PA or AP by the code; empty where neither tells.
 
-    Raises `Rejected` where either says that the view is no frontal one; what neither says is not guessed.
+    Raises `Rejected` where either says that the view is not frontal. Nothing is guessed where both are silent.
     """
-    if _says_other(position):
+    if _is_other_view(position):
         raise Rejected(Reason.not_frontal, POSITION, position)
     if code is None:
         return position
-    if code.value in OTHER_CODES or _says_other(code.meaning):
+    if code.value in OTHER_CODES or _is_other_view(code.meaning):
         raise Rejected(Reason.not_frontal, CODE, f"{code.value} {code.meaning}".strip())
     return position or FRONTAL.get(code.value, "")
 
 
-def _says_other(words: str) -> bool:
+def _is_other_view(words: str) -> bool:
+    """Tell whether words name another view than a frontal one."""
     return bool(OTHER_VIEWS.intersection(re.findall(r"[A-Z]+", words.upper())))

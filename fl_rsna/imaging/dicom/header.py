@@ -1,4 +1,4 @@
-"""What one slice's tags state, or the tag that rules the file out. Nothing here is guessed from pixels.
+"""Read what one slice's tags state, or reject the file by the tag that rules it out; pixels are not looked at.
 
 Attribute names follow DICOM PS3.3: C.7.6.2 Image Plane, C.7.6.3 Image Pixel, C.11.1 Modality LUT.
 """
@@ -19,7 +19,7 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_SIDE = 8192  # pixels; slices are padded to a square
 LONGEST_ID, LONGEST_NAME = 1024, 256  # characters; the standard allows 64
 QUALIFIERS = "IssuerOfPatientIDQualifiersSequence"
-UNIVERSAL_ID = ("UniversalEntityID", "UniversalEntityIDType")  # in an item of it
+UNIVERSAL_ID = ("UniversalEntityID", "UniversalEntityIDType")  # in an item of that sequence
 
 HOUNSFIELD = ("", "HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "US", "UNSPECIFIED")  # RescaleType
 STORAGE = "1.2.840.10008.5.1.4.1.1."  # standard storage classes begin with this
@@ -29,11 +29,13 @@ SECONDARY_CAPTURE = STORAGE + "7"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What one slice's tags state; names and units are those of the index and of what its series is judged by (cohort/prepared/index.py)."""
+    """The facts that one slice's tags state. Names and units are those of the index and of the checks of a series
+    (cohort/prepared/index.py).
+    """
 
     image_id: str
     patient_id: str
-    issuer: str  # of patient_id, from which prepare makes the index's
+    issuer: str  # of patient_id; prepare makes the index's column of it
     study_id: str
     series_id: str
     frame_id: str
@@ -62,7 +64,7 @@ class Header:
 
 
 def check_kind(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
-    """Raise `Rejected` for what is no single axial image of one of `modalities`."""
+    """Raise `Rejected` for anything but a single image of one of `modalities`; CT must be axial, too."""
     sop_class = check_modality(tags, meta, modalities)
     if sop_class.startswith(SECONDARY_CAPTURE):
         raise Rejected(Reason.secondary_capture, "SOPClassUID", sop_class)
@@ -77,22 +79,25 @@ def check_kind(tags: Tags, meta: Tags, modalities: Sequence[str]) -> None:
 
 
 def check_modality(tags: Tags, meta: Tags, modalities: Sequence[str]) -> str:
-    """The SOPClassUID, or empty; raises `Rejected` for another modality."""
+    """Check the modality and return the SOPClassUID, or empty; raises `Rejected` for another modality."""
     if tags.word("Modality") not in modalities:
         raise Rejected(Reason.wrong_modality, "Modality", tags.text("Modality") or "missing")
     return tags.text("SOPClassUID") or meta.text("MediaStorageSOPClassUID")
 
 
 def check_single(tags: Tags) -> None:
-    """Raise `Rejected` for several frames in one file, and text in the pixels."""
-    if (tags.number("NumberOfFrames") or 0) > 1:  # 0 and words are no number of frames: how many pixels there are tells
+    """Raise `Rejected` for several frames in one file, and for text in the pixels."""
+    if (tags.number("NumberOfFrames") or 0) > 1:  # 0 and words count as one frame; the pixels' length is checked later
         raise Rejected(Reason.multi_frame, "NumberOfFrames", tags.text("NumberOfFrames"))
     if tags.word("BurnedInAnnotation") in ("YES", "Y", "TRUE"):
         raise Rejected(Reason.burned_in_text, "BurnedInAnnotation", tags.text("BurnedInAnnotation"))
 
 
 def check_grey(tags: Tags) -> None:
-    """Raise `Rejected` for pixels in colour. Which end is white (MONOCHROME1) is nothing that HU depend on."""
+    """Raise `Rejected` for pixels in colour.
+
+    Both MONOCHROME1 and MONOCHROME2 pass: HU do not depend on which end of the range is shown white.
+    """
     photometric = read_photometric(tags)
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Rejected(Reason.not_grey, "PhotometricInterpretation", photometric or "missing")
@@ -101,12 +106,16 @@ def check_grey(tags: Tags) -> None:
 
 
 def read_photometric(tags: Tags) -> str:
-    """PhotometricInterpretation in capitals and without blanks; empty when missing."""
+    """Read PhotometricInterpretation in capitals and without blanks; empty when missing."""
     return tags.word("PhotometricInterpretation").replace(" ", "")
 
 
 def read_rescale(tags: Tags) -> Rescale:
-    """How the stored values become HU. Checks the pixel module's numbers, too: without them no value means anything."""
+    """Read how the stored values become HU.
+
+    Raises `Rejected` without a usable slope and intercept, for another unit than HU, and for tags of the pixels that
+    contradict each other.
+    """
     bits, signed = read_bits(tags)
     unit = tags.word("RescaleType")
     if unit not in HOUNSFIELD:
@@ -120,7 +129,7 @@ def read_rescale(tags: Tags) -> Rescale:
 
 
 def read_bits(tags: Tags) -> tuple[int, bool]:
-    """BitsStored and whether PixelRepresentation says signed; raises `Rejected` where the tags of the pixels contradict."""
+    """Read BitsStored and whether PixelRepresentation says signed; raises `Rejected` where the tags of the pixels contradict each other."""
     allocated, bits, high = (tags.integer(keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit"))
     if allocated not in (8, 16) or not bits or not 0 < bits <= allocated or high not in (None, bits - 1):
         detail = f"BitsAllocated {allocated}, BitsStored {bits}, HighBit {high}; expected 8 or 16 with BitsStored = HighBit + 1"
@@ -133,7 +142,7 @@ def read_bits(tags: Tags) -> tuple[int, bool]:
 
 
 def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
-    """Everything the index wants of the tags; raises `Rejected` without a shape, a usable name and a patient."""
+    """Read all that the index takes from a slice's tags; raises `Rejected` without a shape, a usable name and a patient."""
     rows, columns = read_shape(tags)
     image_id, patient_id = read_ids(tags)
     plane, corner = read_plane(tags), read_corner(tags)
@@ -172,7 +181,7 @@ def read_header(tags: Tags, rescale: Rescale, syntax: str) -> Header:
 
 
 def read_shape(tags: Tags) -> tuple[int, int]:
-    """Rows and columns; raises `Rejected` where there are none, or more than any image has."""
+    """Read rows and columns; raises `Rejected` where there are none, or more than MAX_SIDE."""
     rows, columns = tags.integer("Rows") or 0, tags.integer("Columns") or 0
     if rows < 1 or columns < 1:
         raise Rejected(Reason.bad_bits, "Rows" if rows < 1 else "Columns", f"{rows} rows and {columns} columns")
@@ -182,7 +191,7 @@ def read_shape(tags: Tags) -> tuple[int, int]:
 
 
 def read_ids(tags: Tags) -> tuple[str, str]:
-    """SOPInstanceUID and PatientID; raises `Rejected` without a usable name or a patient."""
+    """Read SOPInstanceUID and PatientID; raises `Rejected` without a usable name or a patient."""
     image_id, patient_id = tags.text("SOPInstanceUID"), read_id(tags, "PatientID").strip()
     if not SAFE_ID.fullmatch(image_id):
         raise Rejected(Reason.bad_id, "SOPInstanceUID", image_id or "missing")
@@ -192,9 +201,9 @@ def read_ids(tags: Tags) -> tuple[str, str]:
 
 
 def read_issuer(tags: Tags) -> str:
-    """Who gave PatientID: IssuerOfPatientID, else the universal id of its qualifiers as HL7 writes it (HD); or empty.
+    """Read who gave PatientID: IssuerOfPatientID, else the universal id of its qualifiers as HL7 writes it (HD), else empty.
 
-    The plain reading has no sequences and raises where it needs one.
+    The plain reading has no sequences and raises ValueError where it needs one.
     """
     issuer = read_id(tags, "IssuerOfPatientID").strip()
     if issuer or QUALIFIERS not in tags:
@@ -205,13 +214,13 @@ def read_issuer(tags: Tags) -> str:
 
 
 def scanner_of(tags: Tags) -> str:
-    """Maker and model in one line, or empty."""
+    """Return the scanner's maker and model in one line, or empty."""
     names = (tags.text(keyword) for keyword in ("Manufacturer", "ManufacturerModelName"))
     return " ".join(filter(None, names))[:LONGEST_NAME]
 
 
 def read_id(tags: Tags, keyword: str) -> str:
-    """An identifier, whole: two of them cut short could become one."""
+    """Read an identifier in full, because two that are cut short could become one; raises `Rejected` above LONGEST_ID characters."""
     text = tags.text(keyword)
     if len(text) > LONGEST_ID:
         raise Rejected(Reason.bad_header, keyword, f"{len(text)} characters, expected at most {LONGEST_ID}")
@@ -220,5 +229,5 @@ def read_id(tags: Tags, keyword: str) -> str:
 
 @functools.lru_cache(maxsize=1024)  # the slices of a series have one direction
 def _format_plane(plane: Plane) -> tuple[str, str]:
-    """The six cosines to four decimals and the normal exactly, each as one text."""
+    """Format a plane as two texts: the six cosines to four decimals, and the normal exactly."""
     return "\\".join(f"{cosine + 0:.4f}" for cosine in plane.cosines), "\\".join(map(repr, plane.normal))

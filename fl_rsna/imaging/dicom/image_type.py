@@ -1,7 +1,8 @@
-"""What ImageType says an image is: a scout, or a picture made of slices or of a screen, which is no measured axial slice.
+"""Reject images by ImageType: scouts, and pictures made of slices or of a screen, which are no measured axial slices.
 
-PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1 define few of these words; makers and archives write the others. A word counts as a whole
-word in any value, whatever joins it to others: `MIP`, `MIP_THIN` and `CSA MIP` are a MIP, `AIDR 3D` is no 3D picture.
+PS3.3 C.7.6.1.1.2 and C.8.2.1.1.1 define few of these words; makers and archives write the others. A word counts as a
+whole word in any value, whatever joins it to others: `MIP`, `MIP_THIN` and `CSA MIP` are a MIP, `AIDR 3D` is no 3D
+picture.
 """
 
 import functools
@@ -15,7 +16,7 @@ TAG = "ImageType"
 SCOUTS = frozenset({
     "LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "TOPO", "SCANOGRAM", "SCANO", "SURVIEW", "PILOT",
 })  # fmt: skip
-# Words of any value: pictures of screens and pages, views of a volume, what is computed from several slices or scans.
+# Words that count in any value: pictures of screens and pages, views of a volume, results of several slices or scans.
 PICTURES = frozenset({
     "SCREEN", "SCREENSAVE", "SCREENSHOT", "SCREENCAP", "CAPTURE", "HARDCOPY",
     "PROT", "PROTOCOL", "REPORT", "RESULT", "RESULTS", "SUMMARY", "HISTOGRAM", "GRAPH",
@@ -25,7 +26,7 @@ PICTURES = frozenset({
     "FUSED", "FUSION", "COLOR", "COLOUR", "RGB", "OVERLAY",
     "SUBTRACTION", "SUBTRACTED", "DSA", "IODINE", "ZEFF",
 })  # fmt: skip
-# Whole values: shorter words, and those that measured slices have among others, as LOW DOSE or AIDR 3D.
+# Values that count as a whole: short words, and words that measured slices have among others, as LOW DOSE or AIDR 3D.
 WHOLE = frozenset({
     "DOSE", "DOSE INFO", "DOSE REPORT", "DOSE PAGE", "DOSE SHEET", "DOSE SUMMARY", "DOSE RECORD", "DOSE SR",
     "SNAPSHOT", "3D", "VR", "SURFACE", "MIN IP", "MAX IP", "MAXIMUM", "MINIMUM", "STD DEVIATION", "DIVISION", "MULTIPLICATION",
@@ -33,22 +34,22 @@ WHOLE = frozenset({
     "MATERIAL DENSITY", "RHO", "RHO Z", "Z EFF",
 })  # fmt: skip
 SIEMENS_SCOUT = re.compile(r"CT SOM\d+ TOP\b")
-DERIVED_ONLY = "PERFUSION"  # of ORIGINAL images it names slices of a perfusion scan, which are measured
+DERIVED_ONLY = "PERFUSION"  # rejects DERIVED images; in an ORIGINAL one it names a measured slice of a perfusion scan
 
 
 def check_scout(tags: Tags) -> None:
-    """Raise `Rejected` for the picture that a scan is planned on."""
+    """Raise `Rejected` for a scout, the picture on which a scan is planned."""
     values, words = _parse_values(tags.text(TAG))
     if words & SCOUTS or any(SIEMENS_SCOUT.match(value) for value in values):
         raise Rejected(Reason.localizer, TAG, "\\".join(values))
 
 
 def check_image_type(tags: Tags, plane: Plane | None) -> None:
-    """Raise `Rejected` for an image that is no measured slice by its ImageType, which need not be there.
+    """Raise `Rejected` for an image that its ImageType shows to be no measured slice; a missing ImageType passes.
 
-    Slices of hospitals are often DERIVED and SECONDARY: compressed, anonymised, averaged, reformatted along another axis.
-    These words alone decide nothing. Where no plane is known, either, an image is no slice that is called OTHER beside
-    SECONDARY, or that is DERIVED, not called AXIAL and keeps its stored values as they are.
+    Slices of hospitals are often DERIVED and SECONDARY: compressed, anonymised, averaged, reformatted along another
+    axis. These words alone decide nothing. Where no plane is known, either, two kinds of images are rejected: those
+    called OTHER beside SECONDARY, and DERIVED ones that are not called AXIAL and have slope 1 and intercept 0.
     """
     values, words = _parse_values(tags.text(TAG))
     derived = "DERIVED" in values
@@ -62,6 +63,6 @@ def check_image_type(tags: Tags, plane: Plane | None) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _parse_values(text: str) -> tuple[list[str], frozenset[str]]:
-    """The values of ImageType in capitals, with one blank for whatever joins two words, and all their words."""
+    """Parse ImageType into its values and all their words, in capitals with one blank for whatever joins two words."""
     values = [re.sub(r"[\s_\-/.+&]+", " ", part.upper()).strip() for part in text.split("\\")] if text else []
     return values, frozenset(word for value in values for word in value.split(" "))

@@ -1,4 +1,4 @@
-"""What a film's header says its values look like: lookup tables and windows (DICOM PS3.3 C.11.1 and C.11.2)."""
+"""Apply the lookup tables and windows that a film's header states (DICOM PS3.3 C.11.1 and C.11.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,40 +11,41 @@ from fl_rsna.imaging.dicom.rejections import Reason, Rejected
 
 Values = NDArray[np.float64]
 MOST_ENTRIES, BITS = 65536, range(8, 17)
-STEEPEST = 700.0  # exp() of more has no float64
+STEEPEST = 700.0  # exp() of more overflows float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lut:
-    """A lookup table: `entries` uint16 [N] are what `first`, `first` + 1, ... become, each of `bits` bits."""
+    """A lookup table: `entries` uint16 [N], of `bits` bits each, are what the values `first`, `first` + 1, ... become."""
 
     first: int
     bits: int
     entries: NDArray[np.uint16]
 
     def holds(self, values: Values) -> NDArray[np.bool_]:
-        """Which values have an entry of their own."""
+        """Tell which values have an entry of their own."""
         return (values >= self.first) & (values < self.first + len(self.entries))
 
     def of(self, values: Values) -> Values:
-        """Entries of values, which are cut to whole numbers; values outside the table become its ends."""
+        """Look up values, which are cut to whole numbers; values outside the table get its first or last entry."""
         place = np.clip(np.floor(values) - self.first, 0, len(self.entries) - 1)
         found: Values = self.entries[place.astype(np.intp)].astype(np.float64)
         return found
 
     @property
     def greatest(self) -> int:
-        """The top of the output range. The standard's is 2^bits - 1.
+        """The top of the output range, which the standard sets to 2^bits - 1.
 
-        Two kinds of writers err: entries beyond the bits they state, and 12-bit entries stated as 16, which would be a
-        black film. For those the bits that the entries need count: where they are more, or at least two fewer.
+        Two kinds of files are wrong: those with entries beyond the bits that they state, and those that state 16 bits
+        for entries of 12, which would make a black film. The bits that the entries need count instead where they are
+        more than stated, or at least two fewer.
         """
         needed = int(self.entries.max()).bit_length()
         return (1 << (needed if needed > self.bits or 0 < needed <= self.bits - 2 else self.bits)) - 1
 
 
 class Function(StrEnum):
-    """VOILUTFunction."""
+    """The values of VOILUTFunction."""
 
     LINEAR = "LINEAR"
     LINEAR_EXACT = "LINEAR_EXACT"
@@ -53,15 +54,15 @@ class Function(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """WindowCenter, WindowWidth and VOILUTFunction; `width` is at least 1 for LINEAR and above 0 for the others."""
+    """A window of WindowCenter, WindowWidth and VOILUTFunction; `width` is at least 1 for LINEAR and above 0 for the others."""
 
     center: float
     width: float
     function: Function
 
     def of(self, values: Values) -> Values:
-        """How far up the output range each value comes, 0 to 1 (C.11.2.1.2.1, C.11.2.1.3)."""
-        with np.errstate(over="ignore"):  # an infinite distance is an end of the range
+        """Compute how far up the output range each value comes, 0 to 1 (C.11.2.1.2.1, C.11.2.1.3)."""
+        with np.errstate(over="ignore"):  # a distance that overflows is an end of the range
             match self.function:
                 case Function.LINEAR:
                     return _ramp(values, self.center - 0.5, self.width - 1)
@@ -73,13 +74,14 @@ class Window:
 
 
 def _ramp(values: Values, center: float, width: float) -> Values:
+    """Map values linearly to 0..1 over `width` around `center`; a width of 0 gives a step."""
     if width == 0:
         return (values > center).astype(np.float64)
     return np.clip((values - center) / width + 0.5, 0, 1)
 
 
 def read_window(center: float | None, width: float | None, function: str) -> Window | None:
-    """The window that a header states, or None where it states none that the standard gives a meaning."""
+    """Read the window that a header states; None where it states none to which the standard gives a meaning."""
     known = {kind.value: kind for kind in Function}.get("_".join(function.upper().split()) or Function.LINEAR)
     if center is None or width is None or known is None:
         return None
@@ -88,33 +90,33 @@ def read_window(center: float | None, width: float | None, function: str) -> Win
 
 
 def read_lut(descriptor: bytes | Sequence[int], data: bytes | Sequence[int], *, little: bool, tag: str) -> Lut:
-    """LUTDescriptor and LUTData as a table; bytes are words, or bytes where the entries have eight bits and are packed.
+    """Read LUTDescriptor and LUTData as a table; raises `Rejected` where the two contradict each other.
 
-    Sixteen bits are read as they are, whatever kind of number they were written as: the table begins with 0 to 65,535
-    until `with_sign`. Raises `Rejected` where the descriptor and the data contradict each other. `tag` is the sequence
-    they stand in.
+    Data in bytes hold one word per entry, or one byte where the entries have eight bits and are packed; `little` is the
+    order of the bytes of a word. Sixteen bits are read as they are, whatever kind of number they were written as, so
+    `first` is 0 to 65,535 until `with_sign`. `tag` is the sequence that holds the table.
     """
-    stated = _words(descriptor, little) if isinstance(descriptor, bytes) else np.asarray(descriptor, np.int64)
+    stated = _read_words(descriptor, little) if isinstance(descriptor, bytes) else np.asarray(descriptor, np.int64)
     if len(stated) != 3:
         raise Rejected(Reason.bad_lut, tag, f"LUTDescriptor has {len(stated)} values, expected 3")
     count, first, bits = (int(value) % MOST_ENTRIES for value in stated)
-    count = count or MOST_ENTRIES  # as the standard has it
+    count = count or MOST_ENTRIES  # 0 stands for 65,536 (C.11.1.1)
     if bits not in BITS:
         raise Rejected(Reason.bad_lut, tag, f"{bits} bits an entry, expected 8 to 16")
-    entries = _entries(data, count, bits, little)
+    entries = _read_entries(data, count, bits, little)
     if len(entries) < count:
         raise Rejected(Reason.bad_lut, tag, f"{len(entries)} entries, LUTDescriptor states {count}")
     return Lut(first=first, bits=bits, entries=(entries[:count] % MOST_ENTRIES).astype(np.uint16))
 
 
 def with_sign(lut: Lut, signed: bool) -> Lut:
-    """The table with its beginning read as a signed or an unsigned number of 16 bits."""
+    """Return the table with its first value read as a signed or an unsigned number of 16 bits."""
     pattern = lut.first % MOST_ENTRIES
     return replace(lut, first=pattern - MOST_ENTRIES if signed and pattern >= MOST_ENTRIES // 2 else pattern)
 
 
-def _entries(data: bytes | Sequence[int], count: int, bits: int, little: bool) -> NDArray[np.int64]:
-    """One number an entry; 8-bit entries may be packed, two a word."""
+def _read_entries(data: bytes | Sequence[int], count: int, bits: int, little: bool) -> NDArray[np.int64]:
+    """Read one number per entry; 8-bit entries may be packed, two to a word."""
     packed = data
     if not isinstance(data, bytes):
         words = np.asarray(data, np.int64)
@@ -124,8 +126,9 @@ def _entries(data: bytes | Sequence[int], count: int, bits: int, little: bool) -
     assert isinstance(packed, bytes)
     if count <= len(packed) < 2 * count:
         return np.frombuffer(packed, np.uint8).astype(np.int64)
-    return _words(packed, little)
+    return _read_words(packed, little)
 
 
-def _words(data: bytes, little: bool) -> NDArray[np.int64]:
+def _read_words(data: bytes, little: bool) -> NDArray[np.int64]:
+    """Read bytes as words of 16 bits; an odd last byte is dropped."""
     return np.frombuffer(data[: len(data) // 2 * 2], "<u2" if little else ">u2").astype(np.int64)

@@ -1,7 +1,8 @@
-"""Pixels that are no picture: PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2).
+"""Find the pixels that are no picture: PixelPaddingValue and PixelPaddingRangeLimit (DICOM PS3.3 C.7.5.1.1.2).
 
-Padding makes a round or narrow picture rectangular, so it lies around the picture. Headers err: a padding value may be
-what tissue has, too, or may have more bits than are stored. `find_border_components` finds the pixels that can only be padding.
+Padding makes a round or narrow picture rectangular, so it lies around the picture. Headers can be wrong: tissue may
+have the padding value, too, or the value may have more bits than are stored. `find_border_components` finds the pixels
+that can only be padding.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from fl_rsna.imaging.dicom.tags import Tags
 
 Stored = NDArray[np.int16] | NDArray[np.uint16]
-LEAST_SHARE = 0.001  # of a picture: a smaller piece of pixels at its edge is picture that has the value by chance
+LEAST_SHARE = 0.001  # of a picture; a smaller piece at its edge is picture that has the padding value by chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Padding:
-    """Values from `first` to `last` are no picture.
+    """The stored values from `first` to `last`, which are no picture.
 
-    `beyond`: the header's had more bits than are stored. `hu`: the least HU that a slice's rescale would make of them.
+    `beyond` says that the header's values had more bits than are stored. `hu` is the least HU that a slice's rescale
+    would make of the padding.
     """
 
     first: int
@@ -30,18 +32,19 @@ class Padding:
     hu: float | None = None
 
     def holds(self, values: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which values are padding."""
         return (values >= self.first) & (values <= self.last)
 
 
 def to_stored_values(stored: NDArray[np.integer], bits: int, signed: bool) -> Stored:
-    """The low `bits` bits of each pixel, in two's complement when `signed` (C.7.6.3.1.1); any shape."""
+    """Return the low `bits` bits of each pixel, in two's complement when `signed` (C.7.6.3.1.1); any shape."""
     unused = 16 - bits
     whole: Stored = stored.astype(np.int16, copy=False) if signed else stored.astype(np.uint16, copy=False)
     return whole if unused == 0 else cast(Stored, (whole << unused) >> unused)
 
 
 def read_padding(tags: Tags, bits: int, signed: bool) -> Padding | None:
-    """The values that are padding, as pixels of `bits` bits have them; None where the header names none.
+    """Read the values that are padding, as pixels of `bits` bits have them; None where the header names none.
 
     Sixteen bits mean the same whatever kind of number they were written as: 63536 is -2000.
     """
@@ -56,7 +59,10 @@ def read_padding(tags: Tags, bits: int, signed: bool) -> Padding | None:
 
 
 def find_border_components(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """Those pixels of `mask` [H, W] whose connected piece reaches the picture's edge and is no speck; None without any."""
+    """Find the pixels of `mask` [H, W] whose connected piece reaches the picture's edge and is no speck; None without any.
+
+    A speck is smaller than LEAST_SHARE of the picture.
+    """
     if not mask.any():
         return None
     count, pieces, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
@@ -69,9 +75,9 @@ def find_border_components(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
 
 
 def set_apart(values: Stored, outside: NDArray[np.bool_]) -> tuple[Stored, Padding]:
-    """A copy in which the pixels of `outside` have a value of their own, and that value; `values` are of 16 bits.
+    """Give the pixels of `outside` a value of their own; return the changed copy and that value as padding.
 
-    Without a value that no pixel has they keep theirs.
+    `values` have 16 bits. The pixels keep their value where no other is free.
     """
     kind, whole = values.dtype, values.copy()
     free = np.flatnonzero(np.bincount(whole.view(np.uint16).ravel(), minlength=65536) == 0)

@@ -1,6 +1,7 @@
-"""The plane of one slice in the patient: its direction and its place, by PS3.3 C.7.6.2.1.1.
+"""Read the plane of one slice: its direction and its place in the patient, by PS3.3 C.7.6.2.1.1.
 
-Patient coordinates grow towards the left, the back and the head, whichever way the patient lies or is moved into the scanner.
+Patient coordinates grow towards the left, the back and the head, whichever way the patient lies or is moved into the
+scanner.
 """
 
 import functools
@@ -12,7 +13,7 @@ from fl_rsna.imaging.dicom.tags import Tags, numbers_in
 
 POSITION, ORIENTATION = "ImagePositionPatient", "ImageOrientationPatient"
 FARTHEST_MM = 1e6  # a position beyond this is a damaged number
-STEEPEST_DEG = 45.0  # between a slice's normal and the patient's long axis; no gantry tilts by more than 30
+STEEPEST_DEG = 45.0  # largest angle of a slice's normal to the patient's long axis; no gantry tilts by more than 30
 LEAST_UPRIGHT = math.cos(math.radians(STEEPEST_DEG))
 
 Vector = tuple[float, float, float]
@@ -20,7 +21,11 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """The direction of a slice: `upwards` points to the head and is `length` long, `cosines` are the six numbers of its header."""
+    """The direction of a slice's plane.
+
+    `upwards` is a normal that points to the head and is `length` long; `cosines` are the six numbers of
+    ImageOrientationPatient.
+    """
 
     upwards: Vector
     length: float
@@ -28,28 +33,32 @@ class Plane:
 
     @property
     def normal(self) -> Vector:
+        """The unit normal, which points to the head."""
         x, y, z = self.upwards
         return x / self.length, y / self.length, z / self.length
 
     @property
     def tilt_deg(self) -> float:
+        """The angle between the normal and the patient's long axis, in degrees."""
         return math.degrees(math.acos(min(self.normal[2], 1.0)))
 
     def height_mm(self, corner: Vector) -> float:
-        """How far towards the head a point lies, along the normal."""
+        """Compute how far towards the head a point lies along the normal, in mm."""
         return sum(u * p for u, p in zip(self.upwards, corner, strict=True)) / self.length
 
 
 def read_plane(tags: Tags) -> Plane | None:
-    """The plane's direction; None without an orientation that means anything.
+    """Read the direction of a slice's plane; None where the orientation is missing or means nothing.
 
-    Row times column points to the feet where the image is stored in mirror image: the normal is turned over then.
+    The normal is the row's direction times the column's. It points to the feet where the image is stored in mirror
+    image, and is turned over then.
     """
-    return _plane(tags.text(ORIENTATION))
+    return _parse_plane(tags.text(ORIENTATION))
 
 
 @functools.lru_cache(maxsize=1024)  # the slices of a series have one direction
-def _plane(orientation: str) -> Plane | None:
+def _parse_plane(orientation: str) -> Plane | None:
+    """Parse the six cosines of ImageOrientationPatient; None where they are not those of two orthogonal unit vectors."""
     cosines = numbers_in(orientation, 6)
     if cosines is None or max(map(abs, cosines)) > 2:
         return None
@@ -63,7 +72,7 @@ def _plane(orientation: str) -> Plane | None:
 
 
 def read_corner(tags: Tags) -> Vector | None:
-    """Where the slice's first pixel lies in the patient, in mm."""
+    """Read where the slice's first pixel lies in the patient, in mm; None where the position is missing or damaged."""
     corner = tags.numbers(POSITION, 3)
     if corner is None or max(map(abs, corner)) > FARTHEST_MM:
         return None
@@ -71,6 +80,6 @@ def read_corner(tags: Tags) -> Vector | None:
 
 
 def check_axial(plane: Plane | None) -> None:
-    """Raise `Rejected` for a plane that is nearer to a sagittal or coronal one, whatever the image is called."""
+    """Raise `Rejected` for a plane that is nearer to a sagittal or coronal one than to an axial one; no plane passes."""
     if plane is not None and plane.normal[2] < LEAST_UPRIGHT:
         raise Rejected(Reason.not_axial, ORIENTATION, f"{plane.tilt_deg:.0f} degrees from an axial plane")

@@ -1,8 +1,9 @@
-"""Read one DICOM file into stored values and what they mean, or reject it with the tag that decided it.
+"""Read one DICOM file into stored values and what they mean, or reject it with the tag that decided.
 
-The only module that imports pydicom. Files whose pixels stand at their end as they are take a fast way. Of a compressed file the
-codestream is looked at before it is decoded: decoders take memory for the shape it states, whatever Rows and Columns say, and
-fill in silence what is missing at its end. Markers: ITU-T T.81 B.1 (JPEG), T.87 C (JPEG-LS), T.800 A.2 (JPEG 2000).
+No other module imports pydicom. A file that ends with uncompressed pixels is read plainly, which is fast; any other
+file is read thoroughly. The codestream of a compressed file is examined before it is decoded: decoders take memory for
+the shape that it states, whatever Rows and Columns say, and fill in silence what is missing at its end. Markers: ITU-T
+T.81 B.1 (JPEG), T.87 C (JPEG-LS), T.800 A.2 (JPEG 2000).
 """
 
 import io
@@ -53,12 +54,12 @@ from fl_rsna.imaging.dicom.rejections import Reason, Rejected
 from fl_rsna.imaging.dicom.tags import TAGS, Tags
 from fl_rsna.task import Rendering
 
-JPEG, JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"  # how they begin
+JPEG, JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"  # the first bytes of a codestream
 END = b"\xff\xd9"
-PADDING = 16  # bytes after the end marker that writers were seen to add, with room
+PADDING = 16  # bytes that writers add after the end marker, with some to spare
 FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # markers whose segment states the shape
 ITEM = b"\xfe\xff\x00\xe0"  # the tag that an item begins with
-INFLATED_BYTES = 4 * MAX_SIDE**2  # of a deflated file: its pixels and as much again
+INFLATED_BYTES = 4 * MAX_SIDE**2  # of a deflated file: the largest pixels and as much again
 Grey = Stored | NDArray[np.uint8]
 PIXELS, META_LENGTH = 0x7FE00010, 0x00020000
 PIXELS_TAG, END_OF_ITEM = b"\xe0\x7f\x10\x00", b"\xfe\xff\x0d\xe0"  # little endian
@@ -67,7 +68,10 @@ IMPLICIT_VR = {str(ImplicitVRLittleEndian): True, str(ExplicitVRLittleEndian): F
 
 
 def check_codestream(stream: bytes, rows: int, columns: int) -> None:
-    """Raise `Rejected` for a codestream of another shape or without its end marker; others, as run lengths, pass."""
+    """Raise `Rejected` for a codestream of another shape or without its end marker.
+
+    Only JPEG, JPEG-LS and JPEG 2000 are examined; others, such as run lengths, pass.
+    """
     shape = _parse_shape(stream)
     if shape is None:
         return
@@ -79,7 +83,7 @@ def check_codestream(stream: bytes, rows: int, columns: int) -> None:
 
 
 def _parse_shape(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns as stated; 0, 0 when the statement is missing, None for what is no such codestream."""
+    """Parse the rows and columns that a codestream states; 0, 0 when it states none, None for another kind of codestream."""
     if stream.startswith(JPEG_2000):
         right, bottom, left, top = (int.from_bytes(stream[at : at + 4], "big") for at in (8, 12, 16, 20))
         return bottom - top, right - left
@@ -98,7 +102,7 @@ def _parse_shape(stream: bytes) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class PlainPixels:
-    """Where uncompressed 16-bit little-endian values begin in a file's bytes, and how many bytes they are."""
+    """The place of uncompressed 16-bit little-endian values in a file's bytes `data`: `length` bytes from `at` on."""
 
     data: bytes
     at: int
@@ -106,17 +110,21 @@ class PlainPixels:
 
 
 def require_plain(condition: bool) -> None:
-    """Raise ValueError for a file that must be read the thorough way."""
+    """Raise ValueError unless `condition` holds, for a file that must be read thoroughly."""
     if not condition:
         raise ValueError("not plain")
 
 
 def not_plain(tag: int) -> Any:
+    """Raise ValueError for a tag whose value only the thorough reading can convert."""
     raise ValueError(f"{tag:08x} is not plain")
 
 
 def inflate(packed: bytes) -> bytes:
-    """PS3.5 A.5, without the harm a small file can do."""
+    """Inflate deflated bytes (PS3.5 A.5); raises `Rejected` for more than INFLATED_BYTES, which a small file can pack.
+
+    Raises ValueError where the stream does not end.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     data = inflater.decompress(packed, INFLATED_BYTES)
     if inflater.unconsumed_tail:
@@ -126,9 +134,10 @@ def inflate(packed: bytes) -> bytes:
 
 
 def check_length(length: int, rows: int, columns: int, size: int, beginning: bytes) -> None:
-    """`length` bytes for rows x columns values of `size` bytes; less than a row or column beyond that is padding.
+    """Raise `Rejected` where `length` bytes do not fit rows x columns values of `size` bytes.
 
-    `beginning` are the first four bytes: compressed pixels are items (PS3.5 A.4), whatever the transfer syntax says.
+    Less than a row or column beyond that is padding. `beginning` holds the first four bytes: compressed pixels are
+    items (PS3.5 A.4), whatever the transfer syntax says.
     """
     expected = rows * columns * size
     if beginning == ITEM and length != expected:
@@ -167,7 +176,7 @@ Read = TypeVar("Read", Slice, Film)
 
 
 def read_image(data: bytes, *, rendering: Rendering, modalities: Sequence[str]) -> Slice | Film:
-    """Read what a task of this rendering learns from; raises `Rejected` for anything else."""
+    """Read the image that a task of this rendering learns from; raises `Rejected` for anything else."""
     match rendering:
         case Rendering.hounsfield:
             return read_slice(data, modalities=modalities)
@@ -178,19 +187,23 @@ def read_image(data: bytes, *, rendering: Rendering, modalities: Sequence[str]) 
 def read_slice(data: bytes, *, modalities: Sequence[str], thorough: bool = False) -> Slice:
     """Read one single-frame grey image of one of `modalities`, which has Hounsfield units, from a file's bytes.
 
-    `thorough` leaves out the fast way of reading plain files; it gives the same. Raises `Rejected` for anything else,
+    `thorough` leaves out the fast reading of plain files; the result is the same. Raises `Rejected` for anything else,
     and no other error but MemoryError.
     """
-    return _read(data, partial(_slice, modalities), thorough)
+    return _read(data, partial(_build_slice, modalities), thorough)
 
 
 def read_film(data: bytes, *, modalities: Sequence[str], thorough: bool = False) -> Film:
-    """Read one frontal chest film of one of `modalities` from a file's bytes; otherwise as `read_slice`."""
-    return _read(data, partial(_film, modalities), thorough)
+    """Read one frontal chest film of one of `modalities` from a file's bytes.
+
+    `thorough` leaves out the fast reading of plain files; the result is the same. Raises `Rejected` for anything else,
+    and no other error but MemoryError.
+    """
+    return _read(data, partial(_build_film, modalities), thorough)
 
 
 def read_image_id(data: bytes) -> str:
-    """SOPInstanceUID of a file, whatever it shows; empty where it has none or cannot be read. No pixel is decoded."""
+    """Read a file's SOPInstanceUID, whatever the file shows; empty where it has none or cannot be read. No pixel is decoded."""
     if data[128:132] != b"DICM":
         return ""
     try:
@@ -198,28 +211,29 @@ def read_image_id(data: bytes) -> str:
             tags, _, _ = _read_plain(data)
         except Rejected:  # it inflates to too much
             return ""
-        except Exception:  # whatever is unusual
+        except Exception:  # an unusual file makes the parser raise many kinds
             ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-            tags = _tags(ds)
+            tags = _wrap_tags(ds)
         return tags.text("SOPInstanceUID")
     except Exception:  # pydicom raises many kinds on damaged files
         return ""
 
 
-def _read(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
+def _read(data: bytes, build: Callable[[Tags, Tags, PlainPixels | Dataset], Read], thorough: bool) -> Read:
+    """Read a file, plainly if it can be, and build its image; every error but MemoryError becomes `Rejected`."""
     if not data:
         raise Rejected(Reason.empty_file, "", "0 bytes")
     if data[128:132] != b"DICM":
         raise Rejected(Reason.not_dicom, "", "no DICM prefix at byte 128")
     try:
         if thorough:
-            return made(*_read_thoroughly(data))
+            return build(*_read_thoroughly(data))
         try:
-            return made(*_read_plain(data))
+            return build(*_read_plain(data))
         except Rejected:
             raise
-        except Exception:  # whatever is unusual
-            return made(*_read_thoroughly(data))
+        except Exception:  # an unusual file makes the parser raise many kinds
+            return build(*_read_thoroughly(data))
     except (Rejected, MemoryError):
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files
@@ -227,9 +241,9 @@ def _read(data: bytes, made: Callable[[Tags, Tags, PlainPixels | Dataset], Read]
 
 
 def write_slice(path: Path, stored: Grey, tags: Mapping[str, object], *, sop_class: str = CTImageStorage) -> None:
-    """Write `stored` [rows, columns] as explicit VR little endian; `tags` by DICOM keyword.
+    """Write `stored` [rows, columns] as explicit VR little endian with `tags` by DICOM keyword.
 
-    A sequence is a list of mappings. Same input, same bytes.
+    The value of a sequence is a list of mappings. The same input gives the same bytes.
     """
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
@@ -237,27 +251,28 @@ def write_slice(path: Path, stored: Grey, tags: Mapping[str, object], *, sop_cla
     ds.file_meta.MediaStorageSOPClassUID = UID(sop_class)
     ds.file_meta.MediaStorageSOPInstanceUID = UID("2.25.1")  # RSNA's ids are no UIDs; the data set holds the real one
     for keyword, value in tags.items():
-        ds.add(_element(keyword, value))
+        ds.add(_build_element(keyword, value))
     ds.Rows, ds.Columns = stored.shape
     ds.PixelData = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<")).tobytes()
     ds["PixelData"].VR = "OB" if stored.dtype.itemsize == 1 else "OW"
     ds.save_as(path, enforce_file_format=True)
 
 
-def _element(keyword: str, value: Any) -> pydicom.DataElement:
-    """A data element by keyword; the value of a sequence is a list of such mappings."""
+def _build_element(keyword: str, value: Any) -> pydicom.DataElement:
+    """Build a data element by keyword; the value of a sequence is a list of mappings."""
     vr = pydicom.datadict.dictionary_VR(keyword)
     if vr == "SQ":
         items = [Dataset() for _ in value]
         for item, content in zip(items, value, strict=True):
             for name, held in content.items():
-                item.add(_element(name, held))
+                item.add(_build_element(name, held))
         value = items
     return pydicom.DataElement(keyword, vr, value, validation_mode=pydicom.config.IGNORE)
 
 
-def _slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Slice:
-    syntax = _syntax(meta)
+def _build_slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Slice:
+    """Build a slice from tags, meta tags and pixels; raises `Rejected` for what is no measured axial slice."""
+    syntax = _read_syntax(meta)
     check_kind(tags, meta, modalities)
     _check_pixels(tags, pixels)
     rescale = read_rescale(tags)
@@ -270,12 +285,15 @@ def _slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixel
     return Slice(header=header, stored=stored, rescale=rescale)
 
 
-def _film(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Film:
-    syntax = _syntax(meta)
+def _build_film(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels | Dataset) -> Film:
+    """Build a film from tags, meta tags and pixels; raises `Rejected` for what is no frontal chest film."""
+    syntax = _read_syntax(meta)
     check_film(tags, meta, modalities)
-    view = frontal_view(tags.text(POSITION), _view_code(tags))
+    view = frontal_view(tags.text(POSITION), _read_view_code(tags))
     _check_pixels(tags, pixels)
-    shown = read_presentation(tags, _lut(tags, "ModalityLUTSequence", syntax), _lut(tags, "VOILUTSequence", syntax))
+    shown = read_presentation(
+        tags, _read_table(tags, "ModalityLUTSequence", syntax), _read_table(tags, "VOILUTSequence", syntax)
+    )
     header = read_film_header(tags, view, shown, syntax)
     stored = _read_stored_values(pixels, header, tags)
     padding = read_padding(tags, header.bits_stored, header.signed)
@@ -286,7 +304,8 @@ def _film(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: PlainPixels
     return Film(header=header, stored=stored, presentation=shown)
 
 
-def _syntax(meta: Tags) -> str:
+def _read_syntax(meta: Tags) -> str:
+    """Read TransferSyntaxUID; raises `Rejected` without it."""
     syntax = meta.text("TransferSyntaxUID")
     if not syntax:
         raise Rejected(Reason.no_meta_header, "TransferSyntaxUID", "missing")
@@ -294,12 +313,14 @@ def _syntax(meta: Tags) -> str:
 
 
 def _check_pixels(tags: Tags, pixels: PlainPixels | Dataset) -> None:
+    """Raise `Rejected` for a file without pixels or with pixels in colour."""
     if isinstance(pixels, Dataset) and "PixelData" not in pixels:
         raise Rejected(Reason.no_pixels, "PixelData", "missing")
     check_grey(tags)
 
 
 def _read_stored_values(pixels: PlainPixels | Dataset, header: Header | FilmHeader, tags: Tags) -> Stored:
+    """Read the stored values [rows, columns]; raises `Rejected` where the pixels do not fit the header."""
     kind = np.int16 if header.signed else np.uint16
     if isinstance(pixels, Dataset):
         values = _decode_pixels(pixels, header, tags.integer("BitsAllocated") or 0).astype(kind, copy=False)
@@ -311,8 +332,8 @@ def _read_stored_values(pixels: PlainPixels | Dataset, header: Header | FilmHead
     return cast(Stored, values)
 
 
-def _view_code(tags: Tags) -> ViewCode | None:
-    """The first item of the View Code Sequence. The plain reading has no sequences and raises."""
+def _read_view_code(tags: Tags) -> ViewCode | None:
+    """Read the first item of the View Code Sequence; the plain reading has no sequences and raises ValueError."""
     items = tags.convert_value(CODE) if CODE in tags else None
     if not items:
         return None
@@ -320,8 +341,8 @@ def _view_code(tags: Tags) -> ViewCode | None:
     return ViewCode(*words) if any(words) else None
 
 
-def _lut(tags: Tags, keyword: str, syntax: str) -> Lut | None:
-    """The table of a sequence's first item; None without one. The plain reading has no sequences and raises."""
+def _read_table(tags: Tags, keyword: str, syntax: str) -> Lut | None:
+    """Read the table of a sequence's first item; None without one. The plain reading has no sequences and raises ValueError."""
     items = tags.convert_value(keyword) if keyword in tags else None
     if not items or not {"LUTDescriptor", "LUTData"} <= set(items[0].dir()):
         return None
@@ -333,14 +354,16 @@ def _lut(tags: Tags, keyword: str, syntax: str) -> Lut | None:
 
 
 def _read_plain(data: bytes) -> tuple[Tags, Tags, PlainPixels]:
-    """Tags, meta tags and the pixels of a file that ends with uncompressed 16-bit little-endian pixels.
+    """Read tags, meta tags and the pixels of a file that ends with uncompressed 16-bit little-endian pixels.
 
-    A third of what the thorough reading costs. Raises `ValueError`, or whatever the parser does, for another file.
+    The thorough reading takes three times as long. Raises ValueError, or whatever the parser raises, for another file.
     """
     stream = io.BytesIO(data)
     stream.seek(132)
-    meta: dict[int, Any] = {element.tag: element for element in data_element_generator(stream, False, True, _past_meta)}
-    first = meta[META_LENGTH] if META_LENGTH in meta else meta[min(meta)]  # decides how pydicom reads the others
+    meta: dict[int, Any] = {
+        element.tag: element for element in data_element_generator(stream, False, True, _is_past_meta)
+    }
+    first = meta[META_LENGTH] if META_LENGTH in meta else meta[min(meta)]  # how pydicom reads the others depends on it
     require_plain(first.VR in ("OB", "UI") or (first.VR == "UL" and first.length == 4))
     syntax, at = meta[TAGS["TransferSyntaxUID"]].value.decode().rstrip("\0"), stream.tell()
     implicit = IMPLICIT_VR[syntax]
@@ -350,7 +373,7 @@ def _read_plain(data: bytes) -> tuple[Tags, Tags, PlainPixels]:
     vr = data[at + 4 : at + 6]
     require_plain(data[at : at + 2] != b"\0\0" and (vr.isalpha() and vr.isupper()) is not implicit)
     found: dict[int, Any] = {
-        element.tag: element for element in data_element_generator(stream, implicit, True, _at_pixels)
+        element.tag: element for element in data_element_generator(stream, implicit, True, _is_at_pixels)
     }
     here = stream.tell()
     require_plain(data[here - 8 : here - 4] != END_OF_ITEM and data[here : here + 4] == PIXELS_TAG)
@@ -362,31 +385,31 @@ def _read_plain(data: bytes) -> tuple[Tags, Tags, PlainPixels]:
     return tags, Tags(meta.get, not_plain), PlainPixels(data, at, length)
 
 
-def _past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+def _is_past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
     return tag >> 16 != 2
 
 
-def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+def _is_at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
     return int(tag) >= PIXELS
 
 
 def _read_thoroughly(data: bytes) -> tuple[Tags, Tags, Dataset]:
-    """Tags, meta tags and the data set to decode the pixels from, of any file that pydicom can read."""
+    """Read tags, meta tags and the data set to decode the pixels from, of any file that pydicom can read."""
     ds = pydicom.dcmread(io.BytesIO(data))
-    if not ds:  # something in it has no end, and pydicom forgets all that came before
+    if not ds:  # an element has no end, and pydicom then drops all elements before it
         ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
         if not ds and ds.file_meta:
             raise Rejected(Reason.bad_header, "", "an element has no end: the file is cut short")
         ds.PixelData = b""
-    return _tags(ds), _tags(ds.file_meta), ds
+    return _wrap_tags(ds), _wrap_tags(ds.file_meta), ds
 
 
-def _tags(ds: Dataset) -> Tags:
+def _wrap_tags(ds: Dataset) -> Tags:
     return Tags(lambda tag: ds.get_item(tag) if tag in ds else None, lambda tag: ds[tag].value)
 
 
 def _decode_pixels(ds: Dataset, header: Header | FilmHeader, allocated: int) -> NDArray[np.generic]:
-    """Values as pydicom and its plugins decode them, unused high bits gone; `allocated` is BitsAllocated."""
+    """Decode values with pydicom and its plugins, without unused high bits; `allocated` is BitsAllocated."""
     packed, syntax = ds.PixelData or b"", UID(header.transfer_syntax)
     options: dict[str, Any] = {
         "rows": header.rows,
@@ -421,5 +444,5 @@ def _decode_pixels(ds: Dataset, header: Header | FilmHeader, allocated: int) -> 
 
 
 def _describe_error(error: BaseException) -> str:
-    """Without addresses in memory: the same file gives the same words."""
+    """Describe an error without addresses in memory, so that the same file gives the same words."""
     return re.sub(r" at 0x[0-9a-f]+", "", f"{type(error).__name__}: {error}")

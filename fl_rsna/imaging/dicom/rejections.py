@@ -1,12 +1,12 @@
-"""Why a file does not become an image: the fixed list of reasons that `rejected.csv` uses."""
+"""List the reasons why a file does not become an image, as `rejected.csv` states them."""
 
 from enum import StrEnum
 
-LONGEST = 200  # characters of a detail: a damaged header can hold a book
+LONGEST = 200  # characters of a detail; a damaged header can hold far more
 
 
 class Reason(StrEnum):
-    """The value stands in `rejected.csv`; MEANING says what it means."""
+    """The reason why a file was rejected. Its value stands in `rejected.csv`; MEANING says what it means."""
 
     unreadable = "unreadable"
     empty_file = "empty_file"
@@ -76,7 +76,7 @@ MEANING = {
 
 
 class Rejected(Exception):
-    """A file that cannot become an image: the reason, the tag that decided, and what it held, on one short line."""
+    """The error of a file that cannot become an image: the reason, the tag that decided, and what it held, on one short line."""
 
     def __init__(self, reason: Reason, tag: str, detail: str) -> None:
         line = "".join(mark if mark.isprintable() else "?" for mark in " ".join(detail.split())[:LONGEST])

@@ -1,6 +1,6 @@
-"""DICOM attributes read from the bytes a parser found, converted only when asked for.
+"""Read DICOM attributes from the bytes that a parser found, and convert them only when asked for.
 
-Converting an element the general way costs ten times what reading it costs, and a slice needs two dozen.
+Converting an element the general way takes ten times as long as reading it, and a slice needs two dozen elements.
 """
 
 import functools
@@ -62,9 +62,9 @@ INTEGERS = frozenset(
     {"SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"}
     | {"PixelPaddingValue", "PixelPaddingRangeLimit"}
 )
-SIZES = {None: 2, "US": 2, "SS": 2, "UL": 4, "SL": 4}  # bytes of a single integer; implicit VR has none but US here
-PADDING = " \0"  # at the end; zeros before a number are what is left of its sign and digits
-ESCAPE = b"\x1b"  # other alphabets written with ASCII bytes (ISO 2022)
+SIZES = {None: 2, "US": 2, "SS": 2, "UL": 4, "SL": 4}  # bytes of one integer; implicit VR has only US among INTEGERS
+PADDING = " \0"  # removed at the end only: NULs before a number stand where its sign and digits were
+ESCAPE = b"\x1b"  # begins text of another alphabet that is written with ASCII bytes (ISO 2022)
 
 
 class Tags:
@@ -78,14 +78,15 @@ class Tags:
         self._find, self._convert = find, convert
 
     def __contains__(self, keyword: str) -> bool:
+        """Tell whether the data set has the attribute, even without a value."""
         return self._find(TAGS[keyword]) is not None
 
     def convert_value(self, keyword: str) -> Any:
-        """The value in the parser's own conversion, for what is neither text nor number; may raise."""
+        """Convert the value in the parser's own way, for what is neither text nor number; may raise."""
         return self._convert(TAGS[keyword])
 
     def text(self, keyword: str) -> str:
-        """The value without padding, multiple values joined by backslashes; empty when missing."""
+        """Return the value as text without padding, multiple values joined by backslashes; empty when missing."""
         element = self._find(TAGS[keyword])
         if element is None or (not element.value and _is_empty(element.value)):
             return ""
@@ -96,23 +97,25 @@ class Tags:
         return _to_text(self._convert(TAGS[keyword])).rstrip(PADDING).lstrip(" ")
 
     def word(self, keyword: str) -> str:
-        """A term of the standard, however it is written: in capitals, words apart by one blank; empty when missing."""
-        return _term(self.text(keyword))
+        """Return a term of the standard in capitals with one blank between words, however it is written; empty when missing."""
+        return _normalize_term(self.text(keyword))
 
     def parts(self, keyword: str) -> list[str]:
+        """Return the values of a text, without blanks around them; none when missing."""
         text = self.text(keyword)
         return [part.strip() for part in text.split("\\")] if text else []
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
-        """The first `count` values as finite floats, or None when any is missing or malformed."""
+        """Return the first `count` values as finite floats, or None when any is missing or malformed."""
         return numbers_in(self.text(keyword), count)
 
     def number(self, keyword: str) -> float | None:
+        """Return the first value as a finite float, or None when it is missing or malformed."""
         values = self.numbers(keyword, 1)
         return None if values is None else values[0]
 
     def integer(self, keyword: str) -> int | None:
-        """A binary integer, or a text that is one; None when missing, malformed or several."""
+        """Return a binary integer, or a text that is one; None when missing, malformed or several."""
         element = self._find(TAGS[keyword])
         if element is None or (not element.value and _is_empty(element.value)):
             return None
@@ -125,8 +128,11 @@ class Tags:
 
 
 def numbers_in(text: str, count: int) -> tuple[float, ...] | None:
-    """The first `count` values of a text of numbers as finite floats, or None when any is missing or malformed."""
-    if not text or "_" in text:  # a number in Python, not in DICOM
+    """Return the first `count` values of a text of numbers as finite floats, or None when any is missing or malformed.
+
+    Backslashes separate the numbers.
+    """
+    if not text or "_" in text:  # Python takes 1_0 for a number, DICOM does not
         return None
     try:
         values = tuple(map(float, text.split("\\")))
@@ -136,18 +142,19 @@ def numbers_in(text: str, count: int) -> tuple[float, ...] | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _term(text: str) -> str:
+def _normalize_term(text: str) -> str:
+    """Write a term in capitals with one blank between words."""
     return " ".join(text.upper().replace("_", " ").split())
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a value that counts as false is none at all: a number that the parser has converted already may be 0."""
+    """Tell whether a value that counts as false is missing; a number that the parser has already converted may be 0."""
     return value is None or hasattr(value, "__len__")
 
 
 def _to_text(value: Any) -> str:
-    """A converted value as text that any file format can hold."""
-    if isinstance(value, bytes):  # a value representation that is no text
+    """Turn a converted value into text that any file format can hold."""
+    if isinstance(value, bytes):  # its value representation is no text
         return value.decode("latin-1")
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "\\".join(map(_to_text, value))

@@ -1,6 +1,7 @@
-"""Synthetic chest radiographs in SIIM-FISABIO-RSNA's form: valid DICOM by several vendors, and the two tables of SIIM-FISABIO-RSNA COVID-19.
+"""Write synthetic chest radiographs as valid DICOM by several vendors, with the two tables of SIIM-FISABIO-RSNA COVID-19.
 
-Same seed, size and count give the same bytes for any number of workers: every patient draws from generators of their own.
+The same seed, size and count give the same bytes for any number of workers, because every patient draws from generators
+of its own.
 """
 
 import csv
@@ -20,16 +21,16 @@ from fl_rsna.task import COVID_CXR
 STUDY_TABLE, IMAGE_TABLE = "train_study_level.csv", "train_image_level.csv"
 NO_OPACITY = "none 1 0 0 1 1"
 __all__ = ["Film", "image_id", "patient_id", "render_film", "studies_of", "write_chest_cohort"]
-TWO_STUDIES, TWO_IMAGES = 0.08, 0.06  # share of patients seen twice, of studies with a repeated film
+TWO_STUDIES, TWO_IMAGES = 0.08, 0.06  # share of patients with two studies, of studies with two films
 ID_BITS = 48  # 12 hexadecimal digits, as SIIM has them
-ID_KINDS = {"patient": 21, "study": 22, "series": 23, "image": 24}  # each kind has an order of its own
+ID_KINDS = {"patient": 21, "study": 22, "series": 23, "image": 24}  # each kind scrambles its numbers in another order
 SMALLEST = 32  # pixels a side
 CODES = {View.pa: ("272479007", "postero-anterior"), View.ap: ("399348003", "antero-posterior")}  # PS3.16 CID 4010
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRow:
-    """One image of the cohort; `boxes` are what its readers marked."""
+    """One image of the cohort; `boxes` are those that its readers marked."""
 
     image_id: str
     study_id: str
@@ -38,7 +39,7 @@ class ImageRow:
 
 
 def write_tables(folder: Path, rows: Iterable[ImageRow]) -> None:
-    """Write both tables, sorted by id."""
+    """Write the tables of studies and images, sorted by id."""
     images = sorted(rows, key=lambda row: row.image_id)
     studies = sorted({row.study_id: row.appearance for row in images}.items())
     with (folder / STUDY_TABLE).open("w", newline="", encoding="utf-8") as file:
@@ -56,13 +57,13 @@ def write_tables(folder: Path, rows: Iterable[ImageRow]) -> None:
 
 
 def boxes_text(boxes: tuple[Box, ...]) -> str:
-    """A list of dictionaries as Python prints it; nothing for no box."""
+    """Write boxes as a list of dictionaries as Python prints it; empty for no box."""
     listed = [{"x": box.x, "y": box.y, "width": box.width, "height": box.height} for box in boxes]
     return str(listed) if listed else ""
 
 
 def label_text(boxes: tuple[Box, ...]) -> str:
-    """`opacity 1`, left, top, right and bottom of each box, or a box of one pixel that says none."""
+    """Write `opacity 1`, left, top, right and bottom of each box; a box of one pixel that says none for no box."""
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]
     return " ".join(f"opacity 1 {' '.join(f'{edge:g}' for edge in edges)}" for edges in corners) or NO_OPACITY
 
@@ -78,8 +79,8 @@ def write_chest_cohort(
 ) -> None:
     """Write `patients` synthetic patients as `folder`/train/<study>/<series>/<image>.dcm and the two tables beside it.
 
-    `size` is a film's longer side in pixels; `on_progress` hears how many patients are written. Raises ValueError for
-    counts that cannot be met and for a folder that already holds films.
+    `size` is a film's longer side in pixels; `on_progress` is called with the number of patients written so far. Raises
+    ValueError for counts that cannot be met and for a folder that already holds films.
     """
     images = folder / "train"
     if patients < 1 or size < SMALLEST:
@@ -97,28 +98,29 @@ def write_chest_cohort(
 
 
 def studies_of(seed: int, patient: int) -> list[int]:
-    """How many images each study of a patient has; neither count says anything about the class."""
+    """Draw how many images each study of a patient has; neither count says anything about the class."""
     rng = generator(seed, Purpose.counts, patient)
     return [1 + int(rng.random() < TWO_IMAGES) for _ in range(1 + int(rng.random() < TWO_STUDIES))]
 
 
 def patient_id(seed: int, patient: int) -> str:
-    """The PatientID of a patient."""
-    return _identifier("patient", seed, patient)
+    """Return the PatientID of a patient."""
+    return _build_id("patient", seed, patient)
 
 
 def image_id(seed: int, patient: int, study: int = 0, image: int = 0) -> str:
-    """The id of a film, which is its file's name."""
-    return _identifier("image", seed, patient << 16 | study << 8 | image)
+    """Return the id of a film, which is its file's name."""
+    return _build_id("image", seed, patient << 16 | study << 8 | image)
 
 
 def _write_patient(patient: int, *, images: Path, seed: int, size: int) -> list[ImageRow]:
+    """Write all films of one patient; return their rows."""
     rows = []
     for study, count in enumerate(studies_of(seed, patient)):
         marked = int(generator(seed, Purpose.counts, patient, study + 1).integers(count))
         for image in range(count):
             film = render_film(seed, patient, size=size, study=study, image=image)
-            tags = _names(seed, patient, study, image) | _header(film) | film.tags
+            tags = _build_id_tags(seed, patient, study, image) | _build_header(film) | film.tags
             name = str(tags["SOPInstanceUID"])
             folder = images / str(tags["StudyInstanceUID"]) / str(tags["SeriesInstanceUID"])
             folder.mkdir(parents=True, exist_ok=True)
@@ -128,19 +130,19 @@ def _write_patient(patient: int, *, images: Path, seed: int, size: int) -> list[
     return rows
 
 
-def _names(seed: int, patient: int, study: int, image: int) -> dict[str, object]:
-    """Two films of a study are two series, as in SIIM's files."""
+def _build_id_tags(seed: int, patient: int, study: int, image: int) -> dict[str, object]:
+    """Build the tags of a film's ids; two films of a study are two series, as in SIIM's files."""
     return {
         "SOPInstanceUID": image_id(seed, patient, study, image),
         "PatientID": patient_id(seed, patient),
-        "StudyInstanceUID": _identifier("study", seed, patient << 8 | study),
-        "SeriesInstanceUID": _identifier("series", seed, patient << 16 | study << 8 | image),
+        "StudyInstanceUID": _build_id("study", seed, patient << 8 | study),
+        "SeriesInstanceUID": _build_id("series", seed, patient << 16 | study << 8 | image),
         "StudyID": "",
     }
 
 
-def _header(film: Film) -> dict[str, object]:
-    """What else SIIM left in its files, by DICOM keyword (PS3.3 C.8.11.1, C.7.6.1)."""
+def _build_header(film: Film) -> dict[str, object]:
+    """Build the other tags that SIIM left in its files, by DICOM keyword (PS3.3 C.8.11.1, C.7.6.1)."""
     header: dict[str, object] = {
         "SOPClassUID": film.vendor.storage,
         "Modality": film.vendor.modality,
@@ -150,12 +152,12 @@ def _header(film: Film) -> dict[str, object]:
         "PatientOrientation": ["L", "F"],  # the picture's right is the patient's left
         "PatientSex": "F" if film.female else "M",
     }
-    if film.vendor.modality == "DX":  # must state these, too
+    if film.vendor.modality == "DX":  # DX files must state these, too
         value, meaning = CODES[film.view]
         code = {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
         header |= {"PresentationIntentType": "FOR PRESENTATION", "ViewCodeSequence": [code]}
     return header
 
 
-def _identifier(kind: str, seed: int, number: int) -> str:
+def _build_id(kind: str, seed: int, number: int) -> str:
     return scramble_number(seed, number, bits=ID_BITS, kind=ID_KINDS[kind])

@@ -1,9 +1,9 @@
-"""What is wrong with a chest: the four appearances of SIIM-FISABIO-RSNA, the findings each is made of, and the boxes around them.
+"""Draw what is wrong with a chest: the four appearances of SIIM-FISABIO-RSNA, the findings of each, and the boxes around them.
 
-Litmanovich et al. 2020 (J Thorac Imaging 35:354), as the data set's classes name them. Typical: multifocal bilateral,
-peripheral opacities, rounded, mid to lower zone. Indeterminate: none of that, but one lung, the middle or the upper zones
-alone. Atypical: a lobe, fluid, free air, nodules or cavities. Negative: no opacity. A finding is what it adds to the beam's way
-through a healthy chest.
+The classes follow Litmanovich et al. 2020 (J Thorac Imaging 35:354), as the data set names them. Typical: multifocal
+bilateral, peripheral opacities, rounded, mid to lower zone. Indeterminate: none of that, but one lung, the middle or
+the upper zones alone. Atypical: a lobe, fluid, free air, nodules or cavities. Negative: no opacity. A finding is given
+by the cm of water that it adds to a healthy chest.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from fl_rsna.phantom.chest.geometry import Field, Frame, blur, smooth_noise, ste
 from fl_rsna.phantom.chest.tissue import Tissue, Tree, bronchogram
 
 SIDES = (-1, 1)  # the patient's right, left
-SEEN = 0.3  # of an opacity's densest point: what a reader draws the box around
-SEEN_CM = 0.25
+SEEN = 0.3  # share of an opacity's densest point from which a reader sees it and draws the box
+SEEN_CM = 0.25  # cm of water below which no opacity is visible
 SEVERITY_CM = (1.5, 3.2)  # how dense the opacities of patients are at their middle, in cm of water
 SMALLEST_BOX_MM = 6.0
 
@@ -35,7 +35,7 @@ class Appearance(IntEnum):
 
 
 class Lobe(IntEnum):
-    """Lobes that fill with a straight fissure to one side."""
+    """A lobe that fills with a straight fissure to one side."""
 
     right_upper = 0
     right_middle = 1
@@ -82,7 +82,7 @@ class Nodule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effusion:
-    """Fluid over the diaphragm that climbs along the chest wall; no opacity of the lung, so it has no box."""
+    """Fluid over the diaphragm that climbs along the chest wall. It is no opacity of the lung, so it has no box."""
 
     side: int
     depth_mm: float
@@ -90,7 +90,7 @@ class Effusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeAir:
-    """A lung that has left the chest wall: a fine line, nothing outside of it; it has no box either."""
+    """Air between a lung and the chest wall: a fine line at the lung's edge and no vessels outside of it. It has no box."""
 
     side: int
     gap_mm: float
@@ -101,7 +101,7 @@ Findings: TypeAlias = tuple[Finding, ...]
 
 
 def draw_findings(rng: np.random.Generator, appearance: Appearance) -> Findings:
-    """Random findings that make up one appearance."""
+    """Draw random findings that make up one appearance."""
     match appearance:
         case Appearance.negative:
             return ()
@@ -115,7 +115,7 @@ def draw_findings(rng: np.random.Generator, appearance: Appearance) -> Findings:
 
 
 def _draw_indeterminate(rng: np.random.Generator) -> Findings:
-    """Haze in one lung (half of all), in the middle of both, or in the upper zones."""
+    """Draw haze in one lung (half of all patients), in the middle of both, or in the upper zones."""
     place = int(rng.choice(3, p=(0.5, 0.25, 0.25)))
     cm = float(rng.uniform(*SEVERITY_CM))
     match place:
@@ -132,7 +132,7 @@ def _draw_indeterminate(rng: np.random.Generator) -> Findings:
 
 
 def _draw_atypical(rng: np.random.Generator) -> Findings:
-    """A lobe, fluid, free air, a lobe with fluid, or nodules, in these shares of patients."""
+    """Draw a lobe, fluid, free air, a lobe with fluid, or nodules."""
     match int(rng.choice(5, p=(0.42, 0.16, 0.10, 0.14, 0.18))):
         case 0:
             return (_draw_consolidation(rng),)
@@ -186,7 +186,7 @@ def _draw_hazes(
     cm: float,
     soft: float = 0.6,
 ) -> Findings:
-    """Opacities of each of the sides' lungs, `count` from least to most; the other ranges are those of `Haze`."""
+    """Draw ground-glass opacities in each lung of `sides`, from count[0] to count[1] of them; `u`, `v` and `radius_mm` are ranges."""
     drawn: list[Haze] = []
     for side in sides:
         for _ in range(int(rng.integers(count[0], count[1] + 1))):
@@ -217,9 +217,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disease:
-    """`water_cm` [H, W] comes on top of the healthy chest, `kept` [H, W] 0..1 is what is left of its vessels.
+    """The findings of one film as fields [H, W].
 
-    `opacity` [H, W] is where the lung is opaque; `boxes` enclose it, one for each lung or patch.
+    `water_cm` is added to the healthy chest; `kept` 0..1 is the share of its vessels that remains visible; `opacity` is
+    where the lung is opaque; `boxes` enclose it, one for each lung or patch.
     """
 
     water_cm: Field
@@ -229,53 +230,57 @@ class Disease:
 
 
 def lay_findings(findings: Findings, chest: Chest, tissue: Tissue, trees: tuple[Tree, Tree], frame: Frame) -> Disease:
-    """All findings of one study as this film shows them."""
+    """Lay all findings of one study into a film's healthy chest."""
     water: Field = np.zeros_like(frame.y)
     kept: Field = np.ones_like(frame.y)
     opacity = np.zeros(frame.shape, dtype=np.bool_)
     for finding in findings:
         match finding:
             case Haze():
-                added = _haze(finding, chest, tissue, frame)
+                added = _lay_haze(finding, chest, tissue, frame)
             case Nodule():
-                added = _nodule(finding, chest, tissue, frame)
+                added = _lay_nodule(finding, chest, tissue, frame)
             case Consolidation():
-                added = _consolidation(finding, chest, tissue, trees, frame)
+                added = _lay_consolidation(finding, chest, tissue, trees, frame)
             case Effusion():
-                water = np.maximum(water, _effusion(finding, chest, tissue, frame))
+                water = np.maximum(water, _lay_effusion(finding, chest, tissue, frame))
                 continue
             case FreeAir():
-                line, kept = _free_air(finding, chest, tissue, frame)
+                line, kept = _lay_free_air(finding, chest, tissue, frame)
                 water = water + line
                 continue
         water = (np.maximum(water, added) + 0.4 * np.minimum(water, added)).astype(np.float32)
         opacity |= added > max(SEEN_CM, SEEN * float(added.max()))
-    return Disease(water_cm=water, kept=kept, opacity=opacity, boxes=_boxes(opacity, tissue, frame))
+    return Disease(water_cm=water, kept=kept, opacity=opacity, boxes=_find_boxes(opacity, tissue, frame))
 
 
-def _haze(haze: Haze, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+def _lay_haze(haze: Haze, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+    """Compute the cm of water [H, W] of a ground-glass opacity."""
     x, y = chest.spot(haze.side, haze.u, haze.v)
-    across, down = _local(frame, x, y, haze.turn_deg)
+    across, down = _turn_axes(frame, x, y, haze.turn_deg)
     wide, high = haze.radii_mm
     away = np.hypot(across / np.float32(wide), down / np.float32(high))
     rough = _warp_noise(haze.ragged, frame, x, y, 2.6 * max(wide, high))
     shape = step_up(1 - away + 0.22 * rough, 2 * haze.soft) * (1 + 0.1 * rough)
-    return _in_lung(np.clip(shape, 0, 1.6) * np.float32(haze.cm), haze.side, tissue)
+    return _limit_to_lung(np.clip(shape, 0, 1.6) * np.float32(haze.cm), haze.side, tissue)
 
 
-def _nodule(nodule: Nodule, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+def _lay_nodule(nodule: Nodule, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+    """Compute the cm of water [H, W] of a nodule or cavity."""
     x, y = chest.spot(nodule.side, nodule.u, nodule.v)
-    across, down = _local(frame, x, y, 0.0)
+    across, down = _turn_axes(frame, x, y, 0.0)
     away = np.minimum(np.hypot(across, down) / np.float32(nodule.radius_mm), 1)
     ball = np.sqrt(1 - away * away)
     if nodule.cavity:
         inner = np.minimum(away / np.float32(0.68), 1)
         ball = ball - np.float32(0.66) * np.sqrt(1 - inner * inner)
-    return _in_lung(blur(ball, 0.5 * frame.scale) * np.float32(0.2 * nodule.radius_mm), nodule.side, tissue)
+    return _limit_to_lung(blur(ball, 0.5 * frame.scale) * np.float32(0.2 * nodule.radius_mm), nodule.side, tissue)
 
 
-def _consolidation(lobe: Consolidation, chest: Chest, tissue: Tissue, trees: tuple[Tree, Tree], frame: Frame) -> Field:
-    """Filled air of a lobe: sharp at its fissure, fading elsewhere, with dark airways in it."""
+def _lay_consolidation(
+    lobe: Consolidation, chest: Chest, tissue: Tissue, trees: tuple[Tree, Tree], frame: Frame
+) -> Field:
+    """Compute the cm of water [H, W] of a filled lobe: sharp at its fissure, fading elsewhere, with dark airways in it."""
     side = -1 if lobe.lobe in (Lobe.right_upper, Lobe.right_middle, Lobe.right_lower) else 1
     x, y = frame.x * np.float32(side), frame.y
     hilum, dome = HILUM_MM[int(side > 0)][1], chest.domes_mm[int(side > 0)]
@@ -297,21 +302,22 @@ def _consolidation(lobe: Consolidation, chest: Chest, tissue: Tissue, trees: tup
     grain = _warp_noise(lobe.ragged, frame, side * 70, hilum, 160)
     airways = bronchogram(trees[int(side > 0)], frame)
     filled = np.clip(lobe.filled + 0.08 * grain, 0.1, 0.9) * (1 - 0.4 * airways)
-    return _in_lung(region * filled * (tissue.air_cm + np.float32(0.8)), side, tissue)
+    return _limit_to_lung(region * filled * (tissue.air_cm + np.float32(0.8)), side, tissue)
 
 
-def _effusion(effusion: Effusion, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+def _lay_effusion(effusion: Effusion, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
+    """Compute the cm of water [H, W] of an effusion."""
     index = int(effusion.side > 0)
     wall = np.maximum(
         chest.wall(chest.domes_mm[index] - effusion.depth_mm / 2, effusion.side) - frame.x * effusion.side, 0
     )
     level = chest.angles_mm[index] - effusion.depth_mm * (0.62 + 0.5 * np.exp(-wall / np.float32(22)))
     below = step_up(frame.y - level.astype(np.float32), 14)
-    return _in_lung(below * (tissue.air_cm * np.float32(0.92) + 0.6), effusion.side, tissue)
+    return _limit_to_lung(below * (tissue.air_cm * np.float32(0.92) + 0.6), effusion.side, tissue)
 
 
-def _free_air(free: FreeAir, chest: Chest, tissue: Tissue, frame: Frame) -> tuple[Field, Field]:
-    """The line of the lung's skin and the darker rim outside of it; and what is left of the vessels."""
+def _lay_free_air(free: FreeAir, chest: Chest, tissue: Tissue, frame: Frame) -> tuple[Field, Field]:
+    """Compute the cm of water [H, W] of the lung's edge and the darker rim outside of it, and the share of vessels that remains."""
     index = int(free.side > 0)
     lung = (tissue.lungs[index] > 0.5).astype(np.uint8)
     inwards = cv2.distanceTransform(lung, cv2.DIST_L2, 5) / np.float32(frame.scale)
@@ -324,21 +330,21 @@ def _free_air(free: FreeAir, chest: Chest, tissue: Tissue, frame: Frame) -> tupl
     return cast("Field", 0.75 * line - 0.9 * rim), cast("Field", 1 - rim)
 
 
-def _in_lung(added: Field, side: int, tissue: Tissue) -> Field:
-    """Only what fills air of this lung counts: behind the heart less is seen."""
+def _limit_to_lung(added: Field, side: int, tissue: Tissue) -> Field:
+    """Keep only what fills air of this lung: behind the heart less is visible."""
     room = np.minimum(tissue.air_cm * np.float32(0.3), 1)
     return cast("Field", added * tissue.lungs[int(side > 0)] * room)
 
 
-def _local(frame: Frame, x: float, y: float, turn_deg: float) -> tuple[Field, Field]:
-    """Pixels in mm from (x, y) along axes turned by `turn_deg`."""
+def _turn_axes(frame: Frame, x: float, y: float, turn_deg: float) -> tuple[Field, Field]:
+    """Compute the distances of pixels from (x, y) in mm along axes turned by `turn_deg`."""
     cosine, sine = np.float32(np.cos(np.radians(turn_deg))), np.float32(np.sin(np.radians(turn_deg)))
     across, down = frame.x - np.float32(x), frame.y - np.float32(y)
     return across * cosine + down * sine, down * cosine - across * sine
 
 
 def _warp_noise(noise: Field, frame: Frame, x: float, y: float, reach_mm: float) -> Field:
-    """Noise of two grains that stays with the place (x, y) in whatever film it is seen."""
+    """Lay noise of two grain sizes around the place (x, y); it stays with that place in every film."""
     side = 64
     grid = stretch(noise, side, side) + np.float32(0.5) * stretch(np.tile(noise, (3, 3)), side, side)
     linear, offset = frame.matrix[:, :2], frame.matrix[:, 2]
@@ -347,8 +353,8 @@ def _warp_noise(noise: Field, frame: Frame, x: float, y: float, reach_mm: float)
     return cast("Field", cv2.warpAffine(grid, onto, (columns, rows), borderMode=cv2.BORDER_REFLECT_101))
 
 
-def _boxes(opacity: NDArray[np.bool_], tissue: Tissue, frame: Frame) -> tuple[Box, ...]:
-    """A rectangle around every patch of each lung; patches whose rectangles touch share one."""
+def _find_boxes(opacity: NDArray[np.bool_], tissue: Tissue, frame: Frame) -> tuple[Box, ...]:
+    """Find a rectangle around every patch of each lung; patches whose rectangles touch share one."""
     found: list[Box] = []
     for lung in tissue.lungs:
         mask = (opacity & (lung > 0.5)).astype(np.uint8)
@@ -360,7 +366,7 @@ def _boxes(opacity: NDArray[np.bool_], tissue: Tissue, frame: Frame) -> tuple[Bo
 
 
 def _merge_rectangles(edges: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Rectangles (left, top, right, bottom) of which no two overlap: those that do become one."""
+    """Merge rectangles (left, top, right, bottom) until no two overlap."""
     done: list[tuple[int, int, int, int]] = []
     for a in edges:
         while b := next((b for b in done if a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]), None):

@@ -1,8 +1,8 @@
-"""One synthetic chest film: anatomy, findings, devices and exposure put together.
+"""Render one synthetic chest film: anatomy, findings, devices and exposure put together.
 
-Devices are metal and plastic on and in the patient, in cm of water: sternal wires, pacemakers, ports, leads, tubes and lines. Frame, beam,
-scatter, noise, processing and shutters turn cm of water into grey, and grey into stored values with their tags. The tags say how stored
-values are shown (DICOM PS3.3 C.7.6.3, C.8.11, C.11.1, C.11.2).
+Devices are metal and plastic on and in the patient, in cm of water: sternal wires, pacemakers, ports, leads, tubes and
+lines. Frame, beam, scatter, noise, processing and shutters turn cm of water into grey, and grey into stored values with
+the tags that say how they are shown (DICOM PS3.3 C.7.6.3, C.8.11, C.11.1, C.11.2).
 """
 
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ from fl_rsna.phantom.chest.tissue import draw_tree, lay_tissue
 from fl_rsna.phantom.chest.vendors import DX, Curve, Vendor, draw_vendor
 from fl_rsna.phantom.head.render import Purpose, generator
 
-METAL_CM = 5.0  # of water where a layer says 255
+METAL_CM = 5.0  # of water where a layer is 255
 
 
 def device_shadow(chest: Chest, frame: Frame, rng: np.random.Generator) -> Field:
-    """All devices of one film; `rng` draws where they lie this time."""
+    """Draw all devices of one film in cm of water [H, W]; `rng` draws where they lie this time."""
     layer = np.zeros(frame.shape, dtype=np.uint8)
     for device in sorted(chest.thorax.devices):
         match device:
@@ -73,7 +73,7 @@ def device_shadow(chest: Chest, frame: Frame, rng: np.random.Generator) -> Field
                 path = [(-42, -110), (-36, -50), (-25, 10), (-22, 60), (-23, end)]
                 stroke(layer, frame, [smooth_line(path)], 1.9, 110)
             case Device.leads:
-                pass  # of a film, not of a patient
+                pass  # belong to a film, not to a patient
     if chest.pose.leads:  # three electrodes and the wires that leave the film
         for across, down, exit_mm in ((-118, 20, (-60, 420)), (118, 16, (70, 420)), (96, 236, (120, 420))):
             spot = np.array([across, down]) + rng.normal(0, 10, 2)
@@ -84,18 +84,18 @@ def device_shadow(chest: Chest, frame: Frame, rng: np.random.Generator) -> Field
 
 
 WATER_PER_CM = 0.19  # attenuation at chest energies
-MIDDLE_MM = 130.0  # of the template chest, where a well placed film is centred
+MIDDLE_MM = 130.0  # height in the template chest at which a well placed film is centred
 Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
-SIGMOID_NARROW = 0.82  # its window is set tighter, as its ends are soft
-TOE = 0.18  # how far the table's curve bends at either end
+SIGMOID_NARROW = 0.82  # factor of the width of a sigmoid window, whose ends are soft
+TOE = 0.18  # how much the table's curve bends at either end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposure:
-    """How one film is taken and tuned.
+    """The way in which one film is taken and tuned.
 
-    `scatter` is the share of stray beam, `dark` and `bright` by how much of the range the automatic window misses at either
-    end, `gamma` how grey is bent, `shutters` how many mm each side is closed (left, top, right, bottom).
+    `scatter` is the share of stray beam. `dark` and `bright` say by how much of the range the automatic window misses
+    at either end. `gamma` bends the grey. `shutters` says how many mm each side is closed (left, top, right, bottom).
     """
 
     scatter: float
@@ -106,10 +106,11 @@ class Exposure:
     shutters: tuple[float, float, float, float]
     marker: bool  # "R" on the patient's right, else "L" on the left
     marker_place: tuple[float, float]
-    speed: tuple[float, float]  # what the stored range's begin and width are multiplied with
+    speed: tuple[float, float]  # factors of the begin and the width of the vendor's window
 
 
 def draw_exposure(rng: np.random.Generator, vendor: Vendor, view: View) -> Exposure:
+    """Draw how a film is exposed; AP films come from portable units, which have more scatter and noise."""
     portable = view is View.ap
     closed = rng.random(4) < (0.75 if vendor.padding else 0.25)
     return Exposure(
@@ -126,7 +127,7 @@ def draw_exposure(rng: np.random.Generator, vendor: Vendor, view: View) -> Expos
 
 
 def lay_frame(thorax: Thorax, pose: Pose, rows: int, columns: int) -> Frame:
-    """The film's pixels over the chest: scaled, tilted and off centre as the pose says."""
+    """Lay the film's pixels over the chest: scaled, tilted and off centre as the pose says."""
     pixels = min(rows, columns) / pose.field_mm
     tilt = np.radians(pose.tilt_deg)
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
@@ -136,7 +137,7 @@ def lay_frame(thorax: Thorax, pose: Pose, rows: int, columns: int) -> Frame:
 
 
 def expose(water_cm: Field, exposure: Exposure, vendor: Vendor, frame: Frame, rng: np.random.Generator) -> Field:
-    """Grey [H, W] before any window: 0 is as dark and 1 as bright as the vendor's automatic window would show."""
+    """Compute grey [H, W] before any window: 0 is as dark and 1 as bright as the vendor's automatic window would show."""
     beam = np.exp(np.maximum(water_cm, 0) * np.float32(-WATER_PER_CM))
     beam = beam + np.float32(exposure.scatter) * haze_of(beam, 40 * frame.scale)
     beam = blur(beam, vendor.blur_mm * frame.scale)
@@ -145,7 +146,7 @@ def expose(water_cm: Field, exposure: Exposure, vendor: Vendor, frame: Frame, rn
     dense = dense - np.float32(vendor.flattening) * haze_of(dense, 30 * frame.scale)
     fine = dense - blur(dense, 2.2 * frame.scale)
     dense = dense + np.float32(vendor.sharpening) * fine
-    rows, columns = dense.shape  # the window that a unit finds by its histogram, and misses by a little
+    rows, columns = dense.shape  # a unit finds the window by its histogram, and misses it by a little
     inner = dense[rows // 8 : -(rows // 8) or None : 2, columns // 8 : -(columns // 8) or None : 2]
     low, high = np.percentile(inner, (4, 98))
     width = max(float(high - low), 0.1)
@@ -156,7 +157,7 @@ def expose(water_cm: Field, exposure: Exposure, vendor: Vendor, frame: Frame, rn
 
 
 def mask_shutters(exposure: Exposure, pose: Pose, rows: int, columns: int) -> NDArray[np.bool_]:
-    """Where the shutters are closed [H, W]."""
+    """Find where the shutters are closed, bool [H, W]."""
     pixels = min(rows, columns) / pose.field_mm
     left, top, right, bottom = (round(mm * pixels) for mm in exposure.shutters)
     shut = np.ones((rows, columns), dtype=np.bool_)
@@ -165,7 +166,7 @@ def mask_shutters(exposure: Exposure, pose: Pose, rows: int, columns: int) -> ND
 
 
 def burn_marker(grey: Field, exposure: Exposure) -> None:
-    """The lead letter that tells the sides apart, bright, in an upper corner of its own side; in place."""
+    """Burn the lead letter that tells the sides apart into `grey` in place, bright, in an upper corner of its own side."""
     rows, columns = grey.shape
     across, down = exposure.marker_place
     size = max(rows, columns) / 256
@@ -178,7 +179,7 @@ def burn_marker(grey: Field, exposure: Exposure) -> None:
 
 
 def show(grey: Field, vendor: Vendor) -> Field:
-    """The picture [H, W] as it is meant to be seen, 0 black to 1 white, of grey as the automatic window finds it."""
+    """Compute the picture [H, W] as it is meant to be seen, 0 black to 1 white, from grey of the automatic window."""
     match vendor.curve:
         case Curve.sigmoid:
             return cast("Field", 1 / (1 + np.exp(np.clip((0.5 - grey) * np.float32(4 / SIGMOID_NARROW), -30, 30))))
@@ -189,9 +190,10 @@ def show(grey: Field, vendor: Vendor) -> Field:
 
 
 def hold(grey: Field, vendor: Vendor, speed: tuple[float, float], shut: NDArray[np.bool_]) -> Field:
-    """What of the grey [H, W] the bit range can hold; behind `shut` shutters is its dark end, and only there if it pads.
+    """Limit grey [H, W] to what the bit range can hold; closed shutters `shut` become its dark end.
 
-    `speed` is what the vendor's begin and width of the window are multiplied with.
+    A vendor that pads has this end behind shutters only. `speed` multiplies the begin and the width of the vendor's
+    window.
     """
     begin, width = _compute_grey_range(vendor, speed)
     if vendor.curve is Curve.none:
@@ -202,7 +204,7 @@ def hold(grey: Field, vendor: Vendor, speed: tuple[float, float], shut: NDArray[
 
 
 def to_stored(grey: Field, vendor: Vendor, speed: tuple[float, float]) -> Stored:
-    """Held grey as stored values [H, W] in the vendor's bit type; a MONOCHROME1 film is its twin turned over."""
+    """Turn grey of the bit range into stored values [H, W] of the vendor's bit type; MONOCHROME1 values are inverted."""
     begin, width = _compute_grey_range(vendor, speed)
     values = np.rint(begin + grey * np.float32(width)).astype(np.int32)
     if vendor.inverted:
@@ -213,7 +215,7 @@ def to_stored(grey: Field, vendor: Vendor, speed: tuple[float, float]) -> Stored
 
 
 def pixel_tags(vendor: Vendor, speed: tuple[float, float], shut: NDArray[np.bool_]) -> dict[str, object]:
-    """What a reader needs to turn stored values into the picture, by DICOM keyword."""
+    """Build the tags that turn stored values into the picture, by DICOM keyword."""
     tags: dict[str, object] = {
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME1" if vendor.inverted else "MONOCHROME2",
@@ -230,11 +232,11 @@ def pixel_tags(vendor: Vendor, speed: tuple[float, float], shut: NDArray[np.bool
         tags |= {"PresentationLUTShape": "INVERSE" if vendor.inverted else "IDENTITY"}
     elif (vendor.slope, vendor.intercept) != (1.0, 0.0):
         tags |= {"RescaleIntercept": f"{vendor.intercept:g}", "RescaleSlope": f"{vendor.slope:g}", "RescaleType": "US"}
-    return tags | _window_tags(vendor, speed)
+    return tags | _build_window_tags(vendor, speed)
 
 
 def _compute_grey_range(vendor: Vendor, speed: tuple[float, float]) -> tuple[int, int]:
-    """The stored values at which grey is 0, and how many more it takes to 1, before any turning over."""
+    """Compute the stored value at which grey is 0, and how many more it takes to 1, before any inversion."""
     steps = vendor.highest - vendor.lowest
     begin, width = vendor.base * speed[0], vendor.span * speed[1]
     if vendor.curve is Curve.none:
@@ -242,7 +244,8 @@ def _compute_grey_range(vendor: Vendor, speed: tuple[float, float]) -> tuple[int
     return vendor.lowest + round(begin * steps), round(width * steps)
 
 
-def _window_tags(vendor: Vendor, speed: tuple[float, float]) -> dict[str, object]:
+def _build_window_tags(vendor: Vendor, speed: tuple[float, float]) -> dict[str, object]:
+    """Build the tags of the vendor's window or VOI table."""
     begin, width = _compute_grey_range(vendor, speed)
     if vendor.inverted:
         begin = vendor.lowest + vendor.highest - begin - width
@@ -251,18 +254,19 @@ def _window_tags(vendor: Vendor, speed: tuple[float, float]) -> dict[str, object
         case Curve.none:
             return {}
         case Curve.table:
-            return {"VOILUTSequence": [_table(vendor, round(low), round(wide))]}
+            return {"VOILUTSequence": [_build_table(vendor, round(low), round(wide))]}
         case Curve.sigmoid:
-            return _window(low + wide / 2, wide * SIGMOID_NARROW, vendor)
+            return _build_window(low + wide / 2, wide * SIGMOID_NARROW, vendor)
         case Curve.exact:
-            return _window(low + wide / 2, wide, vendor)
+            return _build_window(low + wide / 2, wide, vendor)
         case (
             Curve.unnamed | Curve.linear
         ):  # C.11.2.1.2.1: the first value shown black is centre - 0.5 - (width - 1) / 2
-            return _window(low + wide / 2 + 0.5, wide + 1, vendor)
+            return _build_window(low + wide / 2 + 0.5, wide + 1, vendor)
 
 
-def _window(centre: float, width: float, vendor: Vendor) -> dict[str, object]:
+def _build_window(centre: float, width: float, vendor: Vendor) -> dict[str, object]:
+    """Build the tags of one window, and of the vendor's second one."""
     tags: dict[str, object] = {"WindowCenter": f"{centre:.10g}", "WindowWidth": f"{width:.10g}"}
     if vendor.second_window:  # the first is the one to show
         tags = {
@@ -275,8 +279,8 @@ def _window(centre: float, width: float, vendor: Vendor) -> dict[str, object]:
     return tags
 
 
-def _table(vendor: Vendor, first: int, width: int) -> dict[str, object]:
-    """A curve of `width` + 1 entries of 12 bits that begins at the value `first`."""
+def _build_table(vendor: Vendor, first: int, width: int) -> dict[str, object]:
+    """Build the item of a VOI table: a curve of `width` + 1 entries of 12 bits that begins at the value `first`."""
     grey = np.linspace(0, 1, width + 1, dtype=np.float32)
     bent = _bend(grey)
     if vendor.inverted:
@@ -286,23 +290,23 @@ def _table(vendor: Vendor, first: int, width: int) -> dict[str, object]:
 
 
 def _bend(grey: Field) -> Field:
-    """An S of gentle ends."""
+    """Bend grey 0..1 along an S with gentle ends."""
     smooth: Any = grey * grey * (3 - 2 * grey)
     return cast("Field", grey + np.float32(2.2 * TOE) * (smooth - grey))
 
 
 AP_SHARE = 0.45
 MIXTURE = (0.30, 0.35, 0.20, 0.15)  # of the appearances; SIIM's 6,054 studies: 0.277, 0.472, 0.173, 0.078
-BLOCK = 20  # so many patients in a row hold the mixture exactly
+BLOCK = 20  # number of patients in a row that hold the mixture exactly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Film:
     """A rendered film.
 
-    `picture` [H, W] is what is meant to be seen, 0 black to 1 white (dense); `stored` [H, W] what the file holds and `tags`
-    how to show it. `lungs` [2, H, W] are the patient's right and left lung, `heart` [H, W] the heart, `opacity` [H, W] where
-    a lung is opaque; `boxes` enclose that in pixels.
+    `picture` [H, W] is the film as it is meant to be seen, 0 black to 1 white (dense); `stored` [H, W] is what the file
+    holds and `tags` say how to show it. `lungs` [2, H, W] are the patient's right and left lung, `heart` [H, W] is the
+    heart, `opacity` [H, W] is where a lung is opaque; `boxes` enclose that in pixels.
     """
 
     picture: Field
@@ -319,7 +323,10 @@ class Film:
 
 
 def appearance_of(seed: int, patient: int, study: int = 0) -> Appearance:
-    """The class of a study: every BLOCK patients in a row hold MIXTURE in random order, later studies are drawn freely."""
+    """Draw the class of a study.
+
+    Every BLOCK patients in a row hold MIXTURE in random order with their first studies; later studies are drawn freely.
+    """
     if study:
         return Appearance(int(generator(seed, Purpose.findings, patient, study).choice(len(MIXTURE), p=MIXTURE)))
     counts = [round(share * BLOCK) for share in MIXTURE]
@@ -337,10 +344,10 @@ def render_film(
     vendor: Vendor | None = None,
     healthy: bool = False,
 ) -> Film:
-    """Film number `image` of a study of patient number `patient` in the cohort `seed`; `size` is its longer side.
+    """Render film number `image` of a study of patient number `patient` in the cohort `seed`; `size` is its longer side in pixels.
 
     Another image shows the same findings in another pose; another study is of the same chest with findings of its own.
-    `healthy` is the very film as it would be without any finding.
+    `healthy` gives the very film as it would be without any finding. `vendor` replaces the one that is drawn.
     """
     patients = generator(seed, Purpose.anatomy, patient)
     thorax = draw_thorax(patients)

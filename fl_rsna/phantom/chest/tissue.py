@@ -1,6 +1,7 @@
-"""What the beam meets in a healthy chest, in cm of water [H, W]: body, air, heart, diaphragm, breasts, bones, vessels and airways.
+"""Compute what the beam meets in a healthy chest, in cm of water [H, W]: body, air, heart, diaphragm, breasts, bones, vessels and airways.
 
-Bones are ribs, clavicles, shoulder blades and spine. Vessels and airways are trees that leave the hila and thin outwards.
+Bones are ribs, clavicles, shoulder blades and spine. Vessels and airways are trees that leave the hila and thin
+outwards.
 """
 
 from dataclasses import dataclass
@@ -29,38 +30,39 @@ from fl_rsna.phantom.chest.geometry import (
 )
 
 RIBS = 11
-_START_MM = np.array([10, 24, 43, 64, 86, 108, 131, 154, 178, 202, 226]) - 14.0  # where each leaves the spine
-_DEPTH_MM = np.array([26, 42, 56, 67, 76, 82, 86, 88, 86, 80, 70])  # half of the chest from back to front
+_START_MM = np.array([10, 24, 43, 64, 86, 108, 131, 154, 178, 202, 226]) - 14.0  # where each rib leaves the spine
+_DEPTH_MM = np.array([26, 42, 56, 67, 76, 82, 86, 88, 86, 80, 70])  # half of the chest at each rib from back to front
 _REACH_DEG = np.array([118, 126, 132, 136, 138, 138, 136, 130, 122, 112, 100])  # where cartilage begins
-FULL_CM = 2.0  # of water where a layer says 255
+FULL_CM = 2.0  # of water where a layer is 255
 _MAIN_DEG = np.array([-78, -62, -44, -24, -4, 16, 34, 50, 64, 76])  # below the horizontal, from tip to base
 _MAIN_MM = np.array([66, 74, 84, 88, 92, 98, 104, 112, 112, 104])
 _MAIN_WIDE_MM = np.array([3.0, 3.4, 3.6, 3.2, 3.4, 4.2, 5.0, 5.6, 5.8, 4.8])
-HEART_FILLS = 0.88  # of the air behind and before the heart's middle
+HEART_FILLS = 0.88  # share of the air that the middle of the heart replaces
 
 
 def bone_shadow(chest: Chest, frame: Frame) -> Field:
-    """All bones of one film."""
+    """Draw all bones of one film in cm of water [H, W]."""
     back, front = (np.zeros(frame.shape, dtype=np.uint8) for _ in range(2))
     for side in (-1, 1):
         for number in range(RIBS):
-            line, turn = _rib(chest, number, side)
+            line, turn = _shape_rib(chest, number, side)
             behind = turn <= np.pi / 2
             wide = 9.5 + 0.35 * min(number, 6)
-            _tube(back, frame, line[behind], wide, 0.62)
+            _draw_tube(back, frame, line[behind], wide, 0.62)
             if number < 10:
-                before, broad = line[~behind], wide + 1.5  # broadens, and fades where cartilage begins
+                before, broad = line[~behind], wide + 1.5  # its front broadens, and fades where cartilage begins
                 cut = max(2, len(before) * 2 // 3)
                 stroke(front, frame, [before[cut - 1 :]], broad + 1, 80)
                 stroke(front, frame, [before[cut - 1 : -1]], broad, 130)
-                _tube(front, frame, before[:cut], broad, 0.62)
+                _draw_tube(front, frame, before[:cut], broad, 0.62)
     cage = share(back) + np.float32(0.8) * share(front)
     cage *= 0.25 + 0.75 * step_up(np.abs(frame.x) - np.float32(30), 36)  # thin where they meet the spine
-    return (blur(cage, 0.8 * frame.scale) * np.float32(1.15) + _girdle(chest, frame)) * np.float32(chest.thorax.bone)
+    bones = blur(cage, 0.8 * frame.scale) * np.float32(1.15) + _draw_girdle(chest, frame)
+    return bones * np.float32(chest.thorax.bone)
 
 
 def spine_shadow(chest: Chest, frame: Frame) -> Field:
-    """Vertebral bodies, their arches and spines; seen faintly through the heart."""
+    """Draw vertebral bodies, their arches and spines in cm of water [H, W]; they are faint behind the heart."""
     layer = np.zeros(frame.shape, dtype=np.uint8)
     bend = chest.thorax.spine_bend_mm
     first, last = float(frame.y.min()) - 12, float(frame.y.max()) + 12
@@ -79,8 +81,8 @@ def spine_shadow(chest: Chest, frame: Frame) -> Field:
     return blur(share(layer), 1.6 * frame.scale) * np.float32(1.0 * chest.thorax.bone)
 
 
-def _rib(chest: Chest, number: int, side: int) -> tuple[Points, np.ndarray]:
-    """A rib is half an ellipse around the chest that falls to the front; returns its line and the angle along it."""
+def _shape_rib(chest: Chest, number: int, side: int) -> tuple[Points, np.ndarray]:
+    """Shape a rib as half an ellipse around the chest that falls to the front; return its line [26, 2] and the angle along it."""
     turn = np.linspace(0.03, np.radians(_REACH_DEG[number]), 26)
     depth, slope = _DEPTH_MM[number], chest.thorax.rib_slope
     lift = 0.35 * chest.pose.breath_mm * (1 - number / 14)
@@ -92,14 +94,14 @@ def _rib(chest: Chest, number: int, side: int) -> tuple[Points, np.ndarray]:
     return np.stack([x, y], axis=1), turn
 
 
-def _tube(layer: Mask, frame: Frame, line: Points, width_mm: float, core: float) -> None:
-    """A bone whose rim is denser than its marrow."""
+def _draw_tube(layer: Mask, frame: Frame, line: Points, width_mm: float, core: float) -> None:
+    """Draw a bone whose rim is denser than its marrow."""
     stroke(layer, frame, [line], width_mm, 255)
     stroke(layer, frame, [line], width_mm - 2.6, 255 * core)
 
 
-def _girdle(chest: Chest, frame: Frame) -> Field:
-    """Clavicles, shoulder blades and the heads of the arms."""
+def _draw_girdle(chest: Chest, frame: Frame) -> Field:
+    """Draw clavicles, shoulder blades and the heads of the arms in cm of water [H, W]."""
     ap = chest.pose.view is View.ap
     collar, blade = (np.zeros(frame.shape, dtype=np.uint8) for _ in range(2))
     up, out = (16.0 if ap else 0.0), 30.0 * chest.pose.arms
@@ -108,7 +110,7 @@ def _girdle(chest: Chest, frame: Frame) -> Field:
         clavicle = smooth_line(
             [(14, 46 - 0.6 * up), (30, 38 - 0.8 * up), (58, 22 - up), (90, 8 - up), (122, 1 - up), (158, -8 - up)]
         )
-        _tube(collar, frame, move_points(clavicle * (side, 1), twist, 0), 11.0, 0.66)
+        _draw_tube(collar, frame, move_points(clavicle * (side, 1), twist, 0), 11.0, 0.66)
         edge = smooth_line([(112, 2), (116, 40), (126, 90), (136, 122), (146, 112), (156, 70), (170, 22)])
         shifted = move_points(edge, out, 0) * (side, 1)
         np.maximum(blade, fill(frame, shifted) // 4, out=blade)
@@ -124,14 +126,14 @@ def _girdle(chest: Chest, frame: Frame) -> Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """Branches of one lung by generation: `lines` [n, P, 2] in mm and `wide_mm` [n] at their roots."""
+    """The vessels of one lung, generation by generation: `lines` [n, P, 2] in mm and `wide_mm` [n] at their roots."""
 
     lines: tuple[NDArray[np.float64], ...]
     wide_mm: tuple[NDArray[np.float64], ...]
 
 
 def draw_tree(rng: np.random.Generator, side: int) -> Tree:
-    """The branches of one lung, 10 main ones and two generations of twigs."""
+    """Draw the branches of one lung: 10 main ones and two generations of twigs."""
     root = np.array(HILUM_MM[int(side > 0)])
     angle = np.radians(_MAIN_DEG + rng.normal(0, 5, 10))
     start = root + np.stack([side * 4 * np.ones(10), np.linspace(-12, 24, 10)], axis=1)
@@ -150,7 +152,7 @@ def draw_tree(rng: np.random.Generator, side: int) -> Tree:
 
 
 def vessel_shadow(trees: tuple[Tree, Tree], thorax: Thorax, frame: Frame) -> Field:
-    """cm of water [H, W] of both lungs' vessels."""
+    """Draw the vessels of both lungs in cm of water [H, W]."""
     layer = np.zeros(frame.shape, dtype=np.uint8)
     for tree in trees:
         for lines, wide in zip(reversed(tree.lines), reversed(tree.wide_mm), strict=True):
@@ -159,7 +161,7 @@ def vessel_shadow(trees: tuple[Tree, Tree], thorax: Thorax, frame: Frame) -> Fie
 
 
 def hilum_shadow(thorax: Thorax, frame: Frame) -> Field:
-    """The great branches at the hila."""
+    """Draw the great branches at the hila in cm of water [H, W]."""
     layer = np.zeros(frame.shape, dtype=np.uint8)
     for side, (x, y) in zip((-1, 1), HILUM_MM, strict=True):
         lower = smooth_line(
@@ -175,7 +177,7 @@ def hilum_shadow(thorax: Thorax, frame: Frame) -> Field:
 
 
 def airway_shadow(frame: Frame, bend_mm: float) -> Field:
-    """Share 0..1 [H, W] of the trachea and the main bronchi, which let the beam through."""
+    """Draw the share 0..1 [H, W] of the trachea and the main bronchi, which let the beam through."""
     layer = np.zeros(frame.shape, dtype=np.uint8)
     x, y = CARINA_MM
     trachea = smooth_line([(0, -120), (0, -40), (-1 + bend_mm, 20), (-3 + bend_mm, 66), (x - 3, y)])
@@ -189,7 +191,7 @@ def airway_shadow(frame: Frame, bend_mm: float) -> Field:
 
 
 def bronchogram(tree: Tree, frame: Frame) -> Field:
-    """Share 0..1 [H, W] of the airways that stay dark where a lung's air spaces are filled."""
+    """Draw the share 0..1 [H, W] of the airways that stay dark where a lung's air spaces are filled."""
     layer = np.zeros(frame.shape, dtype=np.uint8)
     stroke(layer, frame, tree.lines[0][:, :5], 3.0, 200)
     stroke(layer, frame, tree.lines[0][:, 4:9], 1.8, 150)
@@ -205,7 +207,7 @@ def _grow(
     side: int,
     steps: int,
 ) -> NDArray[np.float64]:
-    """Lines [n, steps + 1, 2] that wander from `start` in the directions `angle`."""
+    """Grow lines [n, steps + 1, 2] that wander from `start` in the directions `angle`."""
     wander = np.cumsum(rng.normal(0, 0.1, (len(start), steps)), axis=1) + rng.normal(
         0, 0.02, (len(start), 1)
     ) * np.arange(steps)
@@ -216,7 +218,7 @@ def _grow(
 
 
 def _draw_generation(layer: Mask, frame: Frame, lines: NDArray[np.float64], wide_mm: NDArray[np.float64]) -> None:
-    """Branches drawn from tip to root, each third wider than the one before; alike widths in one go."""
+    """Draw branches from tip to root, each third wider than the one before; branches of like width in one go."""
     groups = np.clip(np.rint(wide_mm / 0.6), 1, 12).astype(int)
     for thin, (first, last) in zip((0.4, 0.65, 1.0), ((2, 3), (1, 2), (0, 1)), strict=True):
         steps = lines.shape[1] - 1
@@ -230,8 +232,9 @@ def _draw_generation(layer: Mask, frame: Frame, lines: NDArray[np.float64], wide
 class Tissue:
     """A healthy chest before the detector.
 
-    `solid` [H, W] is everything but the lungs' vessels, `vessels` [H, W] these; both in cm of water. `air_cm` [H, W] is
-    the air that may be filled, `lungs` [2, H, W] the patient's right and left lung as 0..1, `heart` [H, W] the heart's mask.
+    `solid` [H, W] is everything but the lungs' vessels, `vessels` [H, W] is these; both in cm of water. `air_cm` [H, W]
+    is the air that may be filled, `lungs` [2, H, W] are the patient's right and left lung as 0..1, `heart` [H, W] is
+    the heart's mask.
     """
 
     solid: Field
@@ -242,7 +245,7 @@ class Tissue:
 
 
 def lay_tissue(chest: Chest, trees: tuple[Tree, Tree], frame: Frame, rng: np.random.Generator) -> Tissue:
-    """A healthy chest; `rng` draws textures only."""
+    """Lay out a healthy chest in a film's pixels; `rng` draws textures only."""
     thorax, px = chest.thorax, frame.scale
     masks = [fill(frame, outline) for outline in chest.lungs]
     lungs = np.stack([blur(share(mask), 0.5 * px) for mask in masks])
@@ -255,28 +258,33 @@ def lay_tissue(chest: Chest, trees: tuple[Tree, Tree], frame: Frame, rng: np.ran
     free = 1 - np.float32(HEART_FILLS) * blur(middle, 0.8 * px)
     air_cm = blur(depth, 0.5 * px) * lungs.max(axis=0) * free * np.float32(thorax.air_cm)
     solid = (
-        _body(chest, frame) - air_cm + _recess(chest, frame) + spine_shadow(chest, frame) + bone_shadow(chest, frame)
+        _draw_body(chest, frame)
+        - air_cm
+        + _draw_recess(chest, frame)
+        + spine_shadow(chest, frame)
+        + bone_shadow(chest, frame)
     )
     airway = airway_shadow(frame, -0.15 * thorax.knob_mm)
-    solid = solid - airway * np.float32(2.0) - _belly_gas(chest, frame) + _breasts(chest, frame)
+    solid = solid - airway * np.float32(2.0) - _draw_belly_gas(chest, frame) + _draw_breasts(chest, frame)
     hidden = lungs.max(axis=0) * free
-    vessels = (vessel_shadow(trees, thorax, frame) + _interstitium(thorax, frame, rng)) * hidden
+    vessels = (vessel_shadow(trees, thorax, frame) + _draw_interstitium(thorax, frame, rng)) * hidden
     for scar in thorax.scars:
-        solid = solid + _scar(scar, chest, frame) * hidden
+        solid = solid + _draw_scar(scar, chest, frame) * hidden
     return Tissue(
         solid=solid + hilum_shadow(thorax, frame), vessels=vessels, air_cm=air_cm, lungs=lungs, heart=heart > 127
     )
 
 
-def _body(chest: Chest, frame: Frame) -> Field:
+def _draw_body(chest: Chest, frame: Frame) -> Field:
+    """Draw the body's thickness in cm of water [H, W]; the belly is thicker."""
     outline = fill(frame, chest.body)
     thick = bulge(outline, 62 * frame.scale)
     belly = step_up(frame.y - np.float32(chest.domes_mm[0] + 10), 60)
     return thick * (np.float32(chest.thorax.body_cm) + 2.2 * belly)
 
 
-def _recess(chest: Chest, frame: Frame) -> Field:
-    """The lung behind the diaphragm: below the domes it stays a little brighter than belly, so this is negative."""
+def _draw_recess(chest: Chest, frame: Frame) -> Field:
+    """Draw the lung behind the diaphragm as negative cm of water [H, W]: below the domes it is a little darker than belly."""
     layer = np.zeros(frame.shape, dtype=np.float32)
     for side, dome in zip((-1, 1), chest.domes_mm, strict=True):
         back = fill(frame, oval(side * 74, dome - 6, 56, 44))
@@ -284,8 +292,8 @@ def _recess(chest: Chest, frame: Frame) -> Field:
     return layer
 
 
-def _belly_gas(chest: Chest, frame: Frame) -> Field:
-    """Air in the stomach, with its level, and in the bowel."""
+def _draw_belly_gas(chest: Chest, frame: Frame) -> Field:
+    """Draw the air in the stomach, with its level, and in the bowel, in cm of water [H, W]."""
     x, wide, high = chest.thorax.bubble
     top = chest.domes_mm[1] + 9
     stomach = blur(share(fill(frame, oval(x, top + high, wide, high))), 1.2 * frame.scale)
@@ -297,7 +305,8 @@ def _belly_gas(chest: Chest, frame: Frame) -> Field:
     return layer
 
 
-def _breasts(chest: Chest, frame: Frame) -> Field:
+def _draw_breasts(chest: Chest, frame: Frame) -> Field:
+    """Draw breasts and nipples in cm of water [H, W]."""
     wide, high, thick = chest.thorax.breast
     layer = np.zeros(frame.shape, dtype=np.float32)
     if chest.thorax.female:
@@ -317,15 +326,16 @@ def _breasts(chest: Chest, frame: Frame) -> Field:
     return layer
 
 
-def _interstitium(thorax: Thorax, frame: Frame, rng: np.random.Generator) -> Field:
-    """Fine markings that no tree draws; they coarsen with age."""
+def _draw_interstitium(thorax: Thorax, frame: Frame, rng: np.random.Generator) -> Field:
+    """Draw fine markings that no vessel tree has, in cm of water [H, W]; they coarsen with age."""
     rows, columns = frame.shape
     side = max(8, int(max(rows, columns) / frame.scale / 5))
     fine, wide = stretch(smooth_noise(rng, side), rows, columns), stretch(smooth_noise(rng, 9), rows, columns)
     return np.abs(fine) * np.float32(0.10 + 0.10 * thorax.unrest) + wide * np.float32(0.12)
 
 
-def _scar(scar: Scar, chest: Chest, frame: Frame) -> Field:
+def _draw_scar(scar: Scar, chest: Chest, frame: Frame) -> Field:
+    """Draw a scar in cm of water [H, W]."""
     x, y = chest.spot(scar.side, scar.u, scar.v)
     if not scar.plate:
         return blur(share(fill(frame, oval(x, y, scar.size_mm, scar.size_mm))), 0.4 * frame.scale) * np.float32(

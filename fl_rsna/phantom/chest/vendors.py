@@ -1,7 +1,8 @@
-"""Makes of X-ray unit: which kind of file they write, how grey is stored and windowed, and how their films look.
+"""Define the makes of X-ray unit: the kind of file each writes, how it stores and windows grey, and how its films look.
 
-The names are invented. Every row of the standard's tables that a reader must know has a vendor: both photometrics, four
-kinds of window and none at all, 8 to 16 bits, signed, rescaled and padded pixels (DICOM PS3.3 C.7.6.3, C.11.1, C.11.2).
+The names are invented. Every case of the standard's tables that a reader must know has a vendor: both photometrics,
+four kinds of window and none at all, 8 to 16 bits, signed, rescaled and padded pixels (DICOM PS3.3 C.7.6.3, C.11.1,
+C.11.2).
 """
 
 from dataclasses import dataclass
@@ -13,22 +14,23 @@ CR, DX = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"  # storage c
 
 
 class Curve(StrEnum):
-    """How values of interest become grey (C.11.2)."""
+    """The way in which values of interest become grey (C.11.2)."""
 
     unnamed = "unnamed"  # LINEAR by default, without VOILUTFunction
     linear = "LINEAR"
     exact = "LINEAR_EXACT"
     sigmoid = "SIGMOID"
     table = "table"  # VOILUTSequence
-    none = "none"  # whoever shows the film must find a window
+    none = "none"  # no window in the header: the viewer must find one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vendor:
-    """How one make of unit stores and processes films; ranges are (low, high).
+    """One make of unit: how it stores and processes films; ranges are (low, high).
 
-    `inverted` films are MONOCHROME1. `slope` and `intercept` are the Modality LUT's. The window begins about `base` and is
-    about `span` wide, as shares of the bit range. `padding` fills what the shutters hide. `aspect` is columns by rows.
+    `inverted` films are MONOCHROME1. `slope` and `intercept` are the Modality LUT's. The window begins at about `base`
+    and is about `span` wide, as shares of the bit range. `padding` fills what the shutters hide. `aspect` is columns by
+    rows.
     """
 
     name: str
@@ -56,10 +58,12 @@ class Vendor:
 
     @property
     def highest(self) -> int:
+        """The greatest stored value."""
         return self.lowest + (1 << self.bits) - 1
 
     @property
     def modality(self) -> str:
+        """The value of Modality: CR or DX."""
         return "CR" if self.storage == CR else "DX"
 
 
@@ -172,5 +176,5 @@ VENDOR_SHARES = (0.20, 0.15, 0.16, 0.13, 0.12, 0.10, 0.14)
 
 
 def draw_vendor(rng: np.random.Generator) -> Vendor:
-    """A vendor by its share of the market."""
+    """Draw a vendor by its share of the market."""
     return VENDORS[int(rng.choice(len(VENDORS), p=VENDOR_SHARES))]

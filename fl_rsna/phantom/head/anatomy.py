@@ -1,4 +1,4 @@
-"""One synthetic patient: the numbers and textures in which heads differ."""
+"""Draw the anatomy of one synthetic head: the numbers and textures in which heads differ."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from fl_rsna.phantom.head.geometry import Ellipsoid, Field, Plane, Point, point
 
 MAP_SIZE = 384  # pixels a side of the surface maps
-MAP_REACH = 1.75  # half width of the maps in units of the equal-area projection
-MAP_CENTER: Point = (0.0, 4.0, 26.0)  # directions are taken from here
+MAP_REACH = 1.75  # half width of the maps, in units of the equal-area projection
+MAP_CENTER: Point = (0.0, 4.0, 26.0)  # the point from which directions are taken
 GYRUS_PIXELS = 5.6  # Gaussian width that sets the spacing of sulci to about 12 mm at the convexity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infarct:
-    """An old hypodense defect: a distractor, never a label."""
+    """An old infarct, darker than brain by `drop_hu`. It distracts a detector and never makes a label."""
 
     solid: Ellipsoid
     drop_hu: float
@@ -24,12 +24,12 @@ class Infarct:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anatomy:
-    """What makes one head differ from the next; lengths in mm, densities in HU.
+    """The numbers and textures that make one head differ from the next; lengths in mm, densities in HU.
 
-    `scale` stretches the template head along x, y, z; `atrophy` runs from 0 (young) to 1 (advanced).
-    `surface` [S, S, 4] holds over all directions from the brain's centre: distance to the nearest sulcus (radians),
-    depth of that sulcus (mm), skull thickness factor, diploe texture. `coarse`, `middle`, `fine` [Z, n, n] are
-    smooth, finer and finest noise with unit deviation; `sway` [Z, n, n, 2] displaces the brain in x and y.
+    `scale` stretches the template head along x, y, z; `atrophy` runs from 0 (young) to 1 (advanced). The maps `surface`
+    [S, S, 4] hold, for all directions from the brain's centre, the distance to the nearest sulcus (radians), the depth
+    of that sulcus (mm), a factor of the skull's thickness and the diploe's texture. `coarse`, `middle`, `fine` [Z, n,
+    n] are smooth, finer and finest noise with unit deviation; `sway` [Z, n, n, 2] displaces the brain in x and y.
     """
 
     scale: Point
@@ -59,7 +59,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """A random adult head."""
+    """Draw a random adult head."""
     size, atrophy = rng.normal(1, 0.035), float(rng.beta(1.3, 1.6))
     scale = (float(size * rng.normal(1, 0.03)), float(size * rng.normal(1, 0.03)), float(size * rng.normal(1, 0.03)))
     roominess = 0.55 + 0.85 * atrophy
@@ -83,19 +83,20 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         pineal_hu=float(rng.choice([0, 90, 160, 260])),
         choroid_hu=(float(rng.choice([0, 60, 110, 200])), float(rng.choice([0, 60, 110, 200]))),
         pallidum_hu=float(rng.uniform(12, 60)) if rng.random() < 0.1 else 0.0,
-        falx_plaques=tuple(_plaque(rng) for _ in range(rng.poisson(0.4))),
-        infarcts=tuple(_infarct(rng) for _ in range(rng.poisson(0.15 + 0.5 * atrophy))),
+        falx_plaques=tuple(_draw_plaque(rng) for _ in range(rng.poisson(0.4))),
+        infarcts=tuple(_draw_infarct(rng) for _ in range(rng.poisson(0.15 + 0.5 * atrophy))),
         white_loss_hu=float(rng.uniform(0, 7)) * atrophy,
-        surface=_surface_maps(rng, atrophy),
-        coarse=_noise(rng, layers=7, side=11),
-        middle=_noise(rng, layers=22, side=32),
-        fine=_noise(rng, layers=40, side=96),
-        sway=np.stack([_noise(rng, layers=7, side=8), _noise(rng, layers=7, side=8)], axis=-1) * np.float32(1.4),
+        surface=_draw_surface_maps(rng, atrophy),
+        coarse=_draw_noise(rng, layers=7, side=11),
+        middle=_draw_noise(rng, layers=22, side=32),
+        fine=_draw_noise(rng, layers=40, side=96),
+        sway=np.stack([_draw_noise(rng, layers=7, side=8), _draw_noise(rng, layers=7, side=8)], axis=-1)
+        * np.float32(1.4),
     )
 
 
 def at_height(stack: Field, height: float) -> Field:
-    """The layer of a noise stack at `height` 0..1 of the scanned range, between its two nearest layers."""
+    """Interpolate the layer [n, n] of a noise stack at `height` 0..1 of the scanned range, between its two nearest layers."""
     place = float(np.clip(height, 0, 1)) * (len(stack) - 1)
     lower = min(int(place), len(stack) - 2)
     layer: Field = stack[lower] + (stack[lower + 1] - stack[lower]) * (place - lower)
@@ -103,12 +104,16 @@ def at_height(stack: Field, height: float) -> Field:
 
 
 def over_image(layer: Field, size: int) -> Field:
-    """A noise layer stretched smoothly over an image of `size` pixels a side."""
+    """Stretch a noise layer smoothly over an image of `size` pixels a side."""
     return np.asarray(cv2.resize(layer, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
 def look_up_surface(anatomy: Anatomy, plane: Plane) -> tuple[Field, Field, Field, Field]:
-    """Per pixel: distance to the nearest sulcus (mm), sulcus depth (mm), skull thickness factor, diploe texture."""
+    """Look up the surface maps for each pixel, four fields [h, w].
+
+    They are the distance to the nearest sulcus (mm), the sulcus's depth (mm), the factor of the skull's thickness, and
+    the diploe's texture.
+    """
     x, y, z = plane.x - MAP_CENTER[0], (plane.y - MAP_CENTER[1]) * 0.86, plane.z - MAP_CENTER[2]
     r = np.sqrt(x * x + y * y + z * z) + 1e-3
     spread = np.sqrt(2 / (r * np.maximum(r + z, 0.25 * r)))  # Lambert's azimuthal equal-area projection from the vertex
@@ -119,35 +124,38 @@ def look_up_surface(anatomy: Anatomy, plane: Plane) -> tuple[Field, Field, Field
     return maps[..., 0] * r, maps[..., 1], maps[..., 2], maps[..., 3]
 
 
-def _surface_maps(rng: np.random.Generator, atrophy: float) -> Field:
-    folds = _smooth(rng, GYRUS_PIXELS) - 0.7 * _smooth(rng, GYRUS_PIXELS * 2.4)
+def _draw_surface_maps(rng: np.random.Generator, atrophy: float) -> Field:
+    """Draw the maps of `Anatomy.surface`: sulci are the zeros of smooth noise."""
+    folds = _draw_smooth_noise(rng, GYRUS_PIXELS) - 0.7 * _draw_smooth_noise(rng, GYRUS_PIXELS * 2.4)
     slope = np.hypot(cv2.Sobel(folds, cv2.CV_32F, 1, 0), cv2.Sobel(folds, cv2.CV_32F, 0, 1)) / 8
     radians = 2 * MAP_REACH / MAP_SIZE
     distance = np.clip(np.abs(folds) / (slope + 1e-3) * radians, 0, 0.2)
-    deep = np.clip(11 + 3 * atrophy + 4 * _smooth(rng, 8), 3, 22)
-    thickness = np.clip(1 + 0.17 * _smooth(rng, 22) + 0.02 * _smooth(rng, 6), 0.55, 1.6)
-    diploe = 0.7 * _smooth(rng, 6) + 0.5 * _smooth(rng, 1.5)
+    deep = np.clip(11 + 3 * atrophy + 4 * _draw_smooth_noise(rng, 8), 3, 22)
+    thickness = np.clip(1 + 0.17 * _draw_smooth_noise(rng, 22) + 0.02 * _draw_smooth_noise(rng, 6), 0.55, 1.6)
+    diploe = 0.7 * _draw_smooth_noise(rng, 6) + 0.5 * _draw_smooth_noise(rng, 1.5)
     return np.stack([distance, deep, thickness, diploe], axis=-1).astype(np.float32)
 
 
-def _smooth(rng: np.random.Generator, sigma: float) -> Field:
-    """Smooth noise of unit deviation on the surface maps."""
+def _draw_smooth_noise(rng: np.random.Generator, sigma: float) -> Field:
+    """Draw smooth noise of unit deviation on the surface maps."""
     noise = rng.standard_normal((MAP_SIZE, MAP_SIZE), dtype=np.float32)
     return np.asarray(cv2.GaussianBlur(noise, (0, 0), sigma), dtype=np.float32) * np.float32(2 * np.sqrt(np.pi) * sigma)
 
 
-def _noise(rng: np.random.Generator, *, layers: int, side: int) -> Field:
+def _draw_noise(rng: np.random.Generator, *, layers: int, side: int) -> Field:
     return rng.standard_normal((layers, side, side), dtype=np.float32)
 
 
-def _plaque(rng: np.random.Generator) -> Ellipsoid:
+def _draw_plaque(rng: np.random.Generator) -> Ellipsoid:
+    """Draw a calcified plaque in the falx."""
     center = (0.0, float(rng.choice([-1, 1]) * rng.uniform(50, 70)), float(rng.uniform(45, 75)))
     return Ellipsoid(
         center=center, radii=(float(rng.uniform(0.8, 2)), float(rng.uniform(2, 6)), float(rng.uniform(3, 7)))
     )
 
 
-def _infarct(rng: np.random.Generator) -> Infarct:
+def _draw_infarct(rng: np.random.Generator) -> Infarct:
+    """Draw a lacune or a territorial infarct."""
     side = float(rng.choice([-1, 1]))
     if rng.random() < 0.5:  # lacune
         center, radius = (side * rng.uniform(10, 28), rng.uniform(-20, 20), rng.uniform(25, 45)), rng.uniform(2, 5)

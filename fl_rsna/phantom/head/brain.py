@@ -1,4 +1,4 @@
-"""The brain: folded cortex over white matter, deep nuclei, ventricles, cisterns, cerebellum, falx and tentorium."""
+"""Draw the brain: folded cortex over white matter, deep nuclei, ventricles, cisterns, cerebellum, falx and tentorium."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,7 +24,7 @@ from fl_rsna.phantom.head.geometry import (
 from fl_rsna.phantom.head.skull import Shell
 
 CORTEX_MM = 3.6
-BLUR_MM = 1.3  # half width of the box that pixel and slice make across a thin sheet
+BLUR_MM = 1.3  # half width of the box over which pixel and slice blur a thin sheet
 TENT_TOP = 40.0  # above this level there is no cerebellum
 
 DEEP_GREY: tuple[Solid, ...] = (
@@ -69,7 +69,7 @@ CISTERNS: tuple[Solid, ...] = (
     ),
 )
 INSULA = Ellipsoid(center=(38.0, -1.0, 27.0), radii=(14.0, 24.0, 16.0))  # where the sylvian fissure covers the insula
-SYLVIAN: tuple[Solid, ...] = (  # its openings to the surface
+SYLVIAN: tuple[Solid, ...] = (  # openings of the sylvian fissure to the surface
     Capsule(start=(39.0, -18.0, 18.0), end=(64.0, -26.0, 18.0), radii=(1.7, 2.6)),
     Capsule(start=(39.0, 6.0, 28.0), end=(64.0, 16.0, 34.0), radii=(1.5, 2.2)),
 )
@@ -77,11 +77,12 @@ SYLVIAN: tuple[Solid, ...] = (  # its openings to the surface
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brain:
-    """One slice's brain before the skull is laid over it.
+    """The brain of one slice before the skull is laid over it.
 
-    `hu` [h, w]; depths in mm: `surface` below the pia, `ventricles` and `cisterns` inside their walls, `fold` the
-    distance from the nearest sulcal sheet (large below its bottom), `tent` below the tentorium (-99 where none).
-    `sulcus_mm` is half the width of the sulci.
+    `hu` [h, w] is its density; the other fields [h, w] are in mm. `surface` is the depth below the pia, `ventricles`
+    and `cisterns` are depths inside their walls, `fold` is the distance from the nearest sulcal sheet (large below its
+    bottom), `tent` is the depth below the tentorium (-99 where there is none), and `sulcus_mm` is half the width of the
+    sulci.
     """
 
     hu: Field
@@ -94,15 +95,15 @@ class Brain:
 
 
 def draw_brain(plane: Plane, anatomy: Anatomy, shell: Shell, texture: Field) -> Brain:
-    """Everything inside the cavity of one slice, without bleeds."""
-    tent = _tent_depth(plane)
-    rim, fissure = _surface_depths(plane, anatomy, shell, tent)
+    """Draw all that lies inside the cavity of one slice, without bleeds."""
+    tent = _compute_tent_depth(plane)
+    rim, fissure = _compute_surface_depths(plane, anatomy, shell, tent)
     surface = np.minimum(rim, fissure)
     reach = np.minimum(shell.vault, fissure + 4 + 2 * np.maximum(24 - plane.z, 0))
     fold = np.maximum(shell.sulcus, reach - shell.sulcus_depth)
     fold = np.where(tent > -3, np.float32(9), fold)
     sulcus_mm = anatomy.sulcus_mm * np.clip(1.4 - surface / (shell.sulcus_depth + 1) + 0.45 * texture, 0.15, 2)
-    hu = _cortex(anatomy, surface, fold, sulcus_mm, texture)
+    hu = _draw_cortex(anatomy, surface, fold, sulcus_mm, texture)
     _paint_nuclei(hu, plane, anatomy)
     _paint_hindbrain(hu, plane, anatomy, tent, texture)
     _paint_insula(hu, plane, anatomy, texture)
@@ -118,16 +119,16 @@ def draw_brain(plane: Plane, anatomy: Anatomy, shell: Shell, texture: Field) -> 
     )
 
 
-def _tent_depth(plane: Plane) -> Field:
-    """Depth below the tentorium: a ridge in the midline that slopes to the sides and back; -99 in front of it."""
+def _compute_tent_depth(plane: Plane) -> Field:
+    """Compute the depth below the tentorium, a ridge in the midline that slopes to the sides and back; -99 in front of it."""
     if plane.level > TENT_TOP:
         return np.full_like(plane.x, -99)
     ridge = 33 - 0.55 * np.abs(plane.x) - 0.42 * np.maximum(plane.y - 38, 0)
     return np.where(plane.y > 14, (ridge - plane.z) * 0.8, np.float32(-99))
 
 
-def _surface_depths(plane: Plane, anatomy: Anatomy, shell: Shell, tent: Field) -> tuple[Field, Field]:
-    """Depth below the brain's surface towards the skull, and towards the midline fissure."""
+def _compute_surface_depths(plane: Plane, anatomy: Anatomy, shell: Shell, tent: Field) -> tuple[Field, Field]:
+    """Compute the depths below the brain's surface towards the skull, and towards the midline fissure."""
     front = np.clip(-plane.y / 80, 0, 1)
     rim = shell.cavity - (0.7 + anatomy.atrophy * (1.6 + 2.2 * front))
     callosum = np.sqrt(((plane.y - 2) / 44) ** 2 + ((plane.z - 36) / 24) ** 2)
@@ -136,7 +137,8 @@ def _surface_depths(plane: Plane, anatomy: Anatomy, shell: Shell, tent: Field) -
     return rim, fissure
 
 
-def _cortex(anatomy: Anatomy, surface: Field, fold: Field, sulcus_mm: Field, texture: Field) -> Field:
+def _draw_cortex(anatomy: Anatomy, surface: Field, fold: Field, sulcus_mm: Field, texture: Field) -> Field:
+    """Draw white matter, cortex and the CSF of sulci and surface, in HU [h, w]."""
     hu = anatomy.white_hu + 0.7 * texture
     hu -= anatomy.white_loss_hu * ramp(surface - 22, 16.0)
     grey = ramp(CORTEX_MM - np.minimum(surface, fold - sulcus_mm), 2.6)
@@ -147,6 +149,7 @@ def _cortex(anatomy: Anatomy, surface: Field, fold: Field, sulcus_mm: Field, tex
 
 
 def _paint_nuclei(hu: Field, plane: Plane, anatomy: Anatomy) -> None:
+    """Paint the deep grey nuclei, and the pallidum where it is calcified."""
     if not 12 < plane.level < 64:
         return
     for solid in both_sides(DEEP_GREY):
@@ -157,6 +160,7 @@ def _paint_nuclei(hu: Field, plane: Plane, anatomy: Anatomy) -> None:
 
 
 def _paint_hindbrain(hu: Field, plane: Plane, anatomy: Anatomy, tent: Field, texture: Field) -> None:
+    """Paint the cerebellum with its folia and white matter."""
     if plane.level > TENT_TOP:
         return
     folia = np.sin(0.9 * plane.y + 0.35 * np.abs(plane.x) + 0.8 * texture)
@@ -167,6 +171,7 @@ def _paint_hindbrain(hu: Field, plane: Plane, anatomy: Anatomy, tent: Field, tex
 
 
 def _paint_insula(hu: Field, plane: Plane, anatomy: Anatomy, texture: Field) -> None:
+    """Paint the insula and the sylvian fissure."""
     if not 4 < plane.level < 54:
         return
     cleft = union_depth(both_sides(SYLVIAN), plane)
@@ -178,7 +183,7 @@ def _paint_insula(hu: Field, plane: Plane, anatomy: Anatomy, texture: Field) -> 
 
 
 def _paint_cisterns(hu: Field, plane: Plane, anatomy: Anatomy, shell: Shell) -> Field:
-    """Cisterns with the brain stem standing in them; returns their depth."""
+    """Paint the cisterns and the brain stem in them; return the cisterns' depth."""
     if plane.level > 48:
         return np.full_like(plane.x, -99)
     cisterns = union_depth(CISTERNS, plane) + (anatomy.atrophy - 0.3) * 1.6
@@ -196,7 +201,7 @@ def _paint_cisterns(hu: Field, plane: Plane, anatomy: Anatomy, shell: Shell) -> 
 
 
 def _paint_ventricles(hu: Field, plane: Plane, anatomy: Anatomy) -> Field:
-    """Lateral, third and fourth ventricles; returns their depth."""
+    """Paint the lateral, third and fourth ventricles; return their depth."""
     left, right = (
         [
             Capsule(start=(ax, ay, az), end=(bx, by, bz), radii=(ra * wide, rb * wide))
@@ -214,7 +219,7 @@ def _paint_ventricles(hu: Field, plane: Plane, anatomy: Anatomy) -> Field:
 
 
 def _paint_dura(hu: Field, plane: Plane, anatomy: Anatomy, shell: Shell, tent: Field) -> None:
-    """Falx and tentorium, and the venous sinuses along the skull."""
+    """Paint falx and tentorium, and the venous sinuses along the skull."""
     callosum = np.sqrt(((plane.y - 2) / 52) ** 2 + ((plane.z - 34) / 33) ** 2)
     falx = sheet(plane.x, 0.75, 1.0) * ramp((callosum - 1) * 40, 6.0) * (plane.z > 8) * (tent < 0)
     blend(hu, anatomy.falx_hu, falx)
@@ -228,6 +233,7 @@ def _paint_dura(hu: Field, plane: Plane, anatomy: Anatomy, shell: Shell, tent: F
 
 
 def _paint_calcifications(hu: Field, plane: Plane, anatomy: Anatomy) -> None:
+    """Paint the calcifications of the pineal gland, the choroid plexus and the falx."""
     if anatomy.pineal_hu:
         paint(hu, plane, PINEAL, anatomy.pineal_hu)
     for solid, value in zip((CHOROID, mirror_solid(CHOROID)), anatomy.choroid_hu, strict=True):

@@ -1,8 +1,8 @@
-"""Synthetic head CT in RSNA's form: valid DICOM, `stage_2_train.csv`, and RSNA's quirks on request.
+"""Write synthetic head CT in RSNA's form: valid DICOM, `stage_2_train.csv`, and RSNA's quirks on request.
 
-Same seed, size and counts give the same bytes for any number of workers: every patient draws from generators of
-their own. Nothing about lesions is stored: seed and patient number give the same head again, to the last bit, and from it the
-place of the blood on a prepared slice.
+The same seed, size and counts give the same bytes for any number of workers, because every patient draws from
+generators of its own. Nothing about lesions is stored. Seed and patient number give the same head again, to the last
+bit, and from it the place of the blood on a prepared slice.
 """
 
 import csv
@@ -38,10 +38,11 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirks:
-    """What is wrong with the cohort, as in RSNA's.
+    """The faults of a cohort, like those in RSNA's files.
 
-    `duplicate_rows`: slices whose six label rows stand twice; `truncated_files`: slices whose pixel data end early;
-    `wrapped_12_bit`: one patient's negative HU are stored modulo 4096; `several_studies`: patients scanned twice.
+    `duplicate_rows` slices have their six label rows twice; `truncated_files` slices have pixel data that end early;
+    with `wrapped_12_bit` one patient's negative HU are stored modulo 4096; `several_studies` patients are scanned
+    twice.
     """
 
     duplicate_rows: int = 0
@@ -76,8 +77,8 @@ def write_cohort(
 ) -> None:
     """Write `patients` synthetic patients as `folder`/stage_2_train/*.dcm and `folder`/stage_2_train.csv.
 
-    `on_progress` hears how many patients are written. Raises ValueError for counts that cannot be met and for a
-    folder that already holds slices.
+    `on_progress` is called with the number of patients written so far. Raises ValueError for counts that cannot be met
+    and for a folder that already holds slices.
     """
     _check(folder, patients, size, slices_per_series, quirks)
     images = folder / "stage_2_train"
@@ -99,6 +100,7 @@ def write_cohort(
 
 
 def _check(folder: Path, patients: int, size: int, slices_per_series: int, quirks: Quirks) -> None:
+    """Raise ValueError for counts that cannot be met and for a folder that already holds slices."""
     if patients < 1 or slices_per_series < 1 or size < 16:
         raise ValueError(
             f"expected at least 1 patient, 1 slice and 16 pixels, got {patients}, {slices_per_series} and {size}"
@@ -117,6 +119,7 @@ def _check(folder: Path, patients: int, size: int, slices_per_series: int, quirk
 
 
 def _list_jobs(seed: int, patients: int, quirks: Quirks) -> list[_Job]:
+    """List what to write of each patient; the patients with quirks are drawn."""
     order = generator(seed, Purpose.quirks, 0).permutation(patients)
     twice = set(order[: quirks.several_studies].tolist())
     wrapped = {int(order[-1])} if quirks.wrapped_12_bit else set()
@@ -140,28 +143,29 @@ def _one_thread() -> None:
 
 
 def _write_patient(job: _Job, *, images: Path, seed: int, size: int, slices: int) -> list[_Row]:
+    """Write all slices of one patient; return their label rows."""
     rows = []
     for study in range(job.studies):
         vendor = WRAPPED if job.wrapped else None
         patient = render_patient(seed, job.patient, size=size, slices=slices, study=study, vendor=vendor)
         for index, (hu, (union, *subtypes)) in enumerate(zip(patient.volume_hu, patient.labels.tolist(), strict=True)):
-            tags = _tags(patient.scan, seed, job.patient, study, index)
+            tags = _build_tags(patient.scan, seed, job.patient, study, index)
             image_id = str(tags["SOPInstanceUID"])
             write_slice(images / f"{image_id}.dcm", to_stored(hu, patient.vendor), tags)
             rows.append(_Row(image_id=image_id, labels=(*subtypes, union)))
     return rows
 
 
-def _tags(scan: Scan, seed: int, patient: int, study: int, index: int) -> dict[str, object]:
-    """The header RSNA left in its files, by DICOM keyword (PS3.3 C.7.6.2, C.7.6.3, C.11.1, C.11.2)."""
+def _build_tags(scan: Scan, seed: int, patient: int, study: int, index: int) -> dict[str, object]:
+    """Build the header that RSNA left in its files, by DICOM keyword (PS3.3 C.7.6.2, C.7.6.3, C.11.1, C.11.2)."""
     vendor = scan.vendor
     center, width = (list(values) if len(values) > 1 else values[0] for values in vendor.windows)
     return {
         "SOPInstanceUID": slice_id(seed, patient, index, study),
         "Modality": "CT",
         "PatientID": patient_id(seed, patient),
-        "StudyInstanceUID": _identifier("study", seed, patient << 4 | study),
-        "SeriesInstanceUID": _identifier("series", seed, patient << 4 | study),
+        "StudyInstanceUID": _build_id("study", seed, patient << 4 | study),
+        "SeriesInstanceUID": _build_id("series", seed, patient << 4 | study),
         "StudyID": "",
         "ImagePositionPatient": [f"{value:.6f}" for value in scan.positions_mm[index]],
         "ImageOrientationPatient": [f"{value:.6f}" for value in scan.orientation],
@@ -180,24 +184,24 @@ def _tags(scan: Scan, seed: int, patient: int, study: int, index: int) -> dict[s
 
 
 def patient_id(seed: int, patient: int) -> str:
-    """The PatientID of a patient."""
-    return _identifier("patient", seed, patient)
+    """Return the PatientID of a patient."""
+    return _build_id("patient", seed, patient)
 
 
 def slice_id(seed: int, patient: int, index: int, study: int = 0) -> str:
-    """The id of a patient's slice number `index`, base first."""
-    return _identifier("slice", seed, patient << 16 | study << 12 | index)
+    """Return the id of a patient's slice number `index`, base first."""
+    return _build_id("slice", seed, patient << 16 | study << 12 | index)
 
 
-def _identifier(kind: str, seed: int, number: int) -> str:
-    """`ID_` and hexadecimal digits, which never collide and never sort by anatomy."""
+def _build_id(kind: str, seed: int, number: int) -> str:
+    """Build an id of `ID_` and hexadecimal digits, which never collide and whose order is not that of the anatomy."""
     return f"ID_{scramble_number(seed, number, bits=ID_BITS[kind], kind=len(kind))}"
 
 
 def scramble_number(seed: int, number: int, *, bits: int, kind: int) -> str:
-    """Turn `number` into bits / 4 hexadecimal digits that never collide and never sort.
+    """Turn `number` into bits / 4 hexadecimal digits in an order that looks random.
 
-    The map is one-to-one over all numbers below 2^bits, differs for each `kind` and `seed`, and is always the same for both.
+    The map is one-to-one over all numbers below 2^bits. It depends on `seed`, `bits` and `kind` only.
     """
     keys = np.random.default_rng([seed, Purpose.names, bits, kind]).integers(0, 1 << bits, size=(3, 2))
     value = number
@@ -208,7 +212,7 @@ def scramble_number(seed: int, number: int, *, bits: int, kind: int) -> str:
 
 
 def _write_labels(path: Path, rows: Iterable[_Row]) -> None:
-    """Kaggle's long form: one row a slice and label."""
+    """Write the labels in Kaggle's long form: one row per slice and label."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ID", "Label"])
@@ -218,7 +222,7 @@ def _write_labels(path: Path, rows: Iterable[_Row]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """A demo slice drawn again: the image that `prepare` stores, and where each subtype is seen on it, bool [S, S]."""
+    """A demo slice drawn again: the image that `prepare` stores, and where each subtype is visible on it, bool [S, S]."""
 
     image_id: str
     image: Image
@@ -228,9 +232,9 @@ class Drawn:
 def draw_again(
     image_ids: Iterable[str], *, patients: int, seed: int, size: int, slices_per_series: int, kind: ImageKind, side: int
 ) -> Iterator[Drawn]:
-    """The slices of these ids in a demo cohort of these settings, as prepared at `side` pixels, patient by patient.
+    """Draw the slices of these ids in a demo cohort of these settings again, as prepared at `side` pixels, patient by patient.
 
-    Ids that such a cohort does not have are left out; a caller that knows the stored image can compare it.
+    Ids that such a cohort does not have are left out. A caller that has the stored image can compare the two.
     """
     longest = slices_per_series + slices_per_series // 8  # the scanner varies the count by an eighth
     numbers = {
@@ -249,6 +253,7 @@ def draw_again(
 
 
 def _draw_image(image_id: str, patient: Patient, index: int, kind: ImageKind, side: int) -> Drawn:
+    """Draw one slice of a rendered patient as `prepare` stores it, with its lesions."""
     vendor = patient.vendor
     rescale = Rescale(bits_stored=vendor.bits, signed=vendor.signed, slope=1.0, intercept=vendor.intercept)
     image = render(to_stored(patient.volume_hu[index], vendor), rescale, kind=kind, size=side)

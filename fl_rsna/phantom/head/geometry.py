@@ -1,8 +1,8 @@
-"""Geometry of the phantom: slice planes in head coordinates, solids as depth fields, and soft painting.
+"""Define the geometry of the head phantom: slice planes in head coordinates, solids as depth fields, and soft painting.
 
-Head coordinates in mm follow DICOM's patient axes: x to the patient's left, y to the back, z to the vertex; the
-origin lies in the midline at the level of the sella. A depth field is positive inside a solid and approximates
-the distance to its surface in mm.
+Head coordinates in mm follow DICOM's patient axes: x to the patient's left, y to the back, z to the vertex; the origin
+lies in the midline at the level of the sella. A depth field is positive inside a solid and approximates the distance to
+its surface in mm.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ Point: TypeAlias = tuple[float, float, float]
 Box: TypeAlias = tuple[slice, slice]
 
 WARP_MM = 4.0  # anatomy may be displaced by this much against the plain pixel grid
-SOFT_EDGE_MM = 2.2  # a pixel and part of the slice thickness: partial volume at an oblique surface
+SOFT_EDGE_MM = 2.2  # a pixel and part of the slice thickness, for the partial volume at an oblique surface
 WHOLE: Box = (slice(None), slice(None))
 
 
@@ -58,7 +58,7 @@ class Plane:
     level: float
 
     def box(self, solid: Solid) -> Box | None:
-        """The pixels the solid can touch on this plane, or None."""
+        """Find the pixels that the solid can touch on this plane, or None."""
         center, reach = find_bounding_sphere(solid)
         offset = np.asarray(center) - self.origin
         column, row = self.inverse @ offset
@@ -73,19 +73,19 @@ class Plane:
 
 
 def point(values: Iterable[float]) -> Point:
-    """Three numbers of any kind as a point of plain floats."""
+    """Turn three numbers of any kind into a point of plain floats."""
     x, y, z = (float(value) for value in values)
     return x, y, z
 
 
 def make_plane(x: Field, y: Field, z: Field, origin: NDArray[np.float64], steps: NDArray[np.float64]) -> Plane:
-    """A plane from its coordinate fields and the affine map they came from."""
+    """Make a plane from its coordinate fields [h, w] and the affine map that they come from."""
     inverse: NDArray[np.float64] = np.asarray(np.linalg.pinv(steps), dtype=np.float64)
     return Plane(x=x, y=y, z=z, origin=origin, steps=steps, inverse=inverse, level=float(z.mean()))
 
 
 def find_bounding_sphere(solid: Solid) -> tuple[Point, float]:
-    """Centre and radius in mm of a sphere around the solid, with room for the warp and the soft edge."""
+    """Find the centre and radius in mm of a sphere around the solid, with room for the warp and the soft edge."""
     room = WARP_MM + SOFT_EDGE_MM
     match solid:
         case Ellipsoid():
@@ -98,7 +98,7 @@ def find_bounding_sphere(solid: Solid) -> tuple[Point, float]:
 
 
 def depth(solid: Solid, plane: Plane, box: Box = WHOLE) -> Field:
-    """Depth in mm inside the solid on the pixels of `box`."""
+    """Compute the depth in mm inside the solid on the pixels of `box`."""
     match solid:
         case Ellipsoid(center=(cx, cy, cz), radii=(rx, ry, rz)):
             q = ((plane.x[box] - cx) / rx) ** 2 + ((plane.y[box] - cy) / ry) ** 2 + ((plane.z[box] - cz) / rz) ** 2
@@ -113,7 +113,7 @@ def depth(solid: Solid, plane: Plane, box: Box = WHOLE) -> Field:
 
 
 def union_depth(solids: Iterable[Solid], plane: Plane) -> Field:
-    """Depth in mm inside the union of the solids; -99 far from all of them."""
+    """Compute the depth in mm inside the union of the solids; -99 far from all of them."""
     result = np.full_like(plane.x, -99)
     for solid in solids:
         if box := plane.box(solid):
@@ -122,7 +122,7 @@ def union_depth(solids: Iterable[Solid], plane: Plane) -> Field:
 
 
 def mirror_solid(solid: Solid) -> Solid:
-    """The solid on the other side of the midline."""
+    """Mirror a solid at the midline."""
     match solid:
         case Ellipsoid(center=(x, y, z)):
             return Ellipsoid(center=(-x, y, z), radii=solid.radii)
@@ -131,30 +131,30 @@ def mirror_solid(solid: Solid) -> Solid:
 
 
 def both_sides(solids: Iterable[Solid]) -> list[Solid]:
-    """Every solid and its mirror image."""
+    """List every solid and its mirror image."""
     return [side for solid in solids for side in (solid, mirror_solid(solid))]
 
 
 def ramp(depth_mm: Field, edge_mm: float | Field = SOFT_EDGE_MM) -> Field:
-    """Share of a voxel that lies inside, 0..1, for a surface blurred over `edge_mm`."""
+    """Compute the share of a voxel that lies inside, 0..1, for a surface blurred over `edge_mm`."""
     share = depth_mm / edge_mm
     share += 0.5
     return np.clip(share, 0, 1, out=share)
 
 
 def sheet(distance_mm: Field, half_width_mm: float | Field, blur_mm: float | Field) -> Field:
-    """Share 0..1 of a thin sheet seen through a box of half width `blur_mm`: thinner than the box, it turns pale."""
+    """Compute the share 0..1 of a thin sheet blurred by a box of half width `blur_mm`; below 1 where it is thinner than the box."""
     share = (half_width_mm + blur_mm - np.abs(distance_mm)) / (2 * blur_mm)
     return np.asarray(np.minimum(np.clip(share, 0, 1), half_width_mm / blur_mm))
 
 
 def blend(hu: Field, value: float | Field, share: Field, box: Box = WHOLE) -> None:
-    """Mix `value` into `hu` in place where `share` says."""
+    """Mix `value` into `hu` in place by `share` 0..1."""
     view = hu[box]
     view += (value - view) * share
 
 
 def paint(hu: Field, plane: Plane, solid: Solid, value: float, edge_mm: float = SOFT_EDGE_MM) -> None:
-    """Paint a solid of one HU value."""
+    """Paint a solid of one HU value over `hu` in place, with a soft edge."""
     if box := plane.box(solid):
         blend(hu, value, ramp(depth(solid, plane, box), edge_mm), box)

@@ -1,4 +1,4 @@
-"""The five bleeds: where each can lie and how large it is, who has which, and how blood looks in a slice and what it pushes aside."""
+"""Draw and paint the five bleeds: where each can lie, how large it is, who has which, how it looks in a slice and what it pushes aside."""
 
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -26,7 +26,7 @@ SEEN_SHARE, SEEN_CONTRAST_HU = 0.4, 9.0  # a mask holds voxels with this much bl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lens:
-    """Epidural: biconvex under the skull around `center`, `thick_mm` in its middle, out to `reach_mm`."""
+    """An epidural bleed: biconvex under the skull around `center`, `thick_mm` in its middle, out to `reach_mm`."""
 
     center: Point
     thick_mm: float
@@ -36,7 +36,7 @@ class Lens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crescent:
-    """Subdural: a rind over one convexity, or along the falx when `along_falx`."""
+    """A subdural bleed: a rind over one convexity, or along the falx when `along_falx`."""
 
     side: float
     center: Point
@@ -48,7 +48,7 @@ class Crescent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Film:
-    """Subarachnoid: blood in sulci and cisterns inside `region`."""
+    """A subarachnoid bleed: blood in sulci and cisterns inside `region`."""
 
     region: Ellipsoid
     widen_mm: float
@@ -57,7 +57,7 @@ class Film:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clot:
-    """Intraparenchymal: lobes of blood within a rim of oedema."""
+    """An intraparenchymal bleed: lobes of blood within a rim of oedema."""
 
     lobes: tuple[Ellipsoid, ...]
     rim_mm: float
@@ -67,7 +67,7 @@ class Clot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """Intraventricular: blood below a fluid level (`level_y`) on each side, and casts that fill a region."""
+    """An intraventricular bleed: blood below a fluid level (`level_y`) on each side, and casts that fill a region."""
 
     level_y: tuple[float, float]  # left, right; large: none
     casts: tuple[Ellipsoid, ...]
@@ -78,7 +78,7 @@ Bleed: TypeAlias = Lens | Crescent | Film | Clot | Layer
 
 
 def subtype(bleed: Bleed) -> int:
-    """Index into SUBTYPES."""
+    """Return the bleed's index into SUBTYPES."""
     match bleed:
         case Lens():
             return 0
@@ -93,7 +93,7 @@ def subtype(bleed: Bleed) -> int:
 
 
 def draw_bleeds(rng: np.random.Generator) -> tuple[Bleed, ...]:
-    """No bleed for about half of all patients, else one or two subtypes."""
+    """Draw one patient's bleeds: none for about half of all patients, else one or two subtypes."""
     if rng.random() > BLEEDING_SHARE:
         return ()
     kinds = [int(rng.choice(5, p=FIRST_SHARES))]
@@ -104,6 +104,7 @@ def draw_bleeds(rng: np.random.Generator) -> tuple[Bleed, ...]:
 
 
 def _draw(rng: np.random.Generator, kind: int, side: float) -> Bleed:
+    """Draw a bleed of the subtype with the index `kind`."""
     hu = float(rng.uniform(54, 75))
     match kind:
         case 0:
@@ -192,7 +193,7 @@ def _draw_layer(rng: np.random.Generator, hu: float) -> Layer:
 
 
 def displace_plane(plane: Plane, bleeds: tuple[Bleed, ...]) -> Plane:
-    """The plane as the brain sees it: pushed away from lenses, crescents and clots."""
+    """Displace the plane as the bleeds displace the brain: away from lenses, crescents and clots."""
     for bleed in bleeds:
         match bleed:
             case Lens(center=center, thick_mm=thick):
@@ -208,7 +209,7 @@ def displace_plane(plane: Plane, bleeds: tuple[Bleed, ...]) -> Plane:
 
 
 def _push_tissue(plane: Plane, center: Point, push_mm: float, width_mm: float) -> Plane:
-    """Tissue near `center` moved by up to `push_mm` across the midline."""
+    """Move the tissue near `center` by up to `push_mm` across the midline."""
     near = (plane.x - center[0]) ** 2 + (plane.y - center[1]) ** 2 + (plane.z - center[2]) ** 2
     shift = np.exp(near * np.float32(-0.5 / width_mm**2)) * np.float32(push_mm * np.sign(center[0]))
     return replace(plane, x=plane.x + shift)
@@ -217,7 +218,7 @@ def _push_tissue(plane: Plane, center: Point, push_mm: float, width_mm: float) -
 def paint_bleeds(
     brain: Brain, plane: Plane, shell: Shell, bleeds: tuple[Bleed, ...], texture: Field, bundles: Field
 ) -> NDArray[np.bool_]:
-    """Paint the bleeds into `brain.hu`; returns where each subtype is really seen, [5, h, w].
+    """Paint the bleeds into `brain.hu`; return where each subtype is visible, bool [5, h, w].
 
     `texture` and the coarser `bundles` [h, w] roughen their edges.
     """
@@ -226,29 +227,31 @@ def paint_bleeds(
         before = brain.hu.copy()
         match bleed:
             case Lens():
-                share = _lens_share(bleed, plane, shell)
+                share = _compute_lens_share(bleed, plane, shell)
             case Crescent():
-                share = _crescent_share(bleed, plane, shell, brain, texture)
+                share = _compute_crescent_share(bleed, plane, shell, brain, texture)
             case Film():
-                share = _film_share(bleed, plane, brain, texture)
+                share = _compute_film_share(bleed, plane, brain, texture)
             case Layer():
-                share = _layer_share(bleed, plane, brain)
+                share = _compute_layer_share(bleed, plane, brain)
             case Clot():
-                share = _clot_share(bleed, plane, brain, bundles)
+                share = _compute_clot_share(bleed, plane, brain, bundles)
         share = share * ramp(shell.cavity)
         blend(brain.hu, bleed.hu + 3 * texture, share)
         seen[subtype(bleed)] |= (share > SEEN_SHARE) & (brain.hu - before > SEEN_CONTRAST_HU) & (shell.cavity > 0)
     return seen
 
 
-def _lens_share(lens: Lens, plane: Plane, shell: Shell) -> Field:
+def _compute_lens_share(lens: Lens, plane: Plane, shell: Shell) -> Field:
+    """Compute the share of blood 0..1 of an epidural bleed."""
     away = (plane.x - lens.center[0]) ** 2 + (plane.y - lens.center[1]) ** 2 + (plane.z - lens.center[2]) ** 2
     lateral = np.maximum(away - shell.cavity**2, 0) / lens.reach_mm**2
     share: Field = ramp(lens.thick_mm * (1 - lateral) - shell.cavity) * (lateral < 1)
     return share
 
 
-def _crescent_share(crescent: Crescent, plane: Plane, shell: Shell, brain: Brain, texture: Field) -> Field:
+def _compute_crescent_share(crescent: Crescent, plane: Plane, shell: Shell, brain: Brain, texture: Field) -> Field:
+    """Compute the share of blood 0..1 of a subdural bleed."""
     (_, y, z), (_, ry, rz) = crescent.center, crescent.reach
     spread = ((plane.y - y) / ry) ** 2 + ((plane.z - z) / rz) ** 2
     thick = crescent.thick_mm * (1 - spread**3) * (1 + 0.1 * texture)
@@ -259,7 +262,8 @@ def _crescent_share(crescent: Crescent, plane: Plane, shell: Shell, brain: Brain
     return ramp(wall - shell.cavity) * (spread < 1) * (brain.tent < 3)
 
 
-def _film_share(film: Film, plane: Plane, brain: Brain, texture: Field) -> Field:
+def _compute_film_share(film: Film, plane: Plane, brain: Brain, texture: Field) -> Field:
+    """Compute the share of blood 0..1 of a subarachnoid bleed."""
     if not (box := plane.box(film.region)):
         return np.zeros_like(plane.x)
     near = np.zeros_like(plane.x)
@@ -271,17 +275,18 @@ def _film_share(film: Film, plane: Plane, brain: Brain, texture: Field) -> Field
     return share
 
 
-def _layer_share(layer: Layer, plane: Plane, brain: Brain) -> Field:
+def _compute_layer_share(layer: Layer, plane: Plane, brain: Brain) -> Field:
+    """Compute the share of blood 0..1 of an intraventricular bleed."""
     level = np.where(plane.x > 0, np.float32(layer.level_y[0]), np.float32(layer.level_y[1]))
     fill = ramp(plane.y - level) * (plane.z > 8)
     for cast in layer.casts:
         fill = np.maximum(fill, ramp(depth(cast, plane), 3.0))
-    share: Field = fill * ramp(brain.ventricles + 1.2)  # blood distends
+    share: Field = fill * ramp(brain.ventricles + 1.2)  # blood widens the ventricles
     return share
 
 
-def _clot_share(clot: Clot, plane: Plane, brain: Brain, bundles: Field) -> Field:
-    """Blood share of the clot; darkens the rim of oedema around it on the way."""
+def _compute_clot_share(clot: Clot, plane: Plane, brain: Brain, bundles: Field) -> Field:
+    """Compute the share of blood 0..1 of an intraparenchymal bleed, and darken the rim of oedema around it in `brain.hu`."""
     inside = np.full_like(plane.x, -99)
     for lobe in clot.lobes:
         reach = replace(lobe, radii=point([radius + 14 for radius in lobe.radii]))

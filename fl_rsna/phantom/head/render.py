@@ -1,4 +1,4 @@
-"""One synthetic patient as pixels: anatomy, bleeds and scanner put together slice by slice."""
+"""Render one synthetic patient's head CT: anatomy, bleeds and scanner put together slice by slice."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,12 +13,12 @@ from fl_rsna.phantom.head.hemorrhage import SUBTYPES, Bleed, displace_plane, dra
 from fl_rsna.phantom.head.scanner import Scan, Vendor, draw_scan, draw_vendor, expose, lay_headrest
 from fl_rsna.phantom.head.skull import BASE_TOP, paint_base, paint_scalp, paint_skull, shape_shell
 
-SEEN_AREA_MM2 = 45.0  # a subtype is labelled on a slice when at least this much of it is seen
+SEEN_AREA_MM2 = 45.0  # a subtype is labelled on a slice when at least this much of it is visible
 BONE_HU = 130.0
 
 
 class Purpose(IntEnum):
-    """What a patient's random numbers are drawn for; each use has its own generator."""
+    """The purpose of a patient's random numbers; each purpose has its own generator."""
 
     anatomy = 1
     bleeds = 2
@@ -36,8 +36,8 @@ class Purpose(IntEnum):
 class Patient:
     """A rendered series, base first.
 
-    `volume_hu` [Z, H, W]; `labels` [Z, 6] of 0 and 1: any and the five SUBTYPES; `masks` [5, Z, H, W] where each
-    subtype is seen.
+    `volume_hu` [Z, H, W]; `labels` [Z, 6] of 0 and 1: any and the five SUBTYPES; `masks` [5, Z, H, W]: where each
+    subtype is visible.
     """
 
     volume_hu: Field
@@ -48,14 +48,18 @@ class Patient:
 
 
 def generator(seed: int, purpose: Purpose, patient: int, study: int = 0) -> np.random.Generator:
-    """The random numbers of one patient for one purpose."""
+    """Make the generator of one patient's random numbers for one purpose."""
     return np.random.default_rng([seed, int(purpose), patient, study])
 
 
 def render_patient(
     seed: int, patient: int, *, size: int = 256, slices: int = 20, study: int = 0, vendor: Vendor | None = None
 ) -> Patient:
-    """Patient number `patient` of the cohort `seed`; a later study shows the same head and bleeds scanned again."""
+    """Render patient number `patient` of the cohort `seed`; a later `study` shows the same head and bleeds scanned again.
+
+    `size` is pixels a side; `slices` is about the number of slices, which the scanner varies. `vendor` replaces the one
+    that is drawn.
+    """
     anatomy = draw_anatomy(generator(seed, Purpose.anatomy, patient))
     bleeds = draw_bleeds(generator(seed, Purpose.bleeds, patient))
     rng = generator(seed, Purpose.scan, patient, study)
@@ -74,15 +78,15 @@ def render_patient(
 
 
 def _draw_slice(anatomy: Anatomy, bleeds: tuple[Bleed, ...], scan: Scan, index: int) -> tuple[Field, NDArray[np.bool_]]:
-    """True densities [H, W] of one slice and where each subtype is seen [5, H, W]."""
+    """Draw the true densities of one slice in HU [H, W], and where each subtype is visible, bool [5, H, W]."""
     height = index / max(1, len(scan.positions_mm) - 1)
     hu = lay_headrest(scan, height)
     seen = np.zeros((len(SUBTYPES), scan.size, scan.size), dtype=np.bool_)
-    if not (crop := _head_crop(scan, index, anatomy)):
+    if not (crop := _find_head_crop(scan, index, anatomy)):
         return hu, seen
     texture = over_image(at_height(anatomy.middle, height), scan.size)[crop]
     bundles = over_image(at_height(anatomy.coarse, height), scan.size)[crop] + 0.35 * texture
-    plane, inner = _planes(scan, index, crop, anatomy, height, texture)
+    plane, inner = _make_planes(scan, index, crop, anatomy, height, texture)
     shell = shape_shell(plane, inner, anatomy)
     head = hu[crop]
     paint_scalp(head, plane, anatomy, shell, texture, bundles)
@@ -96,8 +100,10 @@ def _draw_slice(anatomy: Anatomy, bleeds: tuple[Bleed, ...], scan: Scan, index: 
     return hu, seen
 
 
-def _planes(scan: Scan, index: int, crop: Box, anatomy: Anatomy, height: float, texture: Field) -> tuple[Plane, Plane]:
-    """The crop in head coordinates, and the same with the brain's own gentle deformation."""
+def _make_planes(
+    scan: Scan, index: int, crop: Box, anatomy: Anatomy, height: float, texture: Field
+) -> tuple[Plane, Plane]:
+    """Make the crop's plane in head coordinates, and the same plane with the brain's own gentle deformation."""
     first = scan.to_head @ (scan.positions_mm[index] - scan.head_mm)
     steps = scan.to_head @ np.stack([scan.orientation[:3], scan.orientation[3:]], axis=1) * scan.spacing_mm
     top, left = crop[0].start, crop[1].start
@@ -113,8 +119,8 @@ def _planes(scan: Scan, index: int, crop: Box, anatomy: Anatomy, height: float, 
     return plane, make_plane(x + sway[..., 0] + 0.9 * texture, y + sway[..., 1] - 0.9 * texture[::-1], z, origin, steps)
 
 
-def _head_crop(scan: Scan, index: int, anatomy: Anatomy) -> Box | None:
-    """The pixels the head can touch on this slice."""
+def _find_head_crop(scan: Scan, index: int, anatomy: Anatomy) -> Box | None:
+    """Find the pixels that the head can touch on this slice; None where it touches none."""
     first = scan.to_head @ (scan.positions_mm[index] - scan.head_mm)
     steps = scan.to_head @ np.stack([scan.orientation[:3], scan.orientation[3:]], axis=1) * scan.spacing_mm
     middle = scan.size / 2

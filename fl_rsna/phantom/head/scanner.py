@@ -1,4 +1,5 @@
-"""The scanner: where the slices lie, blur, noise, streaks, headrest and stored values; and the makes of scanner, which differ in these.
+"""Simulate the scanner: where the slices lie, blur, noise, streaks, headrest and stored values, and the makes of
+scanner that differ in these.
 
 Bit types, intercepts, padding and window tags are the common ones of RSNA's 2019 files; the names are invented.
 """
@@ -19,12 +20,12 @@ _TWICE = ("00040", "00040"), ("00080", "00080")
 VENDOR_SHARES = (0.26, 0.30, 0.16, 0.14, 0.08, 0.06)
 Stored = NDArray[np.int16] | NDArray[np.uint16]
 AIR_HU = -1000.0
-WRAP_ABOVE = 3000  # from here on a wrapped value cannot be told from a negative one
-BEAM_SIDE, BEAM_ANGLES = 52, 36  # coarse grid and directions on which streaks are made
+WRAP_ABOVE = 3000  # a value from here on cannot be told from a negative one that is wrapped
+BEAM_SIDE, BEAM_ANGLES = 52, 36  # pixels a side of the coarse grid, and directions, on which streaks are made
 
 
 class Rest(StrEnum):
-    """What the head lies in."""
+    """The shape of the headrest."""
 
     cradle = "cradle"
     trough = "trough"
@@ -34,7 +35,7 @@ class Rest(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vendor:
-    """How one make of scanner stores and sharpens; ranges are (low, high)."""
+    """One make of scanner: how it stores, sharpens and places slices; ranges are (low, high)."""
 
     name: str
     bits: int
@@ -51,7 +52,7 @@ class Vendor:
 
     @property
     def wraps(self) -> bool:
-        """Whether negative HU are stored modulo 4096: 12 unsigned bits without an intercept to lift them."""
+        """True where negative HU are stored modulo 4096: 12 unsigned bits without an intercept that makes them positive."""
         return self.bits == 12 and not self.signed and self.intercept == 0
 
 
@@ -158,7 +159,7 @@ WRAPPED = Vendor(
 
 
 def draw_vendor(rng: np.random.Generator) -> Vendor:
-    """A vendor by its share of the market."""
+    """Draw a vendor by its share of the market."""
     return VENDORS[int(rng.choice(len(VENDORS), p=VENDOR_SHARES))]
 
 
@@ -185,13 +186,13 @@ class Scan:
 
 
 def draw_scan(rng: np.random.Generator, anatomy: Anatomy, *, size: int, slices: int, vendor: Vendor) -> Scan:
-    """A random series of about `slices` slices over one head."""
+    """Draw a random series of about `slices` slices over one head."""
     count = max(1, slices + int(rng.integers(-(slices // 8), slices // 8 + 1)))
     tilt, nod, turn, lean = np.radians(
         [rng.uniform(*vendor.tilt_deg), rng.normal(0, 4.5), rng.normal(0, 3.5), rng.normal(0, 2.5)]
     )
     orientation = np.array([1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)])
-    turned = _rotation(-tilt + nod, 0) @ _rotation(lean, 1) @ _rotation(turn, 2)
+    turned = _make_rotation(-tilt + nod, 0) @ _make_rotation(lean, 1) @ _make_rotation(turn, 2)
     to_head = np.diag(1 / np.array(anatomy.scale)) @ turned.T
     field_mm = max(rng.uniform(*vendor.field_mm), min(vendor.field_mm[1], 214 * anatomy.scale[1]))
     spacing_mm = round(field_mm / size, 6)
@@ -219,7 +220,7 @@ def draw_scan(rng: np.random.Generator, anatomy: Anatomy, *, size: int, slices: 
 
 
 def lay_headrest(scan: Scan, height: float) -> Field:
-    """HU [size, size] of air and headrest at `height` 0..1 of the series, before the head is laid in."""
+    """Compute the HU [size, size] of air and headrest at `height` 0..1 of the series, before the head is laid in."""
     half = (scan.size - 1) / 2
     mm = (np.arange(scan.size, dtype=np.float32) - np.float32(half)) * np.float32(scan.spacing_mm)
     x, y = mm[None, :], mm[:, None]
@@ -241,7 +242,10 @@ def lay_headrest(scan: Scan, height: float) -> Field:
 
 
 def expose(hu: Field, scan: Scan, rng: np.random.Generator, index: int) -> Field:
-    """What the scanner makes of the true densities: motion, streaks, blur, noise and calibration."""
+    """Compute what the scanner makes of the true densities [H, W]: motion, streaks, blur, noise and calibration.
+
+    The texture of the noise is that of the vendor's kernel.
+    """
     if moved := float(scan.moved[index]) / scan.spacing_mm:
         shift = np.array([[1, 0, moved], [0, 1, 0.6 * moved]], dtype=np.float32)
         hu = 0.55 * hu + 0.45 * cv2.warpAffine(hu, shift, hu.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
@@ -257,10 +261,12 @@ def expose(hu: Field, scan: Scan, rng: np.random.Generator, index: int) -> Field
 
 
 def streaks_hu(hu: Field, scan: Scan, rng: np.random.Generator) -> Field:
-    """Beam hardening between dense bones and noise along starved rays, from a coarse filtered back projection."""
+    """Compute streaks in HU [H, W] by a coarse filtered back projection: beam hardening between bones, and noise of
+    rays that much bone weakens.
+    """
     coarse = cv2.resize(hu, (BEAM_SIDE, BEAM_SIDE), interpolation=cv2.INTER_AREA)
     bone = np.maximum(coarse - 120, 0).ravel() / 1000
-    bins, count = _rays()
+    bins, count = _list_rays()
     rays = np.bincount(bins, weights=np.tile(bone, BEAM_ANGLES), minlength=BEAM_ANGLES * count)
     paths = rays.reshape(BEAM_ANGLES, count) * (scan.spacing_mm * scan.size / BEAM_SIDE / 10)
     error = -0.30 * paths**2 + rng.standard_normal(paths.shape) * 0.07 * paths**1.5
@@ -271,7 +277,7 @@ def streaks_hu(hu: Field, scan: Scan, rng: np.random.Generator) -> Field:
 
 
 def to_stored(hu: Field, vendor: Vendor) -> Stored:
-    """Stored values [H, W] in the vendor's bit type; a vendor that wraps keeps them modulo 4096."""
+    """Turn HU into stored values [H, W] of the vendor's bit type; a vendor that wraps keeps them modulo 4096."""
     highest = WRAP_ABOVE - 1 if vendor.wraps else HU_MAX
     values = np.rint(np.clip(hu, HU_MIN, highest)).astype(np.int32) - vendor.intercept
     if vendor.wraps:
@@ -283,8 +289,8 @@ def to_stored(hu: Field, vendor: Vendor) -> Stored:
 
 
 @lru_cache(maxsize=1)
-def _rays() -> tuple[NDArray[np.int64], int]:
-    """For every direction and coarse pixel, the ray it lies on; and the number of rays a direction."""
+def _list_rays() -> tuple[NDArray[np.int64], int]:
+    """List the ray on which each coarse pixel lies, for every direction, and return it with the number of rays per direction."""
     across = np.arange(BEAM_SIDE) - (BEAM_SIDE - 1) / 2
     x, y = np.meshgrid(across, across)
     angles = np.arange(BEAM_ANGLES) * np.pi / BEAM_ANGLES
@@ -294,7 +300,8 @@ def _rays() -> tuple[NDArray[np.int64], int]:
     return rays.ravel(), count
 
 
-def _rotation(angle: float, axis: int) -> NDArray[np.float64]:
+def _make_rotation(angle: float, axis: int) -> NDArray[np.float64]:
+    """Return the 3 x 3 matrix of a rotation by `angle` (radians) around axis 0, 1 or 2."""
     cosine, sine = np.cos(angle), np.sin(angle)
     matrix = np.eye(3)
     a, b = [(1, 2), (2, 0), (0, 1)][axis]

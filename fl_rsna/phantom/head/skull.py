@@ -1,4 +1,7 @@
-"""The head's bones and shell: skin, scalp, skull with diploe, the cavity of the brain; petrous bones, mastoid cells, orbits, sinuses, jaw."""
+"""Shape and paint the head's shell and bones: skin, scalp, skull with diploe, petrous bones, mastoid cells, orbits, sinuses and jaw.
+
+The shell also gives the depth inside the brain's cavity.
+"""
 
 from dataclasses import dataclass
 
@@ -67,7 +70,7 @@ INNER_RADII = (67.0, 85.0, 73.0)  # inner table above its widest level
 INNER_BELOW = 98.0  # vertical radius below it
 WIDEST_Z = 27.0
 BASE_TOP = 42.0  # above this level there is nothing but vault
-THICKNESS_MM = 5.0  # of a slice: blurs what lies oblique to it
+THICKNESS_MM = 5.0  # of a slice; it blurs surfaces that are oblique to the slice
 TEMPORAL_FOSSA = Ellipsoid(center=(36.0, -14.0, 1.0), radii=(26.0, 33.0, 21.0))
 POSTERIOR_FOSSA = Ellipsoid(center=(0.0, 40.0, -12.0), radii=(59.0, 48.0, 38.0))
 SELLA = Ellipsoid(center=(0.0, -2.0, 8.0), radii=(20.0, 22.0, 11.0))
@@ -79,7 +82,7 @@ EAR = Capsule(start=(74.0, 8.0, -14.0), end=(84.0, 26.0, -10.0), radii=(4.0, 2.5
 
 
 def paint_base(hu: Field, plane: Plane, anatomy: Anatomy, cells: Field, texture: Field) -> None:
-    """Bones, orbits and air spaces; `cells` and the smoother `texture` [h, w] cut air into cells."""
+    """Paint bones, orbits and air spaces into `hu`; `cells` and the smoother `texture` [h, w] cut air into cells."""
     for solid in both_sides(CHEWING):
         paint(hu, plane, solid, MUSCLE_HU + 4, 4.0)
     for solid, density in (*MIDLINE_BONES, *((side, hu_) for one, hu_ in BONES for side in both_sides((one,)))):
@@ -93,7 +96,7 @@ def paint_base(hu: Field, plane: Plane, anatomy: Anatomy, cells: Field, texture:
 
 
 def _paint_orbit(hu: Field, plane: Plane, side: float) -> None:
-    """Bony cone, fat, muscles, optic nerve and globe with lens."""
+    """Paint an orbit: bony cone, fat, muscles, optic nerve, and globe with lens."""
     if not plane.box(_on(side, ORBIT)):
         return
     wall = Capsule(start=ORBIT.start, end=(31.0, -70.0, -7.0), radii=(7.0, 19.5))
@@ -110,6 +113,7 @@ def _paint_orbit(hu: Field, plane: Plane, side: float) -> None:
 
 
 def _paint_air(hu: Field, plane: Plane, anatomy: Anatomy, cells: Field, texture: Field) -> None:
+    """Paint the air of sinuses, nose, ears and mastoid cells."""
     wide, deep, high = anatomy.sinus
     frontal = Ellipsoid(center=(0.28 * wide, -87.5, 16.0 + 0.4 * high), radii=(wide, deep, high))
     for space, septa in ((frontal, 0.12), (SPHENOID, 0.0), (MAXILLARY, 0.0)):
@@ -129,7 +133,7 @@ def _paint_air(hu: Field, plane: Plane, anatomy: Anatomy, cells: Field, texture:
 
 
 def _paint_cavity(hu: Field, plane: Plane, solid: Solid, texture: Field, septa: float) -> None:
-    """Air inside a thin bony wall, cut by septa where the texture is within `septa` of zero."""
+    """Paint air inside a thin bony wall, cut by septa where the texture is within `septa` of zero."""
     if box := plane.box(solid):
         inside = depth(solid, plane, box) + 1.2 * texture[box]
         blend(hu, np.maximum(hu[box], 700), ramp(inside + 1.8), box)
@@ -138,18 +142,18 @@ def _paint_cavity(hu: Field, plane: Plane, solid: Solid, texture: Field, septa: 
 
 
 def _on(side: float, solid: Solid) -> Solid:
-    """The solid on the left (1) or right (-1)."""
+    """Return the solid on the left (1) or mirrored to the right (-1)."""
     return solid if side > 0 else both_sides((solid,))[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shell:
-    """Depth fields [h, w] in mm of one slice.
+    """The depth fields [h, w] of one slice in mm.
 
-    `vault` below the inner table, `cavity` inside the brain's space (vault and base), `skin` below the skin.
-    `blur` is the width over which the vault's surfaces fade (wide where they run along the slice), `sulcus` the
-    distance to the nearest sulcal sheet, `sulcus_depth` how deep that sheet reaches, `bone` the skull's thickness,
-    `diploe` a texture.
+    `vault` is the depth below the inner table, `cavity` the depth inside the brain's space (vault and base), `skin` the
+    depth below the skin. `blur` is the width over which the vault's surfaces fade (wide where they run along the
+    slice), `sulcus` the distance to the nearest sulcal sheet, `sulcus_depth` how deep that sheet reaches, `bone` the
+    skull's thickness, `diploe` a texture.
     """
 
     vault: Field
@@ -163,15 +167,15 @@ class Shell:
 
 
 def shape_shell(plane: Plane, inner: Plane, anatomy: Anatomy) -> Shell:
-    """The depth fields every tissue is placed by; `inner` is the plane as the gently deformed brain sees it."""
-    vault, slope_z = _vault_depth(plane, anatomy)
+    """Compute the depth fields by which every tissue is placed; `inner` is the plane with the brain's gentle deformation."""
+    vault, slope_z = _compute_vault_depth(plane, anatomy)
     sulcus, sulcus_depth, thickness, diploe = look_up_surface(anatomy, inner)
     front = np.clip((-plane.y - 40) / 60, 0, 1) + 0.7 * np.clip((plane.y - 50) / 40, 0, 1)
     bone = anatomy.skull_mm * thickness * (0.85 + 0.45 * front)
     scalp = anatomy.scalp_mm * (0.9 + 0.1 * thickness)
     skin, cavity = vault + bone + scalp, vault
     if plane.level < BASE_TOP:
-        floor = _floor_depth(plane)
+        floor = _compute_floor_depth(plane)
         cavity = np.minimum(vault, floor)
         skin = np.maximum(skin, union_depth((FACE, NECK, NOSE, *both_sides((EAR,))), plane))
         bone = np.where(floor < vault, np.minimum(bone, 3.8), bone)
@@ -188,7 +192,7 @@ def shape_shell(plane: Plane, inner: Plane, anatomy: Anatomy) -> Shell:
 
 
 def paint_scalp(hu: Field, plane: Plane, anatomy: Anatomy, shell: Shell, texture: Field, bundles: Field) -> None:
-    """Fat and skin over the vault; below it muscle, parted by fat where `bundles` [h, w] is near zero."""
+    """Paint fat and skin over the vault, and below it muscle, which fat parts where `bundles` [h, w] is near zero."""
     blend(hu, -75 + 12 * texture, ramp(shell.skin, shell.blur))
     if plane.level < BASE_TOP + 20:
         low = ramp(36 - plane.z, 20.0)
@@ -201,7 +205,7 @@ def paint_scalp(hu: Field, plane: Plane, anatomy: Anatomy, shell: Shell, texture
 
 
 def paint_skull(hu: Field, shell: Shell) -> None:
-    """Outer and inner table of dense bone with darker diploe between them."""
+    """Paint the outer and inner table of dense bone with darker diploe between them."""
     outside = shell.cavity + shell.bone  # depth below the outer table
     share = ramp(outside, shell.blur) * ramp(-shell.cavity, shell.blur)
     middle = ramp(np.minimum(outside, -shell.cavity) - 0.27 * shell.bone, 1.0 + 0.4 * shell.blur)
@@ -210,8 +214,8 @@ def paint_skull(hu: Field, shell: Shell) -> None:
     blend(hu, density, share)
 
 
-def _vault_depth(plane: Plane, anatomy: Anatomy) -> tuple[Field, Field]:
-    """Depth below the inner table (egg: narrower in front) and the share of its normal that points along z."""
+def _compute_vault_depth(plane: Plane, anatomy: Anatomy) -> tuple[Field, Field]:
+    """Compute the depth below the inner table (an egg, narrower in front) and the share of its normal that points along z."""
     a, b, c = INNER_RADII
     x = plane.x * (1 - anatomy.egg * plane.y / b)
     z = plane.z - WIDEST_Z
@@ -224,8 +228,8 @@ def _vault_depth(plane: Plane, anatomy: Anatomy) -> tuple[Field, Field]:
     return inside, slope_z
 
 
-def _floor_depth(plane: Plane) -> Field:
-    """Depth above the three fossae of the skull base; open towards the vault and the spinal canal."""
+def _compute_floor_depth(plane: Plane) -> Field:
+    """Compute the depth above the three fossae of the skull base, which are open towards the vault and the spinal canal."""
     across = np.abs(plane.x)
     front = ramp(-plane.y - 27, 16.0)
     roof = 1.5 + front * (2 + 11 * np.exp(-(((across - 29) / 13) ** 2)) - 0.12 * np.clip(plane.y + 60, -40, 0))
