@@ -85,7 +85,7 @@ def read_file(file: File) -> bytes:
             raise Rejected(Reason.unreadable, "", "not a regular file, or a folder that cannot be listed")
         with open(file.path, "rb", buffering=0) as stream:
             return stream.read()
-    except (OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]  # its stub forgets the base class
+    except (OSError, ValueError, igzip_lib.IsalError) as error:  # type: ignore[misc]  # the stub lacks its base class
         raise Rejected(Reason.unreadable, "", getattr(error, "strerror", None) or str(error)) from None
 
 

@@ -65,7 +65,7 @@ def _list_thresholds(small: NDArray[np.uint8]) -> list[float]:
     to the border, are left out.
     """
     least, most = np.percentile(small.astype(np.float64), (2, 98))
-    if most - least < 8:  # of 255: nothing to tell apart
+    if most - least < 8:  # grey levels of 255: too little contrast
         return []
     dark = (small < 0.5 * _otsu(small.ravel())).astype(np.uint8)
     _, pieces = cv2.connectedComponents(dark, connectivity=4)

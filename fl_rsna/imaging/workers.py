@@ -80,7 +80,7 @@ def convert_local(work: Conversion, chunks: Iterable[Chunk], *, workers: int) ->
 def _submit_chunk(pool: ProcessPoolExecutor, work: Conversion, chunk: Chunk) -> Future[Results]:
     """Submit a chunk and return its future; a pool that another chunk has just broken gives a failed future."""
     try:
-        with without_interrupts():  # it may start a process
+        with without_interrupts():  # submitting may start a process
             return pool.submit(_convert_chunk, work, chunk)
     except BrokenProcessPool as error:
         failed: Future[Results] = Future()

@@ -46,7 +46,7 @@ OTHER_PARTS = frozenset({
     "UPPERARM", "WHOLEBODY", "WHOLESPINE", "WRIST", "ZYGOMA",
 })  # fmt: skip
 POSITION, CODE = "ViewPosition", "ViewCodeSequence"
-FRONTAL = {  # code -> the word of ViewPosition for it; a frontal view that does not say from which side has none
+FRONTAL = {  # code -> the word of ViewPosition for it; empty for a frontal view from an unstated side
     "272479007": "PA", "R-10214": "PA", "R-40888": "PA", "399348003": "AP", "R-10206": "AP", "399033003": "", "R-10202": "",
 }  # fmt: skip
 OTHER_CODES = frozenset({  # lateral, sagittal and oblique ones

@@ -110,7 +110,8 @@ def _is_negative(values: Stored, high: NDArray[np.bool_], rescale: Rescale, bits
         if np.any((values >= first - (first >> 2)) & (values < first)):
             return False  # the values fill the middle, too: no second range of negative ones
         if rescale.slope * first + rescale.intercept >= NO_METAL_HU:
-            return count >= MUCH * high.size or _is_majority((top >= (1 << bits) - DEEPEST) & (top < (1 << bits) - 1))
+            deep = (top >= (1 << bits) - DEEPEST) & (top < (1 << bits) - 1)
+            return count >= MUCH * high.size or 2 * int(np.count_nonzero(deep)) >= top.size
     around, zeros = find_border_components(high), int(np.count_nonzero(values == 0))
     if count >= MUCH * high.size:
         return around is not None or zeros < count
@@ -118,12 +119,7 @@ def _is_negative(values: Stored, high: NDArray[np.bool_], rescale: Rescale, bits
         return count >= zeros or count >= SOME * high.size
     near = (top >= (1 << bits) - NEAR_ZERO) & (top < (1 << bits) - 1)
     across = np.any(near & (top >= (1 << bits) - NOISE)) and np.any(values < NOISE)
-    return zeros < count and bool(across) and _is_majority(near)
-
-
-def _is_majority(which: NDArray[np.bool_]) -> bool:
-    """Tell whether at least half of the entries are true."""
-    return 2 * int(np.count_nonzero(which)) >= which.size
+    return zeros < count and bool(across) and 2 * int(np.count_nonzero(near)) >= top.size
 
 
 def settle(stored: Stored, rescale: Rescale, bits: int, padding: Padding | None) -> tuple[Stored, Rescale]:

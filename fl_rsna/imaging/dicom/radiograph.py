@@ -87,7 +87,8 @@ def grey_table(shown: Presentation, counts: NDArray[np.integer]) -> NDArray[np.u
 
 def modality_values(shown: Presentation) -> Values:
     """Compute the value of each of the 65,536 bit patterns after the modality table or rescale, float64 [65536]."""
-    values = _list_stored_values(shown).astype(np.float64)
+    stored = to_stored_values(np.arange(65536, dtype=np.uint16), shown.value_bits, shown.signed)
+    values = stored.astype(np.float64)
     return values * shown.slope + shown.intercept if shown.modality_lut is None else shown.modality_lut.of(values)
 
 
@@ -95,7 +96,7 @@ def find_padding_patterns(shown: Presentation) -> NDArray[np.bool_]:
     """Find which of the 65,536 bit patterns are padding, bool [65536]; stored values are compared, before any rescale."""
     if shown.padding is None:
         return np.zeros(65536, bool)
-    return shown.padding.holds(_list_stored_values(shown))
+    return shown.padding.holds(to_stored_values(np.arange(65536, dtype=np.uint16), shown.value_bits, shown.signed))
 
 
 def compute_padding_share(stored: Stored, shown: Presentation) -> float:
@@ -103,11 +104,6 @@ def compute_padding_share(stored: Stored, shown: Presentation) -> float:
     if shown.padding is None:
         return 0.0
     return float(find_padding_patterns(shown)[np.ascontiguousarray(stored).view(np.uint16)].mean())
-
-
-def _list_stored_values(shown: Presentation) -> NDArray[np.integer]:
-    """List the stored value of each of the 65,536 bit patterns."""
-    return to_stored_values(np.arange(65536, dtype=np.uint16), shown.value_bits, shown.signed)
 
 
 def _find_percentiles(values: Values, counts: NDArray[np.integer]) -> tuple[float, float]:

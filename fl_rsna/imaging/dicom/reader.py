@@ -150,7 +150,9 @@ def check_length(length: int, rows: int, columns: int, size: int, beginning: byt
 
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # RSNA's ids are not valid UI values
-warnings.filterwarnings("ignore", module=r"pydicom\.")  # a file gives a slice or a named row, not lines on the screen
+warnings.filterwarnings(
+    "ignore", module=r"pydicom\."
+)  # an odd file gives a row in rejected.csv, not lines on the screen
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
@@ -280,7 +282,7 @@ def _build_slice(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: Plai
     stored = _read_stored_values(pixels, header, tags)
     padding = read_padding(tags, header.bits_stored, header.signed)
     if isinstance(pixels, Dataset):
-        rescale = replace(rescale, bits_stored=16)  # decoders return values, not bits
+        rescale = replace(rescale, bits_stored=16)  # decoders return whole values, without unused bits
     stored, rescale = settle(stored, rescale, header.bits_stored, padding)
     return Slice(header=header, stored=stored, rescale=rescale)
 
@@ -300,7 +302,7 @@ def _build_film(modalities: Sequence[str], tags: Tags, meta: Tags, pixels: Plain
     if isinstance(pixels, Dataset):
         shown = replace(shown, value_bits=16)
     stored, shown = settle_film(stored, shown, padding)
-    header = replace(header, voi=shown.voi.value)  # a window that shows nothing is none
+    header = replace(header, voi=shown.voi.value)  # a window that shows one grey has been dropped
     return Film(header=header, stored=stored, presentation=shown)
 
 

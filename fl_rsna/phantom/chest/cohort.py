@@ -19,7 +19,7 @@ from fl_rsna.phantom.head.render import Purpose, generator
 from fl_rsna.task import COVID_CXR
 
 STUDY_TABLE, IMAGE_TABLE = "train_study_level.csv", "train_image_level.csv"
-NO_OPACITY = "none 1 0 0 1 1"
+NO_OPACITY = "none 1 0 0 1 1"  # the label of an image without a box
 __all__ = ["Film", "image_id", "patient_id", "render_film", "studies_of", "write_chest_cohort"]
 TWO_STUDIES, TWO_IMAGES = 0.08, 0.06  # share of patients with two studies, of studies with two films
 ID_BITS = 48  # 12 hexadecimal digits, as SIIM has them
@@ -39,7 +39,11 @@ class ImageRow:
 
 
 def write_tables(folder: Path, rows: Iterable[ImageRow]) -> None:
-    """Write the tables of studies and images, sorted by id."""
+    """Write the tables of studies and images, sorted by id.
+
+    The column `boxes` is a list of dictionaries as Python prints it, empty for no box. For each box the column `label`
+    has `opacity 1`, left, top, right and bottom; without a box it has a box of one pixel that says none.
+    """
     images = sorted(rows, key=lambda row: row.image_id)
     studies = sorted({row.study_id: row.appearance for row in images}.items())
     with (folder / STUDY_TABLE).open("w", newline="", encoding="utf-8") as file:
@@ -51,21 +55,11 @@ def write_tables(folder: Path, rows: Iterable[ImageRow]) -> None:
     with (folder / IMAGE_TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "boxes", "label", "StudyInstanceUID"])
-        writer.writerows(
-            [f"{row.image_id}_image", boxes_text(row.boxes), label_text(row.boxes), row.study_id] for row in images
-        )
-
-
-def boxes_text(boxes: tuple[Box, ...]) -> str:
-    """Write boxes as a list of dictionaries as Python prints it; empty for no box."""
-    listed = [{"x": box.x, "y": box.y, "width": box.width, "height": box.height} for box in boxes]
-    return str(listed) if listed else ""
-
-
-def label_text(boxes: tuple[Box, ...]) -> str:
-    """Write `opacity 1`, left, top, right and bottom of each box; a box of one pixel that says none for no box."""
-    corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]
-    return " ".join(f"opacity 1 {' '.join(f'{edge:g}' for edge in edges)}" for edges in corners) or NO_OPACITY
+        for row in images:
+            boxes = [{"x": box.x, "y": box.y, "width": box.width, "height": box.height} for box in row.boxes]
+            corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in row.boxes]
+            label = " ".join(f"opacity 1 {' '.join(f'{edge:g}' for edge in edges)}" for edges in corners) or NO_OPACITY
+            writer.writerow([f"{row.image_id}_image", str(boxes) if boxes else "", label, row.study_id])
 
 
 def write_chest_cohort(

@@ -257,9 +257,12 @@ def lay_findings(findings: Findings, chest: Chest, tissue: Tissue, trees: tuple[
 def _lay_haze(haze: Haze, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
     """Compute the cm of water [H, W] of a ground-glass opacity."""
     x, y = chest.spot(haze.side, haze.u, haze.v)
-    across, down = _turn_axes(frame, x, y, haze.turn_deg)
+    cosine, sine = np.float32(np.cos(np.radians(haze.turn_deg))), np.float32(np.sin(np.radians(haze.turn_deg)))
+    across, down = frame.x - np.float32(x), frame.y - np.float32(y)
     wide, high = haze.radii_mm
-    away = np.hypot(across / np.float32(wide), down / np.float32(high))
+    away = np.hypot(
+        (across * cosine + down * sine) / np.float32(wide), (down * cosine - across * sine) / np.float32(high)
+    )
     rough = _warp_noise(haze.ragged, frame, x, y, 2.6 * max(wide, high))
     shape = step_up(1 - away + 0.22 * rough, 2 * haze.soft) * (1 + 0.1 * rough)
     return _limit_to_lung(np.clip(shape, 0, 1.6) * np.float32(haze.cm), haze.side, tissue)
@@ -268,8 +271,8 @@ def _lay_haze(haze: Haze, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
 def _lay_nodule(nodule: Nodule, chest: Chest, tissue: Tissue, frame: Frame) -> Field:
     """Compute the cm of water [H, W] of a nodule or cavity."""
     x, y = chest.spot(nodule.side, nodule.u, nodule.v)
-    across, down = _turn_axes(frame, x, y, 0.0)
-    away = np.minimum(np.hypot(across, down) / np.float32(nodule.radius_mm), 1)
+    away = np.hypot(frame.x - np.float32(x), frame.y - np.float32(y))
+    away = np.minimum(away / np.float32(nodule.radius_mm), 1)
     ball = np.sqrt(1 - away * away)
     if nodule.cavity:
         inner = np.minimum(away / np.float32(0.68), 1)
@@ -334,13 +337,6 @@ def _limit_to_lung(added: Field, side: int, tissue: Tissue) -> Field:
     """Keep only what fills air of this lung: behind the heart less is visible."""
     room = np.minimum(tissue.air_cm * np.float32(0.3), 1)
     return cast("Field", added * tissue.lungs[int(side > 0)] * room)
-
-
-def _turn_axes(frame: Frame, x: float, y: float, turn_deg: float) -> tuple[Field, Field]:
-    """Compute the distances of pixels from (x, y) in mm along axes turned by `turn_deg`."""
-    cosine, sine = np.float32(np.cos(np.radians(turn_deg))), np.float32(np.sin(np.radians(turn_deg)))
-    across, down = frame.x - np.float32(x), frame.y - np.float32(y)
-    return across * cosine + down * sine, down * cosine - across * sine
 
 
 def _warp_noise(noise: Field, frame: Frame, x: float, y: float, reach_mm: float) -> Field:

@@ -83,7 +83,7 @@ def device_shadow(chest: Chest, frame: Frame, rng: np.random.Generator) -> Field
     return blur(share(layer), 0.3 * frame.scale) * np.float32(METAL_CM)
 
 
-WATER_PER_CM = 0.19  # attenuation at chest energies
+WATER_PER_CM = 0.19  # attenuation by water at chest energies, per cm
 MIDDLE_MM = 130.0  # height in the template chest at which a well placed film is centred
 Stored: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
 SIGMOID_NARROW = 0.82  # factor of the width of a sigmoid window, whose ends are soft
@@ -259,9 +259,8 @@ def _build_window_tags(vendor: Vendor, speed: tuple[float, float]) -> dict[str, 
             return _build_window(low + wide / 2, wide * SIGMOID_NARROW, vendor)
         case Curve.exact:
             return _build_window(low + wide / 2, wide, vendor)
-        case (
-            Curve.unnamed | Curve.linear
-        ):  # C.11.2.1.2.1: the first value shown black is centre - 0.5 - (width - 1) / 2
+        case Curve.unnamed | Curve.linear:
+            # C.11.2.1.2.1: the first value shown black is centre - 0.5 - (width - 1) / 2
             return _build_window(low + wide / 2 + 0.5, wide + 1, vendor)
 
 

@@ -32,7 +32,7 @@ from fl_rsna.phantom.chest.geometry import (
 RIBS = 11
 _START_MM = np.array([10, 24, 43, 64, 86, 108, 131, 154, 178, 202, 226]) - 14.0  # where each rib leaves the spine
 _DEPTH_MM = np.array([26, 42, 56, 67, 76, 82, 86, 88, 86, 80, 70])  # half of the chest at each rib from back to front
-_REACH_DEG = np.array([118, 126, 132, 136, 138, 138, 136, 130, 122, 112, 100])  # where cartilage begins
+_REACH_DEG = np.array([118, 126, 132, 136, 138, 138, 136, 130, 122, 112, 100])  # angle at which cartilage begins
 FULL_CM = 2.0  # of water where a layer is 255
 _MAIN_DEG = np.array([-78, -62, -44, -24, -4, 16, 34, 50, 64, 76])  # below the horizontal, from tip to base
 _MAIN_MM = np.array([66, 74, 84, 88, 92, 98, 104, 112, 112, 104])
@@ -56,7 +56,7 @@ def bone_shadow(chest: Chest, frame: Frame) -> Field:
                 stroke(front, frame, [before[cut - 1 : -1]], broad, 130)
                 _draw_tube(front, frame, before[:cut], broad, 0.62)
     cage = share(back) + np.float32(0.8) * share(front)
-    cage *= 0.25 + 0.75 * step_up(np.abs(frame.x) - np.float32(30), 36)  # thin where they meet the spine
+    cage *= 0.25 + 0.75 * step_up(np.abs(frame.x) - np.float32(30), 36)  # ribs are thin where they meet the spine
     bones = blur(cage, 0.8 * frame.scale) * np.float32(1.15) + _draw_girdle(chest, frame)
     return bones * np.float32(chest.thorax.bone)
 
@@ -257,13 +257,9 @@ def lay_tissue(chest: Chest, trees: tuple[Tree, Tree], frame: Frame, rng: np.ran
     middle = np.maximum(bulge(heart, 46 * px), np.maximum(great_vessels, knob))
     free = 1 - np.float32(HEART_FILLS) * blur(middle, 0.8 * px)
     air_cm = blur(depth, 0.5 * px) * lungs.max(axis=0) * free * np.float32(thorax.air_cm)
-    solid = (
-        _draw_body(chest, frame)
-        - air_cm
-        + _draw_recess(chest, frame)
-        + spine_shadow(chest, frame)
-        + bone_shadow(chest, frame)
-    )
+    belly = step_up(frame.y - np.float32(chest.domes_mm[0] + 10), 60)
+    body = bulge(fill(frame, chest.body), 62 * px) * (np.float32(thorax.body_cm) + 2.2 * belly)
+    solid = body - air_cm + _draw_recess(chest, frame) + spine_shadow(chest, frame) + bone_shadow(chest, frame)
     airway = airway_shadow(frame, -0.15 * thorax.knob_mm)
     solid = solid - airway * np.float32(2.0) - _draw_belly_gas(chest, frame) + _draw_breasts(chest, frame)
     hidden = lungs.max(axis=0) * free
@@ -273,14 +269,6 @@ def lay_tissue(chest: Chest, trees: tuple[Tree, Tree], frame: Frame, rng: np.ran
     return Tissue(
         solid=solid + hilum_shadow(thorax, frame), vessels=vessels, air_cm=air_cm, lungs=lungs, heart=heart > 127
     )
-
-
-def _draw_body(chest: Chest, frame: Frame) -> Field:
-    """Draw the body's thickness in cm of water [H, W]; the belly is thicker."""
-    outline = fill(frame, chest.body)
-    thick = bulge(outline, 62 * frame.scale)
-    belly = step_up(frame.y - np.float32(chest.domes_mm[0] + 10), 60)
-    return thick * (np.float32(chest.thorax.body_cm) + 2.2 * belly)
 
 
 def _draw_recess(chest: Chest, frame: Frame) -> Field:

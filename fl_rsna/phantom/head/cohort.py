@@ -96,7 +96,11 @@ def write_cohort(
         content = path.read_bytes()
         path.write_bytes(content[: len(content) * 2 // 3])
     twice = [rows[index] for index in chosen[len(rows) - quirks.duplicate_rows :]]
-    _write_labels(folder / "stage_2_train.csv", [*rows, *twice])
+    with (folder / "stage_2_train.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ID", "Label"])  # Kaggle's long form: one row per slice and label
+        for row in (*rows, *twice):
+            writer.writerows([f"{row.image_id}_{name}", label] for name, label in zip(COLUMNS, row.labels, strict=True))
 
 
 def _check(folder: Path, patients: int, size: int, slices_per_series: int, quirks: Quirks) -> None:
@@ -209,15 +213,6 @@ def scramble_number(seed: int, number: int, *, bits: int, kind: int) -> str:
         value = (value * (factor | 1) + offset) % (1 << bits)
         value ^= value >> (bits // 2)
     return f"{value:0{bits // 4}x}"
-
-
-def _write_labels(path: Path, rows: Iterable[_Row]) -> None:
-    """Write the labels in Kaggle's long form: one row per slice and label."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["ID", "Label"])
-        for row in rows:
-            writer.writerows([f"{row.image_id}_{name}", label] for name, label in zip(COLUMNS, row.labels, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ class Vendor:
 
     @property
     def wraps(self) -> bool:
-        """True where negative HU are stored modulo 4096: 12 unsigned bits without an intercept that makes them positive."""
+        """Tell whether negative HU are stored modulo 4096: 12 unsigned bits, and no intercept that makes them positive."""
         return self.bits == 12 and not self.signed and self.intercept == 0
 
 

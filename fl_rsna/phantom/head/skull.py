@@ -67,7 +67,7 @@ CHEWING: tuple[Solid, ...] = (
     Ellipsoid(center=(48.0, 56.0, -54.0), radii=(12.0, 20.0, 24.0)),
 )
 INNER_RADII = (67.0, 85.0, 73.0)  # inner table above its widest level
-INNER_BELOW = 98.0  # vertical radius below it
+INNER_BELOW = 98.0  # vertical radius below that level
 WIDEST_Z = 27.0
 BASE_TOP = 42.0  # above this level there is nothing but vault
 THICKNESS_MM = 5.0  # of a slice; it blurs surfaces that are oblique to the slice
