@@ -75,7 +75,7 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
         classes=class_levels(trained.summary.get("test_site"), saved.task),
         figures=FIGURES,
         quoted=area_name(saved.task.primary_label),
-        controls=control_of(trained.summary.get("test_site") or {}, saved.task.primary_label),
+        controls=control_of((trained.summary.get("test_site") or {}).get("controls", {}), saved.task.primary_label),
         points=trained.run_points.get("slice", {}),
         temperatures=trained.run_points.get("temperatures", {}),
         fallback=trained.fallback,

@@ -10,9 +10,9 @@ from fl_rsna.learning.metrics.figures import (
     ComparedFigures,
     ComparisonFigures,
     EstimateFigures,
+    HeldOutFigures,
     ScorecardFigures,
     StageFigures,
-    HeldOutFigures,
     ThresholdFigures,
 )
 

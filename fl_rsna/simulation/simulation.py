@@ -48,7 +48,8 @@ from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.run_record import area_of, control_of, interval, read_run
 from fl_rsna.reporting.record.wording import area_name, plural
 from fl_rsna.reporting.sections.classes import class_lines
-from fl_rsna.reporting.sections.stages import stack_lines, stage_lines
+from fl_rsna.reporting.sections.stacking import stack_lines
+from fl_rsna.reporting.sections.stages import stage_lines
 from fl_rsna.reporting.trackers.follow import check_packages, track_run
 from fl_rsna.run_folder.run_end import end_in_folder, end_of_parts, guard_report
 from fl_rsna.run_folder.run_folder import (
@@ -381,14 +382,14 @@ def say_result(folder: Path, report: Path) -> dict[str, Any]:
     run = read_run(folder)
     assert run.summary is not None
     scores, pictures = run.summary["test_site"], plural(run.task.picture)
-    for line in class_lines(run.test_site or {}, run.task):
+    for line in class_lines(scores, run.task):
         console.print(f"test-site {line}", soft_wrap=True, markup=False)
     for label, score in scores["slice"].items():
         counted = f"{score['auroc']['positives']} of {scores['slices']} {pictures} positive"
         console.print(
             f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True, markup=False
         )
-    controls = {name: interval(area) for name, area in control_of(scores, run.primary_label).items()}
+    controls = {name: interval(area) for name, area in control_of(scores["controls"], run.primary_label).items()}
     for control, area in controls.items():
         console.print(f"{control} alone, {area_name(run.primary_label)}: {area}", soft_wrap=True, markup=False)
     for line in [*stage_lines(run.summary, run.headline), *stack_lines(run.summary, run.headline)]:

@@ -42,7 +42,7 @@ def card(auroc: float | None, positives: int = 40) -> dict[str, Any]:
     curve = {"ece": of(0.061), "brier": of(0.085), "bins": bins}
     return {
         "auroc": of(auroc) if auroc is not None else estimate(None, positives=positives),
-        "average_precision": of(0.7), "log_loss": of(0.2), "brier": of(0.085), "ece": of(0.061),
+        "average_precision": of(0.7), "partial_auroc": of(0.8), "log_loss": of(0.2), "brier": of(0.085), "ece": of(0.061),
         "points": {name: {**point, **rates, "false_negative_rate": of(0.1)} if positives else None for name in POINTS},
         "calibration": {"before": curve, "after": {**curve, "ece": of(0.031)} if positives else None},
         "temperature": 1.375 if positives else None,
@@ -60,10 +60,8 @@ def scorecard(auroc: float | None, positives: int = 40, slices: int = 200) -> di
     }  # fmt: skip
 
 
-def made_run(
-    folder: Path, *, sites: int = 3, rounds: int = 2, older: bool = False, auroc: float = 0.9, **changes: Any
-) -> Path:
-    """Write a finished run; `older`: without what scorecards brought. `changes` of the config, as group__key."""
+def made_run(folder: Path, *, sites: int = 3, rounds: int = 2, auroc: float = 0.9, **changes: Any) -> Path:
+    """Write a finished run. `changes` of the config, as group__key."""
     folder.mkdir(parents=True)
     names = [f"site-{n + 1}" for n in range(sites)]
     (folder / "config.yaml").write_text(yaml.safe_dump(_config(sites, rounds, changes), sort_keys=False))
@@ -77,7 +75,9 @@ def made_run(
     _write_rounds(folder, areas, rounds)
     _write_events(folder, names, rounds)
     _write_predictions(folder, auroc)
-    (folder / "summary.json").write_text(json.dumps(_summary(areas, rounds, auroc, older)))
+    summary = _summary(areas, rounds, auroc)
+    (folder / "scorecards.json").write_text(json.dumps({name: summary[name] for name in ("test_site", "sites")}))
+    (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
 
@@ -152,7 +152,7 @@ def _write_predictions(folder: Path, auroc: float, slices: int = 200) -> None:
     table.to_parquet(folder / "predictions.parquet", index=False)
 
 
-def _summary(areas: dict[str, float], rounds: int, auroc: float, older: bool) -> dict[str, Any]:
+def _summary(areas: dict[str, float], rounds: int, auroc: float) -> dict[str, Any]:
     card = scorecard(auroc)
     alone = {label: {"auroc": estimate(0.65)} for label in LABELS}
     controls = {"position": alone, "brightness": alone}
@@ -163,12 +163,6 @@ def _summary(areas: dict[str, float], rounds: int, auroc: float, older: bool) ->
         "bytes_down": 1000 * len(areas) * rounds, "bytes_up": 900 * len(areas) * rounds, "site_failures": 0,
         "test_site": {**card, "log_loss": 0.2, "log_loss_interval": estimate(0.2), "controls": controls},
     }  # fmt: skip
-    if older:
-        plain = {label: {"auroc": of["auroc"], "average_precision": 0.7} for label, of in card["slice"].items()}
-        return {
-            **summary,
-            "test_site": {"slices": 200, "patients": 50, "log_loss": 0.2, "slice": plain, "controls": controls},
-        }
     by_label = {label: dict.fromkeys(POINTS, 0.125) for label in LABELS}
     operating = {
         "chosen_on": "validation parts of the sites", "slice": by_label, "exam": {"max": by_label, "noisy_or": by_label},
@@ -197,7 +191,7 @@ def made_gap(folder: Path, *, sites: int = 3) -> Path:
         for key in ("status", "rounds", "seed", "task", "strategy", "engine", "leaky", "cohort", "wall_s")
     }
     (local / "summary.json").write_text(json.dumps({**kept, "baseline": "local", "alone": alone, "matrix": matrix}))
-    for name in ("rounds.csv", "sites.csv", "predictions.parquet"):
+    for name in ("rounds.csv", "sites.csv", "predictions.parquet", "scorecards.json"):
         (local / name).unlink()
     both = {
         label: {"difference": estimate(-0.02, reach=None) | {"low": -0.05, "high": 0.01}, "ratio": estimate(0.98)}

@@ -13,22 +13,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fl_rsna.common.atomic import write_whole
 from fl_rsna.common.hashes import read_table
 from fl_rsna.common.ownership import refuse_stranger
 from fl_rsna.common.seeds import derive_seed
 from fl_rsna.learning.inference.predict import labels_in, probabilities_in
 from fl_rsna.learning.metrics.classification import compare_macro_aurocs
+from fl_rsna.learning.metrics.figures import EstimateFigures
 from fl_rsna.learning.metrics.metrics import compare_aurocs
 from fl_rsna.reporting.pages.data_pages import MARK, render_page, write_page
 from fl_rsna.reporting.pages.find_runs import common_folder, name_of
-from fl_rsna.reporting.pages.run_page import interactive, write_json
+from fl_rsna.reporting.pages.run_page import interactive
 from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, words_to_draw
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.record.plotly import Plot, area_axis, axes, by_rounds, category_axis, lines, points
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, read_run
 from fl_rsna.reporting.record.wording import area_name, area_title, task_words
 from fl_rsna.reporting.sections.provenance import flat
-from fl_rsna.reporting.sections.sites import find_site_aurocs, spread
+from fl_rsna.reporting.sections.sites import measure_spread
 from fl_rsna.run_folder.run_folder import ALONE, COPY
 from fl_rsna.run_folder.sweep_folder import Job, job_of
 from fl_rsna.run_folder.sweep_words import values_of
@@ -49,7 +51,7 @@ class Scored:
     def baseline(self) -> str:
         return str(self.run.config["baseline"])
 
-    def auroc(self, label: str) -> dict[str, Any]:
+    def auroc(self, label: str) -> EstimateFigures:
         """The run's AUROC, of MACRO the mean over classes; of sites alone the mean of their models', which has no interval."""
         if self.run.test_site is not None:
             return area_of(self.run.test_site, label)
@@ -79,10 +81,10 @@ def difference(one: Scored, other: Scored, label: str) -> dict[str, Any]:
     """AUROC of `one` minus that of `other`: paired with an interval on the same slices, else only the number."""
     if not same_slices(one, other):
         ours, theirs = one.auroc(label), other.auroc(label)
-        known = ours["value"] is not None and theirs["value"] is not None
+        mine, other_s = ours["value"], theirs["value"]
         return {
             **ours,
-            "value": ours["value"] - theirs["value"] if known else None,
+            "value": None if mine is None or other_s is None else mine - other_s,
             "low": None,
             "high": None,
             "paired": False,
@@ -121,7 +123,7 @@ def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] =
     refuse_stranger(out.with_suffix(".json"), _is_comparison)
     runs, left_out = readable_runs(folders)
     found = compare_runs(runs, left_out, failed={job.label: job.sentence for job in failed})
-    write_json(out.with_suffix(".json"), found)
+    write_whole(out.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
     write_page(out, render_page("compare.html.j2", page=found, **interactive(found)))
     return out
 
@@ -335,12 +337,12 @@ def _scores(runs: Runs, found: Mapping[str, Scored]) -> dict[str, list[Any]]:
     """What runs are judged by: name -> a value or an estimate of every run."""
     first = next(iter(runs.values()))
     label = first.primary_label
-    worst = {name: spread(find_site_aurocs(run)) for name, run in runs.items() if name in found}
+    worst = {name: measure_spread(run) for name, run in runs.items() if name in found}
     loss = {name: one.run.test_site["log_loss"] for name, one in found.items() if one.run.test_site is not None}
     scores: dict[str, list[Any]] = {
         area_name(label): [found[name].auroc(label) if name in found else None for name in runs],
         "log loss": [loss.get(name) for name in runs],
-        f"{area_name(label)}, worst site": [areas["least"] if (areas := worst.get(name)) else None for name in runs],
+        f"{area_name(label)}, worst site": [areas.least if (areas := worst.get(name)) else None for name in runs],
     }
     return {name: values for name, values in scores.items() if any(value is not None for value in values)}
 

@@ -7,7 +7,7 @@ and a verdict as the last line.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -19,6 +19,7 @@ from fl_rsna.cohort.audit.overlap import Sharing, Verdict, kind_in_words
 from fl_rsna.cohort.audit.slices import Kind
 from fl_rsna.common.reading import read_csv, read_json
 from fl_rsna.imaging.dicom.rejections import MEANING, Reason
+from fl_rsna.learning.metrics.figures import ScorecardFigures
 from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.run_record import UNKNOWN, interval
 from fl_rsna.reporting.record.wording import format_count, plural
@@ -56,7 +57,7 @@ def say_evaluation(folder: Path) -> None:
         console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
     if (folder / CARD).exists():
         card = read_json(folder / CARD)
-        for line in class_lines(card, task):
+        for line in class_lines(cast(ScorecardFigures, card), task):
             console.print(line, soft_wrap=True, markup=False)
         console.print(_score_table(card, task))
     if record["shift"]:

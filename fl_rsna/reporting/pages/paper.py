@@ -1,100 +1,42 @@
 """The tables a paper needs, in Markdown and in LaTeX with booktabs: cohort, performance, sites, operating points, cost."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
-from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, format_cell
-from fl_rsna.reporting.record.run_record import RunRecord
-from fl_rsna.reporting.record.wording import level_titles, plural
-from fl_rsna.reporting.sections import scorecard as scores
-from fl_rsna.reporting.sections import sites as site_scores
-from fl_rsna.reporting.sections import stages as stack_scores
-from fl_rsna.reporting.sections import stages as stage_scores
-from fl_rsna.reporting.sections.classes import class_tables
+from fl_rsna.reporting.record.cells import Kind, Table, format_cell
+from fl_rsna.reporting.sections.report import Report
 
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "≥": r"$\geq$", "·": r"$\cdot$",
 }  # fmt: skip
-SECONDS_AN_HOUR = 3600
+# The sections that a paper takes tables of, in its order.
+ORDER = ("cohort", "classes", "scorecard", "stages", "stacking", "sites", "points", "cost")
+SCORES = frozenset(ORDER) - {"cohort", "cost"}
 
 
-def paper_tables(run: RunRecord) -> list[Table]:
-    """What the run can fill, in a paper's order."""
-    tables = list[Table]()
-    if run.test_site is not None and run.is_finished:
-        by_level, titles = scores.levels(run.test_site), level_titles(run.task)
-        tables += class_tables(run)
-        tables += [
-            scores.scores_table(run.test_site, level, f"Performance on the test site. {titles[level]}")
-            for level in by_level
-        ]
-        if found := stage_scores.stages(run):
-            tables.append(
-                _retitle_table(found["compared"], "Both stages on the test site, differences paired over patients")
-            )
-        if stacked := stack_scores.stack_section(run):
-            tables.append(
-                _retitle_table(stacked["compared"], "Stacking on the test site, differences paired over patients")
-            )
-        if site_scores.by_site(run):
-            tables.append(site_scores.sites_table(run))
-        cards = by_level["slice"]
-        if scores.has_points(cards):
-            tables += [
-                _retitle_table(scores.points_table(cards, point), f"Operating point: {name}")
-                for point, name in scores.POINTS.items()
-            ]
-    if run.crops_from_truth:
-        tables = [_retitle_table(table, f"{table.title}. NOT A RESULT: {TRUTH_SHOWN}") for table in tables]
-    return [*([cohort_table(run)] if run.cohort else []), *tables, cost_table(run)]
-
-
-def cohort_table(run: RunRecord) -> Table:
-    """One row a site and part: patients, slices, positives by label."""
-    pictures = plural(run.task.picture)
-    heads = [*columns(site="text", part="text", patients="number"), Column(name=pictures, kind=Kind.number)]
-    heads += [Column(name=label, kind=Kind.number) for label in run.labels]
-    rows = [
-        [site, part, held["patients"], held["slices"], *(held["positives"].get(label) for label in run.labels)]
-        for site, parts in run.counts.items()
-        for part, held in parts.items()
-    ]
-    return Table(title=f"Cohort by site, with positive {pictures} by label", columns=heads, rows=rows)
-
-
-def cost_table(run: RunRecord) -> Table:
-    summary, rounds = run.summary or {}, run.rounds
-    played = summary.get("rounds", int(rounds["round"].max()) if not rounds.empty else 0)
-    hours = summary.get("virtual_s")
-    rows = [
-        ["rounds", f"{played:,}"],
-        ["training sites", f"{run.num_training_sites:,}"],
-        ["seconds in all", format_cell(summary.get("wall_s"), Kind.seconds)],
-        ["sent to the sites", format_cell(summary.get("bytes_down"), Kind.megabytes)],
-        ["received from the sites", format_cell(summary.get("bytes_up"), Kind.megabytes)],
-        [
-            "hours between real sites (simulated)",
-            format_cell(None if hours is None else hours / SECONDS_AN_HOUR, Kind.threshold),
-        ],
-        ["failures of sites", f"{len(run.failures):,}"],
-    ]
-    return Table(title="Cost", columns=columns(what="text", amount="exact"), rows=[list(row) for row in rows])
+def paper_tables(report: Report) -> list[Table]:
+    """The tables of a paper in its order; those of scores say so where annotations decided what the model was shown."""
+    tables = []
+    for name in ORDER:
+        section = report.sections[name]
+        for table in section.paper if section else ():
+            warned = report.state.crops_from_truth and name in SCORES
+            tables.append(replace(table, title=f"{table.title}. NOT A RESULT: {TRUTH_SHOWN}") if warned else table)
+    return tables
 
 
 def as_markdown(name: str, tables: Sequence[Table]) -> str:
+    """Write the tables as Markdown below a heading with the run's name."""
     return "\n".join([f"# {_cell_md(name)}", "", *(_markdown(table) for table in tables)])
 
 
 def as_tex(name: str, tables: Sequence[Table]) -> str:
-    """LaTeX tables to \\input; they need the package booktabs."""
+    """Write the tables as LaTeX to \\input; they need the package booktabs."""
     return "\n".join(
         [f"% {name}: needs \\usepackage{{booktabs}}".replace("\n", " "), *(_tex(table) for table in tables)]
     )
-
-
-def _retitle_table(table: Table, title: str) -> Table:
-    return Table(title=title, columns=table.columns, rows=table.rows, note=table.note)
 
 
 def _markdown(table: Table) -> str:

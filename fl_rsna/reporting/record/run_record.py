@@ -1,19 +1,27 @@
-"""A run folder read back, whatever state it was left in, and its estimates as text."""
+"""Read a run folder, whatever state it was left in, and write its estimates as text."""
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import pandas as pd
 
 from fl_rsna.common.reading import check_keys, read_json, refuse, refuse_unreadable
 from fl_rsna.learning.metrics.bootstrap import MIN_PATIENTS
+from fl_rsna.learning.metrics.figures import (
+    AreaFigures,
+    CardFigures,
+    ComparisonFigures,
+    EstimateFigures,
+    HeldOutFigures,
+    ScorecardFigures,
+)
 from fl_rsna.reporting.record.events import Event, describe_damage, read_log
 from fl_rsna.run_folder.run_folder import (
     CONFIG,
@@ -21,10 +29,10 @@ from fl_rsna.run_folder.run_folder import (
     EVENTS,
     REST,
     SCORECARDS,
-    TABLES,
     describe_changed_tables,
     read_config,
 )
+from fl_rsna.run_folder.summary import Summary
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.task import MACRO, LabelKind, Task, find_task
@@ -37,80 +45,134 @@ TEXTS = ("phase", "site", "error", "aurocs")  # columns of sites.csv that are no
 MOST_ROUNDS = 10**9
 
 
+class Failure(TypedDict):
+    """A site that gave no answer, or a wrong one: in which round and phase, and what it was."""
+
+    round: int
+    phase: str
+    site: str
+    error: str
+
+
+class PartCounts(TypedDict):
+    """What a site holds of one part: patients, slices, slices with each label, and slices of which a label is known, if not all.
+
+    None is withheld.
+    """
+
+    patients: int | None
+    slices: int
+    positives: dict[str, int | None]
+    known: NotRequired[dict[str, int | None]]
+
+
+class ReadableCounts(TypedDict):
+    """The counts of one part as people read them: `<5` for what is withheld, `?` for a label that the site does not annotate."""
+
+    patients: int | str
+    slices: int
+    positives: dict[str, int | str]
+    known: NotRequired[dict[str, int | str]]
+
+
+Compared = Mapping[str, ComparisonFigures]  # by label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """The comparisons of an experiment=gap, paired over patients.
+
+    `references` holds by the name of a reference (`central`, `local`) what the federated model is minus it; `sites` holds by site
+    what the federated model is minus the site's own.
+    """
+
+    references: Mapping[str, Compared]
+    sites: Mapping[str, Compared]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """Everything a report needs of one run; `summary` is None while it is unfinished."""
+    """Everything a report needs of one run. `summary` is None while the run is unfinished."""
 
     folder: Path
-    config: dict[str, Any]
-    manifest: dict[str, Any]
-    summary: dict[str, Any] | None
+    config: Mapping[str, Any]  # settings by group, as config.yaml has them
+    manifest: Mapping[str, Any]  # what began the run, as manifest.json has it; empty where that was not written
+    summary: Summary | None
     rounds: pd.DataFrame
     sites: pd.DataFrame
-    cohort: dict[str, Any]  # site -> part -> patients, slices, positives a label; None where the site withheld it
-    failures: list[dict[str, Any]]
+    cohort: dict[str, dict[str, PartCounts]]  # by site and part
+    failures: list[Failure]
     beware: list[str]  # files that are not as the run wrote them
     resumed: list[int]  # after which rounds a killed run went on
     leaky: bool  # one patient may be in two places, as was asked for by name
     crops_from_truth: bool  # annotations decided what the model was shown, as was asked for by name
-    noise: dict[str, dict[str, Any]]  # site -> what partition.noise made wrong there
-    unannotated: dict[str, list[str]]  # site -> labels that it does not annotate
+    noise: dict[str, Mapping[str, Any]]  # by site, what partition.noise made wrong there
+    unannotated: dict[str, list[str]]  # by site, the labels that it does not annotate
     labels: list[str]
     headline: str  # the label whose AUROC is quoted first
-    gap: dict[
-        str, Any
-    ]  # of an experiment=gap, its federated run: reference -> label -> difference and ratio; sites: the same by site
-    alone: dict[str, Any]  # the summary of the sites alone: of this run, or of the same experiment; else empty
+    gap: Gap | None  # None of a run that is not the federated part of an experiment=gap
+    alone: Summary | None  # the summary of the sites alone: of this run, or of the same experiment
 
     @property
     def name(self) -> str:
-        """The folder's name; of a part of an experiment=gap with that of the experiment."""
+        """The folder's name; a part of an experiment=gap has that of the experiment before it."""
         folder = self.folder.absolute()
         return f"{folder.parent.name}/{folder.name}" if folder.name in PARTS else folder.name
 
     @property
     def task(self) -> Task:
+        """The task that the run learned."""
         return task_of(self.config)
 
     @property
     def primary_label(self) -> str:
-        """Whose AUROC the run is judged by: the headline label's, or of classes the mean over all."""
+        """The label by whose AUROC the run is judged; MACRO, the mean over all classes, where labels are classes."""
         return primary_label_of(self.config, self.headline)
 
     @property
     def num_training_sites(self) -> int:
+        """The number of sites that hold a training part."""
         return sum("train" in parts for parts in self.cohort.values())
 
     @property
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, dict[str, ReadableCounts]]:
         """`cohort` as people read it."""
-        return format_counts(self.cohort, (self.config.get("privacy") or {}).get("min_count", 0), self.unannotated)
+        return format_counts(self.cohort, self.config["privacy"]["min_count"], self.unannotated)
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run came to its end."""
         return self.summary is not None and self.summary["status"] == "finished"
 
     @property
-    def test_site(self) -> dict[str, Any] | None:
+    def test_site(self) -> HeldOutFigures | None:
         """The final model's scores on the test site; None while there are none, and where every site trained alone."""
-        return self.summary.get("test_site") if self.summary is not None else None
+        return None if self.summary is None else self.summary.get("test_site")
+
+    @property
+    def cards(self) -> dict[str, ScorecardFigures]:
+        """The final model's scorecard by site, on each site's validation part; empty while there are none."""
+        return {} if self.summary is None else self.summary.get("sites", {})
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder, finished, failed or killed at any moment; raises ValueError when it holds no run."""
+    """Read a run folder that is finished, failed or was killed at any moment.
+
+    Raises ValueError when the folder holds no run, or a file of it is damaged beyond reading.
+    """
     if not (folder / CONFIG).exists():
         raise ValueError(f"expected a run folder with config.yaml, found none in {folder}; give runs/<name>")
     config = _config(folder)
     summary = _summary(folder)
     events, damaged = read_log(folder / EVENTS)
     beware = [describe_damage(damaged, folder / EVENTS)] if damaged else []
-    beware += describe_changed_tables(folder, (summary or {}).get(TABLES, {}))
-    roll: dict[str, Any] = next((event for event in events if is_roll_call(event)), {"sites": {}})
+    beware += describe_changed_tables(folder, {} if summary is None else summary.get("tables", {}))
+    roll: Event = next((event for event in events if is_roll_call(event)), {"sites": {}})
     failed = [event for event in events if _is_failure(event)]  # a round played twice counts once
     failures = {(event["round"], event["phase"], event["site"]): event for event in failed}
     rounds = _rows(folder / "rounds.csv", ("round",))
     labels, headline = _labels(rounds, roll, config)
-    gap, alone = _beside(folder.absolute(), config, summary or {})
+    gap, alone = _read_experiment(folder.absolute(), config, summary)
     quoted = primary_label_of(config, headline)
     rounds = rounds.reindex(columns=[*dict.fromkeys([*rounds.columns, *_round_columns(labels, quoted)])])
     return RunRecord(
@@ -125,7 +187,10 @@ def read_run(folder: Path) -> RunRecord:
         crops_from_truth=roll.get("crops_from_truth", False),
         noise=roll.get("noise", {}),
         unannotated=roll.get("unannotated", {}),
-        failures=list(failures.values()),
+        failures=[
+            Failure(round=one["round"], phase=one["phase"], site=one["site"], error=one["error"])
+            for one in failures.values()
+        ],
         resumed=[event["round"] for event in events if event["event"] == "resumed" and "round" in event],
         beware=beware,
         labels=labels,
@@ -135,12 +200,14 @@ def read_run(folder: Path) -> RunRecord:
     )
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
-    """summary.json, with whole scorecards in place of those in brief."""
-    summary, cards = _json(folder / "summary.json"), _json(folder / SCORECARDS)
-    if summary is not None:
-        check_keys(summary, folder / "summary.json", {"status": str}, COPY)
-    return {**summary, **cards} if summary and cards and summary["status"] == "finished" else summary
+def _summary(folder: Path) -> Summary | None:
+    """summary.json, with the whole scorecards of scorecards.json in place of those in brief."""
+    found = _json(folder / "summary.json")
+    if found is None:
+        return None
+    check_keys(found, folder / "summary.json", {"status": str}, COPY)
+    whole = found["status"] == "finished" and "test_site" in found
+    return cast(Summary, {**found, **read_json(folder / SCORECARDS, COPY)} if whole else found)
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
@@ -153,19 +220,17 @@ def primary_label_of(config: Mapping[str, Any], headline: str) -> str:
     return MACRO if task_of(config).kind is LabelKind.multi_class else headline
 
 
-def area_of(test_site: Mapping[str, Any], label: str) -> dict[str, Any]:
-    """The AUROC of a label on the test site or at a site, or of MACRO the mean over classes, as an estimate."""
-    if label == MACRO:
-        return dict(test_site["classes"]["slice"]["macro_auroc"])
-    return dict(test_site["slice"][label]["auroc"])
+def area_of(card: CardFigures, label: str) -> EstimateFigures:
+    """The AUROC of a label on the test site or at a site, as an estimate; for MACRO the mean over classes."""
+    return card["classes"]["slice"]["macro_auroc"] if label == MACRO else card["slice"][label]["auroc"]
 
 
-def control_of(test_site: Mapping[str, Any], label: str) -> dict[str, dict[str, Any]]:
-    """The same of what never looks at the picture, by control; none of a run that did not ask for that label."""
-    return {name: of[label]["auroc"] for name, of in test_site.get("controls", {}).items() if label in of}
+def control_of(controls: Mapping[str, Mapping[str, AreaFigures]], label: str) -> dict[str, EstimateFigures]:
+    """The AUROC of a label by control: of what never looks at the picture."""
+    return {name: by_label[label]["auroc"] for name, by_label in controls.items()}
 
 
-def interval(estimate: dict[str, Any]) -> str:
+def interval(estimate: Mapping[str, Any]) -> str:
     """An estimate as text, e.g. `0.912 [0.871, 0.945]`, or why it or its interval is missing."""
     if estimate["value"] is None and estimate.get("positives", 0) is None:
         return "withheld"
@@ -176,37 +241,54 @@ def interval(estimate: dict[str, Any]) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
-def why_undefined(estimate: dict[str, Any]) -> str:
-    """Of a score; a measure of something else, as of heat where there is none, has no positives and no negatives to count."""
+def why_undefined(estimate: Mapping[str, Any]) -> str:
+    """Why a score has no value. A measure that counts no positives and no negatives, such as a share of heat, has nothing to divide by."""
     for name in ("positives", "negatives"):
         if estimate.get(name) == 0:
             return f"no {name}"
     return "nothing to divide by"
 
 
-def _too_few(estimate: dict[str, Any]) -> str:
-    count = estimate.get("positive_patients")  # runs of before it was counted lack it
+def _too_few(estimate: Mapping[str, Any]) -> str:
+    count = estimate.get("positive_patients")  # a measure of heat counts none
     if count is None or count >= MIN_PATIENTS:
         return "too few patients"
     return f"{count} positive patient{'' if count == 1 else 's'}"
 
 
 def format_counts(
-    sites: Mapping[str, Any], min_count: int, unannotated: Mapping[str, Sequence[str]] = MappingProxyType({})
-) -> dict[str, Any]:
-    """Counts of a roll call with `<5` for what a site withheld under privacy.min_count=5, and `?` for what nobody there annotates."""
+    sites: Mapping[str, Mapping[str, PartCounts]],
+    min_count: int,
+    unannotated: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, dict[str, ReadableCounts]]:
+    """Counts of a roll call by site and part as people read them.
 
-    def read(found: Any, site: str, label: str = "") -> Any:
-        if isinstance(found, Mapping):
-            return {name: read(inner, site, name) for name, inner in found.items()}
-        withheld = UNKNOWN if min_count <= 1 or label in unannotated.get(site, ()) else f"<{min_count}"
-        return withheld if found is None else found
+    `<5` stands for what a site withheld under privacy.min_count=5, and `?` for a label that nobody there annotates.
+    """
+    withheld = UNKNOWN if min_count <= 1 else f"<{min_count}"
 
-    return {site: read(parts, site) for site, parts in sites.items()}
+    def read(counts: Mapping[str, int | None], unknown: Sequence[str]) -> dict[str, int | str]:
+        return {
+            label: count if count is not None else UNKNOWN if label in unknown else withheld
+            for label, count in counts.items()
+        }
+
+    found: dict[str, dict[str, ReadableCounts]] = {}
+    for site, parts in sites.items():
+        unknown = unannotated.get(site, ())
+        for part, held in parts.items():
+            patients = withheld if held["patients"] is None else held["patients"]
+            readable = ReadableCounts(
+                patients=patients, slices=held["slices"], positives=read(held["positives"], unknown)
+            )
+            if "known" in held:
+                readable["known"] = read(held["known"], unknown)
+            found.setdefault(site, {})[part] = readable
+    return found
 
 
-def areas_in(cell: object) -> dict[str, Any]:
-    """The AUROCs in a cell of sites.csv, by name; none where it is damaged."""
+def areas_in(cell: object) -> dict[str, float]:
+    """The AUROCs in a cell of sites.csv, by name; none where the cell is damaged."""
     try:
         found = json.loads(str(cell))
     except (ValueError, RecursionError):
@@ -215,19 +297,22 @@ def areas_in(cell: object) -> dict[str, Any]:
 
 
 def megabytes(count: float) -> str:
+    """A number of bytes in megabytes of a million, as text."""
     return f"{count / 1e6:,.1f} MB"
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(path: Path) -> Mapping[str, Any] | None:
     return read_json(path, COPY) if path.exists() else None
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """A run's settings; raises ValueError when not all groups of them are there, as in a file that was cut."""
-    found = read_config(folder)
-    kinds = {name: type(value) for name, value in asdict(Config()).items() if isinstance(value, dict)}
-    check_keys(found, folder / CONFIG, {"baseline": str, **kinds}, COPY)
-    lacking = [field.name for field in fields(Config) if field.name not in found]
+def _config(folder: Path) -> Mapping[str, Any]:
+    """A run's settings; raises ValueError when a group or a setting is missing, as in a file that was cut."""
+    found, defaults = read_config(folder), asdict(Config())
+    groups = {name: value for name, value in defaults.items() if isinstance(value, dict)}
+    check_keys(found, folder / CONFIG, {"baseline": str, **dict.fromkeys(groups, dict)}, COPY)
+    lacking = [name for name in defaults if name not in found]
+    for group in groups.keys() - {"strategy"}:  # a strategy of another package has settings of its own
+        lacking += [f"{group}.{name}" for name in groups[group] if name not in found.get(group, {})]
     if lacking:
         raise refuse(folder / CONFIG, lacking[-1], "a file without it: it was cut", COPY)
     with refuse_unreadable(folder / CONFIG, "data.task as a known task", COPY):
@@ -235,18 +320,22 @@ def _config(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _beside(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The gaps and the sites alone, as the experiment that this run is the federated part of wrote them one folder up."""
+def _read_experiment(
+    folder: Path, config: Mapping[str, Any], summary: Summary | None
+) -> tuple[Gap | None, Summary | None]:
+    """The gaps, and the summary of the sites alone, which the experiment that this run is the federated part of wrote one folder up."""
     if config["baseline"] == Baseline.local:
-        return {}, summary
-    above = (_json(folder.parent / "summary.json") or {}) if folder.name == FEDERATED else {}
-    whole = summary if summary.get("gap") else above
-    gap = {**whole.get("gap", {}), "sites": whole.get("joining", {})} if whole.get("gap") else {}
-    return gap, (_json(folder.parent / LOCAL / "summary.json") or {}) if gap else {}
+        return None, summary
+    above = _json(folder.parent / "summary.json") if folder.name == FEDERATED else None
+    whole = summary if summary is not None and "gap" in summary else cast(Summary | None, above)
+    if whole is None or "gap" not in whole:
+        return None, None
+    alone = cast(Summary | None, _json(folder.parent / LOCAL / "summary.json"))
+    return Gap(references=whole["gap"], sites=whole.get("joining", {})), alone
 
 
 def is_roll_call(event: Event) -> bool:
-    """One that says of every part of every site what it holds."""
+    """Whether an event is a roll call: it says of every part of every site what it holds."""
     sites = event.get("sites")
     return event["event"] == "roll_call" and isinstance(sites, dict) and all(map(_is_held, sites.values()))
 
@@ -289,7 +378,7 @@ def _sites(path: Path) -> pd.DataFrame:
     return table.reindex(columns=[*dict.fromkeys([*table.columns, *SITE_COLUMNS])])
 
 
-def _labels(rounds: pd.DataFrame, roll: dict[str, Any], config: dict[str, Any]) -> tuple[list[str], str]:
+def _labels(rounds: pd.DataFrame, roll: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[list[str], str]:
     """The labels and the headline: as rounds.csv has them, else as the roll call counted them, else the task's."""
     tested = [name.removeprefix("test_auroc_") for name in rounds.columns if name.startswith("test_auroc_")]
     quoted = [name.removeprefix("validation_auroc_") for name in rounds.columns if name.startswith("validation_auroc_")]

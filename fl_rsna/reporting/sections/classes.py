@@ -1,13 +1,15 @@
-"""Classes that exclude each other, on the page and in the paper: figures of all, accuracy of each, and who is taken for whom."""
+"""The section on classes that exclude each other: figures of all, the accuracy of each, and which is taken for which."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fl_rsna.learning.metrics.figures import CardFigures, CellFigures, ClassesFigures, EstimateFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.record.plotly import Plot, Trace, axes, category_axis
 from fl_rsna.reporting.record.run_record import RunRecord, control_of, interval
 from fl_rsna.reporting.record.wording import task_words, with_article
+from fl_rsna.reporting.sections.section import Section
 from fl_rsna.task import MACRO, Task
 
 FIGURES = {
@@ -17,56 +19,65 @@ FIGURES = {
     "mean_average_precision": "mAP",
 }
 
-Level = Mapping[str, Any]  # what learning.metrics.classification.class_scores says of slices, or of exams
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classes:
+    """The figures of all classes, accuracy by class at each level, the published names by their initials, and the confusion matrices."""
+
+    figures: Table
+    by_class: Sequence[Table]
+    names: Mapping[str, str]
+    plots: Sequence[Plot]
 
 
-def classes_section(run: RunRecord) -> dict[str, Any] | None:
-    """The section of the page; None of a run without classes, or without a final model's scores."""
-    levels = class_levels(run.test_site, run.task)
-    if not levels:
+def classes_section(run: RunRecord) -> Section | None:
+    """Build the section; None of a run without classes, or without a final model's scores."""
+    if run.test_site is None or "classes" not in run.test_site:
         return None
-    return {
-        "figures": asdict(figures_table(levels, control_of(run.test_site or {}, MACRO))),
-        "by_class": [asdict(by_class_table(of, run.task, title)) for title, of in levels.items()],
-        "names": {short: run.task.published[i] for i, short in enumerate(initials(run.task).values())},
-        "plots": [asdict(confusion_plot(levels, run.task))],
-    }
-
-
-def class_levels(scorecard: Mapping[str, Any] | None, task: Task) -> dict[str, Level]:
-    """Scores of classes by the title of their level: images, studies; none of a scorecard of labels."""
-    words, found = task_words(task), (scorecard or {}).get("classes", {})
-    titles = {"slice": words["pictures"].capitalize(), "exam": words["exams"].capitalize()}
-    return {title: found[level] for level, title in titles.items() if found.get(level)}
-
-
-def class_tables(run: RunRecord) -> list[Table]:
-    """The same for a paper."""
     levels = class_levels(run.test_site, run.task)
-    if not levels:
-        return []
-    tables = [
-        figures_table(levels, control_of(run.test_site or {}, MACRO)),
-        *(by_class_table(of, run.task, title) for title, of in levels.items()),
-    ]
-    return [*tables, *(confusion_table(of, run.task, title) for title, of in levels.items())]
+    body = Classes(
+        figures=figures_table(levels, control_of(run.test_site["controls"], MACRO)),
+        by_class=[by_class_table(of, run.task, title) for title, of in levels.items()],
+        names={short: run.task.published[i] for i, short in enumerate(initials(run.task).values())},
+        plots=[confusion_plot(levels, run.task)],
+    )
+    confusion = [confusion_table(of, run.task, title) for title, of in levels.items()]
+    return Section(title="Classes", body=body, paper=[body.figures, *body.by_class, *confusion])
+
+
+def class_levels(card: CardFigures | None, task: Task) -> dict[str, ClassesFigures]:
+    """Scores of classes by the title of their level: images, studies; none of a scorecard of labels, or of no scorecard."""
+    if card is None or "classes" not in card:
+        return {}
+    words, found = task_words(task), card["classes"]
+    levels = {words["pictures"].capitalize(): found["slice"]}
+    if exams := found.get("exam"):
+        levels[words["exams"].capitalize()] = exams
+    return levels
+
+
+def overall(of_level: ClassesFigures) -> list[EstimateFigures]:
+    """The figures of all classes together, in the order of FIGURES."""
+    return [
+        of_level["macro_auroc"], of_level["balanced_accuracy"], of_level["accuracy"], of_level["mean_average_precision"]
+    ]  # fmt: skip
 
 
 def initials(task: Task) -> dict[str, str]:
-    """Label -> initials of its published name: NFP of Negative for Pneumonia; the whole name where two have the same."""
+    """The initials of each label's published name, NFP of Negative for Pneumonia; the whole name where two have the same."""
     short = ["".join(word[0] for word in name.split()).upper() for name in task.published]
     return dict(zip(task.labels, short if len(set(short)) == len(short) else task.published, strict=True))
 
 
-def figures_table(levels: Mapping[str, Level], controls: Mapping[str, Any]) -> Table:
-    """One row a level: what is said of all classes together; of images also what the controls reach without looking at them."""
+def figures_table(levels: Mapping[str, ClassesFigures], controls: Mapping[str, EstimateFigures]) -> Table:
+    """One row a level: the figures of all classes together; of images also what the controls reach without looking at them."""
     heads = [Column(name="level", kind=Kind.text), *(Column(name=name) for name in FIGURES.values())]
     heads += [Column(name=f"macro AUROC, {control} alone") for control in controls]
     pictures = next(iter(levels))
     rows = [
         [
             title,
-            *(of[figure] for figure in FIGURES),
+            *overall(of),
             *(area if title == pictures else None for area in controls.values()),
         ]
         for title, of in levels.items()
@@ -74,7 +85,7 @@ def figures_table(levels: Mapping[str, Level], controls: Mapping[str, Any]) -> T
     return Table(title="All classes together, on the test site", columns=heads, rows=rows)
 
 
-def by_class_table(of_level: Level, task: Task, title: str) -> Table:
+def by_class_table(of_level: ClassesFigures, task: Task, title: str) -> Table:
     """One row a class by its initials, and the total."""
     named = sorted((short, of_level["classes"][label]["accuracy"]) for label, short in initials(task).items())
     rows = [
@@ -85,7 +96,7 @@ def by_class_table(of_level: Level, task: Task, title: str) -> Table:
     return Table(title=f"Accuracy by class. {title}", columns=[Column(name="class", kind=Kind.text), *heads], rows=rows)
 
 
-def confusion_table(of_level: Level, task: Task, title: str) -> Table:
+def confusion_table(of_level: ClassesFigures, task: Task, title: str) -> Table:
     """One row a true class: how often it was taken for each, and that in percent of its rows."""
     short = initials(task)
     heads = columns(true_class="text")
@@ -98,8 +109,8 @@ def confusion_table(of_level: Level, task: Task, title: str) -> Table:
     return Table(title=f"Confusion matrix. {title}", columns=heads, rows=rows)
 
 
-def confusion_plot(levels: Mapping[str, Level], task: Task) -> Plot:
-    """How often a class was taken for each, as a share of it and counted, for one level at a time."""
+def confusion_plot(levels: Mapping[str, ClassesFigures], task: Task) -> Plot:
+    """Plot how often a class was taken for each, as a share of the true class and counted, for one level at a time."""
     names = list(initials(task).values())
     return Plot(
         name="confusion",
@@ -122,13 +133,13 @@ def confusion_plot(levels: Mapping[str, Level], task: Task) -> Plot:
 
 
 def _all_levels(tables: list[Table], titles: list[str]) -> Table:
-    """The tables under each other, each row with the title of its level."""
+    """Put the tables under each other, each row with the title of its level."""
     rows = [[title, *row] for title, table in zip(titles, tables, strict=True) for row in table.rows]
     heads = [Column(name="level", kind=Kind.text), *tables[0].columns]
     return Table(title="Confusion matrix", columns=heads, rows=rows)
 
 
-def _cells(of_level: Level, names: list[str], title: str) -> Trace:
+def _cells(of_level: ClassesFigures, names: list[str], title: str) -> Trace:
     rows = [list(row.values()) for row in of_level["confusion"].values()]
     return {
         "type": "heatmap", "x": names, "y": names, "z": [[cell["share"]["value"] for cell in row] for row in rows],
@@ -138,24 +149,24 @@ def _cells(of_level: Level, names: list[str], title: str) -> Trace:
     }  # fmt: skip
 
 
-def _format_cell(cell: Mapping[str, Any]) -> str:
+def _format_cell(cell: CellFigures) -> str:
     share = cell["share"]["value"]
     return f"{cell['count']:,}" if share is None else f"{cell['count']:,}<br>{100 * share:.1f}%"
 
 
-def _percent_interval(found: dict[str, Any]) -> str:
+def _percent_interval(found: EstimateFigures) -> str:
     """An accuracy's interval in percent, or why there is none."""
     if found["value"] is None:
         return interval(found)
-    if found["low"] is None:
+    if found["low"] is None or found["high"] is None:
         return interval(found).split("[", 1)[1].rstrip("]")
     return f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"
 
 
-def class_lines(scorecard: Mapping[str, Any], task: Task) -> list[str]:
-    """What the console says of them: a figure a line and level."""
+def class_lines(card: CardFigures, task: Task) -> list[str]:
+    """Write the figures of all classes as lines for the console, a line a figure and level."""
     return [
-        f"{name} of {len(task.labels)} classes, {title.lower()}: {interval(of[figure])}"
-        for title, of in class_levels(scorecard, task).items()
-        for figure, name in FIGURES.items()
+        f"{name} of {len(task.labels)} classes, {title.lower()}: {interval(found)}"
+        for title, of in class_levels(card, task).items()
+        for name, found in zip(FIGURES.values(), overall(of), strict=True)
     ]

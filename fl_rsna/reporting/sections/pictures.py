@@ -1,12 +1,14 @@
-"""Explained slices of a run, where somebody asked for them: numbers for report.json, pictures for the page alone."""
+"""The section of explained slices, where somebody asked for them: numbers for report.json, pictures for the page alone."""
 
-import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_rsna.common.reading import read_json, refuse_unreadable
+from fl_rsna.common.reading import read_json
 from fl_rsna.reporting.record.cells import Table, columns
+from fl_rsna.reporting.record.run_record import RunRecord
+from fl_rsna.reporting.sections.section import Section
 from fl_rsna.run_folder.run_folder import EXPLANATIONS
 
 IMAGES = ("picture", "heat", "lesion")  # of an entry, as data URIs
@@ -17,44 +19,55 @@ MEASURES = {
     "others": "share of other patients' heat, on average",
     "outside": "share of the heat outside the {body}",
 }
-OLDER = {"finding": "blood", "body": "head"}  # where nobody said it
+AGAIN = "delete it and make the report again"
+
+Entry = Mapping[str, Any]  # an explained slice as explanations.json has it
 
 
-def read_explanations(folder: Path) -> list[dict[str, Any]]:
-    """The entries with their pictures; none where the run was not explained."""
-    return list(_read(folder)["entries"])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """How the slices were explained, the explained slices without their pictures, and how much heat lies in the known finding.
+
+    `outlined` says whether the finding of any slice is known and outlined.
+    """
+
+    method: str
+    threshold_from: str
+    thresholds: Mapping[str, float | None]
+    entries: Sequence[Entry]
+    outlined: bool
+    measured: Table | None
 
 
-def pictures_section(folder: Path) -> dict[str, Any] | None:
-    """What is told of the pictures beside them; None where there are none."""
-    found = _read(folder)
-    if not found["entries"]:
+def pictures_section(run: RunRecord) -> Section | None:
+    """Build the section; None where no slice was explained."""
+    entries = read_explained_slices(run.folder)
+    if not entries:
         return None
-    measured = found.get("heat_in_lesion")
-    words = {name: found.get(name, word) for name, word in OLDER.items()}
-    return {
-        "method": found.get("method", ""),
-        "threshold_from": found.get("threshold_from"),
-        "thresholds": found.get("thresholds"),
-        "entries": [{key: value for key, value in entry.items() if key not in IMAGES} for entry in found["entries"]],
-        "outlined": any(entry.get("lesion") for entry in found["entries"]),
-        "measured": asdict(_heat_table(measured, words)) if measured else None,
-    }
+    found = _read(run.folder)
+    heat = found["heat_in_lesion"]
+    body = Pictures(
+        method=found["method"],
+        threshold_from=found["threshold_from"],
+        thresholds=found["thresholds"],
+        entries=[{key: value for key, value in entry.items() if key not in IMAGES} for entry in entries],
+        outlined=any(entry.get("lesion") for entry in entries),
+        measured=_heat_table(heat, found["finding"], found["body"]) if heat else None,
+    )
+    return Section(title="Pictures", body=body)
 
 
-def _heat_table(found: dict[str, Any], words: dict[str, str]) -> Table:
-    title = f"Heat inside the known {words['finding']}: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
-    rows = [[said.format(**words), found[name]] for name, said in MEASURES.items() if name in found]
+def read_explained_slices(folder: Path) -> Sequence[Entry]:
+    """The explained slices of a run with their pictures; none where it was not explained. Raises ValueError for a damaged file."""
+    return list(_read(folder)["entries"]) if (folder / EXPLANATIONS).exists() else []
+
+
+def _heat_table(found: Mapping[str, Any], finding: str, body: str) -> Table:
+    title = f"Heat inside the known {finding}: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
+    rows = [[said.format(finding=finding, body=body), found[name]] for name, said in MEASURES.items() if name in found]
     return Table(title=title, columns=columns(what="text", mean="score"), rows=rows)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / EXPLANATIONS
-    if not path.exists():
-        return {"entries": []}
-    with refuse_unreadable(path, "explanations", "delete it and make the report again"):
-        found = json.loads(path.read_bytes().decode())
-        found = (
-            {"entries": found} if isinstance(found, list) else read_json(path, "delete it and make the report again")
-        )
-        return {**found, "entries": list(found["entries"])}
+def _read(folder: Path) -> Mapping[str, Any]:
+    keys = {"entries": list, "method": str, "threshold_from": str, "finding": str, "body": str, "thresholds": dict}
+    return read_json(folder / EXPLANATIONS, AGAIN, keys=keys)

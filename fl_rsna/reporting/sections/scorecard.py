@@ -1,9 +1,21 @@
-"""The tables of a scorecard: how good the probabilities are by label, at each operating point, and how well calibrated."""
+"""The section of scores on the test site: how good the final model is by label, for slices and for exams, with its ROC curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from fl_rsna.common.hashes import read_table
+from fl_rsna.learning.metrics.figures import AreaFigures, EstimateFigures, HeldOutFigures, LabelFigures
+from fl_rsna.learning.metrics.ranking import pr_points, roc_points
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
+from fl_rsna.reporting.record.plotly import SQUARE, Plot, Trace, axes, diagonal, line
+from fl_rsna.reporting.record.run_record import RunRecord
+from fl_rsna.reporting.record.wording import level_titles, task_words
+from fl_rsna.reporting.sections.section import Section
+from fl_rsna.run_folder.run_folder import COPY, PREDICTIONS
 
 POINTS = {
     "sensitivity_95": "Sensitivity of at least 0.95",
@@ -16,36 +28,55 @@ SHORT_POINTS = {
     "youden": "Youden",
 }
 PARTIAL = "specificity at sensitivity ≥ 0.90"  # the mean over them
-SCORES = ("auroc", "average_precision", "partial_auroc", "log_loss", "brier", "ece")
 
-Cards = Mapping[str, Mapping[str, Any]]  # label -> CARD of a scorecard
-
-
-def levels(scorecard: Mapping[str, Any]) -> dict[str, Cards]:
-    """The cards at slice level and, where there are any, at exam level, by the names that `level_titles` knows."""
-    return {"slice": scorecard["slice"], **scorecard.get("exam", {})}
+Cards = Mapping[str, LabelFigures]  # by label
 
 
-def scores_table(scorecard: Mapping[str, Any], level: str, title: str) -> Table:
-    """One row a label: what defines the metrics, and the metrics; at slice level, what the controls reach without the image.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorecard:
+    """A table a level, the ROC and precision-recall plots, and how many resamples of patients the intervals rest on.
+
+    Where every site trained alone, the one table holds each site's own model, and `resamples` is None.
+    """
+
+    tables: Sequence[Table]
+    plots: Sequence[Plot]
+    resamples: int | None
+
+
+def scorecard_section(run: RunRecord) -> Section | None:
+    """Build the section; None of a run that has not come to its end."""
+    if run.summary is None or not run.is_finished:
+        return None
+    if run.test_site is None:
+        body = Scorecard(tables=[alone_table(run)], plots=[], resamples=None)
+        return Section(title="Scorecard", body=body)
+    titles = level_titles(run.task)
+    tables = {level: scores_table(run.test_site, level, titles[level]) for level in levels(run.test_site)}
+    paper = [scores_table(run.test_site, level, f"Performance on the test site. {titles[level]}") for level in tables]
+    body = Scorecard(tables=list(tables.values()), plots=roc_pr_plots(run), resamples=run.test_site["resamples"])
+    return Section(title="Scorecard", body=body, paper=paper)
+
+
+def levels(card: HeldOutFigures) -> dict[str, Cards]:
+    """The scores by label at slice level and, where there are any, at exam level, by the names that `level_titles` knows."""
+    return {"slice": card["slice"], **card["exam"]}
+
+
+def scores_table(card: HeldOutFigures, level: str, title: str) -> Table:
+    """One row a label: the counts that define the metrics, and the metrics; at slice level, what the controls reach without the image.
 
     The partial AUROC is of exams: whether a patient is missed is asked of them.
     """
-    cards, controls = levels(scorecard)[level], scorecard.get("controls", {}) if level == "slice" else {}
     of_exams = level != "slice"
-    names = [name for name in SCORES[1:] if of_exams or name != "partial_auroc"]
-    rows = [
-        [
-            label,
-            card["auroc"]["positives"],
-            card["auroc"],
-            *(by_label[label]["auroc"] for by_label in controls.values()),
-            *(card.get(name) for name in names),
-            card["auroc"]["negatives"],
-            card["auroc"].get("positive_patients"),
-        ]
-        for label, card in cards.items()
-    ]
+    controls: Mapping[str, Mapping[str, AreaFigures]] = {} if of_exams else card["controls"]
+    rows = []
+    for label, of in levels(card)[level].items():
+        alone = [by_label[label]["auroc"] for by_label in controls.values()]
+        partial: list[EstimateFigures] = [of["partial_auroc"]] if of_exams else []
+        rest = [of["average_precision"], *partial, of["log_loss"], of["brier"], of["ece"]]
+        area = of["auroc"]
+        rows.append([label, area["positives"], area, *alone, *rest, area["negatives"], area["positive_patients"]])
     heads = columns(label="text", positive="number", AUROC="score")
     heads += [Column(name=f"AUROC, {control} alone") for control in controls]
     heads += [*columns(average_precision="score"), *([Column(name=PARTIAL)] if of_exams else [])]
@@ -53,60 +84,57 @@ def scores_table(scorecard: Mapping[str, Any], level: str, title: str) -> Table:
     return without_empty(Table(title=title, columns=heads, rows=rows))
 
 
-def points_table(cards: Cards, point: str) -> Table:
-    """One row a label: the threshold chosen at the sites, and every count and rate it gives here."""
-    heads = columns(
-        label="text", threshold="threshold", sensitivity="score", specificity="score", TP="number", FP="number"
-    )
-    heads += columns(TN="number", FN="number", PPV="score", NPV="score", F1="score", FN_rate="score")
-    names = (
-        "threshold",
-        "sensitivity",
-        "specificity",
-        "tp",
-        "fp",
-        "tn",
-        "fn",
-        "ppv",
-        "npv",
-        "f1",
-        "false_negative_rate",
-    )
-    rows = [
-        [label, *((card.get("points", {}).get(point) or {}).get(name) for name in names)]
-        for label, card in cards.items()
+def alone_table(run: RunRecord) -> Table:
+    """One row a site of a run whose sites trained alone: its own model on the test site."""
+    alone = {} if run.alone is None else run.alone["alone"]
+    heads = [Column(name="model of", kind=Kind.text), *(Column(name=label) for label in run.labels)]
+    rows = [[site, *(of["test_site"]["slice"][label]["auroc"] for label in run.labels)] for site, of in alone.items()]
+    return Table(title="AUROC of each site's own model on the test site", columns=heads, rows=rows)
+
+
+def roc_pr_plots(run: RunRecord) -> list[Plot]:
+    """Plot ROC and precision-recall curves on the test site, from the predictions of the final model."""
+    path = run.folder / PREDICTIONS
+    if not path.exists():
+        return []
+    table, pictures = read_table(path, COPY, hashed=False), task_words(run.task)["pictures"]
+    roc, pr = ({label: found for label in run.labels if (found := of(table, label))} for of in (_roc, _pr))
+    return [
+        _curve_plot(
+            "roc", f"ROC curves, test-site {pictures}", "false positive rate", "sensitivity", roc, [diagonal()]
+        ),
+        _curve_plot(
+            "pr", f"Precision and recall, test-site {pictures}", "recall (sensitivity)", "precision (PPV)", pr, []
+        ),
     ]
-    return Table(title=POINTS[point], columns=heads, rows=rows)
 
 
-def has_points(cards: Cards) -> bool:
-    return any(found for card in cards.values() for found in card.get("points", {}).values())
+def _roc(table: pd.DataFrame, label: str) -> tuple[list[float], list[float]] | None:
+    found = roc_points(*_extract_predictions(table, label))
+    return (found["fpr"], found["tpr"]) if found["fpr"] else None
 
 
-def thresholds_table(operating: Mapping[str, Any], titles: Mapping[str, str]) -> Table:
-    """The thresholds as the sites' validation parts chose them, and the temperatures."""
-    by_level = {"slice": operating.get("slice", {}), **operating.get("exam", {})}
-    heads = [Column(name="label", kind=Kind.text), Column(name="level", kind=Kind.text)]
-    heads += [Column(name=name, kind=Kind.threshold) for name in POINTS.values()]
-    rows = [
-        [label, titles[level], *(chosen.get(point) for point in POINTS)]
-        for level, by_label in by_level.items()
-        for label, chosen in by_label.items()
+def _pr(table: pd.DataFrame, label: str) -> tuple[list[float], list[float]] | None:
+    found = pr_points(*_extract_predictions(table, label))
+    return (found["recall"], found["precision"]) if found["recall"] else None
+
+
+def _extract_predictions(table: pd.DataFrame, label: str) -> tuple[Any, Any]:
+    return table[f"label_{label}"].to_numpy(np.float32), table[f"probability_{label}"].to_numpy(np.float32)
+
+
+def _curve_plot(
+    name: str, title: str, x: str, y: str, found: Mapping[str, tuple[list[float], list[float]]], ground: list[Trace]
+) -> Plot:
+    data = [
+        line(*xy, label, i, width=2.8 if i == 0 else 1.4, markers=False) for i, (label, xy) in enumerate(found.items())
     ]
-    return Table(title="Thresholds", columns=heads, rows=rows)
-
-
-def calibration_table(cards: Cards) -> Table:
-    """ECE and Brier score of each label before and after temperature scaling."""
-    heads = columns(label="text", positive="number", temperature="threshold", ECE_before="score", ECE_after="score")
-    heads += columns(Brier_before="score", Brier_after="score")
-    rows = []
-    for label, card in cards.items():
-        before, after = (card.get("calibration", {}).get(name) or {} for name in ("before", "after"))
-        both = [curve.get(name) for name in ("ece", "brier") for curve in (before, after)]
-        rows.append([label, card["auroc"]["positives"], card.get("temperature"), *both])
-    return without_empty(Table(title="Calibration", columns=heads, rows=rows))
-
-
-def is_calibrated(cards: Cards) -> bool:
-    return any(card.get("calibration", {}).get("before") for card in cards.values())
+    heads = [Column(name="label", kind=Kind.text), Column(name=x), Column(name=y)]
+    rows = [[label, *pair] for label, xy in found.items() for pair in zip(*xy, strict=True)]
+    return Plot(
+        name=name,
+        title=title,
+        data=[*ground, *data],
+        layout=axes(x, y, xaxis=SQUARE, yaxis=SQUARE),
+        table=Table(title=title, columns=heads, rows=rows),
+    )

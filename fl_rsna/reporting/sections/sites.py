@@ -1,83 +1,106 @@
-"""For whom a model is good: its scores by site, the worst of them, every model at every site, and who gains by joining."""
+"""The section by site: for whom a model is good, the worst site, every model at every site, and who gains by joining."""
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fl_rsna.learning.metrics.figures import EstimateFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
+from fl_rsna.reporting.record.plotly import Plot, Trace, area_axis, axes, category_axis, line, points
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, areas_in
-from fl_rsna.reporting.record.wording import area_name, plural
-from fl_rsna.reporting.sections.classes import FIGURES
-from fl_rsna.reporting.sections.scorecard import POINTS, SCORES, SHORT_POINTS
+from fl_rsna.reporting.record.wording import area_name, area_title, plural
+from fl_rsna.reporting.sections.classes import FIGURES, overall
+from fl_rsna.reporting.sections.scorecard import SHORT_POINTS
+from fl_rsna.reporting.sections.section import Section
 from fl_rsna.task import MACRO
 
 GLOBAL = "this run"  # its row in the cross-site matrix
+NUMBERED_SITES = 10  # whose AUROCs stand in the cells of the matrix
 
 
-def by_site(run: RunRecord) -> dict[str, dict[str, Any]]:
-    """Each site's CARD of the headline label on its validation part; empty when the run has none."""
-    sites = (run.summary or {}).get("sites", {})
-    return {site: card["slice"][run.headline] for site, card in sites.items() if run.headline in card.get("slice", {})}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The worst and the best site, and how far sites are apart, by an AUROC with a `name`.
+
+    `sites` of `all` training sites have it.
+    """
+
+    name: str
+    all: int
+    sites: int
+    worst: str
+    least: float
+    median: float
+    best: str
+    most: float
+    deviation: float
 
 
-def areas_by_site(run: RunRecord) -> dict[str, dict[str, Any]]:
-    """Each site's estimate of the AUROC that the run is judged by, on its validation part; empty when the run has none."""
-    if run.primary_label != MACRO:
-        return {site: card["auroc"] for site, card in by_site(run).items()}
-    sites = (run.summary or {}).get("sites", {})
-    return {site: area_of(card, MACRO) for site, card in sites.items() if card.get("classes")}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sites:
+    """Scores by site: of the final model with intervals (`of_final_model`), else of the last round. `missing` says why not the first."""
+
+    tables: Sequence[Table]
+    folded: Sequence[Table]
+    plots: Sequence[Plot]
+    spread: Spread | None
+    of_final_model: bool
+    missing: str
+
+
+def sites_section(run: RunRecord) -> Section:
+    """Build the section of a run in any state."""
+    scored = bool(run.cards)
+    of_last_round = None if scored else last_round_table(run)
+    tables = [sites_table(run)] if scored else [of_last_round] if of_last_round else []
+    folded = [labels_by_site_table(run), points_by_site_table(run)] if scored else []
+    plots = [sites_plot(run), matrix_plot(run), gain_plot(run)]
+    body = Sites(
+        tables=tables,
+        folded=[table for table in folded if len(table.columns) > 1],
+        plots=[plot for plot in plots if plot],
+        spread=measure_spread(run),
+        of_final_model=scored,
+        missing="" if scored or not run.test_site else "No site answered with scores of the final model.",
+    )
+    return Section(title="Sites", body=body, paper=tables if scored and run.test_site is not None else [])
+
+
+def areas_by_site(run: RunRecord) -> dict[str, EstimateFigures]:
+    """Each site's estimate of the AUROC that the run is judged by, on its validation part; empty while there are none."""
+    return {site: area_of(card, run.primary_label) for site, card in run.cards.items()}
 
 
 def sites_table(run: RunRecord) -> Table:
     """One row a site: of labels the headline's scores, of classes those of all together."""
-    return _labels_table(run) if run.primary_label != MACRO else _classes_table(run)
-
-
-def _classes_table(run: RunRecord) -> Table:
-    cards = {site: card for site, card in (run.summary or {}).get("sites", {}).items() if card.get("classes")}
-    heads = [*columns(site="text", rarest_class="number"), *(Column(name=name) for name in FIGURES.values())]
-    heads += [Column(name="log loss"), *columns(patients="number")]
-    heads += [Column(name=plural(run.task.picture), kind=Kind.number)]
-    rows = [
-        [
-            site,
-            area_of(card, MACRO)["positives"],
-            *(card["classes"]["slice"][figure] for figure in FIGURES),
-            card["log_loss"],
-            card.get("patients"),
-            card.get("slices"),
-        ]
-        for site, card in cards.items()
-    ]
-    return without_empty(Table(title="Final model on each site's validation part", columns=heads, rows=rows))
-
-
-def _labels_table(run: RunRecord) -> Table:
-    sites = (run.summary or {}).get("sites", {})
+    title, pictures = "Final model on each site's validation part", plural(run.task.picture)
+    rows: list[list[Any]] = []
+    if run.primary_label == MACRO:
+        heads = [*columns(site="text", rarest_class="number"), *(Column(name=name) for name in FIGURES.values())]
+        heads += [Column(name="log loss"), *columns(patients="number"), Column(name=pictures, kind=Kind.number)]
+        for site, card in run.cards.items():
+            figures = overall(card["classes"]["slice"])
+            rows.append(
+                [site, area_of(card, MACRO)["positives"], *figures, card["log_loss"], card["patients"], card["slices"]]
+            )
+        return without_empty(Table(title=title, columns=heads, rows=rows))
     heads = columns(
         site="text", positive="number", AUROC="score", average_precision="score", log_loss="score", Brier="score"
     )
-    heads += [*columns(ECE="score", patients="number"), Column(name=plural(run.task.picture), kind=Kind.number)]
+    heads += [*columns(ECE="score", patients="number"), Column(name=pictures, kind=Kind.number)]
     heads += columns(patients_positive="number")
-    rows = [
-        [
-            site,
-            card["auroc"]["positives"],
-            *(card.get(name) for name in SCORES),
-            sites[site].get("patients"),
-            sites[site].get("slices"),
-            card["auroc"].get("positive_patients"),
-        ]
-        for site, card in by_site(run).items()
-    ]
-    return without_empty(
-        Table(title=f"Final model on each site's validation part, {run.headline}", columns=heads, rows=rows)
-    )
+    for site, card in run.cards.items():
+        of = card["slice"][run.headline]
+        scores = [of["auroc"], of["average_precision"], of["log_loss"], of["brier"], of["ece"]]
+        counts = [card["patients"], card["slices"], of["auroc"]["positive_patients"]]
+        rows.append([site, of["auroc"]["positives"], *scores, *counts])
+    return without_empty(Table(title=f"{title}, {run.headline}", columns=heads, rows=rows))
 
 
 def last_round_table(run: RunRecord) -> Table | None:
-    """What a run without scorecards by site knows of its sites: the last round's validation, without intervals."""
+    """One row a site: its validation in the last round, without intervals; None where no site has validated."""
     told = run.sites[(run.sites["phase"] == "validation") & run.sites["aurocs"].notna()]
     if told.empty:
         return None
@@ -93,51 +116,45 @@ def last_round_table(run: RunRecord) -> Table | None:
 
 
 def labels_by_site_table(run: RunRecord) -> Table:
-    """AUROC of every label at every site."""
-    sites = (run.summary or {}).get("sites", {})
+    """One row a site: the AUROC of every label."""
     heads = [Column(name="site", kind=Kind.text), *(Column(name=label) for label in run.labels)]
-    rows = [
-        [site, *(card["slice"].get(label, {}).get("auroc") for label in run.labels)] for site, card in sites.items()
-    ]
+    rows = [[site, *(card["slice"][label]["auroc"] for label in run.labels)] for site, card in run.cards.items()]
     return Table(title="AUROC of every label by site", columns=heads, rows=rows)
 
 
 def points_by_site_table(run: RunRecord) -> Table:
-    """What the common thresholds give at each site, for the headline label."""
+    """One row a site: sensitivity and specificity of the headline label at the common thresholds."""
     heads = [Column(name="site", kind=Kind.text)]
     heads += [
         Column(name=f"{rate}, {name}") for name in SHORT_POINTS.values() for rate in ("sensitivity", "specificity")
     ]
-    rows = [
-        [
-            site,
-            *(
-                (card.get("points", {}).get(point) or {}).get(r)
-                for point in POINTS
-                for r in ("sensitivity", "specificity")
-            ),
-        ]
-        for site, card in by_site(run).items()
-    ]
+    rows: list[list[Any]] = []
+    for site, card in run.cards.items():
+        points = [card["slice"][run.headline]["points"].get(point) for point in SHORT_POINTS]
+        rates = [[of["sensitivity"], of["specificity"]] if of else [None, None] for of in points]
+        rows.append([site, *(rate for pair in rates for rate in pair)])
     title = f"Sensitivity and specificity by site, {run.headline}"
     return without_empty(Table(title=title, columns=heads, rows=rows))
 
 
-def spread(areas: Mapping[str, float]) -> dict[str, Any] | None:
-    """The worst and the best site, and how far sites are apart; None without two sites whose AUROC is defined."""
+def measure_spread(run: RunRecord) -> Spread | None:
+    """The spread over sites of the AUROC that the run is judged by; None without two sites where it is defined."""
+    areas = find_site_aurocs(run)
     if len(areas) < 2:
         return None
     worst, best = min(areas, key=lambda site: areas[site]), max(areas, key=lambda site: areas[site])
     values = list(areas.values())
-    return {
-        "sites": len(values),
-        "worst": worst,
-        "least": areas[worst],
-        "median": statistics.median(values),
-        "best": best,
-        "most": areas[best],
-        "deviation": statistics.stdev(values),
-    }
+    return Spread(
+        name=area_name(run.primary_label),
+        all=run.num_training_sites,
+        sites=len(values),
+        worst=worst,
+        least=areas[worst],
+        median=statistics.median(values),
+        best=best,
+        most=areas[best],
+        deviation=statistics.stdev(values),
+    )
 
 
 def find_site_aurocs(run: RunRecord) -> dict[str, float]:
@@ -150,8 +167,8 @@ def find_site_aurocs(run: RunRecord) -> dict[str, float]:
 
 
 def cross_site(run: RunRecord) -> dict[str, dict[str, float | None]]:
-    """AUROC that the run is judged by, model of -> at site: each site's own model, and this run's at the sites it was scored at."""
-    matrix = run.alone.get("matrix", {})
+    """The AUROC that the run is judged by, by the model's site and the scored site: each site's own model, and this run's."""
+    matrix = {} if run.alone is None else run.alone["matrix"]
     found = {
         model: {site: scores.get(f"auroc/{run.primary_label}") for site, scores in at_sites.items()}
         for model, at_sites in matrix.items()
@@ -161,6 +178,7 @@ def cross_site(run: RunRecord) -> dict[str, dict[str, float | None]]:
 
 
 def matrix_table(matrix: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """One row a model, one column a site it was scored at."""
     sites = list(next(iter(matrix.values())))
     heads = [Column(name="model of", kind=Kind.text), *(Column(name=f"at {site}") for site in sites)]
     rows = [[model, *(at.get(site) for site in sites)] for model, at in matrix.items()]
@@ -168,18 +186,99 @@ def matrix_table(matrix: Mapping[str, Mapping[str, float | None]]) -> Table:
 
 
 def gain_table(run: RunRecord) -> Table | None:
-    """What each site gains by joining: AUROC of this run's model minus its own model's, on its validation part."""
+    """One row a site: AUROC of its own model and of this run's, on its validation part, and the gain by joining; None without them."""
     matrix = cross_site(run)
     if GLOBAL not in matrix:
         return None
-    paired = run.gap.get("sites", {})
+    paired = {} if run.gap is None else run.gap.sites
     rows: list[list[Any]] = []
-    for site, own in ((site, matrix[site].get(site)) for site in matrix if site != GLOBAL):
-        joined = matrix[GLOBAL].get(site)
+    for site in [name for name in matrix if name != GLOBAL]:
+        own, joined = matrix[site].get(site), matrix[GLOBAL].get(site)
         plain = joined - own if joined is not None and own is not None else None
-        rows.append([site, own, joined, paired.get(site, {}).get(run.primary_label, {}).get("difference", plain)])
+        gain = paired[site][run.primary_label]["difference"] if site in paired else plain
+        rows.append([site, own, joined, gain])
     heads = columns(site="text", own_model="score", this_run="score", gain="signed")
     return Table(title="Who gains by joining", columns=heads, rows=rows)
+
+
+def sites_plot(run: RunRecord) -> Plot | None:
+    """Plot each site's AUROC with its interval, from the worst to the best, and the test site's; None without any."""
+    areas = {site: area for site, area in areas_by_site(run).items() if area["value"] is not None}
+    if not areas:
+        return None
+    order = sorted(areas, key=lambda site: areas[site]["value"] or 0.0)
+    data = [points(order, [areas[site] for site in order], "site's validation part", 0)]
+    if run.test_site:
+        area = area_of(run.test_site, run.primary_label)["value"]
+        data.append(line([order[0], order[-1]], [area, area], "test site", 1, markers=False))
+    heads = columns(site="text", positive="number", AUROC="score")
+    return Plot(
+        name="sites",
+        title=f"{area_title(run.primary_label)} by site",
+        data=data,
+        layout=axes("sites, from the worst to the best", "AUROC", yaxis=area_axis(data), xaxis=category_axis(order)),
+        table=Table(
+            title="By site", columns=heads, rows=[[site, areas[site]["positives"], areas[site]] for site in order]
+        ),
+        wide=True,
+    )
+
+
+def matrix_plot(run: RunRecord) -> Plot | None:
+    """Plot the AUROC of each site's own model, and this run's, at every site; None where no site trained alone."""
+    matrix = cross_site(run)
+    if not matrix:
+        return None
+    table = matrix_table(matrix)
+    sites, values = list(next(iter(matrix.values()))), [row[1:] for row in table.rows]
+    few = len(matrix) <= NUMBERED_SITES
+    cells: Trace = {
+        "type": "heatmap", "x": sites, "y": list(matrix), "z": values, "zmin": 0, "zmax": 1,
+        "colorscale": "--scale", "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1},
+        "hovertemplate": "model of %{y} at %{x}: %{z:.3f}<extra></extra>",
+    }  # fmt: skip
+    if few:
+        cells |= {"texttemplate": "%{z:.2f}", "xgap": 1, "ygap": 1}
+    size = {"height": 320 if few else 560}
+    return Plot(
+        name="matrix",
+        title=f"{area_title(run.primary_label)}: every model at every site",
+        data=[cells],
+        layout=axes(
+            "at site",
+            "model of",
+            xaxis=category_axis(sites),
+            yaxis={**category_axis(list(matrix)), "autorange": "reversed"},
+            **size,
+        ),
+        table=table,
+        wide=True,
+    )
+
+
+def gain_plot(run: RunRecord) -> Plot | None:
+    """Plot what each site gains by joining, from the most that is lost to the most that is gained; None without it."""
+    table = gain_table(run)
+    if table is None:
+        return None
+    gains = {
+        row[0]: row[3] if isinstance(row[3], dict) else {"value": row[3], "low": None, "high": None}
+        for row in table.rows
+    }
+    order = sorted(
+        (site for site, gain in gains.items() if gain["value"] is not None), key=lambda s: float(gains[s]["value"])
+    )
+    zero = {"zeroline": True, "zerolinecolor": "--soft", "zerolinewidth": 1}
+    return Plot(
+        name="joining",
+        title=f"{area_title(run.primary_label)}: this run's model minus the site's own",
+        data=[points(order, [gains[site] for site in order], "gain", 0, showlegend=False)],
+        layout=axes(
+            "sites, from the most lost to the most gained", "difference", yaxis=zero, xaxis=category_axis(order)
+        ),
+        table=table,
+        wide=True,
+    )
 
 
 def _number(value: Any) -> float | None:

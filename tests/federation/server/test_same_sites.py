@@ -28,8 +28,8 @@ from fl_rsna.federation.server_app import make_server_app
 from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.reporting.record.events import sentence
 from fl_rsna.reporting.record.run_record import read_run
+from fl_rsna.reporting.sections.curves import loss_by_round
 from fl_rsna.reporting.sections.headline import headlines
-from fl_rsna.reporting.sections.rounds import loss_by_round
 from fl_rsna.run_folder.run_folder import start_run
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.federation import FaultsConfig

@@ -12,6 +12,7 @@ from made_runs import LABELS, made_gap, made_run
 
 from fl_rsna.reporting.pages.run_page import write_report
 from fl_rsna.reporting.record.run_record import read_run
+from fl_rsna.reporting.sections.report import SECTIONS
 from fl_rsna.run_folder.run_folder import RunFolder
 
 
@@ -121,13 +122,28 @@ def test_a_run_of_sites_alone_has_a_page(tmp_path: Path) -> None:
     assert "best site&#39;s own model" in page
 
 
-def test_an_older_run_says_what_it_lacks(tmp_path: Path) -> None:
-    page, found = written(made_run(tmp_path / "run", older=True))
-    for part in ("scorecard", "sites", "points", "calibration"):
-        assert "an older version made it" in found[part]["missing"]
-        assert found[part]["missing"] in page
+def test_a_run_whose_sites_did_not_score_it_says_so(tmp_path: Path) -> None:
+    folder = made_run(tmp_path / "run")
+    for name in ("summary.json", "scorecards.json"):
+        (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), "sites": {}}))
+    page, found = written(folder)
+    assert "No site answered" in found["sites"]["missing"]
+    assert found["sites"]["missing"] in page
     assert found["sites"]["spread"]["worst"] == "site-1"  # by the last round's validation
     assert not found["sites"]["of_final_model"]
+
+
+def test_a_finished_run_without_its_scorecards_is_refused(full: Path) -> None:
+    (full / "scorecards.json").unlink()
+    with pytest.raises(ValueError, match=r"scorecards\.json.*copy"):
+        write_report(full)
+    assert not (full / "report.html").exists()
+
+
+def test_sections_of_the_page_are_keys_of_the_json(full: Path) -> None:
+    page, found = written(full)
+    assert re.findall(r'<h2 id="(\w+)">', page) == [name for name in SECTIONS if found[name] is not None]
+    assert re.findall(r'<a href="#(\w+)">', page) == re.findall(r'<h2 id="(\w+)">', page)
 
 
 def test_names_cannot_become_markup(tmp_path: Path) -> None:
@@ -211,9 +227,9 @@ def test_a_failed_run_says_why(full: Path) -> None:
 
 
 def test_a_label_without_positives_says_so(full: Path) -> None:
-    summary = json.loads((full / "summary.json").read_text())
-    summary["test_site"]["slice"]["epidural"]["auroc"] |= {"value": None, "low": None, "high": None, "positives": 0}
-    (full / "summary.json").write_text(json.dumps(summary))
+    cards = json.loads((full / "scorecards.json").read_text())
+    cards["test_site"]["slice"]["epidural"]["auroc"] |= {"value": None, "low": None, "high": None, "positives": 0}
+    (full / "scorecards.json").write_text(json.dumps(cards))
     page, _ = written(full)
     assert '<td class="why">undefined: no positives</td>' in page
 
@@ -231,7 +247,8 @@ def test_explained_slices_are_shown_where_there_are_some(full: Path) -> None:
         "probabilities": {"any": 0.04, "subdural": 0.01},
     }
     inside = {"label": "any", "slices": 9, "patients": 5, "share": {"value": 0.41, "low": 0.3, "high": 0.5}}
-    content = {"entries": [one], "method": "by hand", "heat_in_lesion": inside}
+    words = {"finding": "blood", "body": "head", "threshold_from": "the sites", "thresholds": {"any": 0.1}}
+    content = {"entries": [one], "method": "by hand", "heat_in_lesion": inside, **words}
     (full / "explanations.json").write_text(json.dumps(content))
     page, found = written(full)
     assert "Missed: the worst false negatives" in page

@@ -10,12 +10,13 @@ from fl_rsna.reporting.pages.paper import as_markdown, as_tex, paper_tables
 from fl_rsna.reporting.pages.run_page import write_report
 from fl_rsna.reporting.record.cells import Table, columns
 from fl_rsna.reporting.record.run_record import read_run
+from fl_rsna.reporting.sections.report import build_report
 
 
 def test_markdown_and_latex_hold_the_same_rows(tmp_path: Path) -> None:
     folder = made_run(tmp_path / "run")
     write_report(folder)
-    tables = paper_tables(read_run(folder))
+    tables = paper_tables(build_report(read_run(folder)))
     markdown, tex = (folder / "paper.md").read_text(), (folder / "paper.tex").read_text()
     assert tex.count(r"\begin{table}") == tex.count(r"\end{table}") == markdown.count("\n## ") == len(tables)
     assert tex.count(r"\toprule") == tex.count(r"\midrule") == tex.count(r"\bottomrule") == len(tables)
@@ -28,7 +29,7 @@ def test_markdown_and_latex_hold_the_same_rows(tmp_path: Path) -> None:
 def test_performance_has_intervals_and_positives(tmp_path: Path) -> None:
     folder = made_run(tmp_path / "run")
     summary = json.loads((folder / "summary.json").read_text())
-    tables = {table.title: table for table in paper_tables(read_run(folder))}
+    tables = {table.title: table for table in paper_tables(build_report(read_run(folder)))}
     slices = tables["Performance on the test site. Slices"]
     assert [row[0] for row in slices.rows] == list(LABELS)
     names = [column.name for column in slices.columns]

@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import LABELS, estimate, made_run
 
 from fl_rsna.reporting.pages.paper import paper_tables
-from fl_rsna.reporting.pages.run_page import content, write_report
+from fl_rsna.reporting.pages.run_page import report_json, write_report
 from fl_rsna.reporting.record.cells import Kind, format_cell
-from fl_rsna.reporting.record.run_record import read_run
-from fl_rsna.reporting.sections.stages import stack_lines
+from fl_rsna.reporting.record.run_record import RunRecord, read_run
+from fl_rsna.reporting.sections.report import build_report
+from fl_rsna.reporting.sections.stacking import stack_lines
+
+
+def report_of(run: RunRecord) -> dict[str, Any]:
+    return dict(json.loads(report_json(build_report(run))))
 
 
 def stacked(folder: Path, stacker: str = "xgboost") -> Path:
@@ -36,7 +42,7 @@ def signed(value: float) -> dict[str, float | int]:
 
 def test_the_page_sets_the_stacker_beside_the_mean_and_every_slice_model(tmp_path: Path) -> None:
     run = stacked(tmp_path / "run")
-    found = content(read_run(run))
+    found = report_of(read_run(run))
     assert found["kind"] == "Federated run, a stacking of slice models"
     rows = found["stacking"]["compared"]["rows"]
     assert [row[0] for row in rows] == [
@@ -63,18 +69,18 @@ def test_the_page_sets_the_stacker_beside_the_mean_and_every_slice_model(tmp_pat
         "Round 0 is the mean of the slice models",
     ):
         assert words in page
-    assert any(table.title.startswith("Stacking") for table in paper_tables(read_run(run)))
+    assert any(table.title.startswith("Stacking") for table in paper_tables(build_report(read_run(run))))
 
 
 def test_a_network_has_no_round_of_its_own_a_label(tmp_path: Path) -> None:
-    found = content(read_run(stacked(tmp_path / "run", "cnn")))["stacking"]
+    found = report_of(read_run(stacked(tmp_path / "run", "cnn")))["stacking"]
     assert found["stacker"] == "a network along the series"
     assert all(len(row) == 4 for row in found["labels"]["rows"])
 
 
 def test_another_run_has_no_such_section(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
-    assert content(read_run(run))["stacking"] is None
+    assert report_of(read_run(run))["stacking"] is None
     assert "Stacking" not in write_report(run).read_text()
     assert stack_lines({}, "any") == []
 

@@ -2,13 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from made_runs import LABELS, estimate, made_run
 
 from fl_rsna.reporting.pages.paper import paper_tables
-from fl_rsna.reporting.pages.run_page import content, write_report
-from fl_rsna.reporting.record.run_record import read_run
+from fl_rsna.reporting.pages.run_page import report_json, write_report
+from fl_rsna.reporting.record.run_record import RunRecord, read_run
+from fl_rsna.reporting.sections.report import build_report
 from fl_rsna.reporting.sections.stages import stage_lines
+
+
+def report_of(run: RunRecord) -> dict[str, Any]:
+    return dict(json.loads(report_json(build_report(run))))
 
 
 def staged(folder: Path, *, moved: float | None = 3.8e6) -> Path:
@@ -35,7 +41,7 @@ def staged(folder: Path, *, moved: float | None = 3.8e6) -> Path:
 
 def test_the_page_compares_four_predictions_and_says_what_the_run_is(tmp_path: Path) -> None:
     run = staged(tmp_path / "run")
-    found = content(read_run(run))
+    found = report_of(read_run(run))
     assert found["kind"] == "Federated run, second stage: a head over series"
     rows = found["stages"]["compared"]["rows"]
     assert [row[0].split()[0] for row in rows] == ["slice", "slice", "head", "blend"]
@@ -52,12 +58,12 @@ def test_the_page_compares_four_predictions_and_says_what_the_run_is(tmp_path: P
         "317,958 parameters",
     ):
         assert words in page
-    assert any("stages" in table.title for table in paper_tables(read_run(run)))
+    assert any("stages" in table.title for table in paper_tables(build_report(read_run(run))))
 
 
 def test_a_run_of_one_stage_has_no_such_section(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
-    assert content(read_run(run))["stages"] is None
+    assert report_of(read_run(run))["stages"] is None
     assert "Two stages" not in write_report(run).read_text()
     assert stage_lines(json.loads((run / "summary.json").read_text()), "any") == []
 
@@ -69,4 +75,4 @@ def test_the_lines_at_the_end_hold_the_differences(tmp_path: Path) -> None:
     assert lines[2].startswith("head over the series alone: weighted log loss 0.180 [")
     assert "minus slice -0.020 [-0.030, -0.010]" in lines[2]
     assert "minus slice" not in lines[0]
-    assert "– a round" in content(read_run(tmp_path / "run"))["stages"]["head"]
+    assert "– a round" in report_of(read_run(tmp_path / "run"))["stages"]["head"]

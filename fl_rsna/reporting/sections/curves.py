@@ -1,12 +1,14 @@
-"""Plots of what changed from round to round: loss, AUROC, each site's AUROC, and what the rounds took."""
+"""The section of curves by round: loss, AUROC, and each site's AUROC."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
+from fl_rsna.reporting.record.cells import Column, Kind, Table
 from fl_rsna.reporting.record.plotly import FEW, Plot, Trace, area_axis, axes, by_rounds, line, lines, plain
 from fl_rsna.reporting.record.run_record import RunRecord, areas_in
 from fl_rsna.reporting.record.wording import area_title
+from fl_rsna.reporting.sections.section import Section
 from fl_rsna.run_folder.run_folder import REST
 from fl_rsna.settings.stages import Stage
 
@@ -18,15 +20,21 @@ RESTS = (
 LOSSES = (("train_loss", "training"), ("validation_loss", "validation, all sites"), ("test_loss", "test site"))
 
 
-def round_plots(run: RunRecord) -> list[Plot]:
-    """The plots of a run that has at least one round."""
-    if run.rounds.empty:
-        return []
-    plots = [loss_by_round(run), auroc_by_round(run), sites_by_round(run)]
-    return [plot for plot in plots if plot is not None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """The plots by round; none before the first round is over."""
+
+    plots: Sequence[Plot]
+
+
+def curves_section(run: RunRecord) -> Section:
+    """Build the section of a run in any state."""
+    plots = [] if run.rounds.empty else [loss_by_round(run), auroc_by_round(run), sites_by_round(run)]
+    return Section(title="Curves", body=Curves(plots=[plot for plot in plots if plot is not None]))
 
 
 def loss_by_round(run: RunRecord) -> Plot:
+    """Plot the log loss of training, of validation over all sites, and of the test site, by round."""
     rounds = run.rounds["round"].tolist()
     data = [line(rounds, _column(run, column), name, i) for i, (column, name) in enumerate(LOSSES)]
     return Plot(
@@ -40,7 +48,7 @@ def loss_by_round(run: RunRecord) -> Plot:
 
 
 def _rests(run: RunRecord) -> str:
-    """On which sites the validation curve rests; of a run that did not write it down nothing."""
+    """Say on which sites the validation curve rests; nothing before the first round."""
     rests = run.rounds.loc[run.rounds["round"] > 0, [*REST]].dropna()
     if rests.empty:
         return ""
@@ -56,6 +64,7 @@ def _rests(run: RunRecord) -> str:
 
 
 def auroc_by_round(run: RunRecord) -> Plot:
+    """Plot the test site's AUROC of every label by round, and the validation's of what the run is judged by."""
     rounds, labels = run.rounds["round"].tolist(), list(dict.fromkeys([*run.labels, run.primary_label]))
     data = [
         line(rounds, _column(run, f"test_auroc_{label}"), label, i, width=2.8 if label == run.primary_label else 1.3)
@@ -75,18 +84,21 @@ def auroc_by_round(run: RunRecord) -> Plot:
 
 
 def _start(config: Mapping[str, Any]) -> str:
-    """What a run's rounds begin with."""
-    match config.get("stage", Stage.slice):
+    """Say what a run's rounds begin with."""
+    match config["stage"]:
         case Stage.sequence:
             return "the slice model, to which the head adds nothing yet"
         case Stage.stacking:
             return "the mean of the slice models"
         case _:
-            return "the model it began with" if config.get("start") else "the untrained start"
+            return "the model it began with" if config["start"] else "the untrained start"
 
 
 def sites_by_round(run: RunRecord) -> Plot | None:
-    """Each site's AUROC that the run is judged by on its validation part: all faint, with their median; one at a time chosen by name."""
+    """Plot each site's AUROC on its validation part by round, of what the run is judged by; None where no site has one.
+
+    Many sites are faint lines with their median, and the reader chooses one by name.
+    """
     by_site = _site_areas(run)
     if not by_site:
         return None
@@ -108,45 +120,8 @@ def sites_by_round(run: RunRecord) -> Plot | None:
     )
 
 
-def cost_plots(run: RunRecord) -> list[Plot]:
-    """Seconds of each round by phase, and AUROC against what had travelled by then."""
-    rounds = run.rounds[run.rounds["round"] > 0]
-    if rounds.empty:
-        return []
-    x = rounds["round"].tolist()
-    phases = [(name, f"{name}_s") for name in ("train", "validation", "test") if f"{name}_s" in rounds]
-    bars: list[Trace] = [
-        {"type": "bar", "x": x, "y": plain(rounds[column]), "name": name, "marker": {"color": f"--c{i}"}}
-        for i, (name, column) in enumerate(phases)
-    ]
-    heads = [Column(name="round", kind=Kind.number)]
-    heads += [Column(name=name, kind=Kind.seconds) for name in (*(name for name, _ in phases), "whole round")]
-    seconds = Plot(
-        name="seconds",
-        title="Seconds of each round",
-        data=bars,
-        layout=axes("round", "seconds", xaxis=by_rounds(x), barmode="stack", hovermode="x unified"),
-        table=Table(title="Seconds", columns=heads, rows=_rows(x, *(rounds[c] for _, c in phases), rounds["seconds"])),
-    )
-    moved = (rounds["bytes_down"].fillna(0) + rounds["bytes_up"].fillna(0)).cumsum()
-    areas = rounds[f"test_auroc_{run.primary_label}"]
-    against = line(moved / 1e6, areas, run.primary_label, 0, text=[f"round {n}" for n in x], showlegend=False)
-    traffic = Plot(
-        name="traffic",
-        title=f"{area_title(run.primary_label)} against traffic",
-        data=[against],
-        layout=axes("MB to and from all sites", "AUROC", yaxis=area_axis([against]), xaxis={"rangemode": "tozero"}),
-        table=Table(
-            title="Traffic",
-            columns=columns(round="number", traffic_so_far="megabytes", AUROC="score"),
-            rows=_rows(x, moved, areas),
-        ),
-    )
-    return [seconds, traffic] if moved.max() > 0 else [seconds]
-
-
 def _site_areas(run: RunRecord) -> dict[str, dict[int, float]]:
-    """AUROC that the run is judged by: site -> round -> value, where it is defined."""
+    """The AUROC that the run is judged by, by site and round, where it is defined."""
     told = run.sites[(run.sites["phase"] == "validation") & run.sites["aurocs"].notna()]
     found: dict[str, dict[int, float]] = {}
     for site, round_, text in zip(told["site"], told["round"], told["aurocs"], strict=True):
@@ -159,11 +134,14 @@ def _site_areas(run: RunRecord) -> dict[str, dict[int, float]]:
 def _rounds_table(title: str, run: RunRecord, names: list[tuple[str, str]]) -> Table:
     heads = [Column(name="round", kind=Kind.number), *(Column(name=name) for name, _ in names)]
     return Table(
-        title=title, columns=heads, rows=_rows(run.rounds["round"], *(run.rounds[column] for _, column in names))
+        title=title,
+        columns=heads,
+        rows=rows_by_round(run.rounds["round"], *(run.rounds[column] for _, column in names)),
     )
 
 
-def _rows(*found: Iterable[Any]) -> list[list[Any]]:
+def rows_by_round(*found: Iterable[Any]) -> list[list[Any]]:
+    """Rows of a table from its columns, of which the first holds the rounds; None for what is not there."""
     lists = [plain(values) for values in found]
     return [[int(row[0]), *row[1:]] for row in zip(*lists, strict=True)]
 
