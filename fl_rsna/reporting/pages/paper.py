@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
+from fl_rsna.reporting.pages.report import Report
 from fl_rsna.reporting.record.cells import Kind, Table, format_cell
-from fl_rsna.reporting.sections.report import Report
 
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

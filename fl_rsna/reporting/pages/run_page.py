@@ -16,12 +16,12 @@ from rich.markup import escape
 from fl_rsna.common.atomic import write_whole
 from fl_rsna.reporting.pages.data_pages import render_page, write_page
 from fl_rsna.reporting.pages.paper import as_markdown, as_tex, paper_tables
+from fl_rsna.reporting.pages.report import Report, build_report
 from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
 from fl_rsna.reporting.record.run_record import read_run
 from fl_rsna.reporting.sections.cohort import read_view
 from fl_rsna.reporting.sections.pictures import read_explained_slices
-from fl_rsna.reporting.sections.report import Report, build_report
 
 
 def report_json(report: Report) -> bytes:

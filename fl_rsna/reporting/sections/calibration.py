@@ -21,7 +21,7 @@ class Calibration:
     plots: Sequence[Plot]
 
 
-def calibration_section(run: RunRecord) -> Section | None:
+def build_calibration(run: RunRecord) -> Section | None:
     """Build the section; None of a run without scores on the test site."""
     if run.test_site is None:
         return None

@@ -30,7 +30,7 @@ class Classes:
     plots: Sequence[Plot]
 
 
-def classes_section(run: RunRecord) -> Section | None:
+def build_classes(run: RunRecord) -> Section | None:
     """Build the section; None of a run without classes, or without a final model's scores."""
     if run.test_site is None or "classes" not in run.test_site:
         return None

@@ -26,7 +26,7 @@ class Cohort:
     view: Mapping[str, Any] | None
 
 
-def cohort_section(run: RunRecord) -> Section:
+def build_cohort(run: RunRecord) -> Section:
     """Build the section of a run in any state."""
     view = read_view(run)
     shown = None if view is None else {name: view.get(name) for name in SHOWN}

@@ -36,7 +36,7 @@ class Cost:
     pooled: bool
 
 
-def cost_section(run: RunRecord) -> Section:
+def build_cost(run: RunRecord) -> Section:
     """Build the section of a run in any state."""
     found: Summary = {} if run.summary is None else run.summary
     body = Cost(

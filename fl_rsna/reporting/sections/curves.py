@@ -27,7 +27,7 @@ class Curves:
     plots: Sequence[Plot]
 
 
-def curves_section(run: RunRecord) -> Section:
+def build_curves(run: RunRecord) -> Section:
     """Build the section of a run in any state."""
     plots = [] if run.rounds.empty else [loss_by_round(run), auroc_by_round(run), sites_by_round(run)]
     return Section(title="Curves", body=Curves(plots=[plot for plot in plots if plot is not None]))

@@ -19,6 +19,7 @@ MEASURES = {
     "others": "share of other patients' heat, on average",
     "outside": "share of the heat outside the {body}",
 }
+KEYS = {"method": str, "threshold_from": str, "thresholds": dict, "finding": str, "body": str}
 AGAIN = "delete it and make the report again"
 
 Entry = Mapping[str, Any]  # an explained slice as explanations.json has it
@@ -39,12 +40,12 @@ class Pictures:
     measured: Table | None
 
 
-def pictures_section(run: RunRecord) -> Section | None:
-    """Build the section; None where no slice was explained."""
+def build_pictures(run: RunRecord) -> Section | None:
+    """Build the section; None where no slice was explained. Raises ValueError for a damaged explanations.json."""
     entries = read_explained_slices(run.folder)
     if not entries:
         return None
-    found = _read(run.folder)
+    found = read_json(run.folder / EXPLANATIONS, AGAIN, keys=KEYS)
     heat = found["heat_in_lesion"]
     body = Pictures(
         method=found["method"],
@@ -59,15 +60,11 @@ def pictures_section(run: RunRecord) -> Section | None:
 
 def read_explained_slices(folder: Path) -> Sequence[Entry]:
     """The explained slices of a run with their pictures; none where it was not explained. Raises ValueError for a damaged file."""
-    return list(_read(folder)["entries"]) if (folder / EXPLANATIONS).exists() else []
+    path = folder / EXPLANATIONS
+    return read_json(path, AGAIN, keys={"entries": list})["entries"] if path.exists() else []
 
 
 def _heat_table(found: Mapping[str, Any], finding: str, body: str) -> Table:
     title = f"Heat inside the known {finding}: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
     rows = [[said.format(finding=finding, body=body), found[name]] for name, said in MEASURES.items() if name in found]
     return Table(title=title, columns=columns(what="text", mean="score"), rows=rows)
-
-
-def _read(folder: Path) -> Mapping[str, Any]:
-    keys = {"entries": list, "method": str, "threshold_from": str, "finding": str, "body": str, "thresholds": dict}
-    return read_json(folder / EXPLANATIONS, AGAIN, keys=keys)

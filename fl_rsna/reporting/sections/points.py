@@ -32,7 +32,7 @@ class Points:
     thresholds: Table | None
 
 
-def points_section(run: RunRecord) -> Section | None:
+def build_points(run: RunRecord) -> Section | None:
     """Build the section; None of a run without scores on the test site."""
     if run.test_site is None:
         return None

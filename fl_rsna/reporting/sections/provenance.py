@@ -31,7 +31,7 @@ class Provenance:
     versions: Mapping[str, str | None]
 
 
-def provenance_section(run: RunRecord) -> Section:
+def build_provenance(run: RunRecord) -> Section:
     """Build the section of a run in any state."""
     manifest, engine = run.manifest, run.config["engine"]
     workers = "" if engine["workers"] is None else f", workers={engine['workers']}"

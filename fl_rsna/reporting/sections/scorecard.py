@@ -44,7 +44,7 @@ class Scorecard:
     resamples: int | None
 
 
-def scorecard_section(run: RunRecord) -> Section | None:
+def build_scorecard(run: RunRecord) -> Section | None:
     """Build the section; None of a run that has not come to its end."""
     if run.summary is None or not run.is_finished:
         return None

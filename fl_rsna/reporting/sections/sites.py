@@ -50,7 +50,7 @@ class Sites:
     missing: str
 
 
-def sites_section(run: RunRecord) -> Section:
+def build_sites(run: RunRecord) -> Section:
     """Build the section of a run in any state."""
     scored = bool(run.cards)
     of_last_round = None if scored else last_round_table(run)

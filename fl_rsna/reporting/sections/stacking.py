@@ -24,7 +24,7 @@ class Stacking:
     stacker: str
 
 
-def stacking_section(run: RunRecord) -> Section | None:
+def build_stacking(run: RunRecord) -> Section | None:
     """Build the section; None of a run of another stage, or that has not come to its end."""
     found = run.summary.get("stacking") if run.summary is not None and run.is_finished else None
     if found is None or run.test_site is None:

@@ -28,7 +28,7 @@ class Stages:
     encoder: Mapping[str, Any]
 
 
-def stages_section(run: RunRecord) -> Section | None:
+def build_stages(run: RunRecord) -> Section | None:
     """Build the section; None of a run of one stage, or that has not come to its end."""
     found = run.summary.get("sequence") if run.summary is not None and run.is_finished else None
     if found is None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from made_runs import LABELS, made_run
 
 from fl_rsna.reporting.pages.paper import as_markdown, as_tex, paper_tables
+from fl_rsna.reporting.pages.report import build_report
 from fl_rsna.reporting.pages.run_page import write_report
 from fl_rsna.reporting.record.cells import Table, columns
 from fl_rsna.reporting.record.run_record import read_run
-from fl_rsna.reporting.sections.report import build_report
 
 
 def test_markdown_and_latex_hold_the_same_rows(tmp_path: Path) -> None:

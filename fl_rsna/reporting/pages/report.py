@@ -6,36 +6,36 @@ from dataclasses import dataclass
 from fl_rsna.reporting.record.cells import Table
 from fl_rsna.reporting.record.run_record import Failure, RunRecord
 from fl_rsna.reporting.record.wording import task_words
-from fl_rsna.reporting.sections.calibration import calibration_section
-from fl_rsna.reporting.sections.classes import classes_section
-from fl_rsna.reporting.sections.cohort import cohort_section
-from fl_rsna.reporting.sections.cost import cost_section
-from fl_rsna.reporting.sections.curves import curves_section
+from fl_rsna.reporting.sections.calibration import build_calibration
+from fl_rsna.reporting.sections.classes import build_classes
+from fl_rsna.reporting.sections.cohort import build_cohort
+from fl_rsna.reporting.sections.cost import build_cost
+from fl_rsna.reporting.sections.curves import build_curves
 from fl_rsna.reporting.sections.headline import Headline, headlines
-from fl_rsna.reporting.sections.pictures import pictures_section
-from fl_rsna.reporting.sections.points import points_section
-from fl_rsna.reporting.sections.provenance import provenance_section, settings_table
-from fl_rsna.reporting.sections.scorecard import scorecard_section
+from fl_rsna.reporting.sections.pictures import build_pictures
+from fl_rsna.reporting.sections.points import build_points
+from fl_rsna.reporting.sections.provenance import build_provenance, settings_table
+from fl_rsna.reporting.sections.scorecard import build_scorecard
 from fl_rsna.reporting.sections.section import Section
-from fl_rsna.reporting.sections.sites import sites_section
-from fl_rsna.reporting.sections.stacking import stacking_section
-from fl_rsna.reporting.sections.stages import stages_section
+from fl_rsna.reporting.sections.sites import build_sites
+from fl_rsna.reporting.sections.stacking import build_stacking
+from fl_rsna.reporting.sections.stages import build_stages
 from fl_rsna.settings.stages import Baseline, Stage
 
 # The sections in the page's order, by their key in report.json, which is also the name of their template and their anchor on the page.
 SECTIONS: Mapping[str, Callable[[RunRecord], Section | None]] = {
-    "cohort": cohort_section,
-    "curves": curves_section,
-    "stages": stages_section,
-    "stacking": stacking_section,
-    "classes": classes_section,
-    "scorecard": scorecard_section,
-    "sites": sites_section,
-    "points": points_section,
-    "calibration": calibration_section,
-    "pictures": pictures_section,
-    "cost": cost_section,
-    "provenance": provenance_section,
+    "cohort": build_cohort,
+    "curves": build_curves,
+    "stages": build_stages,
+    "stacking": build_stacking,
+    "classes": build_classes,
+    "scorecard": build_scorecard,
+    "sites": build_sites,
+    "points": build_points,
+    "calibration": build_calibration,
+    "pictures": build_pictures,
+    "cost": build_cost,
+    "provenance": build_provenance,
 }
 KINDS = {Baseline.central: "Baseline: all sites' data pooled", Baseline.local: "Baseline: every site alone"}
 STAGES = {Stage.sequence: ", second stage: a head over series", Stage.stacking: ", a stacking of slice models"}
