@@ -1,4 +1,4 @@
-"""Ditto: FedAvg, and at every site a model of its own held near the global one (Li et al. 2021, arXiv:2012.04221)."""
+"""Ditto: FedAvg, and every site also trains a personal model that stays near the global one (Li et al. 2021, arXiv:2012.04221)."""
 
 from dataclasses import dataclass, replace
 
@@ -20,9 +20,9 @@ class DittoConfig(StrategyConfig):
 
 
 def train(model: nn.Module, round_: Round[DittoConfig], remembered: Memory) -> SitePart:
-    """Train plainly for the shared model, and beside it a personal model v that stays at the site (alg. 1).
+    """Train the shared model plainly, then the personal model v, which stays at the site (alg. 1).
 
-    v is trained on the loss plus personal/2 ||v - w_t||^2 with the same batches.
+    v is trained with the same batches on the loss plus personal/2 ||v - w_t||^2, where w_t is the global model as received.
     """
     received = flatten(model)
     centre = vector_of(list_trainable_parameters(model))

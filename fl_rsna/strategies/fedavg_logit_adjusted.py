@@ -1,7 +1,7 @@
 """FedAvg with logit adjustment between sites (Menon et al. 2021, arXiv:2007.07314).
 
-In training, logits are shifted by how much rarer or more common a finding is at the site than in all sites together, as counted at
-the roll call.
+During training, a site shifts its logits by the log odds of a finding at the site minus the log odds over all sites. The roll call
+counts both.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class LogitAdjustedConfig(StrategyConfig):
     )
 
     def check(self, train: TrainConfig) -> None:
+        """Raise ValueError for weighted sampling without correction, which hides the sites' true shares of positives."""
         if train.sampling is Sampling.weighted and train.correction is Correction.none:
             raise ValueError(
                 "train.correction: expected prior with weighted sampling and strategy=fedavg_logit_adjusted, which needs the "
@@ -36,18 +37,18 @@ class LogitAdjustedConfig(StrategyConfig):
 
 
 def prior_shift(site: torch.Tensor, everyone: torch.Tensor, strength: float) -> LocalRule:
-    """Logit adjustment (eq. 10) towards the prior of all sites together.
+    """Return the rule that adjusts logits (eq. 10) towards the prior of all sites together.
 
-    In the loss, logits get `strength` (logit p_site - logit p_all) a label, so the model itself need not learn how often
-    its site has a finding: where a finding is rarer than elsewhere, its negatives press less on the shared model.
-    `site` and `everyone` are shares of positive training slices [L], both strictly between 0 and 1. With equal priors, or
+    In the loss, each label's logit gets `strength` (logit p_site - logit p_all) added, so the model itself need not learn how
+    often its site has a finding. Where a finding is rarer than elsewhere, its negatives change the shared model less.
+    `site` and `everyone` are shares of positive training slices [L], strictly between 0 and 1. With equal priors, or
     strength 0, nothing changes.
     """
     return LocalRule(logit_shift=(strength * (torch.logit(site) - torch.logit(everyone))).float())
 
 
 def train(model: nn.Module, round_: Round[LogitAdjustedConfig], remembered: Memory) -> SitePart:
-    """Train with logits shifted by the site's prior against that of all; a site remembers nothing."""
+    """Train with logits shifted by the difference between the site's prior and that of all sites; a site remembers nothing."""
     rows = round_.data.rows("train")
     labels = round_.data.labels[rows]
     own = positive_share(np.nansum(labels, 0, dtype=np.float64), (~np.isnan(labels)).sum(0))

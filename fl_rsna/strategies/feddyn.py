@@ -1,4 +1,4 @@
-"""FedDyn: each site's loss is bent so that its optimum is the federation's (Acar et al. 2021, arXiv:2111.04263)."""
+"""FedDyn: each site's loss gets terms that move its optimum to the federation's (Acar et al. 2021, arXiv:2111.04263)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
-CORRECTION, GRADIENT = "correction", "memory"  # what the server remembers, and a site
+CORRECTION, GRADIENT = "correction", "memory"  # names of what the server remembers and of what a site remembers
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +29,7 @@ class FedDynConfig(StrategyConfig):
     alpha: float = declare(0.01, "weight of the squared distance to the global model", within=above(0))
 
     def check(self, train: TrainConfig) -> None:
+        """Raise ValueError for a server learning rate or schedule, as this server takes no step of its own."""
         plain = StrategyConfig()
         for key in ("server_learning_rate", "server_schedule"):
             value, expected = getattr(self, key), getattr(plain, key)
@@ -40,9 +41,10 @@ class FedDynConfig(StrategyConfig):
 
 
 def dynamic(parameters: Parameters, memory: torch.Tensor, alpha: float) -> LocalRule:
-    """The loss minus <h_i, w> plus alpha/2 ||w - w_t||^2 (eq. 1).
+    """Return the rule for the loss minus <h_i, w> plus alpha/2 ||w - w_t||^2 (eq. 1).
 
-    So g <- g - h_i + alpha (w - w_t), with `memory` h_i [T] the site's gradient at its last optimum.
+    The rule changes a gradient to g - h_i + alpha (w - w_t), where `memory` is h_i [T], the site's gradient at its last
+    optimum, and w_t are `parameters` as they are now.
     """
     start, remembered = views_of(vector_of(parameters), parameters), views_of(memory, parameters)
 
@@ -55,7 +57,7 @@ def dynamic(parameters: Parameters, memory: torch.Tensor, alpha: float) -> Local
 
 
 def train(model: nn.Module, round_: Round[FedDynConfig], remembered: Memory) -> SitePart:
-    """What is bent is the loss of shared parameters; what stays at the site follows its own loss alone."""
+    """Train with the added terms on shared parameters; parameters that stay at the site follow the site's loss alone."""
     shared, alpha = list_shared_parameters(model, round_.personal), round_.strategy.alpha
     start = vector_of(shared)
     memory = to_tensor(remembered.get(GRADIENT), start.numel(), round_.device)
@@ -67,9 +69,9 @@ def train(model: nn.Module, round_: Round[FedDynConfig], remembered: Memory) -> 
 
 
 def step_with_correction(step: Step[FedDynConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """h <- h - alpha / m sum d_i, then mean(y_i) - h / alpha (alg. 1).
+    """Update h <- h - alpha / m sum d_i and return mean(y_i) - h / alpha, and h for the next round (alg. 1).
 
-    m are all sites, the sum is over those that took part. Weights other than equal are not the paper's.
+    m is the number of all sites; the sum is over the sites that took part. The paper weights all sites equally.
     """
     alpha, aggregate = step.config.alpha, step.aggregate
     change = (aggregate.mean - step.x)[step.trained]

@@ -1,4 +1,4 @@
-"""FedExP: the server steps farther where the sites' changes point apart (Jhunjhunwala et al. 2023, arXiv:2301.09604)."""
+"""FedExP: the server takes a longer step where the sites' changes differ in direction (Jhunjhunwala et al. 2023, arXiv:2301.09604)."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class FedExPConfig(StrategyConfig):
 
 
 def step_farther(step: Step[FedExPConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """x + rate max(1, mean ||d_i||^2 / (2 (||mean d_i||^2 + epsilon))) mean d_i (eq. 8), means weighted by p_i.
+    """Return x + rate max(1, mean ||d_i||^2 / (2 (||mean d_i||^2 + epsilon))) mean d_i (eq. 8), means weighted by p_i.
 
-    Norms are of shared parameters alone: changes of running variances are larger by orders. The last two models swing about the optimum,
-    so the paper reports their mean: strategy.averaging=window strategy.window=2.
+    Norms are of shared parameters alone, as changes of running variances are larger by orders of magnitude. The models oscillate around
+    the optimum, so the paper reports the mean of the last two: strategy.averaging=window strategy.window=2.
     """
     stepped, updates = step.stepped, step.aggregate.updates
     change = step.aggregate.mean - step.x

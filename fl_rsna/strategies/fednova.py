@@ -1,4 +1,4 @@
-"""FedNova: changes are divided by the steps that made them, so big sites do not pull twice (Wang et al. 2020, arXiv:2007.07481)."""
+"""FedNova: each change is divided by the steps behind it, so large sites do not count twice (Wang et al. 2020, arXiv:2007.07481)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,16 +21,16 @@ class FedNovaConfig(StrategyConfig):
 
 
 def count_steps(train: TrainConfig, steps: float) -> float:
-    """a_i of a site that took `steps`: their number, or under SGD with momentum the norm of its gradients' weights.
+    """Return a_i of a site that took `steps` steps: their number, or under SGD with momentum the norm of its gradients' weights.
 
-    Section 4.2: with momentum rho, (K - rho (1 - rho^K) / (1 - rho)) / (1 - rho).
+    With momentum rho and K steps, a_i is (K - rho (1 - rho^K) / (1 - rho)) / (1 - rho) (section 4.2).
     """
     rho = train.momentum if train.optimizer is Optimizer.sgd else 0.0
     return float((steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho))
 
 
 def step_by_steps(step: Step[FedNovaConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """x + rate (sum p_i a_i / sum p_i) sum p_i d_i / a_i / sum p_i (eq. 9)."""
+    """Return x + rate (sum p_i a_i / sum p_i) sum p_i d_i / a_i / sum p_i (eq. 9)."""
     aggregate = step.aggregate
     effective = aggregate.work / aggregate.examples  # steps
     scale = np.float32(step.rate * effective * aggregate.weight / aggregate.examples)

@@ -1,7 +1,7 @@
 """FedAvg with momentum (FedAvgM) or an adaptive step (FedAdagrad, FedAdam, FedYogi) on the server, by Flower's strategies.
 
-Hsu et al. 2019 (arXiv:1909.06335) FedAvgM: v <- beta v + (x - mean), x - rate v. Reddi et al. 2021 (arXiv:2003.00295) FedAdagrad,
-FedAdam, FedYogi: x + rate m / (sqrt(v) + tau).
+FedAvgM (Hsu et al. 2019, arXiv:1909.06335) sets v <- beta v + (x - mean) and returns x - rate v. FedAdagrad, FedAdam and FedYogi (Reddi
+et al. 2021, arXiv:2003.00295) return x + rate m / (sqrt(v) + tau).
 """
 
 from dataclasses import dataclass
@@ -44,14 +44,14 @@ class FedYogiConfig(FedAdamConfig):
 
 
 def _step_by(rule: FlowerStrategy, step: Step[C], memory: Memory) -> tuple[Vector, Memory]:
-    """The step of Flower's strategy on shared parameters; what it remembers is taken out and put back."""
+    """Take the step of Flower's strategy on shared parameters, given its memory, and return the model and the new memory."""
     now = step.x.copy()
     now[step.stepped], memory = of_mean(rule, step.round, step.x[step.stepped], step.aggregate, step.stepped, memory)
     return now, memory
 
 
 def step_by_momentum(step: Step[FedAvgMConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """FedAvgM's step; the server remembers v."""
+    """Take FedAvgM's step; the server remembers v."""
     rule = FedAvgM(
         weighted_by_key=EXAMPLES, server_learning_rate=step.rate, server_momentum=step.config.server_momentum
     )
@@ -59,19 +59,19 @@ def step_by_momentum(step: Step[FedAvgMConfig], memory: Memory) -> tuple[Vector,
 
 
 def step_by_adagrad(step: Step[FedAdagradConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """FedAdagrad's step; the server remembers m and v."""
+    """Take FedAdagrad's step; the server remembers m and v."""
     return _step_by(FedAdagrad(weighted_by_key=EXAMPLES, eta=step.rate, tau=step.config.tau), step, memory)
 
 
 def step_by_adam(step: Step[FedAdamConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """FedAdam's step; the server remembers m and v."""
+    """Take FedAdam's step; the server remembers m and v."""
     own = step.config
     rule = FedAdam(weighted_by_key=EXAMPLES, eta=step.rate, beta_1=own.beta_1, beta_2=own.beta_2, tau=own.tau)
     return _step_by(rule, step, memory)
 
 
 def step_by_yogi(step: Step[FedYogiConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """FedYogi's step; the server remembers m and v."""
+    """Take FedYogi's step; the server remembers m and v."""
     own = step.config
     rule = FedYogi(weighted_by_key=EXAMPLES, eta=step.rate, beta_1=own.beta_1, beta_2=own.beta_2, tau=own.tau)
     return _step_by(rule, step, memory)

@@ -1,14 +1,11 @@
-"""FedProx: FedAvg, with sites held near the global model (Li et al. 2020, arXiv:1812.06127)."""
+"""FedProx: FedAvg with a proximal term that keeps each site's model near the global one (Li et al. 2020, arXiv:1812.06127)."""
 
 from dataclasses import dataclass
 
 from torch import nn
 
 from fl_rsna.learning.training.client_update import Round, SitePart, train_by_rule
-from fl_rsna.learning.training.local_rule import (
-    list_trainable_parameters,
-    proximal,
-)
+from fl_rsna.learning.training.local_rule import list_trainable_parameters, proximal
 from fl_rsna.settings.fields import NOT_NEGATIVE, declare
 from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Memory, Strategy

@@ -1,7 +1,7 @@
-"""The strategies there are: one or several a file of this folder, and those of other installed packages.
+"""Find a strategy by its name, in the files of this folder or in other installed packages.
 
 A package declares `[project.entry-points."fl_rsna.strategies"]` with a line `name = "module:VALUE"`, where VALUE is a `Strategy` of
-that name. A file or package is imported when its strategy is asked for.
+that name. A file or package is imported only when its strategy is asked for.
 """
 
 import functools
@@ -19,10 +19,16 @@ OURS = Path(__file__).parent
 
 
 class Strategies(Mapping[str, Strategy[Any]]):
-    """Every strategy by its name; the sites need the same ones as the server."""
+    """Every installed strategy by its name; the sites need the same ones as the server."""
 
     def __getitem__(self, name: str) -> Strategy[Any]:
-        ours = _find_ours(name)
+        """Return the strategy called `name`.
+
+        Raises KeyError when there is none, and ValueError when a package's entry point is no `Strategy` of that name.
+        """
+        # The file of that name comes first, so that FedAvg imports no other.
+        ours = strategies_in(name).get(name) if name in _modules() else None
+        ours = ours or _list_ours().get(name)
         plugin = find_plugin(STRATEGY_GROUP, name, "strategy.name", is_ours=ours is not None)
         if ours is not None:
             return ours
@@ -30,8 +36,9 @@ class Strategies(Mapping[str, Strategy[Any]]):
             raise KeyError(name)
         value = plugin.load()
         if not isinstance(value, Strategy) or value.name != name:
+            got = f"one called {value.name}" if isinstance(value, Strategy) else f"a {type(value).__name__}"
             raise ValueError(
-                f"strategy.name: expected a Strategy called {name} in {plugin.package}, got {_describe(value)}; ask its authors"
+                f"strategy.name: expected a Strategy called {name} in {plugin.package}, got {got}; ask its authors"
             )
         return value
 
@@ -46,23 +53,14 @@ STRATEGIES = Strategies()
 
 
 def find_strategy(config: StrategyConfig) -> Strategy[Any]:
-    """The strategy that the settings name; they were checked against the strategies that are installed here."""
+    """Return the strategy that the settings name; the settings were checked against the installed strategies."""
     return STRATEGIES[config.name]
 
 
 def strategies_in(module: str) -> dict[str, Strategy[Any]]:
-    """The strategies that a module of this folder holds."""
+    """Import a module of this folder and return its strategies by name."""
     values = vars(import_module(f"{__package__}.{module}")).values()
     return {value.name: value for value in values if isinstance(value, Strategy)}
-
-
-def _find_ours(name: str) -> Strategy[Any] | None:
-    """Looked for in the file of its name first, so that FedAvg needs no other."""
-    if name in _modules():
-        found = strategies_in(name).get(name)
-        if found is not None:
-            return found
-    return _list_ours().get(name)
 
 
 @functools.cache
@@ -77,7 +75,3 @@ def _modules() -> list[str]:
     return sorted(
         path.stem for path in OURS.glob("*.py") if path.stem not in ("__init__", "find", "strategy", "flower")
     )
-
-
-def _describe(value: object) -> str:
-    return f"one called {value.name}" if isinstance(value, Strategy) else f"a {type(value).__name__}"

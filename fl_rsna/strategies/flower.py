@@ -1,7 +1,7 @@
-"""Call Flower's own strategies, as they are, with what a round's replies came to.
+"""Call Flower's own strategies, unchanged, with the aggregate of a round's replies.
 
-Those that need means alone get one reply that stands for all, so memory does not grow with sites. What they remember
-from round to round is taken out and put back, so that a killed run goes on.
+A strategy that needs means alone gets one reply that stands for all, so memory does not grow with the number of sites. Its memory from
+round to round is read after each round and restored before the next, so that a killed run can resume.
 """
 
 import numpy as np
@@ -25,7 +25,10 @@ def of_mean(
     where: NDArray[np.bool_],
     memory: Memory,
 ) -> tuple[Vector, Memory]:
-    """Hand Flower's strategy one reply that stands for all: their mean and their total weight, and its own memory."""
+    """Give Flower's strategy one reply that stands for all, with their mean and total weight, and its memory.
+
+    Return the new model where `where` holds, and the strategy's new memory.
+    """
     if isinstance(strategy, FedAvgM):
         strategy.current_arrays = ArrayRecord({"floats": Array(x)})
         strategy.momentum_vector = [memory[MOMENTUM]] if MOMENTUM in memory else None
@@ -34,23 +37,19 @@ def of_mean(
         strategy.m_t = {"floats": memory[FIRST]} if FIRST in memory else None
         strategy.v_t = {"floats": memory[SECOND]} if SECOND in memory else None
     found = _aggregate(strategy, round_, [make_reply(aggregate.mean[where], aggregate.weight, 0.0)])
-    return found, _read_memory(strategy)
-
-
-def _read_memory(strategy: FlowerStrategy) -> Memory:
     if isinstance(strategy, FedAvgM):
-        return {MOMENTUM: strategy.momentum_vector[0]} if strategy.momentum_vector else {}
+        return found, {MOMENTUM: strategy.momentum_vector[0]} if strategy.momentum_vector else {}
     if isinstance(strategy, FedOpt):
         kept = {FIRST: strategy.m_t, SECOND: strategy.v_t}
-        return {name: vectors["floats"] for name, vectors in kept.items() if vectors}
-    return {}
+        return found, {name: vectors["floats"] for name, vectors in kept.items() if vectors}
+    return found, {}
 
 
 def of_every_update(strategy: FlowerStrategy, round_: int, updates: tuple[Update, ...]) -> Vector:
-    """Hand Flower's strategy every site's change.
+    """Give Flower's strategy every site's change, and return the change that it computes.
 
-    Medians, trimmed means and distances are the same for changes as for models, and a distance between changes keeps
-    the digits that the difference of two large squared norms loses.
+    Medians, trimmed means and distances are the same for changes as for models. A distance between changes is more exact
+    than one between models, where the difference of two large squared norms loses digits.
     """
     if isinstance(strategy, QFedAvg):
         strategy.current_arrays = ArrayRecord({"floats": Array(np.zeros_like(updates[0].change))})
@@ -59,7 +58,7 @@ def of_every_update(strategy: FlowerStrategy, round_: int, updates: tuple[Update
 
 
 def make_reply(floats: Vector, examples: float, loss: float) -> Message:
-    """A reply as Flower's strategies read it."""
+    """Return a reply in the form that Flower's strategies read."""
     content = RecordDict({"arrays": ArrayRecord({"floats": Array(np.ascontiguousarray(floats))})})
     content["metrics"] = MetricRecord({EXAMPLES: examples, LOSS: loss})
     return Message(content, reply_to=Message(RecordDict(), 1, MessageType.TRAIN))

@@ -1,4 +1,4 @@
-"""MOON: features stay near the global model's and away from the site's last model's (Li et al. 2021, arXiv:2103.16257)."""
+"""MOON: a contrastive loss keeps features near the global model's and away from the site's last model's (Li et al. 2021, arXiv:2103.16257)."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +14,7 @@ from fl_rsna.settings.fields import NOT_NEGATIVE, above, declare
 from fl_rsna.settings.strategy import StrategyConfig, declare_name
 from fl_rsna.strategies.strategy import Memory, Strategy
 
-PREVIOUS = "previous"  # what a site remembers: the model it made last
+PREVIOUS = "previous"  # name under which a site remembers the model it made last
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,11 +25,11 @@ class MoonConfig(StrategyConfig):
 
 
 def contrastive(received: nn.Module, previous: nn.Module, *, mu: float, temperature: float) -> LocalRule:
-    """mu times -log(e^s(z, z_glob) / (e^s(z, z_glob) + e^s(z, z_prev))) (eq. 3).
+    """Return the rule that adds mu times -log(e^s(z, z_glob) / (e^s(z, z_glob) + e^s(z, z_prev))) to the loss (eq. 3).
 
-    s is the cosine of two features over the temperature; z are features before dropout and the last layer, of the model
-    in training, of the global model as received and of the site's own last model, the latter two in evaluation mode.
-    Both models have a method `features` of the model's input.
+    s is the cosine of two features divided by the temperature. Features are those before dropout and the last layer: z of the
+    model in training, z_glob of the global model as received, and z_prev of the site's own last model. `received` and
+    `previous` are in evaluation mode and have a method `features` that takes the model's input.
     """
     towards_of, away_of = cast(Any, received).features, cast(Any, previous).features
 
@@ -43,7 +43,7 @@ def contrastive(received: nn.Module, previous: nn.Module, *, mu: float, temperat
 
 
 def train(model: nn.Module, round_: Round[MoonConfig], remembered: Memory) -> SitePart:
-    """A site that takes part for the first time has no model of its own to stay away from, and trains plainly."""
+    """Train with the contrastive loss; a site that takes part for the first time has no last model and trains plainly."""
     rule, config = PLAIN, round_.strategy
     if PREVIOUS in remembered:
         received, previous = frozen_copy(model), frozen_copy(model)

@@ -1,4 +1,4 @@
-"""q-FedAvg: sites with a high loss count more (Li et al. 2020, arXiv:1905.10497), by Flower's strategy, with L = 1 / rate."""
+"""q-FedAvg: sites with a high loss count more (Li et al. 2020, arXiv:1905.10497), by Flower's strategy with L = 1 / rate."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -20,9 +20,10 @@ class QFedAvgConfig(StrategyConfig):
 
 
 def step_by_loss(step: Step[QFedAvgConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """Step by the sites' changes, weighted by their loss to the power q.
+    """Move the model by the sites' changes, weighted by their loss to the power q.
 
-    The norms that a step is divided by are of parameters: changes of running variances are larger by orders."""
+    The norms that divide the step are of shared parameters alone, as changes of running variances are larger by orders of magnitude.
+    """
     updates = tuple(replace(update, change=update.change[step.stepped]) for update in step.aggregate.updates)
     rule = QFedAvg(client_learning_rate=step.rate, q=step.config.q, train_loss_key=LOSS, weighted_by_key=EXAMPLES)
     now = step.x.copy()

@@ -1,12 +1,12 @@
-"""Strategies that stand some sites being wrong: FedMedian, FedTrimmedAvg, Krum, MultiKrum and Bulyan, by Flower's strategies.
+"""Strategies that tolerate some faulty sites: FedMedian, FedTrimmedAvg, Krum, MultiKrum and Bulyan, by Flower's strategies.
 
-Yin et al. 2018 (arXiv:1803.01498) FedMedian and FedTrimmedAvg, by coordinate. Blanchard et al. 2017 (arXiv:1703.02757) Krum and
-MultiKrum: the sites nearest to their n - f - 2 neighbours. El Mhamdi et al. 2018 (arXiv:1802.07927) Bulyan.
+FedMedian and FedTrimmedAvg (Yin et al. 2018, arXiv:1803.01498) work on each coordinate alone. Krum and MultiKrum (Blanchard et al. 2017,
+arXiv:1703.02757) take the sites nearest to their n - f - 2 neighbours. Bulyan is by El Mhamdi et al. 2018 (arXiv:1802.07927).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from flwr.serverapp.strategy import Bulyan, FedMedian, FedTrimmedAvg, Krum, MultiKrum
@@ -52,18 +52,6 @@ class BulyanConfig(KrumConfig):
     name: str = declare_name("bulyan")
 
 
-def _step_by(make: Callable[[C], FlowerStrategy]) -> Callable[[Step[C], Memory], tuple[Vector, Memory]]:
-    """x plus what Flower's strategy makes of the changes; the server's rate scales the change of parameters, not of statistics."""
-
-    def step_robustly(step: Step[C], memory: Memory) -> tuple[Vector, Memory]:
-        change = of_every_update(make(step.config), step.round, step.aggregate.updates)
-        if step.rate != 1:
-            change = np.where(step.stepped, np.float32(step.rate), np.float32(1)) * change
-        return step.x + change, memory
-
-    return step_robustly
-
-
 def _make_robust(
     settings: type[C],
     title: str,
@@ -71,23 +59,23 @@ def _make_robust(
     make: Callable[[C], FlowerStrategy],
     fewest: Callable[[C], int] = need_one,
 ) -> Strategy[C]:
+    """Return a strategy whose next model is x plus what Flower's strategy, made by `make`, computes from the sites' changes."""
+
+    def step_robustly(step: Step[C], memory: Memory) -> tuple[Vector, Memory]:
+        change = of_every_update(make(step.config), step.round, step.aggregate.updates)
+        if step.rate != 1:  # the server's rate scales changes of parameters, not of running statistics
+            change = np.where(step.stepped, np.float32(step.rate), np.float32(1)) * change
+        return step.x + change, memory
+
     return Strategy(
         settings=settings,
         title=title,
         paper=paper,
-        next_model=_step_by(make),
+        next_model=step_robustly,
         every_update=True,
         robust=True,
         fewest_sites=fewest,
     )
-
-
-def _krum(config: KrumConfig) -> Any:
-    return Krum(weighted_by_key=EXAMPLES, num_malicious_nodes=config.malicious)
-
-
-def _multikrum(config: MultiKrumConfig) -> Any:
-    return MultiKrum(weighted_by_key=EXAMPLES, num_malicious_nodes=config.malicious, num_nodes_to_select=config.chosen)
 
 
 FEDMEDIAN = _make_robust(FedMedianConfig, "FedMedian", YIN, lambda config: FedMedian(weighted_by_key=EXAMPLES))
@@ -97,12 +85,20 @@ FEDTRIMMEDAVG = _make_robust(
     YIN,
     lambda config: FedTrimmedAvg(weighted_by_key=EXAMPLES, beta=config.trim),
 )
-KRUM = _make_robust(KrumConfig, "Krum", BLANCHARD, _krum, lambda config: 2 * config.malicious + 3)
+KRUM = _make_robust(
+    KrumConfig,
+    "Krum",
+    BLANCHARD,
+    lambda config: Krum(weighted_by_key=EXAMPLES, num_malicious_nodes=config.malicious),
+    lambda config: 2 * config.malicious + 3,
+)
 MULTIKRUM = _make_robust(
     MultiKrumConfig,
     "MultiKrum",
     BLANCHARD,
-    _multikrum,
+    lambda config: MultiKrum(
+        weighted_by_key=EXAMPLES, num_malicious_nodes=config.malicious, num_nodes_to_select=config.chosen
+    ),
     lambda config: max(2 * config.malicious + 3, config.chosen),
 )
 BULYAN = _make_robust(

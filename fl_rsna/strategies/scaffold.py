@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take out what makes a site drift (Karimireddy et al. 2020, arXiv:1910.06378)."""
+"""SCAFFOLD: control variates correct each site's gradients for the drift of its model (Karimireddy et al. 2020, arXiv:1910.06378)."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from fl_rsna.settings.strategy import StrategyConfig, Weighting, declare_name
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.strategies.strategy import Memory, Step, Strategy, Vector
 
-CONTROL = "control"  # what server and sites remember
+CONTROL = "control"  # name under which the server and a site remember their control variate
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,6 +20,7 @@ class ScaffoldConfig(StrategyConfig):
     name: str = declare_name("scaffold")
 
     def check(self, train: TrainConfig) -> None:
+        """Raise ValueError unless all sites count equally."""
         if self.weighting is not Weighting.equal:
             raise ValueError(
                 "strategy.weighting: expected equal with strategy.name=scaffold, whose control variates end where sites count "
@@ -28,11 +29,11 @@ class ScaffoldConfig(StrategyConfig):
 
 
 class ControlVariates:
-    """g <- g - c_i + c (eq. 3).
+    """Control variates of one site's training, which change each gradient to g - c_i + c (eq. 3).
 
     c_i, the site's, and c, the server's, are vectors [T]. The new c_i is the mean of the site's own gradients over its
-    steps. Under plain SGD with rate r and K steps that is option II of the paper, c_i - c + (w_t - w) / (K r); unlike
-    that formula it means the same under every optimizer.
+    steps. Under plain SGD with rate r and K steps this equals option II of the paper, c_i - c + (w_t - w) / (K r); unlike
+    that formula, the mean gradient is valid under every optimizer.
     """
 
     def __init__(self, site: torch.Tensor, server: torch.Tensor) -> None:
@@ -40,6 +41,7 @@ class ControlVariates:
         self._total, self._steps = torch.zeros_like(site), 0
 
     def correct(self, now: Parameters) -> None:
+        """Add the parameters' gradients to the site's total, then shift them in place by c - c_i."""
         gradients = [parameter.grad for parameter in now]
         for gradient, shift, total in zip(
             gradients, views_of(self._shift, now), views_of(self._total, now), strict=True
@@ -50,12 +52,12 @@ class ControlVariates:
         self._steps += 1
 
     def compute_variate(self) -> torch.Tensor:
-        """The site's new control variate [T]."""
+        """Return the site's new control variate [T], the mean gradient over the steps so far."""
         return self._total / self._steps
 
 
 def train(model: nn.Module, round_: Round[ScaffoldConfig], remembered: Memory) -> SitePart:
-    """What is corrected is how shared parameters drift apart; what stays at the site follows its own loss alone."""
+    """Train with corrected gradients on shared parameters; parameters that stay at the site follow the site's loss alone."""
     shared = list_shared_parameters(model, round_.personal)
     size = vector_of(shared).numel()
     own, server = (to_tensor(vector, size, round_.device) for vector in (remembered.get(CONTROL), round_.second))
@@ -67,7 +69,7 @@ def train(model: nn.Module, round_: Round[ScaffoldConfig], remembered: Memory) -
 
 
 def step_with_control(step: Step[ScaffoldConfig], memory: Memory) -> tuple[Vector, Memory]:
-    """x + rate (mean(y_i) - x), and c + m / N mean(change of c_i), of m sites that took part among N."""
+    """Return x + rate (mean(y_i) - x) and the server's new variate, c + m / N mean(change of c_i), for m of N sites."""
     x, aggregate = step.x, step.aggregate
     assert aggregate.second is not None
     control = memory.get(CONTROL, np.zeros_like(aggregate.second))
@@ -76,7 +78,7 @@ def step_with_control(step: Step[ScaffoldConfig], memory: Memory) -> tuple[Vecto
 
 
 def control_of(memory: Memory, size: int) -> Vector:
-    """The server's control variate, which travels beside the model: zeros before there was a round."""
+    """Return the server's control variate [`size`], which is sent with the model; zeros before the first round."""
     return memory.get(CONTROL, np.zeros(size, np.float32))
 
 
