@@ -1,4 +1,4 @@
-"""Batch augmentation on the device: Hounsfield or grey values, flip and small affine in one resampling, and a square of air."""
+"""Augment a batch on its device: shift values, flip and move images in one resampling, and set a square to air."""
 
 import math
 
@@ -10,17 +10,17 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.training import TrainConfig
 
 WHITE = {ImageKind.windows: 255.0, ImageKind.grey: 65535.0}  # the greatest stored value of images without HU
-AIR = HU_OFFSET - 1000.0  # as it is stored; below it lies what no patient is made of
+AIR = HU_OFFSET - 1000.0  # stored value of air; no tissue has a lower one
 
 
 def augment(images: torch.Tensor, config: TrainConfig, *, image: ImageKind, generator: torch.Generator) -> torch.Tensor:
-    """Randomly move and shift stored values `images` [B, C, S, S] of a kind, where 0 is air and fills what moves in.
+    """Augment stored values `images` [B, C, S, S] at random; 0 is air, also where an image moves in.
 
-    `generator` lives on the CPU, so every device draws the same numbers. The HU shift imitates how scanners
-    differ in calibration; it applies to HU images alone and leaves air at 0. So does the HU noise, HU * (1 + e): it
-    stretches contrast about water, as another tube voltage does, so a brain moves by little and bone by much. Images of
-    grey values, windows and films, have brightness and contrast instead. All channels of an image are treated alike.
-    What is off draws no number.
+    `generator` lives on the CPU, so every device draws the same numbers. The HU shift imitates differences in scanner
+    calibration. The HU noise, HU * (1 + e), scales contrast around water, as another tube voltage does: the values of brain
+    change little, those of bone much. Both apply to HU images alone and leave air at 0. Images of grey values (windows and
+    films) get random brightness and contrast instead. All channels of an image are treated alike. An augmentation that is off
+    draws no number.
     """
     matrices = _matrices(len(images), config, generator).to(images.device)
     hounsfield = image is ImageKind.hu
@@ -40,9 +40,9 @@ def augment(images: torch.Tensor, config: TrainConfig, *, image: ImageKind, gene
 def jitter_brightness(
     images: torch.Tensor, config: TrainConfig, white: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Grey values x [B, C, S, S] of 0 to `white` as x + (x - white / 2) c + white b, kept between 0 and `white`.
+    """Change grey values x [B, C, S, S] of 0 to `white` to x + (x - white / 2) c + white b, clipped to 0 and `white`.
 
-    An image's b is uniform in +-train.brightness, its c in +-train.contrast. 0, which is air or below a window, stays 0.
+    For each image, b is uniform in +-train.brightness and c in +-train.contrast. 0, which is air or below a window, stays 0.
     """
     shape, device = (len(images), 1, 1, 1), images.device
     changed = images
@@ -54,9 +54,9 @@ def jitter_brightness(
 
 
 def cut_out(images: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """Images [B, C, S, S] with one square of round(share * S) pixels a side, somewhere inside each, set to air.
+    """Set one square of round(share * S) pixels a side to air in each of images [B, C, S, S], at a random place.
 
-    DeVries and Taylor 2017 (arXiv:1708.04552), but for the square, which here lies in the image whole.
+    Cutout of DeVries and Taylor 2017 (arXiv:1708.04552), except that here the whole square lies inside the image.
     """
     size = images.shape[-1]
     side = round(share * size)
@@ -68,7 +68,7 @@ def cut_out(images: torch.Tensor, share: float, generator: torch.Generator) -> t
 
 
 def _matrices(count: int, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
-    """Affine matrices [count, 2, 3] of flip * rotation * zoom with a shift, in grid_sample's coordinates."""
+    """Draw affine matrices [count, 2, 3] of flip * rotation * zoom and a shift, in grid_sample's coordinates."""
     angle = _uniform((count,), math.radians(config.rotate_deg), generator)
     zoom = 1 + _uniform((count,), config.zoom, generator)
     shift = _uniform((count, 2), 2 * config.shift, generator)
@@ -79,7 +79,7 @@ def _matrices(count: int, config: TrainConfig, generator: torch.Generator) -> to
 
 
 def move(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Images [B, C, S, S] under affine matrices [B, 2, 3], all channels of one alike; what moves in is 0."""
+    """Resample images [B, C, S, S] by affine matrices [B, 2, 3], bilinear; pixels from outside an image are 0."""
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

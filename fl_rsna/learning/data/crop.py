@@ -1,6 +1,6 @@
-"""Which square of an image is seen: around the head, the lung field, or, leaking the label, what readers marked.
+"""Choose the square of an image that a model sees: around the head, the lungs, or, leaking the label, the readers' boxes.
 
-One around the head is for all slices of a series, so that neighbours stay aligned; a radiograph has its own.
+All slices of a series share one square around the head, so that neighbours stay aligned. Each radiograph has its own square.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,13 @@ from fl_rsna.cohort.prepared.boxes import BOXES, read_boxes, union_inside
 from fl_rsna.imaging.png_store import Image
 from fl_rsna.settings.model import Crop
 
-BOX = ("crop_top", "crop_left", "crop_bottom", "crop_right")  # of an image, in pixels of the DICOM image
+BOX = ("crop_top", "crop_left", "crop_bottom", "crop_right")  # columns of an image's box, in pixels of the DICOM image
 FRAME = ("rows", "columns")
 SERIES = ["patient_id", "series_id"]
-MARGIN = 0.02  # of the box's longer side, on each side; a union of boxes is wide already
-ROUNDING = 1e-6  # of a pixel
-LEAST = 0.2  # of the image's side: a head is no smaller even in a field of view of 70 cm, nor are lungs on a film of a chest
-HAS_BRAIN = (
-    0.02  # share of pixels, as in the index's `noise`: below it a box of the whole image means that none was found
-)
+MARGIN = 0.02  # share of the box's longer side added on each side
+ROUNDING = 1e-6  # pixels by which a corner may miss a whole pixel
+LEAST = 0.2  # smallest share of the image's side; a head, also in a field of view of 70 cm, and lungs are larger
+HAS_BRAIN = 0.02  # least share of brain pixels; below it, a box of the whole image means that no head was found
 TRUTH_SHOWN = (
     "the model was shown crops made from ground-truth boxes, which no patient's film has: its scores are too high"
 )
@@ -31,14 +29,14 @@ TRUTH_SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """Part of a square image: upper left corner and side as shares of the image's side, each 0 to 1."""
+    """Square part of a square image: upper left corner and side, as shares of the image's side from 0 to 1."""
 
     top: float
     left: float
     side: float
 
     def pixels(self, size: int) -> tuple[int, int, int]:
-        """(top, left, side) in an image of `size` pixels a side: the least whole pixels that hold it."""
+        """Return (top, left, side) in whole pixels of the smallest square that contains this one, in an image of `size` x `size`."""
         starts = [int(share * size + ROUNDING) for share in (self.top, self.left)]
         ends = [int(np.ceil((share + self.side) * size - ROUNDING)) for share in (self.top, self.left)]
         side = min(size, max(end - start for start, end in zip(starts, ends, strict=True)))
@@ -50,20 +48,25 @@ WHOLE = Square(0.0, 0.0, 1.0)
 
 
 def squares(index: pd.DataFrame, crop: Crop) -> list[Square]:
-    """What is shown of each image of an index, in its order. Raises ValueError when the index lacks what decides it."""
+    """Return the square to show of each image of an index, in its order.
+
+    Raises ValueError when the index lacks a column that the crop needs.
+    """
     match crop:
         case Crop.none:
             return [WHOLE] * len(index)
         case Crop.head:
             return _around_heads(index)
         case Crop.lungs:
-            return _around_lungs(index)
+            # The films of a series are no stack, so each has its own square. A box of the whole image means that no lungs were found.
+            _check_columns(index, (*FRAME, *BOX), "the lungs' boxes")
+            return _around_each(_in_stored_frame(index, index[list(BOX)].to_numpy(np.float64)), least=LEAST)
         case Crop.boxes_leaky:
             return _around_truth(index)
 
 
 def cut(image: Image, square: Square) -> Image:
-    """That part of a stored square image [D, D(, 3)]."""
+    """Return the pixels of a stored square image [D, D(, 3)] inside the square."""
     if square == WHOLE:
         return image
     top, left, side = square.pixels(len(image))
@@ -71,7 +74,7 @@ def cut(image: Image, square: Square) -> Image:
 
 
 def uncut(seen: NDArray[np.float32], square: Square) -> NDArray[np.float32]:
-    """A map [D, D] of what was cut out, laid back onto a whole image [D, D] of zeros."""
+    """Place a map [D, D] of the cut-out square at its place in a whole image [D, D] of zeros."""
     if square == WHOLE:
         return seen
     top, left, side = square.pixels(len(seen))
@@ -81,7 +84,7 @@ def uncut(seen: NDArray[np.float32], square: Square) -> NDArray[np.float32]:
 
 
 def _around_heads(index: pd.DataFrame) -> list[Square]:
-    """One for all slices of a series. A box of the whole image counts only where there is brain to see."""
+    """Return one square for all slices of a series. A box of the whole image counts only where the slice shows brain."""
     _check_columns(index, (*FRAME, *BOX, "brain_share"), "the heads' boxes")
     found = _in_stored_frame(index, index[list(BOX)].to_numpy(np.float64))
     seen = index["brain_share"].to_numpy(np.float64) >= HAS_BRAIN
@@ -95,14 +98,8 @@ def _around_heads(index: pd.DataFrame) -> list[Square]:
     return [around[number] for number in series]
 
 
-def _around_lungs(index: pd.DataFrame) -> list[Square]:
-    """Each film has its own: those of a series are no stack. A box of the whole image says that no lungs were found."""
-    _check_columns(index, (*FRAME, *BOX), "the lungs' boxes")
-    return _around_each(_in_stored_frame(index, index[list(BOX)].to_numpy(np.float64)), least=LEAST)
-
-
 def _around_truth(index: pd.DataFrame) -> list[Square]:
-    """Around the union of the boxes that readers drew on each film; the whole of it where they drew none."""
+    """Return the square around the union of the boxes that readers drew on each film; the whole film where they drew none."""
     if BOXES not in index:
         raise ValueError(
             f"model.crop: expected the ground-truth column {BOXES} in the index, which {Crop.boxes_leaky} cuts by, got none, as of any "
@@ -128,16 +125,16 @@ def _check_columns(index: pd.DataFrame, needed: Sequence[str], what: str) -> Non
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Corners (down, right) [N, 2] of each image's box as shares of the square that was stored; if it is one, and of all of it."""
+    """Each image's box: its corners (down, right) [N, 2], as shares of the side of the stored square."""
 
     first: NDArray[np.float64]
     last: NDArray[np.float64]
-    sane: NDArray[np.bool_]
-    whole: NDArray[np.bool_]
+    sane: NDArray[np.bool_]  # [N], the box is finite, not empty and inside the image
+    whole: NDArray[np.bool_]  # [N], the box is the whole image
 
 
 def _in_stored_frame(index: pd.DataFrame, boxes: NDArray[np.float64]) -> Stored:
-    """Boxes [N, 4] (top, left, bottom, right) in pixels of the images, which were padded to centred squares."""
+    """Convert boxes [N, 4] (top, left, bottom, right) from pixels of the images, which were stored padded to centred squares."""
     shape = index[["rows", "columns"]].to_numpy(np.float64)
     side = shape.max(axis=1, keepdims=True)
     padded = np.floor((side - shape) / 2)
@@ -148,15 +145,15 @@ def _in_stored_frame(index: pd.DataFrame, boxes: NDArray[np.float64]) -> Stored:
 
 
 def _around_each(found: Stored, least: float) -> list[Square]:
-    """Each image's own square; the whole image where its box is none, or all of it."""
+    """Return each image's own square; the whole image where the box is invalid or is the whole image."""
     corners = zip(found.sane & ~found.whole, found.first, found.last, strict=True)
     return [_square(first, last, least=least) if there else WHOLE for there, first, last in corners]
 
 
 def _square(first: NDArray[np.float64], last: NDArray[np.float64], *, least: float) -> Square:
-    """The box from `first` to `last` made square, with its margin, moved into the image; the whole image if it is none."""
+    """Make the box from `first` to `last` square, add the margin and move it into the image; the whole image for no box."""
     side = float((last - first).max())
-    if not side >= least:  # no slice had a box: minus infinity
+    if not side >= least:  # minus infinity where no slice had a box
         return WHOLE
     side *= 1 + 2 * MARGIN
     if side >= 1:

@@ -1,4 +1,4 @@
-"""A site's slices as one memory-mapped array, packed once from its PNGs and gathered from without workers."""
+"""Open a site's slices as one memory-mapped array, packed once from its PNGs and read without worker processes."""
 
 import hashlib
 import os
@@ -27,23 +27,23 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import Crop, ModelConfig
 from fl_rsna.task import find_task
 
-PNG_SHA256 = "png_sha256"  # column of an index: how the hash of an image's file begins
-POOLED = "pooled"  # the one site of a pooled cohort
-OnPacked = Callable[[int, int], None]  # (images packed, of how many)
+PNG_SHA256 = "png_sha256"  # column of an index: the first digits of the hash of an image's file
+POOLED = "pooled"  # name of the one site of a pooled cohort
+OnPacked = Callable[[int, int], None]  # (images packed so far, images in all)
 
 
 def unheard(done: int, images: int) -> None:
-    """For packing that nobody follows."""
+    """Ignore the progress of packing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several sites' packed slices, one after the other, without a copy of them."""
+    """The packed slices of several sites, one site after the other, without a copy of them."""
 
     parts: tuple[NDArray[np.generic], ...]
 
     def take(self, rows: NDArray[np.intp], axis: int = 0) -> NDArray[np.generic]:
-        """The slices at these positions, in their order."""
+        """Return a copy of the slices at the positions `rows`, in the order of `rows`."""
         first = self.parts[0]
         found, start = np.empty((len(rows), *first.shape[1:]), first.dtype), 0
         for part in self.parts:
@@ -60,11 +60,10 @@ Packed = NDArray[np.generic] | Joined | Stacked
 class SiteData:
     """One site's packed slices, in the order of its index.
 
-    `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024, or grey) or uint8 [N, S, S, 3]; several of them where sites
-    are pooled; either with each slice's neighbours where the model sees them. `labels` is float32 [N, L] in the task's
-    order, `split` holds train, validation or test. Of a noisy site this is what it sees and believes: its scanner's
-    pixels, and in `labels` and `index` its training labels with the wrong ones among them, and NaN for a label that it
-    does not annotate.
+    `images` is a read-only memory map: uint16 [N, S, S] (HU + 1024, or grey) or uint8 [N, S, S, 3]. It is several of them where
+    sites are pooled, and stacks of neighbouring slices where the model sees neighbours. `labels` is float32 [N, L] in the task's
+    order; the column `split` of `index` holds train, validation or test. At a noisy site, `images` include its scanner's
+    effects, and `labels` and `index` its wrong training labels, and NaN for a label that the site does not annotate.
     """
 
     name: str
@@ -75,15 +74,15 @@ class SiteData:
     images: Packed
     labels: NDArray[np.float32]
     index: pd.DataFrame
-    ids: str | None = None  # how patients' ids were made, by common/id_scheme.py
+    ids: str | None = None  # how patients' ids were made (common/id_scheme.py)
 
     @property
     def unknown_labels(self) -> tuple[str, ...]:
-        """Labels that none of its slices has, positive or not."""
+        """The labels that are unknown (NaN) for every slice."""
         return tuple(np.array(self.label_names)[np.isnan(self.labels).all(axis=0)].tolist())
 
     def rows(self, split: str) -> NDArray[np.intp]:
-        """Positions of one part's slices."""
+        """Return the positions of the slices of one part: train, validation or test."""
         return np.flatnonzero(self.index["split"].to_numpy() == split)
 
 
@@ -96,12 +95,12 @@ def open_site(
     cache: Path | None = None,
     on_packed: OnPacked = unheard,
 ) -> SiteData:
-    """Open a site folder, packing its PNGs at `image_size` on first use or after its index changed.
+    """Open a site folder; pack its PNGs at `image_size` on first use or after its index changed.
 
-    `neighbours` and `crop` are the model's: what it sees of a slice. The pack lies in `cache` (default: `packed/` inside
-    the folder); one process makes it, and others wait for it and use it. Packs of an index that is no more stay, as another
-    process may use them: they can be deleted when no run goes on. `on_packed` hears how far packing is.
-    Raises ValueError when the folder is not a site's, has no slices or misses an image.
+    `neighbours` and `crop` are settings of the model: the slices on each side that it also sees, and the part of an image that
+    it sees. The pack lies in `cache` (default: `packed/` inside the folder). One process makes it; others wait for it and use it.
+    Packs of an earlier index stay, as another process may use them; they can be deleted while no run is active. `on_packed` is
+    called after each image. Raises ValueError when the folder is not a site's, has no slices or lacks an image.
     """
     facts, raw_index, index, noise = read_site(folder)
     labels = list(facts["labels"])
@@ -133,9 +132,10 @@ def open_site(
 
 
 def read_site(folder: Path) -> tuple[dict[str, Any], bytes, pd.DataFrame, SiteNoise]:
-    """A site's site.json, the bytes of its index.csv, that table with the labels the site believes, and its noise.
+    """Read a site's site.json, the bytes of its index.csv, the index as a table, and the site's noise.
 
-    Raises ValueError when the folder is not a site's or has no slices.
+    The table holds the labels that the site trains on: wrong ones are among them at a site with label noise. Raises ValueError
+    when the folder is not a site's or has no slices.
     """
     facts, raw_index = read_site_files(folder)
     with refuse_unreadable(folder / "site.json", "a known task, kind of images and noise"):
@@ -160,7 +160,7 @@ def read_site(folder: Path) -> tuple[dict[str, Any], bytes, pd.DataFrame, SiteNo
 
 
 def open_for(model: ModelConfig, folder: Path, *, cache: Path | None = None, on_packed: OnPacked = unheard) -> SiteData:
-    """A site's slices as this model sees them."""
+    """Open a site folder with the image size, neighbours and crop of a model; see `open_site`."""
     return open_site(
         folder,
         image_size=model.image_size,
@@ -172,9 +172,9 @@ def open_for(model: ModelConfig, folder: Path, *, cache: Path | None = None, on_
 
 
 def writable_cache(folder: Path, otherwise: Path) -> Path:
-    """Where to pack a site's folder: inside it, or in `otherwise` where nobody may write into it.
+    """Return the place for a site folder's pack: inside the folder, or `otherwise` where the folder is not writable.
 
-    A folder without any write permission is left alone by those, too, whom permissions do not stop.
+    A folder without any write permission counts as not writable also for root, whom permissions do not stop.
     """
     inside = folder / "packed"
     place = inside if inside.is_dir() else folder
@@ -183,7 +183,7 @@ def writable_cache(folder: Path, otherwise: Path) -> Path:
 
 
 def open_pooled(model: ModelConfig, folders: Sequence[Path], *, on_packed: OnPacked = unheard) -> SiteData:
-    """Several sites of one cohort as one, `pooled`: every slice as its own site sees it, in its own part."""
+    """Open several sites of one cohort as one site, `pooled`; every slice keeps its site's noise and its part."""
     sites = [open_for(replace(model, neighbours=0), folder, on_packed=on_packed) for folder in folders]
     images = Joined(tuple(part for site in sites if isinstance(part := site.images, np.ndarray)))
     tables = [neighbour_table(site.index, model.neighbours) for site in sites] if model.neighbours else []
@@ -198,31 +198,27 @@ def open_pooled(model: ModelConfig, folders: Sequence[Path], *, on_packed: OnPac
 
 
 def train_batches(rows: NDArray[np.intp], batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
-    """One epoch of shuffled batches; sizes differ by at most one, and none is of one slice, too small for BatchNorm.
+    """Yield one epoch of shuffled batches; sizes differ by at most one, and none is of one slice, too small for BatchNorm.
 
-    Rows inside a batch are sorted: neighbours in the file are read together.
+    Rows inside a batch are sorted, so that slices that are neighbours in the file are read together.
     """
     for batch in np.array_split(rng.permutation(rows), count_batches(len(rows), batch_size)):
         yield np.sort(batch)
 
 
 def count_batches(slices: int, batch_size: int) -> int:
-    """Batches in one epoch, none of a single slice where there are two and none was asked for."""
+    """Return the number of batches in one epoch; no batch has a single slice unless `batch_size` or `slices` is 1."""
     most = slices // min(2, batch_size)
     return max(1, min(round(slices / batch_size), most))
 
 
 def gather(images: Packed, rows: NDArray[np.intp], device: torch.device) -> torch.Tensor:
-    """Slices as float32 [B, C, S, S] of stored values (HU + 1024, or grey levels), where 0 is air.
+    """Return the slices at `rows` as float32 [B, C, S, S] of stored values (HU + 1024, or grey levels), where 0 is air.
 
-    With neighbours C is that many times as large: the channels of one slice stay together, the lowest slice is first.
+    C is 1, or 3 for windowed images, times the slices of a stack. The channels of one slice stay together, the lowest slice first.
     """
     batch = np.take(images, rows, axis=0) if isinstance(images, np.ndarray) else images.take(rows)
-    return to_planes(batch, device)
-
-
-def to_planes(batch: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """Slices [B, S, S(, 3)] or stacks [B, n, S, S(, 3)] as they are stored, as float32 [B, C, S, S]."""
+    # As stored, slices are [B, S, S(, 3)] and stacks [B, n, S, S(, 3)].
     if batch.dtype == np.uint16:
         values = torch.from_numpy(batch).to(device).float()
         return values.unsqueeze(1) if values.ndim == 3 else values
@@ -238,7 +234,7 @@ def _pack(
     target: Path,
     on_packed: OnPacked,
 ) -> None:
-    """What is shown of every image of the index, as the site sees it, at `image_size`, in one array file."""
+    """Write every image of the index to one array file: with the scanner's effects, cut to its square, at `image_size`."""
 
     def read_row(row: Mapping[Any, Any], square: Square) -> Image:
         stated = row.get(PNG_SHA256)

@@ -1,7 +1,7 @@
-"""A site's training patients in folds, so that a model can be asked about patients it never saw.
+"""Deal a site's training patients into folds, so that a model can predict patients it was not trained on.
 
-Stacking rests on it: what a second model learns from must come from first models to which the slice's patient was a
-stranger. A fold is whole patients, and leaving one out leaves it out of everything that is made of the training part.
+Stacking needs this: a second model must learn from predictions of first models that never saw the slice's patient. A fold holds whole
+patients. A fold that is left out is left out of everything that is computed from the training part.
 """
 
 from dataclasses import replace
@@ -15,14 +15,14 @@ from fl_rsna.common.seeds import derive_seed
 from fl_rsna.learning.data.dataset import SiteData
 from fl_rsna.task import Task
 
-LEFT_OUT = "left out"  # the part of slices that a fold's model must not see
+LEFT_OUT = "left out"  # `split` of the slices that a fold's model must not see
 
 
 def fold_of(data: SiteData, task: Task, folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold, 0 to `folds` - 1, of each of the site's slices [N]; -1 outside its training part.
+    """Return the fold, 0 to `folds` - 1, of each of the site's slices [N]; -1 outside the training part.
 
-    Each patient, in seeded order, goes to the fold that has fewest of its rarest label. Raises ValueError when a fold
-    would be empty.
+    Each patient, in seeded order, goes to the fold that has the fewest patients with the patient's rarest label. Raises
+    ValueError when a fold would be empty.
     """
     table, key = data.index, task.group_key
     train = table.iloc[data.rows("train")]
@@ -35,7 +35,7 @@ def fold_of(data: SiteData, task: Task, folds: int, seed: int) -> NDArray[np.int
 
 
 def check_patients(site: str, patients: int, folds: int) -> None:
-    """Refuse more folds than a site has training patients."""
+    """Raise ValueError when a site has fewer training patients than folds, or fewer than two."""
     if patients < max(2, folds):
         raise ValueError(
             f"stacking.folds: expected at least {max(2, folds)} training patients at {site}, got {patients}; "
@@ -44,7 +44,7 @@ def check_patients(site: str, patients: int, folds: int) -> None:
 
 
 def without_fold(data: SiteData, task: Task, folds: int, left_out: int, seed: int) -> SiteData:
-    """The same site without one fold's patients: their slices are in no part that anything is made of."""
+    """Return the site without the patients of the fold `left_out`: their slices are in no part."""
     split = data.index["split"].to_numpy(object).copy()
     split[fold_of(data, task, folds, seed) == left_out] = LEFT_OUT
     return replace(data, index=data.index.assign(split=split))

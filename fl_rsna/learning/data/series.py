@@ -1,6 +1,6 @@
-"""Slices as the series they are of, in anatomical order: which are seen together, and where in the head each lies.
+"""Group slices by series in anatomical order: the neighbours of each slice, and its place in the head.
 
-A place is all that a series head knows of geometry. Nothing of the scanner is among it: no vendor, no kernel, no tag. A head that
+A place is all that a series head knows of geometry. It holds nothing of the scanner: no vendor, no kernel, no tag. A head that
 could recognise a site by its scanner would learn how often that site has a finding.
 """
 
@@ -14,28 +14,28 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.prepared.series import find_placed_rows
 
-PIECE = ("patient_id", "series_id", "split")  # what neighbours never leave; a fresh scan has no split
+PIECE = ("patient_id", "series_id", "split")  # columns in which neighbours agree; a new scan has no split
 KEYS = ["patient_id", "series_id"]
 STEPS = ("step_below_mm", "step_above_mm")
-PLACES = 5  # numbers that say where a slice lies
-THICK_MM, MANY = 10.0, 64.0  # of a step and of a series, by which the numbers stay near 1
+PLACES = 5  # numbers in the place of a slice
+THICK_MM, MANY = 10.0, 64.0  # a thick step and a long series; places are divided by them and stay near 1
 
 
 class Images(Protocol):
-    """Packed slices, [N, S, S] or [N, S, S, 3]."""
+    """Packed slices, [N, S, S] or [N, S, S, 3], that can be taken by row."""
 
     def take(self, rows: NDArray[np.intp], axis: int = 0) -> NDArray[np.generic]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Stacked:
-    """Packed slices that are seen with their neighbours: row i is the stack of slices `table[i]`, lowest first."""
+    """Packed slices with their neighbours: row i is the stack of the slices `table[i]`, lowest first."""
 
     images: Images
     table: NDArray[np.intp]  # [N, 2 k + 1]
 
     def take(self, rows: NDArray[np.intp], axis: int = 0) -> NDArray[np.generic]:
-        """Stacks [len(rows), 2 k + 1, S, S(, 3)]: one take of all their slices."""
+        """Return the stacks [len(rows), 2 k + 1, S, S(, 3)], read by one take of all their slices."""
         wanted = self.table[rows]
         found = self.images.take(wanted.reshape(-1), axis=0)
         return found.reshape(*wanted.shape, *found.shape[1:])
@@ -45,11 +45,11 @@ class Stacked:
 
 
 def neighbour_table(index: pd.DataFrame, neighbours: int) -> NDArray[np.intp]:
-    """Rows [N, 2 k + 1] of the slices i-k..i+k of each slice i, lowest first, in the order of `index`.
+    """Return the rows [N, 2 k + 1] of the slices i-k..i+k of each slice i, lowest first, where k is `neighbours`.
 
-    Neighbours are the next slices of the same series by rank that are at hand in the same part (train, validation or
-    test) of the site; beyond an end of the series they are its end. A slice of unknown order is seen
-    alone. Raises ValueError without ranks.
+    Neighbours are the next slices by rank of the same series that the site has in the same part (train, validation or test).
+    Beyond an end of the series, the last slice is repeated. The neighbours of a slice of unknown order are the slice itself.
+    Raises ValueError without ranks.
     """
     if "rank" not in index or index["rank"].isna().any():
         raise ValueError(
@@ -69,13 +69,13 @@ def neighbour_table(index: pd.DataFrame, neighbours: int) -> NDArray[np.intp]:
 
 
 def join_tables(tables: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
-    """The table of several sites' slices one after the other: nobody's neighbour is at another site."""
+    """Join the neighbour tables of several sites whose slices follow one another; no neighbour is at another site."""
     starts = np.cumsum([0, *map(len, tables)])
     return np.concatenate([table + start for table, start in zip(tables, starts, strict=False)])
 
 
 def series_of(index: pd.DataFrame, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """The series among `rows` of an index, each as its rows from the lowest slice up; sorted by patient and series."""
+    """Split `rows` of an index into series, each from the lowest slice up; series are sorted by patient and series id."""
     if not len(rows):
         return []
     table = index.iloc[rows][[*KEYS, "rank", "image_id"]]
@@ -86,10 +86,11 @@ def series_of(index: pd.DataFrame, rows: NDArray[np.intp]) -> list[NDArray[np.in
 
 
 def places_of(index: pd.DataFrame, series: list[NDArray[np.intp]]) -> NDArray[np.float32]:
-    """Where slices lie, float32 [len(index), PLACES]; zeros for those of no series given.
+    """Return the places of slices, float32 [len(index), PLACES]; zeros for slices in none of `series`.
 
-    From the lowest (-1) to the highest (1) slice of the series, 0 where the order is unknown; how many there are; the steps
-    down and up in mm, 0 where the index does not say; and whether it does.
+    The five numbers are: the position from -1 (lowest slice of the series) to 1 (highest), 0 where the order is unknown;
+    log2(1 + slices of the series) / log2(1 + MANY); the steps to the next slice below and above in units of THICK_MM, at most 5,
+    0 where the index does not state them; and 1 where it states a step, else 0.
     """
     found = np.zeros((len(index), PLACES), np.float32)
     steps = np.full((len(index), len(STEPS)), np.nan)

@@ -1,4 +1,4 @@
-"""A site's part in one round: what it is given, and local training under what a strategy adds to it."""
+"""Train at a site for one round: what the site is given, and local training with what a strategy adds to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from fl_rsna.task import Task
 Vector = NDArray[np.float32]
 C = TypeVar("C", bound=StrategyConfig)
 
-PERSONAL = "personal"  # what a site remembers under this name is a whole model of its own, which it validates, too
+PERSONAL = "personal"  # name under which a site remembers a whole model of its own, which it validates, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round(Generic[C]):
-    """What is the same for everything a site trains in one round."""
+    """Everything that a site's training in one round is given, apart from the model."""
 
     data: SiteData
     objective: SliceObjective
@@ -37,31 +37,29 @@ class Round(Generic[C]):
     learning_rate: float
     seed: int
     device: torch.device
-    prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
-    kept: float = 1.0  # share of slices without the union label that a pass draws
+    prior: tuple[float, ...] = ()  # share of positive training slices over all sites, for each label
+    kept: float = 1.0  # share of the slices without the union label that a pass draws
     personal: frozenset[str] = frozenset()  # names of the parameters that stay at the site
-    second: Vector | None = None  # what the server sent beside the model, over trained parameters that sites share
+    second: Vector | None = None  # vector sent with the model, over trained parameters that sites share
     on_batch: OnBatch = ignore_progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitePart:
-    """What training gave besides the model, which is trained in place."""
+    """The results of a site's training, apart from the model, which is trained in place."""
 
     result: LocalResult
-    remembered: dict[str, Vector]  # for the site's next round; never leaves it
-    second: Vector | None = None  # travels beside the model
+    remembered: dict[str, Vector]  # for the site's next round; never leaves the site
+    second: Vector | None = None  # vector to send with the model
 
 
-SiteRule = Callable[
-    [nn.Module, Round[C], dict[str, Vector]], SitePart
-]  # given what the site remembers of earlier rounds
+SiteRule = Callable[[nn.Module, Round[C], dict[str, Vector]], SitePart]  # the last is what the site remembers
 
 
 def train_site(
     model: nn.Module, round_: Round[Any], remembered: dict[str, Vector], train: SiteRule[Any] | None
 ) -> SitePart:
-    """Train `model` in place as the strategy's `train` does it, or plainly, given what the site remembers of earlier rounds."""
+    """Train `model` in place by the strategy's `train`, or plainly where it is None; `remembered` is from earlier rounds."""
     start_training(model, round_.norm, round_.train, round_.device)
     if train is None:
         return SitePart(result=train_by_rule(model, round_, PLAIN), remembered={})
@@ -69,7 +67,7 @@ def train_site(
 
 
 def train_by_rule(model: nn.Module, round_: Round[Any], rule: LocalRule) -> LocalResult:
-    """Local training of a round, with what a strategy adds to gradients, loss or logits."""
+    """Train `model` in place for one round, with what a strategy's rule adds to gradients, loss or logits."""
     return train_locally(
         model,
         round_.objective,
@@ -84,5 +82,5 @@ def train_by_rule(model: nn.Module, round_: Round[Any], rule: LocalRule) -> Loca
 
 
 def list_shared_parameters(model: nn.Module, personal: frozenset[str]) -> list[torch.nn.Parameter]:
-    """What the optimizer changes and sites share, in the order of every vector over it."""
+    """Return the trainable parameters that sites share, in the order of every vector over them."""
     return [value for name, value in model.named_parameters() if value.requires_grad and name not in personal]

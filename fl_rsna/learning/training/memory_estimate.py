@@ -1,8 +1,7 @@
-"""How much memory a training step and a scoring pass take, found by playing them on tensors that have no memory.
+"""Estimate the memory of a training step and of a scoring pass by running them on tensors without data.
 
-On torch's meta device every operation runs with shapes only. A dispatch mode sees every tensor come and go, so the
-peak is that of the very network, optimizer and batch a site would use; what it cannot see is the scratch memory
-inside a convolution.
+On torch's meta device every operation runs with shapes only. A dispatch mode sees every tensor that is created and freed, so the
+peak is that of the network, optimizer and batch that a site would use. It does not see the scratch memory inside a convolution.
 """
 
 import weakref
@@ -30,16 +29,16 @@ META = torch.device("meta")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """Bytes, in full precision."""
+    """Memory in bytes, in full precision."""
 
-    model: int  # parameters and buffers: what is sent, kept and folded
+    model: int  # parameters and buffers: what is sent, kept and aggregated
     training: int  # the peak of a training step: model, gradients, optimizer, activations
     scoring: int  # the peak of scoring a batch without gradients
-    features: int = 0  # numbers a slice that a head over series is given
+    features: int = 0  # numbers that a head over series is given for each slice
 
 
 class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of storages that are alive, and their peak."""
+    """Count the bytes of live storages, and their peak."""
 
     def __init__(self, held: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -50,33 +49,42 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
+            if not isinstance(tensor, torch.Tensor) or (storage := tensor.untyped_storage()) in self._seen:
+                continue
+            self._seen[storage] = True
+            size = storage.nbytes()
+            self.alive += size
+            self.peak = max(self.peak, self.alive)
+            weakref.finalize(storage, self._free, size)
         return made
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._seen:
-            return
-        self._seen[storage] = True
-        size = storage.nbytes()
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._free, size)
 
     def _free(self, size: int) -> None:
         self.alive -= size
 
 
 def footprint(model: ModelConfig, train: TrainConfig, task: Task, image: ImageKind) -> Footprint:
-    """What one process needs to train with these settings and to score with them; no memory is taken to find out."""
+    """Estimate the memory that one process needs to train and to score with these settings, without taking it."""
     network = _shapes(model, task, image)
     found = estimate_storage(model, task, image, network)
-    training = _measure_train_step(network, model, train, task, image, found.model)
-    return replace(found, training=training, scoring=_measure_forward(network, model, image, found.model))
+    shape = (planes_of(image) * (1 + 2 * model.neighbours), model.image_size, model.image_size)
+    start_training(network, model.norm, train, META)
+    parameters = list_trainable_parameters(network)
+    optimizer = make_optimizer(layer_rates(network, parameters, 1e-3, train.layer_decay), train, 1e-3)
+    labels = torch.zeros(train.batch_size, len(task.labels), device=META)
+    with _Peak(found.model) as counted, META:
+        loss = task_loss(network(torch.zeros(train.batch_size, *shape, device=META)), labels, task)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    # From the second step on, the optimizer's state is in memory all the time.
+    training: int = counted.peak + sum(value.nbytes for state in optimizer.state.values() for value in state.values())
+    network.eval()
+    with torch.no_grad(), _Peak(found.model) as counted:
+        network(torch.zeros(EVALUATION_BATCH, *shape, device=META))
+    return replace(found, training=training, scoring=counted.peak)
 
 
 def estimate_storage(model: ModelConfig, task: Task, image: ImageKind, network: Classifier | None = None) -> Footprint:
-    """The same without the memory of a step, which takes seconds to find out: for what is written to a disk."""
+    """Return the size of a model in bytes and the number of its features; training and scoring are 0, as they take seconds."""
     network = network or _shapes(model, task, image)
     held = sum(tensor.nbytes for tensor in network.state_dict().values())
     return Footprint(model=held, training=0, scoring=0, features=network.head.in_features)
@@ -88,36 +96,7 @@ def _shapes(model: ModelConfig, task: Task, image: ImageKind) -> Classifier:
 
 
 def head_bytes(shape: HeadShape) -> int:
-    """Of a head over series."""
+    """Return the size of a head over series in bytes."""
     with META:
         head = SeriesHead(shape)
     return sum(tensor.nbytes for tensor in head.state_dict().values())
-
-
-def _measure_train_step(
-    network: Classifier, model: ModelConfig, train: TrainConfig, task: Task, image: ImageKind, held: int
-) -> int:
-    start_training(network, model.norm, train, META)
-    parameters = list_trainable_parameters(network)
-    optimizer = make_optimizer(layer_rates(network, parameters, 1e-3, train.layer_decay), train, 1e-3)
-    labels = torch.zeros(train.batch_size, len(task.labels), device=META)
-    with _Peak(held) as counted, META:
-        loss = task_loss(network(_images(train.batch_size, model, image)), labels, task)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    kept: int = sum(value.nbytes for state in optimizer.state.values() for value in state.values())
-    peak: int = counted.peak
-    return peak + kept  # from the second step on, what the optimizer keeps is there all the time
-
-
-def _measure_forward(network: Classifier, model: ModelConfig, image: ImageKind, held: int) -> int:
-    network.eval()
-    with torch.no_grad(), _Peak(held) as counted:
-        network(_images(EVALUATION_BATCH, model, image))
-    peak: int = counted.peak
-    return peak
-
-
-def _images(count: int, model: ModelConfig, image: ImageKind) -> torch.Tensor:
-    channels = planes_of(image) * (1 + 2 * model.neighbours)
-    return torch.zeros(count, channels, model.image_size, model.image_size, device=META)

@@ -1,4 +1,4 @@
-"""Which training slices a pass holds: all, a share of those without a finding, or rare labels more often."""
+"""Choose the training slices of a pass: all, a share of those without a finding, or rare labels more often."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,12 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """`draw` gives a pass's rows, `examples` of them; `odds` [N] is how often one holds a slice, where a loss corrects for it.
+    """How the rows of a pass over a site's training slices are drawn."""
 
-    `slices` is by how many a site counts in a mean with the others.
-    """
-
-    examples: int
-    draw: Callable[[np.random.Generator], Rows]
-    slices: int
-    odds: NDArray[np.float32] | None = None
+    examples: int  # rows of a pass
+    draw: Callable[[np.random.Generator], Rows]  # returns the rows of one pass
+    slices: int  # the site's weight in a mean over sites
+    odds: NDArray[np.float32] | None = None  # [N], expected draws of a slice in a pass, for the loss to correct
 
 
 def plan_draws(
@@ -35,11 +32,12 @@ def plan_draws(
     prior: tuple[float, ...],
     tells: bool = True,
 ) -> Drawing:
-    """How passes over the training `rows` of a site with `labels` [N, L] are drawn.
+    """Plan how passes over the training `rows` of a site with `labels` [N, L] are drawn.
 
     `kept` is the share of slices without the union label that train.sampling=under draws, `prior` each label's share of
-    positive slices over all sites. What is drawn is decided by hard labels. A site that does not tell (`tells`) how many
-    positive slices it has draws none, for the size of a pass would tell it.
+    positive slices over all sites. Hard labels decide what is drawn. With `tells` false, a site keeps its number of positive
+    slices to itself. As the size of a pass would reveal it, train.sampling=under then weights all slices and draws none. Raises
+    ValueError when train.sampling=under meets a slice without the union label.
     """
     match config.sampling:
         case Sampling.all:
@@ -60,7 +58,7 @@ def plan_draws(
 
 
 def _under(rows: Rows, positive: NDArray[np.bool_], kept: float) -> Drawing:
-    """All positive rows and, drawn anew, `kept` of the others; enough for two rows, of which BatchNorm can learn."""
+    """Draw all positive rows and, anew for each pass, the share `kept` of the others; at least two rows, as BatchNorm needs."""
     always, others = rows[positive], rows[~positive]
     count = max(round(kept * len(others)), min(2 - len(always), len(others)))
 
@@ -71,9 +69,10 @@ def _under(rows: Rows, positive: NDArray[np.bool_], kept: float) -> Drawing:
 
 
 def _in_weights(rows: Rows, positive: NDArray[np.bool_], kept: float, union: float, slices: int) -> Drawing:
-    """All rows, of which the negative ones count `kept` each: the expected loss of `_under` from a pass of another size.
+    """Draw all rows and let each negative row count `kept`: the expected loss of `_under`, from a pass of another size.
 
-    The site counts by as many as it would draw if positive slices were as frequent with it as over all sites, `union`.
+    The site's weight among sites is the number of slices that it would draw if its share of positive slices were `union`, that of
+    all sites.
     """
     mean = np.where(positive, 1, kept).mean()
     odds = np.ones(slices, np.float32)
@@ -83,7 +82,7 @@ def _in_weights(rows: Rows, positive: NDArray[np.bool_], kept: float, union: flo
 
 
 def _plan_by_rarity(rows: Rows, rare: NDArray[np.float64], slices: int, correction: Correction) -> Drawing:
-    """As many rows as there are, with replacement, each with probability in proportion to how `rare` [len(rows)] it is."""
+    """Draw len(rows) rows with replacement, each with probability in proportion to its rarity `rare` [len(rows)]."""
     chance = rare / rare.sum()
     odds = np.ones(slices, np.float32)
     odds[rows] = chance * len(rows)
@@ -96,10 +95,10 @@ def _plan_by_rarity(rows: Rows, rare: NDArray[np.float64], slices: int, correcti
 
 
 def rarity(labels: NDArray[np.float32], task: Task, prior: tuple[float, ...]) -> NDArray[np.float64]:
-    """How rare each slice of [N, L] is: of its labels the largest 1/sqrt(share of positive slices over all sites), [N].
+    """Compute the rarity [N] of each slice: the largest 1/sqrt(share of positive slices over all sites) among its labels.
 
-    The repeat factors of Gupta et al. 2019 (arXiv:1908.03195, section 5.1) without their threshold. A slice without a
-    label is of the kind that has none, whose share is what the union label leaves. An unknown label is none.
+    These are the repeat factors of Gupta et al. 2019 (arXiv:1908.03195, section 5.1) without their threshold. For a slice without
+    a positive label, the share is that of slices without the union label. An unknown label counts as negative.
     """
     shares = np.array(prior, np.float64)
     empty = 1 - shares[task.labels.index(task.union)] if task.union else 1.0
@@ -109,12 +108,12 @@ def rarity(labels: NDArray[np.float32], task: Task, prior: tuple[float, ...]) ->
 
 
 def compute_kept_share(positives: int, slices: int, wanted: float) -> float:
-    """The share of negative slices to keep so that `wanted` of them come to a positive one; 1 when there are too few."""
+    """Return the share of negative slices to keep for `wanted` negatives to one positive; 1 when there are too few negatives."""
     return min(1.0, wanted * positives / (slices - positives)) if slices > positives else 1.0
 
 
 def compute_drawn_shares(shares: NDArray[np.float64], task: Task, kept: float) -> NDArray[np.float64]:
-    """Shares of positive slices [L] among those that under-sampling draws, from those among all."""
+    """Convert shares of positive slices [L] among all slices to shares among the slices that under-sampling draws."""
     if kept == 1 or task.union is None:
         return shares
     union = shares[task.labels.index(task.union)]
@@ -123,5 +122,5 @@ def compute_drawn_shares(shares: NDArray[np.float64], task: Task, kept: float) -
 
 
 def positive_share(positives: NDArray[np.float64], slices: int | NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of positive slices a label, with half a slice added to either side so that 0 and 1 stay finite in logits."""
+    """Return each label's share of positive slices, (positives + 0.5) / (slices + 1), whose logit is always finite."""
     return (positives + 0.5) / (slices + 1)

@@ -1,15 +1,15 @@
 """Train and predict at one site, with every random number drawn from one given seed.
 
-A process that trains uses one CPU thread and repeatable CUDA, and keeps memory between steps. Learning rates can differ by layer:
-the earlier a layer, the more general what it has learned already, and the slower it moves (discriminative fine-tuning, Howard and
-Ruder 2018, arXiv:1801.06146, section 3.2).
+A process that trains uses one CPU thread and deterministic CUDA algorithms, and keeps memory between steps. Learning rates can differ
+by layer: earlier layers have learned more general features, so they get lower rates (discriminative fine-tuning, Howard and Ruder 2018,
+arXiv:1801.06146, section 3.2).
 """
 
 import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +30,15 @@ from fl_rsna.settings.training import Device, Optimizer, Schedule, TrainConfig
 from fl_rsna.task import Task
 
 Groups = list[nn.Parameter] | list[dict[str, Any]]
-EVALUATION_BATCH = 64  # slices at once where no gradient is taken
-OnBatch = Callable[[int, int], None]  # batches done, of how many
+EVALUATION_BATCH = 64  # slices in a batch where no gradient is taken
+OnBatch = Callable[[int, int], None]  # (batches done, batches in all)
 
 
 @functools.cache
 def settle_process() -> None:
-    """Once a process: one compute thread, cuDNN's deterministic algorithms, and freed memory kept.
+    """Set this process, once, to one compute thread and cuDNN's deterministic algorithms, and let it keep freed memory.
 
-    One thread gives the same sums in the same order in every engine, and parallelism is over sites.
+    One thread adds numbers in the same order in every engine; sites run in parallel instead.
     """
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -46,10 +46,10 @@ def settle_process() -> None:
 
 
 def layer_rates(model: nn.Module, trained: list[nn.Parameter], rate: float, decay: float) -> Groups:
-    """What an optimizer takes: `trained` as they are, or by stages, each `decay` times as fast as the one above it.
+    """Return an optimizer's parameters: `trained` as they are, or groups by stage, each with `decay` times the rate above it.
 
-    The last layer has `rate`; a learned window, below the first stage, the lowest. Only steps change: gradients, and
-    so what a strategy adds to them, keep their order and size.
+    The last layer has `rate`. A learned window, below the first stage, has the lowest rate. Only the steps change: gradients, and
+    what a strategy adds to them, keep their order and size.
     """
     if decay == 1:
         return trained
@@ -65,12 +65,12 @@ def layer_rates(model: nn.Module, trained: list[nn.Parameter], rate: float, deca
 
 
 def ignore_progress(done: int, batches: int) -> None:
-    """For those whom nobody watches."""
+    """Ignore the progress of training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalResult:
-    """What one site's part in a round gave besides the weights; `loss` is the mean over its steps, None without any."""
+    """The counts of one site's training in a round; `loss` is the mean over its steps, None without steps."""
 
     examples: int
     steps: int
@@ -79,7 +79,7 @@ class LocalResult:
 
 
 def choose_device(device: Device) -> torch.device:
-    """The device a setting names; raises ValueError when CUDA is asked for and absent."""
+    """Return the device of a setting; raises ValueError when CUDA is asked for and absent."""
     if device is Device.cuda and not torch.cuda.is_available():
         raise ValueError("train.device: expected a CUDA device, found none; set train.device=auto or cpu")
     use_cuda = device is Device.cuda or (device is Device.auto and torch.cuda.is_available())
@@ -87,12 +87,15 @@ def choose_device(device: Device) -> torch.device:
 
 
 def compute_learning_rate(config: TrainConfig, round_: int, rounds: int) -> float:
-    """The sites' learning rate in round 1..`rounds`."""
+    """Return the sites' learning rate in round `round_`, 1 to `rounds`."""
     return config.learning_rate * schedule_factor(config.schedule, round_, rounds)
 
 
 def schedule_factor(schedule: Schedule, round_: int, rounds: int) -> float:
-    """From 1 in round 1 to nearly 0; cosine is Loshchilov and Hutter 2017 (arXiv:1608.03983), one cycle, in rounds."""
+    """Return the factor of the learning rate in round 1 to `rounds`: 1, or one cosine cycle from 1 to nearly 0.
+
+    The cosine schedule is by Loshchilov and Hutter 2017 (arXiv:1608.03983), here over rounds.
+    """
     match schedule:
         case Schedule.constant:
             return 1.0
@@ -112,10 +115,10 @@ def train_locally(
     rule: LocalRule = PLAIN,
     on_batch: OnBatch = ignore_progress,
 ) -> LocalResult:
-    """Train `model` in place on a site's objective with a fresh optimizer, for epochs or an exact number of steps.
+    """Train `model` in place on a site's objective with a new optimizer, for epochs or an exact number of steps.
 
-    Everything random follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds; `on_batch`
-    hears of every batch and changes nothing. Raises ValueError when the site has no training slice.
+    Every random number follows from `seed`: order, augmentation and dropout. `rule` is what the strategy adds; `on_batch` is
+    called after every batch. Raises ValueError when the site has no training slice.
     """
     if objective.slices == 0:
         raise ValueError(f"expected training slices at site {objective.site}, got none; partition again")
@@ -125,10 +128,12 @@ def train_locally(
     optimizer = make_optimizer(layer_rates(model, trained, learning_rate, config.layer_decay), config, learning_rate)
     losses: list[torch.Tensor] = []
     batches = config.local_steps or config.local_epochs * count_batches(objective.examples, config.batch_size)
+    passes: Iterable[int] = range(config.local_epochs) if config.local_steps is None else itertools.count()
+    epochs = (train_batches(objective.draw(order), config.batch_size, order) for _ in passes)
     start = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for batch in _batches(objective, config, order):
+        for batch in itertools.islice(itertools.chain.from_iterable(epochs), config.local_steps):
             loss = objective.loss(model, batch, draws, rule)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -144,25 +149,17 @@ def train_locally(
 
 
 def start_training(model: nn.Module, norm: Norm, config: TrainConfig, device: torch.device) -> None:
-    """Put the model where and as it trains, so that `list_trainable_parameters` says what that is."""
+    """Move the model to the device and set its training mode and trainable parameters."""
     set_training(model.to(device), norm, config.trainable)
 
 
 def make_optimizer(parameters: Groups, config: TrainConfig, rate: float) -> torch.optim.Optimizer:
+    """Make a new optimizer of the settings' kind for `parameters`, with the learning rate `rate` where a group has none."""
     match config.optimizer:
         case Optimizer.adamw:
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay)
         case Optimizer.sgd:
             return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay)
-
-
-def _batches(objective: SliceObjective, config: TrainConfig, order: np.random.Generator) -> Iterator[NDArray[np.intp]]:
-    """Shuffled batches of `local_epochs` passes, or of as many passes as `local_steps` take."""
-    if config.local_steps is None:
-        passes = (train_batches(objective.draw(order), config.batch_size, order) for _ in range(config.local_epochs))
-        return itertools.chain.from_iterable(passes)
-    endless = (train_batches(objective.draw(order), config.batch_size, order) for _ in itertools.count())
-    return itertools.islice(itertools.chain.from_iterable(endless), config.local_steps)
 
 
 @torch.no_grad()
@@ -174,10 +171,10 @@ def estimate_norm(
     device: torch.device,
     rows: NDArray[np.intp] | None = None,
 ) -> LocalResult:
-    """Replace BatchNorm's running statistics, in place, by their mean over `rows`, default all of the training part.
+    """Replace BatchNorm's running statistics, in place, by their mean over `rows` (None: the training part).
 
     No weight changes and no label is used: adaptive batch normalisation (Li et al. 2016, arXiv:1603.04779). Slices are
-    shuffled, since neighbours of one series are alike and a batch of them has too little variance.
+    shuffled, as neighbours in a series are alike and a batch of them has too little variance.
     """
     start = time.perf_counter()
     rows = np.random.default_rng(0).permutation(data.rows("train") if rows is None else rows)
@@ -199,9 +196,9 @@ def estimate_norm(
 def predict(
     model: Classifier, data: SiteData, rows: NDArray[np.intp], *, task: Task, batch_size: int, device: torch.device
 ) -> NDArray[np.float32]:
-    """Probabilities [len(rows), L] of the given slices, in evaluation mode and full precision.
+    """Predict probabilities [len(rows), L] of the given slices, in evaluation mode and full precision.
 
-    Raises FloatingPointError when they are not finite: the model diverged, and no metric of it means anything.
+    Raises FloatingPointError when they are not finite, as those of a model that diverged.
     """
     model.to(device).eval()
     parts = [
