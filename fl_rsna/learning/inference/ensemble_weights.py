@@ -1,7 +1,7 @@
-"""Convex weights of several models' logits, a label at a time, fitted on sums that sites add up.
+"""Fit convex weights of several models' logits, one label at a time, on sums that are added over sites.
 
-The log loss is convex in the weights, so that its loss, gradient and curvature, all sums over slices, lead there by
-Newton's method on the simplex. A federation would ask its sites for `sums_at` once a step, some five times in all.
+The log loss is convex in the weights, and its value, gradient and curvature are sums over slices, so Newton's method on the simplex finds
+the minimum. A federation would ask its sites for `sums_at` once in a step, about five times in all.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from scipy.special import expit
 
 Floats = NDArray[np.float64]
 
-STEPS, SMALL = 30, 1e-10  # Newton steps at most; a fall of the mean loss that is none
+STEPS, SMALL = 30, 1e-10  # most Newton steps; the least decrease of the mean loss that counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
-    """Over known slices, by label: log loss [L], its gradient [L, M] and curvature [L, M, M] in the weights, slices [L]."""
+    """Sums over known slices for each label: log loss [L], gradient [L, M] and curvature [L, M, M] in the weights, slices [L]."""
 
     loss: Floats
     gradient: Floats
@@ -35,13 +35,13 @@ class Sums:
 
 
 def combine_logits(logits: NDArray[np.floating], weights: NDArray[np.floating]) -> Floats:
-    """Logits [N, L] of an ensemble from its members' [M, N, L], at weights [L, M]."""
+    """Combine the members' logits [M, N, L] by weights [L, M] to the ensemble's logits [N, L]."""
     mixed: Floats = np.einsum("mnl,lm->nl", logits.astype(np.float64), weights)
     return mixed
 
 
 def sums_at(labels: NDArray[np.floating], logits: NDArray[np.floating], weights: Floats) -> Sums:
-    """What one site adds at the weights [L, M]; labels [N, L] that are NaN count nothing."""
+    """Compute one site's sums at the weights [L, M] from logits [M, N, L]; labels [N, L] that are NaN are left out."""
     known = ~np.isnan(labels)
     truth, members = np.where(known, labels, 0), logits.astype(np.float64)
     mixed = combine_logits(members, weights)
@@ -56,9 +56,9 @@ def sums_at(labels: NDArray[np.floating], logits: NDArray[np.floating], weights:
 
 
 def convex_weights(ask: Callable[[Floats], Sums], *, models: int, labels: int) -> Floats:
-    """Weights [L, M] of at least 0 that sum to 1, of least loss; `ask` gives the sums of all sites at such weights.
+    """Find the weights [L, M] of least loss, at least 0 and with sum 1; `ask` returns the sums of all sites at given weights.
 
-    Begins with equal weights, which a label nobody knows keeps. A step that does not help is halved.
+    The search starts from equal weights, which a label without known slices keeps. A step that does not reduce the loss is halved.
     """
     weights = np.full((labels, models), 1 / models)
     at, share = ask(weights), np.ones(labels)
@@ -86,12 +86,12 @@ def _where(better: NDArray[np.bool_], there: Sums, here: Sums) -> Sums:
 
 
 def _newton(weights: Floats, at: Sums) -> Floats:
-    """Where on the simplex the second-order model of each label's loss is least."""
+    """Return the weights [L, M] on the simplex at which the second-order model of each label's loss is least."""
     return np.stack([_on_simplex(*each) for each in zip(weights, at.gradient, at.curvature, at.slices, strict=True)])
 
 
 def _on_simplex(start: Floats, gradient: Floats, curvature: Floats, slices: float) -> Floats:
-    """argmin of g (w - w0) + (w - w0) H (w - w0) / 2 over w >= 0, sum w = 1, by projected gradient steps."""
+    """Minimise g (w - w0) + (w - w0) H (w - w0) / 2 over w >= 0, sum w = 1, by projected gradient steps."""
     if not slices:
         return start
     slope, bend = gradient / slices, curvature / slices
@@ -106,7 +106,7 @@ def _on_simplex(start: Floats, gradient: Floats, curvature: Floats, slices: floa
 
 
 def _project_to_simplex(point: Floats) -> Floats:
-    """The nearest weights on the simplex (Duchi et al. 2008)."""
+    """Return the nearest point on the simplex (Duchi et al. 2008)."""
     falling = np.sort(point)[::-1]
     excess = (np.cumsum(falling) - 1) / np.arange(1, len(point) + 1)
     nearest: Floats = np.maximum(point - excess[np.flatnonzero(falling > excess)[-1]], 0)
@@ -121,7 +121,7 @@ def out_of_fold(
     seed: int,
     folds: int = 5,
 ) -> Floats:
-    """Logits [N, L] of the ensemble, each patient's at weights fitted on the patients of the other folds."""
+    """Compute the ensemble's logits [N, L], each patient's at weights that are fitted on the patients of the other folds."""
     names, member = np.unique(patients, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(names))[member] % folds
     found = np.empty(labels.shape)

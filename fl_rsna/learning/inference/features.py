@@ -1,7 +1,7 @@
-"""What a frozen encoder sees of a site's slices: features and logits of each, computed once and kept beside the packed images.
+"""Compute a frozen encoder's features and logits of a site's slices once, and keep them beside the packed images.
 
-Every slice is there as it is, and training slices also as augmented copies. The files are named after the pack they were
-computed of, the encoder, and the augmentation, so none of another is ever taken for them, and later runs find them.
+Features are of every slice without augmentation, and of training slices also in augmented copies. Files are named after the pack from
+which they were computed, the encoder and the augmentation, so that they are never confused and later runs find them.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import LabelKind, Task
 
-FIRST_SETTINGS = (  # of a model, in the order in which encoders are hashed; the others follow as they are declared
+FIRST_SETTINGS = (  # settings of a model that are hashed first, in this order; the others follow as they are declared
     "name",
     "pretrained",
     "image_size",
@@ -42,11 +42,11 @@ FIRST_SETTINGS = (  # of a model, in the order in which encoders are hashed; the
     "kept_negatives",
     "class_weights",
 )
-BATCH = 64  # slices at once
-CLIP = 1e-6  # of mean probabilities, so that their logits are finite
-KEPT = 4  # encoders whose features a site keeps
-UNUSED_S = 24 * 3600.0  # and those that were opened within a day: a run may go on with them
-WHAT = "features"  # of a folder, in owner.json
+BATCH = 64  # slices in a batch
+CLIP = 1e-6  # distance that mean probabilities keep from 0 and 1, so that their logits are finite
+KEPT = 4  # most recent encoders, whose features a site keeps
+UNUSED_S = 24 * 3600.0  # features opened within a day are kept, too, as a run may resume with them
+WHAT = "features"  # kind of folder, in owner.json
 AUGMENTED_BY = ("flip", "rotate_deg", "zoom", "shift", "hu_shift", "hu_noise", "brightness", "contrast", "cutout")
 
 OnBatch = Callable[[int, int], None]
@@ -54,19 +54,20 @@ OnBatch = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """Which features are meant: an encoder's, of so many copies of the training slices, augmented so."""
+    """Identify features: by the encoder, the number of copies, and the augmentation of the copies."""
 
     encoder_id: str
-    copies: int
-    augmentation: str
+    copies: int  # copy 0 is not augmented and of all slices, the others are of training slices
+    augmentation: str  # hash of the settings of augmentation
 
     def name(self, copy: int) -> str:
+        """Return the part of the file names that stands for a copy."""
         return "0" if copy == 0 else f"{copy}-{self.augmentation}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """A copy each: features float16 [N, F] and logits float32 [N, L]; of copy 0 every slice, of the others the training slices."""
+    """Features float16 [N, F] and logits float32 [N, L] of each copy: of every slice in copy 0, of training slices in the others."""
 
     features: tuple[Joined, ...]
     logits: tuple[NDArray[np.float32], ...]
@@ -74,16 +75,17 @@ class Encoded:
 
     @property
     def copies(self) -> int:
+        """The number of copies, with that of all slices."""
         return len(self.logits)
 
     def take(self, copy: int, rows: NDArray[np.intp]) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
-        """Features and logits of `rows` as this copy shows them."""
+        """Return the features and logits of `rows` in one copy; `rows` are training slices except in copy 0."""
         at = rows if copy == 0 else np.searchsorted(self.train, rows)
         return self.features[copy].take(at), self.logits[copy][at]
 
 
 def encoder_id(model_sha256: str, config: RunModel, task: str, image: ImageKind) -> str:
-    """A hash of all that decides what an encoder says of a slice, and what features are drawn by: its order of settings is fixed."""
+    """Hash everything on which an encoder's output depends; the order of settings is fixed, as augmentation draws by this hash."""
     settings = asdict(config)
     first = {name: settings[name] for name in FIRST_SETTINGS}
     said = json.dumps([model_sha256, {**first, **settings}, task, image.value])
@@ -91,12 +93,13 @@ def encoder_id(model_sha256: str, config: RunModel, task: str, image: ImageKind)
 
 
 def views_of(encoder: str, copies: int, config: TrainConfig) -> Views:
+    """Return the identity of an encoder's features of so many copies, augmented by the training settings."""
     said = json.dumps({name: getattr(config, name) for name in AUGMENTED_BY})
     return Views(encoder_id=encoder, copies=copies, augmentation=hashlib.sha256(said.encode()).hexdigest()[:8])
 
 
 def is_encoded(data: SiteData, views: Views) -> bool:
-    """Whether all features that are meant are there; those count as used now, so that no other run forgets them."""
+    """Return whether all features of `views` exist, and mark them as used now, so that no other run deletes them."""
     folders = [folder for folder, _ in _parts(data, views)]
     for folder in folders:
         with contextlib.suppress(OSError):
@@ -105,7 +108,7 @@ def is_encoded(data: SiteData, views: Views) -> bool:
 
 
 def open_encoded(data: SiteData, views: Views) -> Encoded:
-    """The features of a site, as they lie on its disk; raises ValueError when they are not all there."""
+    """Open the features of a site from its disk; raises ValueError when some are missing."""
     parts = _parts(data, views)
     if not is_encoded(data, views):
         raise ValueError(
@@ -127,9 +130,10 @@ def encode_site(
     device: torch.device,
     on_batch: OnBatch,
 ) -> int:
-    """Compute what is not there yet, and forget what no pack or none of the last encoders needs; how many slices were seen.
+    """Compute the features that are missing, delete old ones, and return the number of slices that were encoded.
 
-    What another process computes at this moment is waited for.
+    Features that another process computes at the same time are waited for. Features of packs that are gone are deleted, and those of all
+    but the most recent encoders.
     """
     network.to(device).eval()
     wanted = [
@@ -164,9 +168,9 @@ def encode_site(
 
 @torch.inference_mode()
 def encode(network: Classifier, images: torch.Tensor, task: Task) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """Features [B, F] of the images as they are, rounded as they are kept, and logits [B, L] of what the network predicts.
+    """Compute features [B, F] of the images, rounded to float16 as they are stored, and the network's logits [B, L].
 
-    Of several views the logits are those of the mean probability. Raises FloatingPointError when either is not finite.
+    With several views the logits are those of the mean probability. Raises FloatingPointError when either is not finite.
     """
     assert task.kind is LabelKind.multi_label
     drawn, features = network.with_features(images)
@@ -181,7 +185,7 @@ def encode(network: Classifier, images: torch.Tensor, task: Task) -> tuple[NDArr
 
 
 def encode_batches(network: Classifier, batches: Iterable[torch.Tensor], task: Task) -> Encoded:
-    """What an encoder sees of images that lie in no site's folder, in their order and in memory; there is at least one batch."""
+    """Encode images that belong to no site's folder, in their order and in memory; there must be at least one batch."""
     features, logits = zip(*(encode(network, images, task) for images in batches), strict=True)
     return Encoded(
         features=(Joined((np.concatenate(features),)),), logits=(np.concatenate(logits),), train=np.zeros(0, np.intp)
@@ -191,7 +195,7 @@ def encode_batches(network: Classifier, batches: Iterable[torch.Tensor], task: T
 def _write_copy(
     folder: Path, name: str, count: int, batches: Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]
 ) -> Iterator[int]:
-    """Write one copy batch by batch, yielding how many slices are done."""
+    """Write one copy batch by batch, and yield the number of slices that are done."""
     first = next(batches, None)
     assert first is not None, "a site without training slices is refused at the roll call"
     widths, done = [part.shape[1] for part in first], 0
@@ -206,7 +210,7 @@ def _write_copy(
 
 
 def _parts(data: SiteData, views: Views) -> list[tuple[Path, NDArray[np.intp]]]:
-    """Of every packed folder that `data` is made of: where its features lie, and its rows."""
+    """Return the folder of features and the rows of every pack of `data`."""
     images = data.images.images if isinstance(data.images, Stacked) else data.images
     packs, found, start = images.parts if isinstance(images, Joined) else (images,), [], 0
     for pack in packs:
@@ -220,7 +224,7 @@ def _parts(data: SiteData, views: Views) -> list[tuple[Path, NDArray[np.intp]]]:
 
 
 def _find_missing_copies(folder: Path, views: Views) -> list[int]:
-    """Copies that are not there, or not as they were written, by their hashes: those are made again."""
+    """Return the copies that are missing, or were changed or damaged according to their hashes."""
     return [
         copy
         for copy in range(views.copies)
@@ -229,16 +233,13 @@ def _find_missing_copies(folder: Path, views: Views) -> list[int]:
 
 
 def _forget(folder: Path) -> None:
-    """Drop features of packs that are gone, and of all but the last KEPT encoders, where nobody opened them for UNUSED_S."""
+    """Delete features of packs that are gone, and of all but the last KEPT encoders, where no run opened them for UNUSED_S."""
     beside = sorted(folder.parent.glob("features-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     of_pack = folder.name.rpartition("-")[0]
     same = [path for path in beside if path.name.rpartition("-")[0] == of_pack and path != folder]
-    gone = [path for path in beside if not folder.with_name(_pack_of(path)).exists()]
+    pack_of = {path: path.name.removeprefix("features-").rpartition("-")[0] + ".npy" for path in beside}
+    gone = [path for path in beside if not folder.with_name(pack_of[path]).exists()]
     for path in {*gone, *same[KEPT - 1 :]}:
         record = read_owner(path)
         if record is not None and what_is(path) == WHAT and path.stat().st_mtime < time.time() - UNUSED_S:
             take_back(path, record["token"], ("features-*.npy", "logits-*.npy"), wait_s=0.0)
-
-
-def _pack_of(features: Path) -> str:
-    return features.name.removeprefix("features-").rpartition("-")[0] + ".npy"

@@ -1,4 +1,4 @@
-"""Where on a slice a label's evidence lies: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2)."""
+"""Show where on a slice the evidence for a label lies, by Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-CELLS = 6  # a side: a map of fewer cells cannot point at a bleed
+CELLS = 6  # least side of a feature map; a smaller one is too coarse to locate a bleed
 
 
 def heat(
     model: nn.Module, images: torch.Tensor, label: int, *, size: int | None = None, cells: int = CELLS
 ) -> torch.Tensor:
-    """Heat [B, size, size] of one label on images [B, C, S, S], each slice's scaled to a highest value of 1.
+    """Compute the heat [B, size, size] of one label on images [B, C, S, S], scaled to a maximum of 1 for each slice.
 
-    Zero all over where nothing speaks for the label. `size` is S unless told. It is made on the last feature map of
-    at least `cells` a side. Modes, gradients and hooks of the model stay as they are.
+    The heat is 0 everywhere where no evidence supports the label. `size` None is S. The heat is computed on the last feature map
+    of at least `cells` a side. Modes, gradients and hooks of the model do not change.
     """
     with _hold_eval_mode(model), torch.enable_grad():
         logits, maps = last_maps(model, images.detach().requires_grad_(), cells)
@@ -28,9 +28,9 @@ def heat(
 
 
 def last_maps(model: nn.Module, images: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [B, L] and the last feature map [B, F, h, w] of at least `cells` a side, or of as many as there are.
+    """Compute logits [B, L] and the last feature map [B, F, h, w] of at least `cells` a side, or else the last of the largest.
 
-    Found by watching what the layers give, so any network will do; padding is no feature map.
+    The maps are outputs of the layers, observed by hooks, so any network will do. The output of a padding layer is no feature map.
     """
     found: list[torch.Tensor] = []
 
@@ -51,7 +51,7 @@ def last_maps(model: nn.Module, images: torch.Tensor, cells: int) -> tuple[torch
 
 @contextmanager
 def _hold_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and every layer's own mode again afterwards."""
+    """Set evaluation mode inside the context, and restore every layer's own mode afterwards."""
     modes = [(layer, layer.training) for layer in model.modules()]
     model.eval()
     try:

@@ -1,8 +1,8 @@
-"""How common each label is in a set nobody labelled, from what a model says of it; and its probabilities at that prevalence.
+"""Estimate each label's prevalence in an unlabelled set from a model's probabilities, and adjust probabilities to a prevalence.
 
-Expectation maximisation of Saerens, Latinne and Decaestecker 2002 (Neural Computation 14:21-41): probabilities are
-re-weighted by new over old odds, their mean is the next prevalence, until it stays. It assumes that a finding looks the
-same here as where the model learned, P(x|y) unchanged, and probabilities that mean what they say there.
+The method is expectation maximisation by Saerens, Latinne and Decaestecker 2002 (Neural Computation 14:21-41): probabilities are
+re-weighted by new over old odds, and their mean is the next prevalence, until it no longer changes. It assumes that P(x|y) is the same
+here as where the model was trained, and that the model's probabilities are calibrated there.
 """
 
 from dataclasses import dataclass
@@ -18,26 +18,22 @@ from fl_rsna.task import LabelKind
 Floats = NDArray[np.float64]
 
 HALVINGS = 50
-STEPS, STILL = 5000, 1e-7  # of classes, at most; a change of a logarithm that is none
-EDGE = 0.5  # slices that an estimate stays away from 0 and 1
-CELLS = 400  # of log-odds, for the bootstrap of separate labels
+STEPS, STILL = 5000, 1e-7  # for classes: most steps, and the change of log prevalence at which they stop
+EDGE = 0.5  # slices by which an estimate stays away from 0 and 1
+CELLS = 400  # bins of log-odds in the bootstrap of separate labels
 RESAMPLES = 500
-WORTH = 10  # patients: as much as the prior counts
-FLAT = 1e-3  # log-odds: predictions that spread no more than this tell nothing apart
+WORTH = 10  # weight of the prior, in patients
+FLAT = 1e-3  # range of log-odds up to which a label's predictions count as all alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """Prevalence [L] where the model learned, as most likely here with its 95% percentile interval, and to match to.
+    """Prevalences [L] of a set. Where `known` [L] is false nothing could be estimated: `here` is `prior`, the rest NaN."""
 
-    `here`, to match to, lies between the likely one and the prior. Where `known` [L] is false nothing could be estimated:
-    `here` is `prior`, the rest NaN.
-    """
-
-    prior: Floats
-    likely: Floats
-    here: Floats
-    low: Floats
+    prior: Floats  # where the model was trained
+    likely: Floats  # the most likely in this set
+    here: Floats  # to adjust probabilities to, between `prior` and `likely`
+    low: Floats  # 95% percentile interval of `likely`
     high: Floats
     known: NDArray[np.bool_]
 
@@ -51,12 +47,11 @@ def estimate_shift(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Shift:
-    """From probabilities [N, L] that are calibrated where the prevalence is `prior` [L], strictly between 0 and 1.
+    """Estimate prevalences from probabilities [N, L] that are calibrated at the prevalence `prior` [L], strictly between 0 and 1.
 
-    In what is matched to, the prior counts as much as the slices of WORTH patients: of a set of few patients little is
-    believed, of thousands all. Nothing is estimated from fewer than MIN_PATIENTS patients, nor for a label whose predictions are all alike. An
-    estimate stays half a slice away from 0 and 1; one that rests there is the end of what can be told, and has no interval.
-    The interval draws whole patients.
+    In `here`, the prior has the weight of the slices of WORTH patients, so a set of few patients changes it little. Nothing is
+    estimated from fewer than MIN_PATIENTS patients, nor for a label whose predictions are all alike. An estimate stays half a
+    slice away from 0 and 1; one at such a limit has no interval. The bootstrap of the interval draws whole patients.
     """
     found, before = clip_probabilities(probabilities), np.asarray(prior, np.float64)
     assert ((before > 0) & (before < 1)).all()
@@ -71,13 +66,17 @@ def estimate_shift(
             for i in np.flatnonzero(known):
                 once = np.ones((1, len(found)))
                 likely[i], here[i] = (_of_label(found[:, i], once, before[i], w)[0] for w in (0.0, worth))
-                drawn = _bin_log_odds(found[:, i], patients, seed, resamples)
-                if not _is_end(likely[i], len(found)):
+                end = EDGE / (len(found) + 1) * (1 + 1e-6)
+                if min(likely[i], 1 - likely[i]) > end:
+                    drawn = _bin_log_odds(found[:, i], patients, seed, resamples)
                     low[i], high[i] = np.quantile(_of_label(*drawn, before[i], 0.0), [TAIL, 1 - TAIL])
         case LabelKind.multi_class:
             if known.all():
-                likely, low, high = _of_classes(found, before, patients, seed, resamples)
-                here = _classes_once(found, before, np.ones(len(found)), worth)
+                likely, here = (_of_classes(found, before, np.ones(len(found)), w) for w in (0.0, worth))
+                resampled = draw_patients(patients, seed=seed, resamples=min(resamples, 100))
+                weights = resampled.weights[:, 1:].T.astype(np.float64)
+                every = [_of_classes(found, before, weight[resampled.member], 0.0) for weight in weights]
+                low, high = np.quantile(every, [TAIL, 1 - TAIL], axis=0)
     return Shift(prior=before, likely=likely, here=here, low=low, high=high, known=known)
 
 
@@ -87,7 +86,7 @@ def adjust_to_prevalence(
     here: NDArray[np.floating],
     kind: LabelKind = LabelKind.multi_label,
 ) -> Floats:
-    """Probabilities [N, L] meant for prevalences `prior` [L], as they are at `here` [L] (Saerens et al. 2002, eq. 2.4)."""
+    """Adjust probabilities [N, L] that are calibrated at prevalences `prior` [L] to `here` [L] (Saerens et al. 2002, eq. 2.4)."""
     found, up = clip_probabilities(probabilities), np.asarray(here, np.float64) / prior
     positive: Floats = found * up
     match kind:
@@ -99,16 +98,11 @@ def adjust_to_prevalence(
     return weighed
 
 
-def _is_end(share: float, slices: int) -> bool:
-    """Whether an estimate rests where it may not go on, half a slice away from 0 or 1."""
-    return bool(min(share, 1 - share) <= EDGE / (slices + 1) * (1 + 1e-6))
-
-
 def _of_label(found: Floats, weights: Floats, prior: float, worth: float) -> Floats:
-    """The prevalence [R] of one label: its probabilities [N], or a value of each cell, under weights [R, N].
+    """Estimate the prevalence [R] of one label from probabilities [N], of slices or of bins, under weights [R, N].
 
-    Where expectation maximisation comes to rest the likelihood, with `worth` slices of the prior, is highest. It is
-    concave in one prevalence, so that halving finds the place in 50 steps, however rare the label is.
+    Expectation maximisation converges to the maximum of the likelihood with `worth` slices of the prior. The likelihood is
+    concave in one prevalence, so halving finds the maximum in 50 steps, however rare the label is.
     """
     edge = EDGE / (weights.sum(axis=1) + 1)
     low, high = _log_odds(edge), _log_odds(1 - edge)
@@ -124,7 +118,7 @@ def _of_label(found: Floats, weights: Floats, prior: float, worth: float) -> Flo
 
 
 def _bin_log_odds(found: Floats, patients: NDArray[np.generic], seed: int, resamples: int) -> tuple[Floats, Floats]:
-    """A probability of each cell of log-odds, and how many slices every resample has there [R, CELLS]."""
+    """Return the probability [CELLS] of each bin of log-odds, and the number [R, CELLS] of slices in it for every resample."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     odds = _log_odds(found)
     low, high = float(odds.min()), float(odds.max())
@@ -134,20 +128,8 @@ def _bin_log_odds(found: Floats, patients: NDArray[np.generic], seed: int, resam
     return expit(centres), drawn.weights[:, 1:].T.astype(np.float64) @ counts
 
 
-def _of_classes(
-    found: Floats, prior: Floats, patients: NDArray[np.generic], seed: int, resamples: int
-) -> tuple[Floats, Floats, Floats]:
-    """Prevalences [C] of classes, which sum to 1, and their interval."""
-    drawn = draw_patients(patients, seed=seed, resamples=min(resamples, 100))
-    here = _classes_once(found, prior, np.ones(len(found)), 0.0)
-    every = [
-        _classes_once(found, prior, weights[drawn.member], 0.0) for weights in drawn.weights[:, 1:].T.astype(np.float64)
-    ]
-    low, high = np.quantile(every, [TAIL, 1 - TAIL], axis=0)
-    return here, low, high
-
-
-def _classes_once(found: Floats, prior: Floats, weights: Floats, worth: float) -> Floats:
+def _of_classes(found: Floats, prior: Floats, weights: Floats, worth: float) -> Floats:
+    """Estimate the prevalences [C] of classes, which sum to 1, from probabilities [N, C] under weights [N]."""
     total = weights.sum()
     edge = EDGE / (total + 1)
     here: Floats = prior / prior.sum()

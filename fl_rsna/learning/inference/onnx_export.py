@@ -1,4 +1,4 @@
-"""A saved model as one ONNX file, from stored values to probabilities, proved against torch before anybody gets it."""
+"""Export a saved model as one ONNX file, from stored values to probabilities, and compare the file with torch."""
 
 import contextlib
 import importlib.util
@@ -26,16 +26,17 @@ from fl_rsna.settings.data import ImageKind
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 INPUT, OUTPUT = "images", "probabilities"
-TOLERANCE = 1e-4  # of a probability
+TOLERANCE = 1e-4  # greatest accepted difference of a probability
 BATCH = 32
 
 Images = NDArray[np.float32] | NDArray[np.uint8]
 
 
 class Exported(nn.Module):
-    """What the file computes: stored values as they lie in a PNG -> probabilities [B, L] of one view.
+    """The exported computation, from stored values as in a PNG to probabilities [B, L] of one view.
 
-    HU: float32 [B, n, S, S] of HU + 1024, of n slices. Grey: the same of 0 to 65535. Windows: uint8 RGB [B, S, S, 3], or [B, n, S, S, 3].
+    The input for HU images is float32 [B, n, S, S] of HU + 1024, for n slices; for grey images float32 [B, n, S, S] of 0 to 65535; for
+    windowed images uint8 RGB [B, S, S, 3], or [B, n, S, S, 3].
     """
 
     def __init__(self, saved: SavedModel) -> None:
@@ -48,14 +49,14 @@ class Exported(nn.Module):
 
 
 def require_packages() -> None:
-    """Raises ValueError when the extra `export` is not installed."""
+    """Raise ValueError when the extra `export` is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"export needs {', '.join(missing)}, not installed here; pip install 'fl-rsna[export]'")
 
 
 def write_onnx(saved: SavedModel, path: Path) -> None:
-    """Write the model with any batch size, all in one file; labels, task and hash are in its metadata."""
+    """Write the model to one file that takes any batch size; labels, task, hash and thresholds are in its metadata."""
     import onnx
 
     example = torch.from_numpy(random_images(saved, 2, seed=0))
@@ -79,11 +80,11 @@ def write_onnx(saved: SavedModel, path: Path) -> None:
         "labels": json.dumps(saved.task.labels),
         "image": saved.image.value,
         "image_size": str(saved.config.image_size),
-        "slices": str(slices_of(saved)),  # of a series, lowest first, the middle one is judged
-        "stored_size": str(saved.png_size),  # pixels a side of what is cropped and resized
+        "slices": str(slices_of(saved)),  # lowest first; probabilities are of the middle one
+        "stored_size": str(saved.png_size),  # side in pixels of the image that is cropped and resized
         "crop": saved.config.crop.value,
-        "windows_hu": json.dumps(windows_hu(saved)),  # centre and width, inside the file but for images of kind windows
-        "temperatures": json.dumps(points.get("temperatures", {})),  # logits are divided by them; null is 1
+        "windows_hu": json.dumps(windows_hu(saved)),  # applied by the file, except to images of kind windows
+        "temperatures": json.dumps(points.get("temperatures", {})),  # divisors of logits; null is 1
         "thresholds": json.dumps(points.get("slice", {})),
         "prevalence": json.dumps((saved.facts.get("prevalence") or {}).get("meant")),
         "views": "1",
@@ -96,7 +97,7 @@ def write_onnx(saved: SavedModel, path: Path) -> None:
 
 
 def greatest_difference(saved: SavedModel, path: Path, images: Images) -> float:
-    """Between the file's probabilities, by onnxruntime on the CPU, and torch's, over all slices and labels."""
+    """Return the greatest difference between the file's probabilities, by onnxruntime on the CPU, and torch's; infinity for NaN."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -112,7 +113,7 @@ def greatest_difference(saved: SavedModel, path: Path, images: Images) -> float:
 
 
 def random_images(saved: SavedModel, count: int, seed: int) -> Images:
-    """Every pixel drawn by itself from all values it may have: nothing a scanner makes, and as far as values go."""
+    """Draw `count` images whose pixels are independent and uniform over all stored values, to test the whole range of values."""
     rng, size, slices = np.random.default_rng(seed), saved.config.image_size, slices_of(saved)
     match saved.image:
         case ImageKind.hu:
@@ -125,7 +126,7 @@ def random_images(saved: SavedModel, count: int, seed: int) -> Images:
 
 
 def synthetic_images(saved: SavedModel, seed: int) -> Images:
-    """The slices of one synthetic head, with their neighbours where the model sees them, or a few synthetic films."""
+    """Return the slices of one synthetic head, with neighbours where the model sees them, or four synthetic films."""
     stored = np.stack([fit_square(plane, saved.config.image_size) for plane in _synthetic(saved.image, seed)])
     if saved.config.neighbours:
         head = pd.DataFrame({"image_id": "", "patient_id": "", "series_id": "", "rank": range(len(stored))})
@@ -134,7 +135,7 @@ def synthetic_images(saved: SavedModel, seed: int) -> Images:
 
 
 def _synthetic(image: ImageKind, seed: int) -> list[Image]:
-    """Images as prepare stores them, of a phantom."""
+    """Render a phantom's images in the form in which prepare stores them."""
     if image is ImageKind.grey:
         return [np.rint(render_film(seed, number, size=128).picture * 65535).astype(np.uint16) for number in range(4)]
     volume = np.clip(render_patient(seed, 0, size=128).volume_hu, HU_MIN, HU_MAX)
@@ -144,7 +145,7 @@ def _synthetic(image: ImageKind, seed: int) -> list[Image]:
 
 
 def windows_hu(saved: SavedModel) -> list[tuple[float, float]]:
-    """(centre, width) in HU: the fixed ones, or what they have become; none of images that are not in HU."""
+    """Return (centre, width) in HU of the fixed or learned windows; none for grey images."""
     if saved.image is ImageKind.grey:
         return []
     stage = saved.network.input_stage
@@ -152,12 +153,12 @@ def windows_hu(saved: SavedModel) -> list[tuple[float, float]]:
 
 
 def slices_of(saved: SavedModel) -> int:
-    """How many slices it sees at once."""
+    """Return the number of slices that the model sees at once."""
     return 1 + 2 * saved.config.neighbours
 
 
 def as_input(stored: NDArray[Any], image: ImageKind) -> Images:
-    """Stored slices [N, S, S(, 3)] or stacks [N, n, S, S(, 3)] in the form the file takes."""
+    """Convert stored slices [N, S, S(, 3)] or stacks [N, n, S, S(, 3)] to the input of the file."""
     match image:
         case ImageKind.hu | ImageKind.grey:
             return (stored if stored.ndim == 4 else stored[:, None]).astype(np.float32)
@@ -167,7 +168,7 @@ def as_input(stored: NDArray[Any], image: ImageKind) -> Images:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """The exporter tells of operators of packages that are not there, and of its steps."""
+    """Silence the exporter, which prints its steps and warns of operators of packages that are not installed."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""Predict many slices in one pass: PNGs in, a table out, no copy on disk; slices that no site folder holds, and whole exams.
+"""Predict slices from PNGs or from a site's pack, and make tables of slices and of whole exams.
 
-The table has ids, labels as `label_<name>` and probabilities as `probability_<name>`.
+A table of slices has ids, labels as `label_<name>` and probabilities as `probability_<name>`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,30 +29,28 @@ from fl_rsna.task import Task
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
 LABEL, PROBABILITY = "label_", "probability_"
-EXAM_IDS = ["patient_id", "study_id", "series_id"]  # from the whole to its parts
+EXAM_IDS = ["patient_id", "study_id", "series_id"]  # each id is of a part of the one before
 
 
 def prediction_table(
     data: SiteData, rows: NDArray[np.intp], probabilities: NDArray[np.float32], task: Task
 ) -> pd.DataFrame:
-    """One row a slice of `rows`, in their order; `probabilities` [N, L] in the task's order."""
+    """Make a table with one row for each slice of `rows`, in their order; `probabilities` [N, L] are in the task's order."""
     table = data.index.iloc[rows][IDS].reset_index(drop=True)
-    labels = {f"{LABEL}{name}": _whole(data.labels[rows, i]) for i, name in enumerate(task.labels)}
+    labels: dict[str, NDArray[np.generic]] = {}
+    for i, name in enumerate(task.labels):
+        known = data.labels[rows, i]
+        labels[f"{LABEL}{name}"] = known if np.isnan(known).any() else known.astype(np.int8)  # NaN is unknown
     return table.assign(**labels, **{f"{PROBABILITY}{name}": probabilities[:, i] for i, name in enumerate(task.labels)})
 
 
-def _whole(labels: NDArray[np.float32]) -> NDArray[np.generic]:
-    """Labels [N] as int8, or as they are where some are unknown, NaN."""
-    return labels if np.isnan(labels).any() else labels.astype(np.int8)
-
-
 def labels_in(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.float32]:
-    """float32 [N, L] of these labels; NaN is unknown."""
+    """Read the columns of these labels from a table of slices, float32 [N, L]; NaN is unknown."""
     return _columns(table, LABEL, names)
 
 
 def probabilities_in(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.float32]:
-    """float32 [N, L] of these labels' probabilities."""
+    """Read the columns of these labels' probabilities from a table of slices, float32 [N, L]."""
     return _columns(table, PROBABILITY, names)
 
 
@@ -68,11 +66,11 @@ def score_images(
     device: torch.device,
     on_progress: Callable[[int, int], None],
 ) -> NDArray[np.float32]:
-    """Probabilities [N, L] of the slices of an index, in its order, seen as in training: size, crop, neighbours, views.
+    """Predict probabilities [N, L] of the slices of an index, in its order, with the model's size, crop, neighbours and views.
 
-    A model of two stages looks along their series, and so does a stacking, which asks the slice models of all folds. Their
-    prepared PNGs lie in the folder `images`; `on_progress` gets slices done and all. Raises ValueError for an unreadable
-    PNG, FloatingPointError when a probability is not finite.
+    A two-stage model and a stacking use whole series; a stacking runs the slice models of all folds. The prepared PNGs are in
+    the folder `images`. `on_progress` is called with the slices done and the slices in all. Raises ValueError for an
+    unreadable PNG, and FloatingPointError when a probability is not finite.
     """
     if isinstance(model, SavedStack):
         steps = [_part_of(on_progress, number, len(model.folds)) for number in range(len(model.folds))]
@@ -92,7 +90,7 @@ def score_images(
 
 
 def _part_of(on_progress: Callable[[int, int], None], number: int, parts: int) -> Callable[[int, int], None]:
-    """Progress of one of several passes over the same slices."""
+    """Return the progress function of pass `number` of several passes over the same slices."""
     return lambda done, slices: on_progress(number * slices + done, parts * slices)
 
 
@@ -103,7 +101,7 @@ def _batches(
     device: torch.device,
     on_progress: Callable[[int, int], None],
 ) -> Iterator[torch.Tensor]:
-    """Stored values [B, C, S, S] of the slices of an index."""
+    """Yield batches of stored values [B, C, S, S] of the slices of an index, read from PNGs."""
     config, names, shown = model.config, index["image_id"].to_numpy(), squares(index, model.config.crop)
     table = neighbour_table(index, config.neighbours) if config.neighbours else np.arange(len(index))[:, None]
     on_progress(0, len(index))
@@ -120,13 +118,13 @@ def _batches(
 def score_encoded(
     model: TwoStage, encoded: Encoded, index: pd.DataFrame, rows: NDArray[np.intp], task: Task, device: torch.device
 ) -> NDArray[np.float32]:
-    """Probabilities [len(rows), L] of a model of two stages, from what its encoder sees of the slices of an index."""
+    """Predict probabilities [len(rows), L] by a two-stage model, from its encoder's features of the slices of an index."""
     of_head = head_logits(model.head, index, encoded, rows, device)
     return final_probabilities(encoded.take(0, rows)[1], of_head, model.weights.cpu().numpy(), task)
 
 
 def score_rows(model: AnyModel, data: SiteData, rows: NDArray[np.intp], device: torch.device) -> NDArray[np.float32]:
-    """Probabilities [len(rows), L] of slices of a site, whole series of them, by any model; features are left beside its pack."""
+    """Predict probabilities [len(rows), L] of whole series of a site by any model; a two-stage model stores features beside the pack."""
     if isinstance(model, SavedStack):
         mean = mean_of_folds([score_rows(fold, data, rows, device) for fold in model.folds])
         return model.second(data.index.iloc[rows].reset_index(drop=True), mean, device)
@@ -141,9 +139,9 @@ def score_rows(model: AnyModel, data: SiteData, rows: NDArray[np.intp], device: 
 def exam_table(
     index: pd.DataFrame, found: NDArray[np.floating], known: NDArray[np.float32] | None, task: Task
 ) -> pd.DataFrame:
-    """One row an exam, that is a series or a study: its slices, labels if known, and probabilities by every aggregate.
+    """Make a table with one row for each exam (a series or a study): slices, labels if known, and every aggregate's probabilities.
 
-    Of an exam whose label nobody knows, by learning/metrics/exams.py, it is missing.
+    A label that is unknown for an exam (learning/metrics/exams.py) is missing.
     """
     unknown = np.full(found.shape, np.nan, np.float32) if known is None else known
     patients, names = index["patient_id"].to_numpy(str), index[task.exam_key].to_numpy(str)

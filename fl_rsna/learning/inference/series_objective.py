@@ -1,4 +1,4 @@
-"""What a head learns from and is asked about: series of slices, as an encoder's features show them."""
+"""Train and evaluate a head on series of slices, given as an encoder's features."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,15 +14,15 @@ from fl_rsna.learning.data.series import places_of, series_of
 from fl_rsna.learning.inference.features import Encoded
 from fl_rsna.learning.models.series_head import SeriesBatch, SeriesHead
 from fl_rsna.learning.training.local_rule import LocalRule
-from fl_rsna.learning.training.loss import Objective, objective
+from fl_rsna.learning.training.loss import objective
 from fl_rsna.learning.training.objectives import SliceObjective
-from fl_rsna.learning.training.targets import Targets, build_targets, build_train_labels, reweight_to_prevalence
+from fl_rsna.learning.training.targets import build_targets, build_train_labels, reweight_to_prevalence
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import Task
 
-SERIES_AT_ONCE = 8  # where no gradient is taken
+SERIES_AT_ONCE = 8  # series in a batch where no gradient is taken
 
-Seen = tuple[NDArray[np.generic], NDArray[np.float32], NDArray[np.float32]]  # of a series: features, logits, places
+Seen = tuple[NDArray[np.generic], NDArray[np.float32], NDArray[np.float32]]  # features, logits and places of a series
 
 
 def build_series_objective(
@@ -35,9 +35,10 @@ def build_series_objective(
     prior: tuple[float, ...] = (),
     target: tuple[float, ...] = (),
 ) -> SliceObjective:
-    """Series one by one: every training series in every pass, each as a copy drawn anew; every slice counts the same.
+    """Build an objective of whole series: every training series in every pass, each in a copy that is drawn anew.
 
-    Labels and their weights are those of a slice objective that draws every slice.
+    Every slice has the same weight. Labels and their weights are those of a slice objective that draws every slice. `prior` is each
+    label's share of positive slices over all sites, `target` the prevalence to train for.
     """
     rows = data.rows("train")
     known = reweight_to_prevalence(
@@ -55,24 +56,17 @@ def build_series_objective(
         drawn = [(int(copy), series[at]) for copy, at in zip(*np.divmod(batch, len(series)), strict=True)]
         given = collate([(*encoded.take(copy, of), places[of]) for copy, of in drawn], device)
         targets = known.of(np.concatenate([of for _, of in drawn]), device)
-        return _series_loss(model, given, targets, measure, rule)
+        logits, features = model.with_features(given)  # of the slices that are there, without the padding
+        if rule.logit_shift is not None:
+            logits = logits + rule.logit_shift.to(logits.device)
+        found = measure(logits, targets.labels, counts=targets.weights)
+        return found if rule.penalty is None else found + rule.penalty(given, features)
 
     return SliceObjective(site=data.name, slices=len(rows), examples=len(series), draw=draw, loss=loss)
 
 
-def _series_loss(
-    model: SeriesHead, given: SeriesBatch, targets: Targets, measure: Objective, rule: LocalRule
-) -> torch.Tensor:
-    """The loss over the slices that are there, with what the rule adds to logits and loss."""
-    logits, features = model.with_features(given)
-    if rule.logit_shift is not None:
-        logits = logits + rule.logit_shift.to(logits.device)
-    loss = measure(logits, targets.labels, counts=targets.weights)
-    return loss if rule.penalty is None else loss + rule.penalty(given, features)
-
-
 def collate(series: Sequence[Seen], device: torch.device) -> SeriesBatch:
-    """Series of any lengths as one batch, filled up with zeros."""
+    """Join series of any lengths into one batch, padded with zeros."""
     longest, first = max(len(logits) for _, logits, _ in series), series[0]
     widths = [part.shape[1] for part in first]
     filled = [np.zeros((len(series), longest, width), np.float32) for width in widths]
@@ -87,7 +81,7 @@ def collate(series: Sequence[Seen], device: torch.device) -> SeriesBatch:
 def head_logits(
     head: SeriesHead, index: pd.DataFrame, encoded: Encoded, rows: NDArray[np.intp], device: torch.device
 ) -> NDArray[np.float32]:
-    """Logits [len(rows), L] of slices as they are, in evaluation mode; their series are made of `rows` alone.
+    """Compute the head's logits [len(rows), L] of slices without augmentation; their series contain `rows` alone.
 
     Raises FloatingPointError when they are not finite.
     """
@@ -104,7 +98,7 @@ def head_logits(
 
 @torch.inference_mode()
 def score_series(head: SeriesHead, seen: Iterable[Seen], device: torch.device) -> Iterator[NDArray[np.float32]]:
-    """Logits [T, L] of each series."""
+    """Yield the head's logits [T, L] of each series of T slices, in evaluation mode."""
     head.to(device).eval()
     arriving = iter(seen)
     while some := list(itertools.islice(arriving, SERIES_AT_ONCE)):

@@ -1,8 +1,8 @@
-"""A stacking as one model: the slice models of all folds, and the second model on the mean of what they say.
+"""A stacking as one model: the slice models of all folds, and a second model on the mean of their probabilities.
 
-The second model sees of a slice what slice models say of it, of its neighbours and of its whole series: probabilities and the
-place in the series, nothing else, so no id, no header and nothing of another series. Values lie on a public grid, so that a tree's
-threshold, which leaves a site, is never the very value of one slice.
+For each slice, the second model is given the probabilities of the slice, of its neighbours and of its whole series, and the place in the
+series. It is given no id, no header and nothing of another series. Values are rounded to a public grid, so that a tree's threshold, which
+leaves a site, is never the exact value of one slice.
 """
 
 import hashlib
@@ -29,53 +29,40 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import RunModel
 from fl_rsna.task import LabelKind, Task
 
-NEIGHBOURS = (-3, -2, -1, 1, 2, 3)  # slices away, in anatomical order
-WINDOWS = (3, 5, 7, 9)  # slices, centred
+NEIGHBOURS = (-3, -2, -1, 1, 2, 3)  # distances in slices, in anatomical order
+WINDOWS = (3, 5, 7, 9)  # widths in slices of windows around a slice
 ROLLING = ("mean", "min", "max", "std")
 SERIES = ("mean", "max", "std", "quantile_75")
-LOGIT = 10.0  # logits end here, on either side
-GRID = 64  # steps a unit
+LOGIT = 10.0  # greatest absolute logit
+GRID = 64  # steps of the grid in a unit
 Second = Callable[[pd.DataFrame, Floats, torch.device], Floats]
-HASHED = (
-    "task",
-    "features",
-    "prior",
-    "selected_rounds",
-    "platt",
-    "trees",
-)  # what trees are; not whose images made them
+HASHED = ("task", "features", "prior", "selected_rounds", "platt", "trees")  # hashed parts of a tree model's file
 
 
 def stack_features(index: pd.DataFrame, probabilities: NDArray[np.floating]) -> Floats:
-    """float32 [N, F], a row a slice of `index` in its order, of its probabilities [N, L]; columns as `feature_names` has them.
+    """Compute features, float32 [N, F], of the slices of `index` from their probabilities [N, L].
 
-    `index` needs series_id and rank, and patient_id where a series' name is not its own. Beyond the ends of a series its
-    last slice stands in, also inside the windows; a slice of unknown order is its own neighbour, and lies in the middle.
+    The columns are those of `feature_names`. `index` needs series_id and rank, and patient_id where series of two patients can have one
+    name. Beyond the ends of a series its last slice is repeated, also inside the windows. A slice of unknown order is its own neighbour
+    and has the place in the middle.
     """
     logits = clip_logits(probabilities)
     found = np.empty((len(index), len(feature_names([""] * logits.shape[1]))), np.float32)
     known = find_placed_rows(index)
-    for rows in in_order(index):
+    keys = [name for name in ("patient_id", "series_id") if name in index]
+    for _, series in index.reset_index(drop=True).sort_values("rank", kind="stable").groupby(keys):
+        rows = np.asarray(series.index.to_numpy(), np.intp)  # from one end of the head to the other
         found[rows] = _of_series(logits[rows], known[rows])
     return np.asarray(np.rint(found * GRID) / GRID, np.float32)
 
 
 def clip_logits(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logits of [N, L], at most LOGIT on either side of 0."""
+    """Convert probabilities [N, L] to logits, clipped to -LOGIT and LOGIT."""
     return np.clip(finite_logits(probabilities), -LOGIT, LOGIT)
 
 
-def in_order(index: pd.DataFrame) -> list[NDArray[np.intp]]:
-    """Positions of each series' slices, from one end of the head to the other."""
-    keys = [name for name in ("patient_id", "series_id") if name in index]
-    table = index.reset_index(drop=True)
-    return [
-        np.asarray(rows.index.to_numpy(), np.intp) for _, rows in table.sort_values("rank", kind="stable").groupby(keys)
-    ]
-
-
 def feature_names(labels: list[str] | tuple[str, ...]) -> list[str]:
-    """Names of the columns, in their order."""
+    """Return the names of the columns of `stack_features`, in their order."""
     return [
         *(f"logit/{label}" for label in labels),
         *(f"neighbour{step:+d}/{label}" for step in NEIGHBOURS for label in labels),
@@ -86,7 +73,7 @@ def feature_names(labels: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def _of_series(logits: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """[n, F] of one series' logits [n, L] in order; `known` [n] says which slices have a place, and these come first."""
+    """Compute features [n, F] of one series' logits [n, L] in order; `known` [n] is true for slices with a place, which come first."""
     n, placed, place = len(logits), int(known.sum()), np.arange(len(logits))
     steps = np.clip(place[:, None] + np.arange(-4, 5), 0, placed - 1)
     around = logits[np.where(known[:, None], steps, place[:, None])]  # [n, 9, L]
@@ -110,29 +97,32 @@ def _of_series(logits: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedStack:
-    """As read from a run's folder. `second` turns an index of whole series and the folds' mean [N, L] into probabilities [N, L]."""
+    """A stacking as read from a run's folder."""
 
-    path: Path  # of the second model
+    path: Path  # file of the second model
     folds: tuple[SavedModel, ...]
-    second: Second
-    facts: dict[str, Any]  # what the run said of the second model
-    sha256: str  # of all of them, comparable with the run's model_sha256
+    second: Second  # (index of whole series, mean of the folds [N, L], device) -> probabilities [N, L]
+    facts: dict[str, Any]  # facts that the run recorded about the second model
+    sha256: str  # hash of all models together, comparable with the run's model_sha256
 
     @property
     def task(self) -> Task:
+        """The task of the slice models."""
         return self.folds[0].task
 
     @property
     def image(self) -> ImageKind:
+        """The kind of images of the slice models."""
         return self.folds[0].image
 
     @property
     def config(self) -> RunModel:
-        """Of the slice models, which have the same but for what each run counted."""
+        """The settings of the first slice model; the others differ only in numbers that their runs counted."""
         return self.folds[0].config
 
     @property
     def png_size(self) -> int:
+        """The side in pixels of the PNGs on which the slice models were trained."""
         return self.folds[0].png_size
 
 
@@ -140,22 +130,22 @@ AnyModel = SavedModel | SavedStack
 
 
 def trees_sha256(content: Mapping[str, Any]) -> str:
-    """The hash of a second model of trees, from what its file holds. Raises KeyError without a part of it."""
+    """Hash a second model of trees, from the content of its file; raises KeyError when a part is missing."""
     return hashlib.sha256(json.dumps({name: content[name] for name in HASHED}).encode()).hexdigest()
 
 
 def stack_sha256(folds: Iterable[str], second: str) -> str:
-    """One hash of a stacking, from those of its slice models, in the order of the folds, and of its second model."""
+    """Hash a stacking, from the hashes of its slice models, in the order of the folds, and of its second model."""
     return hashlib.sha256("".join([*folds, second]).encode()).hexdigest()
 
 
 def mean_of_folds(found: list[Floats]) -> Floats:
-    """Probabilities [N, L] that a second model looks at, of the slice models' own."""
+    """Return the mean of the slice models' probabilities [N, L], the input of a second model."""
     return np.asarray(np.mean(found, axis=0), np.float32)
 
 
 def by_trees(forests: Mapping[str, Forest], features: Floats, prior: Iterable[float], task: Task) -> Floats:
-    """Probabilities [N, L] of every label's trees over features [N, F]; of exclusive classes they add up to 1."""
+    """Compute probabilities [N, L] from every label's trees over features [N, F]; those of exclusive classes add up to 1."""
     logits = [margins(forests[label], features, of) for label, of in zip(task.labels, prior, strict=True)]
     found = 1 / (1 + np.exp(-np.stack(logits, axis=1).astype(np.float64)))
     if task.kind is LabelKind.multi_class:
@@ -164,13 +154,13 @@ def by_trees(forests: Mapping[str, Forest], features: Floats, prior: Iterable[fl
 
 
 def tree_second(forests: Mapping[str, Forest], prior: Iterable[float], task: Task) -> Second:
-    """Trees as a second model."""
+    """Return the function of a second model of trees."""
     priors = tuple(prior)
     return lambda index, mean, device: by_trees(forests, stack_features(index, mean), priors, task)
 
 
 def network_second(head: SeriesHead, task: Task) -> Second:
-    """A network along the series as a second model."""
+    """Return the function of a second model that is a network along the series."""
 
     def second(index: pd.DataFrame, mean: Floats, device: torch.device) -> Floats:
         rows = np.arange(len(index))
@@ -181,6 +171,6 @@ def network_second(head: SeriesHead, task: Task) -> Second:
 
 
 def logits_alone(logits: Floats, train: NDArray[np.intp]) -> Encoded:
-    """Logits [N, L] without features, as a head takes them: of each slice one number that says nothing."""
+    """Wrap logits [N, L] as the input of a head, with one feature of 0 for each slice."""
     nothing = np.zeros((len(logits), 1), np.float16)
     return Encoded(features=(Joined((nothing,)),), logits=(logits,), train=train)

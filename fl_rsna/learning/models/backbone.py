@@ -1,7 +1,7 @@
-"""The backbones: networks of three packages, and what each package calls their parts. No other module knows.
+"""Build backbones from three packages, and know what each package calls their parts. No other module knows these names.
 
-Networks of timm are an extra: https://github.com/huggingface/pytorch-image-models. Nothing is ever downloaded: a network starts from
-a state dict on disk, which is ImageNet's, RadImageNet's or one's own.
+The networks of timm (https://github.com/huggingface/pytorch-image-models) are an extra. Nothing is ever downloaded: a network can start
+from a state dict on disk, such as ImageNet's, RadImageNet's or one's own.
 """
 
 import difflib
@@ -22,12 +22,12 @@ from fl_rsna.common.plugins import MODELS, find_plugins
 from fl_rsna.settings.model import ModelConfig, ModelName, list_models
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-COUNTERS = "num_batches_tracked"  # older files lack them, and nothing reads them
-INSIDE = ("state_dict", "model")  # where a training script's checkpoint keeps the weights
+COUNTERS = "num_batches_tracked"  # older files lack these tensors, and nothing reads them
+INSIDE = ("state_dict", "model")  # keys under which training scripts store the weights in a checkpoint
 
 
 class DroppedLinear(nn.Linear):
-    """Dropout and then a linear layer, under the linear layer's own names."""
+    """Dropout followed by a linear layer, with the state-dict names of the linear layer alone."""
 
     def __init__(self, features: int, labels: int, dropout: float) -> None:
         super().__init__(features, labels)
@@ -38,9 +38,9 @@ class DroppedLinear(nn.Linear):
 
 
 def timm_network(config: ModelConfig, num_labels: int) -> Any:
-    """The network that `model.backbone` names, with random weights and dropout before its last layer.
+    """Build the timm network that `model.backbone` names, with random weights and dropout before its last layer.
 
-    Raises ValueError when timm or the network is not there, or takes no images of this size.
+    Raises ValueError when timm is not installed, has no such network, or the network takes no images of this size.
     """
     assert config.backbone is not None, "settings/model.py refuses timm without it"
     _check_size(config.backbone, config.image_size)
@@ -52,14 +52,6 @@ def timm_network(config: ModelConfig, num_labels: int) -> Any:
         )
     network.set_submodule(name, DroppedLinear(last.in_features, num_labels, config.dropout))
     return network
-
-
-def timm_stages(network: nn.Module) -> dict[str, int]:
-    """Stages from the stem up, by parameter, as timm groups them."""
-    if not hasattr(network, "group_matcher"):
-        raise ValueError("train.layer_decay: expected 1 for a network whose stages timm does not name; set it to 1")
-    matcher: Any = network.group_matcher
-    return dict(_timm().models.group_parameters(network, matcher(coarse=True), reverse=True))
 
 
 def _create_network(name: str, size: int, num_labels: int) -> Any:
@@ -81,7 +73,7 @@ def _create_network(name: str, size: int, num_labels: int) -> Any:
 
 @lru_cache(maxsize=32)
 def _check_size(name: str, size: int) -> None:
-    """Play the network on an image without memory: one too small ends in a convolution that has nothing left."""
+    """Run the network on images without data, and raise ValueError when they are too small for it."""
     with torch.device("meta"), torch.no_grad():
         network = _create_network(name, size, 1).eval()
         try:
@@ -92,7 +84,7 @@ def _check_size(name: str, size: int) -> None:
 
 
 def _timm() -> ModuleType:
-    """The package, imported when it is asked for; raises ValueError where it, or torchvision under it, cannot be."""
+    """Import timm; raises ValueError when timm, or torchvision, which it needs, cannot be imported."""
     try:
         import timm
     except (ImportError, RuntimeError, AttributeError) as error:
@@ -110,15 +102,18 @@ def _timm() -> ModuleType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Names of submodules."""
+    """Names of a backbone's submodules."""
 
     head: str  # the last layer, linear
-    dropout: str  # takes the features [B, F], before dropout and the last layer
-    first: tuple[str, ...]  # convolutions that see the image
+    dropout: str  # its input are the features [B, F] before dropout and the last layer
+    first: tuple[str, ...]  # the convolutions that take the image
 
 
 def build_backbone(config: ModelConfig, num_labels: int) -> Any:
-    """A network [B, 3, S, S] -> [B, num_labels]; ImageNet's weights only where they are packaged."""
+    """Build a network [B, 3, S, S] -> [B, num_labels], with ImageNet's weights only where a package contains them.
+
+    Raises ValueError when the network cannot be built.
+    """
     match config.name:
         case ModelName.timm:
             return timm_network(config, num_labels)
@@ -138,11 +133,12 @@ def build_backbone(config: ModelConfig, num_labels: int) -> Any:
 
 
 def _plugin_network(config: ModelConfig, num_labels: int) -> nn.Module:
-    """The network that another package adds under the entry point `fl_rsna.models`: a function of these two arguments.
+    """Build the network that another package adds under the entry point `fl_rsna.models`, a function of these two arguments.
 
-    Its attribute `pretrained_cfg` says, as timm's does, what its parts are called and which images it was designed for: `classifier`,
+    Its attribute `pretrained_cfg` names, as timm's does, the parts of the network and the images for which it was designed: `classifier`,
     the name of the last layer, which is linear and has dropout inside or none; `first_conv`, the name of the first convolution or a
-    tuple of names; `mean` and `std` of the three channels, of values 0 to 1. Raises ValueError when it is not there or says none of that.
+    tuple of names; `mean` and `std` of the three channels, of values 0 to 1. Raises ValueError when no package adds the network or
+    `pretrained_cfg` lacks one of these.
     """
     plugin = find_plugins(MODELS).get(config.name)
     if plugin is None:
@@ -164,6 +160,7 @@ def _plugin_network(config: ModelConfig, num_labels: int) -> nn.Module:
 
 
 def parts_of(backbone: nn.Module) -> Parts:
+    """Return the names of a backbone's parts."""
     if _is_efficientnet(backbone):
         return Parts(head="_fc", dropout="_dropout", first=("_conv_stem",))
     facts: Any = backbone.pretrained_cfg
@@ -172,19 +169,19 @@ def parts_of(backbone: nn.Module) -> Parts:
 
 
 def head_of(backbone: nn.Module) -> nn.Linear:
-    """The last layer."""
+    """Return the last layer."""
     head = backbone.get_submodule(parts_of(backbone).head)
     assert isinstance(head, nn.Linear)
     return head
 
 
 def dropout_of(backbone: nn.Module) -> nn.Module:
-    """The module whose input are the features [B, F] before dropout and the last layer."""
+    """Return the module whose input are the features [B, F] before dropout and the last layer."""
     return backbone.get_submodule(parts_of(backbone).dropout)
 
 
 def normalisation(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the three channels the network was designed for, of values 0 to 1."""
+    """Return the mean and standard deviation of the three channels for which the network was designed, of values 0 to 1."""
     if _is_efficientnet(backbone):
         return IMAGENET_MEAN, IMAGENET_STD
     facts: Any = backbone.pretrained_cfg
@@ -192,9 +189,10 @@ def normalisation(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def widen(backbone: nn.Module, slices: int) -> None:
-    """Let a network of 3 channels see so many slices of 3 channels each, which stay together.
+    """Widen a network of 3 channels, in place, to `slices` slices of 3 channels each; a slice's channels stay together.
 
-    The first convolution's weights are repeated and divided by `slices`: equal slices give what one of them gave.
+    The first convolution's weights are repeated and divided by `slices`, so equal slices give the same output as one slice did.
+    Raises ValueError when the first layer is no plain convolution.
     """
     for name in parts_of(backbone).first:
         layer = backbone.get_submodule(name)
@@ -207,20 +205,26 @@ def widen(backbone: nn.Module, slices: int) -> None:
 
 
 def stages_below_head(backbone: nn.Module) -> dict[str, int]:
-    """How many stages each parameter lies below the last layer, which is 0.
+    """Count the stages from the last layer, which is 0, down to each parameter.
 
-    EfficientNets: 1 the last convolution, 2 to 8 the seven groups of blocks from the last down, 9 the stem. Others: as
-    timm groups them.
+    In EfficientNets, 1 is the last convolution, 2 to 8 are the seven groups of blocks from the last down, and 9 is the stem.
+    Other networks have the stages into which timm groups them. Raises ValueError when timm does not group the network.
     """
     names = [name for name, _ in backbone.named_parameters()]
     head = parts_of(backbone).head
-    stages = _block_stages(backbone) if _is_efficientnet(backbone) else timm_stages(backbone)
+    if _is_efficientnet(backbone):
+        stages = _block_stages(backbone)
+    elif hasattr(backbone, "group_matcher"):
+        matcher: Any = backbone.group_matcher
+        stages = dict(_timm().models.group_parameters(backbone, matcher(coarse=True), reverse=True))
+    else:
+        raise ValueError("train.layer_decay: expected 1 for a network whose stages timm does not name; set it to 1")
     top = max(stages[name] for name in names if not name.startswith(f"{head}."))
     return {name: 0 if name.startswith(f"{head}.") else 1 + top - stages[name] for name in names}
 
 
 def _block_stages(network: Any) -> dict[str, int]:
-    """Stages of an EfficientNet from its stem up: the first block of a group says how many blocks it has."""
+    """Return the stages of an EfficientNet's parameters from the stem up; the first block of a group states the group's length."""
     groups = list[int]()
     while len(groups) < len(network._blocks):
         repeats = network._blocks[len(groups)]._block_args.num_repeat
@@ -259,9 +263,9 @@ def _lite(config: ModelConfig, num_labels: int) -> Any:
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:
-    """Put a file's weights into the network as its package makes it; its last layer, of other labels, is left out.
+    """Load a file's weights into a network as its package builds it, except the last layer, whose labels differ.
 
-    Raises ValueError when the file cannot be read, or its tensors are not those of the network by name and shape.
+    Raises ValueError when the file cannot be read, or its tensors differ from the network's in name or shape.
     """
     head = f"{parts_of(backbone).head}."
     own = {name: value for name, value in backbone.state_dict().items() if not name.startswith(head)}

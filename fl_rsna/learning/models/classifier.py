@@ -1,7 +1,7 @@
-"""The classifier: an input stage that turns stored values into three channels a slice, then a backbone.
+"""The classifier: an input stage that turns each slice's stored values into three channels, then a backbone.
 
-Channels are fixed HU windows, or windows that are learned. A model that was trained on another prior than the data's, by what was
-drawn or by what counted, gets its probabilities corrected for it.
+Channels are fixed or learned HU windows. Sampling and class weights change the prior on which a model is trained; its probabilities are
+corrected for that.
 """
 
 import math
@@ -31,20 +31,18 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelConfig, Norm, RunModel, Trainable, Window
 from fl_rsna.task import LabelKind, Task
 
-CENTRE_HU, UNIT_HU = (
-    40.0,
-    40.0,
-)  # in which a learned window's weights are small numbers, that a step of Adam moves little
-EDGE = 1 / 255  # grey at a window's lower edge, and short of white at its upper one
-GROUPS = 32  # of GroupNorm
-PRIOR = 0.05  # of each label before anything is learned
+# HU are shifted and scaled by these for a learned window: its weights are small numbers, which a step of Adam changes little.
+CENTRE_HU, UNIT_HU = 40.0, 40.0
+EDGE = 1 / 255  # a learned window's value at its lower edge, and 1 minus its value at its upper edge
+GROUPS = 32  # most groups of GroupNorm
+PRIOR = 0.05  # probability of each label in a network's initial state
 
 
 class InputStage(nn.Module):
-    """Stored values [B, n * C, S, S] of n slices -> three channels a slice, normalised, [B, 3 n, S, S].
+    """Convert stored values [B, n * C, S, S] of n slices to three normalised channels for each slice, [B, 3 n, S, S].
 
-    HU images pass through the windows of `imaging.windows`; windowed and grey images are only scaled, and grey is the
-    same in all three channels. It has no parameters and nothing in the state dict, so nothing of it travels.
+    HU images get the three windows of imaging/dicom/hounsfield.py. Windowed and grey images are only scaled, and grey is the
+    same in all three channels. The stage has no parameters and nothing in the state dict, so nothing of it is sent.
     """
 
     def __init__(
@@ -75,15 +73,16 @@ class InputStage(nn.Module):
         return channels if slices == 1 else channels.reshape(-1, slices * channels.shape[1], *channels.shape[2:])
 
     def grey(self, images: torch.Tensor) -> torch.Tensor:
-        """Slices [N, C, S, S] -> [N, 3, S, S] of 0 to 1."""
+        """Convert slices [N, C, S, S] to three channels [N, 3, S, S] of 0 to 1, before normalisation."""
         return ((images - self.low) / self.width).clamp(0, 1)
 
 
 class LearnedWindow(InputStage):
-    """Windows as a 1x1 convolution of HU to three channels and a sigmoid, trained with the network.
+    """Learn windows as a 1x1 convolution of HU to three channels and a sigmoid, trained with the network.
 
-    Lee et al. 2018 (arXiv:1812.00572), equations 3 and 4: it starts as the three windows of `imaging.windows`, each
-    sigmoid 1/255 at its window's lower and 254/255 at its upper edge. Kept in float32 under autocast, too.
+    By Lee et al. 2018 (arXiv:1812.00572), equations 3 and 4. It starts as the three windows of imaging/dicom/hounsfield.py: each
+    sigmoid is 1/255 at its window's lower edge and 254/255 at its upper edge. It stays in float32 also under autocast. Raises
+    ValueError for images without Hounsfield units.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class LearnedWindow(InputStage):
                 f"model.window: expected fixed with images of kind {image}, which hold no Hounsfield units; "
                 "prepare head CT with data.image=hu"
             )
-        steep = 2 * math.log(1 / EDGE - 1)  # from edge to edge
+        steep = 2 * math.log(1 / EDGE - 1)  # rise of a logit from the lower to the upper edge
         weight = [steep / width * UNIT_HU for _, width in WINDOWS_HU]
         bias = [steep / width * (CENTRE_HU - centre) for centre, width in WINDOWS_HU]
         self.weight = nn.Parameter(torch.tensor(weight).view(3, 1, 1, 1))
@@ -106,14 +105,14 @@ class LearnedWindow(InputStage):
         return (units * self.weight.view(1, 3, 1, 1) + self.bias.view(1, 3, 1, 1)).sigmoid()
 
     def windows_hu(self) -> list[tuple[float, float]]:
-        """(centre, width) of each channel as they are now."""
+        """Return the current (centre, width) in HU of each channel's window."""
         slopes = (self.weight.detach().view(3) / UNIT_HU).tolist()
         shifts, steep = self.bias.detach().tolist(), 2 * math.log(1 / EDGE - 1)
         return [(CENTRE_HU - shift / slope, steep / slope) for slope, shift in zip(slopes, shifts, strict=True)]
 
 
 def planes_of(image: ImageKind) -> int:
-    """Channels of one stored slice."""
+    """Return the number of channels of one stored slice."""
     match image:
         case ImageKind.hu | ImageKind.grey:
             return 1
@@ -121,26 +120,18 @@ def planes_of(image: ImageKind) -> int:
             return 3
 
 
-def make_input_stage(window: Window, image: ImageKind, mean: Sequence[float], std: Sequence[float]) -> InputStage:
-    match window:
-        case Window.fixed:
-            return InputStage(image, mean, std)
-        case Window.learned | Window.personal:
-            return LearnedWindow(image, mean, std)
-
-
 class PriorCorrection(nn.Module):
-    """Logits [B, L] among the drawn slices -> logits among all, where `kept` of those without the union label were drawn.
+    """Convert logits [B, L] for the drawn slices to logits for all slices, where the share `kept` of negatives was drawn.
 
-    A draw that keeps every slice with the union label u and a share k of the others has, by Bayes' rule and for every
-    label l, which implies u,
+    Negatives are slices without the union label u. A draw that keeps every slice with u and a share k of the others depends on
+    u alone. So, by Bayes' rule and for every label l, which implies u,
 
         P(l | x) = P_drawn(l | x) / (P_drawn(u | x) + (1 - P_drawn(u | x)) / k)
 
-    because the draw depends on u alone. For l = u that is p r / (p r + 1 - p) with r = k: the prior correction of King and
-    Zeng 2001 (Logistic Regression in Rare Events Data, Political Analysis 9), and a constant in the logit. The other
-    labels' odds fall by more where u is doubtful: with z the logits, c = 1/k - 1 and s(z) = log(1 + e^z), the new logit
-    of l is z_l - s(log c + s(z_l) - s(z_u)). It has no parameters and nothing in the state dict.
+    For l = u that is p r / (p r + 1 - p) with r = k, a constant in the logit: the prior correction of King and Zeng 2001
+    (Logistic Regression in Rare Events Data, Political Analysis 9). The other labels' odds fall by more where u is uncertain:
+    with z the logits, c = 1/k - 1 and s(z) = log(1 + e^z), the new logit of l is z_l - s(log c + s(z_l) - s(z_u)). The module
+    has no parameters and nothing in the state dict.
     """
 
     def __init__(self, union: int, kept: float) -> None:
@@ -155,10 +146,10 @@ class PriorCorrection(nn.Module):
 
 
 class ClassCorrection(nn.Module):
-    """Logits [B, L] of classes that counted w_l each in the loss -> logits of the classes as they are.
+    """Convert logits [B, L] of classes that had weights w_l in the loss to logits of the classes without weights.
 
-    The weighted cross-entropy is least where softmax(z)_l is in proportion to w_l P(l | x), so log w_l is taken off: the prior
-    shift of Saerens et al. 2002 (Neural Computation 14:21) at a known ratio of priors. Nothing in the state dict.
+    The weighted cross-entropy is least where softmax(z)_l is in proportion to w_l P(l | x), so log w_l is subtracted: the prior
+    shift of Saerens et al. 2002 (Neural Computation 14:21) at a known ratio of priors. Nothing is in the state dict.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
@@ -172,35 +163,35 @@ class ClassCorrection(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Stored values [B, C, S, S], of C / 1 or C / 3 slices, -> logits [B, labels].
+    """Classify stored values [B, C, S, S], C / 1 or C / 3 slices each, by logits [B, labels].
 
-    `views` is how many views of a slice its probabilities are the mean of (learning/models/tta.py); logits are of one.
+    Probabilities are the mean over `views` views of a slice (learning/models/tta.py); logits are of one view.
     """
 
     def __init__(self, image: ImageKind, backbone: nn.Module, *, window: Window = Window.fixed, views: int = 1) -> None:
         super().__init__()
-        self.input_stage = make_input_stage(window, image, *normalisation(backbone))
+        stage = InputStage if window is Window.fixed else LearnedWindow
+        self.input_stage = stage(image, *normalisation(backbone))
         self.backbone: Any = backbone  # of any package that learning/models/backbone.py knows
         self.views = views
-
         self.correction: nn.Module = nn.Identity()
 
     @property
     def head(self) -> nn.Linear:
-        """The last layer."""
+        """The backbone's last layer."""
         return head_of(self.backbone)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The logits that predict: whatever was drawn in training, they are meant for all slices."""
+        """Compute the logits that predict; they are valid for all slices, whatever training drew or weighted."""
         return cast(torch.Tensor, self.correction(self.raw_logits(images)))
 
     def raw_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """The logits that learn: of the slices as training draws them."""
+        """Compute the logits for the loss; they are valid for slices as training draws and weights them."""
         channels = self.input_stage(images).contiguous(memory_format=torch.channels_last)
         return cast(torch.Tensor, self.backbone(channels))
 
     def with_features(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The logits that learn [B, labels] and the features [B, F] before dropout and the last layer."""
+        """Compute the logits for the loss [B, labels] and the features [B, F] before dropout and the last layer."""
         seen: list[torch.Tensor] = []
         hook = dropout_of(self.backbone).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
@@ -209,30 +200,34 @@ class Classifier(nn.Module):
             hook.remove()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """The features [B, F] before dropout and the last layer."""
+        """Compute the features [B, F] before dropout and the last layer."""
         return self.with_features(images)[1]
 
 
 def build_model(
     config: ModelConfig, task: Task, image: ImageKind, *, seed: int, weights: Path | None = None
 ) -> Classifier:
-    """A network with one logit a label; the same seed gives the same weights and leaves torch's own state alone.
+    """Build a classifier with one logit for each label; equal seeds give equal weights, and torch's random state is kept.
 
-    `weights` is a file it starts from: whoever makes a run's first model gives it, everybody else gets the model.
+    `weights` is the file from which a run's first model starts; all others receive that model and need no file. Raises ValueError
+    when the backbone cannot be built or the file does not fit it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = build_backbone(config, len(task.labels))
         if weights is not None:
             load_weights(backbone, weights)
-        _start_head(head_of(backbone), task.kind)
+        # The head starts from the prior that a finding is rare (Lin et al. 2017, arXiv:1708.02002, section 4.1). Under Adam a bias
+        # moves by about the learning rate in a step, so from 0 it would take more rounds than a run has.
+        head = head_of(backbone)
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.constant_(head.bias, math.log(PRIOR / (1 - PRIOR)) if task.kind is LabelKind.multi_label else 0.0)
     if config.neighbours:
         widen(backbone, 1 + 2 * config.neighbours)
     if config.norm is Norm.group:
         _group_norm(backbone)
-    for layer in norm_layers(
-        backbone
-    ):  # EfficientNet's own 0.01 is for epochs of 10,000 steps, a site's round has tens
+    for layer in norm_layers(backbone):
+        # EfficientNet's own momentum of 0.01 is for epochs of 10,000 steps; a site's round has tens.
         layer.momentum = config.norm_momentum
     model = Classifier(image, backbone, window=config.window, views=config.tta)
     if isinstance(config, RunModel) and config.kept_negatives < 1:
@@ -244,10 +239,10 @@ def build_model(
 
 
 def set_training(model: nn.Module, norm: Norm, trainable: Trainable) -> None:
-    """Training mode for the trainable part; of a network other than a classifier that is all of it.
+    """Set training mode and gradients for the trainable part of a model; only a classifier can train its head alone.
 
-    Frozen or adapted, BatchNorm uses its stored statistics and learns scale and shift only. A head alone trains on the
-    features of a network in evaluation mode.
+    With `norm` frozen or adapted, BatchNorm uses its stored statistics and learns scale and shift only. A head alone trains on
+    the features of a network in evaluation mode.
     """
     model.requires_grad_(trainable is Trainable.all)
     match trainable:
@@ -263,23 +258,16 @@ def set_training(model: nn.Module, norm: Norm, trainable: Trainable) -> None:
                     layer.eval()
 
 
-def _start_head(head: nn.Linear, kind: LabelKind) -> None:
-    """Start from the prior that a finding is rare (Lin et al. 2017, arXiv:1708.02002, section 4.1).
-
-    Under Adam a bias moves by about the learning rate a step; from 0 it would take more rounds than a run has.
-    """
-    nn.init.normal_(head.weight, std=0.01)
-    nn.init.constant_(head.bias, math.log(PRIOR / (1 - PRIOR)) if kind is LabelKind.multi_label else 0.0)
-
-
 def norm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return all BatchNorm layers of a model."""
     return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def personal_names(model: nn.Module, config: ModelConfig) -> list[str]:
-    """State that stays at its site: all of BatchNorm (FedBN, Li et al. 2021, arXiv:2102.07623), its running statistics
+    """Return the state-dict names of what stays at its site.
 
-    (SiloBN, Andreux et al. 2020, arXiv:2008.07424) or nothing of it; and the window, where it is personal.
+    These are all of BatchNorm (FedBN, Li et al. 2021, arXiv:2102.07623), its running statistics (SiloBN, Andreux et al. 2020,
+    arXiv:2008.07424) or nothing of it, and the window where it is personal.
     """
     match config.norm:
         case Norm.local:
@@ -294,12 +282,12 @@ def personal_names(model: nn.Module, config: ModelConfig) -> list[str]:
 
 
 def find_shared_positions(model: nn.Module, config: ModelConfig) -> NDArray[np.bool_]:
-    """Where parameters lie that sites share: bool [P] over a flat model's `floats`. The rest are statistics, and what is personal."""
+    """Return bool [P] over a flat model's `floats`: true for parameters that sites share, false for statistics and personal state."""
     return parameter_positions(model) & ~positions(model, personal_names(model, config))
 
 
 class NormAndActivation(nn.GroupNorm):
-    """GroupNorm in the place of a BatchNorm that has its activation inside, as timm's may."""
+    """GroupNorm followed by an activation, to replace a BatchNorm of timm that contains its activation."""
 
     act: nn.Module
 
@@ -308,10 +296,10 @@ class NormAndActivation(nn.GroupNorm):
 
 
 def _group_norm(network: nn.Module) -> None:
-    """Replace BatchNorm by GroupNorm (Wu and He 2018, arXiv:1803.08494) with the same scale and shift.
+    """Replace BatchNorm, in place, by GroupNorm (Wu and He 2018, arXiv:1803.08494) with the same scale and shift.
 
-    32 groups, or the most of its divisors that divide the channels. It keeps no statistics, so nothing of a site's
-    scanner is averaged; ImageNet's weights, made for BatchNorm, fit it less well.
+    The number of groups is the greatest common divisor of 32 and the channels. GroupNorm keeps no statistics, so nothing of a
+    site's scanner is averaged; ImageNet's weights, made for BatchNorm, fit it less well.
     """
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
@@ -326,7 +314,7 @@ def _group_norm(network: nn.Module) -> None:
 
 
 def probabilities(logits: torch.Tensor, task: Task) -> torch.Tensor:
-    """Logits [B, L] -> probabilities [B, L]; rows sum to 1 in a multi-class task."""
+    """Convert logits [B, L] to probabilities [B, L]; rows sum to 1 in a multi-class task."""
     match task.kind:
         case LabelKind.multi_label:
             return logits.float().sigmoid()

@@ -1,4 +1,4 @@
-"""A model as two vectors, and the places its parts have in them."""
+"""Copy a model's state to and from two vectors, hash it, and find its parts in the vectors."""
 
 import hashlib
 import json
@@ -41,19 +41,19 @@ def unflatten(flat: FlatModel, model: nn.Module) -> None:
                 f"expected a model of {expected} values, got {vector.size}; the sites run another model configuration"
             )
         offset = 0
-        for tensor in tensors:  # a copy of each part: what came in a message cannot be written to
+        for tensor in tensors:  # each part is copied, as an array from a message is read-only
             tensor.copy_(torch.tensor(vector[offset : offset + tensor.numel()]).view(tensor.shape))
             offset += tensor.numel()
 
 
 def layout_sha256(model: nn.Module) -> str:
-    """Hash of the names, types and shapes that give the vectors their meaning."""
+    """Hash the names, types and shapes of a model's state, which define the layout of its vectors."""
     layout = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in model.state_dict().items()]
     return hashlib.sha256(json.dumps(layout).encode()).hexdigest()
 
 
 def model_sha256(flat: FlatModel, layout: str) -> str:
-    """Hash of a model: its layout's hash and its values, bit by bit."""
+    """Hash a model: the hash of its layout and the bits of its values."""
     digest = hashlib.sha256(layout.encode())
     digest.update(flat.floats.astype("<f4", copy=False).tobytes())
     digest.update(flat.integers.astype("<i8", copy=False).tobytes())
@@ -61,7 +61,7 @@ def model_sha256(flat: FlatModel, layout: str) -> str:
 
 
 def positions(model: nn.Module, names: Iterable[str]) -> NDArray[np.bool_]:
-    """Where the float tensors of these names are: bool [P] over a flat model's `floats`."""
+    """Return bool [P] over a flat model's `floats`, true for the float tensors of these names."""
     wanted, kept = set(names), list[NDArray[np.bool_]]()
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
@@ -70,7 +70,7 @@ def positions(model: nn.Module, names: Iterable[str]) -> NDArray[np.bool_]:
 
 
 def parameter_positions(model: nn.Module) -> NDArray[np.bool_]:
-    """Where what an optimizer may change is; the rest are BatchNorm's running statistics."""
+    """Return bool [P] over a flat model's `floats`, true for parameters and false for BatchNorm's running statistics."""
     return positions(model, (name for name, _ in model.named_parameters()))
 
 

@@ -1,4 +1,4 @@
-"""Models as files: weights with everything needed to build and read them, so that the file alone is enough."""
+"""Write and read model files, which hold the weights and everything needed to build the network."""
 
 import hashlib
 import json
@@ -24,8 +24,8 @@ from fl_rsna.settings.model import ModelConfig, RunModel
 from fl_rsna.settings.stages import HeadName
 from fl_rsna.task import Task, find_task
 
-ALONE = "head_alone"  # key of the shape of a head without encoder
-FORMAT = 1  # of the metadata: a file of another is refused
+ALONE = "head_alone"  # metadata key of the shape of a head without encoder
+FORMAT = 1  # version of the metadata; a file of another version is refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +33,14 @@ class SavedModel:
     """A model as read from its file, in evaluation mode on the CPU."""
 
     path: Path
-    network: Classifier  # of two stages the encoder
+    network: Classifier  # the encoder of a two-stage model
     task: Task
     image: ImageKind
     config: RunModel
-    facts: dict[str, Any]  # what the run said of it: its round, its hash
-    sha256: str  # of the weights as they are in the file, comparable with a run's model_sha256
-    png_size: int  # pixels a side of the PNGs it was trained on
-    two_stage: TwoStage | None = None  # with the encoder in it
+    facts: dict[str, Any]  # facts that the run recorded about it, such as its round and hash
+    sha256: str  # hash of the weights in the file, comparable with a run's model_sha256
+    png_size: int  # side in pixels of the PNGs on which it was trained
+    two_stage: TwoStage | None = None  # contains the encoder, too
 
 
 def write_saved(
@@ -53,19 +53,18 @@ def write_saved(
     config: ModelConfig,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write a model as safetensors with all that a prediction needs in its metadata; `config` is the slice model's.
+    """Write a model as safetensors, with everything that a prediction needs in the metadata; `config` is the slice model's.
 
-    `png_size` is pixels a side of the PNGs it was trained on; `facts` are what its run says of it: operating points,
-    ancestry, strategy.
+    `png_size` is the side in pixels of the PNGs on which it was trained; `facts` are what its run records about it: operating
+    points, ancestry, strategy.
     """
     metadata = {
         "format": str(FORMAT),
         "stored_size": str(png_size),
         "task": task,
         "image": image.value,
-        "model": json.dumps(
-            asdict(replace(config, weights=None))
-        ),  # a path of where it was trained, of no use elsewhere
+        # `weights` is a path on the machine that trained the model, of no use elsewhere.
+        "model": json.dumps(asdict(replace(config, weights=None))),
         "facts": json.dumps(dict(facts)),
     }
     if isinstance(network, TwoStage):
@@ -79,9 +78,9 @@ def write_saved(
 
 
 def read_saved(path: Path) -> SavedModel:
-    """The model in a file that `write_saved` wrote.
+    """Read the model in a file that `write_saved` wrote.
 
-    Raises ValueError when it is missing or damaged, belongs to another version, or is not the model it says it is.
+    Raises ValueError when the file is missing or damaged, is of another version, or does not hold the model that it names.
     """
     metadata, tensors, stated = _read(path)
     _check_format(metadata, path)
@@ -106,7 +105,7 @@ def read_saved(path: Path) -> SavedModel:
 
 
 def facts_in(path: Path) -> dict[str, Any] | None:
-    """What a run said of the model in a file, without its weights; None of a file that is none of ours, such as a state dict."""
+    """Read what a run recorded about the model in a file, without its weights; None for a file of another kind, such as a state dict."""
     try:
         with safe_open(path, "pt") as file:
             said = (file.metadata() or {}).get("facts")
@@ -117,7 +116,10 @@ def facts_in(path: Path) -> dict[str, Any] | None:
 
 
 def read_head(path: Path) -> tuple[SeriesHead, dict[str, Any], str]:
-    """A head that `write_saved` wrote alone, what its run said of it, and the hash of its weights; raises as `read_saved`."""
+    """Read a head that `write_saved` wrote alone: the head, what its run recorded about it, and the hash of its weights.
+
+    Raises ValueError when the file is missing or damaged, is of another version, or does not hold the head that it names.
+    """
     metadata, tensors, stated = _read(path)
     _check_format(metadata, path)
     try:
@@ -133,7 +135,7 @@ def read_head(path: Path) -> tuple[SeriesHead, dict[str, Any], str]:
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any], path: Path) -> str:
-    """Give a network its weights, in evaluation mode; their hash, which must be the one they were written with."""
+    """Load the weights into a network, in evaluation mode, and return their hash; raises ValueError when `facts` states another."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -150,14 +152,14 @@ def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], facts: Mappin
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Metadata and weights of a file that `write_saved` wrote; raises ValueError when it is missing or not as it was written."""
+    """Read the metadata and weights of a file that `write_saved` wrote; raises ValueError when it is missing or was changed."""
     metadata, tensors, stated = _read(path)
     _check_content(path, metadata, tensors, stated)
     return metadata, tensors
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor], str | None]:
-    """Metadata, weights, and the hash of both that the file states."""
+    """Read the metadata, the weights, and the hash of both that the file states."""
     if not path.is_file():
         raise ValueError(f"model: no model at {path}; give a run folder or its model.safetensors")
     with refuse_unreadable(path, "a .safetensors file", "copy it again", key="model: "), safe_open(path, "pt") as file:
@@ -180,13 +182,13 @@ def _sha256(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 
 def metadata_sha256(metadata: Mapping[str, str]) -> str:
-    """The hash of all that a file says but of this itself, and of the hash of its whole content."""
+    """Hash a file's metadata, without this hash itself and without the hash of the whole content."""
     said = {name: text for name, text in metadata.items() if name not in ("metadata_sha256", HASH)}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _check_format(metadata: Mapping[str, str], path: Path) -> None:
-    """Refuse a model file of fl_rsna whose metadata are of another version; any other file is refused by what it lacks."""
+    """Refuse a model file of fl_rsna whose metadata are of another version or were changed; pass any other file."""
     said = metadata.get("format")
     if "model" not in metadata:
         return
@@ -204,9 +206,9 @@ def _check_format(metadata: Mapping[str, str], path: Path) -> None:
 
 
 def _config(said: dict[str, Any]) -> RunModel:
-    """The network's settings; one that this version does not know is refused, a younger one has its default.
+    """Convert the network's settings from JSON; a setting that the file lacks gets its default.
 
-    Raises KeyError without those that every version wrote.
+    Raises ValueError for a setting that this version does not know, and KeyError without one that every version wrote.
     """
     unknown = sorted(set(said) - {field.name for field in fields(RunModel)})
     if unknown:

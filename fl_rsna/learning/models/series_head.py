@@ -1,9 +1,8 @@
-"""The head of the second stage: from a series of slices, as a frozen encoder sees them, to logits of each of its slices.
+"""The head of the second stage, which turns a frozen encoder's features of a series into logits of each of its slices.
 
-What wins on head CT is a small recurrent network over the features of a slice model (the RSNA 2019 solutions). This one adds
-to the slice model's own logits, and what it adds is zero before it is trained: it starts as the slice model. It has
-LayerNorm only, so nothing of a site's scanner is averaged. The model of a sequence run is the encoder, the head, and the weights by
-which their logits are blended, one a label.
+The best solutions of RSNA 2019 had a small recurrent network over the features of a slice model. This head adds to the slice model's own
+logits, and adds zero before it is trained, so it starts as the slice model. It has LayerNorm only, so nothing of a site's scanner is
+averaged. The model of a sequence run is the encoder, the head, and for each label the weight by which their logits are blended.
 """
 
 import math
@@ -21,24 +20,24 @@ from fl_rsna.settings.stages import HeadName
 from fl_rsna.task import Task
 
 ATTENTION_HEADS = 4
-LOGITS = 4.0  # by which slice logits are divided before they are looked at
+LOGITS = 4.0  # divisor of slice logits at the head's input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadShape:
-    """All that a head is built from."""
+    """Everything from which a head is built."""
 
     head: HeadName
     width: int
     layers: int
     dropout: float
-    features: int  # of the encoder
+    features: int  # number of the encoder's features
     labels: int
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesBatch:
-    """Series filled up to the longest, T slices: features [B, T, F], slice logits [B, T, L], places [B, T, PLACES], lengths [B]."""
+    """Series padded to the longest, T slices: features [B, T, F], slice logits [B, T, L], places [B, T, PLACES], lengths [B]."""
 
     features: torch.Tensor
     logits: torch.Tensor
@@ -47,13 +46,13 @@ class SeriesBatch:
 
     @property
     def mask(self) -> torch.Tensor:
-        """Where slices are, bool [B, T]."""
+        """Bool [B, T], true where a slice is and false in the padding."""
         steps = torch.arange(self.logits.shape[1], device=self.logits.device)
         return steps < self.lengths.to(self.logits.device)[:, None]
 
 
 class SeriesHead(nn.Module):
-    """A batch of series -> logits [B, T, L]; those where no slice is mean nothing."""
+    """Compute logits [B, T, L] of a batch of series; those in the padding mean nothing."""
 
     def __init__(self, shape: HeadShape) -> None:
         super().__init__()
@@ -80,12 +79,12 @@ class SeriesHead(nn.Module):
         return batch.logits + self.out(self.dropout(hidden))  # type: ignore[no-any-return]
 
     def with_features(self, batch: SeriesBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [n, L] of the n slices there are, series after series, and what the head has of them before its last layer."""
+        """Compute logits [n, L] and the states [n, width] before dropout and the last layer, of the n slices, series after series."""
         hidden, mask = self._compute_states(batch), batch.mask
         return (batch.logits + self.out(self.dropout(hidden)))[mask], hidden[mask]
 
     def features(self, batch: SeriesBatch) -> torch.Tensor:
-        """The second of the two alone."""
+        """Compute the states [n, width] before dropout and the last layer, of the n slices, series after series."""
         return self._compute_states(batch)[batch.mask]
 
     def _compute_states(self, batch: SeriesBatch) -> torch.Tensor:
@@ -96,7 +95,7 @@ class SeriesHead(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A bidirectional GRU; packed, so that no direction begins in the padding."""
+    """A bidirectional GRU over packed series, so that no direction starts in the padding."""
 
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -110,7 +109,7 @@ class Recurrent(nn.Module):
 
 
 class Attention(nn.Module):
-    """A transformer encoder (Vaswani et al. 2017, arXiv:1706.03762), normalised first; padding is looked at by nobody."""
+    """A transformer encoder (Vaswani et al. 2017, arXiv:1706.03762), with normalisation first; padding is masked."""
 
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -120,13 +119,16 @@ class Attention(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, seen: torch.Tensor, batch: SeriesBatch) -> torch.Tensor:
-        where = waves(seen.shape[1], seen.shape[2], seen.device)
-        found: torch.Tensor = self.layers(seen + where, src_key_padding_mask=~batch.mask)
+        length, width = seen.shape[1:]  # sines and cosines of a slice's number [length, width] tell neighbours apart
+        steps = torch.arange(length, device=seen.device, dtype=torch.float32)[:, None]
+        rates = torch.exp(torch.arange(0, width, 2, device=seen.device) * (-math.log(10000.0) / width))
+        waves = torch.cat([torch.sin(steps * rates), torch.cos(steps * rates)], dim=1)
+        found: torch.Tensor = self.layers(seen + waves, src_key_padding_mask=~batch.mask)
         return found
 
 
 class Convolution(nn.Module):
-    """Convolutions over 3 slices, each layer twice as far apart, normalised slice by slice; beyond a series there is nothing."""
+    """Convolutions over 3 slices, twice as far apart in each layer; slices are normalised one by one, and padding is 0."""
 
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -144,24 +146,18 @@ class Convolution(nn.Module):
         return seen
 
 
-def waves(length: int, width: int, device: torch.device) -> torch.Tensor:
-    """Sines and cosines of the number of the slice [length, width], by which a transformer tells neighbours."""
-    steps = torch.arange(length, device=device, dtype=torch.float32)[:, None]
-    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
-    return torch.cat([torch.sin(steps * rates), torch.cos(steps * rates)], dim=1)
-
-
 def build_head(shape: HeadShape, *, seed: int) -> SeriesHead:
-    """The same seed gives the same weights and leaves torch's own state alone."""
+    """Build a head; equal seeds give equal weights, and torch's random state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SeriesHead(shape)
 
 
 class TwoStage(nn.Module):
-    """`weights` [L] are the head's, 0 is the slice model as it is; `sigmas` [L] smooth the slice model, for comparison.
+    """A slice encoder and a head over series, whose logits are blended.
 
-    Before they are chosen the head is alone and nothing is smoothed.
+    `weights` [L] are the head's share in the blend; 0 is the slice model alone. `sigmas` [L] smooth the slice model's logits for
+    comparison. Before the sites have chosen them, all weights are 1 and all sigmas 0.
     """
 
     def __init__(self, encoder: Classifier, head: SeriesHead) -> None:
@@ -174,7 +170,7 @@ class TwoStage(nn.Module):
     sigmas: torch.Tensor
 
     def choose(self, weights: NDArray[np.floating], sigmas: NDArray[np.floating]) -> None:
-        """Take what the sites chose together."""
+        """Set the weights [L] and sigmas [L] that the sites chose together."""
         self.weights.copy_(torch.from_numpy(np.asarray(weights, np.float32)))
         self.sigmas.copy_(torch.from_numpy(np.asarray(sigmas, np.float32)))
 
@@ -182,19 +178,19 @@ class TwoStage(nn.Module):
 def final_probabilities(
     slices: NDArray[np.floating], head: NDArray[np.floating], weights: NDArray[np.floating], task: Task
 ) -> NDArray[np.float32]:
-    """Probabilities [N, L] of the blended logits."""
+    """Blend logits [N, L] of the slice model and of the head by `weights` [L] of the head, and return probabilities [N, L]."""
     return as_probabilities(blend_logits(slices, head, weights), task)
 
 
 def as_probabilities(logits: NDArray[np.floating], task: Task) -> NDArray[np.float32]:
-    """Probabilities [N, L] of logits [N, L], as float32."""
+    """Convert logits [N, L] to probabilities [N, L] in float32."""
     return probabilities(torch.from_numpy(np.asarray(logits, np.float32)), task).numpy()
 
 
 def blend_logits(
     logits_a: NDArray[np.floating], logits_b: NDArray[np.floating], weights: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Logits [N, L] between two models', with `weights` [L] of the second: 0 is the first as it is, 1 the second."""
+    """Blend the logits [N, L] of two models, with `weights` [L] of the second: 0 is the first alone, 1 the second alone."""
     share = np.asarray(weights, np.float64)
     mixed: NDArray[np.float64] = (1 - share) * logits_a + share * logits_b
     return mixed

@@ -1,7 +1,7 @@
-"""Boosted trees as plain arrays: grown by XGBoost one at a time at a site, checked, read, written and evaluated without it.
+"""Boosted trees as plain arrays: XGBoost grows them one at a time at a site; they are checked, read, written and evaluated without it.
 
-A tree is what predicting needs and no more. XGBoost's own file has, beside that, how much weight of slices lay in every
-node; from it and a leaf's value one can often tell how many slices, and how many positive ones, were there.
+A tree holds only what a prediction needs. XGBoost's own file also states the weight of the slices in every node. From that weight and
+a leaf's value one can often infer how many slices, and how many positive slices, were there.
 """
 
 import json
@@ -17,14 +17,14 @@ from fl_rsna.settings.stages import StackingConfig
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 
-NOBODY = 2147483647  # XGBoost's parent of a root
-VERSION = [3, 0, 0]  # of XGBoost's JSON
-MOST_NODES = 4095  # of a tree that is read
+NOBODY = 2147483647  # number that XGBoost writes as the parent of a root
+VERSION = [3, 0, 0]  # version of XGBoost's JSON
+MOST_NODES = 4095  # most nodes of a tree that is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """Nodes [M], the root first: a slice goes left where x[feature] < value. A leaf has left = -1, and adds its value."""
+    """A tree of nodes [M], the root first: a slice goes left where x[feature] < value. A leaf has left = -1 and adds its value."""
 
     left: Places
     right: Places
@@ -33,10 +33,11 @@ class Tree:
 
     @property
     def is_leaf(self) -> NDArray[np.bool_]:
+        """Bool [M], true for leaves."""
         return self.left < 0
 
     def leaves(self, features: Floats) -> Places:
-        """The leaf [N] that each row of [N, F] comes to."""
+        """Return the node [N] of the leaf that each row of [N, F] reaches."""
         rows, at = np.arange(len(features)), np.zeros(len(features), np.int64)
         while (moving := ~self.is_leaf[at]).any():
             here, some = at[moving], rows[moving]
@@ -49,7 +50,7 @@ Forest = list[Tree]
 
 
 def margins(forest: Forest, features: Floats, prior: float) -> Floats:
-    """Logits [N]: the prior's and what every tree adds, in their order."""
+    """Compute logits [N]: the logit of `prior` plus the values of all trees, added in their order."""
     found = np.full(len(features), base_margin(prior), np.float32)
     for tree in forest:
         found += tree.value[tree.leaves(features)]
@@ -57,17 +58,18 @@ def margins(forest: Forest, features: Floats, prior: float) -> Floats:
 
 
 def base_margin(prior: float) -> np.float32:
+    """Return the logit of `prior`, to which trees add."""
     return np.float32(np.log(prior / (1 - prior)))
 
 
 def leaf(value: float) -> Tree:
-    """A tree that says the same of every slice."""
+    """Return a tree of one leaf, with the same value for every slice."""
     nobody = np.full(1, -1, np.int64)
     return Tree(left=nobody, right=nobody, feature=np.zeros(1, np.int64), value=np.full(1, value, np.float32))
 
 
 def to_json(forest: Forest, features: int, prior: float) -> bytes:
-    """XGBoost's JSON of these trees, without sums of any slice; the same trees give the same bytes."""
+    """Write trees as XGBoost's JSON, with 0 for all sums over slices; equal trees give equal bytes."""
     model = {
         "cats": {"enc": [], "feature_segments": [], "sorted_idx": []},
         "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(len(forest))},
@@ -93,7 +95,7 @@ def to_json(forest: Forest, features: int, prior: float) -> bytes:
 
 
 def from_json(raw: bytes, features: int) -> Forest:
-    """The trees in XGBoost's JSON; raises ValueError for what are none over so many features."""
+    """Read the trees in XGBoost's JSON; raises ValueError for anything but trees over `features` features."""
     try:
         model = json.loads(raw)["learner"]["gradient_booster"]["model"]
         return [_read(tree, features) for tree in model["trees"]]
@@ -135,7 +137,10 @@ def _tree_to_json(number: int, tree: Tree, features: int) -> dict[str, Any]:
 
 
 def _read(tree: dict[str, Any], features: int) -> Tree:
-    """Children come after their parents, each has one, and every number is one."""
+    """Read one tree of XGBoost's JSON.
+
+    Raises ValueError unless children come after their parents, each node but the root has one parent, and all numbers are valid.
+    """
     left, right, feature = (
         np.array(tree[name], np.int64) for name in ("left_children", "right_children", "split_indices")
     )
@@ -155,7 +160,7 @@ def _read(tree: dict[str, Any], features: int) -> Tree:
 
 
 def xgboost() -> ModuleType:
-    """The library, loaded when a tree is grown; raises ValueError without it."""
+    """Import XGBoost, which only growing a tree needs; raises ValueError without it."""
     try:
         import xgboost as found
     except ImportError:
@@ -169,10 +174,11 @@ def xgboost() -> ModuleType:
 def grow(
     features: Floats, labels: Floats, margin: Floats, config: StackingConfig, *, rate: float, seed: int, min_count: int
 ) -> Tree:
-    """A tree for one label [N] on features [N, F], to be added to logits `margin` [N]; its leaves are times `rate`.
+    """Grow a tree for one label [N] on features [N, F], to be added to logits `margin` [N]; its leaves are scaled by `rate`.
 
-    Chen and Guestrin 2016 (arXiv:1603.02754), on one thread, with rows and columns drawn here from `seed`: the same
-    input gives the same tree. Slices of unknown label (NaN) take no part. With `min_count` it is cut back: see `prune_tree`.
+    By Chen and Guestrin 2016 (arXiv:1603.02754), on one thread, with rows and columns drawn here from `seed`: equal input gives
+    equal trees. Slices of unknown label (NaN) are left out. With `min_count` above 1 the tree is pruned by `prune_tree`. Raises
+    ValueError without XGBoost.
     """
     rng, known = np.random.default_rng(seed), np.flatnonzero(~np.isnan(labels))
     rows = np.sort(rng.choice(known, max(1, round(config.rows * len(known))), replace=False)) if len(known) else known
@@ -181,39 +187,32 @@ def grow(
     if not len(rows):
         return leaf(0.0)
     own, truth, before = features[rows], labels[rows], margin[rows]
-    tree = _grow_tree(own[:, columns], truth, before, config, rate, min_count)
-    tree = Tree(left=tree.left, right=tree.right, feature=columns[tree.feature], value=tree.value)
-    return prune_tree(tree, own, truth, before, min_count, l2=config.l2, rate=rate) if min_count > 1 else tree
-
-
-def _grow_tree(
-    features: Floats, labels: Floats, margin: Floats, config: StackingConfig, rate: float, min_count: int
-) -> Tree:
-    """As p (1 - p) is at most 1/4, a leaf of weight k / 4 has k slices: with `min_count` XGBoost looks for no smaller one."""
     library = xgboost()
     settings = {
         "objective": "binary:logistic",
         "tree_method": "hist",
-        "base_score": 0.5,  # of no account: the margin is given
+        "base_score": 0.5,  # has no effect, as the margin is given
         "max_depth": config.depth,
         "eta": rate,
+        # A leaf's weight is the sum of p (1 - p), at most 1/4 a slice: a leaf of weight k / 4 has at least k slices.
         "min_child_weight": max(config.min_child_weight, min_count / 4),
         "lambda": config.l2,
         "nthread": 1,
-        "seed": 0,  # nothing is left to draw
+        "seed": 0,  # has no effect, as rows and columns are drawn above
         "verbosity": 0,
     }
-    held = library.DMatrix(features, label=labels, base_margin=margin, nthread=1)
-    raw = bytes(library.train(settings, held, num_boost_round=1).save_raw("json"))
-    return from_json(raw, features.shape[1])[0]
+    held = library.DMatrix(own[:, columns], label=truth, base_margin=before, nthread=1)
+    (tree,) = from_json(bytes(library.train(settings, held, num_boost_round=1).save_raw("json")), len(columns))
+    tree = Tree(left=tree.left, right=tree.right, feature=columns[tree.feature], value=tree.value)
+    return prune_tree(tree, own, truth, before, min_count, l2=config.l2, rate=rate) if min_count > 1 else tree
 
 
 def prune_tree(tree: Tree, features: Floats, labels: Floats, margin: Floats, k: int, *, l2: float, rate: float) -> Tree:
-    """The tree as a site may send it when no count from 1 to k - 1 leaves it.
+    """Prune a tree so that a site may send it where no count from 1 to k - 1 may be disclosed.
 
-    A leaf's value is a ratio of sums over its slices: of few, one can tell how many. So no split leaves fewer than k
-    slices on a side; and a leaf with 1 to k - 1 positives, or negatives, says what k / 2 of them would have it say. A
-    site with fewer than k positives or negatives in all says nothing: one leaf of 0.
+    A leaf's value is a ratio of sums over its slices; from a sum of few slices one can infer their number. So every split that
+    leaves fewer than k slices on a side is removed. A leaf with 1 to k - 1 positives, or negatives, gets the value that k / 2 of
+    them would give. A site with fewer than k positives or negatives in all returns one leaf of 0.
     """
     held = _sum_nodes(tree, tree.leaves(features), labels, margin)
     slices, positives = held[:, 0], held[:, 1]
@@ -224,7 +223,7 @@ def prune_tree(tree: Tree, features: Floats, labels: Floats, margin: Floats, k: 
     nodes: list[tuple[int, int, int, float]] = []  # left, right, feature, value
 
     def keep(node: int) -> int:
-        """Write a node and what is below it; its number."""
+        """Append a node and all nodes below it, and return its number."""
         number, (left, right) = len(nodes), (int(tree.left[node]), int(tree.right[node]))
         splits = left >= 0 and min(slices[left], slices[right]) >= k
         exact = left < 0 and told[node] == positives[node]
@@ -246,7 +245,7 @@ def _few(counts: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
 
 
 def _sum_nodes(tree: Tree, at: Places, labels: Floats, margin: Floats) -> NDArray[np.float64]:
-    """Of every node [M, 4]: slices, positives, and sums of the probabilities p so far and of p (1 - p)."""
+    """Sum over the slices of every node, [M, 4]: slices, positives, the probabilities p so far, and p (1 - p)."""
     found = 1 / (1 + np.exp(-margin.astype(np.float64)))
     columns = np.stack([np.ones_like(found), labels > 0, found, found * (1 - found)], axis=1)
     sums = np.zeros((len(tree.left), 4))

@@ -1,7 +1,7 @@
-"""Test-time augmentation: the probabilities of a slice as the mean over fixed views of it.
+"""Test-time augmentation: average the probabilities of a slice over fixed views of it.
 
-Probabilities are averaged, not logits: they stay probabilities in a multi-class task, too, the mean's log loss is never
-above the views' mean log loss (it is convex), and one view that is far off, and sure of it, cannot carry the others with it.
+Probabilities are averaged, not logits, for three reasons. The mean is a distribution also in a multi-class task. Its log loss is never
+above the mean log loss of the views, as the log loss is convex. And one wrong view of high confidence does not dominate the mean.
 """
 
 import math
@@ -12,7 +12,7 @@ from fl_rsna.learning.data.augment import move
 from fl_rsna.learning.models.classifier import Classifier, probabilities
 from fl_rsna.task import Task
 
-VIEWS = (  # (mirrored, degrees, zoom) of the first, second ... view
+VIEWS = (  # (mirrored, degrees, zoom) of each view
     (False, 0.0, 1.0),
     (True, 0.0, 1.0),
     (False, 7.5, 1.0),
@@ -25,7 +25,7 @@ VIEWS = (  # (mirrored, degrees, zoom) of the first, second ... view
 
 
 def mean_probabilities(model: Classifier, images: torch.Tensor, task: Task) -> torch.Tensor:
-    """Probabilities [B, L] of stored values [B, C, S, S], averaged over the model's views; of one view as the model says."""
+    """Compute probabilities [B, L] of stored values [B, C, S, S], averaged over the model's views."""
     found = probabilities(model(images), task)
     for number in range(1, model.views):
         found = found + probabilities(model(view(images, number)), task)
@@ -33,7 +33,7 @@ def mean_probabilities(model: Classifier, images: torch.Tensor, task: Task) -> t
 
 
 def view(images: torch.Tensor, number: int) -> torch.Tensor:
-    """One of VIEWS of images [B, C, S, S]; all slices of a stack move alike, and air moves in."""
+    """Transform images [B, C, S, S] to view `number` of VIEWS; all slices of a stack move alike, and pixels from outside are air."""
     mirrored, degrees, zoom = VIEWS[number]
     if degrees == 0 and zoom == 1:
         return images.flip(-1) if mirrored else images
