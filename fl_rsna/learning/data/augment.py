@@ -14,7 +14,7 @@ AIR = HU_OFFSET - 1000.0  # stored value of air; no tissue has a lower one
 
 
 def augment(images: torch.Tensor, config: TrainConfig, *, image: ImageKind, generator: torch.Generator) -> torch.Tensor:
-    """Augment stored values `images` [B, C, S, S] at random; 0 is air, also where an image moves in.
+    """Augment stored values `images` [B, C, S, S] at random; 0 is air, which also fills the border of a moved image.
 
     `generator` lives on the CPU, so every device draws the same numbers. The HU shift imitates differences in scanner
     calibration. The HU noise, HU * (1 + e), scales contrast around water, as another tube voltage does: the values of brain
@@ -40,7 +40,7 @@ def augment(images: torch.Tensor, config: TrainConfig, *, image: ImageKind, gene
 def jitter_brightness(
     images: torch.Tensor, config: TrainConfig, white: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Change grey values x [B, C, S, S] of 0 to `white` to x + (x - white / 2) c + white b, clipped to 0 and `white`.
+    """Change grey values x [B, C, S, S] of 0 to `white` to x + (x - white / 2) c + white b, clipped to 0..`white`.
 
     For each image, b is uniform in +-train.brightness and c in +-train.contrast. 0, which is air or below a window, stays 0.
     """

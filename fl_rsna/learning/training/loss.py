@@ -44,7 +44,13 @@ def task_loss(
     weight = torch.tensor(task.label_weights if weights is None else weights, device=logits.device)
     match task.kind:
         case LabelKind.multi_label:
-            losses = _binary_losses(logits.float(), labels, gamma)
+            z = logits.float()
+            if gamma == 0:
+                losses = F.binary_cross_entropy_with_logits(z, labels, reduction="none")
+            else:
+                positive = -F.logsigmoid(z) * torch.sigmoid(-z) ** gamma
+                negative = -F.logsigmoid(-z) * torch.sigmoid(z) ** gamma
+                losses = labels * positive + (1 - labels) * negative
             if counts is None:
                 return (losses.mean(0) * weight).sum() / weight.sum()
             known = (counts > 0).sum(0)
@@ -55,14 +61,6 @@ def task_loss(
             losses = -labels * logs if gamma == 0 else -labels * logs * (1 - logs.exp()) ** gamma
             of_rows = losses if counts is None else losses * counts
             return (of_rows * weight).sum() / (labels * weight).sum()
-
-
-def _binary_losses(logits: torch.Tensor, labels: torch.Tensor, gamma: float) -> torch.Tensor:
-    if gamma == 0:
-        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    positive = -F.logsigmoid(logits) * torch.sigmoid(-logits) ** gamma
-    negative = -F.logsigmoid(-logits) * torch.sigmoid(logits) ** gamma
-    return labels * positive + (1 - labels) * negative
 
 
 def rare_label_weights(task: Task, prior: Sequence[float]) -> tuple[float, ...]:
