@@ -1,12 +1,12 @@
-"""Confidence intervals from patients: draw whole patients with replacement, and compute every metric in all draws at once.
+"""Compute confidence intervals by drawing whole patients with replacement, with every metric in all draws at once.
 
-A draw is a weight a patient. What is a sum over slices is summed by patient first, so that a resample costs a row of
-a matrix product and not a pass over the slices.
+A draw is one weight for each patient. Sums over slices are first made for each patient, so that a resample costs a row of a matrix
+product and not a pass over the slices.
 
-The interval is theta -+ t * se on a scale without bounds. Of the c patients who carry the metric, se is the standard
-deviation over the resamples times sqrt(c / (c - 1)), as a resample varies too little by as much, and t has c - 1 degrees of
-freedom. Plain percentiles of the resamples are too narrow for few patients, and near 1 they lean to the wrong side
-(Hesterberg 2015). Who carries a metric was settled by `studies/interval_coverage.py`, which shows both intervals.
+The interval is theta -+ t * se on a scale without bounds. Let c be the number of patients whose rows the metric is a mean of. Then se is
+the standard deviation over the resamples times sqrt(c / (c - 1)), as resamples vary too little by that factor, and t has c - 1 degrees
+of freedom. Plain percentiles of the resamples are too narrow for few patients, and near 1 they are skewed to the wrong side (Hesterberg
+2015). `studies/interval_coverage.py` measured the coverage of both intervals, and decided which patients count for each metric.
 """
 
 from collections.abc import Iterator
@@ -15,53 +15,54 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, stdtrit  # scipy.stats takes as long to load as all else here
+from scipy.special import expit, logit, stdtrit  # importing scipy.stats would double the time of import
 
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
-CHUNK = 64  # columns of weights that are worked on at once
-MIN_PATIENTS = 5  # with a positive slice, and with a negative one: below, resampling them cannot show the doubt
+CHUNK = 64  # columns of weights in a chunk
+MIN_PATIENTS = 5  # fewest patients with a positive slice, and with a negative one, that give an interval
 TAIL = 0.025
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """Rows [N] by patient, and the weights [P, 1 + R] of patients: column 0 is the data as it is, the others resamples."""
+    """The patient of each row [N], and the weights [P, 1 + R] of patients: column 0 is the data itself, the others are resamples."""
 
     member: NDArray[np.int64]
     weights: NDArray[np.int16]
 
     @property
     def patients(self) -> int:
+        """The number of patients."""
         return len(self.weights)
 
     def chunks(self) -> Iterator[tuple[slice, Floats]]:
-        """A few columns of weights at a time, as floats."""
+        """Yield CHUNK columns of weights at a time, as their slice and as floats."""
         for start in range(0, self.weights.shape[1], CHUNK):
             part = slice(start, start + CHUNK)
             yield part, self.weights[:, part].astype(np.float64)
 
     def of_rows(self, patients: NDArray[np.generic]) -> "Drawn":
-        """The same draws for other rows (exams) of the same patients."""
+        """Return the draws for other rows (exams) of the same patients."""
         names, member = np.unique(patients, return_inverse=True)
         assert len(names) == self.patients
         return replace(self, member=member)
 
     def among(self, rows: NDArray[np.bool_]) -> "Drawn":
-        """The same draws for some of the rows [N], and of the patients only those who have one."""
+        """Return the draws for the rows where `rows` [N] is true, with only the patients who have such a row."""
         if rows.all():
             return self
         patients, member = np.unique(self.member[rows], return_inverse=True)
         return Drawn(member=member, weights=self.weights[patients])
 
     def point_only(self) -> "Drawn":
-        """Without resamples: for what can have no interval."""
+        """Return the draws without resamples, for a metric that can have no interval."""
         return replace(self, weights=self.weights[:, :1])
 
 
 def draw_patients(patients: NDArray[np.generic], *, seed: int, resamples: int = RESAMPLES) -> Drawn:
-    """Draws for rows [N] of the given patients; the same patients and seed give the same draws."""
+    """Draw patients for rows [N] of `patients`; equal patients and seeds give equal draws."""
     names, member = np.unique(patients, return_inverse=True)
     count = len(names)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
@@ -71,12 +72,12 @@ def draw_patients(patients: NDArray[np.generic], *, seed: int, resamples: int = 
 
 
 def by_patient(drawn: Drawn, *columns: NDArray[np.generic]) -> Floats:
-    """Sums over each patient's rows [P, K] of K columns [N]."""
+    """Sum K columns [N] over each patient's rows, [P, K]."""
     return np.stack([np.bincount(drawn.member, column, minlength=drawn.patients) for column in columns], axis=1)
 
 
 def totals(drawn: Drawn, sums: Floats) -> Floats:
-    """Sums by patient [P, K] as every draw weighs them: [K, 1 + R]."""
+    """Weight the sums by patient [P, K] by every draw and add them, [K, 1 + R]."""
     found = np.empty((sums.shape[1], drawn.weights.shape[1]))
     for part, weights in drawn.chunks():
         found[:, part] = sums.T @ weights
@@ -85,11 +86,11 @@ def totals(drawn: Drawn, sums: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A metric with its 95% interval and what it rests on.
+    """A metric with its 95% interval, and the numbers of rows and patients on which it is based.
 
-    `value` is None where the data cannot define it. `low` and `high` are None where resampling patients cannot show
-    the doubt: fewer than MIN_PATIENTS patients with a positive slice (when one patient holds all positives, every
-    resample shows that patient or nothing), or with a negative one.
+    `value` is None where the data do not define it. `low` and `high` are None where resampling patients cannot show the
+    uncertainty: with fewer than MIN_PATIENTS patients with a positive slice, or with a negative one. If one patient had all
+    positives, every resample would hold that patient's or none.
     """
 
     value: float | None
@@ -101,16 +102,16 @@ class Estimate:
 
 
 class Scale(StrEnum):
-    """Where a metric lives, and so on which scale its interval is even on both sides."""
+    """The range of a metric, which decides the scale on which its interval is symmetric."""
 
-    share = "share"  # 0 to 1: logit
-    positive = "positive"  # above 0, as a loss or a ratio: logarithm
-    difference = "difference"  # either side of 0: as it is
+    share = "share"  # 0 to 1; symmetric in the logit
+    positive = "positive"  # above 0, such as a loss or a ratio; symmetric in the logarithm
+    difference = "difference"  # any sign; symmetric in the value itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
-    """What a label's metrics rest on: rows, and the patients who have such a row."""
+    """The numbers of a label's positive and negative rows, and of the patients who have such a row."""
 
     positives: int
     negatives: int
@@ -120,21 +121,22 @@ class Support:
 
     @property
     def fewest(self) -> int:
-        """Patients of the rarer kind."""
+        """The smaller of the numbers of patients with a positive and with a negative row."""
         return min(self.positive_patients, self.negative_patients)
 
     @property
     def enough(self) -> bool:
+        """Whether there are enough patients for an interval."""
         return self.fewest >= MIN_PATIENTS
 
 
 def patients(drawn: Drawn, rows: NDArray[np.bool_]) -> int:
-    """How many patients have such a row, of [N]."""
+    """Count the patients who have a row where `rows` [N] is true."""
     return int(np.count_nonzero(np.bincount(drawn.member[rows], minlength=drawn.patients)))
 
 
 def support(drawn: Drawn, labels: NDArray[np.float32]) -> Support:
-    """Rows and patients with label [N] 1, and with 0."""
+    """Count the rows, and the patients with such a row, where `labels` [N] is 1, and where it is 0."""
     positive = labels > 0
     return Support(
         positives=int(positive.sum()),
@@ -146,10 +148,10 @@ def support(drawn: Drawn, labels: NDArray[np.float32]) -> Support:
 
 
 def estimate(values: Floats, found: Support, carriers: int, scale: Scale = Scale.share) -> Estimate:
-    """A metric from its values [1 + R]: as it is, and as resampled (NaN where a resample leaves it undefined).
+    """Estimate a metric from its values [1 + R]: of the data first, then of each resample (NaN where it is undefined).
 
-    `carriers` are the patients whose rows the metric is a mean of: for a sensitivity those with a positive, for an AUROC
-    the rarer kind, for a loss all.
+    `carriers` is the number of patients whose rows the metric is a mean of: for a sensitivity those with a positive row, for an
+    AUROC the fewer of those with a positive and with a negative row, for a loss all.
     """
     low, high = interval(values, carriers, scale) if found.enough else (None, None)
     return Estimate(
@@ -163,10 +165,10 @@ def estimate(values: Floats, found: Support, carriers: int, scale: Scale = Scale
 
 
 def interval(values: Floats, carriers: int, scale: Scale = Scale.share) -> tuple[float, float] | tuple[None, None]:
-    """95% interval of values [1 + R]; none where the value, or more than half of the resamples, is undefined.
+    """Compute the 95% interval of values [1 + R]; none where the value, or more than half of the resamples, is undefined.
 
-    A share of exactly 0 or 1 never varies in a resample. Its interval is that of 0 or all of `carriers` trials (Clopper
-    and Pearson 1934), which takes each patient for one trial.
+    A share of exactly 0 or 1 never varies in a resample. Its interval is that of 0 or of all of `carriers` trials (Clopper and
+    Pearson 1934), with each patient as one trial.
     """
     value, resampled = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value) or len(resampled) < max(1, (len(values) - 1) / 2) or carriers < MIN_PATIENTS:
@@ -184,7 +186,10 @@ def interval(values: Floats, carriers: int, scale: Scale = Scale.share) -> tuple
 
 
 def _share(value: float, resampled: Floats, times: float, carriers: int) -> tuple[float, float]:
-    """On the logit scale, where resamples of 0 and 1 have no place: the larger of the deviation of the others and, from all, of the first order."""
+    """Compute the interval on the logit scale, on which resamples of 0 and 1 are infinite.
+
+    The standard deviation is the larger of two: that of the logits of the other resamples, and that of all resamples to first order.
+    """
     if value in (0.0, 1.0):
         edge = float(TAIL ** (1 / carriers))
         return (edge, 1.0) if value else (0.0, 1 - edge)

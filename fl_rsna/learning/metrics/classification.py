@@ -1,9 +1,9 @@
-"""How well a model classifies: confusion matrices at a threshold, and accuracies and means of rankings over classes that exclude each other.
+"""Score a classification: confusion counts at a threshold, and accuracies and mean rankings of classes that exclude each other.
 
-Every figure is computed in all draws of patients at once, as those of one label are. A figure of one class rests on
-that class; one that is a mean over classes rests on the rarest, and is not defined without a row of each: a mean over
-fewer classes would be another figure. An average precision that is interpolated takes the best of noisy precisions, which
-flatters few patients: its intervals lean up.
+Every figure is computed in all draws of patients at once. The interval of a class's figure is based on the patients of that class. A
+mean over classes is based on the rarest class, and is undefined without a row of each class, as a mean over fewer classes would be
+another figure. An interpolated average precision takes the maximum of noisy precisions, so it is biased upwards for few patients, and so
+are its intervals.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from fl_rsna.learning.metrics.bootstrap import (
 from fl_rsna.learning.metrics.metrics import Comparison
 from fl_rsna.learning.metrics.ranking import rank
 
-ACCURACIES = ("accuracy", "balanced_accuracy")  # what `class_scores` says of all classes together
+ACCURACIES = ("accuracy", "balanced_accuracy")  # figures of all classes together in `class_scores`
 RANKINGS = ("macro_auroc", "mean_average_precision")
 
 Labels = NDArray[np.float32]
@@ -39,7 +39,7 @@ Probabilities = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Resting:
-    """What figures rest on: each class [L], and all classes together."""
+    """Numbers of rows and patients behind the figures of each class [L], of the rarest class, and of all rows."""
 
     classes: list[Support]
     rarest: Support
@@ -47,12 +47,12 @@ class _Resting:
 
 
 def class_scores(labels: Labels, probabilities: Probabilities, drawn: Drawn, names: Sequence[str]) -> dict[str, Any]:
-    """Plain values of classes `names` from one-hot labels and probabilities [N, L].
+    """Score the classes `names` from one-hot labels and probabilities [N, L], as plain values.
 
     accuracy: share of rows whose likeliest class is the true one; balanced_accuracy: mean of the classes' accuracies;
-    macro_auroc: mean of AUROCs, each one class against the rest; mean_average_precision: mean of average precisions as
-    PASCAL VOC 2010 has them, which over studies is how SIIM-FISABIO-RSNA COVID-19 scored its study classes. By class the
-    same, and in `confusion`, by true and by named class, counts and their share of the true class.
+    macro_auroc: mean of AUROCs, each of one class against the rest; mean_average_precision: mean of the average precisions of
+    PASCAL VOC 2010, by which SIIM-FISABIO-RSNA COVID-19 scored its classes of studies. `classes` has the accuracy and average
+    precision of each class. `confusion` has counts by true and by predicted class, and their shares of the true class.
     """
     rests_on = _count_support(labels, drawn)
     cells = confusion(labels, probabilities, drawn)
@@ -84,7 +84,7 @@ def class_scores(labels: Labels, probabilities: Probabilities, drawn: Drawn, nam
 
 
 def confusion(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> Floats:
-    """Rows by true class and by the likeliest one [L, L, 1 + R]; of classes equally likely the first is named."""
+    """Count rows by true and by likeliest class, [L, L, 1 + R], in every draw; the first of equally likely classes is taken."""
     count = labels.shape[1]
     cells = labels.argmax(1) * count + probabilities.argmax(1)
     places = drawn.member * count**2 + cells
@@ -100,7 +100,7 @@ def macro_auroc(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Macro AUROC of `scores` [N, L] with a 95% interval from resampling whole patients; it rests on the rarest class."""
+    """Estimate the macro AUROC of `scores` [N, L] with a 95% interval over whole patients, based on those of the rarest class."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     rarest = _count_support(labels, drawn).rarest
     return estimate(_rank_classes(labels, scores, drawn)[0].mean(0), rarest, rarest.fewest)
@@ -115,7 +115,7 @@ def compare_macro_aurocs(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Comparison:
-    """Macro AUROC of `scores` [N, L] against the mean of the references' macro AUROCs, paired as AUROCs of one label are."""
+    """Compare the macro AUROC of `scores` [N, L] with the mean macro AUROC of `references`; resamples are paired by patient."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     rarest = _count_support(labels, drawn).rarest
     ours = _rank_classes(labels, scores, drawn)[0].mean(0)
@@ -134,19 +134,19 @@ def _count_support(labels: Labels, drawn: Drawn) -> _Resting:
         negatives=0,
         patients=drawn.patients,
         positive_patients=drawn.patients,
-        negative_patients=drawn.patients,  # an accuracy over all rows compares them with no others
+        negative_patients=drawn.patients,  # an accuracy over all rows has no second group of rows
     )
     return _Resting(classes=of_classes, rarest=min(of_classes, key=lambda of: of.fewest), rows=rows)
 
 
 def _rank_classes(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> tuple[Floats, Floats]:
-    """AUROC and average precision of each class against the rest, in every draw: two of [L, 1 + R]."""
+    """Compute AUROC and average precision of each class against the rest, in every draw: two arrays [L, 1 + R]."""
     ranked = [rank(labels[:, i], probabilities[:, i], drawn, interpolated=True) for i in range(labels.shape[1])]
     return np.stack([of.auroc for of in ranked]), np.stack([of.average_precision for of in ranked])
 
 
 def predict_positive(probabilities: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
-    """Rows predicted positive: probability >= threshold, compared in float64."""
+    """Return true for rows predicted positive, with probability >= threshold in float64."""
     return probabilities.astype(np.float64) >= threshold
 
 
@@ -157,7 +157,7 @@ def at_threshold(
     drawn: Drawn,
     rests_on: Support,
 ) -> dict[str, Any]:
-    """Confusion counts of one label's rows [N] at a threshold, and their ratios as estimates."""
+    """Count the confusion of one label's rows [N] at a threshold, and estimate its ratios; plain values."""
     positive, flagged = labels > 0, predict_positive(probabilities, threshold)
     tp, fp, tn, fn = totals(
         drawn,
@@ -172,7 +172,7 @@ def at_threshold(
 
 
 def ratios(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
-    """Sensitivity and its kin from confusion counts; NaN where nothing is there to divide by."""
+    """Compute sensitivity, specificity, PPV, NPV, F1 and false-negative rate from confusion counts; NaN for 0 / 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "sensitivity": tp / (tp + fn),
@@ -185,7 +185,7 @@ def ratios(tp: Floats, fp: Floats, tn: Floats, fn: Floats) -> dict[str, Floats]:
 
 
 def _carriers(name: str, positive: NDArray[np.bool_], flagged: NDArray[np.bool_], drawn: Drawn) -> int:
-    """Patients with a row that the ratio is a share of; what spoils an NPV is in the positive ones only, so they count if fewer."""
+    """Count the patients with a row in the ratio's denominator; for an NPV those with a positive row, if fewer, as only they lower it."""
     match name:
         case "specificity":
             return patients(drawn, ~positive)

@@ -1,4 +1,4 @@
-"""Compare predictions on the same slices, paired over patients: losses of two models, and loss and AUROC of the stages of a run."""
+"""Compare predictions on the same slices, paired by patient: losses of two models, and loss and AUROC of the stages of a run."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,7 +22,7 @@ from fl_rsna.learning.metrics.metrics import slice_losses
 from fl_rsna.learning.metrics.ranking import rank
 from fl_rsna.task import Task
 
-REFERENCE = "slice"  # what the others are held against
+REFERENCE = "slice"  # name of the prediction with which the others are compared
 
 
 def compare_losses(
@@ -35,7 +35,7 @@ def compare_losses(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """The task's log loss of probabilities `ours` [N, L] minus that of `theirs`: below 0 is better.
+    """Estimate the task's log loss of probabilities `ours` [N, L] minus that of `theirs`; below 0 is better.
 
     Every resample draws the same patients for both.
     """
@@ -54,9 +54,9 @@ def compare_stages(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Plain values by the name of a prediction [N, L]: weighted log loss, AUROC a label, and both minus those of `slice`.
+    """Score each named prediction [N, L] by weighted log loss and by AUROC of each label, and subtract the scores of `slice`.
 
-    Every resample draws the same patients for all, so the differences are paired.
+    The result is plain values by name. Every resample draws the same patients for all, so the differences are paired.
     """
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     scored = {name: _scores(labels, values, drawn, task) for name, values in found.items()}
@@ -71,7 +71,7 @@ def compare_stages(
 
 
 def _scores(labels: NDArray[np.float32], found: NDArray[np.floating], drawn: Drawn, task: Task) -> NDArray[np.float64]:
-    """In every draw [1 + L, 1 + R]: the weighted log loss, and the AUROC of each label."""
+    """Compute the weighted log loss and the AUROC of each label in every draw, [1 + L, 1 + R]."""
     loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, found, task), np.ones(len(labels))))
     return np.stack([loss / rows, *(rank(labels[:, i], found[:, i], drawn).auroc for i in range(len(task.labels)))])
 

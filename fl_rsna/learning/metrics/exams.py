@@ -1,7 +1,7 @@
-"""From slices to exams: a series or a study is one exam, positive when any of its slices is.
+"""Combine slices to exams: a series or a study is one exam, positive when any of its slices is positive.
 
-Without a positive slice it is negative only where every slice is known to be; else nobody knows, NaN. Whatever scores,
-counts or lists exams takes their labels from here.
+Without a positive slice, an exam is negative if all its slices are known, else its label is unknown (NaN). All code that scores, counts
+or lists exams takes their labels from here.
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,15 @@ from fl_rsna.task import LabelKind
 
 
 class Aggregate(StrEnum):
-    """How an exam's probability is made of its slices'."""
+    """The function that combines the probabilities of an exam's slices."""
 
-    max = (
-        "max"  # the surest slice speaks: assumes slices see one and the same bleed, so more slices are no more evidence
-    )
-    noisy_or = (
-        "noisy_or"  # 1 - prod(1 - p): assumes slices err independently; neighbours do not, so it comes out too sure
-    )
-    mean = "mean"  # all slices speak alike: of classes that exclude each other, whose means still add up to 1
+    max = "max"  # the highest; assumes that slices show the same bleed, so more slices are no more evidence
+    noisy_or = "noisy_or"  # 1 - prod(1 - p); assumes independent slices, but neighbours are not, so it is too high
+    mean = "mean"  # for classes that exclude each other, whose means still add up to 1
 
 
 def aggregates(kind: LabelKind) -> tuple[Aggregate, ...]:
-    """Those that make sense of such labels, the plainest first."""
+    """Return the aggregates that are valid for labels of a kind, the simplest first."""
     match kind:
         case LabelKind.multi_label:
             return Aggregate.max, Aggregate.noisy_or
@@ -36,7 +32,7 @@ def aggregates(kind: LabelKind) -> tuple[Aggregate, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exams:
-    """E exams of N slices: which exam each slice is of [N], and the exams' labels [E, L] and patients [E]."""
+    """E exams of N slices: the exam of each slice [N], and the exams' labels [E, L] and patients [E]."""
 
     member: NDArray[np.int64]
     labels: NDArray[np.float32]
@@ -49,9 +45,9 @@ def group_exams(
     series: NDArray[np.generic],
     kind: LabelKind = LabelKind.multi_label,
 ) -> Exams:
-    """Exams of slices [N, L] by their series, or study; one name used by two patients is two exams.
+    """Group slices [N, L] to exams by their series or study; a name that two patients use is two exams.
 
-    A label is NaN where it is unknown, of a slice as of an exam. Of classes a known one rules out the others.
+    A label of a slice or of an exam is NaN where it is unknown. An exam with a known positive class is negative for the others.
     """
     patient_names, patient_of = np.unique(patients, return_inverse=True)
     series_names, series_of = np.unique(series, return_inverse=True)
@@ -65,7 +61,7 @@ def group_exams(
 
 
 def _of_exams(labels: NDArray[np.float32], starts: NDArray[np.intp], kind: LabelKind) -> NDArray[np.float32]:
-    """Labels [E, L] from those of slices in the order of their exams."""
+    """Combine labels of slices, in the order of their exams, to labels [E, L] of exams."""
     unknown = np.isnan(labels)
     positive = np.logical_or.reduceat(labels > 0, starts, axis=0)
     open_ = np.logical_or.reduceat(unknown, starts, axis=0) & ~positive
@@ -75,11 +71,11 @@ def _of_exams(labels: NDArray[np.float32], starts: NDArray[np.intp], kind: Label
 
 
 def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggregate: Aggregate) -> NDArray[np.float64]:
-    """Probabilities [E, L] of exams from those of their slices [N, L].
+    """Combine probabilities of slices [N, L] to probabilities of exams [E, L].
 
-    The max assumes that an exam is as suspicious as its worst slice, whatever their number. The noisy-or is the
-    probability that at least one slice is positive if slices were independent, summed as log(1 - p), so that many
-    small ones are not lost; it grows with the number of slices. The mean weighs every slice alike.
+    The max assumes that an exam is as suspicious as its most suspicious slice, whatever the number of slices. The noisy-or is the
+    probability that at least one slice is positive if slices were independent, and grows with their number; it is summed as
+    log(1 - p), so that many small probabilities are not lost. The mean weights all slices equally.
     """
     order, starts = _group_by_exam(exams.member)
     by_exam = probabilities.astype(np.float64)[order]
@@ -95,6 +91,6 @@ def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggreg
 
 
 def _group_by_exam(member: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Slices in the order of their exams, and where each exam starts."""
+    """Return the slices in the order of their exams, and the position at which each exam starts."""
     order = np.argsort(member, kind="stable")
     return order, np.flatnonzero(np.r_[True, np.diff(member[order]) > 0])

@@ -1,13 +1,13 @@
-"""The JSON of scores: what summary.json, scorecards.json, messages and report.json hold of an estimate, a label and a scorecard.
+"""The JSON of estimates, labels and scorecards, as in summary.json, scorecards.json, messages and report.json.
 
-A value is None where it is undefined or withheld: a site withholds what would tell of few patients (privacy.min_count).
+A value is None where it is undefined or withheld: a site withholds values that would disclose few patients (privacy.min_count).
 """
 
 from typing import NotRequired, TypedDict
 
 
 class EstimateFigures(TypedDict):
-    """An estimate with its 95% interval and what it rests on: rows with the label, rows without it, patients with it."""
+    """An estimate with its 95% interval, and the numbers of rows with the label, rows without it, and patients with it."""
 
     value: float | None
     low: float | None
@@ -54,7 +54,7 @@ class CurveFigures(TypedDict):
 
 
 class CalibrationFigures(TypedDict):
-    """The reliability curve before and after temperature scaling; `after` is None of a label without a temperature."""
+    """The reliability curve before and after temperature scaling; `after` is None for a label without a temperature."""
 
     before: CurveFigures | None
     after: CurveFigures | None
@@ -82,14 +82,14 @@ class ClassFigures(TypedDict):
 
 
 class CellFigures(TypedDict):
-    """A cell of a confusion matrix: rows of the true class that were named so, and their share of the true class."""
+    """A cell of a confusion matrix: rows of one true and one predicted class, and their share of the true class."""
 
     count: int | None
     share: EstimateFigures
 
 
 class ClassesFigures(TypedDict):
-    """Scores of classes that exclude each other: of all together, of each, and the confusion matrix by true and named class."""
+    """Scores of classes that exclude each other: of all together, of each, and the confusion matrix by true and predicted class."""
 
     accuracy: EstimateFigures
     balanced_accuracy: EstimateFigures
@@ -107,7 +107,7 @@ class LevelsOfClasses(TypedDict):
 
 
 class CardFigures(TypedDict):
-    """What every scorecard has: its counts, and its labels at slice level and, by the aggregate of slices, at exam level."""
+    """The part that every scorecard has: counts, and labels at slice level and, by the aggregate of slices, at exam level."""
 
     slices: int
     patients: int | None
@@ -125,7 +125,7 @@ class ScorecardFigures(CardFigures):
 
 
 class AreaFigures(TypedDict):
-    """The AUROC alone, as of a control."""
+    """The AUROC alone, such as that of a control."""
 
     auroc: EstimateFigures
 
@@ -146,14 +146,14 @@ class ComparisonFigures(TypedDict):
 
 
 class StageFigures(TypedDict):
-    """Log loss and AUROC by label of one prediction, or how far two are apart."""
+    """Log loss and AUROC by label of one prediction, or the differences of two predictions."""
 
     log_loss: EstimateFigures
     auroc: dict[str, EstimateFigures]
 
 
 class ComparedFigures(StageFigures):
-    """The same of a stage of a run, and how far it is from the slice model's, where it is another."""
+    """Log loss and AUROC by label of a stage of a run, and the differences from the slice model's for any other stage."""
 
     minus_slice: NotRequired[StageFigures]
 

@@ -1,4 +1,4 @@
-"""How good probabilities are: weighted log loss, AUROC and average precision a label, with patient-bootstrap intervals."""
+"""Compute weighted log loss, and AUROC and average precision of a label, with intervals by resampling patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ __all__ = [
     "slice_losses",
 ]
 
-CLIP = 1e-6  # probabilities are kept this far from 0 and 1 in the log loss
+CLIP = 1e-6  # distance that probabilities keep from 0 and 1 in the log loss
 
 
 def label_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Log loss of each label by itself, of [N] or [N, L]; 0 where the label is unknown, NaN."""
+    """Compute the log loss of each label of [N] or [N, L]; 0 where the label is unknown (NaN)."""
     clipped = clip_probabilities(probabilities, CLIP)
     return np.where(np.isnan(labels), 0.0, -np.log(np.where(labels > 0, clipped, 1 - clipped)))
 
 
 def slice_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
-    """Log loss of each row [N]: weighted over its known labels (sum w * loss / sum w), or of the true class."""
+    """Compute the log loss of each row [N]: weighted over its known labels (sum w * loss / sum w), or of the true class."""
     if task.kind is LabelKind.multi_class:
         return -np.log(clip_probabilities(probabilities[labels > 0], CLIP))
     losses, known = label_losses(labels, probabilities), ~np.isnan(labels)
@@ -46,12 +46,12 @@ def slice_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating
 
 
 def log_loss(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> float:
-    """Mean log loss of [N, L]: weighted over labels, or of the true class."""
+    """Compute the mean log loss of [N, L]: weighted over labels, or of the true class."""
     return float(slice_losses(labels, probabilities, task).mean())
 
 
 def auroc(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | None:
-    """Area under the ROC curve of one label [N], ties counted half; None with one class only."""
+    """Compute the area under the ROC curve of one label [N], with ties counted half; None with one class only."""
     value = _rank_once(labels, scores).auroc[0]
     return None if np.isnan(value) else float(value)
 
@@ -59,9 +59,10 @@ def auroc(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | 
 def aurocs(
     labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task, asked: Sequence[bool] | None = None
 ) -> dict[str, float | None]:
-    """AUROC of each label of [N, L], over the rows where it is known, and of classes their mean as MACRO.
+    """Compute the AUROC of each label of [N, L] over the rows where it is known and, for classes, their mean as MACRO.
 
-    None where it is undefined, or not `asked` for; a mean over fewer than all classes would be another figure.
+    A value is None where it is undefined or not `asked` for. The mean is None unless every class has a value, as a mean over
+    fewer classes would be another figure.
     """
     known = ~np.isnan(labels)
     found = {
@@ -75,7 +76,7 @@ def aurocs(
 
 
 def average_precision(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | None:
-    """Average precision of one label [N]; None without a positive."""
+    """Compute the average precision of one label [N]; None without a positive."""
     value = _rank_once(labels, scores).average_precision[0]
     return None if np.isnan(value) else float(value)
 
@@ -92,7 +93,7 @@ def auroc_with_interval(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """AUROC of one label with a 95% interval from resampling whole patients; see `intervals` for when there is none."""
+    """Estimate the AUROC of one label [N] with a 95% interval by resampling whole patients; none for too few patients."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     found = support(drawn, labels)
     return estimate(rank(labels, scores, drawn).auroc, found, found.fewest)
@@ -100,7 +101,7 @@ def auroc_with_interval(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """AUROC of one model beside another's on the same slices: their difference and ratio with 95% intervals."""
+    """The difference and ratio of two models' AUROCs on the same slices, with 95% intervals."""
 
     difference: Estimate
     ratio: Estimate
@@ -115,7 +116,7 @@ def compare_aurocs(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Comparison:
-    """AUROC of `scores` against the mean AUROC of `references`, paired: every resample draws the same patients for all."""
+    """Compare the AUROC of `scores` [N] with the mean AUROC of `references`; every resample draws the same patients for all."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     found = support(drawn, labels)
     ours = rank(labels, scores, drawn).auroc

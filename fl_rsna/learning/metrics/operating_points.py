@@ -1,9 +1,9 @@
-"""Thresholds, temperatures and Platt scaling, chosen on what sites add up about their validation parts: counts and losses, no slice.
+"""Choose thresholds, temperatures and Platt scaling from sums over sites' validation parts: counts and losses, never single slices.
 
-Every choice here sees sums only, of which none is of one slice. The sums of sites add, so the choice is that of the pooled slices.
-Platt scaling (Platt 1999) corrects a label's probabilities by a slope and an intercept of their logits, by Newton's method over
-bins of logits. A temperature keeps probabilities of 1/2 where they are; an intercept also makes their mean that of the labels,
-without which a prevalence cannot be estimated elsewhere (Alexandari, Kundaje and Shrikumar 2020, arXiv:1901.06852).
+Sums are added over sites, so every choice is that of the pooled slices. Platt scaling (Platt 1999) corrects a label's probabilities by a
+slope and an intercept of their logits, found by Newton's method over bins of logits. A temperature leaves probabilities of 1/2 unchanged.
+An intercept also makes their mean equal to that of the labels, without which a prevalence cannot be estimated elsewhere (Alexandari,
+Kundaje and Shrikumar 2020, arXiv:1901.06852).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,24 @@ from fl_rsna.learning.metrics.metrics import label_losses, slice_losses
 from fl_rsna.learning.metrics.saturation import clip_probabilities, finite_logits
 from fl_rsna.task import LabelKind, Task
 
-BINS = 1024  # of logits, evenly on [-LOGITS, LOGITS]
+BINS = 1024  # bins of logits, evenly on [-LOGITS, LOGITS]
 LOGITS = 16.0
 EDGES = np.r_[0.0, 1 / (1 + np.exp(-np.linspace(-LOGITS, LOGITS, BINS + 1)[1:-1]))]  # lower edge of every bin, [BINS]
-TEMPERATURES = np.geomspace(0.1, 10, 101)  # holds 1 in its middle; neighbours are 4.7% apart
+TEMPERATURES = np.geomspace(0.1, 10, 101)  # 1 is in the middle; neighbours differ by 4.7%
 SENSITIVITY, SPECIFICITY = 0.95, 0.90
 Thresholds = dict[str, dict[str, float | None]]  # label -> point -> threshold
 CENTRES = -LOGITS + (np.arange(BINS) + 0.5) * (2 * LOGITS / BINS)  # logit in the middle of every bin
-SLOPES = (0.1, 10.0)  # as far as temperatures go
-LOOSE = np.array([0.5, 1.0])  # standard deviations of slope and intercept about 1 and 0, before any slice is seen
+SLOPES = (0.1, 10.0)  # least and greatest slope, the range of temperatures
+LOOSE = np.array([0.5, 1.0])  # standard deviations of the prior of slope and intercept around 1 and 0
 SLICE, LOSS = "slice", "loss_by_temperature"
 
 
 class Point(StrEnum):
-    """What an operating point is chosen for."""
+    """The aim by which an operating point is chosen."""
 
-    sensitivity_95 = "sensitivity_95"  # the highest threshold that still finds 95% of positives
-    specificity_90 = "specificity_90"  # the lowest threshold that clears 90% of negatives
-    youden = "youden"  # sensitivity + specificity at its highest (Youden 1950); of equal thresholds the lowest
+    sensitivity_95 = "sensitivity_95"  # the highest threshold with a sensitivity of at least 95%
+    specificity_90 = "specificity_90"  # the lowest threshold with a specificity of at least 90%
+    youden = "youden"  # the highest sensitivity + specificity (Youden 1950), and the lowest such threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +50,19 @@ class OperatingPoints:
     temperatures: dict[str, float | None]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values."""
         return {"slice": self.slice, "exam": self.exam, "temperatures": self.temperatures}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "OperatingPoints":
-        """From what `to_json` gave; other keys are left alone."""
+        """Convert from the values of `to_json`; other keys are ignored."""
         return cls(slice=found["slice"], exam=found["exam"], temperatures=found["temperatures"])
 
 
 def score_counts(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Counts [L, 2, BINS] of negatives (0) and positives (1) of [N, L] by the bin their probability falls in.
+    """Count negatives (0) and positives (1) of [N, L] in the bins of their probabilities, [L, 2, BINS].
 
-    Bin i holds EDGES[i] <= p < EDGES[i + 1]: about 1/32 of a logit. Counts of sites add; an unknown label, NaN, has none.
+    Bin i holds EDGES[i] <= p < EDGES[i + 1], 1/32 of a logit. Counts can be added over sites; an unknown label (NaN) is not counted.
     """
     bins = np.searchsorted(EDGES, probabilities.astype(np.float64), side="right") - 1
     places = bins + BINS * (labels > 0) + 2 * BINS * np.arange(labels.shape[1])
@@ -70,9 +70,9 @@ def score_counts(labels: NDArray[np.float32], probabilities: NDArray[np.floating
 
 
 def choose_points(counts: NDArray[np.int64], labels: Sequence[str]) -> Thresholds:
-    """Thresholds by label and point from summed counts [L, 2, BINS]; p >= threshold is predicted positive.
+    """Choose thresholds by label and point from summed counts [L, 2, BINS]; p >= threshold is predicted positive.
 
-    None where a label has no positives or no negatives, or where no threshold reaches what is asked.
+    A threshold is None where a label has no positives or no negatives, or where no threshold reaches the aim.
     """
     return {label: _points(*counts[i]) for i, label in enumerate(labels)}
 
@@ -95,9 +95,9 @@ def calibrate(
     temperature: float | NDArray[np.float64],
     kind: LabelKind = LabelKind.multi_label,
 ) -> NDArray[np.float64]:
-    """Probabilities with their logits (or, for classes [N, L], log-probabilities) divided by a temperature.
+    """Divide the logits of probabilities (for classes [N, L], the log-probabilities) by a temperature (Guo et al. 2017).
 
-    Guo et al. 2017. Above 1 makes them less sure, below 1 surer; order within a label stays.
+    A temperature above 1 makes probabilities less extreme, one below 1 more extreme; the order within a label stays.
     """
     found = clip_probabilities(probabilities)
     match kind:
@@ -116,9 +116,9 @@ def loss_by_temperature(
     task: Task,
     weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Log loss of [N, L] summed over rows, at each of TEMPERATURES: [L, T], or [1, T] where labels are classes. Sums of sites add.
+    """Sum the log loss of [N, L] over rows at each of TEMPERATURES, [L, T], or [1, T] where labels are classes.
 
-    `weights` [N, L] are what each label of each slice counts; classes take none.
+    Sums can be added over sites. `weights` [N, L] are the weights of each label of each slice; classes take none.
     """
     match task.kind:
         case LabelKind.multi_label:
@@ -132,10 +132,10 @@ def loss_by_temperature(
 def choose_temperature(
     sums: NDArray[np.float64], labels: Sequence[str], counts: NDArray[np.int64]
 ) -> dict[str, float | None]:
-    """The temperature of least summed loss by label, [L, T]; classes share the one of [1, T].
+    """Choose each label's temperature of least summed loss from `sums` [L, T]; classes share the one of `sums` [1, T].
 
-    None for a label without positives or without negatives in `counts` [L, 2, BINS], and where the loss still falls at
-    an end of the grid: nothing in the data holds it.
+    It is None for a label without positives or without negatives in `counts` [L, 2, BINS], and where the loss is least at an end of the
+    grid, as the data then do not determine it.
     """
     best = np.broadcast_to(np.argmin(sums, axis=1), len(labels))
     known = (counts.sum(axis=2) > 0).all(axis=1) & (best > 0) & (best < len(TEMPERATURES) - 1)
@@ -144,24 +144,26 @@ def choose_temperature(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platt:
-    """sigmoid(slope * logit + intercept), whose mean where it was fitted is `prevalence`."""
+    """Platt scaling, sigmoid(slope * logit + intercept), with its mean `prevalence` on the slices on which it was fitted."""
 
     slope: float
     intercept: float
     prevalence: float
 
     def to_json(self) -> dict[str, float]:
+        """Convert to plain values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Platt":
+        """Convert from the values of `to_json`; other keys are ignored."""
         return cls(**{name: float(found[name]) for name in ("slope", "intercept", "prevalence")})
 
 
 def fit_platt(counts: NDArray[np.integer] | NDArray[np.floating]) -> Platt:
-    """From one label's counts [2, BINS] of negatives and positives, both with some, by the bin of their logit.
+    """Fit Platt scaling to one label's counts [2, BINS] of negatives and positives by the bin of their logit; both must occur.
 
-    LOOSE keeps a handful of positives from bending the line at will, and those that stand apart from making it certain.
+    The prior LOOSE limits the influence of few positives, and keeps the fit finite where positives and negatives are separable.
     """
     negatives, positives = counts.astype(np.float64)
     weights = negatives + positives
@@ -182,7 +184,7 @@ def fit_platt(counts: NDArray[np.integer] | NDArray[np.floating]) -> Platt:
 
 
 def honest(probabilities: NDArray[np.floating], fitted: Platt) -> NDArray[np.float64]:
-    """One label's probabilities [N] with their logits on that line."""
+    """Apply a label's Platt scaling to its probabilities [N]."""
     made: NDArray[np.float64] = expit(fitted.slope * finite_logits(probabilities) + fitted.intercept)
     return made
 
@@ -195,9 +197,9 @@ def site_sums(
     task: Task,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.generic]]:
-    """Score counts of slices [N, L] and of exams by aggregate, and losses by temperature; those of sites add, key by key.
+    """Compute a site's sums: score counts of slices [N, L] and of exams by each aggregate, and losses by temperature.
 
-    `weights` [N, L] are what each label of each slice counts in the losses.
+    Sums can be added over sites, key by key. `weights` [N, L] are the weights of each label of each slice in the losses.
     """
     exams = group_exams(labels, patients, series, task.kind)
     of_exams = {
@@ -212,7 +214,7 @@ def site_sums(
 
 
 def choose(sums: Mapping[str, NDArray[np.generic]], task: Task) -> OperatingPoints:
-    """Thresholds and temperatures from the added sums of all sites."""
+    """Choose thresholds and temperatures from the added sums of all sites."""
     exams = aggregates(task.kind)
     counts = {name: sums[name].astype(np.int64) for name in (SLICE, *exams)}
     return OperatingPoints(
@@ -225,10 +227,10 @@ def choose(sums: Mapping[str, NDArray[np.generic]], task: Task) -> OperatingPoin
 def choose_platt(
     sums: Mapping[str, NDArray[np.generic]], task: Task, odds: NDArray[np.float64] | None = None
 ) -> dict[str, Platt | None]:
-    """How each label's probabilities become honest, from the added sums; `odds` [2, L] weigh negatives and positives.
+    """Fit each label's Platt scaling to the added sums of all sites; `odds` [2, L] weight negatives and positives.
 
-    None for a label of fewer than MIN_PATIENTS positive or negative exams: nobody knows how honest it is. None for classes,
-    whose probabilities no line of one class changes.
+    It is None for a label of fewer than MIN_PATIENTS positive or negative exams, as its calibration is unknown, and None for classes,
+    whose probabilities cannot be corrected one class at a time.
     """
     plainest = aggregates(task.kind)[0]
     slices, exams = sums[SLICE].astype(np.int64), sums[plainest].astype(np.int64).sum(axis=2)

@@ -1,8 +1,8 @@
-"""AUROC and average precision of one label under many weightings of patients at once, and the points of ROC and precision-recall curves.
+"""Compute AUROC and average precision of one label in all draws of patients at once, and points of ROC and precision-recall curves.
 
-Only the order of scores between positives matters, so negatives are first counted by the pair of positive scores they
-lie between: one sparse matrix [intervals, patients] a label, which every draw of patients multiplies. Curves are thinned for plots
-to what an eye can distinguish.
+Only the order of scores between positives matters. So negatives are first counted by the pair of positive scores between which they lie:
+a sparse matrix [intervals, patients] for each label, which every draw of patients multiplies. Curves are thinned to as many points as
+a plot can show.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from scipy.sparse import csr_array
 
 from fl_rsna.learning.metrics.bootstrap import Drawn, Floats
 
-AT_MOST = 200
+AT_MOST = 200  # points of a curve
 SENSITIVE = 0.9  # the least sensitivity that counts in the partial AUROC
 
 
 def roc_points(
     labels: NDArray[np.float32], scores: NDArray[np.floating], at_most: int = AT_MOST
 ) -> dict[str, list[float]]:
-    """{"fpr", "tpr"} from (0, 0) to (1, 1) of one label [N]; empty lists with one class only."""
+    """Return the ROC curve of one label [N], {"fpr", "tpr"} from (0, 0) to (1, 1); empty lists with one class only."""
     if not 0 < labels.sum() < len(labels):
         return {"fpr": [], "tpr": []}
-    from sklearn.metrics import roc_curve  # 0.8 s to import, and needed by reports only
+    from sklearn.metrics import roc_curve  # takes 0.8 s to import, and only reports need it
 
     fpr, tpr, _ = roc_curve(labels, scores)
     kept = _spread(fpr, tpr, at_most)
@@ -33,7 +33,7 @@ def roc_points(
 def pr_points(
     labels: NDArray[np.float32], scores: NDArray[np.floating], at_most: int = AT_MOST
 ) -> dict[str, list[float]]:
-    """{"recall", "precision"} by rising recall of one label [N]; empty lists without a positive."""
+    """Return the precision-recall curve of one label [N], {"recall", "precision"} by rising recall; empty lists without a positive."""
     if not labels.any():
         return {"recall": [], "precision": []}
     from sklearn.metrics import precision_recall_curve
@@ -45,7 +45,7 @@ def pr_points(
 
 
 def _spread(x: NDArray[np.float64], y: NDArray[np.float64], at_most: int) -> NDArray[np.intp]:
-    """Indices of at most `at_most` points, evenly along the curve's length, its two ends among them."""
+    """Choose at most `at_most` points, evenly along the curve's length and with both ends; return their indices."""
     along = np.r_[0.0, np.cumsum(np.hypot(np.diff(x), np.diff(y)))]
     steps = np.searchsorted(along, np.linspace(0, along[-1], at_most))
     steps[0], steps[-1] = 0, len(x) - 1
@@ -54,10 +54,10 @@ def _spread(x: NDArray[np.float64], y: NDArray[np.float64], at_most: int) -> NDA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """AUROC, average precision and partial AUROC by draw [1 + R]; NaN where a draw leaves one class without weight.
+    """AUROC, average precision and partial AUROC in each draw [1 + R]; NaN where a draw leaves one class without weight.
 
-    The partial AUROC is the mean specificity over sensitivities from SENSITIVE to 1, 0.05 of chance and 1 of a perfect ranking: the index
-    for tests that must not miss (Jiang et al. 1996, Radiology 201:745).
+    The partial AUROC is the mean specificity over sensitivities from SENSITIVE to 1, which is 0.05 by chance and 1 for a perfect ranking.
+    It is an index for tests that must not miss a finding (Jiang et al. 1996, Radiology 201:745).
     """
 
     auroc: Floats
@@ -68,10 +68,10 @@ class Ranking:
 def rank(
     labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Drawn, *, interpolated: bool = False
 ) -> Ranking:
-    """Rank rows [N] by score, higher is more positive; memory grows with N, not with N times the draws.
+    """Rank rows [N] by score, where higher is more positive; memory grows with N, not with N times the draws.
 
-    `interpolated`: the average precision of PASCAL VOC 2010 (devkit, section 3.4.1), whose precision at a recall is the
-    best of it and all higher recalls. Rows of one score are one step of either curve, so their order does not matter.
+    With `interpolated`, the average precision is that of PASCAL VOC 2010 (devkit, section 3.4.1), whose precision at a recall is
+    the maximum over this and all higher recalls. Rows of equal score are one step of each curve, so their order does not matter.
     """
     columns = drawn.weights.shape[1]
     area, precision, partial = (np.full(columns, np.nan) for _ in range(3))
@@ -85,7 +85,7 @@ def rank(
 
 
 def _counts(labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Drawn) -> tuple[csr_array, csr_array]:
-    """Positives at each of G distinct positive scores [G, P], and negatives [2G + 1, P]: below score g in row 2g, level with it in 2g + 1."""
+    """Count positives at each of G distinct positive scores, [G, P], and negatives, [2G + 1, P]: below score g in row 2g, equal in 2g + 1."""
     is_positive = labels > 0
     levels, at = np.unique(scores[is_positive], return_inverse=True)
     others = scores[~is_positive]
@@ -99,11 +99,11 @@ def _counts(labels: NDArray[np.float32], scores: NDArray[np.floating], drawn: Dr
 
 
 def _table(rows: NDArray[np.int64], patients: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
-    return csr_array((np.ones(len(rows)), (rows, patients)), shape=shape)  # sums what falls on one place
+    return csr_array((np.ones(len(rows)), (rows, patients)), shape=shape)  # adds ones at equal places
 
 
 def _rank_counts(positive: Floats, negative: Floats, interpolated: bool = False) -> tuple[Floats, Floats, Floats]:
-    """AUROC (Mann-Whitney, ties half), average precision (step-wise) and partial AUROC of weighted counts [G, C], [2G + 1, C]."""
+    """Compute AUROC (Mann-Whitney, ties half), step-wise average precision and partial AUROC from weighted counts [G, C], [2G + 1, C]."""
     np.cumsum(negative, axis=0, out=negative)
     under, up_to, negatives = negative[0:-1:2], negative[1::2], negative[-1]
     positives = positive.sum(0)
@@ -120,20 +120,19 @@ def _rank_counts(positive: Floats, negative: Floats, interpolated: bool = False)
 
 
 def _partial_area(positive: Floats, caught: Floats, under: Floats, up_to: Floats, negatives: Floats) -> Floats:
-    """Mean specificity [C] over sensitivities from SENSITIVE to 1, of weighted counts [G, C] by rising score.
+    """Compute the mean specificity [C] over sensitivities from SENSITIVE to 1, from weighted counts [G, C] by rising score.
 
-    Positives and negatives of one score are flagged together: level g leads on a straight line from (caught - positive, up_to) to
-    (caught, under), the positives flagged and the negatives not.
+    Positives and negatives of equal score are flagged together. So in the plane of flagged positives and unflagged negatives, level g is
+    a straight line from (caught - positive, up_to) to (caught, under).
     """
     positives = caught[0]
     reached = np.flatnonzero((caught > SENSITIVE * positives).any(1))
     some = slice(0, int(reached[-1]) + 1 if reached.size else 0)
     share, end, low, high = positive[some], caught[some], under[some], up_to[some]
     start = np.maximum(end - share, SENSITIVE * positives)
-    along = np.divide(
-        end - start, share, out=np.zeros_like(share), where=share > 0
-    )  # from the level's end back to the start
+    # The part of the line from the level's end back to the start.
+    along = np.divide(end - start, share, out=np.zeros_like(share), where=share > 0)
     at_start = low + (high - low) * along
     area = np.einsum("gc,gc->c", np.maximum(end - start, 0), low + at_start)
     found: Floats = area / (2 * (positives - SENSITIVE * positives) * negatives)
-    return np.clip(found, 0, 1)  # rounding: a perfect ranking has exactly 1
+    return np.clip(found, 0, 1)  # against rounding, so that a perfect ranking has exactly 1

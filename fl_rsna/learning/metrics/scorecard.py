@@ -1,6 +1,6 @@
-"""Everything a reader may ask of one model on one set of patients, slice by slice and exam by exam.
+"""Score one model on one set of patients, by slice and by exam: rankings, losses, calibration and operating points.
 
-Calibration asks whether probabilities mean what they say: expected calibration error, Brier score and the reliability curve.
+Calibration is measured by expected calibration error, Brier score and the reliability curve.
 """
 
 from dataclasses import asdict, dataclass
@@ -31,7 +31,7 @@ from fl_rsna.learning.metrics.operating_points import OperatingPoints, Threshold
 from fl_rsna.learning.metrics.ranking import rank
 from fl_rsna.task import LabelKind, Task
 
-BINS = 15  # of equal width on [0, 1]
+BINS = 15  # bins of equal width on [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,10 @@ class Calibration:
 def calibration(
     labels: NDArray[np.float32], probabilities: NDArray[np.floating], drawn: Drawn, rests_on: Support
 ) -> Calibration:
-    """Of one label's rows [N]. ECE: mean |share of positives - mean probability| over BINS bins, weighted by their rows.
+    """Measure the calibration of one label's rows [N].
 
-    (Naeini et al. 2015; Guo et al. 2017.) It cannot be negative, so noise alone lifts it where bins hold few patients.
+    The expected calibration error is the mean of |share of positives - mean probability| over BINS bins, weighted by their rows (Naeini
+    et al. 2015; Guo et al. 2017). It cannot be negative, so noise alone raises it where bins hold few patients.
     """
     found = probabilities.astype(np.float64)
     losses, squares = label_losses(labels, found), (found - labels) ** 2
@@ -74,7 +75,7 @@ def _by_patient_and_bin(drawn: Drawn, bins: NDArray[np.int64], column: NDArray[n
 def _reliability_curve(
     drawn: Drawn, bins: NDArray[np.int64], counts: Floats, means: Floats, positives: Floats
 ) -> list[dict[str, Any]]:
-    """The bins, each with the 95% interval of its share of positives; none with slices of fewer than MIN_PATIENTS patients."""
+    """Return the bins, each with the 95% interval of its share of positives; bins of fewer than MIN_PATIENTS patients have none."""
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = positives / counts
     bands = [interval(share, patients(drawn, bins == i)) for i, share in enumerate(shares)]
@@ -107,15 +108,15 @@ def scorecard(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Plain values for every label [N, L] at slice level and, with the exam of each [N], at exam level, all over the same draws of patients.
+    """Score every label [N, L] at slice level and, with the exam of each slice [N], at exam level, as plain values.
 
-    Thresholds and temperatures come from `settings` and are applied as they are; without it there are none. Exams
-    after calibration are made of calibrated slices. Classes are scored one against the rest and, in "classes", together. A
-    label that is unknown, NaN, of a slice is left out of its scores, and so is an exam of which nobody knows it, but every
-    slice of an exam speaks for it. The card of a label that is unknown of all means nothing.
+    All scores are over the same draws of patients. Thresholds and temperatures come from `settings`; without it there are none.
+    The probabilities of exams after calibration come from calibrated slices. Classes are scored each against the rest and, in
+    "classes", together. Slices and exams whose label is unknown (NaN) are left out of that label's scores, but an exam's
+    probability takes all its slices. The card of a label that is unknown for all slices means nothing.
     """
     known: NDArray[np.bool_] = np.any(~np.isnan(labels), axis=1)
-    whose = np.isin(patients, np.unique(patients[known]))  # of the others nothing can be scored
+    whose = np.isin(patients, np.unique(patients[known]))  # patients without any known label cannot be scored
     if not whose.all():
         labels, probabilities, patients, known = labels[whose], probabilities[whose], patients[whose], known[whose]
         exams = None if exams is None else exams[whose]
@@ -150,7 +151,7 @@ def scorecard(
 def _classes(
     labels: Labels, probabilities: Probabilities, drawn: Drawn, exams: Exams | None, task: Task
 ) -> dict[str, Any]:
-    """Of classes together, at either level, where all are known."""
+    """Score the classes together, at slice and at exam level, over the rows where all classes are known."""
 
     def scores(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> dict[str, Any]:
         known: NDArray[np.bool_] = np.all(~np.isnan(labels), axis=1)
@@ -168,13 +169,13 @@ def _classes(
 def _apply_temperatures(
     probabilities: Probabilities, task: Task, settings: OperatingPoints | None
 ) -> NDArray[np.float64]:
-    """Probabilities at each label's temperature; those without one as they are."""
+    """Calibrate probabilities by each label's temperature; a label without one does not change."""
     chosen = settings.temperatures if settings else {}
     return calibrate(probabilities, np.array([chosen.get(label) or 1.0 for label in task.labels]), task.kind)
 
 
 def _log_loss(labels: Labels, probabilities: Probabilities, task: Task, drawn: Drawn) -> dict[str, Any]:
-    """Counted by the headline label; its interval is withheld with the label's."""
+    """Estimate the task's log loss; it has an interval where the headline label has enough patients."""
     loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, probabilities, task), np.ones(len(labels))))
     rests_on = support(drawn, np.nan_to_num(labels[:, task.labels.index(task.headline)]))
     return asdict(estimate(loss / rows, rests_on, rests_on.patients, Scale.positive))
@@ -205,7 +206,7 @@ def _cards(
 def _where_known(
     labels: Labels, before: Probabilities, after: NDArray[np.float64], drawn: Drawn
 ) -> tuple[Labels, Probabilities, NDArray[np.float64], Drawn]:
-    """One label's rows [N] of which it is known; all of them, as if negative, where it is of none."""
+    """Select the rows [N] where a label is known; where it is known for none, return all rows as if negative."""
     known = ~np.isnan(labels)
     if not known.any():
         return np.nan_to_num(labels), before, after, drawn
@@ -222,12 +223,11 @@ def _card(
     *,
     exams: bool,
 ) -> dict[str, Any]:
-    """All of one label; what can have no interval is not resampled."""
+    """Score one label; a label that can have no interval is not resampled."""
     rests_on = support(drawn, labels)
     drawn = drawn if rests_on.enough else drawn.point_only()
-    ranking = (
-        rests_on.patients if exams else rests_on.fewest
-    )  # few patients hold the positive slices; exams compare all
+    # Few patients have the positive slices; a ranking of exams compares all patients.
+    ranking = rests_on.patients if exams else rests_on.fewest
     ranked = rank(labels, before, drawn)
     as_is = calibration(labels, before, drawn, rests_on)
     scaled = calibration(labels, after, drawn, rests_on) if temperature else None
@@ -248,7 +248,7 @@ def _card(
 
 
 def _estimate_area(values: Floats, rests_on: Support, carriers: int) -> Estimate:
-    """A perfect ranking says no more than its rarer kind of patients does."""
+    """Estimate an area; that of a perfect ranking is based on the fewer of positive and negative patients."""
     return estimate(values, rests_on, rests_on.fewest if values[0] == 1 else carriers)
 
 
