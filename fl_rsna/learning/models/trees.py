@@ -51,15 +51,10 @@ Forest = list[Tree]
 
 def margins(forest: Forest, features: Floats, prior: float) -> Floats:
     """Compute logits [N]: the logit of `prior` plus the values of all trees, added in their order."""
-    found = np.full(len(features), base_margin(prior), np.float32)
+    found = np.full(len(features), np.log(prior / (1 - prior)), np.float32)
     for tree in forest:
         found += tree.value[tree.leaves(features)]
     return found
-
-
-def base_margin(prior: float) -> np.float32:
-    """Return the logit of `prior`, to which trees add."""
-    return np.float32(np.log(prior / (1 - prior)))
 
 
 def leaf(value: float) -> Tree:
