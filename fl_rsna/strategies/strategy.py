@@ -103,7 +103,10 @@ class Strategy(Generic[C]):
 
 
 def take_step(strategy: Strategy[C], step: Step[C], memory: Memory) -> tuple[Vector, Memory]:
-    """Return the next global model and the server's memory; statistics and layers that stay at sites are the sites' mean."""
+    """Return the next global model and the server's new memory.
+
+    Where `stepped` is false (statistics and layers that stay at sites), the model is the sites' mean, unless the strategy is robust.
+    """
     assert step.aggregate.count >= strategy.fewest_sites(step.config)
     found, memory = strategy.next_model(step, memory)
     return (found if strategy.robust else np.where(step.stepped, found, step.aggregate.mean)), memory

@@ -85,8 +85,9 @@ def build_slice_objective(
     """Build an objective of single augmented slices: every training slice in every pass, or what train.sampling draws.
 
     `kept` is the share of slices without the union label that is drawn, `prior` each label's share of positive slices over
-    all sites, `target` the prevalence to train for. A site's weight among sites is the number of slices that it draws.
-    `tells` is false where the site keeps the number of its positive slices to itself.
+    all sites, `target` the prevalence to train for. `tells` is false where the site
+    keeps the number of its positive slices to itself. A site's weight among sites is the number of slices that it draws, or, where
+    `tells` is false, would draw if its share of positive slices were the prior.
     """
     drawn = plan_draws(config, data.rows("train"), data.labels, task, kept=kept, prior=prior, tells=tells)
     known = build_targets(build_train_labels(data.index, data.labels, config, task.kind), drawn.odds)
