@@ -39,6 +39,11 @@ class Table:
     rows: list[list[Any]]
     note: str = ""
 
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows), (
+            f"{self.title}: a row has other columns than the table"
+        )
+
 
 def columns(**kinds: str) -> list[Column]:
     """Columns from name=kind; underscores in names become spaces."""

@@ -99,6 +99,23 @@ def test_the_worst_site_is_the_worst(full: Path) -> None:
     assert worst["value"]["value"] == min(areas.values())
 
 
+def test_scores_by_site_stand_below_their_names(full: Path) -> None:
+    _, found = written(full)
+    table, cards = found["sites"]["tables"][0], json.loads((full / "scorecards.json").read_text())["sites"]
+    names = [column["name"] for column in table["columns"]]
+    keys = {
+        "AUROC": "auroc",
+        "average precision": "average_precision",
+        "log loss": "log_loss",
+        "Brier": "brier",
+        "ECE": "ece",
+    }
+    for row in table["rows"]:
+        told, card = dict(zip(names, row, strict=True)), cards[row[0]]
+        assert {name: told[name] for name in keys} == {name: card["slice"]["any"][key] for name, key in keys.items()}
+        assert told["patients"] == card["patients"]
+
+
 def test_a_gap_beside_the_run_is_told(tmp_path: Path) -> None:
     _, found = written(made_gap(tmp_path / "mine"))
     assert found["name"] == "mine/federated"
