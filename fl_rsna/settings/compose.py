@@ -1,4 +1,4 @@
-"""From overrides to a checked Config, by Hydra: conf/ chooses values, the dataclasses refuse what they do not know."""
+"""Build a checked Config from command-line overrides with Hydra. The files in conf/ choose values; the dataclasses refuse unknown keys."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from fl_rsna.version import PACKAGE
 
 
 class HasSettings(Protocol):
-    """A strategy, as far as its settings go."""
+    """A strategy, of which only the type of its settings is needed here."""
 
     @property
     def settings(self) -> type[StrategyConfig]: ...
@@ -37,13 +37,13 @@ Strategies = Mapping[str, HasSettings]
 
 
 def conf_folder() -> Path:
-    """Where the YAML groups are: inside the package when installed, beside it in a checkout."""
+    """Return the folder of the YAML groups: inside the package when installed, beside it in a checkout."""
     inside = PACKAGE / "conf"
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
 class PluginFolders(SearchPathPlugin):
-    """Where Hydra finds the groups that other installed packages bring along, after fl_rsna's own."""
+    """A Hydra plug-in that searches the conf folders of other installed packages after fl_rsna's own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         plugins = [plugin for group in GROUPS for plugin in find_plugins(group).values()]
@@ -54,7 +54,8 @@ class PluginFolders(SearchPathPlugin):
 def register_schema() -> None:
     """Make the dataclasses the schema of conf/config.yaml.
 
-    Settings by site may name any site, those by label any label; a strategy's own settings are looked at once its name is known.
+    Mappings by site accept any site's name, mappings by label any label. The schema leaves `strategy` open: its keys are checked
+    later, when the strategy's name is known.
     """
     Plugins.instance().register(PluginFolders)
     schema = OmegaConf.structured(Config)
@@ -66,7 +67,7 @@ def register_schema() -> None:
 
 
 def as_config(composed: DictConfig, strategies: Strategies) -> Config:
-    """Hydra's composed configuration as the checked dataclass; raises ValueError naming the key."""
+    """Convert Hydra's composed configuration to the checked dataclass. Raises ValueError that names the key."""
     strategy = _read_strategy(composed.strategy, strategies)
     rest = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "strategy"])
     _refuse_unknown(rest, Config)
@@ -79,7 +80,10 @@ def as_config(composed: DictConfig, strategies: Strategies) -> Config:
 
 
 def _read_strategy(node: DictConfig, strategies: Strategies) -> StrategyConfig:
-    """The settings of the strategy that `node` names, its own among them. Raises ValueError."""
+    """Read the settings of the strategy that `node` names, with its own parameters.
+
+    Raises ValueError for an unknown strategy or key, and for another strategy's parameter unless its value is one that asks for nothing.
+    """
     name, said = str(node.name), dict(node)
     if name not in strategies:
         raise ValueError(f"strategy.name: expected one of {', '.join(strategies)}, got {name!r}; choose one of them")
@@ -108,7 +112,7 @@ def _read_strategy(node: DictConfig, strategies: Strategies) -> StrategyConfig:
 
 
 def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
-    """Refuse what `+key=value` added: no dataclass has a place for it."""
+    """Raise ValueError for a key that `+key=value` added and that no dataclass has."""
     kinds: dict[str, Any] = {field.name: field.type for field in fields(schema)}
     for key in map(str, node):
         if key not in kinds:
@@ -118,27 +122,30 @@ def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
 
 
 def compose_config(overrides: Sequence[str], strategies: Strategies) -> Config:
-    """The configuration a command would get from these words on its command line; `strategies` are those there are."""
+    """Compose the configuration that a command gets from these key=value words. `strategies` holds every known strategy by name.
+
+    Raises ValueError that names the key, or Hydra's own errors.
+    """
     register_schema()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return as_config(compose("config", list(overrides)), strategies)
 
 
 def quote_value(value: str) -> str:
-    """A text as the value of a key=value word, whatever signs are in it; a shell needs quotes of its own around the word."""
+    """Quote a text so that Hydra reads it back unchanged as the value of a key=value word. A shell needs its own quotes around the word."""
     text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return "'" + text.replace("${", "\\${") + "'"
 
 
 def read_config(composed: DictConfig, strategies: Strategies) -> Config:
-    """What Hydra composed, as the dataclass. Raises ValueError."""
+    """Convert Hydra's composed configuration to the checked dataclass. Raises ValueError for OmegaConf's errors, too."""
     with plain_words():
         return as_config(composed, strategies)
 
 
 @contextmanager
 def plain_words() -> Iterator[None]:
-    """Errors of Hydra and OmegaConf become a ValueError, whose sentence names the setting."""
+    """Turn errors that Hydra and OmegaConf raise in the body into a ValueError whose sentence names the setting."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -146,19 +153,19 @@ def plain_words() -> Iterator[None]:
 
 
 def words_given() -> list[str]:
-    """The key=value words of this command line."""
+    """List the key=value words of this command line."""
     return list(HydraConfig.get().overrides.task)
 
 
 def partition_asked(config: Config) -> bool:
-    """Whether the command line, or the experiment it names, says how to deal patients; a cohort's name alone does not."""
+    """Say whether the command line, or the experiment it names, chooses how to deal patients. A cohort's name alone does not."""
     words = [word.lstrip("+~") for word in words_given()]
     by_word = any(word.startswith("partition") and not word.startswith("partition.name=") for word in words)
     return by_word or replace(config.partition, name=None) != PartitionConfig()
 
 
 def _sentence(error: Exception) -> str:
-    """Hydra's and OmegaConf's errors as one sentence that names the setting."""
+    """Describe an error of Hydra or OmegaConf in one sentence that names the setting."""
     if isinstance(error, OverrideParseException):
         return f"{error.override}: expected key=value words, e.g. rounds=5, got one that cannot be read; quote special characters"
     if isinstance(error, MissingConfigException) and error.options:

@@ -1,4 +1,7 @@
-"""The whole configuration of a command: a group a file beside this one, and what stands in no group. conf/ only chooses values."""
+"""Config is the whole configuration of a command: the groups, each declared in a file beside this one, and the settings in no group.
+
+The YAML files in conf/ only choose values.
+"""
 
 from dataclasses import dataclass, field
 
@@ -20,6 +23,8 @@ ROUNDS = Need(
 
 @dataclass(kw_only=True, slots=True)
 class Config:
+    """Every setting of every command, by group."""
+
     data: DataConfig = field(default_factory=DataConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
@@ -38,17 +43,23 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    rounds: int = declare(10, "rounds of training and aggregation", within=at_least(1), needs=(ROUNDS,))
-    seed: int = declare(0, "seed of everything that is drawn in a run", within=NOT_NEGATIVE)
-    baseline: Baseline = declare(Baseline.none, "what to compare a federation with")
+    rounds: int = declare(
+        10, "number of rounds; in each, sites train and the server aggregates", within=at_least(1), needs=(ROUNDS,)
+    )
+    seed: int = declare(0, "seed of every random draw in a run", within=NOT_NEGATIVE)
+    baseline: Baseline = declare(
+        Baseline.none, "what the run trains: the federation, a baseline to compare it with, or all of them"
+    )
     start: str | None = declare(
-        None, "run folder or model file whose weights a run begins with, instead of the initial model"
+        None, "run folder or model file; the run starts from its weights instead of the initial model"
     )
     allow_unknown_patients: bool = declare(
-        False, "go on where nobody can tell whether the test site's patients took part"
+        False, "run although it cannot be checked whether the test site's patients were trained on"
     )
     predict: str | None = declare(
-        None, "prepared set that the final model predicts after the report; submission.csv in the run"
+        None, "prepared set that the final model scores after the report, into submission.csv of the run folder"
     )
-    stage: Stage = declare(Stage.slice, "what is trained")
-    resume: bool = declare(False, "go on with run.name where it was killed")
+    stage: Stage = declare(
+        Stage.slice, "which model is trained: of single slices, of whole series, both, or by stacking"
+    )
+    resume: bool = declare(False, "continue the run run.name where it was interrupted")

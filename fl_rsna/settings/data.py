@@ -1,4 +1,4 @@
-"""Which files are prepared, how, and the synthetic cohort that stands in for them."""
+"""Settings of the data: which files are prepared, how, and the synthetic cohort that is used without any."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ from fl_rsna.task import ICH, OURS, Rendering, find_task
 
 
 class ImageKind(StrEnum):
-    """What a prepared PNG holds."""
+    """How a prepared PNG stores an image."""
 
     hu = "hu"  # one 16-bit channel, HU + 1024
     windows = "windows"  # three 8-bit channels: brain, subdural, soft tissue in R, G, B
@@ -17,14 +17,14 @@ class ImageKind(StrEnum):
 
 
 class PrepareEngine(StrEnum):
-    """What converts files."""
+    """Where files are converted."""
 
     local = "local"  # processes on this machine
     ray = "ray"  # a Ray cluster whose machines share a file system
 
 
 def kinds_of(rendering: Rendering) -> tuple[ImageKind, ...]:
-    """What images of this rendering can be stored as, the usual one first."""
+    """List the kinds of PNG that can store images of this rendering, the default first."""
     match rendering:
         case Rendering.hounsfield:
             return ImageKind.hu, ImageKind.windows
@@ -33,7 +33,7 @@ def kinds_of(rendering: Rendering) -> tuple[ImageKind, ...]:
 
 
 def _prepares(asked: Asked) -> bool:
-    """Files are made into images: the user's, or synthetic ones."""
+    """Say whether the command converts files to images, the user's or synthetic ones."""
     data: DataConfig = asked.config.data
     return asked.command in (Command.prepare, Command.simulate) and (data.dicom is not None or is_demo(data))
 
@@ -58,43 +58,45 @@ OF_SLICES = Need(
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    name: str = declare(ICH.demo, "folder under paths.prepared; the task's demo is drawn when none is given")
+    name: str = declare(ICH.demo, "folder under paths.prepared; default: the task's demo, a synthetic cohort")
     dicom: str | None = declare(
         None,
-        "folder searched recursively, Kaggle's zip, or a CSV or Parquet list with a column `path`",
+        "where the files are: a folder (searched with its subfolders), Kaggle's zip, or a CSV or Parquet table with a column `path`",
         needs=(OF_PREPARE,),
     )
     labels: str | None = declare(
         None,
-        "CSV or Parquet: Kaggle's long form, wide or SIIM's two; default: those beside data.dicom's images",
+        "CSV or Parquet file of labels in Kaggle's long form, in wide form, or SIIM's pair of files; default: the one beside data.dicom",
         needs=(OF_PREPARE, OF_FILES),
     )
-    task: str = declare("ich", "chosen by task=, with what suits it; fl_rsna/task.py")
-    size: int = declare(256, "pixels a side of the stored PNG", within=at_least(16), needs=(OF_PREPARE, IMAGES))
-    image: ImageKind = declare(ImageKind.hu, "what a stored PNG holds", needs=(OF_PREPARE, IMAGES))
-    hash_ids: bool = declare(
-        True, "patient, study and series ids leave prepare as salted hashes", needs=(IDS,), off=(False,)
+    task: str = declare(
+        "ich", "what is learned (fl_rsna/task.py); choose it with task=<name>, which also sets what goes with it"
     )
-    salt: str = declare("", "secret of the hashes of ids; sites of one consortium share it", needs=(IDS, HASHED))
+    size: int = declare(256, "side of the stored PNG, in pixels", within=at_least(16), needs=(OF_PREPARE, IMAGES))
+    image: ImageKind = declare(ImageKind.hu, "how a stored PNG holds an image", needs=(OF_PREPARE, IMAGES))
+    hash_ids: bool = declare(True, "replace patient, study and series ids by salted hashes", needs=(IDS,), off=(False,))
+    salt: str = declare(
+        "", "secret that ids are hashed with; all sites of a consortium use the same one", needs=(IDS, HASHED)
+    )
     max_rejected: float = declare(
         1.0,
-        "share of files that may be rejected before the whole request is refused",
+        "largest share of files that may be rejected; above it the command fails",
         within=SHARE,
         needs=(OF_PREPARE, OF_FILES),
         off=(1,),
     )
     unlabelled: bool = declare(
         False,
-        "prepare without labels: to be scored, not trained on",
+        "prepare without labels; such a set can be scored, not trained on",
         needs=(OF_PREPARE, OF_FILES),
         off=(False,),
     )
     unannotated: list[str] = declare(
-        [], "labels that data.labels does not have; for own_site alone", needs=(OF_PREPARE, OF_FILES)
+        [], "labels that data.labels lacks; only for python -m fl_rsna.own_site", needs=(OF_PREPARE, OF_FILES)
     )
     test_set: bool = declare(
         True,
-        "prepare stage_2_test, where it lies beside stage_2_train, as <name>-test without labels",
+        "where stage_2_test lies beside stage_2_train, prepare it, too, as <name>-test without labels",
         needs=(OF_PREPARE, OF_FILES),
         off=(False,),
     )
@@ -102,12 +104,12 @@ class DataConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PrepareConfig:
-    """What converts the files; the result is the same for every choice."""
+    """Settings of the conversion of files. The prepared set is the same for every choice."""
 
-    engine: PrepareEngine = declare(PrepareEngine.local, "what converts files", needs=(OF_FILES,))
+    engine: PrepareEngine = declare(PrepareEngine.local, "where files are converted", needs=(OF_FILES,))
     workers: int = declare(
         0,
-        "processes that convert files; 0 is one a core (local) or what the cluster has (ray)",
+        "number of processes that convert files; 0: one per core (local) or all that the cluster has (ray)",
         within=NOT_NEGATIVE,
         needs=(IMAGES,),
     )
@@ -115,23 +117,26 @@ class PrepareConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DemoConfig:
-    """The synthetic cohort that stands in when the task's demo was never prepared."""
+    """Settings of the synthetic cohort, which is drawn when no data are given and the task's demo is not prepared yet."""
 
-    patients: int = declare(100, "patients of the synthetic cohort", within=at_least(1), needs=(DEMO,))
+    patients: int = declare(100, "number of patients of the synthetic cohort", within=at_least(1), needs=(DEMO,))
     slices_per_series: int = declare(
-        20, "slices of a synthetic CT series; a radiograph is one image", within=at_least(1), needs=(DEMO, OF_SLICES)
+        20,
+        "number of slices of a synthetic CT series; a radiograph is one image",
+        within=at_least(1),
+        needs=(DEMO, OF_SLICES),
     )
-    size: int = declare(256, "pixels a side of the synthetic DICOM", within=at_least(16), needs=(DEMO,))
+    size: int = declare(256, "side of the synthetic DICOM images, in pixels", within=at_least(16), needs=(DEMO,))
     seed: int = declare(2019, "seed of the synthetic cohort", within=NOT_NEGATIVE, needs=(DEMO,))
 
 
 def is_demo(data: DataConfig) -> bool:
-    """The data are those that are drawn when none are given; there are none for a task of another package."""
+    """Say whether `data` names the task's synthetic demo. A task of another package has none."""
     return data.task in OURS and data.name == find_task(data.task).demo
 
 
 def check_data(data: DataConfig) -> None:
-    """Refuse labels beside a request for none; raises ValueError with the key's path."""
+    """Raise ValueError when data.labels is given together with data.unlabelled=true."""
     if data.unlabelled and data.labels is not None:
         raise ValueError(
             f"data.labels: expected nothing with data.unlabelled=true, got {data.labels}; leave one of them out"

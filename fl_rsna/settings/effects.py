@@ -1,7 +1,7 @@
-"""Where each setting acts. One that acts nowhere in a run is refused where somebody typed it, and named where a file chose it.
+"""Find the settings that have no effect in a run: a typed one is refused, one that a file chose is named.
 
-A setting acts where all the needs that it is declared with hold: fl_rsna/settings/fields.py. A value that is declared as off asks for
-nothing, so nothing is said of it; neither is anything said of a default that nobody typed.
+A setting has an effect where all the needs of its declaration hold (fl_rsna/settings/fields.py). Values declared as `off` ask for nothing
+and are never reported; neither are defaults that nobody typed.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import Asked, Command, Declaration, list_settings
 from fl_rsna.settings.training import Optimizer
 
-READ: dict[Command, tuple[str, ...]] = {  # beginnings of the settings that a step before a run reads
+READ: dict[Command, tuple[str, ...]] = {  # prefixes of the settings that these commands read
     Command.prepare: ("data.", "prepare.", "paths."),
     Command.deal: ("data.", "partition.", "paths."),
 }
@@ -23,45 +23,47 @@ SIMULATED = (
     "partition.",
     "engine.",
     "predict",
-)  # of no account between machines, but for
-DEPLOYED = ("data.name", "data.task", "partition.name")
+)  # prefixes without effect in a deployment
+DEPLOYED = ("data.name", "data.task", "partition.name")  # exceptions: these act in a deployment, too
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """Every setting by its key, as in train.hu_shift."""
+    """Collect the values of all settings by key, such as train.hu_shift."""
     return {key: value for key, value, _ in list_settings(config)}
 
 
 def declarations(config: Any) -> dict[str, Declaration]:
-    """What every setting is declared with, by its key."""
+    """Collect the declarations of all settings by key, such as train.hu_shift."""
     return {key: declared for key, _, declared in list_settings(config)}
 
 
 def defaults_of(config: Config) -> Config:
-    """The defaults of every setting that a configuration has; which they are depends on its strategy."""
+    """Build a configuration with the same strategy and every setting at its default."""
     return Config(strategy=type(config.strategy)())
 
 
 def find_need(key: str, asked: Asked) -> str | None:
-    """What a setting would need to act; None where it acts."""
-    if (other := _command_of(key, asked.command)) is not None:
+    """Say in words what a setting lacks to have an effect, or return None where it has one.
+
+    The first thing it can lack is another command, which reads the setting where the one asked does not.
+    """
+    match asked.command:
+        case Command.prepare | Command.deal:
+            other = None if key.startswith(READ[asked.command]) else Command.simulate
+        case Command.simulate:
+            other = Command.coordinate if key.startswith("deploy.") else None
+        case Command.coordinate:
+            other = Command.simulate if key.startswith(SIMULATED) and key not in DEPLOYED else None
+    if other is not None:
         return f"python -m fl_rsna.{other}"
     return next((need.words for need in declarations(asked.config)[key].needs if not need.holds(asked)), None)
 
 
-def _command_of(key: str, command: Command) -> Command | None:
-    """The command that reads a setting which this one does not."""
-    match command:
-        case Command.prepare | Command.deal:
-            return None if key.startswith(READ[command]) else Command.simulate
-        case Command.simulate:
-            return Command.coordinate if key.startswith("deploy.") else None
-        case Command.coordinate:
-            return Command.simulate if key.startswith(SIMULATED) and key not in DEPLOYED else None
-
-
 def without_effect(asked: Asked, typed: Collection[str] = ()) -> dict[str, str]:
-    """The settings that were chosen, by a file or typed, and act nowhere, with what each would need; paths are never among them."""
+    """Map every chosen setting without effect to what it lacks.
+
+    A setting is chosen when its value is not the default or its key is in `typed`. Settings of `paths` are left out.
+    """
     plain, found = settings(defaults_of(asked.config)), dict[str, str]()
     for key, value, declared in list_settings(asked.config):
         chosen = value != plain[key] or key in typed
@@ -74,12 +76,12 @@ def without_effect(asked: Asked, typed: Collection[str] = ()) -> dict[str, str]:
 
 
 def describe_need(key: str, need: str) -> str:
-    """A setting without effect, in words."""
+    """Say in one sentence that a setting has no effect, and what it lacks."""
     return f"{key}: has no effect in this run, which would need {need}"
 
 
 def refuse_typed(asked: Asked, typed: Collection[str]) -> None:
-    """Refuse a setting that somebody typed, with a value other than its default, and that acts nowhere; raises ValueError."""
+    """Raise ValueError for a typed setting that has no effect, unless its value is the default or it is declared as `may_be_idle`."""
     plain, now, declared = settings(defaults_of(asked.config)), settings(asked.config), declarations(asked.config)
     for key, need in without_effect(asked).items():
         if key in typed and not declared[key].may_be_idle and now[key] != plain[key]:
@@ -89,9 +91,9 @@ def refuse_typed(asked: Asked, typed: Collection[str]) -> None:
 
 
 def parse_typed_keys(words: Sequence[str], config: Config) -> frozenset[str]:
-    """The settings of `config` that key=value words name, also by a part of one that is a mapping.
+    """Collect the keys of the settings of `config` that key=value words name.
 
-    Groups, whose files choose, are none.
+    A word that names an entry of a mapping counts for the mapping. A word that chooses a group's file, such as model=timm, names no setting.
     """
     known = settings(config)
     named = {word.lstrip("+").partition("=")[0] for word in words if not word.startswith("~")}
@@ -99,12 +101,12 @@ def parse_typed_keys(words: Sequence[str], config: Config) -> frozenset[str]:
 
 
 def cautions(config: Config) -> list[str]:
-    """What acts, but not as its paper says, or not as a secret."""
+    """List warnings of settings that have an effect, but not the one a user may expect."""
     return [*list_salt_warnings(config), *list_optimizer_warnings(config)]
 
 
 def list_salt_warnings(config: Config) -> list[str]:
-    """The warning of a salt that is typed and hides no id."""
+    """Warn of a salt that can be guessed, under which hashed ids are not secret; return no or one sentence."""
     data = config.data
     if not data.hash_ids or not data.salt or not can_be_guessed(data.salt):
         return []
@@ -115,7 +117,7 @@ def list_salt_warnings(config: Config) -> list[str]:
 
 
 def list_optimizer_warnings(config: Config) -> list[str]:
-    """The warning of a strategy whose paper assumes SGD, under another optimizer."""
+    """Warn of a strategy whose paper assumes SGD, used with another optimizer; return no or one sentence."""
     why = config.strategy.assumes_sgd
     if not why or config.train.optimizer is Optimizer.sgd:
         return []

@@ -1,4 +1,4 @@
-"""What a federation does to models on their way, what sites keep to themselves, and the faults and links that are simulated."""
+"""Settings of the federation: precision of models in transit, privacy of counts, simulated faults and simulated links."""
 
 import re
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from fl_rsna.settings.stages import APART
 
 
 class Precision(StrEnum):
-    """How a value travels."""
+    """The number format in which a model's values are sent."""
 
     fp32 = "fp32"
     fp16 = "fp16"
     bf16 = "bf16"
-    int8 = "int8"  # up only: a scale a thousand values, and what is lost is added to the next round's change
+    int8 = "int8"  # sites to server only: one scale per thousand values; the rounding error is added to the next round's change
 
 
 class FaultKind(StrEnum):
-    """What a faulty site does when it should send its update d = y - x."""
+    """How a faulty site misbehaves. Its honest update is d = y - x: x is the model it received, y the one it trained."""
 
-    crash = "crash"  # raises in the middle of its round
-    nan = "nan"  # sends a model with values that are no numbers
+    crash = "crash"  # raises an error during its round
+    nan = "nan"  # sends a model with NaN in it
     explode = "explode"  # sends x + 1e6 d
     misshape = "misshape"  # sends a model of another size
-    flip = "flip"  # sends x - d: it climbs where the others descend
-    poison = "poison"  # sends x - 10 d: the same, loud enough to undo ten honest sites, too quiet to be refused
+    flip = "flip"  # sends x - d, a step of gradient ascent
+    poison = "poison"  # sends x - 10 d: outweighs ten honest sites, and is small enough not to be refused
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A kind of fault and the rounds it strikes in, both included."""
+    """A kind of fault and the rounds in which it occurs: `first` to `last`, both included."""
 
     kind: FaultKind
     first: int
@@ -41,7 +41,7 @@ WORD = re.compile(r"(?P<kind>[a-z]+)(@(?P<first>\d+)(?P<range>-(?P<last>\d+)?)?)
 
 
 def parse_fault(word: str) -> Fault:
-    """`crash@3` strikes in round 3, `nan@2-4` in rounds 2 to 4, `nan@2-` from 2 on, `flip` always.
+    """Parse a fault: `crash@3` occurs in round 3, `nan@2-4` in rounds 2 to 4, `nan@2-` from round 2 on, `flip` in every round.
 
     Rounds count from 1. Raises ValueError for anything else.
     """
@@ -63,52 +63,68 @@ STRAGGLERS = Need("faults.stragglers above 0", lambda asked: asked.config.faults
 
 @dataclass(kw_only=True, slots=True)
 class FaultsConfig:
-    """Faults to simulate; what each does is in federation/protocol/simulated.py."""
+    """Settings of simulated faults; federation/protocol/simulated.py carries them out."""
 
-    dropout: float = declare(0.0, "chance that a site is out of reach for a round", within=SHARE)
-    stragglers: float = declare(0.0, "chance that a site is slow in a round", within=SHARE)
+    dropout: float = declare(0.0, "probability that a site is unreachable for a round", within=SHARE)
+    stragglers: float = declare(0.0, "probability that a site is slow in a round", within=SHARE)
     slowdown: float = declare(
-        10.0, "how many times as long a straggler's steps take", within=at_least(1), needs=(STRAGGLERS,), off=(1,)
+        10.0,
+        "factor by which a slow site's training steps take longer",
+        within=at_least(1),
+        needs=(STRAGGLERS,),
+        off=(1,),
     )
     deadline_s: float | None = declare(
-        None, "virtual seconds after which a reply is too late", within=above(0).or_null()
+        None, "virtual seconds after which a reply is discarded; null: never", within=above(0).or_null()
     )
     sites: dict[str, str] = declare(
-        {}, "fault of a site and its rounds, e.g. {site-2: crash@3, site-1: nan@2-4}", needs=(APART,)
+        {}, "fault and its rounds by site, e.g. {site-2: crash@3, site-1: nan@2-4}", needs=(APART,)
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class PrivacyConfig:
-    """What sites keep to themselves; a site may have a floor of its own. federation/protocol/minimum_count.py has the rules."""
+    """Settings of small-cell suppression, by the rules of federation/protocol/minimum_count.py. A site may set a minimum of its own."""
 
-    min_count: int = declare(0, "no count from 1 to one less leaves a site; 0 is off", within=NOT_NEGATIVE)
+    min_count: int = declare(
+        0, "counts from 1 to one less than this do not leave a site; 0 is off", within=NOT_NEGATIVE
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class LinkConfig:
-    """In how many bytes models travel; and the links, machines and prices of virtual time, where nothing is slowed down."""
+    """Settings of how models are sent, and of the simulated links, machines and prices.
 
-    down_mbit: float = declare(100.0, "Mbit/s from the server to each site", within=above(0))
-    up_mbit: float = declare(20.0, "Mbit/s from each site to the server", within=above(0))
-    latency_s: float = declare(0.05, "seconds that a message takes, one way", within=NOT_NEGATIVE)
-    step_s: float = declare(0.2, "seconds a training step takes at a site of speed 1", within=NOT_NEGATIVE)
+    The simulation computes virtual seconds and costs; it does not slow the run down.
+    """
+
+    down_mbit: float = declare(100.0, "speed of the link from the server to each site, in Mbit/s", within=above(0))
+    up_mbit: float = declare(20.0, "speed of the link from each site to the server, in Mbit/s", within=above(0))
+    latency_s: float = declare(0.05, "delay of a message one way, in seconds", within=NOT_NEGATIVE)
+    step_s: float = declare(
+        0.2, "duration of a training step at a site of speed 1, in virtual seconds", within=NOT_NEGATIVE
+    )
     speeds: dict[str, float] = declare(
-        {}, "speed of a site's machine, e.g. {site-2: 0.5}; 1 is the others'", needs=(APART,)
+        {}, "relative speed of machines by site, e.g. {site-2: 0.5}; 1 for sites not named", needs=(APART,)
     )
     downtime: dict[str, float] = declare(
-        {}, "share of the time a site is out of reach, e.g. {site-2: 0.1}", needs=(APART,)
+        {}, "share of the time that a site is unreachable, by site, e.g. {site-2: 0.1}", needs=(APART,)
     )
-    precision_down: Precision = declare(Precision.fp32, "how the model travels to the sites")
-    precision_up: Precision = declare(Precision.fp32, "how what a site trained travels back")
-    usd_per_gigabyte: float = declare(0.0, "price of a gigabyte of traffic, both ways", within=NOT_NEGATIVE)
+    precision_down: Precision = declare(Precision.fp32, "number format of the model sent to the sites")
+    precision_up: Precision = declare(Precision.fp32, "number format of the update that a site sends back")
+    usd_per_gigabyte: float = declare(
+        0.0, "price of a gigabyte of traffic, in either direction, in US dollars", within=NOT_NEGATIVE
+    )
     usd_per_hour: float = declare(
-        0.0, "price of an hour of one site's machine while a round lasts", within=NOT_NEGATIVE
+        0.0, "price of an hour of one site's machine, counted while a round lasts, in US dollars", within=NOT_NEGATIVE
     )
 
 
 def check_links(network: LinkConfig) -> None:
-    """Refuse sites of no speed or out of reach for good, and one-byte models, for which there is nothing to round against."""
+    """Raise ValueError for a speed of 0 or less, a site that is always unreachable, and int8 from the server to the sites.
+
+    int8 can send only changes of a model, and what the server sends is a whole model.
+    """
     for site, speed in network.speeds.items():
         if not speed > 0:
             raise ValueError(f"network.speeds: expected more than 0, got {speed:g} for {site}")
@@ -122,7 +138,7 @@ def check_links(network: LinkConfig) -> None:
 
 
 def check_faults(faults: FaultsConfig, rounds: int) -> None:
-    """Refuse faults that cannot be read, and those of rounds after the last, `rounds`; raises ValueError with the key's path."""
+    """Raise ValueError for a fault that cannot be parsed, or that first occurs after round `rounds`, the last one."""
     for site, word in faults.sites.items():
         if parse_fault(word).first > rounds:
             raise ValueError(

@@ -1,9 +1,9 @@
-"""How a setting is declared: its default, what it means, which values it may have and where it acts, all beside each other.
+"""Declare a setting: its default, its meaning, the values it may have and where it has an effect, in one place.
 
     momentum: float = declare(0.0, "of SGD", within=below(1), needs=(SGD,), off=(0,))
 
-A setting acts where all of its needs hold. One that acts nowhere in a run is refused where somebody typed it, and named where a file
-chose it: effects.py.
+A setting has an effect where all of its needs hold. settings/effects.py refuses a typed setting without effect, and names one that a
+file chose.
 """
 
 import copy
@@ -13,11 +13,11 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-KEY = "fl_rsna"  # of a setting's declaration in its field's metadata
+KEY = "fl_rsna"  # key of the Declaration in a field's metadata
 
 
 class Command(StrEnum):
-    """Who reads the settings; a doctor reads them as simulate does."""
+    """The command that reads the settings. `doctor` reads them as `simulate` does."""
 
     prepare = "prepare"
     deal = "partition"
@@ -27,16 +27,16 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is asked of which command."""
+    """A request: the configuration, the command that got it, and the kind of its images."""
 
-    config: Any  # the Config, whose groups are declared with the needs that read it
+    config: Any  # the Config; its groups import this module, so its type cannot be named here
     command: Command = Command.simulate
-    image: StrEnum  # the ImageKind of the images as they lie there, or as they will
+    image: StrEnum  # the ImageKind of the prepared images, or of those to be prepared
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something without which a setting has no effect: in words, and whether it is there."""
+    """A condition without which a setting has no effect: in words, and as a function that tests it."""
 
     words: str
     holds: Callable[[Asked], bool]
@@ -44,7 +44,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Which numbers a setting may be: in words, and as a rule. `besides` are values that are no numbers, such as None."""
+    """The numbers that a setting may be: in words, and as a function that tests one. `besides` lists other values allowed, such as None."""
 
     words: str
     holds: Callable[[float], bool]
@@ -54,7 +54,7 @@ class Range:
         return ", or ".join([self.words, *("null" if value is None else str(value) for value in self.besides)])
 
     def or_value(self, value: Any) -> "Range":
-        """The same range and one more value, which is no number."""
+        """Return a copy of this range that also allows `value`, which is not a number."""
         return replace(self, besides=(*self.besides, value))
 
     def or_null(self) -> "Range":
@@ -63,16 +63,14 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """All that is known of a setting but its name, type and default."""
+    """A setting's meaning, range and needs; the dataclass field has its name, type and default."""
 
     meaning: str
     within: Range | None = None
     needs: tuple[Need, ...] = ()
-    off: tuple[Any, ...] = ()  # values that ask for nothing, of which nothing is said where the setting has no effect
-    instead: str = "leave it out"  # what to do where it has no effect
-    may_be_idle: bool = (
-        False  # is only named, never refused: what has no effect in one run of a sweep may have in another
-    )
+    off: tuple[Any, ...] = ()  # values that ask for nothing: not reported where the setting has no effect
+    instead: str = "leave it out"  # the advice where the setting has no effect
+    may_be_idle: bool = False  # named, never refused: in a sweep it may act in one run and not in another
 
 
 def declare(
@@ -85,7 +83,7 @@ def declare(
     instead: str = "leave it out",
     may_be_idle: bool = False,
 ) -> T:
-    """The field of a dataclass that is this setting; a list or mapping is copied for each new record."""
+    """Make the dataclass field of a setting. A default that is a list or mapping is copied for each new record."""
     found = Declaration(meaning=meaning, within=within, needs=needs, off=off, instead=instead, may_be_idle=may_be_idle)
     metadata = {KEY: found}
     made: Any = (
@@ -97,7 +95,7 @@ def declare(
 
 
 def list_settings(record: Any, path: str = "") -> Iterator[tuple[str, Any, Declaration]]:
-    """Every setting of a record and of the records in it: its key, as in train.hu_shift, its value and its declaration."""
+    """List the settings of a record and of the records in it: key, such as train.hu_shift, value and declaration."""
     for item in fields(record):
         value, key = getattr(record, item.name), f"{path}{item.name}"
         if is_dataclass(value):
@@ -115,7 +113,7 @@ def above(bound: float) -> Range:
 
 
 def above_up_to(bound: float, most: float, text: str = "") -> Range:
-    """More than `bound`, up to `most`; `text` is `most` as it is said."""
+    """Allow numbers above `bound` and up to `most`, which messages write as `text`."""
     return Range(f"more than {bound:g}, up to {text or f'{most:g}'}", lambda value: bound < value <= most)
 
 
@@ -124,7 +122,7 @@ def from_to(least: float, most: float) -> Range:
 
 
 def below(bound: float) -> Range:
-    """From 0 to less than `bound`."""
+    """Allow numbers from 0 to less than `bound`."""
     return Range(f"0 to less than {bound:g}", lambda value: 0 <= value < bound)
 
 

@@ -1,4 +1,4 @@
-"""The network, what it sees of an image, and where its weights come from."""
+"""Settings of the network: its architecture, the part of an image it sees, and its initial weights."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -32,42 +32,42 @@ class ModelName(StrEnum):
 
 
 class Window(StrEnum):
-    """What turns Hounsfield units into the network's three channels."""
+    """How Hounsfield units are converted to the network's three channels."""
 
     fixed = "fixed"  # the windows of imaging/dicom/hounsfield.py
-    learned = "learned"  # starts as those; trained with the network and averaged
-    personal = "personal"  # the same, but each site keeps its own, for its scanner; others get the sites' mean
+    learned = "learned"  # starts as the fixed ones; trained with the network and averaged
+    personal = "personal"  # learned, but each site keeps its own, for its scanner; other data get the sites' mean
 
 
 class Crop(StrEnum):
-    """Which part of an image the network sees."""
+    """The part of an image that the network sees."""
 
     none = "none"  # all of it
     head = "head"  # a square around the head, the same for all slices of a series
-    lungs = "lungs"  # of a radiograph, a square around the lung field, which a rule finds that sees no annotation
+    lungs = "lungs"  # of a radiograph, a square around the lung field, found without annotations
     boxes_leaky = (
-        "boxes_leaky"  # of a radiograph, a square around what readers marked; says the label, only to measure that
+        "boxes_leaky"  # of a radiograph, a square around the readers' boxes; leaks the label, only to measure that
     )
 
     @property
     def shows_truth(self) -> bool:
-        """Whether annotations decide what is seen, which no patient's film has: scores are too high."""
+        """Say whether annotations decide what the network sees. New films have none, so scores are too high."""
         return self is Crop.boxes_leaky
 
 
 class Norm(StrEnum):
-    """What federation does to BatchNorm's running statistics."""
+    """How the federation treats BatchNorm's running statistics."""
 
     average = "average"  # trained at the sites, averaged like weights
-    local = "local"  # FedBN: each site keeps its own, with scale and shift; others get the sites' mean
-    local_stats = "local_stats"  # SiloBN: each site keeps its own statistics; others get the sites' mean
+    local = "local"  # FedBN: each site keeps its own, with scale and shift; other data get the sites' mean
+    local_stats = "local_stats"  # SiloBN: each site keeps its own statistics; other data get the sites' mean
     frozen = "frozen"  # kept as initialised; only scale and shift are trained
-    adapted = "adapted"  # round 1 re-estimates them on the sites' slices without training; frozen from then on
-    group = "group"  # GroupNorm instead: there are none
+    adapted = "adapted"  # estimated again on the sites' slices in round 1, without training; frozen from then on
+    group = "group"  # GroupNorm instead of BatchNorm: there are no running statistics
 
 
 class Trainable(StrEnum):
-    """Which weights a site trains."""
+    """The weights that a site trains."""
 
     all = "all"
     head = "head"  # the last linear layer on fixed features
@@ -90,44 +90,55 @@ NO_START = Need("no start, whose weights a run begins with instead", lambda aske
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
+    """Settings of the network, as users choose them."""
+
     name: str = declare(ModelName.efficientnet_lite0.value, "network architecture", needs=(SLICES,))
     pretrained: bool = declare(
-        True, "ImageNet weights; packaged for efficientnet_lite0 only", needs=(SLICES,), off=(False,)
+        True,
+        "start from ImageNet weights; only those of efficientnet_lite0 are installed",
+        needs=(SLICES,),
+        off=(False,),
     )
-    image_size: int = declare(96, "pixels a side the network sees", within=at_least(16), needs=(SLICES,))
-    norm: Norm = declare(Norm.average, "what federation does to BatchNorm's running statistics", needs=(SLICES,))
+    image_size: int = declare(
+        96, "side of the image that the network sees, in pixels", within=at_least(16), needs=(SLICES,)
+    )
+    norm: Norm = declare(Norm.average, "how the federation treats BatchNorm's running statistics", needs=(SLICES,))
     norm_momentum: float = declare(
         0.1, "weight of a batch in BatchNorm's running statistics", within=UP_TO_1, needs=(SLICES, TRAINED_NORM)
     )
     recalibrate: bool = declare(
         True,
-        "with norm=average: BatchNorm's statistics are estimated anew for the final model, at every site",
+        "with norm=average: every site estimates BatchNorm's statistics of the final model again",
         needs=(SLICES, AVERAGED_NORM),
         off=(False,),
     )
     dropout: float = declare(
-        0.2, "share of features dropped before the last layer, in training", within=below(1), needs=(SLICES,), off=(0,)
+        0.2,
+        "share of the features before the last layer that training drops",
+        within=below(1),
+        needs=(SLICES,),
+        off=(0,),
     )
-    backbone: str | None = declare(None, "with name=timm: one of timm.list_models()", needs=(SLICES,))
+    backbone: str | None = declare(None, "with model=timm: the network, one of timm.list_models()", needs=(SLICES,))
     weights: str | None = declare(
         None,
-        "file of a state dict to start from: .safetensors, .pth or .pt; only the server reads it",
+        "file of initial weights, a state dict in .safetensors, .pth or .pt; only the server reads it",
         needs=(SLICES, NO_START),
     )
     neighbours: int = declare(
         0,
-        "slices of the series seen on each side of a slice; 1 is 2.5D",
+        "number of neighbouring slices on each side that the network sees with a slice; 1 is 2.5D",
         within=from_to(0, 8),
         needs=(SLICES,),
         off=(0,),
     )
     window: Window = declare(
-        Window.fixed, "what turns Hounsfield units into the network's three channels", needs=(SLICES,)
+        Window.fixed, "how Hounsfield units are converted to the network's three channels", needs=(SLICES,)
     )
-    crop: Crop = declare(Crop.none, "which part of an image the network sees", needs=(SLICES,))
+    crop: Crop = declare(Crop.none, "part of an image that the network sees", needs=(SLICES,))
     tta: int = declare(
         1,
-        "views of a slice whose probabilities are averaged; learning/models/tta.py has them",
+        "number of views of a slice whose probabilities are averaged (test-time augmentation, learning/models/tta.py)",
         within=from_to(1, MOST_VIEWS),
         needs=(SLICES,),
         off=(1,),
@@ -136,19 +147,19 @@ class ModelConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RunModel(ModelConfig):
-    """A model as a run trains it: its settings, and what the roll call's counts decide that its logits are corrected for."""
+    """A model as a run trains it: the user's settings, and the correction of its logits, which the counts of the roll call decide."""
 
-    kept_negatives: float = declare(1.0, "share that was drawn of slices without the union label", within=UP_TO_1)
-    class_weights: list[float] = declare([], "of classes in the loss, taken off again in the logits")
+    kept_negatives: float = declare(1.0, "share of the slices without the union label that was drawn", within=UP_TO_1)
+    class_weights: list[float] = declare([], "weights of the classes in the loss, which the logits are corrected for")
 
 
 def to_run_model(model: ModelConfig) -> RunModel:
-    """The settings of a model as a run begins with them; what another run decided stays."""
+    """Copy the settings of a model into a RunModel. Where `model` is one already, its correction stays."""
     return RunModel(**{item.name: getattr(model, item.name) for item in fields(model)})
 
 
 def check_model(model: ModelConfig, data: DataConfig, trainable: Trainable) -> None:
-    """Refuse a model that cannot be begun, or cannot see what it is given; raises ValueError with the key's path."""
+    """Raise ValueError for an unknown network, weights that are not there, and a crop or window that does not fit the images."""
     _check_network(model)
     _check_crop(model, data)
     _check_start(model)
@@ -175,7 +186,7 @@ def check_model(model: ModelConfig, data: DataConfig, trainable: Trainable) -> N
 
 
 def list_models() -> list[str]:
-    """The networks: fl_rsna's own and those of other installed packages."""
+    """List the names of all networks: fl_rsna's own, then those of other installed packages in alphabetical order."""
     return [*ModelName, *sorted(set(find_plugins(MODELS)) - set(ModelName))]
 
 
@@ -196,7 +207,7 @@ def _check_network(model: ModelConfig) -> None:
 
 
 def _check_crop(model: ModelConfig, data: DataConfig) -> None:
-    """Refuse a crop around what images of the task's rendering do not show."""
+    """Raise ValueError for a crop around an organ that the task's images do not show."""
     task, crop = find_task(data.task), model.crop
     fitting: tuple[Crop, ...]
     match task.rendering:
@@ -211,7 +222,7 @@ def _check_crop(model: ModelConfig, data: DataConfig) -> None:
 
 
 def _check_start(model: ModelConfig) -> None:
-    """Refuse ImageNet's weights where they would need a download, two starts at once, and a file that is not there."""
+    """Raise ValueError for ImageNet weights that would need a download, two sources of initial weights, and a file that does not exist."""
     if model.pretrained and model.name != ModelName.efficientnet_lite0:
         raise ValueError(
             f"model.pretrained: expected false for {model.backbone or model.name}, whose ImageNet weights would need a "

@@ -1,4 +1,4 @@
-"""How patients are dealt to sites, and what a site is made to get wrong."""
+"""Settings of the partition: how patients are dealt to sites, and which errors of labels and scanners are simulated."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from fl_rsna.task import LabelKind, Task
 TEST_SITE = "test-site"  # the name of the held-out site, which no training site may have
 NOISE = "partition.noise"
 UNANNOTATED = "unannotated"
-WIDEST = 4095  # HU, from the least to the greatest that a prepared image holds
+WIDEST = 4095  # HU: the difference between the largest and the smallest value of a prepared image
 OF_NOISE: dict[str, Range] = {
     "labels": Range("0 to 1, a share of training slices", lambda value: 0 <= value <= 1),
     "hu_shift": Range(f"-{WIDEST} to {WIDEST} HU", lambda value: abs(value) <= WIDEST),
@@ -25,7 +25,7 @@ OF_NOISE: dict[str, Range] = {
 
 
 class PartitionKind(StrEnum):
-    """How fl_rsna itself deals patients to sites; other packages add to these."""
+    """fl_rsna's own ways to deal patients to sites. Other packages may add some."""
 
     iid = "iid"
     dirichlet = "dirichlet"
@@ -38,7 +38,7 @@ class PartitionKind(StrEnum):
 
 
 class Group(StrEnum):
-    """What is dealt as one piece. Anything below a patient lets one patient be in two places: for reproduction only."""
+    """The unit that is dealt. With series or slices one patient can be at two places; they exist only to reproduce published splits."""
 
     patient = "patient"
     series = "series"
@@ -50,19 +50,19 @@ class Group(StrEnum):
 
 
 class Layout(StrEnum):
-    """What a cohort's folder holds beside the sites' folders."""
+    """The files that a cohort's folder holds beside the sites' folders: `s0` adds those of the RSNA preprocessing S0."""
 
     standard = "standard"
     s0 = "s0"
 
 
 def list_partitions() -> list[str]:
-    """The ways to deal patients: fl_rsna's own and those of other installed packages."""
+    """List the names of all partitioners: fl_rsna's own, then those of other installed packages in alphabetical order."""
     return [*PartitionKind, *sorted(set(find_plugins(PARTITIONERS)) - set(PartitionKind))]
 
 
 def finds_ids(asked: Asked) -> bool:
-    """Original ids are looked up among hashed ones."""
+    """Say whether the settings name patients, whose ids are looked up in the prepared set."""
     part: PartitionConfig = asked.config.partition
     return part.kind == PartitionKind.explicit or isinstance(part.test, list | str)
 
@@ -80,31 +80,33 @@ BETWEEN_0_AND_1 = Range("between 0 and 1", lambda value: 0 < value < 1)
 
 @dataclass(kw_only=True, slots=True)
 class PartitionConfig:
+    """Settings of how a prepared set is dealt to sites."""
+
     kind: str = declare(PartitionKind.iid.value, "how patients are dealt to sites")
     name: str | None = declare(
         None, "folder under paths.sites; default: data.name, kind, sites and a hash of the settings"
     )
     num_sites: int = declare(
         4,
-        "training sites; scanner and origin: at most; explicit: as many as the file names",
+        "number of training sites; scanner and origin: the largest number; explicit: the file decides",
         within=at_least(1),
         needs=(CHOSEN_SITES,),
     )
     alpha: float = declare(
         0.5,
-        "dirichlet: small is uneven",
+        "dirichlet: concentration; the smaller, the more the sites' labels differ",
         within=above_up_to(0, 1e6, "1e6"),
         needs=(_of_kind(PartitionKind.dirichlet),),
     )
     sigma: float = declare(
         1.0,
-        "quantity: of the log-normal of site sizes; 0 is even",
+        "quantity: sigma of the log-normal distribution of site sizes; 0 makes them equal",
         within=from_to(0, 10),
         needs=(_of_kind(PartitionKind.quantity),),
     )
     lacking: int = declare(
         1,
-        "specialist: labels that none of a site's patients has",
+        "specialist: number of labels that no patient of a site has",
         within=at_least(1),
         needs=(_of_kind(PartitionKind.specialist),),
     )
@@ -113,32 +115,37 @@ class PartitionConfig:
     )
     test: Any = declare(
         0.2,
-        "share of the patients, name of a dealt site, list of patients, or path of a file of patients",
+        "test site: a share of the patients, the name of a dealt site, a list of patients, or a file of patients",
         within=BETWEEN_0_AND_1,
     )
     folds: int | None = declare(
         None,
-        "deal the patients into folds first; fold number `fold` is the test site",
+        "number of folds that the patients are first divided into; one of them, `fold`, is the test site",
         within=at_least(2).or_null(),
     )
-    fold: int = declare(0, "number of the fold that is the test site", within=NOT_NEGATIVE)
-    validation: float = declare(0.2, "share of a site's patients on whom models are validated", within=BETWEEN_0_AND_1)
+    fold: int = declare(0, "fold that is the test site, from 0", within=NOT_NEGATIVE)
+    validation: float = declare(0.2, "share of a site's patients that is kept for validation", within=BETWEEN_0_AND_1)
     group: Group = declare(
-        Group.patient, "what is dealt as one piece; series and slice leak, to reproduce published splits"
+        Group.patient,
+        "unit that is dealt; series and slice put one patient at several places, only to reproduce published splits",
     )
-    seed: int = declare(0, "seed by which patients are dealt", within=NOT_NEGATIVE)
+    seed: int = declare(0, "seed of the dealing", within=NOT_NEGATIVE)
     layout: Layout = declare(
         Layout.standard,
-        "s0 adds the tables and folders of the RSNA preprocessing S0; cohort/sites/s0_layout.py",
+        "files beside the sites' folders; s0 adds the tables and folders of the RSNA preprocessing S0 (cohort/sites/s0_layout.py)",
     )
-    allow_missing_labels: bool = declare(False, "go on although a label has no positive patient at all")
+    allow_missing_labels: bool = declare(False, "deal the set even where no patient has a certain label")
     noise: dict[str, Any] = declare(
-        {}, "site, or all -> labels, hu_shift, hu_noise, blur, unannotated (cohort/sites/noise.py)"
+        {},
+        "simulated errors by site, or for all: labels, hu_shift, hu_noise, blur, unannotated (cohort/sites/noise.py)",
     )
 
 
 def check_test(value: str | list[Any]) -> None:
-    """Refuse a list of patients whose ids are not as they were typed: 1e5 and true are no ids unless quoted."""
+    """Raise ValueError for a partition.test that is empty, a quoted number, or a list with values that are no ids.
+
+    YAML reads 1e5 and true as a number and a boolean; as ids they must be quoted.
+    """
     if (
         isinstance(value, str)
         and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value)
@@ -155,7 +162,7 @@ def check_test(value: str | list[Any]) -> None:
 
 
 def check_partition(part: PartitionConfig) -> None:
-    """Refuse a table of sites that nothing reads, and folds beside a test site; raises ValueError with the key's path."""
+    """Raise ValueError for an unknown partitioner, an assignment that is not read, and folds that do not fit the other settings."""
     if part.kind not in list_partitions():
         raise ValueError(
             f"partition.kind: expected one of {', '.join(list_partitions())}, got {part.kind!r}; choose one of them"
@@ -178,9 +185,9 @@ def check_partition(part: PartitionConfig) -> None:
 
 
 def check_noise(asked: Mapping[str, Any], key: str = NOISE, labels: Sequence[str] = ()) -> None:
-    """Refuse what no site can be set to; raises ValueError with the setting's path. Sites are checked once dealt.
+    """Raise ValueError for simulated errors that are unknown or out of range. Names of sites are checked later, when the sites are dealt.
 
-    `labels` are the task's, where it is known.
+    `labels` are those of the task; without any, the names of unannotated labels are not checked.
     """
     for site, settings in asked.items():
         if not isinstance(settings, Mapping):
@@ -213,7 +220,7 @@ def _check_unannotated(value: Any, key: str, site: str, labels: Sequence[str]) -
 
 
 def check_unannotated(named: Sequence[str], key: str, labels: Sequence[str]) -> None:
-    """Refuse labels that the task has not, and a site that annotates none of those it has."""
+    """Raise ValueError for unannotated labels that the task lacks, and when they are all of the task's labels."""
     unknown = [name for name in named if labels and name not in labels]
     if unknown:
         raise ValueError(f"{key}: expected labels among {', '.join(labels)}, got {unknown[0]}")
@@ -222,7 +229,7 @@ def check_unannotated(named: Sequence[str], key: str, labels: Sequence[str]) -> 
 
 
 def check_annotated_task(task: Task, key: str) -> None:
-    """Refuse unannotated labels where each says what the others are not."""
+    """Raise ValueError for unannotated labels in a task of classes, which exclude each other."""
     if task.kind is LabelKind.multi_class:
         raise ValueError(
             f"{key}: expected no unannotated labels for task {task.name}, whose classes exclude each other"

@@ -1,33 +1,32 @@
-"""Where a run takes place: what runs the sites, the deployment's machines, trackers, folders, and what a run folder keeps."""
+"""Settings of where and how a run is carried out: the engine, the deployment, trackers, paths, and the run folder."""
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Asked, Need, above, at_least, declare
+from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, Need, above, at_least, declare
 from fl_rsna.settings.training import Device
 
 
 class EngineName(StrEnum):
-    """What runs the sites: of a simulation, or machines of their own."""
+    """What runs the sites: an engine of the simulation, or machines of their own."""
 
     local = "local"
     ray = "ray"
-    deployment = "deployment"  # Flower's SuperLink and SuperNodes; said by the server, never by words
+    deployment = "deployment"  # Flower's SuperLink and SuperNodes; set by the server, never typed
 
 
 class Keep(StrEnum):
-    """Which rounds' models and site memories a run folder keeps."""
+    """The rounds whose models and site memories a run folder keeps."""
 
-    all = "all"  # any site's part in any round can be repeated: python -m fl_rsna.replay
-    last = "last"  # what going on after a kill needs
-
-
-def _shares_gpus(asked: Asked) -> bool:
-    return asked.config.engine.name is EngineName.ray and asked.config.train.device is not Device.cpu
+    all = "all"  # every round; any site's part in any of them can be repeated with python -m fl_rsna.replay
+    last = "last"  # only what resume=true needs
 
 
-ON_GPUS = Need("engine=ray and train.device=auto or cuda", _shares_gpus)
+ON_GPUS = Need(
+    "engine=ray and train.device=auto or cuda",
+    lambda asked: asked.config.engine.name is EngineName.ray and asked.config.train.device is not Device.cpu,
+)
 TRACKED = Need(
     "tracking.mlflow=true or tracking.wandb=true",
     lambda asked: asked.config.tracking.mlflow or asked.config.tracking.wandb,
@@ -36,55 +35,71 @@ TRACKED = Need(
 
 @dataclass(kw_only=True, slots=True)
 class EngineConfig:
+    """Settings of the engine that runs the sites of a simulation."""
+
     name: EngineName = declare(EngineName.local, "what runs the sites of a simulation")
     workers: int | None = declare(
         None,
-        "processes that train sites; 0 runs every site in this one (local); null is one a CUDA device, else two",
+        "number of processes that train sites; 0: all sites in this process (local); null: one per CUDA device, or two without any",
         within=NOT_NEGATIVE.or_null(),
     )
     gpus_per_worker: float | None = declare(
         None,
-        "ray: 0.5 puts two on a GPU; null shares all GPUs out evenly",
+        "ray: GPUs of a worker; 0.5 puts two workers on a GPU; null divides all GPUs evenly",
         within=SHARE.or_null(),
         needs=(ON_GPUS,),
     )
     address: str | None = declare(
-        None, "ray: of a running cluster, host:port or auto, whose every node sees cohort and run"
+        None, "ray: host:port of a running cluster, or auto; all its nodes must see the cohort and the run folder"
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class DeployConfig:
-    """Where `coordinate` finds the SuperLink beside it, and the keys of the sites it admits."""
+    """Settings of `coordinate`: the address of its SuperLink, certificates, keys of the admitted sites, and time limits."""
 
-    superlink: str = declare("127.0.0.1:9092", "host:port of the SuperLink")
-    ca: str = declare("certificates/superlink/ca.crt", "certificate of the authority that signed the SuperLink's")
+    superlink: str = declare("127.0.0.1:9092", "address of the SuperLink, host:port")
+    ca: str = declare(
+        "certificates/superlink/ca.crt", "certificate of the authority that signed the SuperLink's certificate"
+    )
     authorized: str = declare(
-        "certificates/authorized", "folder of the sites' public keys, <site>.pub; others are turned away"
+        "certificates/authorized", "folder of the sites' public keys, <site>.pub; other sites are refused"
     )
-    patience_s: float = declare(600.0, "seconds that a SuperLink may be out of reach", within=NOT_NEGATIVE)
+    patience_s: float = declare(
+        600.0, "seconds that the SuperLink may be unreachable before the run stops", within=NOT_NEGATIVE
+    )
     first_timeout_s: float = declare(
-        21600.0, "seconds for the answers to the first message, before which a site packs its images", within=above(0)
+        21600.0,
+        "seconds to wait for the answers to the first message; sites pack their images before they answer",
+        within=above(0),
     )
-    attempts: int = declare(5, "attempts at one round, when the server's part is lost", within=at_least(1))
+    attempts: int = declare(5, "how often a round is tried when the server's process is lost", within=at_least(1))
 
 
 @dataclass(kw_only=True, slots=True)
 class TrackingConfig:
-    """Where a run's numbers go besides its own files. No picture, no id and no path of a file ever does."""
+    """Settings of the trackers, which get copies of a run's metrics. They never get an image, an id or a path of a file."""
 
-    tensorboard: bool = declare(True, "event files in runs/<name>/tensorboard")
-    mlflow: bool = declare(False, "MLflow, into a database or to a server")
+    tensorboard: bool = declare(True, "write event files for TensorBoard into runs/<name>/tensorboard")
+    mlflow: bool = declare(False, "log to MLflow, in a database or on a server")
     mlflow_uri: str | None = declare(
-        None, "address of a server or a database that all runs share; default: a database in the run's folder"
+        None, "address of an MLflow server or database for all runs; default: a database in the run folder"
     )
-    wandb: bool = declare(False, "Weights & Biases, offline: into the run's folder")
-    wandb_online: bool = declare(False, "send it to the service one is logged in to")
-    project: str = declare("fl_rsna", "name of the experiment, the project and the registered model", needs=(TRACKED,))
+    wandb: bool = declare(False, "log to Weights & Biases, offline, into the run folder")
+    wandb_online: bool = declare(
+        False, "send the log to the Weights & Biases account that this machine is logged in to"
+    )
+    project: str = declare(
+        "fl_rsna",
+        "name of MLflow's experiment, of the project of Weights & Biases, and of the registered model",
+        needs=(TRACKED,),
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class PathsConfig:
+    """Folders that commands read and write; relative ones start from the working directory."""
+
     prepared: str = declare("prepared", "folder of prepared sets")
     sites: str = declare("site_data", "folder of cohorts")
     runs: str = declare("runs", "folder of run folders")
@@ -92,12 +107,14 @@ class PathsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
+    """Settings of the run folder."""
+
     name: str | None = declare(None, "folder under paths.runs; default: date and time")
-    keep: Keep = declare(Keep.all, "which rounds' models and site memories a run folder keeps")
+    keep: Keep = declare(Keep.all, "rounds whose models and site memories the run folder keeps")
 
 
 def check_engine(engine: EngineConfig) -> None:
-    """Refuse an address nobody can answer at, and a number of workers where the cluster decides it."""
+    """Raise ValueError for a cluster's address without Ray or without a port, and for a number of workers beside it."""
     if engine.address is None:
         return
     if engine.name is not EngineName.ray:
@@ -116,7 +133,7 @@ def check_engine(engine: EngineConfig) -> None:
 
 
 def check_tracking(tracking: TrackingConfig) -> None:
-    """Refuse an address nobody uses and a name that services cannot take."""
+    """Raise ValueError for settings of a tracker that is off, and for a project name that the services do not accept."""
     if tracking.mlflow_uri is not None and not tracking.mlflow:
         raise ValueError(
             f"tracking.mlflow_uri: expected nothing without MLflow, got {tracking.mlflow_uri}; say tracking=mlflow"

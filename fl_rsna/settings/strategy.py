@@ -1,4 +1,7 @@
-"""How sites are asked and their models combined: what every strategy has. What one has of its own: fl_rsna/strategies/."""
+"""Settings that every strategy has: which sites are sampled, and how their models are combined.
+
+A strategy's own parameters are declared in fl_rsna/strategies/.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,25 +22,25 @@ from fl_rsna.settings.training import Schedule, TrainConfig
 
 
 class Lost(StrEnum):
-    """What a round does about a site that its message did not reach, or that went away before it answered."""
+    """How a round treats a site that the message did not reach, or that disconnected before it replied."""
 
-    go_on = "go_on"  # with the others, if they are a quorum
-    wait = "wait"  # until it is back or strategy.timeout_s is over, and ask it again
+    go_on = "go_on"  # continue with the other sites, if they meet the quorum
+    wait = "wait"  # wait until the site is back, at most strategy.timeout_s, and ask it again
 
 
 class Weighting(StrEnum):
-    """How much a site counts in a mean."""
+    """The weight of a site in the mean of the models."""
 
-    examples = "examples"  # by its training slices
+    examples = "examples"  # its number of training slices
     equal = "equal"
 
 
 class Averaging(StrEnum):
-    """Which mean over rounds is the model that is validated, tested and kept; sites always train from the last one."""
+    """The mean over rounds that is validated, tested and kept. Sites always train from the last round's model."""
 
     none = "none"
-    ema = "ema"  # exponential, by strategy.ema_decay
-    window = "window"  # of the last strategy.window rounds
+    ema = "ema"  # exponential moving average, by strategy.ema_decay
+    window = "window"  # mean of the last strategy.window rounds
 
 
 def _averages(how: Averaging) -> Need:
@@ -60,25 +63,27 @@ STEPPING = Need(
 
 
 def declare_name(name: str) -> str:
-    """The field `name` of a strategy's settings."""
-    return declare(name, "how models are combined, and what sites do differently")
+    """Declare the field `name` of a strategy's settings, with the strategy's name as default."""
+    return declare(name, "strategy: how models are combined, and how sites train")
 
 
 @dataclass(kw_only=True, slots=True)
 class StrategyConfig:
-    """What every strategy has. One with parameters of its own declares them in a dataclass that inherits from this one."""
+    """Settings that every strategy has. A strategy with its own parameters declares them in a dataclass that inherits from this one."""
 
-    takes_weights: ClassVar[bool] = True  # False: weighs sites by a rule of its own
-    takes_step: ClassVar[bool] = True  # False: its server has no learning rate
-    assumes_sgd: ClassVar[str] = ""  # what goes wrong under an adaptive optimizer, which its paper does not have
+    takes_weights: ClassVar[bool] = True  # False: the strategy weights sites by a rule of its own
+    takes_step: ClassVar[bool] = True  # False: the strategy's server has no learning rate
+    assumes_sgd: ClassVar[str] = (
+        ""  # what goes wrong with another optimizer than SGD, as part of a warning; empty: nothing
+    )
 
     name: str = declare_name("fedavg")
     fraction: float = declare(
-        1.0, "share of the sites that is sampled each round", within=above_up_to(0, 1), needs=(SEVERAL,), off=(1,)
+        1.0, "share of the sites that is sampled in each round", within=above_up_to(0, 1), needs=(SEVERAL,), off=(1,)
     )
     min_sites: int = declare(
         1,
-        "sites that are sampled at least",
+        "smallest number of sites that is sampled in a round",
         within=at_least(1),
         needs=(SEVERAL, SAMPLED),
         off=(1,),
@@ -86,37 +91,45 @@ class StrategyConfig:
     )
     weighting: Weighting = declare(
         Weighting.examples,
-        "how much a site counts in a mean",
+        "weight of a site in the mean of the models",
         needs=(SEVERAL, WEIGHED),
-        off=(Weighting.equal,),  # strategies that take no mean weigh all sites alike
+        off=(Weighting.equal,),  # strategies that take no mean weight all sites equally
     )
-    quorum: float = declare(0.5, "share of the sampled sites that must reply, or the run stops", within=SHARE)
+    quorum: float = declare(0.5, "share of the sampled sites that must reply; with fewer the run stops", within=SHARE)
     timeout_s: float = declare(
         3600.0,
-        "deployment: seconds for the replies of one phase of a round, and for sites that are not there",
+        "deployment: seconds to wait for the replies of one phase of a round, and for unreachable sites",
         within=above(0),
         needs=(DEPLOYED,),
     )
-    lost: Lost = declare(Lost.go_on, "what is done about a site that went away", needs=(DEPLOYED,))
+    lost: Lost = declare(Lost.go_on, "what a round does about an unreachable site", needs=(DEPLOYED,))
     max_update: float = declare(
-        10.0, "an update larger than so many times the model's own norm is refused as exploded", within=above(0)
+        10.0,
+        "largest norm of an update, as a multiple of the model's norm; a larger one is refused as exploded",
+        within=above(0),
     )
     averaging: Averaging = declare(
-        Averaging.none, "which mean over rounds is validated, tested and kept; sites train from the last model"
+        Averaging.none, "mean over rounds that is validated, tested and kept; sites train from the last round's model"
     )
     ema_decay: float = declare(
-        0.9, "weight of the mean so far in the new one", within=below(1), needs=(_averages(Averaging.ema),)
+        0.9, "weight of the previous mean in the new mean", within=below(1), needs=(_averages(Averaging.ema),)
     )
-    window: int = declare(3, "rounds whose mean is shown", within=at_least(1), needs=(_averages(Averaging.window),))
+    window: int = declare(
+        3, "number of last rounds in the mean", within=at_least(1), needs=(_averages(Averaging.window),)
+    )
     server_learning_rate: float = declare(
-        1.0, "learning rate of the server's step; 1 takes the sites' mean", within=above(0), needs=(STEPPING,), off=(1,)
+        1.0,
+        "learning rate of the server's step; with 1 the new model is the sites' mean",
+        within=above(0),
+        needs=(STEPPING,),
+        off=(1,),
     )
     server_schedule: Schedule = declare(
         Schedule.constant,
-        "how the server's rate goes from round to round",
+        "how the server's learning rate changes from round to round",
         needs=(STEPPING,),
         off=(Schedule.constant,),
     )
 
     def check(self, train: TrainConfig) -> None:
-        """Refuse what the strategy's paper has no place for; raises ValueError with the key's path."""
+        """Raise ValueError for training settings that the strategy does not support. This one supports all."""

@@ -1,4 +1,4 @@
-"""How a site trains: its optimizer, the augmentation of images, and how labels and rare findings count."""
+"""Settings of a site's training: the optimizer, augmentation, the loss, and the sampling of rare findings."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,14 +23,14 @@ from fl_rsna.task import LabelKind, Task, find_task
 
 
 class Optimizer(StrEnum):
-    """What a site trains with; made anew in every round."""
+    """The optimizer of a site's training. Every round starts with a new one."""
 
     adamw = "adamw"
     sgd = "sgd"
 
 
 class Device(StrEnum):
-    """Where sites train; auto takes CUDA when there is one."""
+    """The device that sites train on; auto takes CUDA where there is a GPU, else the CPU."""
 
     auto = "auto"
     cpu = "cpu"
@@ -38,47 +38,45 @@ class Device(StrEnum):
 
 
 class Loss(StrEnum):
-    """What is minimised of each label."""
+    """The loss of each label."""
 
-    bce = "bce"  # cross-entropy
-    focal = "focal"  # less of it where the model is nearly right; its probabilities are not to be believed
+    bce = "bce"  # binary cross-entropy
+    focal = "focal"  # focal loss: easy slices count less; its probabilities are not calibrated
 
 
 class Sampling(StrEnum):
-    """Which training slices a pass over a site's data holds."""
+    """The training slices of one pass over a site's data."""
 
-    all = "all"  # every one, once
-    under = "under"  # all with the union label, and a share of the others, drawn anew
-    weighted = "weighted"  # as many as there are, drawn anew with replacement: rare labels more often
+    all = "all"  # every slice once
+    under = "under"  # every slice with the union label, and a share of the others, drawn again for each pass
+    weighted = "weighted"  # as many as there are, drawn with replacement for each pass, rare labels more often
 
 
 class Correction(StrEnum):
-    """What is done about probabilities that a sampled pass distorts."""
+    """The correction of probabilities for the sampling of slices, which distorts them."""
 
-    prior = "prior"  # they are led back to the share of positives that all slices have
-    none = "none"  # nothing, to see the harm
+    prior = "prior"  # corrected to the share of positives among all slices
+    none = "none"  # not corrected, to measure the distortion
 
 
 class LabelWeights(StrEnum):
-    """How much each label counts in the training loss."""
+    """The weight of each label in the training loss."""
 
-    task = "task"  # as in the task's metric: of RSNA's labels, any counts twice
-    prevalence = (
-        "prevalence"  # that, times 1 over the root of its share over all sites; classes get it back in their logits
-    )
+    task = "task"  # as in the task's metric: in RSNA's, `any` counts twice
+    prevalence = "prevalence"  # that, divided by the root of the label's share at all sites; logits of classes are corrected for it
 
 
 class Schedule(StrEnum):
-    """How a learning rate goes from round to round."""
+    """How a learning rate changes from round to round."""
 
     constant = "constant"
-    cosine = "cosine"  # down to nearly 0 in the last round
+    cosine = "cosine"  # falls along a cosine to nearly 0 in the last round
 
 
 class Select(StrEnum):
-    """Which round's global model is final."""
+    """The round whose global model is the final one."""
 
-    best = "best"  # lowest validation loss over the sites' own validation parts
+    best = "best"  # the round with the lowest validation loss over the sites' validation parts
     last = "last"
 
 
@@ -86,10 +84,6 @@ def _is_corrected(asked: Asked) -> bool:
     train, kind = asked.config.train, find_task(asked.config.data.task).kind
     of_classes = kind is LabelKind.multi_class and train.label_weights is LabelWeights.prevalence
     return train.sampling is not Sampling.all or of_classes
-
-
-def _lasts_longer(asked: Asked) -> bool:
-    return (asked.config.train.patience or 0) + 2 <= most_rounds(asked.config)
 
 
 EPOCHS = Need("train.local_steps=null, which replaces it", lambda asked: asked.config.train.local_steps is None)
@@ -106,7 +100,10 @@ FOCAL = Need("train.loss=focal", lambda asked: asked.config.train.loss is Loss.f
 UNDER = Need("train.sampling=under", lambda asked: asked.config.train.sampling is Sampling.under)
 CORRECTED = Need("train.sampling=under or weighted, or classes with train.label_weights=prevalence", _is_corrected)
 CUDA = Need("train.device=auto or cuda", lambda asked: asked.config.train.device is not Device.cpu)
-LONGER = Need("rounds of at least train.patience + 2", _lasts_longer)
+LONGER = Need(
+    "rounds of at least train.patience + 2",
+    lambda asked: (asked.config.train.patience or 0) + 2 <= most_rounds(asked.config),
+)
 SAY_GREY, SAY_HU = "say train.brightness and train.contrast", "say train.hu_shift and train.hu_noise"
 ODD = Range("an odd number, 1 or more", lambda value: value % 2 == 1)
 BATCH = at_least(2).or_value("auto")
@@ -114,50 +111,59 @@ BATCH = at_least(2).or_value("auto")
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
-    trainable: Trainable = declare(Trainable.all, "which weights a site trains", needs=(SLICES,))
+    """Settings of a site's training."""
+
+    trainable: Trainable = declare(Trainable.all, "weights that a site trains", needs=(SLICES,))
     local_epochs: int = declare(
-        1, "passes over a site's training slices in a round", within=at_least(1), needs=(SLICES, EPOCHS)
+        1, "number of passes over a site's training slices in a round", within=at_least(1), needs=(SLICES, EPOCHS)
     )
     local_steps: int | None = declare(
-        None, "steps of a round, exactly so many instead of epochs", within=at_least(1).or_null(), needs=(SLICES,)
+        None,
+        "number of training steps in a round, instead of local_epochs",
+        within=at_least(1).or_null(),
+        needs=(SLICES,),
     )
-    batch_size: Any = declare(16, "images in a batch, or auto: the largest that fits", within=BATCH, needs=(SLICES,))
-    optimizer: Optimizer = declare(Optimizer.adamw, "what a site trains with; made anew in every round")
+    batch_size: Any = declare(
+        16, "number of images in a batch; auto: as many as fit into memory", within=BATCH, needs=(SLICES,)
+    )
+    optimizer: Optimizer = declare(Optimizer.adamw, "optimizer of a site's training; every round starts with a new one")
     momentum: float = declare(0.0, "momentum of SGD", within=below(1), needs=(SGD,), off=(0,))
     learning_rate: float = declare(2e-3, "learning rate of a site's optimizer", within=above(0), needs=(SLICES,))
-    schedule: Schedule = declare(Schedule.cosine, "how the learning rate goes from round to round")
+    schedule: Schedule = declare(Schedule.cosine, "how the learning rate changes from round to round")
     layer_decay: float = declare(
         1.0,
-        "the rate falls by this factor a stage, from the last layer down; 1 is one rate",
+        "factor of the learning rate from one stage of the network to the one before it; 1: the same rate everywhere",
         within=above_up_to(0, 1),
         needs=(SLICES, LAYERS),
         off=(1,),
     )
     weight_decay: float = declare(1e-4, "weight decay of the optimizer", within=NOT_NEGATIVE)
     clip_norm: float | None = declare(
-        None, "gradients of a step longer than this are shortened to it; null leaves all", within=above(0).or_null()
+        None,
+        "largest norm of a step's gradient; longer ones are scaled down to it; null: no limit",
+        within=above(0).or_null(),
     )
-    flip: bool = declare(True, "left and right are exchanged half of the time", needs=(AUGMENTED,), off=(False,))
+    flip: bool = declare(True, "mirror half of the images, left to right", needs=(AUGMENTED,), off=(False,))
     rotate_deg: float = declare(
         15.0,
-        "images are rotated by so many degrees at most, uniform in +-",
+        "largest rotation of an image, in degrees; uniform in +-",
         within=NOT_NEGATIVE,
         needs=(AUGMENTED,),
         off=(0,),
     )
     zoom: float = declare(
-        0.1, "images are scaled by so large a share at most, uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,)
+        0.1, "largest change of an image's scale, as a share; uniform in +-", within=SHARE, needs=(AUGMENTED,), off=(0,)
     )
     shift: float = declare(
         0.05,
-        "images are moved by so large a share of their side at most, uniform in +-",
+        "largest shift of an image, as a share of its side; uniform in +-",
         within=SHARE,
         needs=(AUGMENTED,),
         off=(0,),
     )
     hu_shift: float = declare(
         10.0,
-        "HU added to an image at most, uniform in +-",
+        "largest value added to an image, in HU; uniform in +-",
         within=NOT_NEGATIVE,
         needs=(AUGMENTED, IN_HU),
         off=(0,),
@@ -165,7 +171,7 @@ class TrainConfig:
     )
     hu_noise: float = declare(
         0.0,
-        "scale of HU: HU * (1 + e), e uniform in +-; water and air stay",
+        "largest e of the scaling HU * (1 + e), uniform in +-; water and air keep their values",
         within=below(1),
         needs=(AUGMENTED, IN_HU),
         off=(0,),
@@ -173,7 +179,7 @@ class TrainConfig:
     )
     brightness: float = declare(
         0.0,
-        "brightness of images without HU (windows and films) changes by a share of white, uniform in +-",
+        "for images without HU (windows and films): largest change of brightness, as a share of white; uniform in +-",
         within=SHARE,
         needs=(AUGMENTED, NOT_IN_HU),
         off=(0,),
@@ -181,7 +187,7 @@ class TrainConfig:
     )
     contrast: float = declare(
         0.0,
-        "contrast of the same changes: (grey - middle) * (1 + e), e uniform in +-",
+        "for images without HU (windows and films): largest e of (grey - middle) * (1 + e), uniform in +-",
         within=below(1),
         needs=(AUGMENTED, NOT_IN_HU),
         off=(0,),
@@ -189,54 +195,58 @@ class TrainConfig:
     )
     cutout: float = declare(
         0.0,
-        "side of one square of air in each image, as a share of the image's",
+        "side of a square in each image that is filled with air, as a share of the image's side; 0 is off",
         within=below(1),
         needs=(AUGMENTED,),
         off=(0,),
     )
     mixup: float = declare(
         0.0,
-        "alpha of the beta distribution that images and labels are mixed by; 0 is off",
+        "alpha of the beta distribution from which the weights of mixup are drawn; 0 is off",
         within=NOT_NEGATIVE,
         needs=(SLICES,),
         off=(0,),
     )
     mixup_share: float = declare(
-        0.4, "share of batches that are mixed, where mixup is on", within=above_up_to(0, 1), needs=(SLICES, MIXED)
+        0.4, "share of the batches that mixup is applied to", within=above_up_to(0, 1), needs=(SLICES, MIXED)
     )
     smooth_z: int = declare(
-        1, "labels are means over so many neighbouring slices of a series, an odd number", within=ODD
+        1, "number of neighbouring slices of a series over which labels are averaged; 1 is off", within=ODD
     )
     label_smoothing: float = declare(
-        0.0, "share of a label that is spread evenly over what else it might be", within=below(1)
+        0.0, "share of a label's value that is spread evenly over its possible values", within=below(1)
     )
     soft_between: float = declare(
-        0.0, "label of a negative slice between a series' first and last positive one", within=below(1)
+        0.0,
+        "training label of a negative slice between the first and the last positive slice of its series",
+        within=below(1),
     )
-    loss: Loss = declare(Loss.bce, "what is minimised of each label")
+    loss: Loss = declare(Loss.bce, "loss of each label")
     focal_gamma: float = declare(
         2.0, "exponent of the focal loss; 0 is cross-entropy", within=NOT_NEGATIVE, needs=(FOCAL,), off=(0,)
     )
-    label_weights: LabelWeights = declare(LabelWeights.task, "how much each label counts in the training loss")
-    sampling: Sampling = declare(Sampling.all, "which training slices a pass over a site's data holds", needs=(SLICES,))
+    label_weights: LabelWeights = declare(LabelWeights.task, "weight of each label in the training loss")
+    sampling: Sampling = declare(Sampling.all, "training slices of one pass over a site's data", needs=(SLICES,))
     negatives: float = declare(
         1.0,
-        "sampling=under: negatives drawn for each positive, over all sites",
+        "sampling=under: number of negative slices drawn for each positive one, over all sites",
         within=above_up_to(0, 1e6, "1e6"),
         needs=(SLICES, UNDER),
     )
     correction: Correction = declare(
         Correction.prior,
-        "sampling=under or weighted: what is done about probabilities that a sampled pass distorts",
+        "correction of probabilities for the sampling of slices or the weights of classes",
         needs=(SLICES, CORRECTED),
         off=(Correction.none,),
     )
-    device: Device = declare(Device.auto, "where sites train; auto takes CUDA when there is one")
-    amp: bool = declare(True, "bf16 autocast, on CUDA only", needs=(SLICES, CUDA), off=(False,))
-    select: Select = declare(Select.best, "which round's global model is final")
+    device: Device = declare(Device.auto, "device that sites train on; auto: CUDA where there is a GPU")
+    amp: bool = declare(
+        True, "compute in bf16 where it is precise enough (autocast), on CUDA only", needs=(SLICES, CUDA), off=(False,)
+    )
+    select: Select = declare(Select.best, "round whose global model is the final one")
     patience: int | None = declare(
         None,
-        "stop after so many rounds without a lower validation loss",
+        "number of rounds without a lower validation loss after which training stops; null: never",
         within=at_least(1).or_null(),
         needs=(LONGER,),
         may_be_idle=True,
@@ -245,20 +255,20 @@ class TrainConfig:
 
 @dataclass(kw_only=True, slots=True)
 class MatchConfig:
-    """The prevalence to train for, which the user states: shares of positive slices, e.g. {any: 0.14, epidural: 0.004}.
+    """Settings of the prevalence to train for: the share of positive slices by label, e.g. {any: 0.14, epidural: 0.004}.
 
-    Where labels are rarer or more common at the receiving site than in the federation, their positive and negative slices
-    count in the loss as often as they occur there. `evaluate ... shift=true` estimates the shares from unlabelled slices and
-    prints the words. Labels of a test set must never be the source.
+    They are for a model that another site will use, where labels are rarer or more common than in the federation: positive and negative
+    slices are weighted in the loss as often as they occur there. `evaluate ... shift=true` estimates the shares from unlabelled slices
+    and prints the words to type. The labels of a test set must never be used for it.
     """
 
     prevalence: dict[str, float] = declare(
-        {}, "share of positive slices by label; labels not named: as in the training slices"
+        {}, "share of positive slices by label; labels not named keep the share of the training slices"
     )
 
 
 def check_training(train: TrainConfig, task: Task) -> None:
-    """Refuse what a task's labels have no meaning for; raises ValueError with the key's path."""
+    """Raise ValueError for train.sampling or train.soft_between where the task's labels do not allow it."""
     plain = TrainConfig()
     if train.sampling is Sampling.under and task.union is None:
         raise ValueError(f"train.sampling: expected all or weighted for task {task.name}, which has no union label")
@@ -269,7 +279,7 @@ def check_training(train: TrainConfig, task: Task) -> None:
 
 
 def check_match(match: MatchConfig, task: Task, sampling: Sampling) -> None:
-    """Refuse a prevalence of no label, or that no set of slices can have; raises ValueError with the key's path."""
+    """Raise ValueError for a prevalence of an unknown label, outside 0 to 1, above that of the union label, or beside train.sampling=under."""
     stated = match.prevalence
     for label, share in stated.items():
         if label not in task.labels:

@@ -1,6 +1,6 @@
-"""Check a configuration: every setting against its range, every group by its own file, and what contradicts what between groups.
+"""Check a configuration: every setting against its range, every group by its own module, and the groups against each other.
 
-Some settings mean something for Hounsfield slices, or for radiographs, only; some go with one stage only.
+Some settings are only for Hounsfield slices or only for radiographs; some are only for one stage.
 """
 
 import functools
@@ -28,7 +28,7 @@ from fl_rsna.settings.stages import Baseline, Stacker, Stage, check_stacking, mo
 from fl_rsna.settings.training import check_match, check_training
 from fl_rsna.task import LabelKind, Rendering, find_task
 
-OF_SLICES = (  # settings, and what they are where there are neither series nor Hounsfield units
+OF_SLICES = (  # settings of CT slices, and the value each must have for radiographs
     ("model.neighbours", 0),
     ("train.smooth_z", 1),
     ("train.hu_shift", 0),
@@ -39,9 +39,9 @@ FOLDER_NAMES = ("data.name", "partition.name", "run.name", "predict")
 
 
 def check(config: Config) -> None:
-    """Refuse values no command can work with; raises ValueError with the key's path.
+    """Raise ValueError, which begins with the key, for the first setting that no command can work with.
 
-    Ranges come first, contradictions after them. What has no effect in a run is the command's to refuse: fl_rsna/settings/effects.py.
+    Ranges are checked first, contradictions after them. Settings without effect are not looked for here: fl_rsna/settings/effects.py does it.
     """
     check_numbers(config)
     for key, value, declared in list_settings(config):
@@ -52,7 +52,11 @@ def check(config: Config) -> None:
         if name is not None and (not name or name != Path(name).name or name in (".", "..")):
             raise ValueError(f"{key}: expected a plain folder name, got {name!r}; put folders into paths.*")
     for key in (*FOLDER_NAMES, "paths.prepared", "paths.sites", "paths.runs"):
-        check_utf8(key, str(_value(config, key)))
+        path = str(_value(config, key))
+        if (
+            path != path.encode(errors="replace").decode()
+        ):  # tables and pages cannot hold it, and Parquet cannot open it
+            raise ValueError(f"{key}: expected a path in UTF-8, got {path!r}; rename that folder or choose another")
     task = find_task(config.data.task)
     check_match(config.match, task, config.train.sampling)
     check_partition(config.partition)
@@ -85,14 +89,8 @@ def _check_range(key: str, value: Any, within: Range) -> None:
         raise ValueError(f"{key}: expected {within}, got {value:g}")
 
 
-def check_utf8(key: str, path: str) -> None:
-    """Refuse a folder to write into whose name is not UTF-8, which tables and pages cannot say and Parquet cannot open."""
-    if path != path.encode(errors="replace").decode():
-        raise ValueError(f"{key}: expected a path in UTF-8, got {path!r}; rename that folder or choose another")
-
-
 def check_numbers(value: Any, path: str = "") -> None:
-    """Refuse every number, however deep it lies, that is not finite or that no 64 bits hold; raises ValueError with its path."""
+    """Raise ValueError for a number, in whatever list, mapping or group, that is not finite or does not fit into 64 bits."""
     if is_dataclass(value):
         for field in fields(value):
             check_numbers(getattr(value, field.name), f"{path}.{field.name}".lstrip("."))
@@ -109,7 +107,7 @@ def check_numbers(value: Any, path: str = "") -> None:
 
 
 def check_stage(config: Config) -> None:
-    """Refuse a second stage on nothing, an encoder that nobody asks, and what has no second stage."""
+    """Raise ValueError for settings that the chosen stage does not support, and for stage=sequence without an encoder."""
     encoder, stage = config.sequence.encoder, config.stage
     if stage is Stage.sequence and not encoder:
         raise ValueError(
@@ -139,7 +137,7 @@ def check_stage(config: Config) -> None:
 
 
 def check_rendering(config: Config) -> None:
-    """Raises ValueError with the key's path."""
+    """Raise ValueError for an image kind or a setting that does not fit the task's images."""
     task = find_task(config.data.task)
     kinds = kinds_of(task.rendering)
     if config.data.image not in kinds:
@@ -161,7 +159,7 @@ def check_rendering(config: Config) -> None:
 
 
 def _check_contradictions(config: Config) -> None:
-    """Refuse what settings of different groups say against each other."""
+    """Raise ValueError for settings of different groups that contradict each other."""
     task = find_task(config.data.task)
     if config.predict is not None and config.baseline in (Baseline.local, Baseline.gap):
         raise ValueError(
