@@ -1,4 +1,4 @@
-"""Which arithmetic a process computes with: the same seed gives the same model wherever all of this is the same."""
+"""Describe the arithmetic of a process: where processor, libraries and threads are the same, the same seed gives the same model."""
 
 import platform
 from pathlib import Path
@@ -10,10 +10,10 @@ from threadpoolctl import threadpool_info
 
 
 def describe_arithmetic() -> dict[str, Any]:
-    """The processor's name, and the instruction sets that PyTorch, NumPy and the linear algebra libraries chose on it.
+    """Name the processor, and the instruction sets that PyTorch, NumPy and the linear algebra libraries use on it.
 
-    Sums of floating-point numbers depend on their order, and the order depends on these: two machines that differ in one
-    of them may train models that differ in the last bits, and after some rounds in more.
+    They decide the order in which floating-point numbers are added, and so the rounding. Two machines that differ in one of them may
+    train models that differ in the last bits, and after some rounds in more.
     """
     simd = np.show_config(mode="dicts")["SIMD Extensions"]
     libraries = {(library["internal_api"], library.get("architecture")) for library in threadpool_info()}
@@ -27,7 +27,7 @@ def describe_arithmetic() -> dict[str, Any]:
 
 
 def name_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model, as Linux names it; elsewhere its architecture."""
+    """Return the processor's model as Linux names it; on other systems its architecture."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""Write files and folders that appear under their names only when complete; give images a second name by hard links.
+"""Write files and folders that appear under their names only when complete, and link images into other folders.
 
-A hard link costs no space. Where the file system has none, the image is copied.
+A hard link takes no space. Where the file system has no hard links, the image is copied.
 """
 
 import os
@@ -14,7 +14,7 @@ from fl_rsna.common.ownership import build_beside, drop, give_name, hold_lock, s
 
 
 def link_images(image_ids: Iterable[str], images: Path, folder: Path) -> None:
-    """`<id>.png` of `images` into the new `folder`; raises ValueError naming the first that is not there."""
+    """Link `<id>.png` of the folder `images` into `folder`, which must not exist yet. Raises ValueError that names the first missing image."""
     folder.mkdir(parents=True)
     here, there = os.fspath(images), os.fspath(folder)
     for image_id in image_ids:
@@ -22,7 +22,10 @@ def link_images(image_ids: Iterable[str], images: Path, folder: Path) -> None:
 
 
 def link_kept(image_ids: Iterable[str], images: Path, folder: Path) -> None:
-    """The same into a folder of the caller's that may hold other images under these names, which go."""
+    """Link `<id>.png` of the folder `images` into a `folder` of the caller's, replacing other images of these names.
+
+    Raises ValueError that names the first missing image.
+    """
     for image_id in image_ids:
         source, target = images / f"{image_id}.png", folder / f"{image_id}.png"
         if os.path.lexists(target):
@@ -45,9 +48,9 @@ def _link(source: str, target: str) -> None:
 
 @contextmanager
 def build_whole(folder: Path) -> Iterator[Path]:
-    """A folder to build in; it gets its name only when the body succeeds and is removed when it does not.
+    """Yield a temporary folder to build in; it is renamed to `folder` when the body succeeds and removed when it fails.
 
-    Raises ValueError when another process is building it or something has the name.
+    Raises ValueError when another process is building the folder, or something of that name exists.
     """
     with hold_lock(folder):
         if os.path.lexists(folder):
@@ -58,16 +61,16 @@ def build_whole(folder: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part, and none is left behind."""
+    """Write a file at once: a reader finds the old content or the new one, never a part, and no temporary file stays behind."""
     with replace_whole(path) as part:
         part.write_bytes(content)
 
 
 @contextmanager
 def replace_whole(path: Path) -> Iterator[Path]:
-    """A name that nobody has to write a file under, which takes `path`'s place when the body succeeds.
+    """Yield the path of a new, empty file beside `path`; it replaces `path` when the body succeeds and is deleted when it fails.
 
-    It is there, empty, with the permissions that any new file gets; it keeps them whatever a library makes in its place.
+    The result has the permissions of any new file, even where a library writes its own file in that place.
     """
     part = path.with_name(f"{short_name(path)}.{secrets.token_hex(8)}.part")
     try:

@@ -1,6 +1,7 @@
-"""How every command ends, whatever ends it: one sentence on stderr, an exit code, and the traceback in a file that the sentence names.
+"""End every command in the same way: one sentence on stderr, an exit code, and the traceback in a file that the sentence names.
 
-Exit 0: done. 1: the run failed. 2: the request cannot be met. The standard library alone, so that it is there before anything else is.
+Exit code 0: done. 1: the run failed. 2: the request cannot be met. This module imports only the standard library, so that it works
+before anything else is loaded.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from opcode import opname
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from fl_rsna.common.screen import close_stderr, guard_screen
@@ -29,38 +30,48 @@ from fl_rsna.version import PACKAGE
 
 T = TypeVar("T")
 
-ERROR_LOG = "error.log"  # in a run's folder: the traceback of whatever ended it, one after the other
-LONGEST = 600  # characters of what a library says
+ERROR_LOG = "error.log"  # in a run's folder: the tracebacks of the errors that ended the run, each appended
+LONGEST = 600  # characters of a library's message that are shown
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # that ask a command to end
+SIGNALS = (
+    "SIGINT",
+    "SIGTERM",
+    "SIGHUP",
+    "SIGQUIT",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGXCPU",
+)  # signals that ask a command to end
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAYS_FULL = ("no space left", "quota exceeded", "disk is full", "not enough free space", "file too large")
 SAYS_MEMORY = ("out of memory", "allocate memory", "insufficient memory", "bad_alloc")
 MENDABLE = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY),
-)  # a path that the user can choose otherwise, or make readable
+)  # errors that the user can mend: by another path, or by making this one readable
 LIBRARIES = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 OURS = str(PACKAGE.resolve())
-REMOTE = re.compile(r'File "([^"]+)".*\n +raise ')  # of another process' traceback, as text
+REMOTE = re.compile(
+    r'File "([^"]+)".*\n +raise '
+)  # finds the frames that raised in the text of another process' traceback
 
 
 class EndKind(StrEnum):
-    """What ended a command, or a run: in the event `run_failed` and in summary.json."""
+    """The reason why a command or run ended, as in the event `run_failed` and in summary.json."""
 
     refused = "refused"  # the request cannot be met; exit code 2, all others 1
-    failed = "failed"  # by its own rules: too few sites replied, the model diverged, two results differ
-    interrupted = "interrupted"  # by Ctrl-C
+    failed = "failed"  # a rule of the run was broken: too few sites replied, the model diverged, two results differ
+    interrupted = "interrupted"  # by Ctrl-C (SIGINT)
     stopped = "stopped"  # by another signal, which the reason names
-    disk_full = "disk_full"  # or a quota, or the greatest size of a file
-    out_of_memory = "out_of_memory"  # this machine's, or a GPU's
+    disk_full = "disk_full"  # or a quota or the largest size of a file was reached
+    out_of_memory = "out_of_memory"  # of this machine or of a GPU
     unexpected = "unexpected"  # anything else; the reason begins with the error's type
 
 
 class RunFailed(Exception):
-    """A run that started and could not finish; its message is what the user reads, the exit code is 1."""
+    """A run started and could not finish. The user reads its message; the exit code is 1."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -68,7 +79,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """Words that cannot be read are refused as every command refuses: one sentence and exit code 2, without a usage."""
+    """An argument parser that refuses wrong words by ValueError, so that one sentence is shown and not the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; {self.prog} --help says what is expected")
@@ -76,35 +87,42 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
+    """How a command or run ended: the kind, and the reason in one line."""
+
     kind: EndKind
-    reason: str  # one line
+    reason: str
 
     @property
     def code(self) -> int:
+        """The exit code: 2 for a refused request, 1 for everything else."""
         return 2 if self.kind is EndKind.refused else 1
 
 
 @dataclass(slots=True)
 class _Command:
-    """What is known of the command by the time it ends."""
+    """The state of the current command that its end depends on."""
 
-    goes_on: bool = False
-    run: Path | None = None  # the folder it writes, where that is a run's
-    words: tuple[str, ...] = ()  # with which it goes on
-    log: Path | None = None  # that has the traceback already
-    begun: list[Path] = field(default_factory=list)  # run folders
-    told: list[tuple[Path, BaseException]] = field(default_factory=list)  # those that hold their end, and what it was
-    open: list[Callable[[BaseException], None]] = field(default_factory=list)  # what writes it into those that run
+    goes_on: bool = False  # typed again, it continues what it has done so far
+    run: Path | None = None  # the run folder it writes
+    words: tuple[str, ...] = ()  # the words to add when it is typed again
+    log: Path | None = None  # the file that holds the traceback already
+    begun: list[Path] = field(default_factory=list)  # the run folders it has begun
+    told: list[tuple[Path, BaseException]] = field(
+        default_factory=list
+    )  # run folders whose end is recorded, and the error
+    open: list[Callable[[BaseException], None]] = field(
+        default_factory=list
+    )  # functions that record the end in open runs
 
 
 @dataclass(slots=True)
 class _Process:
-    """Of a command's own process; not of a test's."""
+    """The state of the process. It is `guarded` in a command's own process, not in a test's."""
 
     guarded: bool = False
-    goes_on: bool = False  # the command does, typed again
-    asked: Stopped | None = None  # to end, by a signal
-    over: bool = False  # the last sentence is said
+    goes_on: bool = False  # the command, typed again, continues what it has done so far
+    asked: Stopped | None = None  # the first signal that asked the process to end
+    over: bool = False  # the last sentence was shown
 
 
 now = _Command()
@@ -112,13 +130,13 @@ _process = _Process()
 
 
 def begin_command(*, goes_on: bool = False) -> None:
-    """Have this process end as every command does, from its first import on: call it before anything slow is loaded.
+    """Install the handlers by which this process ends as every command does. Call it before anything slow is imported.
 
-    `goes_on`: typed again, the command takes up what it has done so far.
+    `goes_on` says that the command, typed again, continues what it has done so far.
     """
     _process.guarded, _process.goes_on, now.goes_on = True, goes_on, goes_on
     guard_screen()
-    sys.excepthook = _hook
+    sys.excepthook = lambda kind, error, trace: _leave(error)
     sys.unraisablehook = _again
     for name in SIGNALS:
         number = getattr(signal, name, None)
@@ -127,7 +145,7 @@ def begin_command(*, goes_on: bool = False) -> None:
 
 
 def run_to_end(act: Callable[[], T]) -> T:
-    """Run `act`; whatever ends it becomes one sentence on stderr and an exit code. SystemExit passes through."""
+    """Run `act` and return its result; any error becomes one sentence on stderr and an exit code. SystemExit passes through."""
     global now
     now = _Command(goes_on=_process.goes_on)
     try:
@@ -139,9 +157,9 @@ def run_to_end(act: Callable[[], T]) -> T:
 
 
 def attempt(act: Callable[[], T]) -> tuple[T | None, str | None]:
-    """Run `act` as one of several parts of a command: what it returns, or the sentence that was said of what ended it.
+    """Run `act` as one of several parts of a command. Returns (result, None), or (None, the sentence shown about the error).
 
-    What interrupts the command ends its other parts, too: that is raised as KeyboardInterrupt. SystemExit passes through.
+    An interruption ends the other parts, too, so it is raised as KeyboardInterrupt. SystemExit passes through.
     """
     global now
     now = _Command()
@@ -158,24 +176,27 @@ def attempt(act: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def end_command(act: Callable[[], object]) -> NoReturn:
-    """Run `act` as the whole of a command, and exit: with what it returns, where that is a number."""
+    """Run `act` as the whole command and exit, with the number that it returns or else 0."""
     code = run_to_end(act)
     _process.over = True
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def goes_on_in(run: Path) -> None:
-    """Typed again, with resume=true, the command takes up the run in this folder."""
+    """Record that the command, typed again with resume=true, continues the run in this folder."""
     now.goes_on, now.run = True, run
 
 
 def goes_on_with(*words: str) -> None:
-    """Typed again, with these words, the command takes up what it did so far."""
+    """Record that the command, typed again with these words, continues what it has done so far."""
     now.goes_on, now.run, now.words = True, None, words
 
 
 def end_of(error: BaseException) -> End:
-    """What an error means for the command, or the run, that it ends. Whatever a library makes of an interruption, it is one."""
+    """Classify the error that ended a command or run.
+
+    After a signal every error counts as that interruption, whatever a library turned it into.
+    """
     error = _process.asked or error
     said = " ".join(_text(error).splitlines()).strip()
     match error:
@@ -185,7 +206,9 @@ def end_of(error: BaseException) -> End:
             return End(kind=EndKind.interrupted, reason="interrupted")
         case RunFailed():
             return End(kind=EndKind.failed, reason=said)
-        case ValueError() if _is_plain(error) and _is_ours(error):
+        case ValueError() if (type(error) is ValueError or type(error).__module__.startswith("fl_rsna.")) and _is_ours(
+            error
+        ):
             return End(kind=EndKind.refused, reason=said)
         case UnicodeEncodeError():  # a path whose bytes are not UTF-8, in a place that needs it
             got = f"expected paths in UTF-8, got {error.object!r}"
@@ -193,7 +216,7 @@ def end_of(error: BaseException) -> End:
         case FloatingPointError() if _is_ours(error):
             return End(kind=EndKind.failed, reason=said)
     for cause in _causes(error):
-        if _is_full(cause):
+        if (isinstance(cause, OSError) and cause.errno in FULL) or _says(cause, SAYS_FULL):
             where = f" at {cause.filename}" if isinstance(cause, OSError) and cause.filename else ""
             return End(kind=EndKind.disk_full, reason=f"the disk is full{where}: {_short(cause)}")
         if isinstance(cause, MemoryError) or _says(cause, SAYS_MEMORY):
@@ -206,17 +229,16 @@ def end_of(error: BaseException) -> End:
     return End(kind=EndKind.unexpected, reason=_short(error))
 
 
-def _is_plain(error: BaseException) -> bool:
-    """Whether it is a ValueError as our own sentences are: of Python's own type, or of one of fl_rsna's."""
-    return type(error) is ValueError or type(error).__module__.startswith("fl_rsna.")
-
-
 def traceback_of(error: BaseException) -> str:
+    """Format an error with its traceback and causes, as Python prints them."""
     return "".join(traceback.format_exception(error))
 
 
 def log_traceback(text: str, folder: Path | None) -> Path | None:
-    """Append a traceback to error.log of a folder, or of none, or a full one, to a file of its own among the temporary ones; where it is."""
+    """Append a traceback to error.log of `folder` and return its path.
+
+    Without a folder, or where it cannot be written, the traceback goes to a new temporary file. Returns None where that fails, too.
+    """
     entry = f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{text}\n"
     if folder is not None:
         try:
@@ -224,7 +246,7 @@ def log_traceback(text: str, folder: Path | None) -> Path | None:
                 file.write(entry)
             return folder / ERROR_LOG
         except OSError:
-            pass  # that disk is perhaps what ended it
+            pass  # perhaps a full disk ended the run
     try:
         descriptor, name = tempfile.mkstemp(prefix="fl_rsna-error-", suffix=".log")  # for this user alone
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -235,7 +257,7 @@ def log_traceback(text: str, folder: Path | None) -> Path | None:
 
 
 def command_again(*more: str) -> str:
-    """The command that was typed, to be pasted into a shell, with `more` words in place of those with the same key."""
+    """Write the typed command for a shell, with the words `more` in place of those with the same key."""
     typed, words = list(sys.orig_argv), sys.argv[1:]
     program = typed[: len(typed) - len(words)] if typed[len(typed) - len(words) :] == words else typed[:1]
     if not any(word.startswith("fl_rsna.") for word in program):
@@ -246,7 +268,7 @@ def command_again(*more: str) -> str:
 
 
 def sentence_of(error: BaseException, log: Path | None) -> str:
-    """What the user reads: what ended the command, where its traceback is, and how to go on."""
+    """Write the sentence that the user reads: what ended the command, where the traceback is, and how to continue."""
     end = end_of(error)
     match end.kind:
         case EndKind.refused:
@@ -262,6 +284,7 @@ def sentence_of(error: BaseException, log: Path | None) -> str:
 
 
 def _to_go_on() -> str:
+    """Write the command that continues this one."""
     if now.run is None or not now.run.exists():
         return command_again(*now.words)
     name = now.run.name
@@ -271,6 +294,7 @@ def _to_go_on() -> str:
 
 
 def _in_log(error: BaseException, log: Path | None) -> str:
+    """Say where the traceback is; without a file, where it ends."""
     if log is not None:
         return f"; the traceback is in {log}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -278,7 +302,7 @@ def _in_log(error: BaseException, log: Path | None) -> str:
 
 
 def _say(error: BaseException) -> str:
-    """Say on stderr how it ended, and have the traceback in a file; returns the sentence."""
+    """Print the sentence on stderr, write the traceback to a file where one is needed, and return the sentence."""
     end, log = end_of(error), now.log
     is_plain = end.kind in (EndKind.refused, EndKind.interrupted, EndKind.stopped)
     if log is None and not is_plain and (end.kind is not EndKind.failed or error.__cause__ is not None):
@@ -289,25 +313,21 @@ def _say(error: BaseException) -> str:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    """Say how it ended and exit. A command's own process waits for no thread, and nothing in it says a word more."""
+    """Print the sentence and exit. A command's own process waits for no thread, and prints nothing after the sentence."""
     _say(error)
     code, _process.over = end_of(error).code, True
     if _process.guarded:
-        _fall_silent()
+        sys.stdout.flush()
+        close_stderr()
+        sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
         atexit._run_exitfuncs()  # ends worker processes
         os._exit(code)
     sys.exit(code)
 
 
-def _fall_silent() -> None:
-    sys.stdout.flush()
-    close_stderr()
-    sys.unraisablehook = lambda _: None
-    threading.excepthook = lambda _: None
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
-    """The first signal ends the command in order, the second at once."""
+    """Handle a signal: the first one raises Stopped, the second one ends the process at once."""
     if _process.over:
         os._exit(1)
     stopped = Stopped(signal.Signals(number).name)
@@ -320,12 +340,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     os._exit(1)
 
 
-def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _leave(error)
-
-
 def _again(unraisable: Any) -> None:
-    """An interruption that came where Python cannot raise it comes once more; everything else is said as Python says it."""
+    """Send a signal again that came where Python could not raise it, such as in a destructor. Other errors are left to Python."""
     if isinstance(unraisable.exc_value, Stopped):
         _process.asked = None
         again = signal.Signals[unraisable.exc_value.args[0]]
@@ -335,7 +351,7 @@ def _again(unraisable: Any) -> None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that led to it."""
+    """Yield the error, then the errors that led to it."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
@@ -344,17 +360,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
-def _is_full(error: BaseException) -> bool:
-    return (isinstance(error, OSError) and error.errno in FULL) or _says(error, SAYS_FULL)
-
-
 def _says(error: BaseException, phrases: tuple[str, ...]) -> bool:
+    """Say whether an error's message has one of the phrases, in any case."""
     said = _text(error).lower()
     return any(phrase in said for phrase in phrases)
 
 
 def _text(error: BaseException) -> str:
-    """What it says; nothing where even that fails."""
+    """Return an error's message, or an empty text where str(error) fails."""
     try:
         return str(error)
     except Exception:
@@ -362,13 +375,13 @@ def _text(error: BaseException) -> str:
 
 
 def _short(error: BaseException) -> str:
-    """Its type and the first of its words."""
+    """Return an error's type and the beginning of its message, in one line."""
     said = " ".join(_text(error).split())
     return type(error).__name__ + (f": {said}" if said else "")[:LONGEST]
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether it is a sentence of our own: said by a `raise`, and not in a library's code. It may come from a worker process."""
+    """Say whether an error was raised by a `raise` statement outside the libraries, in this process or in a worker process."""
     trace = error.__traceback__
     if trace is None:
         return False
@@ -382,5 +395,6 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _is_own_file(name: str) -> bool:
+    """Say whether a source file belongs to fl_rsna or the user, and not to Python or an installed library."""
     path = str(Path(name).resolve())
     return path.startswith(OURS) or not (name.startswith("<") or path.startswith(LIBRARIES))

@@ -1,8 +1,8 @@
-"""What a run or a later step goes on from: files that are written whole, with a hash of their content, checked when they are read.
+"""Write files with a hash of their content, and check the hash when they are read: JSON records, vectors, tables and arrays.
 
-The hash lies in the file: as a key of a JSON object, in the metadata of safetensors and Parquet, behind the values of an array.
-Facts beside the content, such as the run and the round, are in the hash, and a reader says which it expects: a whole file
-of another run is refused, too.
+The hash is stored in the file: as a key of a JSON object, in the metadata of safetensors and Parquet, or after the values of an array.
+It covers the facts beside the content, too, such as the run and the round. A reader says which facts it expects, so an undamaged file
+of another run is refused as well.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from fl_rsna.common.reading import HASH, build_damage_error, dump_hashed_json, r
 Array = NDArray[Any]
 Facts = Mapping[str, Any]
 
-DIGEST = hashlib.sha256().digest_size  # bytes behind an array's values
+DIGEST = hashlib.sha256().digest_size  # bytes of the hash after an array's values
 
 
 def write_record(path: Path, content: Facts) -> None:
@@ -40,21 +40,27 @@ def write_record(path: Path, content: Facts) -> None:
 
 
 def read_record(path: Path, do: str, of: Facts | None = None) -> dict[str, Any]:
-    """What `write_record` wrote, with the facts `of` in it; raises ValueError when it was changed or is of something else."""
+    """Read a JSON object that `write_record` wrote. Raises ValueError when it was changed, or a fact in it is not as in `of`.
+
+    `do` is the advice at the end of the refusal.
+    """
     found = read_json(path, do, hashed=True)
     _check_facts(path, found, of or {}, do)
     return found
 
 
 def write_vectors(path: Path, vectors: Mapping[str, Array], facts: Facts) -> None:
-    """Write arrays as safetensors, with JSON values beside them."""
+    """Write arrays as safetensors, with `facts` as JSON values and the hash in the metadata."""
     kept = {name: np.ascontiguousarray(vector) for name, vector in vectors.items()}
     said = {name: json.dumps(value) for name, value in facts.items()}
     write_whole(path, save(kept, {**said, HASH: vectors_sha256(kept, said)}))
 
 
 def read_vectors(path: Path, do: str, of: Facts | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
-    """What `write_vectors` wrote, with the facts `of`; raises ValueError when it was changed or is of something else."""
+    """Read the arrays and facts that `write_vectors` wrote. Raises ValueError when they were changed, or a fact is not as in `of`.
+
+    `do` is the advice at the end of the refusal.
+    """
     with refuse_unreadable(path, "a safetensors file", do), safe_open(path, "numpy") as file:
         vectors, said = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         if said.pop(HASH, None) != vectors_sha256(vectors, said):
@@ -65,7 +71,7 @@ def read_vectors(path: Path, do: str, of: Facts | None = None) -> tuple[dict[str
 
 
 def vectors_sha256(vectors: Mapping[str, Array], said: Mapping[str, str]) -> str:
-    """Hash of arrays with their names, types and shapes, and of the metadata but the hash itself."""
+    """Hash arrays with their names, types and shapes, and the metadata without the hash itself."""
     told = {name: value for name, value in said.items() if name != HASH}
     shapes = {name: [vector.dtype.str, list(vector.shape)] for name, vector in vectors.items()}
     digest = hashlib.sha256(json.dumps([told, shapes], sort_keys=True).encode())
@@ -75,7 +81,7 @@ def vectors_sha256(vectors: Mapping[str, Array], said: Mapping[str, str]) -> str
 
 
 def write_table(path: Path, table: pd.DataFrame, facts: Facts | None = None) -> None:
-    """Write a table as Parquet, with its hash and JSON values beside it."""
+    """Write a table as Parquet, with `facts` as JSON values and the hash in the metadata."""
     said = json.dumps(dict(facts or {}), sort_keys=True)
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     known = arrow.schema.metadata or {}
@@ -85,9 +91,9 @@ def write_table(path: Path, table: pd.DataFrame, facts: Facts | None = None) -> 
 
 
 def read_table(path: Path, do: str, of: Facts | None = None, *, hashed: bool = True) -> pd.DataFrame:
-    """What `write_table` wrote, with the facts `of`; raises ValueError when it was changed or is of something else.
+    """Read a table that `write_table` wrote. Raises ValueError when it was changed, or a fact of it is not as in `of`.
 
-    Without `hashed` a table that states no hash, as another program writes it, is taken, too.
+    `do` is the advice at the end of the refusal. With `hashed=False` a table without a hash, as another program writes it, is accepted.
     """
     with refuse_unreadable(path, "a Parquet table", do), path.open("rb") as file:
         arrow = pq.read_table(file)
@@ -103,17 +109,22 @@ def read_table(path: Path, do: str, of: Facts | None = None, *, hashed: bool = T
 
 
 def _table_sha256(table: pd.DataFrame, said: str) -> str:
+    """Hash a table's content, its columns' types, and its facts as JSON."""
     kinds = json.dumps([str(dtype) for dtype in table.dtypes])
     return hashlib.sha256(f"{said}\0{kinds}\0{table_sha256(table)}".encode()).hexdigest()
 
 
 @contextmanager
 def array_written(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """An array to fill, mapped from a file that takes `path`'s place when the body succeeds; its hash is behind its values.
+    """Yield an array to fill, mapped from a file in numpy's format that replaces `path` when the body succeeds.
 
-    The disk gives all the room first, so a full one is an OSError here and not a signal later.
+    The hash is written after the values. The disk space is reserved first, so a full disk raises OSError here instead of ending the
+    process by a signal later.
     """
-    header = _header(dtype, shape)
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    buffer = BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, described)
+    header = buffer.getvalue()
     size = len(header) + math.prod(shape) * np.dtype(dtype).itemsize
     with replace_whole(path) as part:
         with part.open("w+b") as file:
@@ -132,13 +143,13 @@ def array_written(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> Itera
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """The array in a file, read-only and mapped."""
+    """Map the array of a file, read-only. The hash is not checked."""
     array: NDArray[Any] = np.load(path, mmap_mode="r")
     return array
 
 
 def is_whole(path: Path) -> bool:
-    """Whether an array's file is there and holds what was written. A process reads a file for that once until it changes."""
+    """Say whether an array's file exists and has the content that its hash states. A process checks a file again only when it changed."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -157,34 +168,27 @@ def _is_whole(path: Path, changed_ns: int, size: int, number: int) -> bool:
 
 
 def allocate(descriptor: int, size: int) -> None:
-    """Make a file `size` bytes long and have the disk give the room now; raises OSError when it has none."""
+    """Make a file `size` bytes long and reserve the disk space now. Raises OSError when the disk is full."""
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(descriptor, 0, size)
         return
-    block = bytes(1 << 20)  # where the system has no such call
+    block = bytes(1 << 20)  # where the system has no posix_fallocate: write zeros
     at = os.fstat(descriptor).st_size
     while at < size:
         at += os.pwrite(descriptor, block[: size - at], at)
 
 
-def _header(dtype: DTypeLike, shape: tuple[int, ...]) -> bytes:
-    file = BytesIO()
-    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)
-    return file.getvalue()
-
-
 def _check_facts(path: Path, found: Facts, expected: Facts, do: str) -> None:
-    """Refuse a file that is whole, but of another run, site or round."""
+    """Raise ValueError for an undamaged file of another run, site or round."""
     for name, value in expected.items():
         if found.get(name) != value:
             raise refuse(path, f"{name} {value}", f"{found.get(name)}: it is another one's", do)
 
 
 def table_sha256(table: pd.DataFrame) -> str:
-    """Hash of a table's column names and values, in order, however a file or memory stores them.
+    """Hash a table's column names and values in order, whatever their types in a file or in memory.
 
-    Whole numbers of any width are alike, and so are floats, which are not rounded; texts count by their UTF-8 bytes.
+    Whole numbers of any width give the same hash; so do floats, which are not rounded. Texts count by their UTF-8 bytes.
     """
     digest = hashlib.sha256(str(len(table)).encode())
     for name in table.columns:
@@ -195,7 +199,7 @@ def table_sha256(table: pd.DataFrame) -> str:
 
 
 def _value_bytes(column: pd.Series) -> tuple[Any, ...]:
-    """The kind of a column and its values: numbers little-endian, texts joined after their lengths, -1 for a missing one."""
+    """Return a column as parts to hash: its kind, then little-endian numbers, or the lengths of texts (-1 if missing) and the joined texts."""
     if column.dtype.kind in "biu":
         return b"whole", np.ascontiguousarray(column.to_numpy("<i8"))
     if column.dtype.kind == "f":

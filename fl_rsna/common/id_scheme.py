@@ -1,6 +1,7 @@
-"""How a set's ids were made: as in the files, or hashed under a salt that a fingerprint tells apart and does not tell.
+"""Name how the ids of a set were made: as in the files, or hashed under a salt.
 
-Two sets whose ids were made alike can be compared, patient by patient. Of any other two nobody knows what they share.
+A salt is named by a fingerprint, which tells two salts apart and does not give them away. Two sets whose ids were made in the same way
+can be compared patient by patient. For any other two nobody knows which patients they share.
 """
 
 import functools
@@ -12,23 +13,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-PLAIN = "plain"  # PatientID as in the files
+PLAIN = "plain"  # ids as in the files
 HASHED = "sha256-16"  # as cohort.prepared.index.hash_id makes them
 UNSALTED = f"{HASHED}/unsalted"  # hashed under the empty salt, which everybody knows
-WEAK = f"{HASHED}/weak/"  # hashed under a salt that its fingerprint, which follows, gives away
+WEAK = f"{HASHED}/weak/"  # hashed under a salt that can be guessed from its fingerprint, which follows
 SALT_BYTES = 16  # of a salt that cannot be guessed
 DIGITS = re.compile(rf"[0-9a-fA-F]{{{2 * SALT_BYTES},}}")  # as python -m fl_rsna.salt and openssl rand -hex print it
-DIFFERENT = 8  # characters of random ones, at least: of 32 random digits fewer than one in a million has so few
-PUBLIC = b"fl_rsna: fingerprint of data.salt, 1"  # what is hashed under the salt
-COST = {"n": 2**14, "r": 8, "p": 1}  # of scrypt: 16 MB and some 50 ms a guess
+DIFFERENT = 8  # smallest number of different digits of a salt; fewer than one in a million of 32 random digits has less
+PUBLIC = b"fl_rsna: fingerprint of data.salt, 1"  # the text that is hashed under the salt
+COST = {"n": 2**14, "r": 8, "p": 1}  # parameters of scrypt: a guess costs 16 MB and about 50 ms
 
 
 @functools.lru_cache(maxsize=8)
 def id_scheme(hash_ids: bool, salt: str) -> str:
-    """The name of how ids are made: equal for sets that can be compared.
+    """Name how ids are made. Sets with equal names can be compared.
 
-    Of a salt it has sixteen hexadecimal digits of scrypt over a public text. Each guess of a salt costs 16 MB and 50 ms;
-    a short word is guessed all the same, so the name says where a salt is not random.
+    The fingerprint of a salt is sixteen hexadecimal digits of scrypt over a public text. Each guess of a salt costs 16 MB and about
+    50 ms. A short word is guessed all the same, so the name says where a salt is not random.
     """
     if not hash_ids:
         return PLAIN
@@ -39,22 +40,22 @@ def id_scheme(hash_ids: bool, salt: str) -> str:
 
 
 def can_be_guessed(salt: str) -> bool:
-    """Whether a salt is not 128 random bits in hexadecimal digits, by its looks: words of any length are guessed in the end."""
+    """Say whether a salt does not look like 128 random bits in hexadecimal digits. Words of any length can be guessed."""
     return not DIGITS.fullmatch(salt) or salt in (salt + salt)[1:-1] or len(set(salt.lower())) < DIFFERENT
 
 
 def is_weak(scheme: str | None) -> bool:
-    """Whether ids were hashed under a salt that can be guessed from its fingerprint."""
+    """Say whether ids were hashed under a salt that can be guessed from its fingerprint."""
     return scheme is not None and scheme.startswith(WEAK)
 
 
 def is_secret(scheme: str | None) -> bool:
-    """Whether ids were hashed under a random salt, so that whoever lacks it cannot guess an id from its hash."""
+    """Say whether ids were hashed under a random salt. Nobody without that salt can guess an id from its hash."""
     return scheme is not None and scheme.startswith(f"{HASHED}/") and scheme != UNSALTED and not is_weak(scheme)
 
 
 def why_unlike(one: str | None, other: str | None) -> str | None:
-    """Why ids of two schemes cannot be compared, as part of a sentence; None where they can."""
+    """Say, as part of a sentence, why ids of two schemes cannot be compared; None where they can."""
     if one is None or other is None:
         return "it is not written down how ids were made"
     if one == other:
@@ -65,7 +66,7 @@ def why_unlike(one: str | None, other: str | None) -> str | None:
 
 
 def describe_scheme(scheme: str | None) -> str:
-    """A scheme in words."""
+    """Describe a scheme in words; a salt by the first eight digits of its fingerprint."""
     match scheme:
         case None:
             return "not written down"
@@ -78,7 +79,10 @@ def describe_scheme(scheme: str | None) -> str:
 
 
 def unlike_places(places: Iterable[tuple[str, str | None]]) -> str | None:
-    """Of places and how ids were made there: whose cannot be compared, as part of a sentence; None where all can."""
+    """Say, as part of a sentence, which of several places have ids that cannot be compared; None where all can.
+
+    `places` has the name and the scheme of each place.
+    """
     by_scheme: dict[str | None, list[str]] = {}
     for name, ids in places:
         by_scheme.setdefault(ids, []).append(name)
@@ -89,13 +93,16 @@ def unlike_places(places: Iterable[tuple[str, str | None]]) -> str | None:
 
 
 def as_texts(ids: pd.Series) -> pd.Series:
-    """Ids as texts, whatever read them: of a whole number that became a float the .0 goes."""
+    """Convert ids to texts. Where a reader made floats of whole numbers, the .0 is removed."""
     texts = ids.astype(str)
     return texts.str.removesuffix(".0") if ids.dtype.kind == "f" else texts
 
 
 def alike(ids: pd.Series, others: pd.Series) -> NDArray[np.bool_]:
-    """Which `ids` are one of `others` but for case, blanks and leading zeros: perhaps the same patient, perhaps not."""
+    """Find the `ids` that differ from one of `others` only in case, blanks or leading zeros. They may be of the same patient.
+
+    Returns [len(ids)] booleans; ids that are equal to one of `others` are False.
+    """
     known = set(_plainest(others))
     return np.array(_plainest(ids).isin(known) & ~ids.isin(set(others)))
 

@@ -1,8 +1,8 @@
-"""Who owns a folder: every command locks, makes, builds and removes folders through this module.
+"""Lock, make, build and remove folders. A command deletes or overwrites only what it can prove that it made.
 
-A command deletes or overwrites only what it can prove that it made. The proof of a folder is owner.json, which says what the folder
-is and holds a random token of the command that made it; it is read again while the folder's lock is held. What is being built has a
-random name, so that it is never somebody else's. A folder or file without proof is refused and left as it is.
+The proof is owner.json in the folder: it says what the folder is and holds a random token of the command that made it. It is read again
+while the folder's lock is held. A folder that is being built has a random name, so that it is never somebody else's. A folder or file
+without proof is refused and left as it is.
 """
 
 import contextlib
@@ -20,26 +20,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-RECORD = "owner.json"  # in a folder that fl_rsna made: what it is, and the token of the command that made it
-BUILDING = "building"  # what a folder is before it has its name
-WAIT_S = (
-    24 * 3600.0
-)  # for another process that makes what this one wants, too; the system frees the lock of one that died
-LOOK_S = 0.2
+RECORD = "owner.json"  # in a folder that fl_rsna made: what the folder is, and the token of the command that made it
+BUILDING = "building"  # the kind of a folder that does not have its final name yet
+# Seconds to wait for another process that makes the same folder. The system frees the lock of a process that died.
+WAIT_S = 24 * 3600.0
+LOOK_S = 0.2  # seconds between two tries to get a lock
 LOCKED = b"fl_rsna holds this while it writes what lies beside it; it may be deleted when no command runs\n"
-LONGEST = 180  # bytes of a name that others are made of
+LONGEST = 180  # bytes of a name from which others are made
 
-_held: dict[Path, int] = {}  # locks of this process
+_held: dict[Path, int] = {}  # locks that this process holds, with their file descriptors
 
 
 @contextmanager
 def hold_lock(path: Path, *, wait_s: float = 0.0, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock of a folder or file, there or not yet; the system frees it when the process dies. Nested calls are one.
+    """Hold the lock of a folder or file, which need not exist. The system frees it when the process dies.
 
-    While another process holds it: waits for up to `wait_s` seconds, once saying so and calling `on_wait`. Raises ValueError
-    when it is still held then.
+    A nested call for the same path does nothing. While another process holds the lock, this one waits up to `wait_s` seconds; it says
+    so once and calls `on_wait` once. Raises ValueError when the lock is still held then.
     """
-    lock = _lock_of(path)
+    real = Path(os.path.realpath(path))  # one lock, whether the path is relative, absolute or through a link
+    lock = real.with_name(f".{short_name(real)}.fl_rsna.lock")
     if lock in _held:
         yield
         return
@@ -50,12 +50,12 @@ def hold_lock(path: Path, *, wait_s: float = 0.0, on_wait: Callable[[], None] | 
     finally:
         descriptor = _held.pop(lock)
         if ours:
-            lock.unlink(missing_ok=True)  # while it is held, so that nobody else's is deleted
+            lock.unlink(missing_ok=True)  # while it is held, so that no other process' lock is deleted
         os.close(descriptor)
 
 
 def read_owner(folder: Path) -> dict[str, Any] | None:
-    """What owner.json of a folder says; None where there is none of fl_rsna's."""
+    """Read owner.json of a folder; None where there is none that fl_rsna wrote."""
     try:
         found = json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError):
@@ -64,15 +64,15 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
 
 
 def what_is(folder: Path) -> str | None:
-    """What owner.json says that a folder is; None where there is none of fl_rsna's."""
+    """Read what a folder is from its owner.json; None where there is none that fl_rsna wrote."""
     record = read_owner(folder)
     return None if record is None else str(record["fl_rsna"])
 
 
 def make_folder(folder: Path, what: str, token: str | None = None) -> str:
-    """Make a folder, or take one that is empty, and write down in it what it is; returns the token that proves it.
+    """Make a folder, or take an empty one, and write owner.json into it. Returns the token in owner.json.
 
-    The folder's lock is held by the caller. Raises FileExistsError where something lies there.
+    The caller holds the folder's lock. Raises FileExistsError where something else is there.
     """
     found = holds_nothing(folder)
     if not found:
@@ -80,14 +80,14 @@ def make_folder(folder: Path, what: str, token: str | None = None) -> str:
     token = token or secrets.token_hex(16)
     record = {"fl_rsna": what, "token": token, **({"found_empty": True} if found else {})}
     with contextlib.suppress(FileNotFoundError):
-        (folder / RECORD).unlink()  # of a command that was killed before it wrote a word, see holds_nothing
+        (folder / RECORD).unlink()  # an empty one, of a command that was killed before it wrote it: see holds_nothing
     with (folder / RECORD).open("x") as file:
         file.write(json.dumps(record) + "\n")
     return token
 
 
 def holds_nothing(folder: Path) -> bool:
-    """Whether there is a folder and nothing in it, but for a record without a word."""
+    """Say whether a folder exists and is empty, an empty owner.json aside."""
     if not folder.is_dir():
         return False
     names = os.listdir(folder)
@@ -95,10 +95,10 @@ def holds_nothing(folder: Path) -> bool:
 
 
 def take_back(folder: Path, token: str, patterns: Iterable[str], *, wait_s: float = 10.0) -> None:
-    """Remove a folder that a command made with `token` and now does not want: the files of these patterns, and folders left empty.
+    """Remove a folder that this command made with `token`: the files that match `patterns`, then folders that are empty.
 
-    Anything else that lies in it stays, and so does the folder then; one that was found empty stays, too. Does nothing where
-    owner.json does not hold the token or another process holds the lock.
+    Other files stay, and with them the folder; a folder that existed before stays, too. Does nothing where owner.json does not hold
+    the token, or another process holds the lock.
     """
     with contextlib.suppress(ValueError), hold_lock(folder, wait_s=wait_s):
         record = read_owner(folder)
@@ -112,7 +112,7 @@ def take_back(folder: Path, token: str, patterns: Iterable[str], *, wait_s: floa
 
 
 def clear(folder: Path, patterns: Iterable[str]) -> None:
-    """Delete the files of these patterns in a folder that is fl_rsna's, then the folders they were in, where nothing else is there."""
+    """Delete the files that match `patterns` in a folder of fl_rsna's, then the folders in it that are empty now."""
     found = [path for pattern in patterns for path in folder.glob(pattern)]
     for path in found:
         if path.is_symlink() or not path.is_dir():
@@ -120,12 +120,12 @@ def clear(folder: Path, patterns: Iterable[str]) -> None:
     emptied = {path for path in found if path.is_dir() and not path.is_symlink()}
     emptied |= {above for path in found for above in path.parents if folder in above.parents}
     for path in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
-        with contextlib.suppress(OSError):  # not empty: not all of it is ours
+        with contextlib.suppress(OSError):  # not empty: it holds somebody else's files
             path.rmdir()
 
 
 def clear_folder(folder: Path, files: Iterable[Path]) -> None:
-    """Delete these files of a folder, which the caller knows for fl_rsna's, and the folder where nothing else is in it."""
+    """Delete these files of a folder, which the caller knows to be fl_rsna's, then the folder if it is empty."""
     for path in list(files):
         drop(path)
     with contextlib.suppress(OSError):
@@ -134,14 +134,16 @@ def clear_folder(folder: Path, files: Iterable[Path]) -> None:
 
 @contextmanager
 def build_beside(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, under a name that nobody has, to build in; what is left of it at the end is removed.
+    """Yield a new folder beside `target`, with a random name, to build in; what is left of it at the end is removed.
 
-    Holds the lock of `target`. What earlier commands that were killed left of the same target goes, by its record.
+    The lock of `target` is held meanwhile. Folders that killed commands left of the same target are removed first, by their owner.json.
     """
     with hold_lock(target):
         clear_killed(target)
         folder = target.with_name(f".{short_name(target)}.{secrets.token_hex(8)}.part")
-        token = _make_building(folder, target)
+        token = secrets.token_hex(16)
+        folder.mkdir()
+        (folder / RECORD).write_text(json.dumps({"fl_rsna": BUILDING, "of": target.name, "token": token}) + "\n")
         try:
             yield folder
         finally:
@@ -151,11 +153,11 @@ def build_beside(target: Path) -> Iterator[Path]:
 
 
 def give_name(building: Path, target: Path) -> None:
-    """What was built in a folder of `build_beside` becomes `target`. Raises ValueError where something lies there by now."""
+    """Rename a folder of `build_beside` to `target`. Raises ValueError where something of that name exists by now."""
     if os.path.lexists(target):
         raise ValueError(f"{target}: expected no such folder, somebody made it just now; choose another name")
     os.rename(building, target)
-    drop(target / RECORD)  # last: until then a killed command's work can be told from other folders
+    drop(target / RECORD)  # last, so that the folder of a command that is killed before can be recognised
 
 
 def move_strangers(folder: Path, to: Path, ours: Iterable[str]) -> None:
@@ -166,10 +168,11 @@ def move_strangers(folder: Path, to: Path, ours: Iterable[str]) -> None:
 
 
 def take_place(built: Path, target: Path) -> None:
-    """What was built becomes `target`, which the caller knows for fl_rsna's and of which all that others wrote was moved.
+    """Replace `target` by the folder `built`.
 
-    What was there goes as a whole, and no file of it is written to: its images may have other names elsewhere. A command that is killed
-    between the two steps leaves all of `built`, which the next one only has to give its name.
+    The caller knows that `target` is fl_rsna's and has moved other people's files out of it. The old folder is removed as a whole; its
+    files are not written to, since its images may be linked elsewhere. A command that is killed between the two renames leaves all of
+    `built`, which the next command renames.
     """
     with build_beside(target) as aside:
         os.rename(target, aside / "replaced")
@@ -182,12 +185,12 @@ def take_place(built: Path, target: Path) -> None:
 
 
 def is_clear(target: Path) -> bool:
-    """Whether no killed command left a folder beside `target` in which it built it or that it was replacing."""
+    """Say whether no killed command left a folder beside `target` in which it was building or replacing it."""
     return not any(_find_killed(target))
 
 
 def refuse_stranger(path: Path, is_ours: Callable[[bytes], bool]) -> None:
-    """Raise ValueError for a file that a command would write anew and that, by its content, fl_rsna did not write."""
+    """Raise ValueError for an existing file that, by `is_ours` of its content, fl_rsna did not write and must not overwrite."""
     if path.is_file() and not is_ours(path.read_bytes()):
         raise ValueError(
             f"{path}: expected no such file or one that fl_rsna wrote, got another; move it or choose another name"
@@ -195,30 +198,26 @@ def refuse_stranger(path: Path, is_ours: Callable[[bytes], bool]) -> None:
 
 
 def drop(path: Path) -> None:
-    """Delete a file that the caller made, or that lies in a folder of fl_rsna's under a name that only it gives; gone is fine, too."""
+    """Delete a file, which may be gone already. The caller made it, or only fl_rsna gives files of its folder such a name."""
     path.unlink(missing_ok=True)
 
 
 def drop_folder(folder: Path) -> None:
-    """Delete a folder that the caller made inside one of its own."""
+    """Delete a folder and its content. The caller made it inside a folder of its own."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_building(folder: Path, target: Path) -> str:
-    token = secrets.token_hex(16)
-    folder.mkdir()
-    (folder / RECORD).write_text(json.dumps({"fl_rsna": BUILDING, "of": target.name, "token": token}) + "\n")
-    return token
-
-
 def clear_killed(target: Path) -> None:
-    """Delete what a killed command left beside `target`, see is_clear; its lock is held by the caller."""
+    """Delete the folders that killed commands left beside `target`. The caller holds the lock of `target`."""
     for left in _find_killed(target):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def _find_killed(target: Path) -> Iterator[Path]:
-    """What was being built of `target` when its command was killed: its name and its record say so, and nobody holds the lock."""
+    """Yield the folders in which killed commands were building `target`, by their names and owner.json.
+
+    Nobody else may be building it: the caller holds the lock of `target`.
+    """
     like = re.compile(re.escape(f".{short_name(target)}.") + r"[0-9a-f]{16}\.part")
     for name in os.listdir(target.parent):
         left = target.with_name(name)
@@ -228,14 +227,8 @@ def _find_killed(target: Path) -> Iterator[Path]:
                 yield left
 
 
-def _lock_of(path: Path) -> Path:
-    """Beside what it locks, however that is written: relative, absolute or through a link."""
-    real = Path(os.path.realpath(path))
-    return real.with_name(f".{short_name(real)}.fl_rsna.lock")
-
-
 def short_name(path: Path) -> str:
-    """A name to make others of: shortened where the system would refuse those as too long."""
+    """Return a path's name, or a hash of it where the names made from it would be too long for the system."""
     name = os.fsencode(path.name)
     if len(name) <= LONGEST:
         return path.name
@@ -243,12 +236,13 @@ def short_name(path: Path) -> str:
 
 
 def _acquire_lock(lock: Path, path: Path, wait_s: float, on_wait: Callable[[], None] | None) -> tuple[int, bool]:
-    """The lock's descriptor, and whether its file is fl_rsna's, to be deleted."""
+    """Lock a file and return its descriptor, and whether fl_rsna made the file and so deletes it in the end."""
     end, told = time.monotonic() + wait_s, False
     while True:
         descriptor, ours = _open_lock(lock)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The process that held the lock before may have deleted the file and another one made it anew.
             if _is_there_still(descriptor, lock):
                 if ours:
                     os.write(descriptor, LOCKED)
@@ -271,7 +265,7 @@ def _acquire_lock(lock: Path, path: Path, wait_s: float, on_wait: Callable[[], N
 
 
 def _open_lock(lock: Path) -> tuple[int, bool]:
-    """The file, and whether it was made just now."""
+    """Open the lock's file. Returns its descriptor, and whether it was made just now."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         with contextlib.suppress(FileExistsError):
@@ -281,7 +275,7 @@ def _open_lock(lock: Path) -> tuple[int, bool]:
 
 
 def _is_there_still(descriptor: int, lock: Path) -> bool:
-    """Whether the locked file is the one of that name: who held it before may have deleted it."""
+    """Say whether the open file is still the one of that name."""
     try:
         there = os.lstat(lock)
     except FileNotFoundError:

@@ -1,11 +1,11 @@
-"""What other installed packages add to fl_rsna: entry points, and the folder of settings that each brings along.
+"""Find what other installed packages add to fl_rsna by entry points, and their folders of settings.
 
     [project.entry-points."fl_rsna.strategies"]     a Strategy of that name: fl_rsna/strategies/strategy.py
     [project.entry-points."fl_rsna.models"]         a function of a ModelConfig and a number of labels: learning/models/backbone.py
     [project.entry-points."fl_rsna.tasks"]          a Task of that name: fl_rsna/task.py
     [project.entry-points."fl_rsna.partitioners"]   a function that deals patients: cohort/partition/dealing.py
 
-Each line is `name = "module:value"`. A package is imported when what it adds is asked for.
+Each entry is a line `name = "module:value"`. A package is imported only when its value is loaded.
 """
 
 import functools
@@ -23,7 +23,7 @@ GROUPS = (STRATEGIES, MODELS, TASKS, PARTITIONERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """A value that a package adds: `name` is how users call it, `package` and `version` are the distribution's."""
+    """A value that a package adds. Users choose it by `name`; `package` and `version` are those of the distribution."""
 
     name: str
     package: str
@@ -31,7 +31,7 @@ class Plugin:
     entry: EntryPoint
 
     def load(self) -> Any:
-        """The value itself; raises ValueError when its module cannot be imported or has no such value."""
+        """Import the value. Raises ValueError when its module cannot be imported or has no such value."""
         try:
             return self.entry.load()
         except Exception as error:
@@ -50,7 +50,7 @@ class Plugin:
 
 @functools.cache
 def find_plugins(group: str) -> dict[str, Plugin]:
-    """What installed packages declare under an entry point, by name; of two of one name the first on Python's path counts."""
+    """Find what installed packages declare under an entry point, by name. Of two with one name the first on Python's path counts."""
     found: dict[str, Plugin] = {}
     for entry in entry_points(group=group):
         package, version = (entry.dist.name, entry.dist.version) if entry.dist is not None else ("unknown", "unknown")
@@ -59,7 +59,10 @@ def find_plugins(group: str) -> dict[str, Plugin]:
 
 
 def find_plugin(group: str, name: str, key: str, *, is_ours: bool) -> Plugin | None:
-    """What a package adds under that name, or None; raises ValueError with the setting's `key` where fl_rsna has one of that name."""
+    """Find what a package adds under a name; None where there is nothing.
+
+    Raises ValueError, which begins with the setting's `key`, where fl_rsna has a value of that name itself (`is_ours`).
+    """
     plugin = find_plugins(group).get(name)
     if plugin is not None and is_ours:
         raise ValueError(
@@ -70,6 +73,6 @@ def find_plugin(group: str, name: str, key: str, *, is_ours: bool) -> Plugin | N
 
 
 def versions_of(named: Mapping[str, str]) -> dict[str, str]:
-    """Version by package of what packages add under these names, each by its group."""
+    """Map package to version for the plug-ins among `named`, which has a name for each group of entry points."""
     found = [find_plugins(group).get(name) for group, name in named.items()]
     return {plugin.package: plugin.version for plugin in found if plugin is not None}

@@ -1,4 +1,4 @@
-"""What a worker process does first: load its libraries early, keep memory that it freed, and limit what it may take."""
+"""Prepare worker processes: load libraries early, end with the parent, keep freed memory, and limit memory."""
 
 import atexit
 import contextlib
@@ -18,12 +18,12 @@ from pathlib import Path
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when Flower is imported
 
 PRELOAD = ["fl_rsna.federation.site.client_app", "torch._dynamo", "efficientnet_pytorch", "efficientnet_lite_pytorch"]
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
-DATA_PAGES = 5  # the place in /proc/self/statm (proc(5))
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # parameters of mallopt, from glibc's malloc.h
+DATA_PAGES = 5  # position of the data size, in pages, in /proc/self/statm (proc(5))
 
 
 def create_worker_context() -> ForkServerContext:
-    """Processes forked from a server that has loaded what a site needs."""
+    """Create a context whose processes are forked from a server that has loaded the libraries a site needs."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read when a process starts; set later, two workers fight over the cores
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -31,7 +31,7 @@ def create_worker_context() -> ForkServerContext:
 
 
 def begin_loading() -> None:
-    """Start that server now; it loads on another core."""
+    """Start the server of `create_worker_context` now, so that it loads libraries on another core meanwhile."""
     create_worker_context()
     with without_interrupts():
         ensure_running()
@@ -39,7 +39,7 @@ def begin_loading() -> None:
 
 
 def _end_loading() -> None:
-    """The server would load to its end, and only then look whether anybody is there."""
+    """Kill the server at exit: otherwise it would finish loading before it noticed that its parent is gone."""
     server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     if server is not None:
         with contextlib.suppress(ProcessLookupError):
@@ -48,9 +48,9 @@ def _end_loading() -> None:
 
 @contextlib.contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Ctrl-C does not reach a process that is started in the body, not even before it runs a line: whoever started it ends it."""
-    resource_tracker.ensure_running()  # which would let it through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit what is blocked
+    """Keep Ctrl-C from processes that are started in the body, from their first instruction on. Their parent ends them."""
+    resource_tracker.ensure_running()  # its own start would unblock SIGINT again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit the blocked signals
     try:
         yield
     finally:
@@ -58,9 +58,9 @@ def without_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process that was started: let it end when the one that started it does, however that ends, and not by Ctrl-C.
+    """Let this worker process end when its parent ends, in whatever way, and not by Ctrl-C.
 
-    It is forked from a server, which another part of the program may have started with Ctrl-C let through.
+    SIGINT is blocked here, too: the server it was forked from may have been started elsewhere without blocking it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -75,9 +75,10 @@ def _follow_parent() -> None:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Once a process, on glibc: image after image and step after step need the same sizes again.
+    """Keep freed memory for the next allocation, on glibc. A second call in a process does nothing.
 
-    Otherwise every large array is mapped and faulted in anew, at half the time of a step.
+    Images and training steps need the same sizes again and again. Without this every large array is mapped and its pages are faulted in
+    again, which takes half the time of a step.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
@@ -88,7 +89,7 @@ def keep_freed_memory() -> None:
 
 @functools.cache
 def limit_memory(more: int) -> None:
-    """Once a process, on Linux: beyond `more` bytes on top of what it has now, allocations fail."""
+    """Limit the process, on Linux, to `more` bytes beyond its present data size: larger allocations fail. A second call does nothing."""
     if sys.platform == "linux":
         import resource
 

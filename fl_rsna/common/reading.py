@@ -1,8 +1,8 @@
-"""Files that an earlier step or run wrote, read back: whatever is wrong with one is a ValueError that names it and says what to do.
+"""Read files that an earlier step or run wrote. An unreadable file raises a ValueError that names it and says what to do.
 
-A JSON object may state a hash of its own content, as `dump_hashed_json` writes it. Then that is checked: a file with one changed
-byte is refused even where it is still JSON. Without the hash it is taken as it is, so that people can write such files. Beside the
-hash stands the version of the format of all that a step or run writes: of prepared sets, cohorts and run folders.
+A JSON object may state a hash of its own content, as `dump_hashed_json` writes it. The hash is checked: a file with one changed byte is
+refused even where it is still JSON. An object without a hash is accepted, so that people can write such files. Beside the hash stands
+the version of the format, one for prepared sets, cohorts and run folders.
 """
 
 import csv
@@ -24,15 +24,13 @@ import pyarrow as pa
 import yaml
 from safetensors import SafetensorError
 
-HASH = "content_sha256"  # key of a file's hash of the rest of its content
-FORMAT_VERSION, FORMAT = (
-    "format_version",
-    1,
-)  # of prepared, cohort and run folders; one more where a reader of the last would be wrong
+HASH = "content_sha256"  # key of the hash of the other keys
+FORMAT_VERSION = "format_version"
+FORMAT = 1  # of prepared sets, cohorts and run folders; increased when an earlier version would misread the new files
 AGAIN = "repeat the step that wrote it, or bring the file back from a copy"
 
 Kinds = type | tuple[type, ...]
-Keys = Mapping[str, Kinds]  # what an object must have, each of one of these kinds
+Keys = Mapping[str, Kinds]  # the keys that an object must have, with the types each may be of
 
 UNREADABLE = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, AssertionError, RecursionError,
@@ -49,12 +47,15 @@ WORDS = {
 
 
 class UnreadableFile(ValueError):
-    """What a file holds is not what was written there; the sentence names it and says what to do."""
+    """A file is missing, damaged or another one than expected. The message names it and says what to do."""
 
 
 @contextmanager
 def refuse_unreadable(path: Path, expected: str, do: str = AGAIN, *, key: str = "") -> Iterator[None]:
-    """The body reads `path` and takes out what it needs; where that fails, one ValueError says so. `key` begins the sentence."""
+    """Turn errors of the body, which reads `path`, into one UnreadableFile.
+
+    The sentence begins with `key`, says what was `expected`, and ends with the advice `do`.
+    """
     try:
         yield
     except UnreadableFile:
@@ -64,18 +65,18 @@ def refuse_unreadable(path: Path, expected: str, do: str = AGAIN, *, key: str = 
 
 
 def refuse(path: Path, expected: str, found: str, do: str = AGAIN) -> UnreadableFile:
-    """The same sentence, for what a reader finds wrong by itself."""
+    """Build the UnreadableFile for a file that holds `found` instead of `expected`; `do` is the advice at its end."""
     return UnreadableFile(f"expected {expected} in {path}, got {found}; {do}")
 
 
 def read_json(
     path: Path, do: str = AGAIN, *, keys: Keys | None = None, hashed: bool = False, by_hand: bool = False
 ) -> dict[str, Any]:
-    """The JSON object in a file, without its hash and format. Raises ValueError when it is damaged, of another format, or lacks one of `keys`.
+    """Read the JSON object of a file, without its hash and format version.
 
-    With `by_hand` it may be another than its hash says, as where a person changed it; that is a warning.
-
-    With `hashed` it must have its hash. A number that JSON does not know, such as NaN, is refused where no hash vouches for it.
+    Raises ValueError when it is damaged, of another format, or lacks one of `keys`. With `by_hand` a person may have changed it: a wrong
+    hash is only a warning. With `hashed` it must have a hash. NaN and infinity, which JSON does not know, are refused in an object
+    without a hash.
     """
     with refuse_unreadable(path, "a JSON object", do):
         strange: list[str] = []
@@ -102,7 +103,7 @@ def read_json(
 
 
 def read_yaml(path: Path, do: str = AGAIN, *, keys: Keys | None = None) -> dict[str, Any]:
-    """The YAML mapping in a file."""
+    """Read the YAML mapping of a file. Raises ValueError when it cannot be read or lacks one of `keys`."""
     with refuse_unreadable(path, "YAML settings", do):
         found = yaml.safe_load(path.read_bytes().decode())
     if not isinstance(found, dict):
@@ -112,21 +113,24 @@ def read_yaml(path: Path, do: str = AGAIN, *, keys: Keys | None = None) -> dict[
 
 
 def read_csv(path: Path, do: str = AGAIN, *, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
-    """A table of a CSV file, read as pandas.read_csv reads it with `options`."""
+    """Read a CSV file by pandas.read_csv with `options`. Raises ValueError when it cannot be read or lacks one of `columns`."""
     return parse_csv(path, _bytes(path, "a CSV table", do), do, columns=columns, **options)
 
 
 def parse_csv(
     path: Path, content: bytes, do: str = AGAIN, *, columns: Sequence[str] = (), **options: Any
 ) -> pd.DataFrame:
-    """The same of what was read already; `path` is where."""
+    """Parse the content of a CSV file by pandas.read_csv with `options`; `path` is where it was read.
+
+    Raises ValueError when it cannot be parsed or lacks one of `columns`.
+    """
     with refuse_unreadable(path, "a CSV table", do):
         table = pd.read_csv(BytesIO(content), **options)
     return _with_columns(table, path, columns, do)
 
 
 def read_parquet(path: Path, do: str = AGAIN, *, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A table of a Parquet file."""
+    """Read a Parquet file. Raises ValueError when it cannot be read or lacks one of `columns`."""
     with (
         refuse_unreadable(path, "a Parquet table", do),
         path.open("rb") as file,
@@ -136,7 +140,7 @@ def read_parquet(path: Path, do: str = AGAIN, *, columns: Sequence[str] = ()) ->
 
 
 def numbers(table: pd.DataFrame, names: Sequence[str], path: Path, do: str = AGAIN) -> pd.DataFrame:
-    """The table, of which these columns must be numbers; what is missing is one, too."""
+    """Return the table. Raises ValueError unless the named columns are finite numbers; missing values are allowed."""
     for name in names:
         if table[name].dtype.kind not in "biuf":
             raise refuse(path, f"numbers in column {name}", "text", do)
@@ -146,7 +150,7 @@ def numbers(table: pd.DataFrame, names: Sequence[str], path: Path, do: str = AGA
 
 
 def check_keys(found: Mapping[str, Any], path: Path, keys: Keys, do: str = AGAIN) -> None:
-    """Refuse an object without one of `keys`, or with a value of another kind there."""
+    """Raise ValueError for an object that lacks one of `keys`, or has a value of another type there."""
     for name, kinds in keys.items():
         if name not in found:
             raise refuse(path, name, "none", do)
@@ -157,14 +161,14 @@ def check_keys(found: Mapping[str, Any], path: Path, keys: Keys, do: str = AGAIN
 
 
 def build_damage_error(path: Path, do: str = AGAIN) -> UnreadableFile:
-    """The refusal of a file whose content is not that of its hash."""
+    """Build the refusal of a file whose content does not match its hash."""
     return UnreadableFile(
         f"{path} was changed or damaged: its content is not what was written there, by its hash; {do}"
     )
 
 
 def _build_format_error(path: Path, found: object) -> UnreadableFile:
-    """The refusal of a file that another version wrote."""
+    """Build the refusal of a file that another version of fl_rsna wrote; `found` is its format version."""
     whose = "a version before 0.2.0" if found is None else "another version of fl_rsna"
     return UnreadableFile(
         f"expected format {FORMAT} in {path}, got {'none' if found is None else found}: {whose} wrote it; use that version, or make "
@@ -173,13 +177,13 @@ def _build_format_error(path: Path, found: object) -> UnreadableFile:
 
 
 def json_sha256(content: Mapping[str, Any]) -> str:
-    """Hash of a JSON object's content but its own hash, whatever the order of its keys and its blanks."""
+    """Hash a JSON object without its own hash. The order of keys and blanks do not count."""
     plain = json.loads(json.dumps({name: value for name, value in content.items() if name != HASH}))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def dump_hashed_json(content: Mapping[str, Any], indent: int | None = 2) -> bytes:
-    """A JSON object as bytes of a file, with the version of its format and its hash as the last keys."""
+    """Write a JSON object as bytes, with the format version and the hash as its last keys."""
     plain = {name: value for name, value in content.items() if name not in (HASH, FORMAT_VERSION)} | {
         FORMAT_VERSION: FORMAT
     }
@@ -187,7 +191,7 @@ def dump_hashed_json(content: Mapping[str, Any], indent: int | None = 2) -> byte
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
+    """Hash a file's bytes by SHA-256, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -196,13 +200,16 @@ CHECKED = re.compile(rb'(.*), "crc": "([0-9a-f]{8})"\}\s*', re.DOTALL)
 
 
 def dump_checked_line(content: Mapping[str, Any], **dump: Any) -> str:
-    """A line of a JSON lines file, with its own checksum as the last key."""
+    """Write an object as a line of a JSON lines file, with the CRC-32 of the rest as its last key."""
     text = json.dumps(content, **dump)
     return f'{text[:-1]}, "crc": "{zlib.crc32(text.encode()):08x}"}}\n'
 
 
 def line_of(raw: bytes) -> dict[str, Any] | None:
-    """The object of a line, without its checksum; None for a line that is cut, changed, or none. One without a checksum is taken."""
+    """Read the object of a line, without its checksum; None for a line that is cut, changed or no object.
+
+    A line without a checksum is accepted.
+    """
     found = CHECKED.fullmatch(raw)
     if found is not None:
         raw = found[1] + b"}"
@@ -216,11 +223,13 @@ def line_of(raw: bytes) -> dict[str, Any] | None:
 
 
 def _bytes(path: Path, expected: str, do: str) -> bytes:
+    """Read a file's bytes. Raises ValueError when it cannot be read."""
     with refuse_unreadable(path, expected, do):
         return path.read_bytes()
 
 
 def _with_columns(table: pd.DataFrame, path: Path, columns: Sequence[str], do: str) -> pd.DataFrame:
+    """Return the table. Raises ValueError when it lacks one of `columns`."""
     if missing := [name for name in columns if name not in table]:
         raise refuse(path, f"columns {', '.join(missing)}", "none", do)
     return table

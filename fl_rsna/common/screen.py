@@ -1,6 +1,6 @@
-"""stdout and stderr that may fail: a reader who left, a full disk, a closed stream or a terminal without the letter.
+"""Make stdout and stderr survive failures: a reader that left, a full disk, a closed stream, a letter the terminal lacks.
 
-What cannot be shown is lost, and whoever wrote it goes on.
+Output that cannot be written is lost, and the program continues.
 """
 
 import io
@@ -10,11 +10,11 @@ from typing import Any
 
 STREAMS = {1: "stdout", 2: "stderr"}
 
-_lost: dict[str, str] = {}  # by stream, why
+_lost: dict[str, str] = {}  # why a stream shows nothing any more, by its name
 
 
 class _Forgiving(io.FileIO):
-    """Writes to a descriptor; from the first failure on, to nowhere."""
+    """A raw stream that writes to a descriptor, and discards everything from the first failure on."""
 
     def write(self, content: Any) -> int:
         try:
@@ -25,12 +25,20 @@ class _Forgiving(io.FileIO):
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             return memoryview(content).nbytes
-        return memoryview(content).nbytes if written is None else written  # None: a reader who does not keep up
+        return memoryview(content).nbytes if written is None else written  # None: a full pipe
 
 
 def guard_screen() -> None:
-    """Have this process, and those it starts, write to stdout and stderr whatever becomes of them."""
-    _open_closed()
+    """Replace sys.stdout and sys.stderr by streams that survive failures.
+
+    Descriptors among 0, 1 and 2 that are closed are opened on os.devnull, in this process and those it starts. Otherwise a file opened
+    later would get that number, and output would be written into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= max(STREAMS):
+        os.set_inheritable(descriptor, True)
+        if descriptor in STREAMS:
+            _lost[STREAMS[descriptor]] = "it is closed"
+    os.close(descriptor)
     for descriptor, name in STREAMS.items():
         stream = getattr(sys, name)
         raw = _Forgiving(descriptor, "wb", closefd=False)
@@ -44,22 +52,13 @@ def guard_screen() -> None:
         setattr(sys, name, guarded)
 
 
-def _open_closed() -> None:
-    """Lead closed descriptors among 0, 1 and 2 to nowhere: a file opened later would get such a number, and what is shown would be in it."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= max(STREAMS):
-        os.set_inheritable(descriptor, True)
-        if descriptor in STREAMS:
-            _lost[STREAMS[descriptor]] = "it is closed"
-    os.close(descriptor)
-
-
 def explain_loss(stream: str) -> str | None:
-    """Why `stdout` or `stderr` shows nothing any more; None while it does."""
+    """Say why `stdout` or `stderr` shows nothing any more; None while it works."""
     return _lost.get(stream)
 
 
 def close_stderr() -> None:
-    """Nothing that ends after the last sentence has a word more to say."""
+    """Discard everything that is written to stderr from now on. Called after the last sentence of a command."""
     sys.stderr.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

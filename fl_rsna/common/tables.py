@@ -1,8 +1,8 @@
-"""Tables that people give: a CSV as pandas, Excel and R write it, or Parquet of any type, every cell as the text that is meant.
+"""Read tables that people give, a CSV as pandas, Excel and R write it or a Parquet file, with every cell as text.
 
-Blanks around a cell go, and so do characters that nobody sees and Excel's ="001". A missing cell is empty. A whole number of a
-Parquet column is written without a point, whatever its type: pandas makes 12 into 12.0 where the column has a gap. In a CSV "1.0"
-stays "1.0", since nobody can tell what it was.
+Blanks around a cell, invisible characters and Excel's ="001" are removed. A missing cell is empty. Whole numbers of a Parquet column are
+written without a point, whatever their type: pandas makes 12 into 12.0 where the column has a gap. In a CSV "1.0" stays "1.0", since it
+may be a text.
 """
 
 import csv
@@ -24,27 +24,27 @@ import pyarrow.parquet as pq
 
 SEPARATORS = ",;\t"
 UNSEEN = "\ufeff\u200b\u200c\u200d\u2060\u00ad"
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins, as Excel's "Unicode text"
-WORDS, DIGITS = ("False", "True"), ("0", "1")  # what a cell of a boolean column says
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the first bytes of a UTF-16 file, such as Excel's "Unicode text"
+WORDS, DIGITS = ("False", "True"), ("0", "1")  # the texts of a boolean column's cells
 UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zlib.error, BadZipFile, pa.ArrowException)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenTable:
-    """A table as read; `key` is the setting that named it, with which refusals begin."""
+    """A table as read. `key` is the setting that named it; refusals begin with it."""
 
     key: str
     path: Path
-    columns: dict[str, "pd.Series[str] | pa.ChunkedArray"]  # of two of one name, the first
-    twice: frozenset[str]  # names of more than one column
+    columns: dict[str, "pd.Series[str] | pa.ChunkedArray"]  # by name; of two with one name, the first
+    twice: frozenset[str]  # names that more than one column has
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
     def find(self, names: Iterable[str]) -> str | None:
-        """The table's column that is called as one of `names`: first letter by letter, then but for case, blanks and punctuation.
+        """Find the column with one of `names`: first letter by letter, then without case, blanks and punctuation.
 
-        Raises ValueError where two columns are.
+        Returns None where there is none. Raises ValueError where two columns match.
         """
         names = list(names)
         for name in names:
@@ -62,11 +62,14 @@ class GivenTable:
         return None
 
     def texts(self, column: str, booleans: Sequence[str] = WORDS) -> "pd.Series[str]":
-        """The cells of a column; raises ValueError where they are neither text nor numbers."""
+        """Read the cells of a column as texts, cleaned. Raises ValueError where they are neither text nor numbers."""
         return clean(self.as_written(column, booleans))
 
     def as_written(self, column: str, booleans: Sequence[str] = WORDS) -> "pd.Series[str]":
-        """The same with the blanks around them, which a file's name may have."""
+        """Read the cells of a column as texts with the blanks around them, which a file's name may have.
+
+        Raises ValueError where they are neither text nor numbers.
+        """
         cells = self.columns[column]
         if isinstance(cells, pd.Series):
             return cells
@@ -79,9 +82,9 @@ class GivenTable:
 
 
 def read_given(path: Path, key: str, expected: str, content: bytes | None = None) -> GivenTable:
-    """The table at `path` or, inside an archive, of the bytes `content`; `expected` says in a refusal what it is to be.
+    """Read the table at `path` or, where it is inside an archive, from the bytes `content`.
 
-    Rows of a CSV without any text are left out. Raises ValueError for what is no table.
+    Rows of a CSV without any text are left out. Raises ValueError, which says what was `expected`, where it is no table.
     """
     try:
         if path.suffix.lower() == ".parquet":
@@ -103,7 +106,7 @@ def read_given(path: Path, key: str, expected: str, content: bytes | None = None
 
 
 def dialect(path: Path, content: bytes | None = None) -> tuple[str, str]:
-    """The encoding and the separator of a CSV, by its first bytes and its first line."""
+    """Find the encoding of a CSV by its first bytes, and its separator by its first line."""
     if content is not None:
         first = content[:2]
     else:
@@ -121,11 +124,11 @@ def dialect(path: Path, content: bytes | None = None) -> tuple[str, str]:
         encoding=encoding,
     )
     outside = re.sub(r'"[^"]*"', "", str(line.iloc[0, 0]))
-    return encoding, max(SEPARATORS, key=outside.count)  # the comma where there is none
+    return encoding, max(SEPARATORS, key=outside.count)  # the comma where the line has none of them
 
 
 def clean(texts: "pd.Series[str]") -> "pd.Series[str]":
-    """Cells without blanks around them, characters that nobody sees, and the ="..." by which Excel keeps text as it is."""
+    """Remove blanks around cells, invisible characters, and the ="..." by which Excel keeps text as it is."""
     texts = texts.str.strip()
     if texts.str.contains(f'[{UNSEEN}]|^="', regex=True).any():
         texts = texts.str.replace(f"[{UNSEEN}]", "", regex=True).str.strip()
@@ -134,19 +137,19 @@ def clean(texts: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def clean_text(text: str) -> str:
-    """The same of one cell."""
+    """Remove blanks around a text, invisible characters, and Excel's ="..."."""
     seen = text.translate(dict.fromkeys(map(ord, UNSEEN))).strip()
     kept = re.fullmatch('="(.*)"', seen)
     return kept[1].strip() if kept else seen
 
 
 def bare(name: str) -> str:
-    """A column's name without case, blanks and punctuation."""
+    """Reduce a column's name to its letters and digits in lower case."""
     return re.sub(r"[\W_]", "", name.lower())
 
 
 def texts_of(cells: pa.ChunkedArray, booleans: Sequence[str] = WORDS) -> "pd.Series[str]":
-    """A Parquet column as texts; raises TypeError with the type's name where it holds neither text nor numbers."""
+    """Convert a Parquet column to texts. Raises TypeError with the type's name where it holds neither text nor numbers."""
     kind = cells.type
     if pa.types.is_dictionary(kind):
         return texts_of(pc.cast(cells, kind.value_type), booleans)
@@ -155,7 +158,11 @@ def texts_of(cells: pa.ChunkedArray, booleans: Sequence[str] = WORDS) -> "pd.Ser
     elif pa.types.is_boolean(kind):
         texts = pc.if_else(cells, booleans[1], booleans[0])
     elif pa.types.is_floating(kind):
-        texts = _of_floats(cells)
+        values = pc.cast(cells, pa.float64())
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+        whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**63))
+        number = pc.cast(pc.if_else(pc.fill_null(whole, False), values, 0.0), pa.int64())
+        texts = pc.if_else(whole, pc.cast(number, pa.string()), pc.cast(values, pa.string()))  # 12, not 12.0
     elif pa.types.is_decimal(kind):
         texts = pc.replace_substring_regex(pc.cast(cells, pa.string()), r"\.0+$", "")
     elif pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or "view" in str(kind):
@@ -170,17 +177,8 @@ def texts_of(cells: pa.ChunkedArray, booleans: Sequence[str] = WORDS) -> "pd.Ser
     return pd.Series(pc.fill_null(texts, "").to_pandas(), dtype="str")
 
 
-def _of_floats(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whole numbers without a point, others as they are, and nothing for NaN."""
-    values = pc.cast(cells, pa.float64())
-    values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
-    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**63))
-    number = pc.cast(pc.if_else(pc.fill_null(whole, False), values, 0.0), pa.int64())
-    return pc.if_else(whole, pc.cast(number, pa.string()), pc.cast(values, pa.string()))
-
-
 def _csv(path: Path, content: bytes | None) -> tuple[list[str], list["pd.Series[str]"]]:
-    """The names in the first line, and the columns below it."""
+    """Read a CSV: the names in its first line, and the columns below it."""
     encoding, separator = dialect(path, content)
     raw = pd.read_csv(
         path if content is None else io.BytesIO(content),

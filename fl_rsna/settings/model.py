@@ -45,9 +45,7 @@ class Crop(StrEnum):
     none = "none"  # all of it
     head = "head"  # a square around the head, the same for all slices of a series
     lungs = "lungs"  # of a radiograph, a square around the lung field, found without annotations
-    boxes_leaky = (
-        "boxes_leaky"  # of a radiograph, a square around the readers' boxes; leaks the label, only to measure that
-    )
+    boxes_leaky = "boxes_leaky"  # of a radiograph, a square around the readers' boxes, which leaks the label
 
     @property
     def shows_truth(self) -> bool:

@@ -73,9 +73,7 @@ class StrategyConfig:
 
     takes_weights: ClassVar[bool] = True  # False: the strategy weights sites by a rule of its own
     takes_step: ClassVar[bool] = True  # False: the strategy's server has no learning rate
-    assumes_sgd: ClassVar[str] = (
-        ""  # what goes wrong with another optimizer than SGD, as part of a warning; empty: nothing
-    )
+    assumes_sgd: ClassVar[str] = ""  # what goes wrong with another optimizer than SGD, as part of a warning
 
     name: str = declare_name("fedavg")
     fraction: float = declare(
