@@ -1,6 +1,6 @@
-"""The steps before a run, as every command takes them from the configuration: prepare the data, then deal a cohort or take one up.
+"""Carry out the steps before a run from the configuration: prepare the data, then deal a cohort or take an existing one.
 
-A cohort that was dealt before is taken by its name or by its settings. Another one is never taken in silence.
+A cohort that was dealt before is found by its name or by its settings. A cohort with other settings is refused.
 """
 
 import copy
@@ -25,7 +25,7 @@ from fl_rsna.cohort.sites.noise import SiteNoise, noise_of_sites
 from fl_rsna.cohort.sites.s0_layout import read_unlabelled
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort, write_cohort
 from fl_rsna.common.ownership import WAIT_S, build_beside, hold_lock
-from fl_rsna.common.reading import dump_hashed_json, read_json
+from fl_rsna.common.reading import dump_hashed_json, read_json, refuse_unreadable
 from fl_rsna.imaging.workers import Converter, convert_here, convert_local, convert_on_ray
 from fl_rsna.phantom.chest.cohort import write_chest_cohort
 from fl_rsna.phantom.head.cohort import write_cohort as write_phantoms
@@ -34,20 +34,20 @@ from fl_rsna.settings.data import PrepareEngine, is_demo
 from fl_rsna.settings.partition import TEST_SITE, Group, Layout, PartitionConfig, PartitionKind
 from fl_rsna.task import Rendering, Task, find_task, restrict_task
 
-FILES = "files_sha256"  # the place of file hashes among the settings of a cohort
-TEST_SET = "{}-test"  # the name of the set without labels that lies beside data.name
+FILES = "files_sha256"  # key of the hashes of files in the settings of a cohort
+TEST_SET = "{}-test"  # name of the set without labels beside data.name
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 def cohort_name(config: Config) -> str:
-    """The cohort's folder: partition.name, or a name that changes with every setting that changes the partition."""
+    """Return the name of the cohort's folder: partition.name, or a name with a hash of every setting that changes the partition."""
     part = config.partition
     if part.name is not None:
         return part.name
     settings = partition_settings(config)
-    plain = PartitionConfig()  # settings younger than the first cohorts count where they are used: old names stay
-    younger = {key for key in ("noise", "layout") if getattr(part, key) == getattr(plain, key)}
-    left_out = {"name", FILES, *younger}
+    plain = PartitionConfig()
+    unused = {key for key in ("noise", "layout") if getattr(part, key) == getattr(plain, key)}  # not in the hash
+    left_out = {"name", FILES, *unused}
     what = {key: value for key, value in settings.items() if key not in left_out} | settings[FILES]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]
     count = "" if part.kind == PartitionKind.explicit else f"{part.num_sites}-"
@@ -55,7 +55,7 @@ def cohort_name(config: Config) -> str:
 
 
 def partition_settings(config: Config) -> dict[str, Any]:
-    """What cohort.json records of the configuration; a file counts by its content's hash, wherever it lies."""
+    """Collect the settings that cohort.json records; files are recorded by the hash of their content, too."""
     part = config.partition
     plain = {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(part).items()}
     files = {
@@ -66,10 +66,10 @@ def partition_settings(config: Config) -> dict[str, Any]:
 
 
 def adopt_cohort(config: Config) -> None:
-    """With no word about how to deal, take partition.name or the one cohort dealt from data.name, with its settings.
+    """Take the settings of the cohort partition.name or, without a name, of the only cohort dealt from data.name.
 
-    `partition` with settings, then `simulate data.name=<name>`, must not deal another cohort in silence. Raises
-    ValueError when there are several to choose from.
+    Called where the user did not say how to deal, so that `simulate data.name=<name>` after `partition` with settings does not deal
+    another cohort. Changes `config`. Raises ValueError when there are several cohorts to choose from.
     """
     named, sites = config.partition.name, Path(config.paths.sites)
     if named is None and (is_demo(config.data) or (sites / cohort_name(config)).exists()):
@@ -85,15 +85,15 @@ def adopt_cohort(config: Config) -> None:
     for cohort in dealt:
         known = {field.name for field in fields(PartitionConfig)}
         settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
-        choices = {
-            "group": Group(settings.get("group", Group.patient)),
-            "layout": Layout(settings.get("layout", Layout.standard)),
-        }
+        with refuse_unreadable(
+            cohort.folder / "cohort.json", "the settings it was dealt with", "deal the cohort again"
+        ):
+            choices = {"group": Group(settings["group"]), "layout": Layout(settings["layout"])}
         config.partition = PartitionConfig(**{**settings, **choices, "name": cohort.name})
 
 
 def reuse_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
-    """The cohort in `folder`, which must have been dealt from the same data with the same settings, or it is refused."""
+    """Read the cohort in `folder`. Raises ValueError unless it was dealt from the same data with the same settings."""
     cohort = read_cohort(folder)
     if cohort.facts["prepared"]["index_sha256"] != prepared.index_sha256:
         raise ValueError(
@@ -105,13 +105,14 @@ def reuse_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
 
 
 def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> None:
-    """Refuse a cohort that was dealt with other settings than are asked for, `but` for some."""
-    asked, dealt = partition_settings(config), {**partition_settings(Config()), **cohort.facts["settings"]}
+    """Raise ValueError for a cohort that was dealt with other settings than `config` has; those in `but` are not compared."""
+    asked, dealt = partition_settings(config), cohort.facts["settings"]
 
     def same(key: str) -> bool:
-        """By content where both are files; a setting younger than the cohort had its default."""
-        both_files = key in asked[FILES] and key in dealt[FILES]
-        return bool(asked[FILES][key] == dealt[FILES][key] if both_files else asked[key] == dealt[key])
+        """Compare one setting, by content where both values are files."""
+        ours, theirs = asked[FILES], dealt.get(FILES, {})
+        both_files = key in ours and key in theirs
+        return bool(ours[key] == theirs[key] if both_files else key in dealt and asked[key] == dealt[key])
 
     changed = sorted(key for key in asked if key not in ("name", FILES, *but) and not same(key))
     if changed:
@@ -122,9 +123,9 @@ def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> No
 
 
 def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
-    """Prepare what data.dicom and data.labels name, then RSNA's stage_2_test beside it as a set without labels.
+    """Prepare the files of data.dicom with data.labels, then the test set beside them as a set without labels.
 
-    Each set is there when it is given; raises ValueError when the request for the next one cannot be met.
+    Yields each set when it is finished. Raises ValueError when the request for the next one cannot be met.
     """
     data, task = config.data, find_task(config.data.task)
     if data.dicom is None:
@@ -161,8 +162,9 @@ def prepare_step(config: Config, on_progress: Progress) -> Iterator[Prepared]:
 
 
 def _converter(config: Config) -> Converter:
+    """Choose where files are converted: in this process for the few of the demo, else as prepare.engine says."""
     if is_demo(config.data):
-        return convert_here  # our own files, and few: starting processes would take longer
+        return convert_here  # they are few: starting processes would take longer
     match config.prepare.engine:
         case PrepareEngine.local:
             return functools.partial(convert_local, workers=config.prepare.workers)
@@ -171,9 +173,10 @@ def _converter(config: Config) -> Converter:
 
 
 def demo_step(config: Config, on_progress: Progress) -> Prepared:
-    """Synthetic patients written as DICOM, prepared like any other; the DICOM is deleted afterwards.
+    """Draw synthetic patients as DICOM files, prepare them like any others, and delete the DICOM files.
 
-    Made once: a process that finds another at it waits, and takes what that one made.
+    A process that finds another one making the demo waits, and takes what that one made. Raises ValueError where a demo with other
+    settings exists.
     """
     demo, folder = config.demo, Path(config.paths.prepared) / config.data.name
     with hold_lock(folder, wait_s=WAIT_S):
@@ -184,15 +187,15 @@ def demo_step(config: Config, on_progress: Progress) -> Prepared:
             dicom = building / "dicom"
             on_progress("drawing synthetic patients", 0, demo.patients)
             _draw(config, dicom, lambda done: on_progress("drawing synthetic patients", done, demo.patients))
-            drawn = copy.deepcopy(config)  # what a run writes down stays as it was asked, so that it can be asked again
-            drawn.data.dicom = str(dicom)  # in the layout of the competition, whose tables are found
+            drawn = copy.deepcopy(config)  # a copy: the run records the settings as they were typed
+            drawn.data.dicom = str(dicom)  # in a published layout, so that its label tables are found
             (made,) = prepare_step(drawn, on_progress)
         (made.folder / "demo.json").write_bytes(dump_hashed_json(asdict(demo)))
         return made
 
 
 def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> None:
-    """The task's synthetic cohort, as DICOM with its label tables."""
+    """Write the task's synthetic cohort as DICOM files with label tables."""
     demo, workers = config.demo, config.prepare.workers or 2
     match find_task(config.data.task).rendering:
         case Rendering.hounsfield:
@@ -212,7 +215,7 @@ def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> Non
 
 
 def check_demo(config: Config, folder: Path) -> None:
-    """Refuse to take an earlier demo cohort for the one asked for now."""
+    """Raise ValueError where the prepared demo in `folder` was made with other settings than `config.demo`."""
     path = folder / "demo.json"
     made = read_json(path, "delete that folder to make it anew") if path.exists() else {}
     for key, value in asdict(config.demo).items():
@@ -224,7 +227,7 @@ def check_demo(config: Config, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deal:
-    """Who goes where, before anything of it is written."""
+    """A dealt cohort before it is written: the patients of each site, and the sites' simulated errors."""
 
     prepared: Prepared
     sites: list[SitePatients]
@@ -232,7 +235,7 @@ class Deal:
 
 
 def partition_step(config: Config) -> Cohort:
-    """Deal the patients of the prepared data to sites; the same request finds the cohort it made before."""
+    """Deal the patients of the prepared data to sites and write the cohort; the same request finds the cohort it made before."""
     found = plan_partition(config)
     if isinstance(found, Cohort):
         return found
@@ -240,34 +243,40 @@ def partition_step(config: Config) -> Cohort:
     with hold_lock(folder, wait_s=WAIT_S):
         if os.path.lexists(folder):  # another process dealt it while this one waited
             return reuse_cohort(folder, config, found.prepared)
-        return _write(folder, config, found)
-
-
-def _write(folder: Path, config: Config, found: Deal) -> Cohort:
-    task, part = find_task(config.data.task), config.partition
-    beside = found.prepared.folder.with_name(TEST_SET.format(config.data.name))
-    unlabelled = read_unlabelled(beside, task) if part.layout is Layout.s0 else None
-    settings = partition_settings(config)
-    return write_cohort(
-        folder, found.prepared, found.sites, task, settings, part.group, found.noise, part.layout, unlabelled
-    )
+        task, part, settings = find_task(config.data.task), config.partition, partition_settings(config)
+        beside = found.prepared.folder.with_name(TEST_SET.format(config.data.name))
+        unlabelled = read_unlabelled(beside, task) if part.layout is Layout.s0 else None
+        return write_cohort(
+            folder, found.prepared, found.sites, task, settings, part.group, found.noise, part.layout, unlabelled
+        )
 
 
 def plan_partition(config: Config) -> Cohort | Deal:
-    """The cohort that was dealt by the same request, or what is to be written; raises ValueError when it cannot be dealt."""
+    """Return the cohort that the same request dealt before, or the deal that is to be written.
+
+    Raises ValueError when the data lack a label or a positive patient of a label, or cannot be dealt.
+    """
     task, part = find_task(config.data.task), config.partition
     prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
-    _check_labelled(prepared, task)
+    if unlabelled := [label for label in task.labels if label not in prepared.index]:
+        raise ValueError(
+            f"data.name: expected labelled data to deal to sites, got {prepared.folder} without {', '.join(unlabelled)}; "
+            "prepare it with data.labels"
+        )
     folder = Path(config.paths.sites) / cohort_name(config)
     if os.path.lexists(folder):
         return reuse_cohort(folder, config, prepared)
-    if not part.allow_missing_labels:
-        _check_positives(prepared, task)
+    missing = [label for label in task.labels if not prepared.index[label].any()]
+    if missing and not part.allow_missing_labels:  # nothing could be learned or measured about them
+        raise ValueError(
+            f"data.name: expected positives of every label in {prepared.folder}, got none for {', '.join(missing)} "
+            f"among {len(rarest_labels(prepared.index, task))} patients; use other data or set partition.allow_missing_labels=true"
+        )
     return deal_prepared(config, prepared)
 
 
 def deal_prepared(config: Config, prepared: Prepared) -> Deal:
-    """Deal the patients of an index; raises ValueError when they do not suffice, or noise names a site that is not there."""
+    """Deal the patients of prepared data. Raises ValueError when there are too few, or partition.noise names an unknown site."""
     task, part = find_task(config.data.task), config.partition
     assignment, test = _who_is_where(config, prepared, task)
     sites = split_patients(prepared.index, task, replace(part, test=test), assignment)
@@ -278,7 +287,10 @@ def deal_prepared(config: Config, prepared: Prepared) -> Deal:
 def _who_is_where(
     config: Config, prepared: Prepared, task: Task
 ) -> tuple[dict[str, str] | None, float | str | Sequence[str]]:
-    """The site of everyone by partition.assignment, and partition.test as a share, a site's name or the ids it lists."""
+    """Read the site of every patient from partition.assignment, and partition.test as a share, a site's name or a list of ids.
+
+    Raises ValueError for explicit sites without an assignment, and for two choices of the test site.
+    """
     part, test = config.partition, config.partition.test
     ids = frozenset(prepared.index[group_column(part.group, task)].unique())
     known = Known(
@@ -309,9 +321,9 @@ def _who_is_where(
 
 
 def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
-    """The cohort a run asks for: as it lies on disk, or dealt now.
+    """Return the cohort that a run asks for: an existing one, or one that is dealt now.
 
-    What data.dicom names is prepared first, unless it was before; demo data is made when there is none.
+    Files of data.dicom are prepared first, unless they were before. The demo is made when it does not exist yet.
     """
     prepared = Path(config.paths.prepared) / config.data.name
     if config.data.dicom is not None:
@@ -327,38 +339,19 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
 
 
 def cohort_brought(config: Config) -> Cohort:
-    """A cohort from another machine, without the data it was dealt from; raises ValueError when it is not what is asked for."""
+    """Read a cohort from another machine, without the data it was dealt from. Raises ValueError when it has another task or settings."""
     task, cohort = find_task(config.data.task), read_cohort(Path(config.paths.sites) / cohort_name(config))
     if cohort.task != task.name or cohort.labels != task.labels:
         raise ValueError(
             f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {cohort.folder}; partition again"
         )
-    check_dealt(cohort, config, but=("data",))  # whatever it was called there
+    check_dealt(cohort, config, but=("data",))  # the prepared set may have another name there
     return cohort
 
 
 def check_named(config: Config) -> None:
-    """Refuse the user's own data under the name of the synthetic cohort."""
+    """Raise ValueError for the user's own data under the name of the synthetic cohort."""
     if config.data.dicom is not None and is_demo(config.data):
         raise ValueError(
             f"data.name: expected a name for your data, got {config.data.name}, which stands for the synthetic cohort"
-        )
-
-
-def _check_labelled(prepared: Prepared, task: Task) -> None:
-    missing = [label for label in task.labels if label not in prepared.index]
-    if missing:
-        raise ValueError(
-            f"data.name: expected labelled data to deal to sites, got {prepared.folder} without {', '.join(missing)}; "
-            "prepare it with data.labels"
-        )
-
-
-def _check_positives(prepared: Prepared, task: Task) -> None:
-    """Refuse a label without a positive patient: nothing can be learned or measured about it."""
-    missing = [label for label in task.labels if not prepared.index[label].any()]
-    if missing:
-        raise ValueError(
-            f"data.name: expected positives of every label in {prepared.folder}, got none for {', '.join(missing)} "
-            f"among {len(rarest_labels(prepared.index, task))} patients; use other data or set partition.allow_missing_labels=true"
         )

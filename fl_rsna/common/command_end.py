@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How a command or run ended: the kind, and the reason in one line."""
+    """The end of a command or run: its kind, and the reason in one line."""
 
     kind: EndKind
     reason: str

@@ -258,7 +258,8 @@ def _acquire_lock(lock: Path, path: Path, wait_s: float, on_wait: Callable[[], N
             raise ValueError(f"{path}: another process is making it at this moment; wait for it or choose another name")
         if not told:
             told = True
-            _say(f"waiting for another process, which is making {path}")
+            with contextlib.suppress(OSError, ValueError):  # stderr may be closed
+                print(f"waiting for another process, which is making {path}", file=sys.stderr, flush=True)
             if on_wait is not None:
                 on_wait()
         time.sleep(LOOK_S)
@@ -281,8 +282,3 @@ def _is_there_still(descriptor: int, lock: Path) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(descriptor), there)
-
-
-def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        print(sentence, file=sys.stderr, flush=True)

@@ -97,7 +97,11 @@ def read_json(
             raise refuse(path, "finite numbers", strange[0], do)
         written = found.pop(FORMAT_VERSION, None)
         if stated is not None and written != FORMAT:
-            raise _build_format_error(path, written)
+            whose = "a version before 0.2.0" if written is None else "another version of fl_rsna"
+            raise UnreadableFile(
+                f"expected format {FORMAT} in {path}, got {'none' if written is None else written}: {whose} wrote it; use that version, "
+                "or make the folder again"
+            )
     check_keys(found, path, keys or {}, do)
     return found
 
@@ -114,7 +118,9 @@ def read_yaml(path: Path, do: str = AGAIN, *, keys: Keys | None = None) -> dict[
 
 def read_csv(path: Path, do: str = AGAIN, *, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
     """Read a CSV file by pandas.read_csv with `options`. Raises ValueError when it cannot be read or lacks one of `columns`."""
-    return parse_csv(path, _bytes(path, "a CSV table", do), do, columns=columns, **options)
+    with refuse_unreadable(path, "a CSV table", do):
+        content = path.read_bytes()
+    return parse_csv(path, content, do, columns=columns, **options)
 
 
 def parse_csv(
@@ -167,15 +173,6 @@ def build_damage_error(path: Path, do: str = AGAIN) -> UnreadableFile:
     )
 
 
-def _build_format_error(path: Path, found: object) -> UnreadableFile:
-    """Build the refusal of a file that another version of fl_rsna wrote; `found` is its format version."""
-    whose = "a version before 0.2.0" if found is None else "another version of fl_rsna"
-    return UnreadableFile(
-        f"expected format {FORMAT} in {path}, got {'none' if found is None else found}: {whose} wrote it; use that version, or make "
-        "the folder again"
-    )
-
-
 def json_sha256(content: Mapping[str, Any]) -> str:
     """Hash a JSON object without its own hash. The order of keys and blanks do not count."""
     plain = json.loads(json.dumps({name: value for name, value in content.items() if name != HASH}))
@@ -220,12 +217,6 @@ def line_of(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and "crc" not in row else None
-
-
-def _bytes(path: Path, expected: str, do: str) -> bytes:
-    """Read a file's bytes. Raises ValueError when it cannot be read."""
-    with refuse_unreadable(path, expected, do):
-        return path.read_bytes()
 
 
 def _with_columns(table: pd.DataFrame, path: Path, columns: Sequence[str], do: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from fl_rsna.task import ICH, OURS, Rendering, find_task
 
 
 class ImageKind(StrEnum):
-    """How a prepared PNG stores an image."""
+    """The encoding of an image in a prepared PNG."""
 
     hu = "hu"  # one 16-bit channel, HU + 1024
     windows = "windows"  # three 8-bit channels: brain, subdural, soft tissue in R, G, B
@@ -17,7 +17,7 @@ class ImageKind(StrEnum):
 
 
 class PrepareEngine(StrEnum):
-    """Where files are converted."""
+    """The machine or machines that convert files."""
 
     local = "local"  # processes on this machine
     ray = "ray"  # a Ray cluster whose machines share a file system
@@ -58,6 +58,8 @@ OF_SLICES = Need(
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
+    """Settings of the data that are prepared or used."""
+
     name: str = declare(ICH.demo, "folder under paths.prepared; default: the task's demo, a synthetic cohort")
     dicom: str | None = declare(
         None,

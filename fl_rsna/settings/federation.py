@@ -18,7 +18,7 @@ class Precision(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """How a faulty site misbehaves. Its honest update is d = y - x: x is the model it received, y the one it trained."""
+    """The behaviour of a faulty site. Its honest update is d = y - x: x is the model it received, y the one it trained."""
 
     crash = "crash"  # raises an error during its round
     nan = "nan"  # sends a model with NaN in it

@@ -58,6 +58,7 @@ class Range:
         return replace(self, besides=(*self.besides, value))
 
     def or_null(self) -> "Range":
+        """Return a copy of this range that also allows None."""
         return self.or_value(None)
 
 
@@ -105,10 +106,12 @@ def list_settings(record: Any, path: str = "") -> Iterator[tuple[str, Any, Decla
 
 
 def at_least(least: float) -> Range:
+    """Allow numbers from `least` up."""
     return Range(f"{least:g} or more", lambda value: value >= least)
 
 
 def above(bound: float) -> Range:
+    """Allow numbers above `bound`."""
     return Range(f"more than {bound:g}", lambda value: value > bound)
 
 
@@ -118,6 +121,7 @@ def above_up_to(bound: float, most: float, text: str = "") -> Range:
 
 
 def from_to(least: float, most: float) -> Range:
+    """Allow numbers from `least` to `most`, both included."""
     return Range(f"{least:g} to {most:g}", lambda value: least <= value <= most)
 
 

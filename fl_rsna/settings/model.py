@@ -32,7 +32,7 @@ class ModelName(StrEnum):
 
 
 class Window(StrEnum):
-    """How Hounsfield units are converted to the network's three channels."""
+    """The conversion of Hounsfield units to the network's three channels."""
 
     fixed = "fixed"  # the windows of imaging/dicom/hounsfield.py
     learned = "learned"  # starts as the fixed ones; trained with the network and averaged
@@ -54,7 +54,7 @@ class Crop(StrEnum):
 
 
 class Norm(StrEnum):
-    """How the federation treats BatchNorm's running statistics."""
+    """The federation's treatment of BatchNorm's running statistics."""
 
     average = "average"  # trained at the sites, averaged like weights
     local = "local"  # FedBN: each site keeps its own, with scale and shift; other data get the sites' mean
@@ -72,6 +72,7 @@ class Trainable(StrEnum):
 
 
 def trains_all(asked: Asked) -> bool:
+    """Say whether sites train all weights, not only the head."""
     return asked.config.train.trainable is Trainable.all
 
 

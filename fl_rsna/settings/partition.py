@@ -46,6 +46,7 @@ class Group(StrEnum):
 
     @property
     def plural(self) -> str:
+        """The plural of the unit, for messages."""
         return "series" if self is Group.series else f"{self}s"
 
 

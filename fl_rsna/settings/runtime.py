@@ -9,7 +9,7 @@ from fl_rsna.settings.training import Device
 
 
 class EngineName(StrEnum):
-    """What runs the sites: an engine of the simulation, or machines of their own."""
+    """The engine that runs the sites: one of the simulation, or machines of their own."""
 
     local = "local"
     ray = "ray"

@@ -52,7 +52,7 @@ class Stacker(StrEnum):
 
 
 class Boosting(StrEnum):
-    """How boosted trees are federated, by Flower's strategy of the same name."""
+    """The federation of boosted trees, by Flower's strategy of the same name."""
 
     bagging = "bagging"  # a round adds one tree of every site, each with its share of the learning rate
     cyclic = "cyclic"  # a round adds one tree of one site; sites take turns
@@ -77,18 +77,22 @@ def most_rounds(config: Any) -> int:
 
 
 def trains_slices(asked: Asked) -> bool:
+    """Say whether the run trains a model of slices."""
     return asked.config.stage is not Stage.sequence
 
 
 def trains_head(asked: Asked) -> bool:
+    """Say whether the run trains a head over series."""
     return asked.config.stage in (Stage.sequence, Stage.both)
 
 
 def stacks(asked: Asked) -> bool:
+    """Say whether the run trains by stacking."""
     return asked.config.stage is Stage.stacking
 
 
 def boosts(asked: Asked) -> bool:
+    """Say whether the second model of stacking is boosted trees."""
     return stacks(asked) and asked.config.stacking.stacker is Stacker.xgboost
 
 

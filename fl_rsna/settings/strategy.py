@@ -22,7 +22,7 @@ from fl_rsna.settings.training import Schedule, TrainConfig
 
 
 class Lost(StrEnum):
-    """How a round treats a site that the message did not reach, or that disconnected before it replied."""
+    """A round's treatment of a site that the message did not reach, or that disconnected before it replied."""
 
     go_on = "go_on"  # continue with the other sites, if they meet the quorum
     wait = "wait"  # wait until the site is back, at most strategy.timeout_s, and ask it again

@@ -67,7 +67,7 @@ class LabelWeights(StrEnum):
 
 
 class Schedule(StrEnum):
-    """How a learning rate changes from round to round."""
+    """The change of a learning rate from round to round."""
 
     constant = "constant"
     cosine = "cosine"  # falls along a cosine to nearly 0 in the last round
@@ -214,7 +214,7 @@ class TrainConfig:
         1, "number of neighbouring slices of a series over which labels are averaged; 1 is off", within=ODD
     )
     label_smoothing: float = declare(
-        0.0, "share of a label's value that is spread evenly over its possible values", within=below(1)
+        0.0, "share of a label's value that is spread evenly over 0 and 1, or over all classes", within=below(1)
     )
     soft_between: float = declare(
         0.0,

@@ -1,10 +1,9 @@
-"""How unlike sites are: label prevalence, Jensen-Shannon distance of their labels, Gini coefficient of their sizes.
+"""Measure how much sites differ: label prevalence, Jensen-Shannon distance of labels, Gini coefficient of sizes.
 
-Two distributions are compared. `patients_by_rarest_label`: the share of a site's patients whose rarest positive label
-is each label, or none; rarest is by number of patients over all sites, and a patient counts once, so with several
-labels at a time the shares still sum to 1; it is what partition deals by. `slices_by_label_set`: the share of a site's
-slices that carry each set of labels; it is what training sees. Slices without a patient id or with an unknown label
-are in neither.
+Two distributions are compared. `patients_by_rarest_label` is the share of a site's patients whose rarest positive label is each label, or
+none. The rarest label is the one of fewest patients over all sites. A patient counts once, so the shares sum to 1 even where patients have
+several labels. Partitioners deal by it. `slices_by_label_set` is the share of a site's slices that have each set of labels; training sees
+these. Slices without a patient id or with an unknown label are left out of both.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from scipy.spatial.distance import jensenshannon
 from fl_rsna.cohort.audit.slices import Codes, Kind, Slices, places_of
 
 PATIENTS, SLICES = "patients_by_rarest_label", "slices_by_label_set"
-SHUFFLES = 20
+SHUFFLES = 20  # random deals from which `by_chance` is computed
 TEST_PARTS = ("test", "testing", "holdout", "held-out", "held_out")
 
 Floats = NDArray[np.float64]
@@ -28,7 +27,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """How many have a label, of how many whose label is known."""
+    """The number with a label, the number whose label is known, and the share; None where none is known."""
 
     count: int
     known: int
@@ -37,7 +36,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prevalence:
-    """One place's size and how common each label is there; a patient has a label that one of its slices there has."""
+    """The size of a place and the shares of each label. A patient has a label if one of its slices at that place has it."""
 
     patients: int
     slices: int
@@ -47,10 +46,10 @@ class Prevalence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distances:
-    """Jensen-Shannon distances, 0 (same labels) to 1 (no label in common); None with fewer than two sites.
+    """Jensen-Shannon distances between sites, from 0 (same labels) to 1 (no label in common); None with fewer than two sites.
 
-    `by_chance` is the median `mean` when the same patients are dealt to sites of the same sizes at random: small sites
-    differ without any heterogeneity. `to_pool` is from each place to all training sites together.
+    `by_chance` is the median of `mean` over random deals of the same patients to sites of the same sizes, since small sites differ even
+    without heterogeneity. `to_pool` is the distance of each place from all training sites together.
     """
 
     mean: float | None
@@ -62,7 +61,7 @@ class Distances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heterogeneity:
-    """How unlike the places of one column are; those of only test slices are kept out of all but `to_pool`."""
+    """Differences between the places of one column. Places with only test slices count in `to_pool` alone."""
 
     between: str
     held_out: tuple[str, ...]
@@ -72,7 +71,7 @@ class Heterogeneity:
 
 
 def prevalence(slices: Slices, by: Sequence[str]) -> dict[str, Prevalence]:
-    """Sizes and label prevalence of the places that the columns `by` make."""
+    """Compute sizes and label prevalence of places; a place is a combination of values in the columns `by`."""
     place, names = places_of(slices.places[list(by)])
     at_place = slices.labels.groupby([place, slices.ids[Kind.patient]]).max().groupby(level=0)
     sizes = np.bincount(place[place >= 0], minlength=len(names))
@@ -87,7 +86,7 @@ def prevalence(slices: Slices, by: Sequence[str]) -> dict[str, Prevalence]:
 
 
 def heterogeneity(slices: Slices) -> Heterogeneity:
-    """Compare the sites of a table or, where it has none, its parts."""
+    """Compare the sites of a table or, where it has no sites, its parts."""
     between = slices.site or slices.part
     assert between is not None, "a table has a site or a part"
     place, names = places_of(slices.places[[between]])
@@ -116,7 +115,7 @@ def heterogeneity(slices: Slices) -> Heterogeneity:
 
 
 def gini(sizes: Sequence[float] | NDArray[np.generic]) -> float:
-    """Gini coefficient of sizes: 0 when all are equal, (n - 1) / n when one of n has everything; 0 for nothing at all."""
+    """Compute the Gini coefficient of n sizes: 0 when all are equal, (n - 1) / n when one has everything, 0 when all are 0."""
     ordered = np.sort(np.asarray(sizes, np.float64))
     if ordered.sum() == 0:
         return 0.0
@@ -125,20 +124,23 @@ def gini(sizes: Sequence[float] | NDArray[np.generic]) -> float:
 
 
 def distance(p: Floats, q: Floats) -> Floats:
-    """Jensen-Shannon distance, base 2, between counts or shares along the last axis (Endres and Schindelin 2003)."""
-    with np.errstate(invalid="ignore"):  # rounding can leave the divergence of equals a hair below 0
+    """Compute the Jensen-Shannon distance, base 2, between counts or shares along the last axis (Endres and Schindelin 2003)."""
+    with np.errstate(invalid="ignore"):  # by rounding the divergence of equal rows can be slightly below 0
         return np.asarray(np.nan_to_num(jensenshannon(p, q, base=2, axis=-1)))
 
 
 def rarest(positive: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """positive [patients, labels] -> each patient's rarest label as a column number; the number of labels for none."""
+    """Find each patient's rarest positive label.
+
+    `positive` is [patients, labels]. Returns column numbers [patients]; the number of labels for a patient without any.
+    """
     order = np.argsort(positive.sum(axis=0), kind="stable")
     ordered = np.column_stack([positive[:, order], np.ones(len(positive), bool)])
     return np.asarray(np.append(order, len(order))[ordered.argmax(axis=1)])
 
 
 def _shares(grouped: Any, num_places: int) -> list[dict[str, Share]]:
-    """Positives of each label, place by place, in a table grouped by place."""
+    """Count the positives of each label, place by place, in a table grouped by place."""
     counts, known = (table.reindex(range(num_places), fill_value=0) for table in (grouped.sum(), grouped.count()))
     return [
         {
@@ -150,7 +152,10 @@ def _shares(grouped: Any, num_places: int) -> list[dict[str, Share]]:
 
 
 def _find_test_sites(slices: Slices, place: Codes, num_places: int) -> NDArray[np.bool_]:
-    """Which sites hold only test slices; none where that would be all, or where parts themselves are compared."""
+    """Find the sites with only test slices: [num_places] booleans.
+
+    All are False where every site would be one, or where parts are compared instead of sites.
+    """
     if slices.site is None or slices.part is None:
         return np.zeros(num_places, bool)
     trains = ~slices.places[slices.part].str.lower().isin(TEST_PARTS).to_numpy(bool)
@@ -159,7 +164,7 @@ def _find_test_sites(slices: Slices, place: Codes, num_places: int) -> NDArray[n
 
 
 def _distributions(labels: pd.DataFrame, patients: Any) -> dict[str, csr_array]:
-    """Counts [patients, categories] of the module's two distributions; `patients` groups the rows of `labels`."""
+    """Count the two distributions of this module as [patients, categories]; `patients` groups the rows of `labels`."""
     positive = patients.max().to_numpy() == 1
     owner, label_set = patients.ngroup().to_numpy(), labels.groupby(list(labels)).ngroup().to_numpy()
     everyone = np.arange(len(positive))
@@ -170,7 +175,7 @@ def _distributions(labels: pd.DataFrame, patients: Any) -> dict[str, csr_array]:
 
 
 def _distances(table: csr_array, site: Codes, names: tuple[str, ...], held_out: NDArray[np.bool_]) -> Distances:
-    """Distances between the sites of patients; table [patients, categories], site [patients]."""
+    """Compute the distances between sites from counts `table` [patients, categories] and the `site` [patients] of each patient."""
     counts = _by_site(table, site, len(names))
     filled = counts.sum(axis=1) > 0
     training = np.flatnonzero(filled & ~held_out)
@@ -192,11 +197,11 @@ def _distances(table: csr_array, site: Codes, names: tuple[str, ...], held_out: 
 
 
 def _by_site(table: csr_array, site: Codes, num_sites: int) -> Floats:
-    """Counts [sites, categories] from counts [patients, categories]."""
+    """Add up counts [patients, categories] to counts [sites, categories]."""
     member = coo_array((np.ones(len(site)), (site, np.arange(len(site)))), shape=(num_sites, len(site))).tocsr()
     return np.asarray((member @ table).toarray())
 
 
 def _pairwise(counts: Floats) -> Floats:
-    """Distances of all pairs of rows, in the order of numpy's triu_indices."""
+    """Compute the distances of all pairs of rows, in the order of numpy's triu_indices."""
     return np.concatenate([distance(counts[at], counts[at + 1 :]) for at in range(len(counts) - 1)])

@@ -1,9 +1,9 @@
-"""A cohort folder as it lies on disk now, as Slices, and where it no longer is what cohort.json says.
+"""Read a cohort folder for an audit, and compare it with what cohort.json says.
 
-Pixels are compared by `png_sha256` of index.csv. Where a site has no such column the files' bytes are hashed in the
-same way (the first 16 hexadecimal digits of SHA-256): equal pixels give equal bytes as long as one version of prepare wrote
-them. With `pixels` every file is decoded instead and its pixels hashed, so that images another program has written
-again are recognised and constant images known for certain; a file whose bytes differ from its `png_sha256` is named.
+Pixels are compared by `png_sha256` of index.csv. Where a site has no such column, the bytes of its files are hashed in the same way (the
+first 16 hexadecimal digits of SHA-256); equal pixels give equal bytes as long as one version of prepare wrote them. With `pixels` every
+file is decoded and its pixels are hashed. Then images that another program wrote again are recognised, constant images are known for
+certain, and a file whose bytes differ from its `png_sha256` is reported.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ import pandas as pd
 from fl_rsna.cohort.audit.slices import SPREAD, Kind, Slices, apart_by_site, apart_from_blank, as_ids, constant_images
 from fl_rsna.cohort.prepared.index import PLACEHOLDER, read_facts
 from fl_rsna.cohort.prepared.patients import are_placeholders
-from fl_rsna.cohort.sites.site_folders import INDEX_SHA256
+from fl_rsna.cohort.sites.site_folders import INDEX_SHA256, read_site_ids
 from fl_rsna.common.id_scheme import unlike_places
 from fl_rsna.common.reading import check_keys, file_sha256, read_json, refuse_unreadable
 from fl_rsna.imaging.png_store import decode_png
-from fl_rsna.task import ICH, list_tasks
+from fl_rsna.task import list_tasks
 
 NEEDED = ("image_id", "split", "patient_id")
 SHA256 = "png_sha256"
@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing at one site that is not as recorded."""
+    """A count at one site that differs from the recorded one."""
 
     site: str
     what: str
@@ -51,19 +51,19 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnDisk:
-    """A cohort folder as found."""
+    """A cohort folder as it is on disk, with the differences from its records."""
 
     slices: Slices
     task: str
-    group: str | None  # what was dealt, where cohort.json says
-    leaky: bool
+    group: str  # the unit that was dealt: patient, series or slice
+    leaky: bool  # one patient may be at several places
     pixels_by: str  # how pixels were compared
     differences: tuple[Difference, ...]
-    unknown: str | None  # whose patients cannot be compared, and why
+    unknown: str | None  # which sites' patients cannot be compared, and why
 
 
 def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk:
-    """Read every site that cohort.json names; raises ValueError when the folder or one of its sites cannot be read."""
+    """Read every site that cohort.json names. Raises ValueError when the folder or one of its sites cannot be read."""
     facts = read_facts(
         folder / "cohort.json",
         f"cohort: expected a folder that partition made, with cohort.json, got {folder}; give site_data/<cohort>",
@@ -73,17 +73,22 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
         raise ValueError(
             f"cohort: expected sites and labels in {folder / 'cohort.json'}, got none; deal the cohort again"
         )
+    check_keys(facts, folder / "cohort.json", {"task": str, "group": str, "leaky": bool}, "deal the cohort again")
     for site, parts in facts["sites"].items():
         check_keys({site: parts}, folder / "cohort.json", {site: dict})
         check_keys(parts, folder / "cohort.json", dict.fromkeys(parts, dict))
-    task = facts.get("task", ICH.name)  # older cohorts were of one task
+    task = facts["task"]
     if task not in list_tasks():
         raise ValueError(f"cohort: expected task {' or '.join(list_tasks())} in {folder / 'cohort.json'}, got {task}")
-    labels, differences, hashed, tables = facts["labels"], _strangers(folder, facts["sites"]), [], []
+    differences = [
+        Difference(site=path.parent.name, what="site that cohort.json does not name", expected=0, found=1)
+        for path in sorted(folder.glob("*/index.csv"))
+        if path.parent.name not in facts["sites"]
+    ]
+    labels, hashed, tables = facts["labels"], [], []
     for done, (site, counted) in enumerate(facts["sites"].items(), 1):
         table = _site_table(folder / site, labels)
-        differences += _own_hash(site, folder / site)
-        differences += _counts(site, counted, table, labels) + _files(site, folder / site, table)
+        differences += _compare(site, folder / site, counted, table, labels)
         if pixels or SHA256 not in table:
             table, found = _with_hashes(site, folder / site, table, pixels)
             differences += found
@@ -104,27 +109,16 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
             placeholders=int(nobody.sum()),
         ),
         task=task,
-        group=facts.get("group"),
-        leaky=bool(facts.get("leaky")),
+        group=facts["group"],
+        leaky=facts["leaky"],
         pixels_by=_pixels_by(pixels, hashed, len(tables)),
         differences=tuple(differences),
-        unknown=_incomparable(folder, facts["sites"]),
+        unknown=unlike_places((site, read_site_ids(folder / site / "site.json")) for site in facts["sites"]),
     )
 
 
-def _incomparable(folder: Path, sites: Mapping[str, Any]) -> str | None:
-    """Where ids of sites were made in different ways; folders older than such records were dealt from one set."""
-    said = [
-        (site, read_facts(path, "", by_hand=True) if (path := folder / site / "site.json").is_file() else {})
-        for site in sites
-    ]
-    if not any("ids" in facts for _, facts in said):
-        return None
-    return unlike_places((site, facts.get("ids")) for site, facts in said)
-
-
 def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
-    """index.csv, as far as an audit needs it: ids as text, labels as numbers."""
+    """Read the columns of index.csv that an audit needs: ids as text, labels as numbers. Raises ValueError when one is missing."""
     path, wanted = folder / "index.csv", {"split", *IDS.values(), PLACEHOLDER, *SPREAD, *labels}
     with refuse_unreadable(
         path, "the table of a site that cohort.json names", "bring the site's folder back", key="cohort: "
@@ -137,22 +131,15 @@ def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def _strangers(folder: Path, sites: Mapping[str, Any]) -> list[Difference]:
-    found = sorted(path.parent.name for path in folder.glob("*/index.csv") if path.parent.name not in sites)
-    return [Difference(site=site, what="site that cohort.json does not name", expected=0, found=1) for site in found]
-
-
-def _own_hash(site: str, folder: Path) -> list[Difference]:
-    """Where a site's index.csv is not the one whose hash its site.json states."""
-    path = folder / "site.json"
+def _compare(
+    site: str, folder: Path, counted: Mapping[str, Any], table: pd.DataFrame, labels: Sequence[str]
+) -> list[Difference]:
+    """Compare a site with its records: index.csv with its hash, the parts with cohort.json, and the images with index.csv."""
+    path, differences = folder / "site.json", []
     stated = read_json(path, "bring the site's folder back", by_hand=True).get(INDEX_SHA256) if path.is_file() else None
-    same = stated is None or stated == file_sha256(folder / "index.csv")
-    return [] if same else [Difference(site=site, what="index.csv that is not as it was written", expected=0, found=1)]
-
-
-def _counts(site: str, counted: Mapping[str, Any], table: pd.DataFrame, labels: Sequence[str]) -> list[Difference]:
-    """Where the sizes and positives of a site's parts are not those of cohort.json."""
-    differences = []
+    if stated is not None and stated != file_sha256(folder / "index.csv"):
+        what = "index.csv that is not as it was written"
+        differences.append(Difference(site=site, what=what, expected=0, found=1))
     parts = {str(part): rows for part, rows in table.groupby("split")}
     for part in sorted({*counted, *parts}):
         recorded, rows = counted.get(part, {}), parts.get(part, table[:0])
@@ -167,11 +154,6 @@ def _counts(site: str, counted: Mapping[str, Any], table: pd.DataFrame, labels: 
             for what, (expected, found) in pairs.items()
             if expected != found
         ]
-    return differences
-
-
-def _files(site: str, folder: Path, table: pd.DataFrame) -> list[Difference]:
-    """Images that index.csv names twice, or that are not there, or that it does not name."""
     names = table["image_id"].dropna() + ".png"
     here = set(os.listdir(folder / "images")) if (folder / "images").is_dir() else set()
     findings = {
@@ -179,15 +161,19 @@ def _files(site: str, folder: Path, table: pd.DataFrame) -> list[Difference]:
         "images missing": set(names) - here,
         "images that index.csv does not name": here - set(names),
     }
-    return [_images(site, what, found) for what, found in findings.items() if found]
+    return differences + [_images(site, what, found) for what, found in findings.items() if found]
 
 
 def _images(site: str, what: str, names: Collection[str]) -> Difference:
+    """Build the difference of images that should not be there; none is expected."""
     return Difference(site=site, what=what, expected=0, found=len(names), first=min(names))
 
 
 def _with_hashes(site: str, folder: Path, table: pd.DataFrame, decode: bool) -> tuple[pd.DataFrame, list[Difference]]:
-    """The table with `png_sha256` as the files have it now and, decoded, `constant`; and files that are not as recorded."""
+    """Return the table with `png_sha256` and `constant` of the files as they are now, and the files that are not as recorded.
+
+    Without `decode` every image counts as not constant.
+    """
     names = table["image_id"].fillna("") + ".png"
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         looks = list(threads.map(lambda name: _look(folder / "images" / name, decode), names))
@@ -204,7 +190,10 @@ def _with_hashes(site: str, folder: Path, table: pd.DataFrame, decode: bool) -> 
 
 
 def _look(path: Path, decode: bool) -> tuple[str | None, str | None, bool]:
-    """Hash of a file's bytes, hash of its pixels (or again of its bytes), whether it is constant; None where it has none."""
+    """Return the hash of a file's bytes, the hash of its pixels (of its bytes without `decode`), and whether it is constant.
+
+    The hashes are None where the file is missing or cannot be decoded.
+    """
     try:
         content = path.read_bytes()
     except OSError:  # counted among the missing
@@ -220,6 +209,7 @@ def _look(path: Path, decode: bool) -> tuple[str | None, str | None, bool]:
 
 
 def _pixels_by(decoded: bool, hashed: Sequence[str], num_sites: int) -> str:
+    """Say in words how pixels were compared; `hashed` are the sites whose files were hashed."""
     if decoded:
         return "decoded images"
     if not hashed:

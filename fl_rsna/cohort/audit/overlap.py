@@ -1,11 +1,11 @@
-"""Find who is in more than one place: patients, studies, series, images and pixels that sites or splits share.
+"""Find what is in more than one place: patients, studies, series, images and pixels that sites or splits share.
 
-A place is a value of a column that says where a slice is (a site, a split), or a combination of several. Ids are
-counted by one sparse product, [places, ids] times [ids, places]; no row is ever compared with another.
+A place is a value of a column that says where a slice is (a site, a split), or a combination of such values. Shared ids are counted by one
+sparse product, [places, ids] times [ids, places]; rows are not compared with each other.
 
-Some ids and places may be one thing written in two ways, or several things written as one; these are warned of. Ids are text, so
-that "007" is not "7". But a table that went through a spreadsheet or a float column may hold "1.0" beside "1", and 1.23457E+11 for
-every long number that begins so. Whoever is in two places under two such ids is not seen.
+Ids are text, so "007" is not "7". But a table that went through a spreadsheet or a float column may hold "1.0" beside "1", and 1.23457E+11
+for every long number that begins so. A patient who is in two places under two such ids is not found, so such ids and names of places are
+warned of.
 """
 
 import re
@@ -22,15 +22,15 @@ from scipy.sparse import coo_array, csr_array, triu
 from fl_rsna.cohort.audit.slices import Codes, Kind, Slices, natural, places_of
 
 DECIMAL = re.compile(r"(\d+)\.0+")
-ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")  # with its plus, which no hexadecimal id has
+ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")  # the plus sign is required: no hexadecimal id has one
 ZEROS = re.compile(r"(\D*)0+(\d+)")
 NOBODY = "(no patient id)"
-COMPARED = (Kind.patient, Kind.study, Kind.series)  # whose spelling is looked at
-NUMBERED = 3.0  # mean patients an id from which on it is a number inside a patient, such as "scan 1"
+COMPARED = (Kind.patient, Kind.study, Kind.series)  # kinds of ids whose spelling is checked
+NUMBERED = 3.0  # mean number of patients with the same id above which it is a number inside a patient, such as "scan 1"
 
 
 class Doubt(StrEnum):
-    """What is wrong with how something is written."""
+    """A reason to doubt how an id or a place is written."""
 
     decimal = "written with a decimal point"
     rounded = "rounded, as a spreadsheet shows long numbers"
@@ -39,27 +39,42 @@ class Doubt(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
-    """One doubt about the values of one column, and all groups of values that raise it."""
+    """A doubt about the values of one column, and all groups of values that raise it."""
 
     what: str  # "patient ids", "places of split"
     doubt: Doubt
-    of: int  # values in all
+    of: int  # number of values in the column
     groups: tuple[tuple[str, ...], ...]
 
     @property
     def sentence(self) -> str:
-        """How many, and the first of them."""
+        """The doubt in words: how many values raise it, and the first of them."""
         count = sum(map(len, self.groups))
         return f"{count} of {self.of} {self.what} {'is' if count == 1 else 'are'} {self.doubt} (first: {' and '.join(self.groups[0])})"
 
 
 def spellings_of(named: Mapping[str, Iterable[str]]) -> tuple[Spelling, ...]:
-    """The doubts about values by what they are; each value counts once."""
-    return tuple(found for what, values in named.items() for found in _of_one(what, sorted(set(values))))
+    """Find the doubts about the values of each column of `named`, which has them by what they are. Each value counts once."""
+    spellings = []
+    for what, given in named.items():
+        values, alike = sorted(set(given)), dict[str, list[str]]()
+        for value in values:
+            alike.setdefault(plain(value), []).append(value)
+        groups: dict[Doubt, list[tuple[str, ...]]] = {
+            Doubt.decimal: [(value,) for value in values if DECIMAL.fullmatch(value)],
+            Doubt.rounded: [(value,) for value in values if ROUNDED.fullmatch(value)],
+            Doubt.alike: [tuple(group) for group in alike.values() if len(group) > 1],
+        }
+        spellings += [
+            Spelling(what=what, doubt=doubt, of=len(values), groups=tuple(found))
+            for doubt, found in groups.items()
+            if found
+        ]
+    return tuple(spellings)
 
 
 def plain(text: str) -> str:
-    """A text in which case, blanks, leading zeros of its number and a .0 do not count."""
+    """Reduce a text so that case, blanks, leading zeros of its number and a final .0 do not count."""
     folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
     if whole := DECIMAL.fullmatch(folded):
         folded = whole[1]
@@ -68,25 +83,9 @@ def plain(text: str) -> str:
     return folded
 
 
-def _of_one(what: str, values: list[str]) -> list[Spelling]:
-    alike: dict[str, list[str]] = {}
-    for value in values:
-        alike.setdefault(plain(value), []).append(value)
-    groups: dict[Doubt, list[tuple[str, ...]]] = {
-        Doubt.decimal: [(value,) for value in values if DECIMAL.fullmatch(value)],
-        Doubt.rounded: [(value,) for value in values if ROUNDED.fullmatch(value)],
-        Doubt.alike: [tuple(group) for group in alike.values() if len(group) > 1],
-    }
-    return [
-        Spelling(what=what, doubt=doubt, of=len(values), groups=tuple(found))
-        for doubt, found in groups.items()
-        if found
-    ]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two places and how many ids of each kind are in both."""
+    """Two places, and the number of ids of each kind that are in both."""
 
     places: tuple[str, str]
     shared: dict[Kind, int]
@@ -94,7 +93,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The places that columns make together; `shared` counts ids in more than one, `pairs` lists who shares them."""
+    """The places that the columns `by` make together. `shared` counts ids in more than one place, `pairs` lists the places that share some."""
 
     by: str
     places: tuple[str, ...]
@@ -105,7 +104,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alias:
-    """Patient ids that hold the same things in different places: perhaps one patient."""
+    """Patient ids with the same images, series or studies in different places: perhaps one patient."""
 
     patients: tuple[str, ...]
     places: tuple[str, ...]
@@ -114,20 +113,20 @@ class Alias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aliases:
-    """How many ids of one kind are in two places and not explained by one patient id, and whose they are."""
+    """Ids of one kind in several places that belong to several patient ids or none: their number and their patients."""
 
     count: int
-    of: tuple[Alias, ...]  # who shares most first
+    of: tuple[Alias, ...]  # those that share most first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharing:
-    """What the places of a table share; `patients` has every shared patient and its places."""
+    """The ids that places of a table share; `patients` has every shared patient and its places."""
 
     slices: int
     missing: dict[Kind, int]  # rows without this id
     totals: dict[Kind, int]
-    numbered: tuple[Kind, ...]  # kinds that are numbers inside a patient: patient and number are their id
+    numbered: tuple[Kind, ...]  # kinds whose ids are numbers inside a patient; patient and number together are the id
     views: tuple[View, ...]  # the finest first
     patients: dict[str, tuple[str, ...]]
     aliases: dict[Kind, Aliases]
@@ -137,14 +136,14 @@ class Sharing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How an audit ends."""
+    """The result of an audit: its exit code and one sentence."""
 
     code: int
     sentence: str
 
 
 def find_shared(slices: Slices) -> Sharing:
-    """Count what places share: the places that all place columns make together, then those of each column."""
+    """Count the ids that places share: first the places that all columns make together, then those of each column."""
     names = {Kind(str(kind)): pd.Index([]) for kind in slices.ids}
     codes: dict[Kind, Codes] = {}
     for kind in names:
@@ -187,10 +186,10 @@ def judge(
     unknown: str | None = None,
     allow_unknown: bool = False,
 ) -> Verdict:
-    """One sentence and the exit code: 1 with a shared patient, where nobody can tell and, where strict, with any doubt; 0 otherwise.
+    """Judge an audit: exit code 1 with a shared patient, with patients that cannot be compared and, if `strict`, with any doubt; else 0.
 
-    `differences` counts where a cohort is not what cohort.json says; `leaky` names the setting that asked for a leak;
-    `unknown` says whose patients cannot be compared, a doubt as any other where that is allowed.
+    `differences` counts the differences from cohort.json. `leaky` names the setting that asked for a leak. `unknown` says whose patients
+    cannot be compared; with `allow_unknown` it is only a doubt.
     """
     shared, known, places = len(sharing.patients), sharing.totals[Kind.patient], len(sharing.views[0].places)
     doubts = [
@@ -219,7 +218,7 @@ def judge(
 
 
 def kind_in_words(kind: Kind, count: int = 0) -> str:
-    """The words for `count` of a kind."""
+    """Name a kind in words, in the singular for a `count` of 1."""
     one, several = {
         Kind.study: ("study", "studies"),
         Kind.series: ("series", "series"),
@@ -230,7 +229,10 @@ def kind_in_words(kind: Kind, count: int = 0) -> str:
 
 
 def _number_inside_patients(codes: dict[Kind, Codes], names: dict[Kind, pd.Index]) -> tuple[Kind, ...]:
-    """Where an id such as "scan 1" is one patient's own, make patient and id together the id; change both in place."""
+    """Find kinds whose ids, such as "scan 1", are unique only inside a patient, and make patient and id together their id.
+
+    `codes` and `names` are changed in place.
+    """
     patient, numbered = codes[Kind.patient], []
     for kind in (Kind.study, Kind.series, Kind.image):
         if kind not in codes or not len(names[kind]):
@@ -247,7 +249,7 @@ def _number_inside_patients(codes: dict[Kind, Codes], names: dict[Kind, pd.Index
 
 
 def _incidence(ids: Codes, places: Codes, shape: tuple[int, int]) -> csr_array:
-    """Which id is in which place: 0 or 1, [ids, places]."""
+    """Build the table [ids, places] that has 1 where an id is in a place, else 0."""
     known = (ids >= 0) & (places >= 0)
     table = coo_array((np.ones(known.sum(), np.int32), (ids[known], places[known])), shape=shape).tocsr()
     table.data[:] = 1
@@ -255,11 +257,12 @@ def _incidence(ids: Codes, places: Codes, shape: tuple[int, int]) -> csr_array:
 
 
 def _in_several(table: csr_array) -> NDArray[np.bool_]:
-    """Which ids are in more than one place."""
+    """Find the ids of a table [ids, places] that are in more than one place: [ids] booleans."""
     return np.asarray(np.diff(table.indptr) > 1)
 
 
 def _view(by: str, places: tuple[str, ...], unplaced: int, tables: dict[Kind, csr_array]) -> View:
+    """Count the shared ids of each pair of places, from a table [ids, places] for each kind."""
     pairs: dict[tuple[str, str], dict[Kind, int]] = {}
     for kind, table in tables.items():
         several = table[_in_several(table)]
@@ -277,7 +280,7 @@ def _view(by: str, places: tuple[str, ...], unplaced: int, tables: dict[Kind, cs
 
 
 def _whereabouts(table: csr_array, names: pd.Index, places: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The places of every id that is in more than one."""
+    """List the places of every id that is in more than one."""
     found = np.flatnonzero(_in_several(table))
     return {
         str(name): tuple(places[at] for at in sorted(table.indices[table.indptr[row] : table.indptr[row + 1]]))
@@ -288,7 +291,7 @@ def _whereabouts(table: csr_array, names: pd.Index, places: tuple[str, ...]) -> 
 def _aliases(
     codes: dict[Kind, Codes], names: dict[Kind, pd.Index], straddling: dict[Kind, NDArray[np.bool_]], slices: Slices
 ) -> dict[Kind, Aliases]:
-    """Straddling ids held by several patients, or by none that is known; constant images prove nothing."""
+    """Find ids in several places (`straddling`) that belong to several patients or to none. Constant images are no evidence and left out."""
     place, places = places_of(slices.places)
     found: dict[Kind, Aliases] = {}
     for kind in (Kind.study, Kind.series, Kind.image, Kind.pixels):
@@ -307,7 +310,10 @@ def _aliases(
 
 
 def _by_holders(held: pd.DataFrame, patients: pd.Index, places: tuple[str, ...]) -> tuple[Alias, ...]:
-    """Group ids by the patients that hold them; held has one row a slice: id, patient (-1 the last), place (-1 none)."""
+    """Group ids by their patients.
+
+    `held` has a row for each slice: id, patient (-1 for none, the last name of `patients`) and place (-1 for none).
+    """
     holders: pd.Series = held.groupby("id")["patient"].agg(lambda codes: tuple(sorted(set(codes))))
     number, groups = pd.factorize(holders)
     counts = np.bincount(number)

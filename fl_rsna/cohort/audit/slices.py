@@ -1,8 +1,8 @@
-"""The slices that an audit looks at, and the place of each: from a cohort's folders, or from a table that somebody published.
+"""Define the slices that an audit checks and the place of each, and read them from a published table.
 
-A published table is CSV (also .gz or .zip) or Parquet with a split of its own. Its columns are found by their usual names,
-SPELLINGS, compared without case, spaces and punctuation, unless the user names them. Once a site or split column is named,
-only what is named counts as a place; otherwise every column that looks like one does, alone and together with the others.
+A published table is a CSV (also .gz or .zip) or a Parquet file with a split of its own. Its columns are found by their usual names
+(SPELLINGS), compared without case, blanks and punctuation, unless the user names them. Once the user names a site or split column, only
+named columns are places. Otherwise every column with such a name is one, alone and together with the others.
 """
 
 import re
@@ -24,10 +24,10 @@ from fl_rsna.common.tables import bare, clean, dialect, texts_of
 
 MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "<NA>")  # texts that stand for no value
 
-SPREAD = ("hu_min", "hu_max", "hu_std")  # columns that tell a constant image
+SPREAD = ("hu_min", "hu_max", "hu_std")  # columns by which a constant image is found
 
-Codes = NDArray[np.int64]  # one a row, -1 where the value is missing
-SPELLINGS = {  # of ids, the first that a table has is taken; of site and split, all
+Codes = NDArray[np.int64]  # a number for each row, -1 where the value is missing
+SPELLINGS = {  # for ids the first name that a table has is taken, for site and split all
     "patient": "patient_id patient patient_number patient_no patient_name subject_id subject participant_id participant "
     "person_id person case_id mrn pid",
     "site": "site site_id site_name center centre center_id centre_id hospital hospital_id hospital_name "
@@ -40,13 +40,13 @@ SPELLINGS = {  # of ids, the first that a table has is taken; of site and split,
 }
 NOT_LABELS = ("pixel_representation", "is_train", "is_test", "is_validation", "is_valid")
 PLACES = ("site", "split")
-MAX_PLACES = 1000  # of one column; one with more is no site and no split
-SAMPLE = 1000  # rows looked at to see which columns can be labels
+MAX_PLACES = 1000  # of one column; a column with more values is no site and no split
+SAMPLE = 1000  # first rows by which columns that can be labels are found
 ONE, ZERO = ("1", "1.0"), ("0", "0.0")
 
 
 class Kind(StrEnum):
-    """What two places may share."""
+    """The kinds of ids that two places may share."""
 
     patient = "patient"
     study = "study"
@@ -58,11 +58,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slices:
-    """What is audited, one row a slice in each frame.
+    """The slices of an audit, with a row for each slice in each frame.
 
-    `places` has a text column for each way to say where a slice is, `ids` a text column for each Kind known,
-    `labels` float columns of 0, 1 or, unknown, NaN. `site` and `part` name the columns of `places` that tell sites,
-    and parts inside a site, where there are any.
+    `places` has text columns that say where a slice is. `ids` has a text column for each known Kind. `labels` has float columns of 0, 1, or
+    NaN where unknown. `site` and `part` name the columns of `places` that hold sites, and parts inside a site; None without any.
     """
 
     places: pd.DataFrame
@@ -70,17 +69,17 @@ class Slices:
     labels: pd.DataFrame
     site: str | None
     part: str | None
-    placeholders: int = 0  # rows of a patient id that stands for nobody, which `apart_by_site` has taken apart
+    placeholders: int = 0  # rows with a patient id that stands for nobody, which `apart_by_site` separated
 
 
 def as_ids(column: pd.Series) -> pd.Series:
-    """A column as text without spaces around it, missing where it holds one of MISSING; "007" stays "007"."""
+    """Convert a column to text without blanks around it, missing where it holds one of MISSING. "007" stays "007"."""
     text = clean(column.astype("str"))
     return text.mask(text.isin(MISSING))
 
 
 def constant_images(rows: pd.DataFrame) -> pd.Series | None:
-    """Which rows' images are constant, by the SPREAD columns of `rows`; None where they cannot tell."""
+    """Find the constant images by the SPREAD columns of `rows`; None where these columns are missing."""
     if {"hu_min", "hu_max"} <= set(rows):
         return as_ids(rows["hu_min"]).eq(as_ids(rows["hu_max"])).astype(bool)
     if "hu_std" in rows:
@@ -89,7 +88,10 @@ def constant_images(rows: pd.DataFrame) -> pd.Series | None:
 
 
 def apart_from_blank(ids: pd.DataFrame, constant: pd.Series | None) -> pd.DataFrame:
-    """Move the pixels of constant images to a column of their own; a hash is blank where any of its rows is."""
+    """Move the pixel hashes of constant images to a column of their own.
+
+    A hash counts as constant where any row with it does. `constant` is None where that is unknown; then `ids` is returned unchanged.
+    """
     if constant is None or Kind.pixels not in ids:
         return ids
     blank = ids[Kind.pixels].isin(ids.loc[constant, Kind.pixels].dropna().unique())
@@ -97,12 +99,12 @@ def apart_from_blank(ids: pd.DataFrame, constant: pd.Series | None) -> pd.DataFr
 
 
 def apart_by_site(patients: pd.Series, placeholders: NDArray[np.bool_], sites: pd.Series | None) -> pd.Series:
-    """Patient ids of which a placeholder is another patient at every site: two sites' ANONYMOUS need not be one."""
+    """Make placeholders such as ANONYMOUS another patient at every site: two sites' placeholders need not be one patient."""
     return patients if sites is None else patients.mask(placeholders, patients + " at " + sites)
 
 
 def places_of(columns: pd.DataFrame) -> tuple[Codes, tuple[str, ...]]:
-    """The place of each row, -1 where a column is missing, and the names of the places in natural order."""
+    """Number the places of the rows, -1 where a column is missing, and name the places in natural order."""
     values = [sorted(columns[name].dropna().unique(), key=natural) for name in columns]
     code = np.zeros(len(columns), np.int64)
     for name, choices in zip(columns, values, strict=True):
@@ -117,27 +119,35 @@ def places_of(columns: pd.DataFrame) -> tuple[Codes, tuple[str, ...]]:
 
 
 def natural(name: str) -> list[str | int]:
-    """Sort key by which site-2 comes before site-10."""
+    """Build the sort key by which site-2 comes before site-10."""
     return [int(piece) if at % 2 else piece for at, piece in enumerate(re.split(r"(\d+)", name))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A table as read, and which of its columns stood for what."""
+    """A published table as read, and the columns of it that were taken for each role."""
 
     slices: Slices
     columns: dict[str, list[str]]
 
 
 def read_published(path: Path, named: Mapping[str, str], labels: Sequence[str] | None) -> Published:
-    """Read a table; `named` maps roles of SPELLINGS to columns, `labels` None takes every column of 0 and 1.
+    """Read a published table.
 
-    Ids are text: "007" is not "7". Raises ValueError when the table has no patients or no two places.
+    `named` maps roles of SPELLINGS to columns. Without `labels` every column of 0 and 1 is a label. Ids are text: "007" is not "7". Raises
+    ValueError when the table has no patient ids or fewer than two places.
     """
     sample = _read(path, None)
     header = [str(name) for name in sample]
     columns = {role: _columns_of(role, header, named, path) for role in SPELLINGS}
-    _check_roles(columns, header, path)
+    for needed, roles, say in (
+        ("patient ids", ("patient",), "patient=<column>"),
+        ("sites or splits", PLACES, "site=<column> or split=<column>"),
+    ):
+        if not any(columns[role] for role in roles):
+            raise ValueError(
+                f"table: expected a column of {needed} in {path}, found none by name; say {say}, it has {', '.join(header)}"
+            )
     ids = {role: found[0] for role, found in columns.items() if found and role not in PLACES}
     taken = [*ids.values(), *columns["site"], *columns["split"]]
     wanted = _labels_of(sample, taken, labels, path)
@@ -164,13 +174,21 @@ def read_published(path: Path, named: Mapping[str, str], labels: Sequence[str] |
 
 
 def _read(path: Path, columns: list[str] | None) -> pd.DataFrame:
-    """The named columns as they are written or, without names, the first SAMPLE rows of all."""
+    """Read the named columns as texts or, without names, the first SAMPLE rows of all columns.
+
+    Raises ValueError when it is no table, or a CSV has a row with more cells than the header: nobody can tell which cells are meant.
+    """
     try:
         if path.suffix.lower() != ".parquet":
-            return _of_csv(path, columns)
+            encoding, separator = dialect(path)
+            how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": encoding, "sep": separator}
+            if columns is None:
+                pd.read_csv(path, header=None, nrows=SAMPLE, **how)  # refuses rows that are longer than the header
+            table: pd.DataFrame = pd.read_csv(path, usecols=columns, nrows=None if columns else SAMPLE, **how)
+            return table.fillna("")
         if columns is not None:
             rows = pyarrow.parquet.read_table(path, columns=columns)
-            return pd.DataFrame({name: _texts(rows[name], name, path) for name in columns})
+            return pd.DataFrame({name: _texts(rows[name], name) for name in columns})
         file = pyarrow.parquet.ParquetFile(path)
         first = next(file.iter_batches(SAMPLE), None)
         cells = {} if first is None else dict(zip(first.schema.names, first.columns, strict=True))
@@ -182,17 +200,8 @@ def _read(path: Path, columns: list[str] | None) -> pd.DataFrame:
         ) from None
 
 
-def _of_csv(path: Path, columns: list[str] | None) -> pd.DataFrame:
-    """The same of a CSV; a row with more cells than the header is refused, since nobody can tell which are meant."""
-    encoding, separator = dialect(path)
-    how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": encoding, "sep": separator}
-    if columns is None:
-        pd.read_csv(path, header=None, nrows=SAMPLE, **how)
-    rows: pd.DataFrame = pd.read_csv(path, usecols=columns, nrows=None if columns else SAMPLE, **how)
-    return rows.fillna("")
-
-
-def _texts(cells: Any, name: str, path: Path) -> pd.Series:
+def _texts(cells: Any, name: str) -> pd.Series:
+    """Convert a Parquet column to texts. Raises ValueError where it holds neither text nor numbers."""
     try:
         return texts_of(cells)
     except TypeError as error:
@@ -200,7 +209,7 @@ def _texts(cells: Any, name: str, path: Path) -> pd.Series:
 
 
 def _sample(cells: Any) -> pd.Series:
-    """The first cells of a column; of one that holds neither text nor numbers, its type."""
+    """Convert the first cells of a Parquet column to texts; a column of neither text nor numbers to the name of its type."""
     try:
         return texts_of(cells)
     except TypeError as error:
@@ -208,7 +217,7 @@ def _sample(cells: Any) -> pd.Series:
 
 
 def _columns_of(role: str, header: Sequence[str], named: Mapping[str, str], path: Path) -> list[str]:
-    """The columns that can play a role, best first; raises ValueError when one is named that is not there."""
+    """Find the columns that can play a role, best first. Raises ValueError when the user named one that the table lacks."""
     if role in named:
         if (alike := _find_column(named[role], header)) is not None:
             return [alike]
@@ -221,25 +230,16 @@ def _columns_of(role: str, header: Sequence[str], named: Mapping[str, str], path
 
 
 def _find_column(name: str, header: Sequence[str]) -> str | None:
-    """The column of that name or, where there is none, the one that is called so but for case, blanks and punctuation."""
+    """Find the column of that name or, where there is none, the only one that differs in case, blanks or punctuation alone."""
     alike = [column for column in header if bare(column) == bare(name)]
     return name if name in header else alike[0] if len(alike) == 1 else None
 
 
-def _check_roles(columns: Mapping[str, Sequence[str]], header: Sequence[str], path: Path) -> None:
-    """Refuse a table without patients or without places."""
-    for needed, roles, say in (
-        ("patient ids", ("patient",), "patient=<column>"),
-        ("sites or splits", PLACES, "site=<column> or split=<column>"),
-    ):
-        if not any(columns[role] for role in roles):
-            raise ValueError(
-                f"table: expected a column of {needed} in {path}, found none by name; say {say}, it has {', '.join(header)}"
-            )
-
-
 def _places_of(rows: pd.DataFrame, columns: Mapping[str, Sequence[str]], path: Path) -> pd.DataFrame:
-    """The columns that tell places apart: those with at least two values."""
+    """Read the columns of sites and splits with at least two values.
+
+    Raises ValueError when there is none, or one has more than MAX_PLACES values.
+    """
     places = pd.DataFrame({name: as_ids(rows[name]) for role in PLACES for name in columns[role]}, index=rows.index)
     sizes, say = places.nunique(), "say site=<column> or split=<column>"
     for name, size in sizes.items():
@@ -255,7 +255,10 @@ def _places_of(rows: pd.DataFrame, columns: Mapping[str, Sequence[str]], path: P
 
 
 def _labels_of(sample: pd.DataFrame, taken: Sequence[str], labels: Sequence[str] | None, path: Path) -> list[str]:
-    """The columns that are labels or, by a sample of their rows, can be."""
+    """Find the columns of labels: the named ones or, without names, those with only 0 and 1 in the sample.
+
+    Raises ValueError when a named one is missing.
+    """
     if labels is None:
         free = [name for name in map(str, sample) if name not in taken and bare(name) not in map(bare, NOT_LABELS)]
         return [name for name in free if as_ids(sample[name]).dropna().isin([*ONE, *ZERO]).all()]
@@ -268,7 +271,11 @@ def _labels_of(sample: pd.DataFrame, taken: Sequence[str], labels: Sequence[str]
 
 
 def _label_values(rows: pd.DataFrame, wanted: Sequence[str], named: bool, path: Path) -> pd.DataFrame:
-    """Labels as 0, 1 or NaN where blank; of columns nobody named, those that hold both 0 and 1 and nothing else."""
+    """Convert labels to 0, 1, or NaN where blank.
+
+    Of columns that were not named, only those with both 0 and 1 and nothing else are kept. Raises ValueError for another value in a named
+    column.
+    """
     values = {}
     for name in wanted:
         text = as_ids(rows[name])

@@ -1,4 +1,4 @@
-"""Who is where by a file or a list: ids of the index, or the original ones that prepare hashed."""
+"""Read who is at which site from a file or a list, by ids of the index or by the original ids that prepare hashed."""
 
 import csv
 import itertools
@@ -16,22 +16,22 @@ from fl_rsna.cohort.prepared.patients import ISSUED
 from fl_rsna.common.tables import bare, clean_text, dialect, read_given
 from fl_rsna.settings.partition import TEST_SITE, Group
 
-ID_COLUMNS = {  # headers that name what is dealt
+ID_COLUMNS = {  # names of the column of ids, by the unit that is dealt
     Group.patient: ("patient", "patient_id", "PatientID"),
     Group.series: ("series", "series_id", "SeriesInstanceUID"),
     Group.slice: ("slice", "image_id", "SOPInstanceUID"),
 }
 KEY = "partition.assignment"
 SITE_COLUMN = "site"
-NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # of a site; also a folder's name
-TAKEN = ("cohort.json", "partition.html")  # lie beside the sites' folders
+NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # a site's name, which is also the name of its folder
+TAKEN = ("cohort.json", "partition.html")  # files beside the sites' folders, whose names no site may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The ids that are dealt; with a `salt`, original ids are found by their hash.
+    """The ids that are dealt. With a `salt`, original ids are found by their hash.
 
-    `of_number` has the patients of a PatientID whose issuers are known, so that the number alone finds the only one of them.
+    `of_number` maps a PatientID whose issuer is known to its patients, so that a PatientID that only one patient has finds that patient.
     """
 
     ids: frozenset[str]
@@ -40,25 +40,29 @@ class Known:
     of_number: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def find(self, given: str) -> str | None:
-        """The index's id for one as given, with or without blanks around it and Excel's =""; None for a stranger and for a number of several."""
+        """Find the index's id for an id as given, also without the blanks and Excel's ="" around it.
+
+        Returns None for an unknown id and for a PatientID of several patients.
+        """
         exact = next((form for form in self._forms(given) if form in self.ids), None)
         same = self.of(given)
         return exact if exact is not None else same[0] if len(same) == 1 else None
 
     def of(self, given: str) -> Sequence[str]:
-        """The patients whose PatientID is the number given, whoever issued it."""
+        """List the patients whose PatientID is the one given, whoever issued it."""
         return next((self.of_number[form] for form in self._forms(given) if form in self.of_number), ())
 
     def _forms(self, given: str) -> Iterator[str]:
+        """Yield the forms in which an id may stand in the index: as given, cleaned, then the hashes of these."""
         forms = (given, given.strip(), clean_text(given))
         hashed = () if self.salt is None else (hash_id(form, str(self.salt)) for form in forms)
         return itertools.chain(forms, hashed)
 
 
 def read_assignment(path: Path, known: Known) -> dict[str, str]:
-    """Site of every known id, from a CSV with the columns patient (or series, slice) and site.
+    """Read the site of every known id from a CSV with the columns patient (or series, slice) and site.
 
-    Raises ValueError for rows that contradict each other, ids missing on either side, and names no folder can have.
+    Raises ValueError for rows that contradict each other, ids that the file or the data lack, and sites' names that no folder can have.
     """
     key = KEY
     columns, who, rows = _table(path, known.group)
@@ -79,14 +83,14 @@ def read_assignment(path: Path, known: Known) -> dict[str, str]:
 
 
 def read_site_names(path: Path, group: Group) -> list[str]:
-    """The sites that an assignment names, in their order, whoever is there; raises ValueError when it cannot be read."""
+    """List the sites that an assignment names, in their order in the file. Raises ValueError when it cannot be read."""
     columns, _, rows = _table(path, group)
     where = columns.index(SITE_COLUMN)
     return list(dict.fromkeys(clean_text(row[where]) for row in rows if len(row) == len(columns)))
 
 
 def _table(path: Path, group: Group) -> tuple[list[str], int, list[list[str]]]:
-    """Columns of an assignment, which of them says what is dealt, and its rows."""
+    """Read an assignment: its columns, the number of the column of ids, and its rows. Raises ValueError without these columns."""
     header, *rows = _rows(path, KEY) or [[]]
     columns = [clean_text(name) for name in header]
     who, where = _find_column(columns, ID_COLUMNS[group]), _find_column(columns, [SITE_COLUMN])
@@ -99,13 +103,16 @@ def _table(path: Path, group: Group) -> tuple[list[str], int, list[list[str]]]:
 
 
 def _find_column(columns: Sequence[str], names: Sequence[str]) -> int | None:
-    """Which column has the first of these names, in any case and with any punctuation."""
+    """Find the number of the column with the first of these names, whatever its case and punctuation; None without any."""
     bared = [bare(column) for column in columns]
     return next((bared.index(bare(name)) for name in names if bare(name) in bared), None)
 
 
 def read_listed(given: str | Sequence[Any], known: Known) -> list[str]:
-    """The ids of partition.test: a list, or a file with one a row and perhaps a header; sorted, each once."""
+    """Read the ids of partition.test, a list or a file with an id in each row and perhaps a header. Returns them sorted, each once.
+
+    Raises ValueError for ids that the data lack.
+    """
     key = "partition.test"
     if isinstance(given, str):
         listed, source = _column(Path(given), known.group, key), given
@@ -119,6 +126,7 @@ def read_listed(given: str | Sequence[Any], known: Known) -> list[str]:
 
 
 def _column(path: Path, group: Group, key: str) -> list[str]:
+    """Read the column of ids of a file, or its only column. Raises ValueError for a row with another number of cells."""
     rows = _rows(path, key)
     header = [clean_text(name) for name in rows[0]] if rows else []
     named = _find_column(header, ID_COLUMNS[group])
@@ -132,7 +140,10 @@ def _column(path: Path, group: Group, key: str) -> list[str]:
 
 
 def _rows(path: Path, key: str) -> list[list[str]]:
-    """The rows of a CSV that are not blank, or of a Parquet table; the first has the columns' names."""
+    """Read the rows of a CSV that are not blank, or of a Parquet table; the first row has the columns' names.
+
+    Raises ValueError when the file cannot be read.
+    """
     if path.suffix.lower() == ".parquet":
         table = read_given(path, key, "a CSV or Parquet table")
         return [list(table.columns), *map(list, zip(*map(table.texts, table.columns), strict=True))]
@@ -147,6 +158,7 @@ def _rows(path: Path, key: str) -> list[list[str]]:
 
 
 def _refuse_strangers(key: str, source: object, strangers: Sequence[str], known: Known, missing: Sequence[str]) -> None:
+    """Raise ValueError where the source names ids that the data lack (`strangers`), or the data have ids that it lacks (`missing`)."""
     wrong = []
     several = next((name for name in strangers if len(known.of(name)) > 1), None)
     if several is not None:
@@ -170,7 +182,7 @@ def _refuse_strangers(key: str, source: object, strangers: Sequence[str], known:
 
 
 def _check_names(key: str, path: Path, sites: Mapping[str, str]) -> None:
-    """Refuse names that are no plain folder names, or the same folder where case does not count."""
+    """Raise ValueError for names that are no plain folder names, or that differ from each other or from a cohort's files only in case."""
     names = sorted(set(sites.values()))
     wrong = next((name for name in names if not NAME.fullmatch(name)), None)
     if wrong is not None:

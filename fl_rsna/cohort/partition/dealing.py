@@ -1,4 +1,4 @@
-"""The training sites: dealt by a rule, or there already."""
+"""Make the training sites: patients are dealt by a rule, or their sites exist already, by scanner, origin or a file."""
 
 import itertools
 from collections.abc import Mapping
@@ -23,7 +23,10 @@ MIN_PATIENTS = 2  # of a site: one to train on, one to validate on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dealt:
-    """One site's patients before validation is set aside; `number` seeds that, whatever other sites there are."""
+    """The patients of a site before some are set aside for validation.
+
+    `number` seeds that choice, so that it does not depend on the other sites.
+    """
 
     name: str
     number: int
@@ -35,7 +38,7 @@ class Dealt:
 def sites_that_are_there(
     index: pd.DataFrame, key: str, part: PartitionConfig, assignment: Mapping[str, str] | None
 ) -> list[Dealt]:
-    """The sites of all patients where they are not ours to choose; none where patients are dealt."""
+    """List the sites of all patients where scanner, origin or a file decides them; empty where patients are dealt by a rule."""
     match part.kind:
         case PartitionKind.scanner | PartitionKind.origin:
             column = "fingerprint" if part.kind == PartitionKind.scanner else "origin"
@@ -58,7 +61,10 @@ def sites_that_are_there(
 def deal(
     found: pd.DataFrame, rarest: pd.Series, part: PartitionConfig, rng: np.random.Generator
 ) -> tuple[list[Dealt], list[str]]:
-    """The dealt sites, and the patients that no specialist can take."""
+    """Deal patients to sites by the rule of `part.kind`.
+
+    `found` are the findings, `rarest` each patient's rarest label. Returns the sites, and the patients that no specialist site can take.
+    """
     num_sites = part.num_sites
     lacks: list[tuple[str, ...]] = [()] * num_sites
     unplaced: list[str] = []
@@ -84,10 +90,10 @@ def deal(
 
 
 def deal_by_plugin(found: pd.DataFrame, part: PartitionConfig, rng: np.random.Generator) -> list[list[str]]:
-    """Deal by the function that another package adds under the entry point `fl_rsna.partitioners`.
+    """Deal patients by the function that another package adds under the entry point `fl_rsna.partitioners`.
 
-    It is given the findings of every patient [N, labels, bool; indexed by sorted patients], the number of sites and a generator, and
-    returns the patients of each site. Raises ValueError when a patient has not exactly one place.
+    The function gets the findings of every patient [N, labels, bool; indexed by sorted patients], the number of sites and a generator, and
+    returns the patients of each site. Raises ValueError when a patient is not at exactly one site.
     """
     plugin = find_plugins(PARTITIONERS)[part.kind]
     dealt = plugin.load()(found, part.num_sites, rng)
@@ -101,6 +107,7 @@ def deal_by_plugin(found: pd.DataFrame, part: PartitionConfig, rng: np.random.Ge
 
 
 def check_enough(patients: int, num_sites: int, group: Group) -> None:
+    """Raise ValueError when there are fewer than MIN_PATIENTS patients for each site."""
     needed = num_sites * MIN_PATIENTS
     if patients < needed:
         raise ValueError(
@@ -110,7 +117,10 @@ def check_enough(patients: int, num_sites: int, group: Group) -> None:
 
 
 def check_sizes(dealt: list[Dealt], kind: str, group: Group) -> None:
-    """Refuse a site too small to train and validate; only sites that are not ours to size can be."""
+    """Raise ValueError for a site with too few patients to train and validate.
+
+    Only sites whose size is decided by a file, by headers or by lacking labels can be that small.
+    """
     for site in dealt:
         if len(site.patients) >= MIN_PATIENTS:
             continue
@@ -129,6 +139,6 @@ def check_sizes(dealt: list[Dealt], kind: str, group: Group) -> None:
 
 
 def site_number(name: str) -> tuple[int, str]:
-    """Sort key of site names: site-2 comes before site-10."""
+    """Build the sort key of site names, by which site-2 comes before site-10."""
     suffix = name.rpartition("-")[2]
     return (int(suffix) if suffix.isdecimal() else 0, name)

@@ -1,7 +1,7 @@
-"""Divide patients among sites: at random, by label, by size, by what scanner or place they come from, or with labels that a site lacks.
+"""Divide patients among sites: at random, by label, by size, by scanner or origin, or so that sites lack labels.
 
-What is dealt is a group of slices that stay together: a patient, unless another `Group` is asked for by name. Every function
-takes groups in sorted order and a generator, and returns a permutation of them.
+The unit that is dealt is a patient, or the series or slice of another `Group`. Every function takes the units in sorted order and a
+generator, and returns each of them exactly once.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from fl_rsna.settings.partition import Group
 from fl_rsna.task import Task
 
 NaturalSite = tuple[tuple[str, ...], list[str]]
-"""The values of the column that make a site, and its patients, sorted."""
+"""A site by a column: the values that belong to it, and its patients, sorted."""
 
 NO_FINDING = "none"
 DIRICHLET_TRIES = 1000
-TRIES = 200
+TRIES = 200  # orders of labels that deal_specialist tries
 Flags = NDArray[np.bool_]
 
 
 def natural_sites(index: pd.DataFrame, key: str, column: str, num_sites: int) -> list[NaturalSite]:
-    """The `num_sites` - 1 largest groups of patients with the same `column`, and the rest as the last site.
+    """Make sites of patients with the same value of `column`: the `num_sites` - 1 largest groups, then all others as the last site.
 
-    With no more groups than sites, every group is a site. Largest first; equal ones in alphabetical order. Raises
-    ValueError when the column is missing, empty for a patient, or has one value only.
+    With no more groups than sites, every group is a site. The largest comes first; equal ones are in alphabetical order. Raises ValueError
+    when the column is missing, empty for a patient, or has only one value.
     """
     values = _most_frequent(index, key, column)
     groups: list[NaturalSite] = [((str(value),), sorted(part.index)) for value, part in values.groupby(values)]
@@ -52,7 +52,10 @@ def natural_sites(index: pd.DataFrame, key: str, column: str, num_sites: int) ->
 
 
 def _most_frequent(index: pd.DataFrame, key: str, column: str) -> pd.Series:
-    """The value on most of a patient's slices, empty ones aside; ties go to the first in alphabetical order."""
+    """Find the value on most of a patient's slices, without empty ones; of equal ones the first in alphabetical order.
+
+    Raises ValueError when the column is missing, or a patient has no value.
+    """
     if column not in index:
         raise ValueError(
             f"partition.kind: expected the column {column} in index.parquet, got none; prepare the data again"
@@ -71,7 +74,7 @@ def _most_frequent(index: pd.DataFrame, key: str, column: str) -> pd.Series:
 
 
 def group_column(group: Group, task: Task) -> str:
-    """The index column whose values are dealt."""
+    """Return the column of the index whose values are dealt."""
     match group:
         case Group.patient:
             return task.group_key
@@ -82,17 +85,20 @@ def group_column(group: Group, task: Task) -> str:
 
 
 def findings(index: pd.DataFrame, task: Task, group: Group = Group.patient) -> pd.DataFrame:
-    """0 or 1 for each patient (rows, sorted) and each specific label of the task (columns)."""
+    """Find whether each patient (rows, sorted) has each specific label of the task (columns): 0 or 1."""
     return index.groupby(group_column(group, task), sort=True)[list(task.specific_labels)].max()
 
 
 def rarest_labels(index: pd.DataFrame, task: Task) -> pd.Series:
-    """The rarest positive label of each patient, NO_FINDING without any; indexed by patient in sorted order."""
+    """Find the rarest positive label of each patient, NO_FINDING without any; indexed by patient in sorted order."""
     return rarest_finding(findings(index, task))
 
 
 def rarest_finding(found: pd.DataFrame) -> pd.Series:
-    """The same of a table of findings. Rarest is by number of patients; ties go to the label that comes first."""
+    """Find the rarest positive label of each patient in a table of findings, NO_FINDING without any.
+
+    The rarest label is the one of fewest patients; of equal ones the first column.
+    """
     rarest = pd.Series(NO_FINDING, index=found.index)
     for label in reversed(list(found.sum().sort_values(kind="stable").index)):
         rarest[found[label] == 1] = label
@@ -100,7 +106,7 @@ def rarest_finding(found: pd.DataFrame) -> pd.Series:
 
 
 def deal_iid(rarest: pd.Series, num_sites: int, rng: np.random.Generator) -> list[list[str]]:
-    """Equal shares of every rarest-label group, as near as the counts allow."""
+    """Deal patients at random, so that each site gets an equal share of every rarest-label group, as near as the counts allow."""
     order = [patient for group in _shuffle_groups(rarest, rng) for patient in group]
     return [sorted(order[site::num_sites]) for site in range(num_sites)]
 
@@ -108,9 +114,9 @@ def deal_iid(rarest: pd.Series, num_sites: int, rng: np.random.Generator) -> lis
 def deal_dirichlet(
     rarest: pd.Series, num_sites: int, alpha: float, minimum: int, rng: np.random.Generator
 ) -> list[list[str]]:
-    """Each rarest-label group is dealt by its own draw from Dirichlet(alpha) (Hsu et al. 2019, arXiv:1909.06335).
+    """Deal each rarest-label group by its own draw from Dirichlet(alpha) (Hsu et al. 2019, arXiv:1909.06335).
 
-    Draws are repeated until every site has `minimum` patients; raises ValueError when none of 1,000 has.
+    Draws are repeated until every site has `minimum` patients. Raises ValueError when none of 1,000 draws does.
     """
     groups = _shuffle_groups(rarest, rng)
     for _ in range(DIRICHLET_TRIES):
@@ -130,14 +136,19 @@ def deal_dirichlet(
 def deal_quantity(
     rarest: pd.Series, num_sites: int, sigma: float, minimum: int, rng: np.random.Generator
 ) -> list[list[str]]:
-    """Sites of uneven size and even labels: sizes are as exp(sigma * z), z standard normal, above the `minimum`.
+    """Deal patients to sites of different size with equal shares of labels.
 
-    Each site takes its patients at equal distances from the patients in order of their rarest label.
+    Beyond the `minimum`, sizes are proportional to exp(sigma * z), z standard normal, rounded by largest remainder. Each site takes its
+    patients at equal distances from the list of patients in order of their rarest label.
     """
     order = [patient for group in _shuffle_groups(rarest, rng) for patient in group]
     drawn = rng.standard_normal(num_sites)
     weights = np.exp(sigma * (drawn - drawn.max()))
-    sizes = minimum + _whole_shares(weights, len(order) - minimum * num_sites)
+    total = len(order) - minimum * num_sites
+    exact = weights / weights.sum() * total
+    sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    sizes[np.argsort(sizes - exact, kind="stable")[: total - sizes.sum()]] += 1
+    sizes += minimum
     turns = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
     taker = np.repeat(np.arange(num_sites), sizes)[np.argsort(turns, kind="stable")]
     patients = np.array(order, dtype=object)
@@ -145,17 +156,17 @@ def deal_quantity(
 
 
 def deal_shards(rarest: pd.Series, num_sites: int) -> list[list[str]]:
-    """Contiguous cuts of the sorted patients, unshuffled."""
+    """Deal the sorted patients in contiguous pieces of equal size, unshuffled."""
     return [list(part) for part in np.array_split(np.array(rarest.index, dtype=object), num_sites)]
 
 
 def take_stratified(rarest: pd.Series, share: float, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Split patients into (taken, left): round(share * n), at least one, spread over the rarest-label groups."""
+    """Split n patients into (taken, left), spread over the rarest-label groups: round(share * n) are taken, 1 to n - 1."""
     return take_count(rarest, min(max(1, round(share * len(rarest))), len(rarest) - 1), rng)
 
 
 def take_count(rarest: pd.Series, count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Split patients into (taken, left): `count` of them, spread over the rarest-label groups."""
+    """Split patients into (taken, left), spread over the rarest-label groups: `count` are taken."""
     order = [patient for group in _shuffle_groups(rarest, rng) for patient in group]
     picked = set(np.floor((np.arange(count) + 0.5) * len(order) / count).astype(int)) if count > 0 else set()
     taken = [patient for position, patient in enumerate(order) if position in picked]
@@ -163,29 +174,21 @@ def take_count(rarest: pd.Series, count: int, rng: np.random.Generator) -> tuple
 
 
 def _shuffle_groups(rarest: pd.Series, rng: np.random.Generator) -> Sequence[list[str]]:
-    """Patients of each rarest label, shuffled inside it, labels in alphabetical order."""
+    """List the patients of each rarest label in random order, labels in alphabetical order."""
     return [
         list(rng.permutation(sorted(group.index)))
         for _, group in sorted(rarest.groupby(rarest), key=lambda pair: str(pair[0]))
     ]
 
 
-def _whole_shares(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
-    """`total` in whole numbers proportional to `weights`, by largest remainder."""
-    exact = weights / weights.sum() * total
-    whole: NDArray[np.int64] = np.floor(exact).astype(np.int64)
-    whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
-    return whole
-
-
 def deal_specialist(
     found: pd.DataFrame, num_sites: int, lacking: int, rng: np.random.Generator
 ) -> tuple[list[list[str]], list[tuple[str, ...]], list[str]]:
-    """Patients of each site, the labels each lacks, and the patients no site can take.
+    """Deal patients to sites that each lack `lacking` labels. Returns the patients and lacking labels of each site, and who has no site.
 
-    `found` has 0 or 1 for each patient and label. Patients with the fewest sites to go to are dealt first, each to the
-    smallest of its sites, so those without findings even out the sizes. Raises ValueError when a label would be
-    lacking everywhere.
+    `found` has 0 or 1 for each patient and label. A patient can go to the sites that lack none of its labels. Patients with the fewest such
+    sites are dealt first, each to the smallest one, so patients without findings even out the sizes. Raises ValueError when a label would
+    be lacking at every site.
     """
     labels, patients = list(found.columns), np.array(found.index, dtype=object)
     patterns, pattern = np.unique(found.to_numpy() == 1, axis=0, return_inverse=True)
@@ -216,10 +219,10 @@ def _draw_lacking(
     labels: Sequence[str],
     rng: np.random.Generator,
 ) -> Flags:
-    """[sites, labels], `lacking` true in each row and one false or more in each column.
+    """Draw the labels that each site lacks: [sites, labels], with `lacking` True in each row and at least one False in each column.
 
-    Labels in random order are handed out in turn, so each is lacking at about as many sites. Of up to 200 orders the
-    one that leaves the fewest patients without a site is taken.
+    Labels in random order are handed out in turn, so each is lacking at about the same number of sites. Of up to 200 orders the one that
+    leaves the fewest patients without a site is taken. Raises ValueError when `lacking` is too large for that.
     """
     most = len(labels) * (num_sites - 1) // num_sites
     if lacking > most:
@@ -241,6 +244,6 @@ def _draw_lacking(
 
 
 def _find_allowed_sites(patterns: Flags, lacks: Flags) -> Flags:
-    """[patterns, sites]: whether none of a pattern's labels is lacking at a site."""
+    """Find the sites that lack none of a pattern's labels: [patterns, sites] booleans."""
     allowed: Flags = np.logical_not(np.any(patterns[:, None, :] & lacks[None, :, :], axis=2))
     return allowed

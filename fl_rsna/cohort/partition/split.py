@@ -1,6 +1,6 @@
-"""Split patients into the held-out test site, the training sites, and each site's own validation part.
+"""Split patients into the held-out test site, the training sites, and the validation part of each site.
 
-The test site is a fold, a share, a list of patients, or one of the dealt sites. Folds are of equal size and equal labels.
+The test site is a fold, a share, a list of patients, or one of the dealt sites. Folds have about equal sizes and shares of labels.
 """
 
 import itertools
@@ -20,7 +20,7 @@ PARTS = ("train", "validation", "test")
 
 
 def greedy_folds(rarest: pd.Series, folds: int, seed: int) -> list[list[str]]:
-    """Each patient, in seeded order, goes to the fold that has fewest of its rarest label.
+    """Deal patients into folds: each patient, in seeded order, goes to the fold with the fewest patients of its rarest label.
 
     Ties go to the smaller fold, then to the lower number (the rule of RSNA 2019's 10th place). The folds do not depend on which of them is
     the test site, so every patient is in the test site of exactly one of `folds` cohorts.
@@ -39,7 +39,10 @@ def greedy_folds(rarest: pd.Series, folds: int, seed: int) -> list[list[str]]:
 def hold_out_patients(
     rarest: pd.Series, there: list[Dealt], num_sites: int, part: PartitionConfig, rng: np.random.Generator
 ) -> list[str]:
-    """Who is set aside before the rest is dealt; nobody when a whole site is left out afterwards."""
+    """Choose the patients of the test site before the others are dealt; none when one of the dealt sites becomes the test site.
+
+    Raises ValueError when there are more folds than patients, or too few patients for the sites.
+    """
     test, folds, group = part.test, part.folds, part.group
     if folds is not None:
         if folds > len(rarest):
@@ -55,7 +58,7 @@ def hold_out_patients(
 
 
 def leave_one_out(dealt: list[Dealt], name: str) -> tuple[list[Dealt], Dealt]:
-    """The other sites, under their own names, and the named one."""
+    """Return all sites but the named one, and that one. Raises ValueError when there is no such site or no other one."""
     names = [site.name for site in dealt]
     if name not in names:
         known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
@@ -73,7 +76,10 @@ def leave_one_out(dealt: list[Dealt], name: str) -> tuple[list[Dealt], Dealt]:
 def _share(
     rarest: pd.Series, there: list[Dealt], num_sites: int, share: float, group: Group, rng: np.random.Generator
 ) -> list[str]:
-    """A share of the patients, spread over labels, that leaves enough to every site."""
+    """Take a share of the patients, spread over labels, and leave MIN_PATIENTS to every site.
+
+    Raises ValueError when there are too few patients.
+    """
     needed = num_sites * MIN_PATIENTS + 1
     if len(rarest) < needed:
         raise ValueError(
@@ -90,11 +96,10 @@ def _share(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitePatients:
-    """One site's patients; disjoint from every other site's. The test site has only `test`.
+    """The patients of one site, who are at no other site. The test site has only `test`.
 
-    With another `Group` than patient these are ids of series or slices. `made_of` has the header values that make a
-    natural site, `lacks` the labels none of a specialist site's patients has, `unplaced` those of the test site's
-    patients whose findings no specialist keeps together.
+    With another `Group` than patient these are ids of series or slices. `made_of` has the header values of a site by scanner or origin,
+    `lacks` the labels that no patient of a specialist site has. `unplaced` are patients of the test site whom no specialist site can take.
     """
 
     name: str
@@ -107,17 +112,19 @@ class SitePatients:
 
     @property
     def all(self) -> tuple[str, ...]:
+        """The patients of all parts."""
         return self.train + self.validation + self.test
 
 
 def split_patients(
     index: pd.DataFrame, task: Task, part: PartitionConfig, assignment: Mapping[str, str] | None = None
 ) -> list[SitePatients]:
-    """Deal every patient of `index` to exactly one place; the test site comes last.
+    """Deal every patient of `index` to exactly one part of one site; the test site comes last.
 
-    `part.test` is a share, the name of a dealt site or a list of patients as they stand in `index`; a file of them was read before.
-    `assignment` is the site of every patient that is not listed there, for explicit sites alone. The result depends on
-    the set of patients, their labels and, for natural sites, headers, not on the order of rows. Raises ValueError when the patients do not suffice.
+    `part.test` is a share, the name of a dealt site or a list of patients with the ids of `index`; a file of them was read before. For
+    explicit sites, `assignment` has the site of every patient that is not in that list. The result depends on the set of patients, their
+    labels and, for sites by scanner or origin, their headers; it does not depend on the order of rows. Raises ValueError when there are too
+    few patients.
     """
     kind, group, test, folds = part.kind, part.group, part.test, part.folds
     found, key = findings(index, task, group), group_column(group, task)
@@ -142,26 +149,26 @@ def split_patients(
         dealt, one = leave_one_out(dealt, test)
         test_site = SitePatients(name=TEST_SITE, test=tuple(one.patients), made_of=one.made_of, lacks=one.lacks)
     check_sizes(dealt, kind, group)
-    return [*(_with_validation(site, rarest, part.validation, part.seed) for site in dealt), test_site]
+    training = []
+    for site in dealt:
+        own_rng = np.random.default_rng([part.seed, site.number])
+        validation, train = map(tuple, take_stratified(rarest[site.patients], part.validation, own_rng))
+        training.append(
+            SitePatients(name=site.name, train=train, validation=validation, made_of=site.made_of, lacks=site.lacks)
+        )
+    return [*training, test_site]
 
 
 def overlaps(sites: list[SitePatients]) -> dict[str, int]:
-    """Patients shared by any two parts of the cohort (site/train, site/validation, test), by pair; empty is the proof."""
+    """Count the patients that any two parts of the cohort (site/train, site/validation, test) share, by pair; empty when disjoint."""
     return count_shared_ids({f"{site.name}/{part}": getattr(site, part) for site in sites for part in PARTS})
 
 
 def count_shared_ids(parts: Mapping[str, Iterable[str]]) -> dict[str, int]:
-    """How many ids any two parts have in common, by pair; pairs without any are left out."""
+    """Count the ids that any two parts have in common, by pair; pairs without any are left out."""
     places: dict[str, list[str]] = {}
     for name in sorted(parts):
         for id_ in set(parts[name]):
             places.setdefault(id_, []).append(name)
     pairs = Counter(pair for names in places.values() if len(names) > 1 for pair in itertools.combinations(names, 2))
     return {f"{a} and {b}": count for (a, b), count in sorted(pairs.items())}
-
-
-def _with_validation(site: Dealt, rarest: pd.Series, share: float, seed: int) -> SitePatients:
-    validation, train = take_stratified(rarest[site.patients], share, np.random.default_rng([seed, site.number]))
-    return SitePatients(
-        name=site.name, train=tuple(train), validation=tuple(validation), made_of=site.made_of, lacks=site.lacks
-    )

@@ -1,7 +1,7 @@
-"""The boxes a reader drew on an image: as SIIM's table writes them, twice, and as the column `boxes` of an index keeps them.
+"""Read and write the boxes that readers drew on an image: both forms in SIIM's table, and the column `boxes` of an index.
 
 A box is [x, y, width, height] in pixels of the DICOM image: x to the right from its left edge, y down from its top edge. It
-may reach beyond the image, as one of the published ones does by four pixels; it may not lie left of it or above it.
+may reach beyond the image, as one of the published boxes does by four pixels; it may not lie entirely left of the image or above it.
 """
 
 import json
@@ -11,10 +11,10 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-BOXES = "boxes"  # the column: JSON, a list of boxes; [] where nobody drew any
-NOTHING = "none 1 0 0 1 1"  # what the column `label` says of an image without boxes
+BOXES = "boxes"  # the column of the index: a JSON list of boxes, [] without any
+NOTHING = "none 1 0 0 1 1"  # the cell `label` of an image without boxes
 NAMES = ("x", "y", "width", "height")
-ROUNDING = 0.01  # pixels by which the two ways to write a box may differ; the published ones have five decimals
+ROUNDING = 0.01  # pixels by which the two forms of a box may differ; the published ones have five decimals
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _ITEM = rf"""(?:'(?:x|y|width|height)'|"(?:x|y|width|height)")\s*:\s*{_NUMBER}"""
@@ -22,15 +22,15 @@ _BOX = rf"\{{\s*{_ITEM}(?:\s*,\s*{_ITEM}){{3}}\s*\}}"
 _LIST = re.compile(rf"\[\s*(?:{_BOX}(?:\s*,\s*{_BOX})*)?\s*\]")
 _ONE = re.compile(r"\{[^}]*\}")
 _PAIR = re.compile(rf"['\"](x|y|width|height)['\"]\s*:\s*({_NUMBER})")
-_SHOWN = 60  # characters of what came that an error repeats
+_SHOWN = 60  # characters of a wrong text that an error repeats
 
 Box = tuple[float, float, float, float]
 
 
 def parse_boxes(text: str) -> list[Box]:
-    """The cell `boxes` of SIIM's table, a list of dictionaries as Python prints it, read by its form and never evaluated.
+    """Read the cell `boxes` of SIIM's table: a list of dictionaries as Python prints it. The text is matched, never evaluated.
 
-    An empty cell is no box. Raises ValueError, a phrase without key and place, for any other form and an impossible box.
+    An empty cell has no box. Raises ValueError for any other form and an impossible box; the message has neither key nor place.
     """
     if not text.strip():
         return []
@@ -46,7 +46,7 @@ def parse_boxes(text: str) -> list[Box]:
 
 
 def to_box(box: tuple[float, ...], shown: str) -> Box:
-    """Four numbers that can be a box; raises ValueError, a phrase with what is `shown` of it."""
+    """Check that four numbers can be a box, and return it. Raises ValueError with the text `shown` as what was given."""
     if len(box) != len(NAMES) or not all(math.isfinite(value) for value in box):
         raise ValueError(f"expected four finite numbers a box, got {_short(shown)}")
     x, y, width, height = box
@@ -58,7 +58,7 @@ def to_box(box: tuple[float, ...], shown: str) -> Box:
 
 
 def check_label(boxes: list[Box], label: str) -> None:
-    """Raises ValueError where the cell `label` (`opacity 1 x1 y1 x2 y2` a box, in their order) says other than the boxes."""
+    """Raise ValueError where the cell `label` (`opacity 1 x1 y1 x2 y2` for each box, in order) contradicts the boxes."""
     if not boxes:
         if label.split() != NOTHING.split():
             raise ValueError(f"expected {NOTHING!r} in label without boxes, got {_short(label)}")
@@ -72,7 +72,7 @@ def check_label(boxes: list[Box], label: str) -> None:
 
 
 def _same(words: list[str], box: Box) -> bool:
-    """Whether six words state this box by its corners."""
+    """Say whether six words state this box by its corners, to ROUNDING pixels."""
     x, y, width, height = box
     try:
         stated = [float(word) for word in words[1:]]
@@ -87,29 +87,27 @@ def _same(words: list[str], box: Box) -> bool:
 
 
 def write_boxes(boxes: list[Box]) -> str:
-    """A cell of the column `boxes`."""
+    """Write a cell of the column `boxes`."""
     return json.dumps([list(box) for box in boxes])
 
 
 def read_boxes(text: object) -> list[Box]:
-    """A cell of the column `boxes` read back; raises ValueError, a phrase, for anything that `write_boxes` does not write."""
+    """Read a cell of the column `boxes`. Raises ValueError, without key and place, for anything that `write_boxes` does not write."""
     try:
         found = json.loads(text, parse_int=float) if isinstance(text, str) else None
     except (json.JSONDecodeError, RecursionError):
         found = None
-    if not isinstance(found, list) or not all(_is_numbers(box) for box in found):
+    if not isinstance(found, list) or not all(
+        isinstance(box, list) and all(isinstance(value, float) for value in box) for box in found
+    ):
         raise ValueError(f"expected a JSON list of [x, y, width, height], got {_short(str(text))}")
     return [to_box(tuple(box), str(box)) for box in found]
 
 
-def _is_numbers(box: object) -> bool:
-    return isinstance(box, list) and all(isinstance(value, float) for value in box)
-
-
 def union_inside(boxes: list[Box], rows: int, columns: int) -> tuple[float, float, float, float]:
-    """(top, left, bottom, right) of all boxes of an image, cut at its edges; NaN without any.
+    """Return (top, left, bottom, right) of all boxes of an image together, in pixels, cut at its edges; NaN without any box.
 
-    Raises ValueError, a phrase, for a box below the image or right of it.
+    Raises ValueError, without key and place, for a box below the image or right of it.
     """
     if not boxes:
         return (math.nan,) * 4
@@ -124,7 +122,7 @@ def union_inside(boxes: list[Box], rows: int, columns: int) -> tuple[float, floa
 
 
 def rasterize_boxes(boxes: list[Box], rows: int, columns: int) -> NDArray[np.bool_]:
-    """Pixels [rows, columns] in any of the boxes, to whole pixels and cut at the image's edges."""
+    """Find the pixels in any of the boxes: [rows, columns] booleans. Boxes are rounded to whole pixels and cut at the edges."""
     found = np.zeros((rows, columns), bool)
     for x, y, width, height in boxes:
         found[max(0, round(y)) : max(0, round(y + height)), max(0, round(x)) : max(0, round(x + width))] = True
@@ -132,4 +130,5 @@ def rasterize_boxes(boxes: list[Box], rows: int, columns: int) -> NDArray[np.boo
 
 
 def _short(text: str) -> str:
+    """Quote the beginning of a text."""
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -1,7 +1,7 @@
-"""The index of a prepared folder, index.parquet: one row an image.
+"""Build and read the index of a prepared folder, index.parquet, which has a row for each image.
 
-Its columns are declared here once, with type, unit and meaning; the task's labels follow them. Slices and films have a set
-each. Slices stand in their order in space, films in that of their study.
+The columns are declared here, with type, unit and meaning; the task's labels follow them. CT slices and films have different columns.
+Slices are in their order in space, films in the order of their study.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Rendering, Task
 
 LOCAL_ID, PLACEHOLDER = "local_id", "placeholder"
-IDS = ("patient_id", "study_id", "series_id")  # hashed together
-HASHED = (*IDS, LOCAL_ID, "frame_id", "lone_id", "origin")  # all that a file may state and that is hashed
+IDS = ("patient_id", "study_id", "series_id")
+HASHED = (*IDS, LOCAL_ID, "frame_id", "lone_id", "origin")  # every column of a file that is hashed
 STUDY = ["patient_id", "study_id"]
 DEEP_PADDING_HU = -2500.0
-NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # the competitors' rules for slices without brain
+NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # by which slices without brain are found, as competitors of RSNA 2019 did
 STORED = "stored_sha256"  # in prepare.json: hashes of the tables beside it
 ANEW = "delete the folder and prepare again, or bring the file back from a copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column; `dtype` is pandas', `unit` is empty for names and plain numbers."""
+    """The declaration of a column. `dtype` is pandas'; `unit` is empty for texts and plain numbers."""
 
     dtype: str
     unit: str
@@ -80,6 +80,7 @@ _FILE = {
 
 
 def _box(of: str) -> dict[str, Column]:
+    """Declare the four columns of a box."""
     return {
         "crop_top": _count("pixels", f"first row of the {of}"),
         "crop_left": _count("pixels", "first column"),
@@ -198,7 +199,7 @@ _FILM = {
 }
 
 
-_OF_ITS_SERIES = {  # what a slice's file gives for the judgement of its series (cohort/prepared/series.py), and the index leaves out
+_OF_ITS_SERIES = {  # facts of a slice's file that cohort/prepared/series.py needs and the index leaves out
     "frame_id": _text("FrameOfReferenceUID, hashed like the others"),
     "lone_id": _text("image_id, hashed like the others, for a slice that names neither study nor series nor frame"),
     "normal": _text("the slice's normal, three numbers"),
@@ -209,7 +210,7 @@ _OF_ITS_SERIES = {  # what a slice's file gives for the judgement of its series 
 
 
 def columns_of(rendering: Rendering) -> dict[str, Column]:
-    """The columns of an index of images of this rendering, in their order."""
+    """Return the columns of an index of images of this rendering, in order."""
     match rendering:
         case Rendering.hounsfield:
             return _SLICE
@@ -218,7 +219,7 @@ def columns_of(rendering: Rendering) -> dict[str, Column]:
 
 
 def list_file_columns(rendering: Rendering) -> dict[str, Column]:
-    """Columns of the index and what else its making needs of files; a file gives some of them, the rest follows."""
+    """Return the columns of the index, and the other facts of files that are needed to build it."""
     match rendering:
         case Rendering.hounsfield:
             return {**_SLICE, **_OF_ITS_SERIES}
@@ -226,13 +227,15 @@ def list_file_columns(rendering: Rendering) -> dict[str, Column]:
             return _FILM
 
 
-COLUMNS = {**_FILM, **_SLICE}  # all there are; a name that both sets have holds the same type in both
+COLUMNS = {**_FILM, **_SLICE}  # of both renderings; a name in both has the same type
 
 
 def slice_rows(facts: pd.DataFrame) -> pd.DataFrame:
-    """Slices by patient, series and place from the feet up, with the columns that a file alone does not give."""
+    """Sort slices by patient, series and place from the feet up, and add the columns that follow from the whole series."""
     table = judge_series(facts).sort_values([*SERIES, "place", "image_id"], kind="stable").reset_index(drop=True)
-    table["level"] = _levels(table)
+    apart = table.groupby(SERIES, sort=False)["place"].diff().gt(SAME_MM) | ~table.duplicated(SERIES)
+    lowest = table["place"].groupby(apart.cumsum()).transform("min")  # of the slices that lie in one plane
+    table["level"] = lowest.where(table["place"].notna())
     table = table.sort_values([*SERIES, "level", "image_id"], kind="stable").reset_index(drop=True)
     table = _with_places(table)
     table["noise"] = (table["brain_range_hu"] <= NOISE_RANGE_HU) | (table["brain_share"] < NOISE_SHARE)
@@ -240,7 +243,7 @@ def slice_rows(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def series_by_order(index: pd.DataFrame) -> dict[str, int]:
-    """How many series of an index are ordered by what; a film has no order in space."""
+    """Count the series of an index by what orders their slices; empty for films, which have no order in space."""
     if "order" not in index:
         return {}
     counts = index.loc[index["rank"] == 0, "order"].value_counts()
@@ -248,9 +251,9 @@ def series_by_order(index: pd.DataFrame) -> dict[str, int]:
 
 
 def film_rows(facts: pd.DataFrame) -> pd.DataFrame:
-    """Films by patient, study, series and id, with the columns that a file alone does not give.
+    """Sort films by patient, study, series and id, and add the columns that follow from the whole study.
 
-    A film of a study has no place in space; its rank is there because every image of an exam has one.
+    Films have no place in space. They get a rank because every image of an exam has one.
     """
     table = facts.sort_values([*STUDY, "series_id", "image_id"], kind="stable").reset_index(drop=True)
     films = table.groupby(STUDY, sort=False)
@@ -267,20 +270,12 @@ def film_rows(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _relative(rank: pd.Series, count: pd.Series) -> pd.Series:
-    """From 0 for the first to 1 for the last of so many; 0.5 for one alone and where `rank` is missing."""
+    """Scale ranks to 0 for the first and 1 for the last of `count`; 0.5 for a single one and where `rank` is missing."""
     return (rank / (count - 1).where(count > 1)).fillna(0.5)
 
 
-def _levels(table: pd.DataFrame) -> pd.Series:
-    """The lowest place of the slices that lie in one plane, for each of them; `table` is sorted by place in its series."""
-    place = table["place"]
-    apart = table.groupby(SERIES, sort=False)["place"].diff().gt(SAME_MM)
-    first = ~table.duplicated(SERIES)
-    return place.groupby((apart | first).cumsum()).transform("min").where(place.notna())
-
-
 def _with_places(table: pd.DataFrame) -> pd.DataFrame:
-    """Ranks, steps and ranges inside each series; `table` is sorted by level."""
+    """Add ranks, steps and ranges inside each series; `table` is sorted by level."""
     known = table["level"].notna()
     series = table.assign(height=table["level"].where(table["position_mm"].notna())).groupby(SERIES, sort=False)
     rank, below, height = series.cumcount(), series["height"].diff(), series["height"]
@@ -299,7 +294,7 @@ def _with_places(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
-    """Words for what a scanner's headers look like; few different ones, so built once for each."""
+    """Add the columns that describe a scanner's headers in words, built once for each different header."""
     keys = ["bits_stored", "signed", "intercept", "scanner", "window_center", "window_width"]
     padding_hu = table["padding_hu"]
     known = [padding_hu.isna(), padding_hu <= DEEP_PADDING_HU, padding_hu > HU_MIN]
@@ -323,7 +318,7 @@ def _with_fingerprint(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What a preparation did with its files: kept from an earlier one, converted `again` or as `new`; and those that are `gone`."""
+    """Counts of files of a preparation: kept from an earlier one, converted `again`, converted as `new`, and `gone` from the input."""
 
     kept: int
     again: int
@@ -333,10 +328,10 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A prepared folder as read: what it holds and the index, with `image_id` as a column; no `labels`, not labelled.
+    """A prepared folder as read. `labels` is empty without labels; `index` has `image_id` as a column.
 
-    `ids` is how its ids were made, by common/id_scheme.py; None where that is not written down. `changes` are those of the
-    preparation that has just made or looked at it.
+    `ids` names how its ids were made (common/id_scheme.py), None where that is not written down. `changes` are those of the preparation
+    that has just made or checked it, None where the folder was only read.
     """
 
     folder: Path
@@ -351,9 +346,10 @@ class Prepared:
 
 
 def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None, rendering: Rendering) -> pd.DataFrame:
-    """`columns_of(rendering)` and then all of `labels` (index image_id), for `facts`, the columns that a file gives.
+    """Build the index: `columns_of(rendering)`, then all columns of `labels` (index image_id).
 
-    Rows are sorted by patient, series and rank; films by patient, study and rank.
+    `facts` has a row for each image, with the columns that a file gives. Rows are sorted by patient, series and rank; films by patient,
+    study and rank.
     """
     columns = {name: column.dtype for name, column in columns_of(rendering).items()}
     table = facts.astype({name: dtype for name, dtype in columns.items() if name in facts})
@@ -367,12 +363,12 @@ def build_index(facts: pd.DataFrame, labels: pd.DataFrame | None, rendering: Ren
 
 
 def hash_id(value: str, salt: str) -> str:
-    """Sixteen hexadecimal digits that stand for an identifier; the same for the same salt."""
+    """Hash an identifier under a salt: the first sixteen hexadecimal digits of SHA-256."""
     return hashlib.sha256(f"{salt}\0{value}".encode()).hexdigest()[:16]
 
 
 def read_prepared(folder: Path, task: Task) -> Prepared:
-    """Read a prepared folder; raises ValueError when it is missing, unfinished, damaged or of another task."""
+    """Read a prepared folder. Raises ValueError when it is missing, unfinished, damaged or of another task."""
     if not folder.exists() and folder.with_name(folder.name + ".part").exists():
         raise ValueError(f"data.name: {folder} is not finished; repeat the python -m fl_rsna.prepare that began it")
     missing = f"data.name: no prepared data at {folder}; run python -m fl_rsna.prepare first"
@@ -406,13 +402,19 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
 
 
 def check_stored(folder: Path, facts: Mapping[str, Any], name: str) -> None:
-    """Refuse a file of a prepared folder that is not the one whose hash its prepare.json states, where it states one."""
+    """Raise ValueError for a file of a prepared folder whose hash is not the one in prepare.json.
+
+    `facts` are those of prepare.json; without a hash of the file nothing is checked.
+    """
     if facts.get(STORED, {}).get(name, found := file_sha256(folder / name)) != found:
         raise build_damage_error(folder / name, ANEW)
 
 
 def read_facts(path: Path, missing: str, *, by_hand: bool = False) -> dict[str, Any]:
-    """A JSON object written by an earlier step; raises ValueError(`missing`) when there is none; `by_hand` as read_json has it."""
+    """Read a JSON object that an earlier step wrote. Raises ValueError(`missing`) when there is no such file.
+
+    With `by_hand` a person may have changed it: a wrong hash is only a warning.
+    """
     if not path.exists():
         raise ValueError(missing)
     return read_json(path, by_hand=by_hand)

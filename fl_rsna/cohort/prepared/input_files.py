@@ -1,7 +1,7 @@
-"""Know the input files of a prepared folder, and decide which of them a new preparation may keep as they are.
+"""Record the input files of a prepared folder, and decide which of their images a new preparation keeps.
 
-A file is known by its name, its size, when it last changed (of a zip member: its checksum) and the checksum of the bytes that
-were converted. Its name is kept as a hash: a path may hold a patient's name.
+A file is recognised by its name, its size, the time of its last change (for a zip member: its checksum) and the checksum of the bytes that
+were converted. Its name is stored as a hash, since a path may hold a patient's name.
 """
 
 import os
@@ -33,7 +33,7 @@ from fl_rsna.imaging.dicom.rejections import Reason
 from fl_rsna.imaging.sources import UNREAD, File
 from fl_rsna.task import Rendering, Task
 
-INPUTS = "inputs.parquet"  # in a prepared folder: a row a file, in the order of the input
+INPUTS = "inputs.parquet"  # in a prepared folder: a row for each file, in the order of the input
 INPUT = {"file": pa.string(), "bytes": pa.int64(), "stamp": pa.string(), "site": pa.string(), "checksum": pa.int64()}
 OUTCOME = {"png_bytes": pa.int64(), "reason": pa.string(), "tag": pa.string(), "detail": pa.string()}
 KNOWN = {**INPUT, "image_id": pa.string(), "png_sha256": pa.string(), "png_bytes": pa.int64(), "reason": pa.string()}
@@ -41,7 +41,7 @@ KNOWN = {**INPUT, "image_id": pa.string(), "png_sha256": pa.string(), "png_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The input files as they are now; `table` has a row each, with the columns of INPUT that can be told without reading."""
+    """The input files as they are now. `table` has a row for each, with the columns of INPUT that are known without reading it."""
 
     files: Sequence[File]
     table: pd.DataFrame
@@ -49,28 +49,31 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """For each file of a listing: whether it is kept unread, whether its name was known, and else the checksum to compare."""
+    """The plan of a preparation for each file of a listing.
+
+    `kept` files are not read, `known` ones were in an earlier preparation, and `checksums` are compared with those of the files that are read.
+    """
 
     kept: NDArray[np.bool_]
     known: NDArray[np.bool_]
     checksums: NDArray[np.int64]
-    image_ids: list[str]  # of those that were known and gave an image; else empty
-    gone: int  # files that were known and are not listed
+    image_ids: list[str]  # of known files that gave an image; empty for the others
+    gone: int  # number of known files that are not listed any more
 
     def images(self) -> Iterator[tuple[int, str]]:
-        """The places and ids of the images that are kept, the last first."""
+        """Yield the place in the input and the id of each image that is kept, the last one first."""
         for place in np.flatnonzero(self.kept)[::-1].tolist():
             if image_id := self.image_ids[place]:
                 yield place, image_id
 
     def to_read(self, files: Sequence[File]) -> tuple[list[int], list[File]]:
-        """The places of the files that are read, and the files with the checksum to compare."""
+        """List the places in the input of the files that are read, and these files with the checksums to compare."""
         places = np.flatnonzero(~self.kept).tolist()
         return places, [replace(files[place], known=int(self.checksums[place])) for place in places]
 
 
 def fields_of(rendering: Rendering) -> pa.Schema:
-    """Columns of inputs.parquet: what a file is known by, what it gave by itself, and why it gave no image."""
+    """Return the columns of inputs.parquet: what a file is recognised by, the facts of its image, and why it gave no image."""
     kinds = {"float64": pa.float64(), "int32": pa.int32(), "bool": pa.bool_(), "str": pa.string()}
     columns, of_a_file = list_file_columns(rendering), facts_of_a_file(rendering)
     facts = {name: kinds[column.dtype] for name, column in columns.items() if name in of_a_file}
@@ -78,7 +81,7 @@ def fields_of(rendering: Rendering) -> pa.Schema:
 
 
 def list_inputs(files: Sequence[File], salt: str) -> Listing:
-    """What can be told of files without reading them. A name that stands twice in a list counts each time."""
+    """List what is known of files without reading them. A name that is in a list twice gets two different hashes."""
     seen: Counter[str] = Counter()
     keys = []
     for file in files:
@@ -95,7 +98,7 @@ def list_inputs(files: Sequence[File], salt: str) -> Listing:
 
 
 def read_inputs(folder: Path, facts: Mapping[str, Any], columns: list[str] | None = None) -> pa.Table:
-    """inputs.parquet of a prepared folder; `facts` is its prepare.json. Raises ValueError when it is not the one that was written."""
+    """Read inputs.parquet of a prepared folder; `facts` are those of its prepare.json. Raises ValueError when it was changed."""
     path = folder / INPUTS
     with refuse_unreadable(path, "what prepare wrote of its inputs", ANEW, key="data.name: "), path.open("rb") as file:
         check_stored(folder, facts, INPUTS)
@@ -103,9 +106,10 @@ def read_inputs(folder: Path, facts: Mapping[str, Any], columns: list[str] | Non
 
 
 def find_known_images(table: pa.Table, images: Path, indexed: frozenset[str]) -> pd.DataFrame:
-    """KNOWN of a finished folder. `has_png` is whether the image lies there in its size.
+    """Return the columns KNOWN of inputs.parquet, and for each file whether its image exists (`has_png`) or is not needed (`idle`).
 
-    `idle` are images that are neither in the index nor there, because of others of their series: there is nothing to keep.
+    An image exists when its file has the recorded size. It is not needed when other slices of its series kept it out of the index
+    (`indexed` has the ids in it).
     """
     known: pd.DataFrame = table.select(list(KNOWN)).to_pandas()
     sizes = {}
@@ -120,14 +124,14 @@ def find_known_images(table: pa.Table, images: Path, indexed: frozenset[str]) ->
 
 
 def _are_of(listing: Listing, known: pd.DataFrame) -> bool:
-    """Whether what is known is of the same names in the same order."""
+    """Say whether the known files have the same names, in the same order, as the listed ones."""
     return len(known) == len(listing.files) and bool(
         (listing.table["file"].to_numpy() == known["file"].to_numpy()).all()
     )
 
 
 def is_as_known(listing: Listing, known: pd.DataFrame) -> bool:
-    """Whether a finished folder is of exactly these files, in this order, as far as can be told without reading them."""
+    """Say whether a finished folder was made of exactly these files, in this order, as far as is known without reading them."""
     if not _are_of(listing, known):
         return False
     found = plan(listing, known)
@@ -135,10 +139,10 @@ def is_as_known(listing: Listing, known: pd.DataFrame) -> bool:
 
 
 def plan(listing: Listing, known: pd.DataFrame) -> Plan:
-    """What is kept of `known` (KNOWN, has_png; a row a file).
+    """Plan which files are kept unread. `known` has the columns KNOWN and has_png, and a row for each file.
 
-    An accepted file is kept while its image lies there, a rejected one while its rejection follows from its bytes, and a second copy while
-    an image of that id comes before it.
+    An unchanged file that was accepted is kept while its image exists. A rejected one is kept if its rejection follows from its bytes
+    alone. A second copy of an image is kept while another file with that id comes before it.
     """
     now = listing.table
     before = known.reset_index(drop=True)
@@ -168,7 +172,7 @@ def plan(listing: Listing, known: pd.DataFrame) -> Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The folder, the facts of its prepare.json, and what it knows of its inputs."""
+    """A finished prepared folder: its content, the facts of prepare.json, and what is known of its input files."""
 
     prepared: Prepared
     facts: dict[str, Any]
@@ -176,20 +180,21 @@ class Finished:
 
     @property
     def images(self) -> Path:
+        """The folder of the PNGs."""
         return self.prepared.folder / "images"
 
     @property
     def is_whole(self) -> bool:
-        """Whether every image of the index lies there."""
+        """Say whether every image of the index exists."""
         return bool((self.known["has_png"] | self.known["idle"] | (self.known["reason"] != "")).all())
 
     def as_it_is(self) -> Prepared:
-        """The folder as it was found: of the files that are listed now, none had to be converted."""
+        """Return the folder with the changes of a preparation that converted nothing."""
         return replace(self.prepared, changes=Changes(kept=len(self.known), again=0, new=0, gone=0))
 
 
 def read_finished(folder: Path, request: Mapping[str, Any], task: Task) -> Finished:
-    """Raises ValueError when the folder holds no prepared data, or data of another request."""
+    """Read a finished prepared folder. Raises ValueError when it holds no prepared data, or data of another request."""
     facts = read_facts(
         folder / "prepare.json", f"data.name: {folder} exists but holds no prepared data; choose another data.name"
     )

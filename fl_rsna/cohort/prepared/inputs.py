@@ -1,7 +1,7 @@
-"""What data.dicom and data.labels mean: any folder, archive or list, or a published layout inside one of them.
+"""Find the files and labels that data.dicom and data.labels name: a folder, archive or list, perhaps in a published layout.
 
-RSNA's layout has stage_2_train/ with stage_2_train.csv, SIIM's has train/ with train_study_level.csv and
-train_image_level.csv; and perhaps stage_2_test/ or test/, whose labels nobody has.
+RSNA's layout has stage_2_train/ with stage_2_train.csv, SIIM's has train/ with train_study_level.csv and train_image_level.csv. Both may
+have a test set without labels, stage_2_test/ or test/.
 """
 
 import itertools
@@ -21,7 +21,10 @@ SAMPLE = "stage_2_sample_submission.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """Folders of a published data set and the tables of labels beside them; `by_tables`: without one it is another's."""
+    """The folders of a published data set, and the tables of labels beside them.
+
+    With `by_tables` the layout is recognised only where one of its tables exists, since its folders have common names.
+    """
 
     train: str
     test: str
@@ -37,7 +40,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Files to prepare with `labels` (index image_id; None: without any), and files of a set that never has labels."""
+    """The files to prepare, their `labels` (index image_id; None without any), and the files of a test set without labels."""
 
     files: list[File]
     labels: pd.DataFrame | None
@@ -54,10 +57,9 @@ def find_inputs(
     if_any: bool = False,
     unannotated: Sequence[str] = (),
 ) -> Inputs:
-    """List the files and read the labels; raises ValueError when either is missing or contradictory.
+    """List the files and read the labels. Raises ValueError when either is missing or contradictory.
 
-    With `if_any` labels are read where there are some, and nobody has to say that there are none. `unannotated` labels are
-    not there, and nobody is to look for them.
+    With `if_any` missing labels are no error. `unannotated` labels are not expected in the table.
     """
     wanted = labels is None and not unlabelled
     files, test_files, found, packed = (
@@ -71,7 +73,7 @@ def find_inputs(
 
 
 def find_sample(dicom: Path) -> bytes | None:
-    """Kaggle's sample submission beside or inside `dicom`, a folder or an archive; None when there is none."""
+    """Read Kaggle's sample submission beside or inside `dicom`, a folder or an archive; None when there is none."""
     if not dicom.is_dir():
         inside = (file for file in find_files(dicom) if file.member and PurePosixPath(file.name).name == SAMPLE)
         found = next(inside, None)
@@ -81,12 +83,14 @@ def find_sample(dicom: Path) -> bytes | None:
 
 
 def _in_folder(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Path | None, list[File]]:
-    """A folder's files, those of its set without labels, its table of labels, and nothing that would be packed."""
+    """List the files of a folder: those to prepare, those of the test set, the path of the label table, and no packed tables."""
     for layout in LAYOUTS:
         root = dicom if (dicom / layout.train).is_dir() else dicom.parent if dicom.name == layout.train else None
         if root is None:
             continue
-        places = [root, dicom.parent] if dicom.name == layout.train else [root]  # the second where one lies in another
+        places = (
+            [root, dicom.parent] if dicom.name == layout.train else [root]
+        )  # the second where a folder of that name lies in another one
         found = next((place / name for place in places for name in layout.tables if (place / name).is_file()), None)
         if found or not layout.by_tables:
             test = root / layout.test
@@ -96,9 +100,9 @@ def _in_folder(dicom: Path, test_set: bool) -> tuple[list[File], list[File], Pat
 
 
 def _in_archive(dicom: Path, test_set: bool, choose: bool) -> tuple[list[File], list[File], Path | None, list[File]]:
-    """The same of an archive or a list; the tables of labels inside it are the last, the first of them is named.
+    """List the files of an archive or list: those to prepare, those of the test set, the path of a label table, and the packed tables.
 
-    Without `choose` nobody asks for them, and two that differ are no reason to refuse.
+    The path is that of the first packed table inside the archive. Without `choose` no table is looked for, so two that differ are no error.
     """
     everything = find_files(dicom)
     for layout in LAYOUTS:
@@ -112,16 +116,17 @@ def _in_archive(dicom: Path, test_set: bool, choose: bool) -> tuple[list[File], 
 
 
 def _inside(files: list[File], folder: str) -> list[File]:
-    """Members of an archive below a folder of that name."""
+    """List the members of an archive below a folder of that name."""
     return [file for file in files if file.member and folder in PurePosixPath(file.name).parts[:-1]]
 
 
 def _beside(tables: Sequence[File], train: Sequence[File], layout: Folders, dicom: Path) -> list[File]:
-    """The layout's tables that lie beside the folder of images or, where none does, anywhere.
+    """Choose the layout's tables that lie beside the folder of images or, where none does, anywhere.
 
-    Raises ValueError where two folders hold tables of these names that differ.
+    Raises ValueError where two folders hold different tables of the same name.
     """
-    roots = {_root_of(file, layout.train) for file in train}
+    parts = [PurePosixPath(file.name).parts for file in train]  # the outermost folder of that name counts
+    roots = {PurePosixPath(*names[: names.index(layout.train)]) for names in parts}
     by_folder: dict[PurePosixPath, dict[str, File]] = {}
     for file in tables:
         path = PurePosixPath(file.name)
@@ -139,21 +144,18 @@ def _beside(tables: Sequence[File], train: Sequence[File], layout: Folders, dico
     return [chosen[name] for name in layout.tables if name in chosen]
 
 
-def _root_of(file: File, train: str) -> PurePosixPath:
-    """The folder in which the outermost folder of that name lies."""
-    parts = PurePosixPath(file.name).parts
-    return PurePosixPath(*parts[: parts.index(train)])
-
-
 def _content(file: File) -> tuple[int, object]:
-    """What tells the contents of two members of an archive apart without unpacking them."""
+    """Return size and checksum of an archive's member: they differ where contents do, without unpacking."""
     return file.size, file.member and file.member.checksum
 
 
 def _labels(
     path: Path | None, task: Task, if_any: bool, unannotated: Sequence[str], packed: Sequence[bytes]
 ) -> pd.DataFrame | None:
-    """The table at `path` or, inside an archive, of the bytes `packed`: one table, or SIIM's two."""
+    """Read the label table at `path` or, inside an archive, from the bytes `packed`: one table, or SIIM's two.
+
+    Returns None without a table where `if_any` allows it. Raises ValueError otherwise.
+    """
     if path is None and if_any:
         return None
     if path is None:

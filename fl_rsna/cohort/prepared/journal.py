@@ -1,8 +1,8 @@
-"""A prepared folder while it is being made: `<name>.part`, which a killed preparation leaves and the same request resumes.
+"""Keep a prepared folder while it is being made, `<name>.part`: a killed preparation leaves it, and the same request resumes it.
 
-It holds owner.json, by which it is known for such a folder, request.json, journal.jsonl with one line a file that was converted,
-images/ with finished PNGs and incoming/ with those that have no name yet. At the end the tables of a prepared folder are written
-into it, and it takes the place of an earlier one. One process at a time.
+It holds owner.json, which says what it is; request.json; journal.jsonl with a line for each converted file; images/ with finished PNGs; and
+incoming/ with PNGs that do not have their names yet. At the end the tables of a prepared folder are written into it, and it replaces an
+earlier folder. One process at a time works on it.
 """
 
 import hashlib
@@ -35,23 +35,17 @@ from fl_rsna.common.ownership import (
 from fl_rsna.common.reading import UnreadableFile, dump_checked_line, dump_hashed_json, line_of, read_json
 
 Row = dict[str, Any]
-WHAT = "preparation"  # of a folder, in owner.json
+WHAT = "preparation"  # the kind of the folder in owner.json
 RESULT = ("images", "index.parquet", "rejected.csv", INPUTS, "prepare.json")  # what a finished folder holds
-UNWANTED = (
-    "request.json",
-    "journal.jsonl",
-    *RESULT,
-    "images/*.png",
-    "incoming",
-    "incoming/*.png",
-)  # all that is written
-NUMBERS = {"bytes": int, "checksum": int}  # of a line's keys; the others are texts
+# Everything that is written into an unfinished folder.
+UNWANTED = ("request.json", "journal.jsonl", *RESULT, "images/*.png", "incoming", "incoming/*.png")
+NUMBERS = {"bytes": int, "checksum": int}  # keys of a line that are numbers; the others are texts
 
 
 class Unfinished:
-    """The folder, with what earlier tries converted read back as far as it is whole.
+    """An unfinished prepared folder, with the files that earlier tries converted, as far as their records are undamaged.
 
-    `known` has a row for each such file: KNOWN and has_png. `tables` gives all that is known of them.
+    `known` has a row for each such file, with the columns KNOWN and has_png. `tables` returns all columns.
     """
 
     def __init__(self, part: Path) -> None:
@@ -71,18 +65,18 @@ class Unfinished:
         ]
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Journal files that were converted; their PNGs have their names."""
+        """Append converted files to the journal. Their PNGs must have their names already."""
         lines = [dump_checked_line(row, separators=(",", ":")) for row in rows]
         with self.journal.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
 
     def forget(self) -> None:
-        """Keep nothing: there is nothing in it that anybody wants."""
+        """Drop the record of all converted files, so that nothing of the folder is kept."""
         drop(self.part / "prepare.json")
         drop(self.journal)
 
     def tables(self, schema: pa.Schema) -> list[pa.Table]:
-        """What was converted, in the columns of inputs.parquet, later tries last."""
+        """Return the converted files in the columns of inputs.parquet, later tries last."""
         found = [] if self._complete is None else [self._complete]
         if _has_bytes(self.journal):
             options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
@@ -91,9 +85,10 @@ class Unfinished:
         return found
 
     def finish(self, folder: Path, image_ids: Collection[str], before: Collection[str]) -> None:
-        """Give the folder its name, or the place of an earlier one; only what users read and what others put there is left in it.
+        """Remove temporary files and rename the folder to `folder`, replacing an earlier one.
 
-        `image_ids` are its images, `before` those of the earlier one.
+        Files that other people put into the earlier folder are moved into the new one. `image_ids` are the images of the new folder,
+        `before` those of the earlier one.
         """
         drop_folder(self.incoming)
         here = {f"{image_id}.png" for image_id in image_ids}
@@ -109,7 +104,7 @@ class Unfinished:
         take_place(self.part, folder)
 
     def _read_complete(self) -> pa.Table | None:
-        """What stands in the tables of a preparation that was killed before it had its name."""
+        """Read inputs.parquet of a preparation that was killed after it wrote its tables; None where it is missing or damaged."""
         path = self.part / "prepare.json"
         if not path.exists():
             return None
@@ -119,7 +114,7 @@ class Unfinished:
             return None
 
     def _mend_journal(self) -> None:
-        """Write the journal without lines that are torn, such as the last one, where there are any."""
+        """Rewrite the journal without torn lines, such as the last one of a killed process, where there are any."""
         if not self.journal.exists():
             return
         with self.journal.open("rb") as file:
@@ -129,7 +124,7 @@ class Unfinished:
                 kept.writelines(line for line in file if _is_whole(line))
 
     def _holds(self, image_id: str, png_sha256: str) -> bool:
-        """Whether an image lies here as it was written. A power cut may leave a file of the right size without its bytes."""
+        """Say whether an image exists with its recorded hash. A power cut may leave a file of the right size without its bytes."""
         try:
             content = (self.images / f"{image_id}.png").read_bytes()
         except FileNotFoundError:
@@ -139,9 +134,9 @@ class Unfinished:
 
 @contextmanager
 def lock_preparation(folder: Path, request: Mapping[str, Any]) -> Iterator[None]:
-    """Keep `folder` to this process while it makes or looks at it; another one that prepares it is waited for.
+    """Lock `folder` while this process makes or checks it. Another process that prepares it is waited for.
 
-    Raises ValueError at once when the other one prepares it for another request.
+    Raises ValueError at once when the other process prepares it for another request.
     """
 
     def check() -> None:
@@ -155,13 +150,23 @@ def lock_preparation(folder: Path, request: Mapping[str, Any]) -> Iterator[None]
 
 @contextmanager
 def open_unfinished(folder: Path, request: Mapping[str, Any]) -> Iterator[Unfinished]:
-    """The unfinished form of `folder` for this request, new or resumed; it stays when the body fails.
+    """Yield the unfinished form of `folder` for this request, new or resumed. It stays when the body fails.
 
-    Raises ValueError when what lies there was begun with another request, or was not made by fl_rsna.
+    Raises ValueError when it was begun with another request, or something of that name was not made by fl_rsna.
     """
     part = part_of(folder)
     with lock_preparation(folder, request):
-        _claim(part, folder, request)
+        if not os.path.lexists(part):
+            make_folder(part, WHAT)
+        elif what_is(part) != WHAT:
+            raise ValueError(
+                f"data.name: expected no {part} or one that fl_rsna made, got one without its {RECORD}; move it away or choose another "
+                "data.name"
+            )
+        earlier = _request(part)
+        if _has_work(part) and earlier is not None:
+            _refuse_another(folder, earlier, request)
+        write_whole(part / "request.json", dump_hashed_json(request))
         record = read_owner(part)
         assert record is not None
         try:
@@ -172,25 +177,12 @@ def open_unfinished(folder: Path, request: Mapping[str, Any]) -> Iterator[Unfini
 
 
 def part_of(folder: Path) -> Path:
-    """Where the unfinished form of a prepared folder lies."""
+    """Return the path of the unfinished form of a prepared folder."""
     return folder.with_name(folder.name + ".part")
 
 
-def _claim(part: Path, folder: Path, request: Mapping[str, Any]) -> None:
-    if not os.path.lexists(part):
-        make_folder(part, WHAT)
-    elif what_is(part) != WHAT:
-        raise ValueError(
-            f"data.name: expected no {part} or one that fl_rsna made, got one without its {RECORD}; move it away or choose another data.name"
-        )
-    earlier = _request(part)
-    if _has_work(part) and earlier is not None:
-        _refuse_another(folder, earlier, request)
-    write_whole(part / "request.json", dump_hashed_json(request))
-
-
 def _request(part: Path) -> dict[str, Any] | None:
-    """What an unfinished preparation is of; None where there is none, or it has not said so yet."""
+    """Read the request of an unfinished preparation; None where there is none, or it has not written its request yet."""
     if what_is(part) != WHAT:
         return None
     do = f"delete {part} and prepare again"
@@ -201,6 +193,7 @@ def _request(part: Path) -> dict[str, Any] | None:
 
 
 def _refuse_another(folder: Path, earlier: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    """Raise ValueError where the `earlier` request, which began the preparation, is another one."""
     changed = sorted(key for key in request if earlier.get(key) != request[key])
     if changed:
         raise ValueError(
@@ -210,7 +203,7 @@ def _refuse_another(folder: Path, earlier: Mapping[str, Any], request: Mapping[s
 
 
 def _has_work(part: Path) -> bool:
-    """Whether there is work in it that is worth keeping."""
+    """Say whether an unfinished folder has converted files."""
     return _has_bytes(part / "journal.jsonl") or (part / "prepare.json").exists()
 
 
@@ -219,6 +212,7 @@ def _has_bytes(path: Path) -> bool:
 
 
 def _is_whole(line: bytes) -> bool:
+    """Say whether a line of the journal is complete and has all keys that `tables` needs."""
     row = line_of(line) if line.endswith(b"\n") else None
     if row is None or not all(
         isinstance(row.get(name), NUMBERS.get(name, str)) for name in (*INPUT, "image_id", "reason")

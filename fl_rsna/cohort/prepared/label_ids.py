@@ -1,12 +1,12 @@
 """Find the row of a label table for each image, and refuse a table of other images before any file is converted.
 
-A row's id is the image's SOPInstanceUID, or the same but for what programs add to it or change: a file's suffix and the folders
-before it ("stage_2_train/ID_1.dcm"), another case, blanks. How many were found so is counted. Where rows of one image say different
-things, or one row would be of two images, the table is refused.
+A row's id is the image's SOPInstanceUID, or differs from it only in what programs add or change: a file's suffix and the folders before it
+("stage_2_train/ID_1.dcm"), case, blanks. Such rows are counted. A table where rows of one image have different labels, or one row belongs
+to two images, is refused.
 
-The headers of a few files show whether a table is of these images: of the first files, then of those that are called as a row, then
-of files spread evenly over all. The first image with a row ends the search. Without any it ends after FIRST files where rows that are
-spread over all files would have been met ENOUGH times. A table of few images among many may be right, and is looked for in all headers.
+Headers of a few files are read to see whether a table is of these images: of the first files, then of files with the name of a row, then of
+files spread evenly over all. The search ends at the first image with a row. Without any it ends after FIRST files, if rows that are spread
+over all files would have been found ENOUGH times by then. A table of few images among many may be right, so then all headers are read.
 """
 
 import re
@@ -28,7 +28,7 @@ BEFORE_AND_AFTER = re.compile(rf"^.*[/\\]|(?:\.(?:{SUFFIXES.replace(' ', '|')}))
 
 
 class Fit(StrEnum):
-    """How a row's id is that of its image."""
+    """The kind of match between a row's id and the id of its image."""
 
     exact = "exact"
     without_suffix = "without_suffix"
@@ -43,23 +43,29 @@ MEANING = {
 
 @dataclass(frozen=True, kw_only=True)
 class LabelIds:
-    """The ids of a label table with the index `image_id`, by themselves and, made when they are needed, by each shorter form."""
+    """The ids of a label table with the index `image_id`, and their shorter forms, which are computed when they are needed."""
 
     labels: pd.DataFrame
     ids: frozenset[str]
 
     @cached_property
     def stems(self) -> dict[str, tuple[str, ...]]:
-        """By the form without folder and suffix: one id, or several where their rows differ; none that no other id shares."""
+        """The ids by their form without folder and suffix: one id, or several where their rows differ.
+
+        An id that is its own form is left out unless another id has that form, too.
+        """
         return _by_form(self.labels, stem) if self.labels.index.str.contains(r"[/\\.]").any() else {}
 
     @cached_property
     def normal_forms(self) -> dict[str, tuple[str, ...]]:
-        """The same by the form without case and blanks, too."""
+        """The ids by their form without folder, suffix, case and blanks: one id, or several where their rows differ."""
         return _by_form(self.labels, lambda name: normalize_id(stem(name)))
 
     def row_of(self, image_id: str) -> tuple[str, Fit] | None:
-        """The table's id for an image, and how it fits; raises ValueError where rows of the image say different things."""
+        """Find the table's id for an image, and how it matches; None without a row.
+
+        Raises ValueError where rows of the image have different labels.
+        """
         form = stem(image_id)
         alike = self.stems.get(form, ())
         if image_id in self.ids and len(alike) < 2:
@@ -79,26 +85,26 @@ class LabelIds:
 
 
 def label_ids(labels: pd.DataFrame) -> LabelIds:
-    """The ids of a table with the index `image_id`."""
+    """Collect the ids of a label table with the index `image_id`."""
     return LabelIds(labels=labels, ids=frozenset(labels.index))
 
 
 def stem(name: str) -> str:
-    """An id without the folders before it and the suffixes of a file; "1.2.840.5" has none."""
+    """Remove the folders before an id and the suffixes of a file after it. "1.2.840.5" has no suffix."""
     if "." not in name and "/" not in name and "\\" not in name:
         return name
     return BEFORE_AND_AFTER.sub("", name) or name
 
 
 def normalize_id(name: str) -> str:
-    """An id in which case and blanks do not count."""
+    """Remove the blanks of an id and fold its case."""
     return "".join(name.split()).casefold()
 
 
 def of_images(known: LabelIds, image_ids: Iterable[str]) -> tuple[pd.DataFrame, dict[Fit, int]]:
-    """The rows of these images under the images' ids, then the other rows as they are; and how many fit how.
+    """Give the rows of these images the images' own ids, and keep the other rows as they are. Also counts the matches of each kind.
 
-    Raises ValueError where rows of one image say different things, or one row is of two images.
+    Raises ValueError where rows of one image have different labels, or one row belongs to two images.
     """
     labels, image_of, fits = known.labels, dict[str, str](), Counter[Fit]()
     for image_id in image_ids:
@@ -113,20 +119,23 @@ def of_images(known: LabelIds, image_ids: Iterable[str]) -> tuple[pd.DataFrame, 
                 "SOPInstanceUID"
             )
     images, left = set(image_of.values()), set(labels.index) - image_of.keys() if known.stems else set()
-    spare = [row for row in left if stem(row) in images]  # the same once more
+    spare = [row for row in left if stem(row) in images]  # repetitions of a row that was found
     renamed = {row: image for row, image in image_of.items() if row != image}
     named = labels.drop(spare).rename(index=renamed) if spare or renamed else labels
     return named, {fit: fits[fit] for fit in Fit if fits[fit]}
 
 
 def describe_fits(fits: Mapping[Fit, int] | Mapping[str, int]) -> list[str]:
-    """A sentence for each way, other than letter by letter, in which images found their rows."""
+    """Write a sentence for each kind of match that is not exact."""
     of = sum(fits.values())
     return [f"data.labels: {fits[fit]} of {of} ids {meaning}" for fit, meaning in MEANING.items() if fit in fits]
 
 
 def _by_form(labels: pd.DataFrame, shorter: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
-    """Ids by their shorter form, but for forms that are ids and no other's: the first of an id, or all whose rows differ."""
+    """Group ids by their shorter form: the first id of a form, and further ones whose rows differ.
+
+    An id that is its own form is left out unless another id has that form, too.
+    """
     names: dict[str, list[str]] = {}
     for name in labels.index:
         names.setdefault(shorter(name), []).append(name)
@@ -143,21 +152,26 @@ def _by_form(labels: pd.DataFrame, shorter: Callable[[str], str]) -> dict[str, t
 
 
 FIRST = 1000  # files
-ENOUGH = 20  # images with a row among those looked at, if all rows were of these files: none is then no chance
-BEGIN = 10  # files that are looked at before any name is
+ENOUGH = (
+    20  # expected images with a row among those read, if all rows were of these files; finding none is then no chance
+)
+BEGIN = 10  # files that are read before names are compared
 
 
 def check_labels_fit(labels: LabelIds, files: Sequence[File]) -> None:
-    """Raise ValueError where no image of `files` has a row. Files that are no DICOM say nothing."""
+    """Raise ValueError where no image of `files` has a row. Files that are no DICOM do not count."""
     strangers: list[str] = []
     for seen, place in enumerate(_order(labels, files), 1):
-        image_id = _image_id(files[place])
+        try:
+            image_id = read_image_id(read_file(files[place]))
+        except Rejected:
+            image_id = ""
         if image_id and labels.row_of(image_id):
             return
         strangers += [image_id] * bool(image_id)
         if seen == len(files) or (seen >= FIRST and len(strangers) * len(labels.ids) >= ENOUGH * len(files)):
             break
-    if not strangers:  # why none of the files is an image, their conversion says
+    if not strangers:  # none of the files is an image; their conversion says why
         return
     called = normalize_id(stem(Path(files[place].name).name)) in {normalize_id(stem(row)) for row in labels.ids}
     names = ", which are names of files and not SOPInstanceUIDs" if called else ""
@@ -168,17 +182,10 @@ def check_labels_fit(labels: LabelIds, files: Sequence[File]) -> None:
 
 
 def _order(labels: LabelIds, files: Sequence[File]) -> Iterator[int]:
-    """Places of all files, each once, in the order in which they are looked at."""
+    """Yield the places of all files, each once, in the order in which their headers are read."""
     yield from range(min(BEGIN, len(files)))
     called = {normalize_id(stem(row)) for row in labels.ids}
     named = [place for place, file in enumerate(files) if normalize_id(stem(file.name)) in called]
     step = -(-len(files) // FIRST)
     spread = [*range(0, len(files), step), *(place for place in range(len(files)) if place % step)]
     yield from (place for place in dict.fromkeys([*named, *spread]) if place >= BEGIN)
-
-
-def _image_id(file: File) -> str:
-    try:
-        return read_image_id(read_file(file))
-    except Rejected:
-        return ""

@@ -1,6 +1,6 @@
-"""What every label table must keep to, whatever its form: values of 0 and 1, and what the task says of labels together.
+"""Check label tables of any form: values are 0 or 1, and labels of one image or exam do not contradict each other.
 
-Which images are of one exam the files say, not the table, so that classes of exams are looked at when both are there.
+The files say which images belong to one exam, not the table. So classes of exams are checked when both were read.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from fl_rsna.task import LabelKind, Task
 
 
 def as_integers(wide: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Texts to int8, sorted by the index; raises ValueError for anything but 0 and 1."""
+    """Convert texts to int8, sorted by the index. Raises ValueError for anything but 0 and 1."""
     numbers: pd.DataFrame = wide.apply(pd.to_numeric, errors="coerce")
     bad = ~numbers.isin([0, 1])
     if bad.any(axis=None):
@@ -27,9 +27,10 @@ def as_integers(wide: pd.DataFrame, path: Path) -> pd.DataFrame:
 def check_together(
     wide: pd.DataFrame, task: Task, path: Path, *, whole: bool, one: str = "an image", several: str = "images"
 ) -> None:
-    """Raises ValueError for rows that the task's labels cannot be together; what a row is `one` of, the sentence says.
+    """Raise ValueError for rows whose labels contradict each other: the union label and the others, or several classes.
 
-    Without all labels (`whole`) the union may be 1 where none of those there are is.
+    Where the table does not have all labels of the task (`whole` is False), the union may be 1 where all others are 0. The message calls a
+    row `one`, rows `several`.
     """
     if task.kind is LabelKind.multi_class:
         wrong = wide.index[wide.sum(axis=1) != 1]
@@ -47,9 +48,9 @@ def check_together(
 
 
 def check_exams(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> None:
-    """Raises ValueError for an exam whose images have different classes; `labels` are of the rows of `index`, NaN where unknown.
+    """Raise ValueError for an exam whose images have different classes.
 
-    A class is an exam's: of two, one is wrong, and the exam would count twice.
+    `labels` has the same rows as `index`, NaN where unknown. An exam has one class; with two, one is wrong and the exam would count twice.
     """
     if task.kind is not LabelKind.multi_class:
         return
@@ -61,12 +62,9 @@ def check_exams(index: pd.DataFrame, labels: pd.DataFrame, task: Task) -> None:
     two = each[each.duplicated(exam, keep=False)].sort_values(exam, kind="stable")
     if two.empty:
         return
+    article = "an" if task.exam[0] in "aeiou" else "a"
     (one, of_one), (other, of_other) = two[["image_id", "named"]].head(2).itertuples(index=False, name=None)
     raise ValueError(
-        f"data.labels: expected one class {_article(task.exam)}, got two or more for {len(two.drop_duplicates(exam))} of them "
+        f"data.labels: expected one class {article} {task.exam}, got two or more for {len(two.drop_duplicates(exam))} of them "
         f"(first: {one} is {of_one} and {other}, of the same {task.exam}, {of_other}); correct them"
     )
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

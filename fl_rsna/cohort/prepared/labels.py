@@ -1,7 +1,7 @@
-"""Read a label table, RSNA's long one, a wide one or SIIM's two, and check it: one row an image, 0 or 1 a label.
+"""Read a label table in RSNA's long form, in wide form or as SIIM's two tables, and check it.
 
-What a task says of labels together holds in every form. The files, not the table, say which images are of one exam, so classes
-of exams are checked when both are there.
+The result has a row for each image and 0 or 1 for each label, whatever the form. Classes of exams are checked later, when the files were
+read: they say which images belong to one exam.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from fl_rsna.cohort.prepared.label_rules import as_integers, check_together
 from fl_rsna.common.tables import DIGITS, GivenTable, read_given
 from fl_rsna.task import Task, restrict_task
 
-KEYS = ("Image", "image_id", "SOPInstanceUID", "ID")  # what the image is called in a wide table
+KEYS = ("Image", "image_id", "SOPInstanceUID", "ID")  # names of the column of images in a wide table
 LONG = ("ID", "Label")
 
 
 def read_labels(
     path: Path, task: Task, content: bytes | None = None, unannotated: Sequence[str] = (), other: bytes | None = None
 ) -> pd.DataFrame:
-    """Labels of every image: index `image_id` (str), one int8 column a label of `task`, in its order, but for `unannotated`.
+    """Read the labels of every image: index `image_id` (str), an int8 column for each label of `task` but the `unannotated` ones.
 
-    The columns, in any case, say which form it is. Long form has ID (`<image>_<label>`) and Label; wide form has one column a
-    label and the image in one of KEYS; SIIM's two tables, of a task of classes, have `id`: `path` is one of them or a folder with
-    both, and the column `boxes` (cohort/prepared/boxes.py) comes after the labels. `content` is the file's bytes where it lies inside an
-    archive, `other` those of the other of SIIM's tables. Raises ValueError for anything contradictory or incomplete, and for what
-    the table has of an unannotated label.
+    The form is recognised by the columns' names, in any case. The long form has ID (`<image>_<label>`) and Label. The wide form has a
+    column for each label, and the image in one of KEYS. SIIM's two tables, for a task of classes, have `id`; `path` is one of them or a
+    folder with both, and the column `boxes` (cohort/prepared/boxes.py) follows the labels. `content` has the file's bytes where it is
+    inside an archive, `other` those of the other one of SIIM's tables. Raises ValueError for anything contradictory or incomplete, and
+    where the table has an unannotated label.
     """
     if content is None and path.is_dir():
         path = siim.in_folder(path, task)
@@ -42,6 +42,7 @@ def read_labels(
 
 
 def _read(path: Path, content: bytes | None) -> GivenTable:
+    """Read a table as it is given. Raises ValueError when it has no rows."""
     raw = read_given(path, "data.labels", "a CSV or Parquet table of labels", content)
     if not len(raw):
         raise ValueError(
@@ -51,7 +52,7 @@ def _read(path: Path, content: bytes | None) -> GivenTable:
 
 
 def _wide(raw: GivenTable, part: Task, task: Task, unannotated: Sequence[str]) -> pd.DataFrame:
-    """The table of either form, with the labels of `part`."""
+    """Read the long or the wide form, with the labels of `part`. Raises ValueError where it has an unannotated label."""
     long = [raw.find([name]) for name in LONG]
     named = raw.texts(long[0]) if long[0] is not None and long[1] is not None else None
     for label in unannotated:
@@ -66,7 +67,10 @@ def _wide(raw: GivenTable, part: Task, task: Task, unannotated: Sequence[str]) -
 
 
 def _from_long(names: pd.Series, cells: pd.Series, task: Task, path: Path) -> pd.DataFrame:
-    """Rows `<image>_<label>` into a table; exact repeats are dropped, contradictions refused."""
+    """Convert rows `<image>_<label>` to a table of int8, a row for each image.
+
+    Exact repetitions are dropped. Raises ValueError for contradictions, unknown labels, missing rows and values other than 0 and 1.
+    """
     values = pd.to_numeric(cells, errors="coerce").to_numpy()
     label_of = np.full(len(names), -1)
     image = names.copy()
@@ -97,6 +101,7 @@ def _from_long(names: pd.Series, cells: pd.Series, task: Task, path: Path) -> pd
 
 
 def _from_wide(raw: GivenTable, task: Task) -> pd.DataFrame:
+    """Convert a table with a column for each label to int8, a row for each image. Raises ValueError as the long form does."""
     key, columns = raw.find(KEYS), {label: raw.find([label]) for label in task.labels}
     found = {label: raw.texts(column, DIGITS) for label, column in columns.items() if column is not None}
     if key is None or len(found) < len(columns):

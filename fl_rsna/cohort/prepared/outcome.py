@@ -1,4 +1,4 @@
-"""What the input gives as a whole, once every file is converted or known: which images there are, and why other files gave none."""
+"""Settle the outcome for all input files, once each is converted or known: the images, and why other files gave none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from fl_rsna.imaging.dicom.rejections import Reason
 from fl_rsna.task import Rendering
 
 REJECTED = ["path", "image_id", "reason", "tag", "detail"]
-OF_A_COPY = ("image_id", "png_sha256")  # what is kept of a rejected file that was converted
+OF_A_COPY = ("image_id", "png_sha256")  # facts that are kept of a rejected file that was converted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """`facts` has a row an image, `rejected` the columns REJECTED, `inputs` a row a file, in the order of the input.
+    """The outcome: `facts` has a row for each image, `rejected` the columns REJECTED, `inputs` a row for each file in input order.
 
-    `sources` is the number of the table that each row of `facts` is from.
+    `sources` has, for each row of `facts`, the number of the table it came from.
     """
 
     facts: pd.DataFrame
@@ -31,16 +31,20 @@ class Settled:
 
 
 def settle(listing: Listing, tables: Sequence[pa.Table], rendering: Rendering) -> Settled:
-    """Take each file's last row of `tables`; of files with one id the first in the order of the input is the image.
+    """Take each file's last row in `tables`. Of several files with one id, the first in input order is the image.
 
-    The result is the same whichever of the files were converted now and whichever before.
+    The result does not depend on which files were converted now and which before.
     """
     schema = fields_of(rendering)
     everything = pa.concat_tables([table.select(schema.names).cast(schema) for table in tables])
     last = pd.Series(np.arange(len(everything)), index=everything["file"].to_pandas()).groupby(level=0).last()
     chosen = last.reindex(listing.table["file"]).to_numpy(np.int64)
     rows = _with_copies_named(everything.take(pa.array(chosen)))
-    for name in ("bytes", "stamp", "site"):  # the bytes are the same, whatever the file was called or touched since
+    for name in (
+        "bytes",
+        "stamp",
+        "site",
+    ):  # as they are now: a file with the same bytes may have been renamed or touched
         rows = _with(rows, name, pa.array(listing.table[name], schema.field(name).type))
     rows = _with_only_true_facts(rows).combine_chunks()
     kept = np.array(pc.equal(rows["reason"], ""))
@@ -57,12 +61,12 @@ def settle(listing: Listing, tables: Sequence[pa.Table], rendering: Rendering) -
 
 
 def _facts(schema: pa.Schema) -> list[str]:
-    """The columns that hold what a file gave by itself."""
+    """List the columns that hold facts of a file's image."""
     return [name for name in schema.names if name not in (*INPUT, "png_bytes", "reason", "tag", "detail")]
 
 
 def _with_copies_named(rows: pa.Table) -> pa.Table:
-    """Of rows with one id all but the first are rejected as its copies."""
+    """Reject all rows with one id but the first as copies, and say whether their pixels are the same."""
     slim = rows.select(["image_id", "png_sha256", "reason", "tag", "detail"]).to_pandas()
     converted = slim.loc[slim["reason"].isin(["", Reason.duplicate_id])]
     first = converted.drop_duplicates("image_id").set_index("image_id")
@@ -80,7 +84,7 @@ def _with_copies_named(rows: pa.Table) -> pa.Table:
 
 
 def _with_only_true_facts(rows: pa.Table) -> pa.Table:
-    """Nothing stands for a missing number, and of a rejected file there are no facts of an image."""
+    """Replace NaN by null, and remove the facts of an image from rows of rejected files."""
     refused = pc.not_equal(rows["reason"], "")
     for name in [*_facts(rows.schema), "png_bytes"]:
         values = rows[name]
@@ -95,4 +99,5 @@ def _with_only_true_facts(rows: pa.Table) -> pa.Table:
 
 
 def _with(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Replace a column."""
     return rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)

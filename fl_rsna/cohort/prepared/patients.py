@@ -1,8 +1,8 @@
-"""Who a patient is: PatientID together with who issued it, and which ids stand for nobody.
+"""Identify patients by PatientID together with its issuer, and recognise ids that stand for nobody.
 
-A number that a hospital gives is unique in that hospital alone. IssuerOfPatientID says whose number it is, else the site that a
-list of files declares. With neither the id is PatientID alone. Both together are written as in HL7 (data type CX): 12345^^^ISSUER.
-An id follows from its own file and list alone, so two machines that read the same patient write the same id.
+A number that a hospital gives is unique only in that hospital. IssuerOfPatientID names the issuer, else the site that a list of files
+declares. Without both, the id is PatientID alone. Number and issuer are written as in HL7 (data type CX): 12345^^^ISSUER. An id depends
+only on its own file and list, so two machines that read the same patient write the same id.
 """
 
 import re
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fl_rsna.cohort.prepared.index import LOCAL_ID, PLACEHOLDER
 
-ISSUED = "^^^"  # between a number and its issuer: two components of CX between them are left empty
+ISSUED = "^^^"  # between a number and its issuer; the two components of CX between them are empty
 
-# What anonymisers, scanners and people write where no PatientID is known, without accents, blanks and punctuation.
+# Texts that anonymisers, scanners and people write instead of a PatientID, without accents, blanks and punctuation.
 PLACEHOLDERS = frozenset({
     "ANON", "ANONYM", "ANONYME", "ANONYMISE", "ANONIMO", "ANONYMISED", "ANONYMISIERT", "ANONYMIZED", "ANONYMOUS", "ANONYMOUSPATIENT",
     "ANONYMOUSSUBJECT", "ANONPATIENT", "BLANK", "DEFAULT", "DEID", "DEIDENTIFIED", "DELETED", "DEMO", "DESCONOCIDO", "DUMMY",
@@ -27,14 +27,16 @@ PLACEHOLDERS = frozenset({
     "UNK", "UNKNOWN", "UNKNOWNPATIENT", "UNSPECIFIED", "X",
 })  # fmt: skip
 LONGEST = 16  # characters of a placeholder that are shown
-REPEATED = re.compile(
-    r"0+|([^\W\d])\1\1+|XX|(\d)\2{5,}"
-)  # zeros, one letter three times or more, one digit six times or more
+# Zeros, one letter three times or more, XX, or one digit six times or more.
+REPEATED = re.compile(r"0+|([^\W\d])\1\1+|XX|(\d)\2{5,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patient:
-    """One patient of the index: `local_id` where `patient_id` is of an issuer, too, `placeholder` where it stands for nobody."""
+    """A patient of the index. `local_id` is PatientID alone where `patient_id` has an issuer, too, else empty.
+
+    `placeholder` is the placeholder that PatientID is; empty for a patient's own id.
+    """
 
     patient_id: str
     local_id: str
@@ -42,10 +44,10 @@ class Patient:
 
 
 def patient_of(number: str, *, issuer: str, site: str, institution: str) -> Patient:
-    """The patient of a file whose PatientID is `number`.
+    """Identify the patient of a file whose PatientID is `number`.
 
-    `institution` has many spellings in one hospital and is no issuer. It keeps placeholders apart, though: to take two patients for one
-    is worse there than to take one for two. An issuer such as UNKNOWN is none.
+    `institution` is no issuer, since one hospital writes it in many ways. It only keeps placeholders apart: to take two patients for one is
+    worse there than to take one for two. An `issuer` such as UNKNOWN counts as none.
     """
     placeholder = placeholder_in(number)
     stated = [issuer.strip() if not placeholder_in(issuer) else "", site.strip()]
@@ -56,7 +58,7 @@ def patient_of(number: str, *, issuer: str, site: str, institution: str) -> Pati
 
 
 def placeholder_in(number: str) -> str:
-    """The placeholder that an id is, in capital letters without accents, blanks and punctuation; empty for any other id."""
+    """Return the placeholder that an id is, in capital letters without accents, blanks and punctuation; empty for any other id."""
     text = unicodedata.normalize("NFKD", number)
     bare = "".join(letter for letter in text if letter.isalnum()).upper()
     if not bare:
@@ -65,21 +67,21 @@ def placeholder_in(number: str) -> str:
 
 
 def are_placeholders(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows of an index are of a placeholder; none where it does not say."""
+    """Find the rows of an index whose PatientID is a placeholder; none where the index lacks that column."""
     if PLACEHOLDER not in table:
         return np.zeros(len(table), bool)
     return np.asarray(table[PLACEHOLDER].fillna("").ne(""))
 
 
 def stand_for_nobody(ids: pd.Series) -> NDArray[np.bool_]:
-    """Which PatientIDs of a table are placeholders; where patients are numbered, 0 is the one before 1."""
+    """Find the PatientIDs of a table that are placeholders. Where a patient 1 exists, 0 is a patient, too."""
     known = set(ids.dropna().unique())
     placeholders = {number for number in known if placeholder_in(number)} - ({"0"} if "1" in known else set())
     return np.asarray(ids.isin(placeholders))
 
 
 def patients_of_numbers(index: pd.DataFrame) -> dict[str, list[str]]:
-    """The patients of every PatientID whose issuer is known, as the index writes both."""
+    """Map every PatientID whose issuer is known to its patients, both as the index writes them."""
     if LOCAL_ID not in index:
         return {}
     known = index.loc[index[LOCAL_ID] != "", ["patient_id", LOCAL_ID]].drop_duplicates()
@@ -87,19 +89,19 @@ def patients_of_numbers(index: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def comparable(index: pd.DataFrame, key: str) -> pd.Series:
-    """The ids of a column that can be looked for at other places: patients without placeholders, whatever else whole."""
+    """Return the ids of a column that can be compared with other places: patients without placeholders, other columns complete."""
     return index.loc[~are_placeholders(index), key] if key == "patient_id" else index[key]
 
 
 def of_several_issuers(index: pd.DataFrame) -> int:
-    """How many PatientIDs more than one patient of an index has, by different issuers or with and without one; no placeholders."""
+    """Count the PatientIDs that several patients of an index have, from different issuers or with and without one; no placeholders."""
     known = index.loc[~are_placeholders(index), ["patient_id", LOCAL_ID]].drop_duplicates()
     numbers = known[LOCAL_ID].where(known[LOCAL_ID] != "", known["patient_id"])
     return int((known.groupby(numbers).size() > 1).sum())
 
 
 def by_placeholder(index: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Of every placeholder in an index: its images, studies, and the patients that it is kept apart as."""
+    """Count the images, studies and patients of every placeholder in an index."""
     rows = index[are_placeholders(index)]
     if rows.empty:
         return {}

@@ -1,6 +1,6 @@
-"""Prepare files and their labels as a prepared folder: whole or not at all, and resumable when killed.
+"""Convert files and their labels to a prepared folder, which appears only when it is complete and can be resumed when killed.
 
-Each converted file is decided on in turn: its PNG gets its name or is deleted, and the journal gets a line.
+After its conversion each file is accepted or rejected: its PNG gets its name or is deleted, and the journal gets a line.
 """
 
 import os
@@ -57,22 +57,28 @@ from fl_rsna.task import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
-    """`wanted` are the ids of the label table, None where nobody asks; `places` the first file of each id, by its place in the input."""
+    """Decides which converted files are accepted.
+
+    `wanted` are the ids of the label table, None to prepare without labels. `places` has the place in the input of the first file of each id.
+    """
 
     building: Unfinished
     wanted: LabelIds | None
-    salt: str | None  # None: identifiers stay as they are
+    salt: str | None  # None: ids are not hashed
     places: dict[str, int] = field(default_factory=dict)
 
     def claim(self, image_id: str, place: int) -> bool:
-        """Give an id to the file at `place`, unless a file before it in the input has it; return whether it was given."""
+        """Give an id to the file at `place`, unless a file before it in the input has it. Returns whether it was given."""
         if self.places.get(image_id, place) < place:
             return False
         self.places[image_id] = place
         return True
 
     def row(self, place: int, key: str, file: File, result: Converted | Refused) -> Row:
-        """Decide on one file; identifiers are hashed before they reach the disk. Raises ValueError where its labels contradict each other."""
+        """Accept or reject a file and return its line of the journal. Identifiers are hashed before they reach the disk.
+
+        Raises ValueError where rows of the label table contradict each other about the image.
+        """
         known = {"file": key, "bytes": file.size, "stamp": file.stamp, "site": file.origin, "checksum": result.checksum}
         if isinstance(result, Refused):
             return known | _build_refusal(result.image_id, result.reason, result.tag, result.detail)
@@ -102,7 +108,7 @@ def _build_refusal(image_id: str, reason: Reason, tag: str, detail: str) -> Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked for; the same request gives the same folder, byte for byte."""
+    """A request to prepare data. The same request of the same files gives the same folder, byte for byte."""
 
     task: Task
     image: ImageKind
@@ -111,7 +117,7 @@ class Request:
     salt: str
 
     def check(self) -> None:
-        """Raise ValueError when images of the task cannot be stored so."""
+        """Raise ValueError when images of the task cannot be stored as `image`."""
         kinds = kinds_of(self.task.rendering)
         if self.image not in kinds:
             raise ValueError(
@@ -119,7 +125,7 @@ class Request:
             )
 
     def identity(self, labels: pd.DataFrame | None) -> dict[str, Any]:
-        """What prepare.json records: settings and labels, which stay the same while files come, change and go."""
+        """Return the settings and the hash of the labels that prepare.json records; input files may change without changing these."""
         return {
             "task": self.task.name,
             "image": self.image.value,
@@ -140,14 +146,13 @@ def prepare_folder(
     convert: Converter,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prepared:
-    """Convert `files`, all of them without `labels` and otherwise those that have a row there.
+    """Convert `files`; with `labels` only those that have a row there.
 
-    A folder that the same request already made of the same files is returned as it is. Where files changed, came or went, only those
-    are converted, and the folder is exchanged as a whole for what all files give. One that was begun is finished; one that another
-    process makes is waited for. `on_progress` gets files done and files in all. Raises ValueError when images of the task are
-    not stored as the request says, when the folder holds something else, when nothing can be prepared, when more than the
-    share `max_rejected` of the files is rejected, and when the disk does not take it; then all that is done stays in
-    `<folder>.part` for the next try.
+    A folder that the same request already made of the same files is returned as it is. Where files changed, came or went, only those are
+    converted, and the folder is replaced as a whole. An unfinished folder is finished; one that another process makes is waited for.
+    `on_progress` gets the numbers of files done and of all files. Raises ValueError when images of the task cannot be stored as requested,
+    the folder holds something else, no image can be prepared, more than the share `max_rejected` of the files is rejected, or the disk is
+    full. After the last two, converted files stay in `<folder>.part` for the next try.
     """
     request.check()
     identity = request.identity(labels)
@@ -201,7 +206,7 @@ def prepare_folder(
 
 
 def read_rejected(folder: Path) -> pd.DataFrame:
-    """What a prepared folder rejected, as text; raises ValueError when rejected.csv is damaged or not the one it wrote."""
+    """Read rejected.csv of a prepared folder, as text. Raises ValueError when it is damaged or was changed."""
     path, facts = folder / "rejected.csv", folder / "prepare.json"
     found = read_csv(path, ANEW, columns=REJECTED, dtype=str, keep_default_na=False)
     check_stored(folder, read_json(facts) if facts.exists() else {}, path.name)
@@ -217,7 +222,10 @@ def _convert_rest(
     convert: Converter,
     on_progress: Callable[[int, int], None],
 ) -> Changes:
-    """Convert, in the order of the input, what cannot be kept of the folder that is there and of earlier tries."""
+    """Convert, in input order, the files that cannot be kept from the existing folder and earlier tries, and count the changes.
+
+    Raises ValueError when the folder was made of other files, or the labels are of other images.
+    """
     work = Conversion(
         incoming=building.incoming.absolute(),
         rendering=request.task.rendering,
@@ -229,7 +237,11 @@ def _convert_rest(
     known = pd.concat([*([] if before is None else [before.known]), building.known])
     planned = plan(listing, known.drop_duplicates("file", keep="last"))
     if len(known) and not planned.known.any():
-        raise _other_files(building.part if before is None else before.prepared.folder)
+        made = building.part if before is None else before.prepared.folder
+        raise ValueError(
+            f"data.name: expected the files that {made} was prepared from, or some of them, got others in data.dicom, none of which has "
+            "a name of those; choose another data.name or delete the folder"
+        )
     decisions = Decisions(building=building, wanted=wanted, salt=request.salt if request.hash_ids else None)
     for place, image_id in planned.images():
         decisions.claim(image_id, place)
@@ -240,7 +252,7 @@ def _convert_rest(
     if wanted is not None and not len(known):
         with _forget_on_refusal(building):
             check_labels_fit(wanted, files)
-    with closing(convert(work, chunks_from(to_read, 0))) as results:  # on an error, nobody writes any more
+    with closing(convert(work, chunks_from(to_read, 0))) as results:  # on an error the workers stop writing
         for chunk in results:
             rows = []
             for place, result in zip(places[at : at + len(chunk)], chunk, strict=True):
@@ -258,16 +270,9 @@ def _convert_rest(
     return Changes(kept=len(files) - new - again, again=again, new=new, gone=planned.gone)
 
 
-def _other_files(folder: Path) -> ValueError:
-    return ValueError(
-        f"data.name: expected the files that {folder} was prepared from, or some of them, got others in data.dicom, none of which has "
-        "a name of those; choose another data.name or delete the folder"
-    )
-
-
 @contextmanager
 def _forget_on_refusal(building: Unfinished) -> Iterator[None]:
-    """Keep nothing where the body refuses the labels: with a mended table it is another request."""
+    """Drop the converted files where the body raises ValueError for the labels: with a mended table it is another request."""
     try:
         yield
     except ValueError:
@@ -276,7 +281,7 @@ def _forget_on_refusal(building: Unfinished) -> Iterator[None]:
 
 
 def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, tolerated: float) -> None:
-    """Refuse a request of which too little is left; the counts say why."""
+    """Raise ValueError when all files were rejected, or more than the share `tolerated` of them; the message counts the reasons."""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(rejected["reason"]).items()))
     if len(rejected) == files:
         first = rejected.iloc[0]
@@ -297,7 +302,7 @@ def _check_rejected(building: Unfinished, rejected: pd.DataFrame, files: int, to
 def _record(
     index: pd.DataFrame, rejected: pd.DataFrame, labels: pd.DataFrame | None, task: Task, identity: dict[str, Any]
 ) -> dict[str, Any]:
-    """What prepare.json holds."""
+    """Build the content of prepare.json."""
     without_image = 0
     if labels is not None:  # a rejected file counts by its id or, unreadable, by its name
         named = rejected["path"].map(lambda path: Path(path).stem)

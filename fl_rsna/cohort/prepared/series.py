@@ -1,8 +1,8 @@
-"""Judge each series as a whole: what belongs to it, where each slice lies, and by what its slices are ordered from the feet to the head.
+"""Find, for each series as a whole, which slices belong to it, where each lies, and what orders them from the feet to the head.
 
-A file is judged alone when it is converted. Only its series shows that one UID names two stacks of slices, that a position
-is missing, or that InstanceNumber agrees with the positions there. SliceLocation and InstanceNumber have no direction in the
-standard: both usually grow towards the head, and are taken to.
+A file is checked alone when it is converted. Only the whole series shows that one UID names two stacks of slices, that a position is missing,
+or that InstanceNumber agrees with the known positions. In the DICOM standard SliceLocation and InstanceNumber have no direction; here both
+are taken to grow towards the head, as they usually do.
 """
 
 import hashlib
@@ -16,16 +16,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# Positions as near as this are one. Written to two decimals they differ by up to 0.015 mm in a tilted plane, to six by 3e-6;
-# no scanner steps by less than 0.1 mm.
+# Positions that differ by less count as one. Written to two decimals they differ by up to 0.015 mm in a tilted plane, to six by
+# 3e-6 mm; no scanner steps by less than 0.1 mm.
 SAME_MM = 0.02
-FARTHEST = 1e6  # a number beyond this is a damaged one
+FARTHEST = 1e6  # larger absolute values are damaged
 
 SERIES = ["patient_id", "series_id"]
 STATED = {"study_id": object, "frame_id": object, "image_id": object, "normal": object, "corner": object}
 STATED |= {"position_mm": np.float64, "slice_location": np.float64, "instance_number": np.float64}
-SAME_DIRECTION = float(np.cos(np.radians(1.0)))  # of normals: headers round cosines to 4 digits, gantries tilt by more
-HASH = re.compile(r"[0-9a-f]{16}")  # as cohort/prepared/index.py makes them
+SAME_DIRECTION = float(
+    np.cos(np.radians(1.0))
+)  # cosine of the angle between normals that count as one: headers round to 4 digits, gantries tilt by more
+HASH = re.compile(r"[0-9a-f]{16}")  # a hashed id, see hash_id in cohort/prepared/index.py
 UP = np.array([0.0, 0.0, 1.0])
 
 Floats = NDArray[np.float64]
@@ -34,7 +36,7 @@ Rows = NDArray[np.intp]
 
 
 class Order(StrEnum):
-    """By what a slice has its place; the values stand in the index."""
+    """The header tag by which slices are ordered, as the column `order` of the index has it."""
 
     position = "position"
     slice_location = "slice_location"
@@ -44,7 +46,10 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Of n slices: `place` grows towards the head, NaN where unknown; `position_mm` is NaN unless `order` is position."""
+    """The places of n slices. `place` grows towards the head and is NaN where unknown.
+
+    `position_mm` is NaN unless `order` is position. `filled` says where a missing value was filled in.
+    """
 
     order: Order
     place: Floats
@@ -53,17 +58,18 @@ class Places:
 
 
 def find_placed_rows(index: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows of an index have a place in their series, and so neighbours; all of one that does not say."""
+    """Find the rows of an index that have a place in their series, and so neighbours; all rows where the index has no column `order`."""
     if "order" not in index:
         return np.ones(len(index), np.bool_)
     return np.asarray(index["order"].to_numpy() != Order.unknown.value, np.bool_)
 
 
 def places(position: Floats, location: Floats, number: Floats) -> Places:
-    """Places of the n slices of a stack from their heights in mm, SliceLocation and InstanceNumber, NaN where missing.
+    """Place the n slices of a stack by their positions in mm, SliceLocation and InstanceNumber, each [n], NaN where missing.
 
-    Positions count where they are known, or filled in, for more than half of the slices and tell them apart as well as
-    SliceLocation does; then SliceLocation, then InstanceNumber. What is missing is filled in from the others.
+    Positions are used where more than half of the slices have one, known or filled in, and they tell the slices apart or SliceLocation does
+    not. They are also used where the other two tags tell no slices apart. Otherwise the one of SliceLocation and InstanceNumber with more
+    values is used. Missing values are filled in from the other tags.
     """
     location, number = (np.where(np.abs(values) <= FARTHEST, values, np.nan) for values in (location, number))
     told = {Order.slice_location: location, Order.instance_number: number}
@@ -82,32 +88,32 @@ def places(position: Floats, location: Floats, number: Floats) -> Places:
 
 
 def _tells(values: Floats) -> bool:
-    """Whether values tell slices apart: two or more of them, and none that most slices without one were given."""
+    """Say whether values tell slices apart: there are two or more, and none is much more frequent than the others.
+
+    A frequent value is a default that was written where the true one was unknown.
+    """
     counts = np.unique(np.round(values[np.isfinite(values)], 2), return_counts=True)[1]
     return len(counts) > 1 and bool(counts.max() <= 2 * np.median(counts))
 
 
 def _fill_missing(values: Floats, keys: Sequence[Floats]) -> Floats:
-    """`values` with those missing that the keys tell: each key that tells one puts it between the same two slices."""
+    """Fill in missing values by the keys, where all keys that give a value put the slice between the same two slices."""
     guesses = [guess for key in keys if (guess := _between(values, key)) is not None]
     found = values.copy()
     for row in np.flatnonzero(np.isnan(values)):
         told = [float(guess[row]) for guess in guesses if np.isfinite(guess[row])]
-        spans = [_span(values, place) for place in told]
+        spans = [  # how many known values lie below the place, those at it not counted and counted
+            (int((values < place - SAME_MM).sum()), int((values <= place + SAME_MM).sum())) for place in told
+        ]
         if told and max(low for low, _ in spans) <= min(high for _, high in spans):
             found[row] = told[0]
     return found
 
 
-def _span(values: Floats, place: float) -> tuple[int, int]:
-    """How many known values lie below a place, those at the place not counted and counted."""
-    return int((values < place - SAME_MM).sum()), int((values <= place + SAME_MM).sum())
-
-
 def _between(values: Floats, key: Floats) -> Floats | None:
-    """Values at every key, in a straight line between known ones; None where known values do not rise or fall with the key.
+    """Interpolate values linearly at every key; None where the known values do not rise or fall with the key.
 
-    Beyond the known ones it goes no farther than all slices would reach at the mean step of the known ones.
+    Beyond the known keys values are extrapolated, but no farther than all slices would reach at the mean step of the known ones.
     """
     known = np.isfinite(values) & np.isfinite(key)
     at, where = np.unique(key[known], return_inverse=True)
@@ -128,10 +134,11 @@ def _between(values: Floats, key: Floats) -> Floats | None:
 
 
 def judge_series(facts: pd.DataFrame) -> pd.DataFrame:
-    """What files give (cohort/prepared/index.py), with study_id and series_id of every slice, and where it lies in its series.
+    """Give every slice its study_id and series_id, and its place in the series.
 
-    New or changed: `position_mm`, `order`, `place_filled` and `place`, which grows towards the head and is missing where the
-    order is unknown. Ids that a file does not state group nothing that may be apart.
+    `facts` has a row for each slice with the columns that a file gives (cohort/prepared/index.py). Added or changed are `position_mm`, `order`,
+    `place_filled`, and `place`, which grows towards the head and is missing where the order is unknown. Slices whose files state no ids are
+    not grouped where they may be apart.
     """
     alone = facts["frame_id"].where(facts["frame_id"] != "", facts["lone_id"])
     named = facts["series_id"].where(facts["series_id"] != "", facts["study_id"])
@@ -151,7 +158,7 @@ def judge_series(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _uneven(table: pd.DataFrame) -> list[Rows]:
-    """Rows of each series that is not plainly one stack with its positions, all of them apart; few series are not."""
+    """List the rows of each series that is not clearly one stack with known, different positions. Most series are."""
     member = table.groupby(SERIES, sort=True).ngroup().to_numpy()
     first = np.zeros(member.max(initial=-1) + 1, np.intp)
     first[member[::-1]] = np.arange(len(table))[::-1]
@@ -166,7 +173,7 @@ def _uneven(table: pd.DataFrame) -> list[Rows]:
 
 
 class _Judged:
-    """What is known of every row of the table, to which the judgement of one series after the other is added."""
+    """The columns of the table, which `judge` corrects for one series after the other."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         self._columns = {name: table[name].to_numpy(kind) for name, kind in STATED.items()}
@@ -178,7 +185,7 @@ class _Judged:
         self.order = np.full(len(table), Order.position.value, object)
 
     def judge(self, rows: Rows) -> None:
-        """Find out what rows of one series make of each other: its stacks, each with a name, and the place of each slice."""
+        """Split the rows of one series into stacks, name each stack, and place its slices."""
         stated = _Stated.of({name: values[rows] for name, values in self._columns.items()})
         for stack, name in zip(_stacks(stated), self._names(self.series[rows[0]]), strict=False):
             here, found = rows[stack], _places(stated, stack)
@@ -187,26 +194,22 @@ class _Judged:
             self.order[here] = np.where(np.isnan(found.place), Order.unknown.value, found.order.value)
 
     def _names(self, series: str) -> Iterator[str]:
-        """The name of a series, for its largest stack, and then others that nothing has."""
+        """Yield the series' own id for its largest stack, then unused ids made of it: UID-2, hashed where the series' id is a hash."""
         yield series
         number = 1
         while True:
             number += 1
-            name = _build_series_id(series, number)
+            name = f"{series}-{number}"
+            if HASH.fullmatch(series):
+                name = hashlib.sha256(name.encode()).hexdigest()[:16]
             if name not in self._taken:
                 self._taken.add(name)
                 yield name
 
 
-def _build_series_id(series: str, number: int) -> str:
-    """An id made of another; of a hash a hash, so that a set's ids stay of one kind."""
-    name = f"{series}-{number}"
-    return hashlib.sha256(name.encode()).hexdigest()[:16] if HASH.fullmatch(series) else name
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stated:
-    """What n slices of one series state; numbers that they do not are NaN."""
+    """The headers of n slices of one series; missing numbers are NaN."""
 
     study: Names
     frame: Names
@@ -219,6 +222,7 @@ class _Stated:
 
     @classmethod
     def of(cls, columns: Mapping[str, NDArray[Any]]) -> "_Stated":
+        """Take the columns STATED, and parse the vectors."""
         return cls(
             study=columns["study_id"],
             frame=columns["frame_id"],
@@ -232,11 +236,13 @@ class _Stated:
 
 
 def _stacks(stated: _Stated) -> list[Rows]:
-    """Slices that lie one above the other: of one study, frame of reference and direction; the largest stack first.
+    """Group slices of one study, frame of reference and direction, which lie one above the other; the largest stack comes first.
 
-    A slice that does not state one of these belongs to the most that do.
+    A slice that does not state one of these belongs to the largest group. Frames of reference are ignored where every image has one of its
+    own, as some anonymisers write them.
     """
-    frames = stated.frame if _group_something(stated.frame) else np.full(len(stated.frame), "", object)
+    known = stated.frame[stated.frame != ""]
+    frames = stated.frame if len(set(known)) < len(known) else np.full(len(stated.frame), "", object)
     stacks = [np.arange(len(stated.image))]
     for names in (stated.study, frames):
         stacks = [rows[here] for rows in stacks for here in _by_name(names[rows], stated.image[rows])]
@@ -244,25 +250,20 @@ def _stacks(stated: _Stated) -> list[Rows]:
     return sorted(stacks, key=lambda rows: (-len(rows), min(stated.image[rows])))
 
 
-def _group_something(frames: Names) -> bool:
-    """Whether frames of reference tell stacks apart: some anonymisers give every image one of its own."""
-    known = frames[frames != ""]
-    return len(set(known)) < len(known)
-
-
 def _by_name(names: Names, images: Names) -> list[Rows]:
+    """Group rows by name; those without one belong to the commonest."""
     filled = np.where(names == "", _commonest(names, images), names)
     return [np.flatnonzero(filled == name) for name in sorted(set(filled))]
 
 
 def _commonest(names: Names, images: Names) -> str:
-    """The name that most have, of two the one whose first image comes first; empty where none has one."""
+    """Find the commonest name; of equally common ones the one with the first image id; empty where all are empty."""
     known = sorted(set(names[names != ""]), key=lambda name: (-(names == name).sum(), min(images[names == name])))
     return str(known[0]) if known else ""
 
 
 def _by_direction(normals: Floats) -> list[Rows]:
-    """Rows by the direction of their normals [n, 3], the commonest first; those without one go with it."""
+    """Group rows by the direction of their normals [n, 3], the commonest first; rows without a normal belong to it."""
     left = ~np.isnan(normals).any(axis=1)
     unknown, found = np.flatnonzero(~left), []
     while left.any():
@@ -275,27 +276,27 @@ def _by_direction(normals: Floats) -> list[Rows]:
 
 
 def _common(normals: Floats) -> Floats:
-    """The mean of those normals [n, 3] that are the commonest to three decimals."""
+    """Compute the mean [3], of length 1, of the normals [n, 3] that are the commonest to three decimals."""
     _, kind, counts = np.unique(np.round(normals, 3) + 0.0, axis=0, return_inverse=True, return_counts=True)
     mean = normals[kind.reshape(-1) == np.argmax(counts)].mean(axis=0)
     return np.asarray(mean / np.linalg.norm(mean))
 
 
 def _places(stated: _Stated, rows: Rows) -> Places:
-    """Where the slices of one stack lie, along one normal."""
+    """Place the slices of one stack along one normal."""
     normals, corners, position = stated.normal[rows], stated.corner[rows], stated.position[rows]
     known = normals[~np.isnan(normals).any(axis=1)]
-    if not len(known):  # along the axis of the patient, which a gantry leaves by 30 degrees at most
+    if not len(known):  # along the patient's axis, from which a gantry tilts by 30 degrees at most
         position = corners @ UP
         if len(rows) > 1 and not np.nanmax(position, initial=-np.inf) - np.nanmin(position, initial=np.inf) > SAME_MM:
-            position = np.full(len(rows), np.nan)  # other numbers than these must tell them apart
-    elif len(known) < len(rows) or np.ptp(known, axis=0).any():  # heights along different normals do not compare
+            position = np.full(len(rows), np.nan)  # these positions do not tell slices apart
+    elif len(known) < len(rows) or np.ptp(known, axis=0).any():  # heights along different normals cannot be compared
         position = corners @ _common(known)
-    if len(rows) > 1 and (corners == 0).all():  # written for want of a true one
+    if len(rows) > 1 and (corners == 0).all():  # zeros that were written where the position was unknown
         position = np.full(len(rows), np.nan)
     return places(position, stated.location[rows], stated.number[rows])
 
 
 def _vectors(texts: Names) -> Floats:
-    """Texts of three numbers as [n, 3]; NaN where there are none."""
+    """Parse n texts of three numbers to [n, 3]; NaN where a text is empty."""
     return np.array([text.split("\\") if text else [np.nan] * 3 for text in texts], np.float64).reshape(-1, 3)

@@ -1,12 +1,11 @@
 """Read the two tables of SIIM-FISABIO-RSNA COVID-19: classes of studies, and images with the boxes of their opacities.
 
-    train_study_level.csv   id (`<study>_study`) and one column (0 or 1) a class, by the names that the task's labels have there
+    train_study_level.csv   id (`<study>_study`) and a column (0 or 1) for each class, named as the task's `published` labels
     train_image_level.csv   id (`<image>_image`, the SOPInstanceUID), boxes, label, StudyInstanceUID
 
-Every image gets the class of its study and keeps its own boxes. Rows that are the same twice count once. These are refused by
-name: other columns, an id without its ending, two rows of one id, a study with another number of classes than one, an image of an
-unknown study, a study without an image (a table that ends early), boxes that cannot be or that `label` contradicts, and a box on
-an image of a negative study.
+Every image gets the class of its study and keeps its own boxes. Identical rows count once. The following are refused: other columns, an id
+without its ending, two different rows of one id, a study without exactly one class, an image of an unknown study, a study without an image
+(a table that ends early), impossible boxes or boxes that `label` contradicts, and a box on an image of a negative study.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,23 +19,25 @@ from fl_rsna.common.tables import DIGITS, WORDS, GivenTable, bare
 from fl_rsna.task import LabelKind, Task
 
 STUDIES, IMAGES = "train_study_level.csv", "train_image_level.csv"
-STUDY, IMAGE = "_study", "_image"  # how ids end
+STUDY, IMAGE = "_study", "_image"  # endings of ids
 OF_STUDY = "StudyInstanceUID"
 IMAGE_COLUMNS = ("id", "boxes", "label", OF_STUDY)
 NEGATIVE = "Negative for Pneumonia"  # the class of studies without a finding to draw a box around
 
 
 def is_one(raw: GivenTable, keys: Collection[str], task: Task) -> bool:
-    """Whether a table is one of the two. Other forms call the image by one of `keys`, or have the labels by the task's own names."""
+    """Say whether a table is one of SIIM's two. Other forms have the image in one of `keys`, or columns with the task's own labels."""
     if task.kind is not LabelKind.multi_class or raw.find(["id"]) is None:
         return False
     if any(raw.find([key]) is not None for key in keys if bare(key) != "id"):
         return False
-    return _has_images(raw) or raw.find(task.published) is not None or not _has_labels(raw, task)
+    if _has_images(raw) or raw.find(task.published) is not None:
+        return True
+    return raw.find(["Label"]) is None and not all(raw.find([label]) is not None for label in task.labels)
 
 
 def in_folder(folder: Path, task: Task) -> Path:
-    """The table of studies in a folder that holds both."""
+    """Return the path of the table of studies in a folder that holds both tables. Raises ValueError where one is missing."""
     if task.kind is not LabelKind.multi_class:
         raise ValueError(
             f"data.labels: expected a CSV or Parquet table of labels, got the folder {folder}; give the file itself"
@@ -51,7 +52,10 @@ def in_folder(folder: Path, task: Task) -> Path:
 
 
 def other_of(raw: GivenTable, path: Path, *, there: bool) -> Path:
-    """Where the other table lies: beside this one, under its published name. Not looked for where it is `there` already."""
+    """Return the path of the other table: beside this one, under its published name.
+
+    Raises ValueError where it does not exist, unless its content was read already (`there`).
+    """
     lacks, why = (STUDIES, "classes") if _has_images(raw) else (IMAGES, "images")
     beside = path.with_name(lacks)
     if not there and not beside.is_file():
@@ -62,12 +66,15 @@ def other_of(raw: GivenTable, path: Path, *, there: bool) -> Path:
 
 
 def label_images(one: GivenTable, other: GivenTable, task: Task, *, whole: bool) -> pd.DataFrame:
-    """Both tables, in any order, to one row an image: index `image_id`, one int8 column a label, and `boxes`.
+    """Join both tables, in any order, to a row for each image: index `image_id`, an int8 column for each label, and `boxes`.
 
-    `whole` says that no label is left out. Raises ValueError for whatever does not fit.
+    `whole` says that no label is left out. Raises ValueError for anything that this module refuses.
     """
     images, studies = (one, other) if _has_images(one) else (other, one)
-    classes, rows = _classes(studies, task, whole), _images(images)
+    texts = _rows(studies, ("id", *task.published), STUDY, DIGITS)[list(task.published)]
+    classes = as_integers(texts, studies.path).set_axis(list(task.labels), axis=1)
+    check_together(classes, task, studies.path, whole=whole, one="a study", several="studies")
+    rows = _rows(images, IMAGE_COLUMNS, IMAGE).rename_axis("image_id")
     _check_pairs(classes.index, rows[OF_STUDY], studies.path, images.path)
     table = classes.loc[rows[OF_STUDY]].set_axis(rows.index, axis=0)
     table[BOXES] = _boxes(rows, images.path)
@@ -76,28 +83,15 @@ def label_images(one: GivenTable, other: GivenTable, task: Task, *, whole: bool)
 
 
 def _has_images(raw: GivenTable) -> bool:
+    """Say whether a table is the one of images."""
     return raw.find([OF_STUDY, "boxes"]) is not None
 
 
-def _has_labels(raw: GivenTable, task: Task) -> bool:
-    return all(raw.find([label]) is not None for label in task.labels) or raw.find(["Label"]) is not None
-
-
-def _classes(studies: GivenTable, task: Task, whole: bool) -> pd.DataFrame:
-    """Index study, one int8 column a label."""
-    rows, path = _rows(studies, ("id", *task.published), STUDY, DIGITS)[list(task.published)], studies.path
-    classes = as_integers(rows, path).set_axis(list(task.labels), axis=1)
-    check_together(classes, task, path, whole=whole, one="a study", several="studies")
-    return classes
-
-
-def _images(images: GivenTable) -> pd.DataFrame:
-    """Index `image_id`; boxes, label and study as texts."""
-    return _rows(images, IMAGE_COLUMNS, IMAGE).rename_axis("image_id")
-
-
 def _rows(table: GivenTable, columns: tuple[str, ...], ending: str, booleans: Sequence[str] = WORDS) -> pd.DataFrame:
-    """A table by its ids without their ending, each once."""
+    """Read a table with exactly these columns as texts, indexed by its ids without their ending.
+
+    Raises ValueError for other columns, other ids, and two different rows of one id.
+    """
     path, found = table.path, {name: table.find([name]) for name in columns}
     if None in found.values() or len(found) != len(list(filter(None, table.columns))):
         raise ValueError(
@@ -119,7 +113,7 @@ def _rows(table: GivenTable, columns: tuple[str, ...], ending: str, booleans: Se
 
 
 def _check_pairs(known: pd.Index, of_images: pd.Series, studies: Path, images: Path) -> None:
-    """Every image has a study, and every study an image."""
+    """Raise ValueError unless every image has a known study and every study an image."""
     strange, alone = of_images[~of_images.isin(known)], known[~known.isin(of_images)]
     if len(strange):
         raise ValueError(
@@ -134,7 +128,7 @@ def _check_pairs(known: pd.Index, of_images: pd.Series, studies: Path, images: P
 
 
 def _boxes(rows: pd.DataFrame, path: Path) -> list[str]:
-    """The cells of the column `boxes`, in the order of `rows`."""
+    """Write the cells of the column `boxes`, in the order of `rows`. Raises ValueError for boxes that cannot be or that label contradicts."""
     cells = []
     for image_id, text, label in zip(rows.index, rows["boxes"], rows["label"], strict=True):
         try:
@@ -147,6 +141,7 @@ def _boxes(rows: pd.DataFrame, path: Path) -> list[str]:
 
 
 def _check_negative(table: pd.DataFrame, task: Task, path: Path) -> None:
+    """Raise ValueError for a box on an image of a negative study."""
     if NEGATIVE not in task.published:
         return
     negative = table[task.labels[task.published.index(NEGATIVE)]] == 1

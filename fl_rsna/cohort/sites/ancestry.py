@@ -1,7 +1,7 @@
-"""Whose images a model had seen, as its file says it: a link a cohort, its own first, then those of every model it began with.
+"""Record whose images a model was trained on, in its file: a link for each cohort, its own first, then those of every model it started from.
 
-A link names its patients only by hashes under a public salt of its cohort's, and only where their ids were hashed under a secret
-data.salt before: such a hash tells nothing to whoever lacks that salt. Of other ids it says why it names nobody.
+A link holds its patients only as hashes under a public salt of its cohort, and only where their ids were hashed under a secret data.salt
+before: such a hash tells nothing to anybody without that salt. For other ids the link holds no patients, and says why.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from fl_rsna.common.reading import read_csv
 from fl_rsna.settings.partition import TEST_SITE
 
 TRAIN, VALIDATION = "train", "validation"
-OWN = "own"  # of the cohort that a model was trained on; other links are named by the word that gave them
+OWN = "own"  # name of the link of the model's own cohort; other links have the name of the setting that gave the model
 AT_THE_SITES = "the sites kept their patients to themselves"
 GUESSABLE = "ids that were not hashed under a random salt are not written into model files"
-PUBLIC = "fl_rsna: patients of"  # and the cohort's hash: so that the same run gives the same file
+PUBLIC = "fl_rsna: patients of"  # hashed with the cohort's hash to a salt, so that the same run gives the same file
 SILENT = "the file does not say whose images trained it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One cohort of a chain: `train` and `validation` are patients' hashes under `salt`, None where `why` says why.
+    """One cohort of a chain. `train` and `validation` are patients' hashes under `salt`; where they are None, `why` says why.
 
-    `tested` stands for the patients of the test site of which the run's roll call found none at its sites.
+    `tested` is the hash of the patients of a test site: the roll call of the run found none of them at its sites.
     """
 
     by: str
@@ -42,7 +42,7 @@ class Link:
     why: str = ""
 
     def to_json(self, *, patients: bool = True) -> dict[str, Any]:
-        """As plain values; without `patients` only how many."""
+        """Convert the link to plain values. Without `patients` the hashes are replaced by their numbers."""
 
         def plain(hashes: frozenset[str] | None) -> Any:
             return None if hashes is None else sorted(hashes) if patients else len(hashes)
@@ -53,7 +53,7 @@ class Link:
 
 
 def link_from(said: Mapping[str, Any]) -> Link:
-    """From what `to_json` gave with patients. Raises KeyError or TypeError for anything else."""
+    """Build a link from the values of `to_json` with patients. Raises KeyError or TypeError for anything else."""
     hashes = {part: None if said[part] is None else frozenset(map(str, said[part])) for part in (TRAIN, VALIDATION)}
     texts = {name: None if said[name] is None else str(said[name]) for name in ("cohort_sha256", "ids", "tested")}
     return Link(
@@ -63,7 +63,7 @@ def link_from(said: Mapping[str, Any]) -> Link:
 
 
 def links_from(facts: Mapping[str, Any]) -> tuple[Link, ...] | None:
-    """The chain that a model file's facts hold; None where they hold none that can be read."""
+    """Read the chain in a model file's facts; None where there is none that can be read."""
     said = facts.get("ancestry")
     try:
         return tuple(link_from(each) for each in said) if isinstance(said, list) and said else None
@@ -72,7 +72,7 @@ def links_from(facts: Mapping[str, Any]) -> tuple[Link, ...] | None:
 
 
 def own_link(cohort: Path, sha256: str, ids: str | None, tested: str | None) -> Link:
-    """The link of a model trained on the cohort in a folder."""
+    """Build the link of a model that is trained on the cohort in the folder `cohort`."""
     link = Link(by=OWN, cohort_sha256=sha256, ids=ids, tested=tested)
     table = patients_at(cohort)
     if table is None:
@@ -88,12 +88,12 @@ def own_link(cohort: Path, sha256: str, ids: str | None, tested: str | None) -> 
 
 
 def attribute_links(by: str, links: Iterable[Link]) -> tuple[Link, ...]:
-    """The chain of a model that the word `by` gave to a run."""
+    """Rename the chain of a model that the setting `by` gave to a run."""
     return tuple(replace(link, by=by if link.by == OWN else f"{by}: {link.by}") for link in links)
 
 
 def chain_links(own: Link, before: Sequence[Link]) -> tuple[Link, ...]:
-    """A model's own link and those before it; one that says the same of the same patients goes."""
+    """Join a model's own link and those before it, without earlier links that hold the same patients of the same cohort."""
     known = own.train is not None
     return own, *(
         link
@@ -103,18 +103,21 @@ def chain_links(own: Link, before: Sequence[Link]) -> tuple[Link, ...]:
 
 
 def patients_sha256(patients: pd.Series, ids: str | None) -> str | None:
-    """What stands for the patients of a test site; None where it is not written down how their ids were made."""
+    """Hash the patients of a test site; None where it is not written down how their ids were made."""
     if ids is None:
         return None
     return hashlib.sha256("\0".join([ids, *sorted(set(as_texts(patients)))]).encode()).hexdigest()
 
 
 def patients_at(cohort: Path) -> pd.DataFrame | None:
-    """image_id, patient_id and train or validation of every image of a cohort's training sites; None where one is not at hand."""
+    """Read image_id, patient_id and split (train or validation) of every image of a cohort's training sites.
+
+    Returns None where the folder of a site is missing.
+    """
     facts = cohort / "cohort.json"
     sites = read_facts(facts, "", by_hand=True).get("sites", {}) if facts.is_file() else {}
     paths = [cohort / site / "index.csv" for site in sites if site != TEST_SITE]
-    if not paths or not all(path.is_file() for path in paths):  # at a coordinator, whose sites keep theirs
+    if not paths or not all(path.is_file() for path in paths):  # as at a coordinator, whose sites keep their tables
         return None
     columns = ["image_id", "patient_id", "split"]
     tables = [read_csv(path, usecols=columns, dtype=str, keep_default_na=False) for path in paths]

@@ -1,7 +1,7 @@
-"""A site made worse on purpose: training labels are wrong or were never given, and its scanner drifts, is noisy or blurs.
+"""Simulate errors of a site: training labels are wrong or missing, and its scanner drifts, is noisy or blurs.
 
-These are settings of a site, recorded beside its data in site.json and applied when the site opens it
-(learning/data/site_noise.py). index.csv and the images stay true: a cohort without the setting is the same cohort without noise.
+These settings are recorded in site.json and applied when the site opens its data (learning/data/site_noise.py). index.csv and the images
+are not changed, so a cohort without the setting is the same cohort without errors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,17 @@ import pandas as pd
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.partition import NOISE, TEST_SITE, UNANNOTATED, check_noise
 
-ALL = "all"  # every training site; what a site's own entry says counts before it
-PIXEL_SIZE = ("column_spacing_mm", "row_spacing_mm", "rows", "columns")  # columns of an index that tell it
+ALL = "all"  # key of the settings of every training site; a site's own settings override them
+PIXEL_SIZE = ("column_spacing_mm", "row_spacing_mm", "rows", "columns")  # columns of an index that a blur in mm needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteNoise:
-    """What is wrong at one site; nothing by default. `seed` is the cohort's.
+    """The simulated errors of one site, none by default. `seed` is the cohort's.
 
-    `labels` is the share of training slices whose label row is wrong. The others are its scanner's, in all parts of the
-    site, at the prepared resolution: `hu_shift` HU added (calibration drift), `hu_noise` SD in HU of white Gaussian
-    noise, `blur` SD in mm of a Gaussian point spread function. `unannotated` labels are unknown of all its slices: nobody
-    there looks for them.
+    `labels` is the share of training slices whose labels are wrong. The scanner's errors apply to all parts of the site, at the prepared
+    resolution: `hu_shift` is added in HU (calibration drift), `hu_noise` is the SD in HU of white Gaussian noise, and `blur` the SD in mm
+    of a Gaussian point spread function. `unannotated` labels are unknown for all slices of the site.
     """
 
     labels: float = 0.0
@@ -32,25 +31,31 @@ class SiteNoise:
     hu_noise: float = 0.0
     blur: float = 0.0
     seed: int = 0
-    unannotated: tuple[str, ...] = field(default=(), repr=False)  # not in the name of a pack, which holds pixels
+    unannotated: tuple[str, ...] = field(
+        default=(), repr=False
+    )  # left out of the name of a pack, which holds only pixels
 
     @property
     def of_labels(self) -> bool:
-        """Whether the site believes other labels than its index holds."""
+        """Say whether the site trains on other labels than those of its index."""
         return self.labels > 0 or bool(self.unannotated)
 
     @property
     def of_scanner(self) -> bool:
-        """Whether the site sees other pixels than its images hold."""
+        """Say whether the site sees other pixels than those of its images."""
         return any((self.hu_shift, self.hu_noise, self.blur))
 
     @property
     def any(self) -> bool:
+        """Say whether the site has any simulated error."""
         return self.of_scanner or self.of_labels
 
 
 def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageKind, seed: int) -> dict[str, SiteNoise]:
-    """The noise of every one of `sites` that has any; raises ValueError for an unknown site and for 8-bit images."""
+    """Collect the simulated errors of those `sites` that have any.
+
+    Raises ValueError for an unknown site, and for a scanner's errors on images that hold no HU.
+    """
     check_noise(asked)
     unknown = [site for site in asked if site not in (*sites, ALL)]
     if unknown:
@@ -72,7 +77,8 @@ def noise_of_sites(asked: Mapping[str, Any], sites: Sequence[str], image: ImageK
 
 
 def noise_record(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """What cohort.json says of each noisy site; raises ValueError for blur, in mm, of slices whose pixels have no known size."""
+    """Build the record in cohort.json of each site with errors. Raises ValueError for blur of slices whose pixel spacing is unknown."""
+    record = {}
     for site, settings in noise.items():
         table = tables[site]
         known = table[list(PIXEL_SIZE)].gt(0).all(axis=1) if {*PIXEL_SIZE} <= set(table) else table["image_id"].isna()
@@ -81,17 +87,14 @@ def noise_record(noise: Mapping[str, SiteNoise], tables: Mapping[str, pd.DataFra
                 f"{NOISE}.{site}.blur: expected the pixel spacing of every slice, which blur in mm needs, but "
                 f"{int((~known).sum())} of {len(table)} have none; leave it out"
             )
-    return {site: _to_json(settings) for site, settings in noise.items()}
-
-
-def _to_json(noise: SiteNoise) -> dict[str, Any]:
-    """As JSON has it; what is younger than the first cohorts only where it is used, so that their hashes stay."""
-    found = {**asdict(noise), UNANNOTATED: list(noise.unannotated)}
-    return {name: value for name, value in found.items() if name != UNANNOTATED or value}
+        # An empty `unannotated` is left out: the cohort's hash covers this record.
+        plain = {**asdict(settings), UNANNOTATED: list(settings.unannotated)}
+        record[site] = {name: value for name, value in plain.items() if name != UNANNOTATED or value}
+    return record
 
 
 def read_noise(facts: Mapping[str, Any]) -> SiteNoise:
-    """The noise that site.json records; none without a record. Raises ValueError for one that cannot be."""
+    """Read the simulated errors of site.json; none without a record. Raises ValueError for values out of range."""
     recorded = facts.get("noise", {})
     said = {name: value for name, value in recorded.items() if name != "seed"}
     check_noise({facts["site"]: said}, "site.json noise", facts.get("labels", ()))
@@ -99,12 +102,12 @@ def read_noise(facts: Mapping[str, Any]) -> SiteNoise:
 
 
 def noise_from(record: Mapping[str, Any]) -> SiteNoise:
-    """The noise of one site's record."""
+    """Build the simulated errors from the record of one site."""
     return SiteNoise(**{**record, UNANNOTATED: tuple(record.get(UNANNOTATED, ()))})
 
 
 def describe_noise(noise: Mapping[str, Any]) -> str:
-    """A record of noise in words: `20% of training labels wrong, +15 HU, noise 10 HU, blur 1 mm, no label epidural`."""
+    """Describe a record of errors: `20% of training labels wrong, +15 HU, noise of 10 HU, blur of 1 mm, no label epidural`."""
     words = {
         "labels": "{:.3g}% of training labels wrong",
         "hu_shift": "{:+g} HU",

@@ -1,8 +1,8 @@
-"""A cohort that nobody dealt: every hospital makes its own site's folder from its own data, the coordinator the test site.
+"""Make a cohort without dealing: every hospital makes its own site's folder from its own data, the coordinator the test site.
 
-What makes it one cohort is what its hospitals agreed on: its name, the task with its labels, the kind and size of images, and that
-patients stay whole. The cohort's sha256 is of that and of no data, so each computes it alone, and the roll call finds who did not
-keep to it. How ids were hashed stands beside it, and is compared at the roll call, too.
+The hospitals agree on the cohort's name, the task with its labels, the kind and size of images, and that patients are not divided. The
+cohort's sha256 is computed from this agreement and from no data, so each hospital computes it alone, and the roll call finds a site that
+does not keep to it. The scheme of ids is recorded beside it, and the roll call compares it, too.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ from fl_rsna.cohort.partition.assignment import NAME
 from fl_rsna.cohort.partition.dealing import MIN_PATIENTS
 from fl_rsna.cohort.partition.partitioners import group_column, rarest_labels, take_stratified
 from fl_rsna.cohort.partition.split import SitePatients
-from fl_rsna.cohort.prepared.index import Prepared, read_facts
+from fl_rsna.cohort.prepared.index import Prepared
 from fl_rsna.cohort.sites.site_folders import (
     WHAT,
     Cohort,
     counts,
     read_cohort,
+    read_site_ids,
     site_facts,
     site_tables,
     write_site,
@@ -39,7 +40,7 @@ COHORT = "cohort.json"
 
 
 def build_agreement(cohort: str, prepared: Prepared, task: Task) -> dict[str, Any]:
-    """What hospitals agree on, with the sha256 that follows from it."""
+    """Build the agreement of the hospitals, with its sha256. Raises ValueError for a `cohort` that is no folder name."""
     _check_name("--cohort", cohort)
     values = (task.name, list(task.labels), prepared.image.value, prepared.size, Group.patient.value)
     what = {"name": cohort, **dict(zip(WHAT, values, strict=True)), "leaky": False}
@@ -57,11 +58,11 @@ def write_own_site(
     unannotated: Sequence[str] = (),
     allow_unknown: bool = False,
 ) -> dict[str, Any]:
-    """Write `folder`/<site> with all patients of the prepared data, some of them to validate on; its site.json.
+    """Write the folder `folder`/<site> with all patients of the prepared data. Returns the content of its site.json, and its counts.
 
-    `unannotated` labels of the task, which the prepared data were made without, are learned from the other sites. All or
-    nothing. Raises ValueError for a name that cannot be, a folder that exists, data that do not suffice, a salt that can be
-    guessed and, unless `allow_unknown`, ids made in another way than those of a site beside it.
+    `validation` is the share of patients for validation. `unannotated` labels, which the prepared data lack, are learned from the other
+    sites. The folder appears only when complete. Raises ValueError for a wrong name, a folder that exists, too few patients, a salt that
+    can be guessed and, unless `allow_unknown`, ids made in another way than those of a site beside it.
     """
     _check_name("--site", site)
     _check_ids(folder, prepared, site, allow_unknown)
@@ -89,7 +90,10 @@ def write_own_test_site(
     *,
     allow_unknown: bool = False,
 ) -> Cohort:
-    """Write `folder`/test-site with all patients of the coordinator's data, and cohort.json, which names the hospitals."""
+    """Write `folder`/test-site with all patients of the coordinator's data, and cohort.json, which names the hospitals.
+
+    Raises ValueError as `write_own_site` does, and where cohort.json exists already.
+    """
     for name in hospitals:
         _check_name("--hospitals", name)
     if len({name.lower() for name in (*hospitals, TEST_SITE)}) <= len(hospitals):
@@ -104,7 +108,7 @@ def write_own_test_site(
         **build_agreement(folder.name, prepared, task),
         "prepared": {"folder": prepared.folder.name, "index_sha256": prepared.index_sha256},
         "settings": settings,
-        "sites": {**{name: {} for name in hospitals}, TEST_SITE: held},  # what hospitals hold, the roll call tells
+        "sites": {**{name: {} for name in hospitals}, TEST_SITE: held},  # the roll call asks hospitals for their counts
         "disjoint": {"by": group_column(Group.patient, task), "shared_patients": {}, "patients": len(patients.test)},
     }
     write_whole(folder / COHORT, dump_hashed_json(facts))
@@ -114,7 +118,7 @@ def write_own_test_site(
 def _write(
     folder: Path, prepared: Prepared, task: Task, patients: SitePatients, unannotated: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """One site's folder; what it was given to say of itself, and its counts."""
+    """Write the folder of one site. Returns the content of its site.json, and its counts."""
     facts, place = site_facts(patients.name, build_agreement(folder.name, prepared, task)), folder / patients.name
     facts |= {"noise": {UNANNOTATED: list(unannotated)}} if unannotated else {}
     if os.path.lexists(place):
@@ -127,26 +131,21 @@ def _write(
 
 
 def _check_ids(folder: Path, prepared: Prepared, site: str, allow_unknown: bool) -> None:
-    """Refuse a salt that can be guessed, and ids that cannot be compared with those of the sites in the same folder."""
+    """Raise ValueError for a salt that can be guessed, and for ids that cannot be compared with those of the sites in the same folder."""
     if is_weak(prepared.ids):
         raise ValueError(
             f"--prepared: expected ids hashed under 128 random bits, got ids in {prepared.folder} whose data.salt can be guessed from its "
             "fingerprint; make a salt for all hospitals by python -m fl_rsna.salt and prepare again"
         )
-    beside = [(path.parent.name, ids_of_site(path)) for path in sorted(folder.glob("*/site.json"))]
+    beside = [(path.parent.name, read_site_ids(path)) for path in sorted(folder.glob("*/site.json"))]
     written = [(name, ids) for name, ids in [*beside, (site, prepared.ids)] if ids is not None]
     unknown = unlike_places(written) if written else None
     if unknown is not None and not allow_unknown:
         raise ValueError(f"--prepared: {unknown}; prepare all with the same data.salt, or say --allow-unknown-patients")
 
 
-def ids_of_site(path: Path) -> str | None:
-    """How the ids of a site were made, as its site.json says."""
-    ids = read_facts(path, "", by_hand=True).get("ids")
-    return None if ids is None else str(ids)
-
-
 def _require_labels(prepared: Prepared, task: Task) -> Any:
+    """Return the index of prepared data. Raises ValueError when it lacks a label of the task."""
     missing = [label for label in task.labels if label not in prepared.index]
     if missing:
         raise ValueError(
@@ -156,5 +155,6 @@ def _require_labels(prepared: Prepared, task: Task) -> Any:
 
 
 def _check_name(word: str, name: str) -> None:
+    """Raise ValueError for a name of a site or cohort that is no plain folder name; `word` is the option that gave it."""
     if not NAME.fullmatch(name):
         raise ValueError(f"{word}: expected letters, digits, blanks, dots and dashes, 60 at most, got {name!r}")

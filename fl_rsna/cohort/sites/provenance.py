@@ -1,6 +1,6 @@
-"""Whose images had a part in a model: none of these patients, N of them, or unknown and why.
+"""Find which of given images had a part in a model: by training, by validation, not at all, or unknown and why.
 
-Read from the cohorts it was made on, where they are at hand, and otherwise from what its file says of its ancestry.
+This is read from the cohorts that the model was trained on, where their folders exist, else from the chain of links in its file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,10 @@ NOT_AT_HAND = "its cohort is not at hand"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patients:
-    """An index to ask about: image_id, patient_id, and split where it is of a site of the cohort `cohort_sha256`."""
+    """The images to ask about: an index with image_id, patient_id, and split where it is of a site of the cohort `cohort_sha256`.
+
+    `ids` names how the ids were made, None where that is not written down.
+    """
 
     index: pd.DataFrame
     ids: str | None
@@ -43,32 +46,32 @@ class Patients:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What each image was to a model: train, validation, neither or unknown; `why` says what nobody could find out."""
+    """The role of each image in a model: train, validation, neither or unknown; `why` has the reasons for unknown ones."""
 
     roles: pd.Series
     why: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
-        """Images of patients who trained it, who helped to choose it, and the others: in neither part, or unknown."""
+        """Count the images of patients in training, in validation, and of the others: in neither, or unknown."""
         others = UNKNOWN if self.why else NEITHER
         return {part: int((self.roles == part).sum()) for part in (TRAIN, VALIDATION, others)}
 
     @property
     def images(self) -> int:
-        """Images of patients who had a part in it."""
+        """The number of images of patients in training or validation."""
         return int(self.roles.isin([TRAIN, VALIDATION]).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """A model's links, and the cohorts of them that are at hand, by their hash."""
+    """A model's links, and the folders of their cohorts that exist here, by the cohort's hash."""
 
     links: tuple[Link, ...]
     at_hand: Mapping[str, Path]
 
 
 def chain_of(facts: Mapping[str, Any] | None, file: Path) -> Chain:
-    """The chain of a model from its file's facts, None of a file that is not ours, and from the runs that it lies in."""
+    """Read the chain of a model from its file's facts (None for another program's file) and from the run folders it lies in."""
     run = run_of(file)
     runs = [] if run is None else list(_runs_of(run, OWN))
     known = [(each, cohort_sha256_of(each), cohort_of(each)) for each, _ in runs if each is not None]
@@ -83,22 +86,23 @@ def chain_of(facts: Mapping[str, Any] | None, file: Path) -> Chain:
 
 
 def before(word: str, chain: Chain) -> Chain:
-    """The chain as it goes on in a run that the word gave the model to."""
+    """Rename the links of a chain for a run to which the setting `word` gave the model."""
     return replace(chain, links=attribute_links(word, chain.links))
 
 
 def find_image_roles(patients: Patients, chains: Sequence[Chain]) -> Seen:
-    """What every image of an index was to a model, or to any of several.
+    """Find the role of every image of an index in a model, or in any of several.
 
-    An image counts as its patient does: another one of a patient who trained the model is no new patient. Patients are
-    compared by their ids, as texts, where both were made alike, and by shared images. A model that began with another
-    counts with that one.
+    An image has the role of its patient: another image of a training patient is not new to the model. Patients are compared by their ids,
+    as texts, where both were made in the same way, and by shared images. A model that started from another one includes that one's
+    patients. A placeholder may be another patient in another cohort, so its images are compared by image alone.
     """
     index, own = patients.index, pd.Series(np.nan, index=patients.index.index, dtype=object)
     reasons: dict[str, None] = {}
     for chain in chains:
         for link in chain.links:
-            apart = _nobody(patients, link)
+            same = link.cohort_sha256 is not None and link.cohort_sha256 == patients.cohort_sha256
+            apart = are_placeholders(index) & (not same)
             found, why = _find_link_roles(patients, link, chain.at_hand.get(link.cohort_sha256 or ""), apart)
             if apart.any():
                 nobody = f"{int(apart.sum())} images have a patient id that stands for nobody, such as ANONYMOUS"
@@ -111,29 +115,29 @@ def find_image_roles(patients: Patients, chains: Sequence[Chain]) -> Seen:
 
 
 def is_clear(link: Link, patients: pd.Series, ids: str | None, cohort_sha256: str | None) -> bool:
-    """Whether a roll call has found that none of these patients of a test site is of the link's cohort."""
+    """Say whether a roll call found that none of these patients of a test site is in the link's cohort."""
     if link.tested is not None:
         return link.tested == patients_sha256(patients, ids)
     return link.cohort_sha256 is not None and link.cohort_sha256 == cohort_sha256
 
 
-def _nobody(patients: Patients, link: Link) -> NDArray[np.bool_]:
-    """Which images have a placeholder for a patient that another cohort may have given to somebody else."""
-    same = link.cohort_sha256 is not None and link.cohort_sha256 == patients.cohort_sha256
-    return are_placeholders(patients.index) & (not same)
-
-
 def _find_link_roles(
     patients: Patients, link: Link, cohort: Path | None, apart: NDArray[np.bool_]
 ) -> tuple[pd.Series, str]:
-    """train, validation or missing for each image, and why that is not all; by the image alone where it is `apart`."""
+    """Find the role of each image in one link: train, validation or missing, and why some are unknown.
+
+    Images that are `apart` are compared by image alone, not by patient.
+    """
     who = as_texts(patients.index["patient_id"]).mask(apart)
     index, own, why = patients.index, pd.Series(np.nan, index=patients.index.index, dtype=object), ""
     table = None if cohort is None else patients_at(cohort)
     if table is not None and cohort is not None:
         own, why = _by_table(patients, who, table, facts_of(cohort / "cohort.json").get("ids", link.ids))
     if link.train is not None and link.validation is not None and why_unlike(link.ids, patients.ids) is None:
-        return own.fillna(_by_hashes(who, link, link.train, link.validation)), why
+        hashes = who.map(lambda id_: hash_id(id_, link.salt), na_action="ignore")
+        none = pd.Series(np.nan, index=who.index, dtype=object)
+        by_hash: pd.Series = none.mask(hashes.isin(link.validation), VALIDATION).mask(hashes.isin(link.train), TRAIN)
+        return own.fillna(by_hash), why
     if table is not None:
         return own, why
     if link.cohort_sha256 is not None and link.cohort_sha256 == patients.cohort_sha256 and "split" in index:
@@ -144,13 +148,8 @@ def _find_link_roles(
     return own, unlike or link.why or NOT_AT_HAND
 
 
-def _by_hashes(who: pd.Series, link: Link, train: frozenset[str], validation: frozenset[str]) -> pd.Series:
-    hashes = who.map(lambda id_: hash_id(id_, link.salt), na_action="ignore")
-    none = pd.Series(np.nan, index=who.index, dtype=object)
-    return none.mask(hashes.isin(validation), VALIDATION).mask(hashes.isin(train), TRAIN)
-
-
 def _by_table(patients: Patients, who: pd.Series, table: pd.DataFrame, ids: str | None) -> tuple[pd.Series, str]:
+    """Find the role of each image by the table of a cohort's images, whose ids were made as `ids` says, and why some are unknown."""
     index = patients.index
     by_image, by_patient = (table.groupby(key)["split"].min() for key in ("image_id", "patient_id"))
     own = as_texts(index["image_id"]).map(by_image).astype(object)
@@ -163,24 +162,28 @@ def _by_table(patients: Patients, who: pd.Series, table: pd.DataFrame, ids: str 
 
 
 def run_of(file: Path) -> Path | None:
-    """The folder of the run that a model file lies in, as its final model or below it; None for a file by itself."""
+    """Find the run folder that a model file is in, as its final model or one folder below; None for a file outside of runs."""
     return next((place for place in (file.parent, file.parent.parent) if (place / "config.yaml").is_file()), None)
 
 
 def cohort_sha256_of(run: Path) -> str | None:
+    """Read the hash of a run's cohort from its manifest; None without one."""
     found = facts_of(run / "manifest.json").get("cohort_sha256")
     return None if found is None else str(found)
 
 
 def _link_of(run: Path, by: str) -> Link:
-    """The link of a run whose model file says nothing."""
+    """Build the link of a run whose model file holds no chain."""
     cohort = cohort_of(run)
     ids = None if cohort is None else facts_of(cohort / "cohort.json").get("ids")
     return Link(by=by, cohort_sha256=cohort_sha256_of(run), ids=ids, why=NOT_AT_HAND)
 
 
 def _runs_of(run: Path, by: str, seen: frozenset[Path] = frozenset()) -> Iterator[tuple[Path | None, str]]:
-    """The run, and those whose models it began with or stands on, with the words that named them; None is not at hand."""
+    """Yield the run and, recursively, the runs whose models it started from or builds on, each with the setting that named it.
+
+    A run whose folder does not exist here is None.
+    """
     if run.resolve() in seen:
         return
     yield run, by
@@ -199,22 +202,24 @@ def _runs_of(run: Path, by: str, seen: frozenset[Path] = frozenset()) -> Iterato
 
 
 def _run_at(given: Path) -> Path | None:
+    """Return the run folder that a setting names, itself or by a model file in it."""
     return given if (given / "config.yaml").is_file() else run_of(given)
 
 
 def cohort_of(run: Path) -> Path | None:
-    """The cohort a run was made on, where it is at hand: it counts only with the hash in the manifest."""
+    """Find the folder of a run's cohort; None where none with the hash of the manifest exists here."""
     manifest = facts_of(run / "manifest.json")
     named, sha256 = manifest.get("cohort"), manifest.get("cohort_sha256")
     if named is None or sha256 is None:
         return None
+    above = run.absolute().parents[:4]
     places = [
         Path(named),
-        *(above / named for above in run.absolute().parents[:4]),
-    ]  # as typed then, and beside its runs
+        *(folder / named for folder in above),
+    ]  # the path as it was typed, and relative to the folders above the run
     return next((place for place in places if facts_of(place / "cohort.json").get("sha256") == sha256), None)
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """A JSON file of a run or a cohort; empty where there is none."""
+    """Read a JSON file of a run or cohort; empty where there is no such file."""
     return read_facts(path, "", by_hand=path.name == "cohort.json") if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""The tables and folders of the RSNA preprocessing this project began with (S0), beside the sites' own folders.
+"""Write the tables and folders of the RSNA preprocessing S0, with which this project began, beside the sites' folders.
 
     train.csv              Image and the task's labels, one row a slice of the prepared data
     train_metadata.csv     headers of the same slices, in the same order
@@ -6,12 +6,12 @@
     site-<n>.csv test.csv  the slices of a site: the columns of train.csv, then FURTHER
     site_images/           site-<n>-images/<Image>.png and test-images/<Image>.png
 
-Header columns have pydicom's keywords (KEYWORDS); what is no tag keeps its name in the index. Ids are those of the index:
-hashed, where prepare hashed them. A site that has a name of its own lends it: north.csv, north-images/.
+Columns of headers have pydicom's keywords (KEYWORDS); columns that are no tag have their names in the index. Ids are those of the index,
+hashed where prepare hashed them. A site with another name than site-<n> gives its files that name: north.csv, north-images/.
 
-It is S0's layout without its mistakes: no patient is in two places, where S0 kept only series together (about 17% of its
-test series had their patient in training); the deal is seeded, was not; every site has validation patients; what gave no
-image is in rejected.csv with its reason; every slice has the same greys for the same HU, and the windows are RGB, not BGR.
+The layout is S0's; its mistakes are mended. No patient is in two places, while S0 kept only series together (about 17% of its test series
+had their patient in training). The dealing is seeded. Every site has validation patients. Files that gave no image are in rejected.csv
+with their reasons. Every slice has the same greys for the same HU, and the windows are RGB, not BGR.
 """
 
 import unicodedata
@@ -32,7 +32,7 @@ from fl_rsna.task import Task
 
 IMAGES = "site_images"
 TRAIN, TRAIN_METADATA, TEST_METADATA = "train.csv", "train_metadata.csv", "test_metadata.csv"
-KEYWORDS = {  # column of the index -> DICOM keyword; first, and in this order
+KEYWORDS = {  # DICOM keyword by column of the index; these columns come first, in this order
     "image_id": "SOPInstanceUID",
     "patient_id": "PatientID",
     "study_id": "StudyInstanceUID",
@@ -49,7 +49,7 @@ KEYWORDS = {  # column of the index -> DICOM keyword; first, and in this order
     "window_width": "WindowWidth",
     "transfer_syntax": "TransferSyntaxUID",
 }
-SPACING = ["row_spacing_mm", "column_spacing_mm"]  # together PixelSpacing, joined by a backslash as in DICOM
+SPACING = ["row_spacing_mm", "column_spacing_mm"]  # both make PixelSpacing, joined by a backslash as in DICOM
 FURTHER = {name: KEYWORDS[name] for name in ("patient_id", "study_id", "series_id")} | {"split": "split"}
 
 
@@ -60,7 +60,7 @@ def write_s0(
     unlabelled: pd.DataFrame | None,
     labels: Sequence[str],
 ) -> None:
-    """Write S0's tables and links into a cohort's folder, which has every site's images; `tables` are the sites'."""
+    """Write S0's tables, and links to the images, into a cohort's folder with all sites; `tables` has the table of each site."""
     index = index.sort_values("image_id", kind="stable")
     wide = {"image_id": "Image", **{label: label for label in labels}}
     _write(index[list(wide)].rename(columns=wide), folder / TRAIN)
@@ -74,24 +74,27 @@ def write_s0(
 
 
 def metadata(index: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Header facts of slices: KEYWORDS and PixelSpacing, then the index's other columns but for what people annotated."""
+    """Build the table of headers: KEYWORDS and PixelSpacing, then the index's other columns without labels and boxes."""
     known = [name for name in KEYWORDS if name in index]
     found = index[known].rename(columns=KEYWORDS)
     if "PixelRepresentation" in found:
         found["PixelRepresentation"] = found["PixelRepresentation"].astype("int8")
     if set(SPACING) <= set(index):
-        found["PixelSpacing"] = _join_pairs(index[SPACING])
+        numbers = [pa.array(index[name], pa.float64(), from_pandas=True) for name in SPACING]
+        texts = [column.cast(pa.string()) for column in numbers]  # 0.488281\0.488281, empty where one is missing
+        joined = pc.fill_null(pc.binary_join_element_wise(*texts, "\\"), "")
+        found["PixelSpacing"] = np.asarray(joined, dtype=object)
     rest = [name for name in index if name not in (*known, *SPACING, *labels, BOXES)]
     return pd.concat([found, index[rest]], axis=1)
 
 
 def short(site: str) -> str:
-    """S0's name of a site: the test site is `test`."""
+    """Return S0's name of a site, which is `test` for the test site."""
     return "test" if site == TEST_SITE else site
 
 
 def check_names(sites: Iterable[str]) -> None:
-    """Refuse sites whose folder or tables would have the name of something else; case does not tell names apart."""
+    """Raise ValueError for sites whose folder or table would have a name that is taken; case is ignored."""
     taken = {_normalize_name(name) for name in (TRAIN, TRAIN_METADATA, TEST_METADATA, IMAGES)}
     for site in sites:
         for name in (site, f"{short(site)}.csv"):
@@ -104,17 +107,11 @@ def check_names(sites: Iterable[str]) -> None:
 
 
 def read_unlabelled(folder: Path, task: Task) -> pd.DataFrame | None:
-    """The index of the prepared set without labels at `folder`; None where there is no such set."""
+    """Read the index of the prepared set without labels at `folder`; None where there is no such set."""
     if not folder.exists():
         return None
     prepared = read_prepared(folder, task)
     return None if prepared.labels else prepared.index
-
-
-def _join_pairs(pairs: pd.DataFrame) -> np.ndarray:
-    """Two numbers as DICOM writes them, `0.488281\\0.488281`; empty where one is missing."""
-    texts = [pa.array(pairs[name], pa.float64(), from_pandas=True).cast(pa.string()) for name in pairs]
-    return np.asarray(pc.fill_null(pc.binary_join_element_wise(*texts, "\\"), ""), dtype=object)
 
 
 def _normalize_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A cohort on disk: one self-contained folder a site, and cohort.json with its counts, hash and proof of disjointness."""
+"""Write and read a cohort on disk: a self-contained folder for each site, and cohort.json with counts, hash and proof of disjointness."""
 
 import hashlib
 import json
@@ -36,14 +36,14 @@ from fl_rsna.settings.partition import TEST_SITE, Group, Layout
 from fl_rsna.task import Task
 
 ANEW = "copy the folder again, or partition again"
-INDEX_SHA256 = "index_sha256"  # in site.json, of index.csv's bytes
+INDEX_SHA256 = "index_sha256"  # key of the hash of index.csv in site.json
 KEYS = {"labels": list, "sites": dict, "size": int, "settings": dict, "disjoint": dict, "prepared": dict}
-WHAT = ("task", "labels", "image", "size", "group")  # of a cohort, repeated in every site.json
+WHAT = ("task", "labels", "image", "size", "group")  # facts of a cohort that every site.json repeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
-    """What cohort.json says; `sites` are the training sites, sorted by number."""
+    """A cohort as cohort.json describes it; `sites` are the training sites, sorted by number."""
 
     folder: Path
     name: str
@@ -57,11 +57,12 @@ class Cohort:
 
     @property
     def ids(self) -> str | None:
-        """How its patients' ids were made, by common/id_scheme.py; None where that is not written down."""
+        """The scheme by which the patients' ids were made (common/id_scheme.py); None where that is not written down."""
         said = self.facts.get("ids")
         return None if said is None else str(said)
 
     def site_folder(self, site: str) -> Path:
+        """Return the folder of a site."""
         return self.folder / site
 
 
@@ -76,11 +77,11 @@ def write_cohort(
     layout: Layout = Layout.standard,
     unlabelled: pd.DataFrame | None = None,
 ) -> Cohort:
-    """Write every site's index.csv and images (hard links where the file system allows) and, last, cohort.json.
+    """Write every site's index.csv and images (hard links where the file system has them) and, last, cohort.json.
 
-    All or nothing: the folder appears under its name only when complete. `noise` of sites is recorded, and changes the
-    cohort's hash but neither tables nor images. `unlabelled` is the index of slices without labels that the layout s0
-    lists. Raises ValueError when the folder exists.
+    The folder appears under its name only when complete. `noise`, the simulated errors of sites, is recorded and changes the cohort's
+    hash, but neither tables nor images. `unlabelled` is the index of slices without labels, which the layout s0 lists. Raises ValueError
+    when the folder exists.
     """
     if os.path.lexists(folder):
         raise ValueError(
@@ -114,13 +115,15 @@ def _cohort_facts(
     group: Group,
     noise: dict[str, Any],
 ) -> dict[str, Any]:
-    """What cohort.json holds."""
+    """Build the content of cohort.json."""
     noisy = {"noise": noise} if noise else {}
     what = dict(
         zip(WHAT, (task.name, list(task.labels), prepared.image.value, prepared.size, group.value), strict=True)
     )
     what["leaky"] = group is not Group.patient
     everyone = pd.concat([table.assign(site=site) for site, table in tables.items()])
+    prepare = prepared.folder / "prepare.json"
+    rejected = read_facts(prepare, f"expected {prepare}").get("rejected", {}) if prepare.exists() else None
     return {
         "name": name,
         **what,
@@ -129,7 +132,7 @@ def _cohort_facts(
         "prepared": {
             "folder": prepared.folder.name,
             "index_sha256": prepared.index_sha256,
-            **_count_rejected(prepared.folder),
+            **({} if rejected is None else {"rejected": rejected}),
         },
         "settings": settings,
         "sites": {site: counts(table, task) for site, table in tables.items()},
@@ -140,7 +143,7 @@ def _cohort_facts(
 
 
 def site_facts(site: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """What a site's site.json holds of its cohort's facts."""
+    """Choose the facts of a cohort that a site's site.json holds."""
     noise = facts.get("noise", {})
     return {
         "site": site,
@@ -153,7 +156,7 @@ def site_facts(site: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_cohort(folder: Path) -> Cohort:
-    """Read cohort.json; raises ValueError when the folder holds no finished cohort."""
+    """Read cohort.json. Raises ValueError when the folder holds no finished cohort."""
     path = folder / "cohort.json"
     facts = read_facts(
         path, f"partition.name: no cohort at {folder}; run python -m fl_rsna.partition first", by_hand=True
@@ -175,15 +178,21 @@ def read_cohort(folder: Path) -> Cohort:
 
 
 def write_site_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write a site's site.json, with the hash of its index.csv, which is there already."""
+    """Write a site's site.json, with the hash of its index.csv, which must exist."""
     said = {**facts, INDEX_SHA256: file_sha256(folder / "index.csv")}
     write_whole(folder / "site.json", dump_hashed_json(said))
 
 
-def read_site_files(folder: Path, do: str = ANEW) -> tuple[dict[str, Any], bytes]:
-    """A site's site.json and the bytes of its index.csv; raises ValueError when one is missing or cannot be read.
+def read_site_ids(path: Path) -> str | None:
+    """Read from a site's site.json how its ids were made; None where it does not say or does not exist."""
+    ids = read_facts(path, "", by_hand=True).get("ids") if path.is_file() else None
+    return None if ids is None else str(ids)
 
-    One that is not as its hash says is a warning: people may change both by hand. A run that goes on refuses it.
+
+def read_site_files(folder: Path, do: str = ANEW) -> tuple[dict[str, Any], bytes]:
+    """Read a site's site.json, and the bytes of its index.csv. Raises ValueError when one is missing or cannot be read.
+
+    A wrong hash is only a warning here, since people may change both files by hand. A run that is resumed refuses it.
     """
     for path in (folder / "site.json", folder / "index.csv"):
         if not path.is_file():
@@ -203,7 +212,7 @@ def read_site_files(folder: Path, do: str = ANEW) -> tuple[dict[str, Any], bytes
 
 
 def cohort_files(cohort: Cohort) -> dict[str, str]:
-    """Hashes of a cohort's tables and facts, as far as they are on this machine, by their places in its folder."""
+    """Hash the tables and JSON files of a cohort that are on this machine, by their paths in its folder."""
     names = [
         "cohort.json",
         *(f"{site}/{name}" for site in (*cohort.sites, TEST_SITE) for name in ("site.json", "index.csv")),
@@ -212,34 +221,34 @@ def cohort_files(cohort: Cohort) -> dict[str, str]:
 
 
 def counts(table: pd.DataFrame, task: Task) -> dict[str, Any]:
-    """Patients, slices and positive slices a label, by part (train, validation, test), of one site's table.
+    """Count patients, slices, and positive slices of each label, by part (train, validation, test) of one site's table.
 
-    None for a label that the site does not annotate. Where only some slices have a label, as in a pool of sites one of
-    which does not annotate it, `known` says how many.
+    Positives are None for a label that the site does not annotate. Where only some slices have a label, as in a pool of sites of which one
+    does not annotate it, `known` counts them.
     """
     return {
         str(part): {
             "patients": int(rows[task.group_key].nunique()),
             "slices": len(rows),
-            "positives": {label: _positives(rows, label) for label in task.labels},
+            "positives": {
+                label: int(rows[label].sum()) if label in rows and not rows[label].isna().all() else None
+                for label in task.labels
+            },
             **_partly_known(rows, task),
         }
         for part, rows in table.groupby("split")
     }
 
 
-def _positives(rows: pd.DataFrame, label: str) -> int | None:
-    return int(rows[label].sum()) if label in rows and not rows[label].isna().all() else None
-
-
 def _partly_known(rows: pd.DataFrame, task: Task) -> dict[str, dict[str, int]]:
+    """Count the slices with a label that only some of them have; empty without such a label."""
     known = {label: int(rows[label].notna().sum()) for label in task.labels if label in rows}
     some = {label: count for label, count in known.items() if 0 < count < len(rows)}
     return {"known": some} if some else {}
 
 
 def _peculiarities(sites: list[SitePatients]) -> dict[str, Any]:
-    """What makes natural sites, what specialists lack, and how many patients none of them takes; only what there is."""
+    """Collect, where there are any: the headers that make sites, the labels that sites lack, and patients moved to the test site."""
     made_of = {site.name: list(site.made_of) for site in sites if site.made_of}
     lacks = {site.name: list(site.lacks) for site in sites if site.lacks}
     unplaced = sum(len(site.unplaced) for site in sites)
@@ -248,7 +257,7 @@ def _peculiarities(sites: list[SitePatients]) -> dict[str, Any]:
 
 
 def _disjoint(everyone: pd.DataFrame, task: Task, group: Group) -> dict[str, Any]:
-    """By what places were dealt, and how many patients any two of them share all the same."""
+    """Build the proof of disjointness: the column that was dealt by, and the patients that any two places share nevertheless."""
     by = {"by": group_column(group, task)}
     patients = everyone[task.group_key]
     if group is Group.patient:
@@ -262,7 +271,10 @@ def _disjoint(everyone: pd.DataFrame, task: Task, group: Group) -> dict[str, Any
 
 
 def site_tables(index: pd.DataFrame, sites: list[SitePatients], key: str) -> dict[str, pd.DataFrame]:
-    """The rows of each site, sorted by image, with the part each belongs to as the column `split`."""
+    """Divide the index into the tables of the sites, sorted by image, with the part of each row in the column `split`.
+
+    `key` is the column that was dealt by.
+    """
     members = [getattr(site, part) for site in sites for part in PARTS]
     place_of = {id_: place for place, ids in enumerate(members) for id_ in ids}
     codes, ids = pd.factorize(index[key])
@@ -278,12 +290,9 @@ def site_tables(index: pd.DataFrame, sites: list[SitePatients], key: str) -> dic
     }
 
 
-def _count_rejected(folder: Path) -> dict[str, Any]:
-    """Counts of the files that gave no slice, by reason, where prepare.json states them."""
-    facts = folder / "prepare.json"
-    return {"rejected": read_facts(facts, f"expected {facts}").get("rejected", {})} if facts.exists() else {}
-
-
 def write_site(folder: Path, table: pd.DataFrame, images: Path) -> None:
+    """Write a site's index.csv, and link its images from the folder `images`."""
     link_images(table["image_id"], images, folder / "images")
-    write_csv(pa.Table.from_pandas(table, preserve_index=False), folder / "index.csv")  # floats to the last bit
+    write_csv(
+        pa.Table.from_pandas(table, preserve_index=False), folder / "index.csv"
+    )  # Arrow writes floats to the last bit

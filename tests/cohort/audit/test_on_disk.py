@@ -138,6 +138,16 @@ def test_a_leaky_cohort_says_what_it_was_dealt_by(own_cohort: Cohort) -> None:
     assert (found.group, found.leaky) == ("series", True)
 
 
+@pytest.mark.parametrize("key", ["task", "group", "leaky"])
+def test_a_cohort_that_does_not_say_what_was_dealt_is_refused(own_cohort: Cohort, key: str) -> None:
+    path = own_cohort.folder / "cohort.json"
+    facts = json.loads(path.read_text())
+    del facts[key]
+    path.write_bytes(dump_hashed_json(facts))
+    with pytest.raises(ValueError, match=rf"^expected {key} in .*cohort\.json, got none; deal the cohort again$"):
+        read(own_cohort.folder)
+
+
 def test_a_folder_that_is_no_cohort_or_lacks_a_site_is_refused(own_cohort: Cohort, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^cohort: expected a folder that partition made"):
         read(tmp_path)
