@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.run_folder.run_folder import REST
+from fl_rsna.task import ICH
+
 Event = dict[str, Any]
 
 
@@ -18,7 +21,8 @@ def stamped(events: Iterable[Event], start: int = 0) -> list[Event]:
 
 def roll_call(sites: int = 2, rounds: int = 3, **said: str) -> Event:
     held = {f"site-{i}": {"train": {"slices": 10 * i}, "validation": {"slices": 2}} for i in range(1, sites + 1)}
-    return {"event": "roll_call", "sites": {**held, "test-site": {"test": {"slices": 5}}}, "rounds": rounds, **said}
+    sites = {**held, "test-site": {"test": {"slices": 5}}}
+    return {"event": "roll_call", "sites": sites, "rounds": rounds, "task": ICH.name, **said}
 
 
 def round_end(round_: int, seconds: float = 10.0) -> Event:
@@ -30,6 +34,7 @@ def round_end(round_: int, seconds: float = 10.0) -> Event:
         "train_loss": 1 / round_ if played else None,
         "validation_loss": 2 / round_ if played else None,
         "validation_auroc_any": 0.6 if played else None,
+        **dict(zip(REST, (2, 0, 0) if played else (None, None, None), strict=True)),
         "test_loss": 0.5,
         "test_auroc_any": 0.5 + round_ / 10,
         "test_auroc_subdural": None,

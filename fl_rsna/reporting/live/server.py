@@ -1,8 +1,8 @@
-"""Serve the live page to this machine alone: two paths, GET only, no name but a loopback's.
+"""Serve the live page to this machine alone: two paths, by GET only, under a loopback name only.
 
-The events of a run's folder are followed, on this machine or on a disk it shares, for any number of readers. The page is a run's state as
-HTML, in sections that are sent again only when they changed. Curves are inline SVG, light enough to be sent with every round; their colours
-are the page's.
+The server follows the events of a run's folder, on this machine or on a disk it shares, for any number of readers. The page shows a
+run's state as HTML, in sections that are sent again only when they changed. Curves are inline SVG, light enough to be sent with every
+round; their colours are the page's.
 """
 
 import base64
@@ -55,7 +55,7 @@ ROWS = 200  # sites at most in the table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """Where values lie: rounds from 0 to `last`, values from `low` to `high`."""
+    """The scales of a chart of WIDTH by HEIGHT pixels: rounds from 0 to `last`, values from `low` to `high`."""
 
     last: int
     low: float
@@ -70,7 +70,7 @@ class Plot:
 
 
 def chart(curves: Mapping[str, Curve], *, last: int, low: float, high: float | None, title: str) -> Markup:
-    """Named curves over rounds; under the pointer, every value of a round. `high` None is above the largest value."""
+    """Draw named curves over rounds as SVG; the pointer shows all values of a round. With `high` None the largest value fits."""
     values = [value for curve in curves.values() for _, value in curve]
     top = high if high is not None else 1.08 * max(values, default=1.0) or 1.0
     plot = Plot(last=max(1, last), low=min([low, *values]), high=top)
@@ -84,7 +84,7 @@ def chart(curves: Mapping[str, Curve], *, last: int, low: float, high: float | N
 
 
 def sparkline(values: Sequence[float]) -> Markup:
-    """A line without axes, from its lowest to its highest value."""
+    """Draw a line without axes, scaled from its lowest to its highest value; nothing for fewer than two values."""
     if len(values) < 2:
         return Markup("")
     low, span = min(values), (max(values) - min(values)) or 1.0
@@ -97,7 +97,7 @@ def sparkline(values: Sequence[float]) -> Markup:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers between two values."""
+    """Choose about `count` round numbers between two values."""
     step = (high - low) / count
     power = 10.0 ** math.floor(math.log10(step))
     step = power * next(nice for nice in (1, 2, 5, 10) if power * nice >= step * 0.999)
@@ -136,7 +136,7 @@ def _line(plot: Plot, curve: Curve, number: int) -> Markup:
 
 
 def _slot(plot: Plot, round_: int, curves: Mapping[str, Curve]) -> Markup:
-    """The part of the plot that belongs to a round, and what it says under the pointer."""
+    """Draw the part of the plot that belongs to a round, with the text that it shows under the pointer."""
     width = (WIDTH - LEFT - RIGHT) / plot.last
     x = plot.x(round_)
     values = [f"{name} {value:.3f}" for name, curve in curves.items() for at, value in curve if at == round_]
@@ -150,7 +150,7 @@ def _slot(plot: Plot, round_: int, curves: Mapping[str, Curve]) -> Markup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the page is about: a run's state, what its sites do at this moment, and since when nothing came."""
+    """A run as it was last read: its state, the heartbeats of its sites, and for how many seconds nothing came."""
 
     name: str
     state: State
@@ -158,8 +158,8 @@ class Seen:
     silent_s: float
     part: str  # of a run that is several
     parts: tuple[str, ...]
-    trouble: str | None = None  # why nothing could be read just now
-    damaged: int = 0  # lines of its events that are none
+    trouble: str | None = None  # why nothing could be read at the last look
+    damaged: int = 0  # lines of events.jsonl that are no events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,13 +172,13 @@ class SiteRow:
 
 
 def page(seen: Seen) -> str:
-    """The whole page, with every section as it is now."""
+    """Render the whole page, with every section as it is now."""
     name, parts = render_sections(seen)
     return _environment().get_template("live.html.j2").render(title=name, sections=parts, seen=seen)
 
 
 def render_sections(seen: Seen) -> tuple[str, dict[str, str]]:
-    """The title and every section; where an event holds what cannot be shown, the run's state and that alone."""
+    """Render the title and every section; where an event holds what cannot be shown, only the run's status and a word on it."""
     try:
         return title(seen), sections(seen)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
@@ -194,17 +194,17 @@ def title(seen: Seen) -> str:
 
 
 def word_of(seen: Seen) -> str:
-    """The run's state in one word."""
+    """Name the run's state in one word."""
     if is_stalled(seen.state, seen.silent_s):
         return "stalled"
     return "resumed" if seen.state.resumed and seen.state.status is Status.running else seen.state.status.value
 
 
 def sections(seen: Seen) -> dict[str, str]:
-    """The HTML of every section."""
+    """Render the HTML of every section, by name."""
     state, stalled = seen.state, is_stalled(seen.state, seen.silent_s)
     beats = {} if stalled or state.status is not Status.running else seen.beats
-    content: dict[str, Any] = {
+    content = {
         "seen": seen,
         "state": state,
         "word": word_of(seen),
@@ -233,12 +233,12 @@ def sections(seen: Seen) -> dict[str, str]:
 
 
 def digest(html: str) -> str:
-    """By which a section is known to be the same."""
+    """Compute a checksum of 8 hex digits, by which a section is known to be unchanged."""
     return f"{zlib.crc32(html.encode(errors='backslashreplace')):08x}"
 
 
 def rows(state: State, beats: Mapping[str, Beat]) -> list[SiteRow]:
-    """The sites by number; of very many, those that train or failed before the others."""
+    """List the sites by number; of more than ROWS sites, those that train or failed come before the others."""
     failures = Counter(failure.site for failure in state.failures)
     found = [
         SiteRow(
@@ -272,7 +272,7 @@ def _areas(state: State) -> dict[str, str]:
 
 def _curves(state: State, columns: Mapping[str, str]) -> dict[str, Curve]:
     return {
-        name: [(row["round"], row[column]) for row in state.curve if row.get(column) is not None]
+        name: [(row["round"], row[column]) for row in state.curve if row[column] is not None]
         for name, column in columns.items()
     }
 
@@ -291,13 +291,21 @@ def _environment() -> Environment:
     return environment
 
 
-PLACES = (EVENTS, f"*/{EVENTS}", f"alone/*/{EVENTS}", f"*/alone/*/{EVENTS}")  # of a run, or of one that is several
+PLACES = (
+    EVENTS,
+    f"*/{EVENTS}",
+    f"alone/*/{EVENTS}",
+    f"*/alone/*/{EVENTS}",
+)  # of a run, and of the parts of an experiment
 LOOPBACK = ("127.0.0.1", "localhost")
 IDLE_S = 30  # before a connection that says nothing is closed
 
 
 class Watcher:
-    """Reads what is new whenever asked; a folder that is not there, yet or any more, is waited for."""
+    """A reader of a run's folder, which reads what is new whenever it is asked.
+
+    The folder need not exist: one that is not there yet, or not any more, is waited for.
+    """
 
     def __init__(self, run: Path) -> None:
         self._run, self._name = run, run.absolute().name
@@ -305,9 +313,17 @@ class Watcher:
         self._lock = threading.Lock()
 
     def look(self, asked: str | None = None) -> Seen:
-        """The run as it is now: the part that is asked for, else that with the newest event."""
+        """Read the run as it is now: the part that is asked for, else the part with the newest event.
+
+        A part is named by its path below the run's folder, the run itself by "".
+        """
         with self._lock:
-            logs = {_name_part(log.parent.relative_to(self._run)): log for log in find_logs(self._run)}
+            logs = {}
+            for log in find_logs(self._run):
+                part_path = log.parent.relative_to(self._run).as_posix()
+                logs["" if part_path == "." else part_path.encode(errors="backslashreplace").decode()] = (
+                    log  # need not be UTF-8
+                )
             newest = max(logs, key=lambda name: _read_mtime(logs[name]), default="")
             name = asked if asked is not None and asked in logs else newest
             part = self._parts.setdefault(name, _Part(logs[name].parent if logs else self._run))
@@ -327,17 +343,12 @@ class Watcher:
 
 
 def find_logs(run: Path) -> list[Path]:
-    """Those that the disk shows at this moment."""
+    """List the event logs of a run and of its parts that the disk shows at this moment."""
     found: list[Path] = []
     for place in PLACES:
-        with contextlib.suppress(OSError):  # gone while it was looked at, not ours to read, or a disk that is away
+        with contextlib.suppress(OSError):  # deleted meanwhile, not readable for us, or on a disk that is away
             found += run.glob(place)
     return found
-
-
-def _name_part(part: Path) -> str:
-    """What a part is called on the page: its path below the run's folder, which need not be UTF-8; none of the run itself."""
-    return "" if part == Path() else part.as_posix().encode(errors="backslashreplace").decode()
 
 
 def _read_mtime(log: Path) -> float:
@@ -348,13 +359,13 @@ def _read_mtime(log: Path) -> float:
 
 
 class _Part:
-    """One events.jsonl: its state so far, and since when it is silent by this machine's clock."""
+    """A reader of one events.jsonl: the state that its events give, and how long it is silent by this machine's clock."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._log = folder, EventLog(folder / EVENTS)
         self._begun = self._log.begun
         self.state, self.beats = State(), read_beats(folder)
-        self._heard: float | None = None  # by the monotonic clock; what is found first may be old
+        self._heard: float | None = None  # by the monotonic clock; the events that are found first may be old
         self._silent_before = 0.0
 
     @property
@@ -365,7 +376,7 @@ class _Part:
         came = False
         while True:
             events = self._log.new()
-            if self._log.begun != self._begun:  # another run under this name, or none any more
+            if self._log.begun != self._begun:  # another run has this name now, or none has it any more
                 self._begun, self.state, self._heard, self._silent_before = self._log.begun, State(), None, 0.0
             if not events:
                 break
@@ -386,7 +397,7 @@ class _Part:
 
 
 def make_server(watcher: Watcher, port: int) -> ThreadingHTTPServer:
-    """A server on 127.0.0.1, not yet serving; port 0 is any. Raises OSError when the port is taken."""
+    """Make a server on 127.0.0.1 that does not serve yet; port 0 is any free one. Raises OSError when the port is taken."""
     handler = type("Handler", (_Handler,), {"watcher": watcher})
     server = _Server(("127.0.0.1", port), handler)
     server.daemon_threads = True
@@ -395,7 +406,7 @@ def make_server(watcher: Watcher, port: int) -> ThreadingHTTPServer:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that left before its answer is no error."""
+        """Report an error, unless it is a browser that left before its answer."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -407,9 +418,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_S
 
     def do_GET(self) -> None:
-        asked = urlsplit(self.path)
+        asked, port = urlsplit(self.path), self.connection.getsockname()[1]
         words = {name: values[-1] for name, values in parse_qs(asked.query).items()}
-        if not self._is_local():
+        if self.headers.get("Host", "") not in {
+            f"{name}:{port}" for name in LOOPBACK
+        }:  # DNS rebinding: another name led here
             self._send(403, "text/plain", "this page is for this machine alone\n")
         elif asked.path == "/":
             self._send(200, "text/html", page(self.watcher.look(words.get("part"))))
@@ -424,13 +437,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
 
-    def _is_local(self) -> bool:
-        """Whether the browser means this server: another site's name that leads here (DNS rebinding) is refused."""
-        port = self.connection.getsockname()[1]
-        return self.headers.get("Host", "") in {f"{name}:{port}" for name in LOOPBACK}
-
     def _state(self, words: dict[str, str]) -> str:
-        """The sections that are not as the page has them."""
+        """Render as JSON the title and those sections that differ from the page's; `words` has the digests of the page's."""
         named, drawn = render_sections(self.watcher.look(words.get("part")))
         found = {name: {"html": html, "digest": digest(html)} for name, html in drawn.items()}
         changed = {name: section for name, section in found.items() if words.get(name) != section["digest"]}
@@ -450,11 +458,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Write no log of requests: nobody reads it."""
 
 
 def policy(text: str) -> str:
-    """What the page may do: its own script and styles, and ask this server."""
+    """Build the page's Content-Security-Policy: it may run its own script, use its own styles, and ask this server."""
     script = text.partition("<script>")[2].rpartition("</script>")[0]
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (

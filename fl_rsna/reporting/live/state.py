@@ -1,8 +1,9 @@
-"""The state of a run while it runs: what its events say, one after the other. Displays show the state.
+"""Reduce the events of a run to its state, which displays show while the run runs.
 
-It says where a run is, how long it may still take, and whether it seems to have stopped.
+The state says where a run is, how long it may still take, and whether it seems to have stopped.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,7 +29,7 @@ class Status(StrEnum):
 
 
 class Doing(StrEnum):
-    """What a site did last."""
+    """The last thing that a site did."""
 
     idle = "idle"
     asked = "asked"  # trains, or waits for its turn
@@ -76,12 +77,12 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """All that a display shows; times are seconds since 1970 by the run's own clock."""
+    """The state of a run, as displays show it; times are seconds since 1970 by the run's own clock."""
 
     status: Status = Status.waiting
     rounds: int = 0
     round: int = 0  # the last that began
-    open: bool = False  # it has not ended
+    open: bool = False  # whether that round has not ended
     headline: str | None = None  # the label whose AUROC is quoted first, or the mean over classes
     picture: str = ICH.picture  # what the task calls an image
     sites: Mapping[str, SiteState] = field(default_factory=dict)
@@ -89,19 +90,19 @@ class State:
     answered: Mapping[str, int] = field(default_factory=dict)  # in this round, by phase
     curve: tuple[Mapping[str, Any], ...] = ()  # rows as in rounds.csv
     failures: tuple[Failure, ...] = ()
-    deaths: tuple[int, ...] = ()  # of workers, the rounds
-    resumed: tuple[int, ...] = ()  # after which rounds
-    alone: tuple[str, ...] = ()  # sites whose own model is done, of a baseline
+    deaths: tuple[int, ...] = ()  # the rounds in which workers died
+    resumed: tuple[int, ...] = ()  # the rounds after which a killed run went on
+    alone: tuple[str, ...] = ()  # sites whose own model is done, where every site trains alone
     end: Mapping[str, Any] = field(default_factory=dict)  # what the last event of a run says
     tail: tuple[Said, ...] = ()
-    began: float | None = None  # this attempt
+    began: float | None = None  # when this attempt began
     round_began: float | None = None
-    last: float | None = None  # event
-    silence: float = 0.0  # the longest, in seconds
+    last: float | None = None  # when the last event came
+    silence: float = 0.0  # the longest time between two events, in seconds
 
 
 def reduce_events(state: State, events: Iterable[Event]) -> State:
-    """The state after more events. One that lacks what its kind has, e.g. of another version, changes only the tail."""
+    """Return the state after more events; an event that lacks what its kind has changes only the tail."""
     for event in events:
         try:
             state = apply_event(state, event)
@@ -111,7 +112,7 @@ def reduce_events(state: State, events: Iterable[Event]) -> State:
 
 
 def apply_event(state: State, event: Event) -> State:
-    """The state after one more event."""
+    """Return the state after one more event; raises LookupError, TypeError or the like where the event lacks what its kind has."""
     state = _record_event(state, event)
     match event["event"]:
         case "roll_call":
@@ -138,23 +139,18 @@ def apply_event(state: State, event: Event) -> State:
 
 
 def _record_event(state: State, event: Event) -> State:
-    """With the event in the tail and the clock."""
-    time = _seconds(event.get("time"))
+    """Add the event to the tail, and its time to the clock."""
+    time: float | None = None
+    with contextlib.suppress(ValueError, ArithmeticError):
+        time = datetime.fromisoformat(event["time"]).timestamp()
     gap = 0.0 if time is None or state.last is None or event["event"] == "roll_call" else time - state.last
-    said = Said(time=str(event.get("time", ""))[11:19], kind=event["event"], text=sentence(event))
+    said = Said(time=event["time"][11:19], kind=event["event"], text=sentence(event))
     return replace(
         state,
         tail=(*state.tail, said)[-TAIL:],
         last=state.last if time is None else time,
         silence=max(state.silence, gap),
     )
-
-
-def _seconds(time: object) -> float | None:
-    try:
-        return datetime.fromisoformat(str(time)).timestamp()
-    except (ValueError, ArithmeticError):
-        return None
 
 
 def _roll_call(state: State, event: Event) -> State:
@@ -173,14 +169,14 @@ def _roll_call(state: State, event: Event) -> State:
     )
 
 
-def by_number(name: str) -> tuple[Any, ...]:
-    """Sorts site-2 before site-10."""
+def by_number(name: str) -> tuple[str, int, str]:
+    """Make a sort key of a name that puts site-2 before site-10."""
     head = name.rstrip("0123456789")
     return head, int(name[len(head) :] or -1), name
 
 
 def _rewound(state: State, round_: int) -> State:
-    """Without what happened in rounds after `round_`, which are played again."""
+    """Remove what happened in rounds after `round_`, which are played again."""
 
     def until(points: tuple[Point, ...]) -> tuple[Point, ...]:
         return tuple(point for point in points if point.round <= round_)
@@ -220,12 +216,15 @@ def _round_start(state: State, event: Event) -> State:
 
 
 def _answer(state: State, event: Event) -> State:
-    """A site's result or failure. What comes twice, as after a kill during a recalibration, counts once."""
+    """Record a site's result or failure; one that comes twice, as after a kill during a recalibration, counts once."""
     name, phase, round_ = event["site"], event["phase"], event["round"]
     site = state.sites.get(name, SiteState())
-    failed = event["event"] == "site_failed"
+    failed, failures = event["event"] == "site_failed", state.failures
     site = replace(site, doing=Doing.failed if failed else AFTER.get(phase, site.doing))
-    if not failed and phase in ("train", "validation"):
+    if failed:
+        failure = Failure(round=round_, phase=phase, site=name, error=event["error"])
+        failures = failures if failure in failures else (*failures, failure)
+    elif phase in ("train", "validation"):
         metrics = event["metrics"]
         point = Point(
             round=round_,
@@ -233,25 +232,19 @@ def _answer(state: State, event: Event) -> State:
             auroc=metrics.get(f"auroc/{state.headline}"),
             seconds=metrics.get("seconds"),
         )
-        site = _with_point(site, phase, point)
-    failure = Failure(round=round_, phase=phase, site=name, error=str(event.get("error")))
+        before = site.train if phase == "train" else site.validation
+        points = (*(old for old in before if old.round != round_), point)
+        site = replace(site, train=points) if phase == "train" else replace(site, validation=points)
     return replace(
         state,
         sites={**state.sites, name: site},
         answered={**state.answered, phase: state.answered.get(phase, 0) + 1},
-        failures=(*state.failures, failure) if failed and failure not in state.failures else state.failures,
+        failures=failures,
     )
 
 
-def _with_point(site: SiteState, phase: str, point: Point) -> SiteState:
-    """With a point, the last one of its round."""
-    before = site.train if phase == "train" else site.validation
-    points = (*(old for old in before if old.round != point.round), point)
-    return replace(site, train=points) if phase == "train" else replace(site, validation=points)
-
-
 def phase_of(state: State) -> str:
-    """What the run is at, in a few words."""
+    """Describe in a few words what the run is doing."""
     match state.status:
         case Status.waiting:
             return "waiting for the run to begin"
@@ -277,7 +270,10 @@ def phase_of(state: State) -> str:
 
 
 def format_pack_progress(beats: Mapping[str, Beat]) -> str:
-    """How far the sites are that pack their images, as they do before a run's first message is answered; "" where none does."""
+    """Describe how far the sites are that pack their images, which they do before they answer a run's first message.
+
+    Returns "" where no site packs.
+    """
     packing = {site: beat for site, beat in beats.items() if beat.packing}
     shown = [
         f"{site} {packing[site].batch:,} of {packing[site].batches:,}" for site in sorted(packing, key=by_number)[:MOST]
@@ -287,9 +283,10 @@ def format_pack_progress(beats: Mapping[str, Beat]) -> str:
 
 
 def seconds_left(state: State, silent_s: float) -> tuple[float, float] | None:
-    """At least and at most how long the rest takes if it goes as the last rounds went; None before round 1 is over.
+    """Estimate in how many seconds, at least and at most, the last round ends; None before round 1 is over.
 
-    `silent_s` is how long ago the last event was. The final model and its scores come on top.
+    The rounds to come are taken to last as long as the last RECENT ones. `silent_s` is how long ago the last event was. The
+    final model and its scores take time beyond that.
     """
     took = [row["seconds"] for row in state.curve if row["round"] > 0 and row["seconds"] is not None][-RECENT:]
     left = state.rounds - (state.round - 1 if state.open else state.round)
@@ -303,13 +300,13 @@ def seconds_left(state: State, silent_s: float) -> tuple[float, float] | None:
 
 
 def is_stalled(state: State, silent_s: float) -> bool:
-    """Whether a running run has been silent for much longer than ever before: killed, perhaps, or its machine is off."""
+    """Whether a running run has been silent for much longer than ever before: it may have been killed, or its machine is off."""
     least = PATIENCE_S if any(row["round"] > 0 for row in state.curve) else FIRST_PATIENCE_S
     return state.status is Status.running and silent_s > max(least, PATIENCE * state.silence)
 
 
 def describe_time_left(state: State, silent_s: float) -> str:
-    """How long the rest may take, as far as the last rounds tell."""
+    """Describe how long the rest of the rounds may take, by the last rounds."""
     if state.status is not Status.running:
         return state.status.value
     left = seconds_left(state, silent_s)
@@ -320,7 +317,7 @@ def describe_time_left(state: State, silent_s: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """0:42, 12:05, 1:05:10."""
+    """Format seconds as 0:42, 12:05 or 1:05:10."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

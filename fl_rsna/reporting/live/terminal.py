@@ -1,4 +1,4 @@
-"""What a user sees while a command works: a live display in a terminal, plain lines elsewhere.
+"""Show how far a command is: a live display in a terminal, plain lines elsewhere.
 
 The display shows how far a run is, and its sites; many sites are summed up.
 """
@@ -53,17 +53,21 @@ BAR = 20  # characters
 STYLE = {Doing.failed: "red", Doing.trained: "green", Doing.validated: "green", Doing.recalibrated: "green"}
 LINE_S = 10.0
 REFRESH_HZ = 4
-LINES = {"roll_call": "", "resumed": "", "worker_died": "yellow", "stopped_early": "", "site_failed": "red"}
-LINES |= {
+LINES = {  # events that get a line, and its colour
+    "roll_call": "",
+    "resumed": "",
+    "worker_died": "yellow",
+    "stopped_early": "",
+    "site_failed": "red",
     "tracker_failed": "yellow",
     "site_alone_done": "",
     "encoded": "",
     "warning": "yellow",
-}  # events that get a line, and its colour
+}
 
 
 def rounds_view(state: State, beats: Mapping[str, Beat], silent_s: float) -> RenderableType:
-    """What stands under the printed lines while a run runs."""
+    """Draw where a run is and what its sites do, which stands under the printed lines while it runs."""
     if not state.sites:
         return Text("")
     beats = {
@@ -94,8 +98,8 @@ def _scores(state: State) -> str:
     if not state.curve:
         return ""
     row, headline = state.curve[-1], state.headline
-    area, first = row.get(f"test_auroc_{headline}"), state.curve[0].get(f"test_auroc_{headline}")
-    parts = [f"loss {row['train_loss']:.3f}"] if row.get("train_loss") is not None else []
+    area, first = row[f"test_auroc_{headline}"], state.curve[0][f"test_auroc_{headline}"]
+    parts = [f"loss {row['train_loss']:.3f}"] if row["train_loss"] is not None else []
     if area is not None and headline is not None:
         since = f" (round 0: {first:.3f})" if first is not None and row["round"] else ""
         parts.append(f"test {area_name(headline)} {area:.3f}{since}")
@@ -139,7 +143,7 @@ def _area(state: State) -> str:
 
 
 def _what(site: SiteState, beat: Beat | None) -> RenderableType:
-    """A bar for a site that trains, else a word."""
+    """Draw a bar for a site that trains, else a word."""
     if beat is not None:
         return ProgressBar(total=max(1, beat.batches), completed=beat.batch, width=BAR, complete_style="cyan")
     seconds = site.train[-1].seconds if site.train else None
@@ -153,7 +157,7 @@ def _number(value: float | None) -> str:
 
 
 class DisplayLost(Exception):
-    """There is nobody to show anything to; the message says why."""
+    """The display can show nothing any more; the message says why."""
 
 
 @dataclass(slots=True)
@@ -171,10 +175,10 @@ class _RateColumn(ProgressColumn):
 
 
 class Display:
-    """A progress display; `step` follows counted steps, `event` the events of a run whose folder is `run`.
+    """A progress display; `step` shows counted steps, `event` the events of a run whose folder is `run`.
 
-    It only looks on: what it shows comes from events and heartbeats, and nothing waits for it. Where it cannot show
-    anything any more, `step` does nothing and `event` raises DisplayLost, for those who keep a list of listeners.
+    The display takes what it shows from events and heartbeats, and nothing waits for it. Once it can show nothing any more,
+    `step` does nothing and `event` raises DisplayLost, so that whoever keeps a list of listeners can drop it.
     """
 
     def __init__(self, console: Console = console, run: Path | None = None) -> None:
@@ -215,14 +219,14 @@ class Display:
         self._unless_lost(self._live.stop)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of a named piece of work; a log that is no terminal gets a line every LINE_S seconds.
+        """Show that `done` of `total` of a named piece of work is done; without a terminal, by a line every LINE_S seconds.
 
-        The first that is heard of a piece is how much of it was done before: 0 of what begins.
+        The first call for a piece says how much of it was done before: 0 for a piece that begins.
         """
         self._unless_lost(lambda: self._step(what, done, total))
 
     def event(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Show one event of a run. Raises DisplayLost."""
+        """Show one event of a run; raises DisplayLost once nothing can be shown any more."""
         self._unless_lost(lambda: self._event(kind, fields))
         if why := self._failed or explain_loss("stdout"):
             raise DisplayLost(why)
@@ -231,7 +235,7 @@ class Display:
         if self._failed is None:
             try:
                 show()
-            except Exception as error:  # of whatever draws: a terminal of one column, a colour it does not have
+            except Exception as error:  # drawing may fail: a terminal of one column, a colour it does not have
                 self._failed = f"{type(error).__name__}: {error}"
 
     def _view_or_nothing(self) -> RenderableType:
@@ -266,7 +270,7 @@ class Display:
             self._say(sentence(happened), LINES[kind])
 
     def view(self) -> RenderableType:
-        """What stands under the lines at this moment."""
+        """Draw what stands under the printed lines at this moment."""
         if self._state.status is not Status.running:
             return Group(self._progress.get_renderable(), Text(self._pack_progress()))
         return Group(
@@ -274,7 +278,7 @@ class Display:
         )
 
     def say_packing(self) -> None:
-        """A line about the sites that pack their images at this moment, before the first round."""
+        """Print a line about the sites that pack their images at this moment, before the first round."""
         if self._state.status is not Status.running and (line := self._pack_progress()):
             self._say(line)
 
@@ -282,7 +286,7 @@ class Display:
         return format_pack_progress(self._beats())
 
     def _beats(self) -> dict[str, Beat]:
-        """Of the run, or of that of its parts which runs."""
+        """Read the heartbeats of the sites, of the run or of that one of its parts which runs."""
         if self.run is None:
             return {}
         folders = [self.run, *(path.parent for path in self.run.glob(f"*/{FOLDER}"))]

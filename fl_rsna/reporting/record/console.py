@@ -1,4 +1,4 @@
-"""The console of every command, and what it says of prepared data and cohorts."""
+"""The console of every command, and what is printed there of prepared data and cohorts."""
 
 import io
 from collections.abc import Collection, Mapping
@@ -7,7 +7,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.table import Table
 
-from fl_rsna.cohort.prepared.index import Changes, Prepared
+from fl_rsna.cohort.prepared.index import Prepared
 from fl_rsna.cohort.prepared.label_ids import describe_fits
 from fl_rsna.cohort.sites.noise import describe_noise
 from fl_rsna.cohort.sites.s0_layout import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA
@@ -41,35 +41,39 @@ if not console.is_terminal:
 
 
 def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
-    """What prepare made, and what it rejected and why."""
+    """Print what prepare made, and what it rejected and why; `facts` are those of prepare.json."""
     picture = find_task(facts["task"]).picture
     console.print(
         f"prepared {format_count(facts['slices'], picture)} of {format_count(facts['patients'], 'patient')} in {prepared.folder}",
         soft_wrap=True,
     )
-    if prepared.changes is not None and (said := _describe_changes(prepared.changes)):
-        console.print(said)
+    if (changes := prepared.changes) is not None:
+        kept = format_count(changes.kept, "file")
+        if changes.kept and not (changes.again or changes.new or changes.gone):
+            console.print(f"kept all {kept}: none has changed")
+        elif changes.kept or changes.again or changes.gone:
+            console.print(f"kept {kept}, converted {changes.again} again, {changes.new} new, {changes.gone} gone")
     positives = ", ".join(f"{label} {count}" for label, count in facts["positives"].items())
     console.print(
         f"positive {plural(picture)}: {positives}" if positives else "without labels: to be scored only", soft_wrap=True
     )
-    if orders := facts.get("series_by_order"):
+    if orders := facts["series_by_order"]:
         said = ", ".join(f"{order.replace('_', ' ')} {count}" for order, count in orders.items())
         console.print(f"series by what orders their slices: {said}", soft_wrap=True)
     for reason, count in facts["rejected"].items():
         console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
     if facts["rejected"]:
         console.print(f"every rejected file: {prepared.folder / 'rejected.csv'}", soft_wrap=True)
-    for sentence in describe_fits(facts.get("label_ids", {})):
+    for sentence in describe_fits(facts["label_ids"]):
         console.print(sentence, soft_wrap=True)
-    for name, held in facts.get("placeholders", {}).items():
+    for name, held in facts["placeholders"].items():
         console.print(
             f"placeholder: {format_count(held['images'], picture)} of {format_count(held['studies'], 'study')} under PatientID {name}, which stands "
             f"for nobody: {format_count(held['patients'], 'patient')} here, compared with no other site",
             soft_wrap=True,
             markup=False,
         )
-    if shared := facts.get("patient_ids_of_several_issuers", 0):
+    if shared := facts["patient_ids_of_several_issuers"]:
         console.print(
             f"{format_count(shared, 'PatientID')} from more than one issuer or site, or with and without an issuer: different patients",
             soft_wrap=True,
@@ -78,16 +82,8 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
         console.print(f"labels without an image: {facts['labels_without_image']}")
 
 
-def _describe_changes(changes: Changes) -> str:
-    """What was done with the files, where some of them were known before; else nothing."""
-    if changes.kept and not (changes.again or changes.new or changes.gone):
-        return f"kept all {format_count(changes.kept, 'file')}: none has changed"
-    done = f"kept {format_count(changes.kept, 'file')}, converted {changes.again} again, {changes.new} new, {changes.gone} gone"
-    return done if changes.kept or changes.again or changes.gone else ""
-
-
 def say_cohort(cohort: Cohort) -> None:
-    """The sites of a cohort and what they hold."""
+    """Print the sites of a cohort and what they hold."""
     table = Table(title=f"{cohort.name} in {cohort.folder}")
     pictures = plural(find_task(cohort.facts["task"]).picture)
     for name in ("site", "part", "patients", pictures, *cohort.labels):
@@ -99,9 +95,12 @@ def say_cohort(cohort: Cohort) -> None:
     console.print(table)
     for site, noise in cohort.facts.get("noise", {}).items():
         console.print(f"noise at {site}: {describe_noise(noise)}; its files stay true", soft_wrap=True)
-    if cohort.facts["settings"].get("layout") == Layout.s0:
-        console.print(_s0_line(cohort), soft_wrap=True)
-    if cohort.facts.get("leaky"):
+    if cohort.facts["settings"]["layout"] == Layout.s0:
+        there, data = (cohort.folder / TEST_METADATA).exists(), cohort.facts["prepared"]["folder"]
+        held = [TRAIN, TRAIN_METADATA, *[TEST_METADATA] * there, "a table a site", f"{IMAGES}/"]
+        without = "" if there else f"; no {TEST_METADATA}, for {data}-test was not prepared as a set without labels"
+        console.print(f"layout s0: {', '.join(held)}{without}", soft_wrap=True)
+    if cohort.facts["leaky"]:
         proof = cohort.facts["disjoint"]
         console.print(
             f"[red]warning: split by {cohort.facts['group']}: {proof['patients_in_two_places']} of {proof['patients']} patients are in "
@@ -110,15 +109,8 @@ def say_cohort(cohort: Cohort) -> None:
         )
 
 
-def _s0_line(cohort: Cohort) -> str:
-    there, data = (cohort.folder / TEST_METADATA).exists(), cohort.facts["prepared"]["folder"]
-    held = [TRAIN, TRAIN_METADATA, *[TEST_METADATA] * there, "a table a site", f"{IMAGES}/"]
-    without = "" if there else f"; no {TEST_METADATA}, for {data}-test was not prepared as a set without labels"
-    return f"layout s0: {', '.join(held)}{without}"
-
-
 def say_without_effect(asked: Asked, typed: Collection[str]) -> None:
-    """A line for each setting that somebody typed for a step before a run, and that another command reads."""
+    """Print a line for each setting that somebody typed for a step before a run, and that only another command reads."""
     for key, need in without_effect(asked, typed).items():
         if key in typed:
             console.print(f"{key}: has no effect here, which would need {need}", soft_wrap=True, markup=False)

@@ -1,4 +1,7 @@
-"""Read events.jsonl as it grows, in this process, in another, or on another machine's disk; and say each event as one line for people."""
+"""Read events.jsonl as it grows, and describe each event in one line.
+
+The log may be written by this process, by another one, or by another machine on a shared disk.
+"""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -9,14 +12,15 @@ from fl_rsna.common.command_end import EndKind
 from fl_rsna.common.reading import line_of
 from fl_rsna.reporting.record.wording import area_name, plural
 from fl_rsna.run_folder.run_folder import REST
+from fl_rsna.run_folder.summary import Rests
 from fl_rsna.task import find_task
 
 EVENTS = "events.jsonl"
 AT_ONCE = 16_000_000  # bytes
 BEGIN = b'{"time": "'  # of every line
-KNOWN_BY = 256  # bytes at either end of what was read, by which a file is known again
+KNOWN_BY = 256  # bytes at either end of what was read, by which a file is recognized
 
-Event = dict[str, Any]  # `time`, `event` and what belongs to it
+Event = dict[str, Any]  # a line of JSON: `time`, `event` (its kind) and what belongs to that kind
 DONE = {
     "train": "trained",
     "validation": "validated",
@@ -28,10 +32,10 @@ DONE = {
 
 
 class EventLog:
-    """Remembers how far it has read, and what stood there: another file under the name is read from its beginning.
+    """A reader of an event log that goes on where it stopped; another file under the same name is read from its beginning.
 
-    It is the content that tells files apart, not the name, nor the system's number of a file, which a new one may get again.
-    `begun` counts the files that were begun; `trouble` says why nothing could be read at the last look.
+    Files are told apart by their content: not by their name, nor by the system's number of a file, which a new one may get
+    again. `begun` counts the files that were begun; `trouble` says why nothing could be read at the last look.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,9 +47,9 @@ class EventLog:
         self._offset, self._head, self._tail = 0, b"", b""
 
     def new(self) -> list[Event]:
-        """The events that are complete and were not given yet, of at most AT_ONCE bytes; none while there is no file.
+        """Return the complete events that were not returned before, of at most AT_ONCE bytes; none while there is no file.
 
-        A disk that fails for a moment is waited for: what was read stays, and `trouble` is said.
+        A disk that fails for a moment is waited for: the log goes on where it stopped, and `trouble` says what failed.
         """
         self.replaced, self.trouble = False, None
         try:
@@ -72,7 +76,7 @@ class EventLog:
 
     @property
     def read(self) -> int:
-        """Bytes that were read so far."""
+        """The number of bytes that were read so far."""
         return self._offset
 
     def _is_known(self, file: IO[bytes]) -> bool:
@@ -89,25 +93,25 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[Event]:
-    """All events that a log holds."""
+    """Read all events that a log holds."""
     return read_log(path)[0]
 
 
 def drop_stale_events(events: Iterable[Event]) -> list[Event]:
-    """The events that count: without those of rounds that a killed run began and played again."""
+    """Return the events that count: all but those of rounds that a killed run began and played again."""
     found: list[Event] = []
     for event in events:
         match event["event"]:
-            case "resumed" if isinstance(event.get("round"), int):
+            case "resumed":
                 found = [old for old in found if old.get("round", 0) <= event["round"]]
-            case "round_end" if event.get("round") == 0:
+            case "round_end" if event["round"] == 0:
                 found = [old for old in found if old["event"] == "roll_call"]
         found.append(event)
     return found
 
 
 def _event(line: bytes) -> Event | None:
-    """The event of a line; None for what is none. A line torn by a kill has the next one right behind it."""
+    """Parse the event of a line; None where it holds none. A line that a kill cut has the next event right behind it."""
     for text in (line, line[max(0, line.rfind(BEGIN)) :]):
         found = line_of(text)
         if found is not None:
@@ -116,7 +120,7 @@ def _event(line: bytes) -> Event | None:
 
 
 def read_log(path: Path) -> tuple[list[Event], int]:
-    """All complete events of a file, and how many of its lines are none: cut, changed, or something else."""
+    """Read all complete events of a file, and count its lines that are no events: cut, changed, or something else."""
     log, found, before = EventLog(path), list[Event](), -1
     while log.read > before:
         before = log.read
@@ -125,13 +129,13 @@ def read_log(path: Path) -> tuple[list[Event], int]:
 
 
 def describe_damage(damaged: int, path: Path) -> str:
-    """What is to be said of lines that are no events."""
+    """Describe how many lines of a log are no events."""
     lines = "line is" if damaged == 1 else "lines are"
     return f"{damaged} {lines} damaged in {path}: what stood there is not shown"
 
 
 def sentence(event: Mapping[str, Any]) -> str:
-    """What an event says; of one that lacks what its kind has, its name alone."""
+    """Describe an event in one line; by its kind alone where it lacks what its kind has."""
     try:
         return _sentence(event)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
@@ -177,20 +181,18 @@ def _sentence(event: Mapping[str, Any]) -> str:
             words = describe_failure(event)
             return f"the run {words}" if words.startswith("failed") else f"the run was {words}"
         case "run_end":
-            chosen = (
-                ""
-                if whole_choice(event.get("selected_on"))
-                else f"; round {event['selected_round']} was chosen {choice_rests(event['selected_on'])}"
-            )
+            rests, chosen = event.get("selected_on"), ""  # None where every site trained alone
+            if rests and (rests["carried"] or rests["unknown"]):
+                chosen = f"; round {event['selected_round']} was chosen {choice_rests(rests)}"
             return f"the run is finished, {event['wall_s']:.0f} s in all rounds{chosen}"
         case other:
             return str(other)
 
 
 def describe_failure(event: Mapping[str, Any]) -> str:
-    """How a run ended that is not finished: `failed: why`, `refused: why`, or what interrupted it."""
-    reason = str(event.get("reason", "no reason given"))
-    match event.get("kind"):
+    """Describe how a run that is not finished ended: `failed: why`, `refused: why`, or what interrupted it."""
+    reason = str(event["reason"])
+    match event["kind"]:
         case EndKind.interrupted | EndKind.stopped:
             return reason
         case EndKind.refused:
@@ -210,8 +212,8 @@ def _site_line(event: Mapping[str, Any]) -> str:
 
 
 def _rests(row: Mapping[str, Any]) -> str:
-    """On how many sites a round's validation rests, where it is not on fresh answers of all."""
-    sites, carried, unknown = (row.get(name) or 0 for name in REST)
+    """Describe on how many sites a round's validation rests; "" where it rests on fresh answers of all sites."""
+    sites, carried, unknown = (row[name] or 0 for name in REST)
     if not carried and not unknown:
         return ""
     return f" on {sites:.0f} of {sites + unknown:.0f} sites" + (
@@ -219,25 +221,20 @@ def _rests(row: Mapping[str, Any]) -> str:
     )
 
 
-def whole_choice(rests: Mapping[str, Any] | None) -> bool:
-    """Whether a choice of round, as summary.json tells it, needs no word: it rests on fresh answers of all sites, or on none."""
-    return not rests or not (rests["carried"] or rests["unknown"])
-
-
-def choice_rests(rests: Mapping[str, Any]) -> str:
-    """On whose answers the choice of round rests, in words."""
+def choice_rests(rests: Rests) -> str:
+    """Describe on which sites' answers the choice of a round rests, as summary.json and the run's last event state it."""
     carried = [f"{site} by its answer of round {round_}" for site, round_ in rests["carried"].items()]
     unknown = [f"{', '.join(rests['unknown'])} never answered by then"] if rests["unknown"] else []
     return "; ".join([f"on {rests['sites']} of {rests['of']} sites", *carried, *unknown])
 
 
 def picture_of(roll_call: Mapping[str, Any]) -> str:
-    """What a run's task calls an image, by the event of its roll call."""
-    return find_task(roll_call.get("task", "ich")).picture
+    """Name what a run's task calls an image, by the event of its roll call."""
+    return find_task(roll_call["task"]).picture
 
 
 def round_line(row: Mapping[str, Any], rounds: int | None) -> str:
-    """A row of rounds.csv with the AUROC it is judged by, of `rounds`."""
+    """Describe a row of rounds.csv, with the AUROC that the run is judged by; `rounds` is how many there will be, if known."""
     name, test = area_name(row["headline"]), row[f"test_auroc_{row['headline']}"]
     parts = [f"round {row['round']}" + ("" if rounds is None else f"/{rounds}")]
     validation = row["validation_loss"]

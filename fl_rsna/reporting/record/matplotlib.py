@@ -1,4 +1,4 @@
-"""Figures of the pages, as inline SVG: curves by round, and how much sites differ."""
+"""Draw the figures of the pages as inline SVG: curves by round, and how much sites differ."""
 
 import io
 import textwrap
@@ -28,13 +28,13 @@ PALETTE = (
     "#56B4E9",
     "#000000",
 )  # Okabe and Ito: colour-blind safe; black becomes the page's own ink
-FEW_SITES = 16  # whose shares are written into their cells
+FEW_SITES = 16  # at most, for shares to be written into the cells
 ROOM, LEAST_ROOM = 110, 9  # characters below all columns together, and below one
 FULL_COLOUR = 2.0  # doublings at which a cell has its full colour
 
 
 def curves(run: RunRecord) -> Figure:
-    """Loss and AUROC of the global model by round."""
+    """Draw the log loss and the AUROCs of the global model by round."""
     figure, (loss, area) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     rounds = run.rounds
     parts = (("train_loss", "training"), ("validation_loss", "validation (sites)"), ("test_loss", "test site"))
@@ -69,15 +69,20 @@ def curves(run: RunRecord) -> Figure:
 
 
 def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> Figure:
-    """The share of each site's slices with each label, coloured by how far it is from the whole cohort's.
+    """Draw the share of each site's slices with each label, coloured by how far it is from the whole cohort's share.
 
-    `sites` holds counts by site and part, as cohort.json and the roll call state them.
+    A share above it is orange and one below it blue, the stronger the further; a share of 0 is grey. `sites` holds counts by
+    site and part, as cohort.json and the roll call state them.
     """
     shares, whole = _shares(sites, labels)
     few = len(sites) <= FEW_SITES
     figure, axes = plt.subplots(figsize=(10, 0.5 + 0.36 * len(labels)), layout="constrained")
     for (row, column), share in np.ndenumerate(shares):
-        face = _difference(float(share), float(whole[row]))
+        face = (0.5, 0.5, 0.5, 0.12)
+        if share > 0:
+            doublings = float(np.clip(np.log2(share / whole[row]) / FULL_COLOUR, -1, 1))
+            red, green, blue = matplotlib.colors.to_rgb(PALETTE[1] if doublings > 0 else PALETTE[0])
+            face = (red, green, blue, 0.75 * abs(doublings))
         axes.add_patch(Rectangle((column, row), 0.96 if few else 1.0, 0.92, facecolor=face))
         if few:
             text = f"{share:.1%}" if share else "–"
@@ -95,7 +100,7 @@ def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> 
 
 
 def as_svg(figure: Figure) -> str:
-    """The figure as inline SVG: no XML prologue, no ground, black as the page's ink, and the same bytes every time."""
+    """Encode a figure as inline SVG: no XML prologue, no ground, black as the page's ink, and the same bytes every time."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "fl_rsna", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
@@ -116,19 +121,10 @@ def _line(
 def _shares(
     sites: Mapping[str, Mapping[str, Any]], labels: list[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each label (rows) in each site (columns), and of each label in all of them; a count that was withheld is none."""
+    """Compute the share of slices with each label (rows) in each site (columns), and in all sites; a withheld count is taken as 0."""
     parts = [list(by_part.values()) for by_part in sites.values()]
     slices = np.array([sum(part["slices"] for part in of_site) for of_site in parts])
     found = np.array(
         [[sum(part["positives"][label] or 0 for part in of_site) for of_site in parts] for label in labels]
     )
     return found / np.maximum(slices, 1), found.sum(axis=1) / max(1, slices.sum())
-
-
-def _difference(share: float, whole: float) -> tuple[float, float, float, float]:
-    """Orange for more than the whole, blue for less, the stronger the further; grey where there is nothing."""
-    if share == 0:
-        return (0.5, 0.5, 0.5, 0.12)
-    doublings = np.clip(np.log2(share / whole) / FULL_COLOUR, -1, 1)
-    red, green, blue = matplotlib.colors.to_rgb(PALETTE[1] if doublings > 0 else PALETTE[0])
-    return (red, green, blue, 0.75 * abs(float(doublings)))

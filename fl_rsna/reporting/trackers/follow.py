@@ -1,7 +1,7 @@
-"""Trackers follow a run: each reads its events.jsonl in a thread of its own, so that none can hold up or end training.
+"""Let trackers follow a run: each reads its events.jsonl in a thread of its own, so that none can hold up or end training.
 
-A tracker that fails, or does not end in time, becomes an event `tracker_failed`; the run goes on without it. They begin
-when the first site has trained: what they import takes time, and nobody should wait for it.
+A tracker that fails, or does not end in time, becomes an event `tracker_failed`; the run goes on without it. Trackers begin
+when the first site has trained: importing their packages takes time, for which no round should wait.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ CATCH_UP = ("round_end", "site_alone_done")
 
 
 class Tracker(Protocol):
-    """Where points go; every method may raise."""
+    """A service that takes the numbers of a run; every method may raise."""
 
     def log(self, round_: int, values: Values, time_s: float) -> None: ...
     def finish(self, round_: int, values: Values, model: Path, sha256: str | None) -> None: ...
@@ -73,14 +73,14 @@ def open_tracker(name: TrackerName, run: Path, config: Config) -> Tracker:
 
 
 def run_key(run: Path) -> str:
-    """Names a run in a service, the same when it goes on after a kill."""
+    """Name a run in a service by 16 hex digits, which stay the same when the run goes on after a kill."""
     manifest = (run / "manifest.json").read_bytes()
     return hashlib.sha256(run.name.encode() + manifest).hexdigest()[:16]
 
 
 @dataclass(slots=True)
 class _Follower:
-    """One tracker's thread and how it fares."""
+    """A tracker's thread, and why the tracker failed, if it did."""
 
     name: TrackerName
     wake: "queue.SimpleQueue[bool]" = field(default_factory=queue.SimpleQueue)  # True: look; False: the run has ended
@@ -110,17 +110,13 @@ def track_run(run: RunFolder, config: Config) -> Iterator[None]:
     finally:
         for follower in followers:
             follower.wake.put(False)
-        _wait(followers)
+        end = time.monotonic() + GRACE_S
+        for follower in followers:
+            if follower.thread is not None:
+                follower.thread.join(max(0.0, end - time.monotonic()))
+                if follower.thread.is_alive():
+                    follower.error = f"not done {GRACE_S:.0f} s after the run; given up"
         _tell(run, followers)
-
-
-def _wait(followers: list[_Follower]) -> None:
-    end = time.monotonic() + GRACE_S
-    for follower in followers:
-        if follower.thread is not None:
-            follower.thread.join(max(0.0, end - time.monotonic()))
-            if follower.thread.is_alive():
-                follower.error = f"not done {GRACE_S:.0f} s after the run; given up"
 
 
 def _tell(run: RunFolder, followers: list[_Follower]) -> None:
@@ -131,7 +127,7 @@ def _tell(run: RunFolder, followers: list[_Follower]) -> None:
 
 
 def _follow(follower: _Follower, run: Path, config: Config) -> None:
-    """Give a tracker what the log has, and what comes, until the run ends."""
+    """Give a tracker all events of the log, and those that still come, until the run ends."""
     try:
         tracker = open_tracker(follower.name, run, config)
         feed = Feed(run, tracker)
@@ -141,12 +137,12 @@ def _follow(follower: _Follower, run: Path, config: Config) -> None:
                 break
         feed.catch_up()
         feed.end()
-    except BaseException as error:  # a library of others, perhaps a network: whatever it is, the run goes on
+    except BaseException as error:  # whatever a tracker's library or a service raises, the run goes on
         follower.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 class Feed:
-    """Takes points from a run's log to a tracker, a round at a time and each once."""
+    """A reader of a run's log that hands its numbers to a tracker, a round at a time and each once."""
 
     def __init__(self, run: Path, tracker: Tracker) -> None:
         self._run, self._tracker = run, tracker
@@ -173,7 +169,7 @@ class Feed:
                     self._take(other, f"{event['site']}/")
             case "run_end":
                 self._status = "finished"
-            case "run_failed" if event.get("kind") not in (EndKind.interrupted, EndKind.stopped):
+            case "run_failed" if event["kind"] not in (EndKind.interrupted, EndKind.stopped):
                 self._status = "failed"
 
     def end(self) -> None:

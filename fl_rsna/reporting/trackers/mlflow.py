@@ -1,8 +1,8 @@
-"""MLflow: settings, numbers by round, final numbers with intervals, and the model as a registered version.
+"""Write a run to MLflow: its settings, numbers by round, final numbers with intervals, and the model as a registered version.
 
-By default into mlflow/ of the run's folder, a SQLite database and files: no server and no network. Shared with
-`tracking.mlflow_uri`, e.g. sqlite:////data/mlflow.db or https://mlflow.example.org. A new database is made by one process
-alone, under another name, so that several runs may begin at once and a killed one leaves no half of it.
+By default this is a SQLite database and files in mlflow/ of the run's folder, without a server or a network. Runs share one
+with `tracking.mlflow_uri`, e.g. sqlite:////data/mlflow.db or https://mlflow.example.org. A new database is made by one process
+alone, under another name, so that several runs may begin at once and a killed one leaves no half-made database.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ from fl_rsna.reporting.trackers.points import Values, flat_settings
 from fl_rsna.settings.config import Config
 
 FOLDER = "mlflow"
-KEY = "fl_rsna.run"  # a tag: by it a run that goes on finds itself
-LAST = "loss/test"  # every round has it
+KEY = "fl_rsna.run"  # tag by which a run that goes on finds its record
+LAST = "loss/test"  # a number that every round has: its steps are the rounds that MLflow has
 PARAMS, METRICS = 100, 1000  # at once, MLflow's limits
 FORBIDDEN = re.compile(r"[^\w\-. /]")  # in names
 SQLITE = "sqlite:///"
-WAIT_S = 300.0  # for others that make or change a database
+WAIT_S = 300.0  # at most, while another run makes or changes the database
 
 
 class MlflowRun:
-    """One run in MLflow, new or taken up where it was; rounds it has are not written twice. Takes seconds to make."""
+    """A run in MLflow, new or continued; rounds that MLflow has are not written twice. Making one takes seconds."""
 
     def __init__(self, run: Path, config: Config, key: str) -> None:
         for name in ("mlflow", "alembic"):
@@ -73,7 +73,7 @@ class MlflowRun:
             self._metrics(round_, values, time_s)
 
     def finish(self, round_: int, values: Values, model: Path, sha256: str | None) -> None:
-        """Final numbers; the model as an artifact and as a version of the registered model of the project's name."""
+        """Log the final numbers, and the model as an artifact and as a version of the registered model of the project's name."""
         self._metrics(round_, values, time.time())
         if sha256 is None or not model.exists():
             return
@@ -89,7 +89,7 @@ class MlflowRun:
         self._client.set_terminated(self._id, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
     def _experiment(self, artifacts: str | None) -> str:
-        """The id of the project's experiment, made if there is none; on a server another run may make it at the same time."""
+        """Return the id of the project's experiment, or make it; on a server another run may make it at the same time."""
         found = self._client.get_experiment_by_name(self._project)
         if found is None:
             try:
@@ -102,7 +102,7 @@ class MlflowRun:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other run of this machine makes or names anything in the same database meanwhile."""
+        """Keep other runs of this machine from making or naming anything in the same database while the body lasts."""
         if self._database is None:
             yield
             return
@@ -118,7 +118,7 @@ class MlflowRun:
 
 
 def database_of(uri: str) -> Path | None:
-    """The file of a SQLite database that a URI names with its path alone; None for a server and any other form."""
+    """Return the file of a SQLite database that a URI names with its path alone; None for a server and any other form."""
     path = uri.removeprefix(SQLITE)
     return None if path in (uri, "", ":memory:") or "?" in path else Path(path).absolute()
 

@@ -1,7 +1,7 @@
-"""What trackers are given of a run: numbers by round, final numbers with their intervals, and its settings without a word of the user's.
+"""Choose what trackers get of a run: its numbers by round, its final numbers with their intervals, and the settings that may leave.
 
 Nothing else leaves the run's folder: no picture, no id of a patient, no path, no error's text, no salt, no word that a user chose
-freely. The run and its sites go by their names.
+freely. Trackers see the names of the run and of its sites.
 """
 
 import functools
@@ -20,6 +20,8 @@ from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import MACRO, find_task, list_tasks
 
 Values = dict[str, float]
+Setting = bool | int | float | str | None
+Settings = dict[str, Setting | dict[str, Setting]]
 
 CLOSED = ("prepare", "deploy", "tracking", "paths")  # groups of settings that are of a machine, not of a run's result
 OF_ROUND = {
@@ -41,7 +43,7 @@ OF_RUN = ("rounds", "selected_round", "wall_s", "virtual_s", "usd", "bytes_down"
 
 
 def points(event: Event) -> Values:
-    """The numbers of one event, by name; of its round."""
+    """Collect the numbers of one event by name; they belong to its round."""
     match event["event"]:
         case "round_end":
             named = {OF_ROUND[key]: value for key, value in event.items() if key in OF_ROUND}
@@ -51,38 +53,47 @@ def points(event: Event) -> Values:
                 }
             return _numbers(named)
         case "site_done":
-            kept = {key: value for key, value in event["metrics"].items() if _is_score(key)}
-            return _numbers({f"site_{event['phase']}/{event['site']}/{key}": value for key, value in kept.items()})
+            kept = {}
+            for key, value in event[
+                "metrics"
+            ].items():  # a site chooses what it calls its metrics: only known names pass
+                of, _, label = key.rpartition("/")
+                if key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in _list_labels()):
+                    kept[key] = value
+            return _numbers(kept, f"site_{event['phase']}/{event['site']}/")
         case _:
             return {}
 
 
 def final_points(summary: Mapping[str, Any]) -> Values:
-    """The numbers of a finished run's summary.json: of the whole run, and scores on the test site with their intervals."""
-    found = {f"final/{key}": summary.get(key) for key in OF_RUN}
-    scores = {"": summary} if "test_site" in summary else summary.get("alone", {})
-    for site, scored in scores.items():
-        found |= _flat(scored["test_site"], f"final/{site}".rstrip("/"))
-    return _numbers(found)
+    """Collect the numbers of a finished run's summary.json: those of the whole run, and the scores on the test site.
 
-
-def settings(config: Config) -> dict[str, Any]:
-    """The settings that decide a run's result, as nested dictionaries, those of a group under its name.
-
-    What a user may have written freely, a path, a name or an id, is not among them: `_may_go`.
+    The scores have their intervals; where every site trained alone, they are of each site's own model.
     """
-    found: dict[str, Any] = {}
+    found = _numbers({key: summary.get(key) for key in OF_RUN}, "final/")
+    if "test_site" in summary:
+        return found | _numbers(summary["test_site"], "final/")
+    for site, scored in summary["alone"].items():
+        found |= _numbers(scored["test_site"], f"final/{site}/")
+    return found
+
+
+def settings(config: Config) -> Settings:
+    """Collect the settings that decide a run's result, those of a group as a dictionary under its name.
+
+    A path, a name or an id, which a user writes freely, is not among them (`_may_go`).
+    """
+    found: dict[str, dict[str, Setting]] = {}
     for key, value, _ in list_settings(config):
         group, _, name = key.rpartition(".")
         if group in CLOSED or not _may_go(value):
             continue
-        plain = str(value) if isinstance(value, StrEnum) else value
-        found.setdefault(group, {})[name] = plain
+        found.setdefault(group, {})[name] = str(value) if isinstance(value, StrEnum) else value
     return {**{group: of for group, of in found.items() if group}, **found[""]}
 
 
 def flat_settings(config: Config) -> dict[str, str]:
-    """The same as dotted names and words."""
+    """Collect the settings that decide a run's result as text, by their dotted names."""
     groups = settings(config).items()
     named = {
         f"{group}.{key}": item for group, value in groups if isinstance(value, dict) for key, item in value.items()
@@ -106,24 +117,12 @@ def _list_labels() -> frozenset[str]:
     return frozenset((MACRO, *(label for name in list_tasks() for label in find_task(name).labels)))
 
 
-def _is_score(key: str) -> bool:
-    """Whether a site's number is one of those that are followed: a site chooses what it calls its metrics."""
-    of, _, label = key.rpartition("/")
-    return key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in _list_labels())
-
-
-def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Leaves of nested dictionaries by their path; lists, such as curves, are left out."""
-    found: dict[str, Any] = {}
+def _numbers(tree: Mapping[str, Any], path: str = "") -> Values:
+    """Collect the finite numbers of nested dictionaries by their paths; all else, such as the list of a curve, is left out."""
+    found: Values = {}
     for key, value in tree.items():
-        found |= _flat(value, f"{name}/{key}") if isinstance(value, dict) else {f"{name}/{key}": value}
+        if isinstance(value, dict):
+            found |= _numbers(value, f"{path}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            found[f"{path}{key}"] = float(value)
     return found
-
-
-def _numbers(named: Mapping[str, Any]) -> Values:
-    """What is a finite number."""
-    return {
-        name: float(value)
-        for name, value in named.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }

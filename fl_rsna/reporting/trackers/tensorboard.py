@@ -1,4 +1,7 @@
-"""TensorBoard's event files, in tensorboard/ of a run's folder: one file, written anew from the run's events when it goes on."""
+"""Write TensorBoard's event file into tensorboard/ of a run's folder.
+
+There is one file; it is written anew from the run's events when the run goes on.
+"""
 
 import time
 from pathlib import Path
@@ -19,30 +22,30 @@ VERSION = "brain.Event:2"  # first record of every event file
 
 
 class EventFile:
-    """One run's event file. Import this after round 1 has begun: TensorBoard takes a while to load."""
+    """The event file of a run. Import it after round 1 has begun: TensorBoard takes a while to load."""
 
     def __init__(self, run: Path, config: Config) -> None:
         folder = run / FOLDER
         folder.mkdir(exist_ok=True)
         for old in folder.glob("events.out.tfevents.*.fl_rsna"):
-            drop(old)  # what it held that counts is given again
+            drop(old)  # its rounds that count are logged again
         self._file = (folder / f"events.out.tfevents.{time.time():.6f}.fl_rsna").open("xb")
         self._records = RecordWriter(self._file)
         self._write(Event(file_version=VERSION))
-        self._write(
-            Event(session_log=SessionLog(status=SessionLog.START))
-        )  # a TensorBoard that is open forgets the old
-        self._write(Event(summary=Summary(value=[_text("config", _as_code(yaml.safe_dump(settings(config))))])))
+        start = SessionLog(status=SessionLog.START)  # an open TensorBoard then forgets the old file
+        self._write(Event(session_log=start))
+        code = "\n".join(f"    {line}" for line in yaml.safe_dump(settings(config)).splitlines())  # in Markdown
+        self._write(Event(summary=Summary(value=[_text("config", code)])))
         self._file.flush()
 
     def log(self, round_: int, values: Values, time_s: float) -> None:
-        """Points of one round; `time_s` is when they came, in seconds since 1970."""
+        """Log the numbers of one round; `time_s` is when they came, in seconds since 1970."""
         found = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(Event(step=round_, summary=Summary(value=found)), time_s)
         self._file.flush()
 
     def finish(self, round_: int, values: Values, model: Path, sha256: str | None) -> None:
-        """Final numbers as a table, and the model's hash."""
+        """Log the final numbers as a table, with the model's hash."""
         lines = [f"| {name} | {value:.6g} |" for name, value in values.items()]
         table = "\n".join([f"model sha256: {sha256}", "", "| final | value |", "|---|---|", *lines])
         self._write(Event(step=round_, summary=Summary(value=[_text("final", table)])))
@@ -59,8 +62,3 @@ def _text(tag: str, markdown: str) -> Summary.Value:
     plugin = SummaryMetadata.PluginData(plugin_name="text")
     tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()])
     return Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
-
-
-def _as_code(text: str) -> str:
-    """Markdown of a preformatted text."""
-    return "\n".join(f"    {line}" for line in text.splitlines())

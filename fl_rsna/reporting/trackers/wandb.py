@@ -1,6 +1,6 @@
-"""Weights & Biases: settings, numbers by round, final numbers with intervals, and the model as an artifact with its hash.
+"""Write a run to Weights & Biases: its settings, numbers by round, final numbers with intervals, and the model with its hash.
 
-Offline by default: everything lies in wandb/ of the run's folder, and `wandb sync` sends it if one wants to.
+By default it is offline: everything lies in wandb/ of the run's folder, and `wandb sync` sends it if one wants to.
 """
 
 import os
@@ -16,12 +16,12 @@ SEPARATE = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_CONFIG_
 
 
 class WandbRun:
-    """One run in Weights & Biases. Offline it is written anew when it goes on; online rounds it has are not sent twice."""
+    """A run in Weights & Biases. Offline, it is written anew when the run goes on; online, no round is sent twice."""
 
     def __init__(self, run: Path, config: Config, key: str) -> None:
         online, home = config.tracking.wandb_online, (run / FOLDER).resolve()
         if not online:
-            for earlier in home.glob(f"offline-run-*-{key}"):  # this run's own: what it held that counts is given again
+            for earlier in home.glob(f"offline-run-*-{key}"):  # of this run: its rounds that count are logged again
                 drop_folder(earlier)
         home.mkdir(exist_ok=True)
         os.environ.update({name: str(home / folder) for name, folder in SEPARATE.items()})
@@ -63,7 +63,7 @@ class WandbRun:
             self._run.log({"round": round_, **values})
 
     def finish(self, round_: int, values: Values, model: Path, sha256: str | None) -> None:
-        """Final numbers into the run's summary; the model as an artifact."""
+        """Write the final numbers into the run's summary, and log the model as an artifact."""
         self._run.summary.update(values)
         if sha256 is None or not model.exists():
             return
@@ -72,7 +72,7 @@ class WandbRun:
         self._run.log_artifact(artifact)
 
     def close(self, status: str) -> None:
-        """Waits for its helper process, which has the last word on the file."""
+        """End the run, and wait for the helper process of W&B, which writes the file last."""
         self._run.finish(exit_code=0 if status == "finished" else 1)
         self._teardown()
         for logs in self._home.glob(f"*run-*-{self._run.id}/logs"):  # of W&B itself: with paths and the machine's name

@@ -132,7 +132,7 @@ def test_silence_is_suspicious_when_it_is_much_longer_than_ever_before() -> None
     assert not is_stalled(reduce_events(State(), whole_run()), 10**6)
 
 
-def test_events_of_other_versions_change_only_the_tail() -> None:
+def test_events_that_lack_something_change_only_the_tail() -> None:
     state = reduce_events(State(), stamped([roll_call(), round_end(0)]))
     strange = [{"event": "site_done"}, {"event": "round_end", "round": "x"}, {"event": "news", "round": 7}]
     after = reduce_events(state, stamped(strange, 2))
@@ -141,7 +141,8 @@ def test_events_of_other_versions_change_only_the_tail() -> None:
 
 
 def test_failed_runs_say_why() -> None:
-    state = reduce_events(State(), stamped([roll_call(), {"event": "run_failed", "reason": "<i>nobody</i> came"}]))
+    failed = {"event": "run_failed", "kind": "failed", "reason": "<i>nobody</i> came"}
+    state = reduce_events(State(), stamped([roll_call(), failed]))
     assert state.status is Status.failed
     assert "&lt;i&gt;nobody&lt;/i&gt; came" in sections(seen(state))["head"]
 
