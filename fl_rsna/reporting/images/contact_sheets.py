@@ -1,6 +1,6 @@
-"""The contact sheets of the pages: by label, by height, by window, with the head's box, and by site and label.
+"""Draw the contact sheets of the pages: rows of small pictures by label, height, view, window, box, or site and label.
 
-A few slices stand for many; each becomes a small picture with a caption.
+A sheet shows a few of many slices, each as a small picture with a caption.
 """
 
 import base64
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from fl_rsna.reporting.record.wording import format_count
 from fl_rsna.settings.data import ImageKind
 
 TILE = 160  # pixels a side
-QUALITY = 82  # of the JPEGs
+QUALITY = 82  # of the JPEGs, out of 100
 BOX_RGB = (230, 159, 0)  # orange of Okabe and Ito
 NO_LABEL = "none"
 TILES_A_ROW = 8
@@ -32,7 +32,7 @@ FIFTHS = ("lowest fifth", "second fifth", "middle fifth", "fourth fifth", "highe
 
 
 class View(StrEnum):
-    """What a tile shows of a stored image."""
+    """A rendering of a stored image: one window of it, its stored colours, or the whole film."""
 
     brain = "brain"
     subdural = "subdural"
@@ -48,7 +48,7 @@ VIEWS_HU = {**dict(zip(CHANNELS, WINDOWS_HU, strict=True)), View.bone: (600.0, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """One slice drawn small; `uri` holds the whole JPEG."""
+    """A slice as a small picture; `uri` holds the whole JPEG."""
 
     image_id: str
     uri: str
@@ -58,15 +58,31 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Tiles that belong together."""
+    """A row of a contact sheet: its name, a note on what it shows, and its tiles."""
 
     name: str
     note: str
     tiles: tuple[Tile, ...]
 
 
+class SiteCell(TypedDict):
+    """A cell of the matrix of sites and labels: one slice as a JPEG data URI, and how many such slices the site has."""
+
+    uri: str | None
+    label: str
+    slices: int
+
+
+class SiteRow(TypedDict):
+    """A site's row of that matrix: its number of slices, and a cell for each label and one for slices without labels."""
+
+    site: str
+    slices: int
+    cells: list[SiteCell]
+
+
 def views(kind: ImageKind) -> tuple[View, ...]:
-    """Every view of such an image; the first is the one a sheet of labels shows."""
+    """List the views of a kind of image; a sheet that shows one view shows the first."""
     match kind:
         case ImageKind.hu:
             return tuple(VIEWS_HU)
@@ -77,31 +93,33 @@ def views(kind: ImageKind) -> tuple[View, ...]:
 
 
 def spread(index: pd.DataFrame, where: NDArray[np.bool_], count: int, purpose: str) -> list[int]:
-    """Up to `count` places in `index` where `where` holds, of as many patients as there are, lowest slice first.
+    """Draw up to `count` positions of rows of `index` where `where` [N] holds, of as many patients as possible.
 
-    Drawn by `purpose` alone: the same table gives the same places.
+    They are ordered by height, the lowest slice first. The draw depends on `purpose` and the table alone.
     """
     places = np.random.default_rng(derive_seed(0, "contact sheet", purpose)).permutation(np.flatnonzero(where))
     seen = pd.Series(index["patient_id"].array[places]).duplicated().to_numpy()
     picked = np.concatenate([places[~seen], places[seen]])[:count]
-    return _by_position(index, picked)
+    rows = index.iloc[picked].assign(place=picked)
+    order = [name for name in ("relative_position", "image_id") if name in rows]
+    return [int(place) for place in rows.sort_values(order)["place"]]
 
 
 def evenly(index: pd.DataFrame, values: NDArray[np.float64], count: int) -> list[int]:
-    """Up to `count` places in `index` from the least to the greatest of `values`, at equal steps of rank."""
+    """Select up to `count` positions of rows of `index`, from the least of `values` [N] to the greatest, at equal steps of rank."""
     order = np.argsort(values, kind="stable")
     return list(order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))])
 
 
 def draw(images: Path, row: Mapping[str, Any], view: View, *, boxed: bool = False, scan: Scan = keep_image) -> str:
-    """The slice of an index row, as `scan` shows it, as a JPEG data URI, TILE pixels a side; `boxed` draws the head's box on it."""
+    """Draw the slice of an index row, as `scan` shows it, as a JPEG data URI of TILE pixels a side; `boxed` adds the head's box."""
     image = scan(read_png(images / f"{row['image_id']}.png"), row)
     tile = render_view(image, view)
     return as_uri(with_box(tile, row) if boxed else tile)
 
 
 def render_view(image: Image, view: View, side: int = TILE) -> NDArray[np.uint8]:
-    """Stored uint16 [H, W] or uint8 [H, W, 3] -> uint8 [side, side], or [side, side, 3] for the stored view."""
+    """Render a stored image, uint16 [H, W] or uint8 [H, W, 3], as uint8 [side, side], or [side, side, 3] for the stored view."""
     small = fit_square(image, side)
     if view is View.grey:
         return (small >> 8).astype(np.uint8)
@@ -112,7 +130,10 @@ def render_view(image: Image, view: View, side: int = TILE) -> NDArray[np.uint8]
 
 
 def with_box(tile: NDArray[np.uint8], row: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """The tile in colour with the box crop_top.. of the slice before it was padded to a square and resized."""
+    """Draw the box of an index row on its tile, uint8 [S, S] or [S, S, 3], and return the tile in colour, [S, S, 3].
+
+    The columns crop_top, crop_left, crop_bottom and crop_right are in pixels of the slice before it was padded and resized.
+    """
     side, scale = max(row["rows"], row["columns"]), len(tile) / max(row["rows"], row["columns"])
     down, right = (side - row["rows"]) // 2, (side - row["columns"]) // 2
     first = (round((row["crop_left"] + right) * scale), round((row["crop_top"] + down) * scale))
@@ -123,7 +144,7 @@ def with_box(tile: NDArray[np.uint8], row: Mapping[str, Any]) -> NDArray[np.uint
 
 
 def as_uri(tile: NDArray[np.uint8]) -> str:
-    """uint8 [H, W] or RGB [H, W, 3] as a JPEG data URI; the same bytes for the same tile."""
+    """Encode uint8 [H, W] or RGB [H, W, 3] as a JPEG data URI; the same tile gives the same bytes."""
     pixels = cv2.cvtColor(tile, cv2.COLOR_RGB2BGR) if tile.ndim == 3 else tile
     done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done, "OpenCV encodes every 8-bit array"
@@ -131,16 +152,10 @@ def as_uri(tile: NDArray[np.uint8]) -> str:
 
 
 def format_caption(row: Mapping[str, Any]) -> str:
-    """A caption: place in the series and mean brain HU, as far as the index has them."""
+    """Format the place of an index row in its series, 0 to 1, and its mean brain HU, as far as the index has them."""
     place, brain = row.get("relative_position"), row.get("brain_hu_mean")
     facts = [f"{place:.2f}"] if place is not None and place == place else []
     return " · ".join(facts + ([f"{brain:.0f} HU"] if brain is not None and brain == brain else []))
-
-
-def _by_position(index: pd.DataFrame, places: NDArray[np.integer]) -> list[int]:
-    rows = index.iloc[places].assign(place=places)
-    order = [name for name in ("relative_position", "image_id") if name in rows]
-    return [int(place) for place in rows.sort_values(order)["place"]]
 
 
 BOXED = {ImageKind.hu: View.soft_tissue, ImageKind.windows: View.soft_tissue, ImageKind.grey: View.grey}
@@ -154,7 +169,10 @@ def label_sheet(
     specific: Sequence[str],
     picture: str = "slice",
 ) -> list[Row]:
-    """A row each label and one of pictures with none, if there are; captions name the other `specific` labels of one."""
+    """Draw a row for each label and, where there are any, one for pictures without labels.
+
+    A tile names those of the `specific` labels that its picture has beside the row's label.
+    """
     rows = []
     for label, where in _with_each(index, labels):
         if label == NO_LABEL and not where.any():
@@ -166,7 +184,7 @@ def label_sheet(
 
 
 def height_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
-    """A row each fifth of the height of a series, the highest first: what there is to see without labels."""
+    """Draw a row for each fifth of the height of a series, the highest first, for slices without labels."""
     fifth = np.clip((index["relative_position"].to_numpy() * 5).astype(int), 0, 4)
     rows = []
     for number, name in reversed(list(enumerate(FIFTHS))):
@@ -177,7 +195,7 @@ def height_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row
 
 
 def view_sheet(index: pd.DataFrame, images: Path, kind: ImageKind, picture: str) -> list[Row]:
-    """The same of films, which have no height: a row each view that their headers state, the commonest first."""
+    """Draw a row for each view that the headers of films state, the commonest first, for films without labels."""
     named = index["view"].replace("", "not stated")
     rows = []
     for name in named.value_counts().index:
@@ -188,25 +206,32 @@ def view_sheet(index: pd.DataFrame, images: Path, kind: ImageKind, picture: str)
 
 
 def window_sheet(index: pd.DataFrame, images: Path, kind: ImageKind, labels: Sequence[str]) -> list[Row]:
-    """A row a window: the same few slices in each of them, with findings where there are any, named in the first row."""
+    """Draw a row for each window, with the same few slices in each.
+
+    The slices have findings where any slice has; the first row names the findings.
+    """
     found = (index[list(labels)].max(axis=1) == 1).to_numpy() if labels else np.ones(len(index), bool)
     chosen = spread(index, found if found.any() else ~found, TILES_A_ROW, "windows")
     rows: list[Row] = []
     for view in views(kind):
         tiles = _tiles(index, chosen, images, view, labels if not rows else (), captioned=not rows)
-        rows.append(Row(name=view.value, note=_range(view), tiles=tiles))
+        note = "as training reads it"
+        if view in VIEWS_HU:
+            centre, width = VIEWS_HU[view]
+            note = f"{centre - width / 2:g} to {centre + width / 2:g} HU".replace("-", "−")
+        rows.append(Row(name=view.value, note=note, tiles=tiles))
     return rows
 
 
 def noise_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
-    """Slices that training leaves out because they show no brain; no row without any."""
+    """Draw a row of slices that training leaves out because they show no brain; no row where there are none."""
     noise = index["noise"].to_numpy(bool) if "noise" in index else np.zeros(len(index), bool)
     tiles = _tiles(index, spread(index, noise, TILES_A_ROW, "noise"), images, views(kind)[0], ())
     return [Row(name="noise", note=format_count(int(noise.sum()), "slice"), tiles=tiles)] if tiles else []
 
 
 def box_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
-    """The head's box on slices from the smallest box to the largest; no row when the index has none."""
+    """Draw the head's box on slices, from the smallest box to the largest; no row where the index has no boxes."""
     if not set(BOX_COLUMNS) <= set(index.columns):
         return []
     top, left, bottom, right, rows, columns = (index[name].to_numpy(np.float64) for name in BOX_COLUMNS)
@@ -221,9 +246,9 @@ def box_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
 
 def site_row(
     name: str, index: pd.DataFrame, images: Path, kind: ImageKind, labels: Sequence[str], scan: Scan = keep_image
-) -> dict[str, Any]:
-    """One slice of a site, as its scanner shows it, for each label and for none, with how many it has: a row of a matrix."""
-    cells = []
+) -> SiteRow:
+    """Draw one slice of a site for each label and one without labels, as `scan` shows them, and count the slices of each."""
+    cells: list[SiteCell] = []
     for label, where in _with_each(index, labels):
         tiles = _tiles(index, spread(index, where, 1, f"{name} {label}"), images, views(kind)[0], (), scan=scan)
         cells.append({"uri": tiles[0].uri if tiles else None, "label": label, "slices": int(where.sum())})
@@ -257,12 +282,3 @@ def _tiles(
 
 def _row(index: pd.DataFrame, place: int) -> Mapping[str, Any]:
     return {str(name): value for name, value in index.iloc[place].items()}
-
-
-def _range(view: View) -> str:
-    match view:
-        case View.stored | View.grey:
-            return "as training reads it"
-        case _:
-            centre, width = VIEWS_HU[view]
-            return f"{centre - width / 2:g} to {centre + width / 2:g} HU".replace("-", "−")

@@ -1,9 +1,9 @@
-"""Write explanations.json: the slices a model is surest and most wrong about, with the heat of what it looked at.
+"""Write explanations.json: the slices that a model is surest and most wrong about, each with its Grad-CAM heat.
 
-The pictures are of the test site, which the server holds. Nothing of any other site is opened, so nothing leaves one. Heat and
-lesions are transparent pictures that lie over a slice. One hue on grey can be distinguished by everyone, and a slice brings its
-own black ground, so a page may be light or dark. Where the finding is known, on phantoms and in boxes that people drew, the share of
-the heat of true positives that lies in it is measured.
+The pictures are of the test site, which the server holds. No data of another site are opened, so nothing leaves a site. Heat and
+lesions are transparent pictures that lie over a slice. Each has one hue, which everyone can tell from grey, and a slice has a black
+ground of its own, so that a page may be light or dark. Where the finding is known, on phantoms and in boxes that people drew, the
+share of the heat of true positives that lies in it is measured.
 """
 
 import base64
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -49,6 +49,7 @@ from fl_rsna.run_folder.run_folder import (
     read_config,
     read_summary,
 )
+from fl_rsna.run_folder.summary import ChosenPoints
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.settings.training import Device
@@ -59,7 +60,7 @@ BATCH = 16
 
 
 class Kind(StrEnum):
-    """What became of a slice at the threshold."""
+    """The outcome of a slice for one label at that label's threshold."""
 
     true_positive = "true positive"
     false_positive = "false positive"
@@ -74,10 +75,11 @@ OF_OTHERS = {Kind.true_positive: 2, Kind.false_positive: 1, Kind.false_negative:
 def pick(
     table: pd.DataFrame, task: Task, thresholds: Mapping[str, float], brain_share: NDArray[np.float64]
 ) -> list[tuple[str, Kind, int]]:
-    """(label, kind, row of the predictions) by label, the headline first, and kind, the surest or worst first.
+    """Pick the slices to explain, as (label, kind, row of the predictions), by label and kind.
 
-    Labels without a positive slice are left out. True negatives are of the half of slices that show the most brain:
-    the surest of all are caps of bone, and explain nothing.
+    The headline label comes first, and of each kind the slices that the model is surest or most wrong about. Labels without
+    a positive slice are left out. True negatives are of the half of slices that show the most brain: the surest of all
+    show caps of bone, which explain nothing.
     """
     brainy = brain_share >= np.median(brain_share)
     picked = []
@@ -93,7 +95,7 @@ def pick(
 
 
 def extreme(table: pd.DataFrame, label: str, kind: Kind, threshold: float) -> NDArray[np.intp]:
-    """Rows of a kind: positives from the highest probability down, negatives from the lowest up."""
+    """Find the rows of a kind: predicted positives from the highest probability down, negatives from the lowest up."""
     probability = table[f"probability_{label}"].to_numpy(np.float64)
     truth, called = table[f"label_{label}"].to_numpy() == 1, probability >= threshold
     match kind:
@@ -112,7 +114,11 @@ def extreme(table: pd.DataFrame, label: str, kind: Kind, threshold: float) -> ND
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """`table` has a row a test slice, as in predictions.parquet; `demo` are the phantom's settings if it drew the data."""
+    """A finished run with its model, its test site and its predictions.
+
+    `table` has a row for each test slice, as in predictions.parquet. `demo` holds the settings of the phantom where it drew
+    the data, else None.
+    """
 
     task: Task
     network: Classifier
@@ -126,7 +132,7 @@ class Finished:
     demo: dict[str, int] | None
 
     def heat(self, rows: list[int], label: str, size: int, cells: int = CELLS) -> NDArray[np.float32]:
-        """Heat of one label on these rows of `table`, [len(rows), size, size] of the whole slice: none outside a crop."""
+        """Compute the heat of a label on these rows of `table`, float32 [len(rows), size, size] of whole slices: 0 outside a crop."""
         device, number = choose_device(Device.auto), self.task.labels.index(label)
         places = pd.Index(self.data.index["image_id"]).get_indexer(self.table["image_id"].iloc[rows])
         assert (places >= 0).all(), "the run was scored on this cohort, by its hash"
@@ -141,7 +147,7 @@ class Finished:
         return found
 
     def brain_share(self) -> NDArray[np.float64]:
-        """Share of each row's slice that is brain; all alike where the index does not tell."""
+        """Return the share of each row's slice that is brain, 0 to 1 [N]; 1 for all where the index does not state it."""
         index = self.data.index.set_index("image_id").loc[self.table["image_id"]]
         return index["brain_share"].to_numpy(np.float64) if "brain_share" in index else np.ones(len(index))
 
@@ -150,7 +156,7 @@ class Finished:
 
 
 def read_finished(folder: Path) -> Finished:
-    """Raises ValueError when the run is not finished, or its cohort is no longer where it was."""
+    """Read a finished run; raises ValueError when it is not finished, or its cohort is no longer where it was."""
     needed = ["config.yaml", "manifest.json", "summary.json", MODEL, PREDICTIONS]
     missing = [name for name in needed if not (folder / name).exists()]
     if missing or not is_finished(folder):
@@ -165,7 +171,7 @@ def read_finished(folder: Path) -> Finished:
         )
     saved, there = read_saved(folder / MODEL), cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, RunFolder(folder).cache_folder(cohort.sha256))
-    thresholds, threshold_from = _thresholds(summary, saved.task)
+    thresholds, threshold_from = _thresholds(summary["operating_points"], saved.task)
     data = open_for(saved.config, there, cache=cache)
     return Finished(
         task=saved.task,
@@ -177,25 +183,19 @@ def read_finished(folder: Path) -> Finished:
         threshold_from=threshold_from,
         images=there / "images",
         side=cohort.size,
-        demo=_demo(config, saved.task),
+        demo=config["demo"] if config["data"]["name"] == saved.task.demo else None,
     )
 
 
-def _demo(config: dict[str, Any], task: Task) -> dict[str, int] | None:
-    """What the phantom was asked for, if the run's data are its and all of it is stated."""
-    stated = {name: config.get("demo", {}).get(name) for name in ("patients", "seed", "size", "slices_per_series")}
-    return None if config["data"]["name"] != task.demo or None in stated.values() else stated
-
-
-def _thresholds(summary: dict[str, Any], task: Task) -> tuple[dict[str, float], str]:
-    """Of each label, the one at Youden's index where the run chose it, and in words where they are from."""
-    points = summary.get("operating_points") or {}
-    chosen = {label: (points.get("slice", {}).get(label) or {}).get("youden") for label in task.labels}
+def _thresholds(points: ChosenPoints | None, task: Task) -> tuple[dict[str, float], str]:
+    """Return each label's threshold at Youden's index, where the run chose one, and say in words where they are from."""
+    at_slices = {} if points is None else points["slice"]
+    chosen = {label: at_slices.get(label, {}).get("youden") for label in task.labels}
     thresholds = {label: EVEN if value is None else float(value) for label, value in chosen.items()}
     lacking = [label for label, value in chosen.items() if value is None]
-    if len(lacking) == len(chosen):
+    if points is None or len(lacking) == len(chosen):
         return thresholds, f"{EVEN}: the run chose no operating points"
-    said = f"Youden's index, chosen on {points.get('chosen_on', 'validation parts of the sites')}"
+    said = f"Youden's index, chosen on {points['chosen_on']}"
     return thresholds, said + (f"; {EVEN} for {', '.join(lacking)}" if lacking else "")
 
 
@@ -212,10 +212,11 @@ Lesions = dict[str, Drawn]  # by image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Of each true positive, in the order of the slices: shares 0..1 [N].
+    """Shares of heat of each true positive, 0..1 [N] in the order of the slices.
 
-    `share` of its heat inside its lesion, not dilated; `outside` of its heat outside the head; `uniform`: what of
-    heat spread evenly over the head would lie in the lesion; `others`: of other patients' heat, on average.
+    `share` of its heat lies inside its lesion, not dilated, and `outside` outside the head. `uniform` would lie in the
+    lesion if heat were spread evenly over the head. `others` is the share of other patients' heat that lies in the lesion,
+    on average.
     """
 
     share: NDArray[np.float64]
@@ -224,8 +225,48 @@ class Shares:
     others: NDArray[np.float64]
 
 
+class HeatFigures(TypedDict):
+    """A mean over slices with its 95% interval over patients; None where it is undefined or too few patients bear it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class HeatSummary(TypedDict):
+    """Means of `Shares` over slices, and how many times the even share of heat the share in the lesion is."""
+
+    slices: int
+    patients: int
+    share: HeatFigures
+    outside: HeatFigures
+    uniform: HeatFigures
+    others: HeatFigures
+    times_uniform: HeatFigures
+
+
+class LesionHeat(HeatSummary):
+    """The summary of one label's true positives, as explanations.json holds it."""
+
+    label: str
+
+
+class Entry(TypedDict):
+    """An explained slice, as explanations.json holds it; `picture`, `heat` and `lesion` are data URIs of one size."""
+
+    picture: str
+    heat: str
+    lesion: str | None
+    window: str
+    kind: str
+    label: str
+    image_id: str
+    labels: dict[str, int]
+    probabilities: dict[str, float]
+
+
 def shares(heat: NDArray[np.float32], lesions: Mask, heads: Mask, patients: Sequence[str]) -> Shares:
-    """Heat, lesions and heads are [N, S, S]; a slice without any heat has a share of 0."""
+    """Compute the shares of heat of true positives; heat, lesions and heads are [N, S, S]. A slice without heat has a share of 0."""
     count = len(heat)
     flat = heat.reshape(count, -1).astype(np.float64)
     flat /= np.maximum(flat.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -243,22 +284,26 @@ def shares(heat: NDArray[np.float32], lesions: Mask, heads: Mask, patients: Sequ
     )
 
 
-def summarize_shares(found: Shares, patients: Sequence[str], *, seed: int) -> dict[str, Any]:
-    """Means over slices with 95% intervals by bootstrap over patients, and of the share how many times the uniform one."""
+def summarize_shares(found: Shares, patients: Sequence[str], *, seed: int) -> HeatSummary:
+    """Average shares over slices, with 95% intervals by bootstrap over patients; `times_uniform` is mean share by mean uniform one."""
     names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     weights = np.concatenate([np.ones((1, len(member))), draws[:, member]])
-    means = {name: weights @ getattr(found, name) / weights.sum(axis=1) for name in Shares.__slots__}
-    means["times_uniform"] = means["share"] / means["uniform"]
+    total, enough = weights.sum(axis=1), len(names) >= FEWEST
+    share, uniform = weights @ found.share / total, weights @ found.uniform / total
     return {
         "slices": len(member),
         "patients": len(names),
-        **{name: _estimate(values, enough=len(names) >= FEWEST) for name, values in means.items()},
+        "share": _estimate(share, enough=enough),
+        "outside": _estimate(weights @ found.outside / total, enough=enough),
+        "uniform": _estimate(uniform, enough=enough),
+        "others": _estimate(weights @ found.others / total, enough=enough),
+        "times_uniform": _estimate(share / uniform, enough=enough),
     }
 
 
-def _estimate(values: NDArray[np.float64], *, enough: bool) -> dict[str, float | None]:
-    """The first value and the middle 95% of the others; None where it is undefined or rests on too few patients."""
+def _estimate(values: NDArray[np.float64], *, enough: bool) -> HeatFigures:
+    """Take the first value with the middle 95% of the others; None where it is undefined or there are not `enough` patients."""
     if not np.isfinite(values[0]):
         return {"value": None, "low": None, "high": None}
     low, high = np.quantile(values[1:], [0.025, 0.975])
@@ -266,7 +311,7 @@ def _estimate(values: NDArray[np.float64], *, enough: bool) -> dict[str, float |
 
 
 def body_of(image: Image, kind: ImageKind) -> Mask:
-    """Where on a stored image a finding can be, bool [S, S]: in the head, or anywhere on a film."""
+    """Find where on a stored image a finding can be, bool [S, S]: in the head, or anywhere on a film."""
     match kind:
         case ImageKind.hu | ImageKind.windows:
             return head_of(image)
@@ -275,7 +320,7 @@ def body_of(image: Image, kind: ImageKind) -> Mask:
 
 
 def head_of(image: Image) -> Mask:
-    """The head on a stored image, bool [S, S]: the largest piece denser than air, after thin parts, with its holes filled."""
+    """Find the head on a stored image, bool [S, S]: the largest piece denser than air, without thin parts, its holes filled."""
     dense = image > HEAD_ABOVE_HU + HU_OFFSET if image.ndim == 2 else image[..., 2] > 0  # the widest window
     opened = cv2.morphologyEx(dense.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     outlines, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -286,18 +331,18 @@ def head_of(image: Image) -> Mask:
 
 
 def lesion_of(lesions: Mapping[str, Mask], label: str) -> Mask:
-    """Where a label's finding is; of a label that has none of its own, all findings."""
+    """Return where a label's finding is, bool [S, S]; all findings together for a label that has none of its own."""
     return lesions[label] if label in lesions else np.any(list(lesions.values()), axis=0)
 
 
 def heat_uri(heat: NDArray[np.floating]) -> str:
-    """Heat [S, S] in 0..1 as a PNG data URI: the denser the hotter, with a line around half of the highest."""
+    """Encode heat [S, S] in 0..1 as a PNG data URI: more opaque where it is hotter, with a line around half of the highest."""
     alpha = np.round(np.round(np.clip(heat, 0, 1) * STEPS) / STEPS * DENSEST * 255).astype(np.uint8)
     return _uri(_draw_outline(alpha, heat >= LINE_AT), HEAT_RGB)
 
 
 def lesion_uri(lesion: NDArray[np.bool_]) -> str:
-    """The outline of a lesion [S, S] as a PNG data URI."""
+    """Encode the outline of a lesion [S, S] as a PNG data URI."""
     return _uri(_draw_outline(np.zeros(lesion.shape, np.uint8), lesion), LESION_RGB)
 
 
@@ -307,7 +352,7 @@ def _draw_outline(alpha: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArra
 
 
 def _uri(alpha: NDArray[np.uint8], colour: tuple[int, int, int]) -> str:
-    """One colour of these densities; wholly transparent pixels hold no colour, so that they cost nothing."""
+    """Encode one colour with an opacity [S, S] as a PNG data URI; transparent pixels hold no colour, which makes the file small."""
     pixels = np.zeros((*alpha.shape, 4), np.uint8)
     pixels[alpha > 0, :3] = colour[::-1]  # OpenCV writes blue first
     pixels[..., 3] = alpha
@@ -317,7 +362,7 @@ def _uri(alpha: NDArray[np.uint8], colour: tuple[int, int, int]) -> str:
 
 
 def write_explanations(folder: Path) -> Path:
-    """Write `explanations.json` of a finished run; raises ValueError without its model, predictions or cohort."""
+    """Write explanations.json of a finished run, and return its path; raises ValueError without model, predictions or cohort."""
     settle_process()
     run = read_finished(folder)
     picked = pick(run.table, run.task, run.thresholds, run.brain_share())
@@ -339,15 +384,15 @@ def write_explanations(folder: Path) -> Path:
 
 
 def explain(folder: Path) -> None:
-    """Write them, or say in a line why not: a report is made without them, too."""
+    """Write explanations.json of a run, or print in a line why it cannot be written: a report is made without it, too."""
     try:
         write_explanations(folder)
     except ValueError as why:
         console.print(escape(f"no explanations: {why}"), soft_wrap=True)
 
 
-def entries(run: Finished, picked: list[tuple[str, Kind, int]], lesions: Lesions) -> list[dict[str, Any]]:
-    """One entry a picked slice, in their order; `lesion` is the outline of the label's blood where it is known."""
+def entries(run: Finished, picked: list[tuple[str, Kind, int]], lesions: Lesions) -> list[Entry]:
+    """Build an entry for each picked slice, in their order; `lesion` is the outline of the label's finding where it is known."""
     heat: dict[tuple[str, int], NDArray[np.float32]] = {}
     for label in dict.fromkeys(label for label, _, _ in picked):
         rows = [row for of, _, row in picked if of == label]
@@ -355,16 +400,15 @@ def entries(run: Finished, picked: list[tuple[str, Kind, int]], lesions: Lesions
     return [_entry(run, label, kind, row, heat[label, row], lesions) for label, kind, row in picked]
 
 
-def _entry(
-    run: Finished, label: str, kind: Kind, row: int, heat: NDArray[np.float32], lesions: Lesions
-) -> dict[str, Any]:
+def _entry(run: Finished, label: str, kind: Kind, row: int, heat: NDArray[np.float32], lesions: Lesions) -> Entry:
     facts, view = run.table.iloc[row], _view(run.data.image, label)
-    image_id = str(facts["image_id"])
-    blood = _encode_lesion(lesion_of(lesions[image_id].lesions, label)) if image_id in lesions else None
+    image_id, outline = str(facts["image_id"]), None
+    if image_id in lesions and (lesion := lesion_of(lesions[image_id].lesions, label)).any():
+        outline = lesion_uri(fit_square(lesion.astype(np.uint8) * 255, SIDE) > 127)
     return {
         "picture": as_uri(render_view(run.image(image_id), view, SIDE)),
         "heat": heat_uri(heat),
-        "lesion": blood,
+        "lesion": outline,
         "window": view.value,
         "kind": kind.value,
         "label": label,
@@ -375,31 +419,36 @@ def _entry(
 
 
 def _view(kind: ImageKind, label: str) -> View:
-    """What a label is best seen in."""
+    """Choose the window in which a label is best seen."""
     if kind is ImageKind.grey:
         return View.grey
     return View.subdural if label in EXTRA_AXIAL else View.brain
 
 
-def _encode_lesion(lesion: NDArray[np.bool_]) -> str | None:
-    return lesion_uri(fit_square(lesion.astype(np.uint8) * 255, SIDE) > 127) if lesion.any() else None
-
-
 def to_measure(run: Finished, label: str, at_most: int | None) -> list[int]:
-    """Rows of the true positives of the first patients by their hashed ids."""
+    """Select the rows of the true positives of the first `at_most` patients by their hashed ids; None for all patients."""
     rows = extreme(run.table, label, Kind.true_positive, run.thresholds[label])
     patients = run.table[run.task.group_key].iloc[rows]
     return [int(row) for row in rows[patients.isin(sorted(patients.unique())[:at_most]).to_numpy()]]
 
 
 def lesions_on(run: Finished, rows: Iterable[int]) -> Lesions | None:
-    """Where the findings are: in boxes that people drew, or on slices the phantom drew again; None where nobody knows.
+    """Find the lesions on rows of the predictions: from boxes that people drew, or on slices that the phantom draws again.
 
-    A slice drawn again must equal the stored one in every pixel; it does not where the run states other settings.
+    None where nobody knows them. A slice that is drawn again must equal the stored one in every pixel; it does not where
+    the run states other settings than the phantom had.
     """
     ids = set(run.table["image_id"].iloc[list(rows)])
     if BOXES in run.data.index:
-        return {row["image_id"]: _read_box_lesions(run, row) for row in _rows_of(run, ids)}
+        found: Lesions = {}
+        index = run.data.index[run.data.index["image_id"].isin(ids)]
+        for id_, boxes, height, width in zip(
+            *(index[of] for of in ("image_id", BOXES, "rows", "columns")), strict=True
+        ):
+            inside = rasterize_boxes(read_boxes(boxes), int(height), int(width)).astype(np.uint8) * 255
+            lesion = fit_square(inside, run.side) > 127  # squared as prepare squares the image
+            found[id_] = Drawn(image_id=id_, image=run.image(id_), lesions={run.task.finding: lesion})
+        return found
     if run.demo is None:
         return None
     drawn = {slice_.image_id: slice_ for slice_ in draw_again(ids, **run.demo, kind=run.data.image, side=run.side)}
@@ -407,23 +456,10 @@ def lesions_on(run: Finished, rows: Iterable[int]) -> Lesions | None:
     return drawn if same else None
 
 
-def _rows_of(run: Finished, ids: set[str]) -> list[dict[str, Any]]:
-    index = run.data.index
-    return index[index["image_id"].isin(ids)].to_dict("records")  # type: ignore[return-value]
-
-
-def _read_box_lesions(run: Finished, row: Mapping[str, Any]) -> Drawn:
-    """An image with what its boxes hold, as prepare made it square."""
-    inside = rasterize_boxes(read_boxes(row[BOXES]), int(row["rows"]), int(row["columns"])).astype(np.uint8) * 255
-    image_id = str(row["image_id"])
-    lesions = {run.task.finding: fit_square(inside, run.side) > 127}
-    return Drawn(image_id=image_id, image=run.image(image_id), lesions=lesions)
-
-
 def heat_in_lesion(
     run: Finished, label: str, rows: list[int], lesions: Lesions, cells: int = CELLS
-) -> dict[str, Any] | None:
-    """How much heat of these true positives lies in the label's blood (`summarize_shares`); None without any."""
+) -> LesionHeat | None:
+    """Measure how much heat of true positives lies in the label's lesions (`summarize_shares`); None where no row has one."""
     rows = [row for row in rows if lesion_of(lesions[run.table["image_id"].iloc[row]].lesions, label).any()]
     if not rows:
         return None
