@@ -1,6 +1,6 @@
-"""Runs side by side: their scores, paired differences, the gap to pooling and the gain over going alone, and sweeps.
+"""Compare runs: their scores, paired differences, the gap to pooling, the gain over training alone, and the curves of a sweep.
 
-Differences in AUROC are computed slice by slice on the same test slices, with paired patient-bootstrap intervals.
+Differences in AUROC are computed on the same test slices, with intervals by a paired bootstrap over patients.
 """
 
 import json
@@ -37,7 +37,41 @@ from fl_rsna.run_folder.sweep_words import values_of
 from fl_rsna.task import MACRO
 
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
+Score = EstimateFigures | float | None
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)  # what a damaged file may raise
+
+
+class Difference(EstimateFigures):
+    """An AUROC minus another; it has an interval where it is `paired`, which is where both are of the same slices."""
+
+    paired: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A run that a comparison names but does not show, and why."""
+
+    run: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Several runs side by side: what the page shows, and the JSON file beside it."""
+
+    runs: list[str]
+    left_out: list[LeftOut]
+    failed: Mapping[str, str]  # jobs of the runs' sweep, and why each failed
+    headline: str
+    words: Mapping[str, str]
+    unfinished: list[str]
+    crops_from_truth: list[str]
+    table: Table
+    differences: Table | None
+    unpaired: list[str]  # runs whose test slices are not the first one's
+    by_label: list[Table]  # differences of the other labels
+    labels: Table
+    plots: list[Plot]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +86,32 @@ class Scored:
         return str(self.run.config["baseline"])
 
     def auroc(self, label: str) -> EstimateFigures:
-        """The run's AUROC, of MACRO the mean over classes; of sites alone the mean of their models', which has no interval."""
+        """Return the run's AUROC of a label, for MACRO the mean over classes.
+
+        Where every site trained alone it is the mean of the sites' own models, without an interval.
+        """
         if self.run.test_site is not None:
-            return area_of(self.run.test_site, label)
-        found = [area_of(of["test_site"], label) for of in (self.run.summary or {})["alone"].values()]
-        values = [area["value"] for area in found if area["value"] is not None]
-        return {**found[0], "value": float(np.mean(values)) if values else None, "low": None, "high": None}
+            area = area_of(self.run.test_site, label)
+            return _with_counts(area["value"], area["low"], area["high"], area)
+        areas = [area_of(of["test_site"], label) for of in (self.run.summary or {})["alone"].values()]
+        values = [area["value"] for area in areas if area["value"] is not None]
+        return _with_counts(float(np.mean(values)) if values else None, None, None, areas[0])
+
+
+def _with_counts(value: float | None, low: float | None, high: float | None, of: Mapping[str, Any]) -> EstimateFigures:
+    """State a value and its interval with the counts that the estimate `of` rests on."""
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "positives": of["positives"],
+        "negatives": of["negatives"],
+        "positive_patients": of["positive_patients"],
+    }
 
 
 def read_predictions(run: RunRecord) -> Scored | None:
-    """None for a run that is not finished or left no predictions."""
+    """Read a run's predictions; None for a run that is not finished or left none."""
     if not run.is_finished:
         return None
     alone = sorted((run.folder / ALONE).glob("*/predictions.parquet"))
@@ -77,18 +127,14 @@ def same_slices(one: Scored, other: Scored) -> bool:
     return set(names) <= set(theirs.columns) and len(mine) == len(theirs) and bool(mine[names].equals(theirs[names]))
 
 
-def difference(one: Scored, other: Scored, label: str) -> dict[str, Any]:
-    """AUROC of `one` minus that of `other`: paired with an interval on the same slices, else only the number."""
+def difference(one: Scored, other: Scored, label: str) -> Difference:
+    """Subtract the AUROC of `other` from that of `one`: paired, with an interval, on the same slices; else without one."""
     if not same_slices(one, other):
         ours, theirs = one.auroc(label), other.auroc(label)
-        mine, other_s = ours["value"], theirs["value"]
-        return {
-            **ours,
-            "value": None if mine is None or other_s is None else mine - other_s,
-            "low": None,
-            "high": None,
-            "paired": False,
-        }
+        apart = None
+        if ours["value"] is not None and theirs["value"] is not None:
+            apart = ours["value"] - theirs["value"]
+        return {**_with_counts(apart, None, None, ours), "paired": False}
     table, task, seed = one.tables[0], one.run.task, derive_seed(0, "bootstrap", label)
     patients = table[task.group_key].to_numpy()
     if label == MACRO:
@@ -97,11 +143,15 @@ def difference(one: Scored, other: Scored, label: str) -> dict[str, Any]:
     else:
         own, *others = (probabilities_in(of, [label])[:, 0] for of in (table, *other.tables))
         found = compare_aurocs(labels_in(table, [label])[:, 0], own, others, patients, seed=seed)
-    return {**asdict(found.difference), "paired": True}
+    interval = found.difference
+    return {**_with_counts(interval.value, interval.low, interval.high, asdict(interval)), "paired": True}
 
 
 def baseline_of(one: Scored, runs: Sequence[Scored], kind: str) -> Scored | None:
-    """Of the runs with that baseline, on the same slices if there are such, the one whose settings are nearest to this run's."""
+    """Find the run with a baseline whose settings are nearest to this run's, among those on the same slices if there are any.
+
+    None where no other run has that baseline.
+    """
     found = [other for other in runs if other.baseline == kind and other is not one]
     near = [other for other in found if same_slices(one, other)] or found
     return min(near, key=lambda other: _apart(one.run.config, other.run.config), default=None)
@@ -113,17 +163,17 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
 
 
 def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] = ()) -> Path:
-    """Write `out` and the same as JSON beside it, of the runs that can be read and stand side by side; the others are named.
+    """Write the page `out` and its content as JSON beside it, and return `out`.
 
-    `failed`: jobs of a sweep that came to nothing, which the page names, too.
-
-    Raises ValueError when no run can be read, and where files of these names are no comparisons.
+    The page compares the runs that can be read and that learned the same. It names the others, and the jobs of a sweep that
+    `failed`. Raises ValueError when no run can be read, and where files of these names are no comparisons.
     """
     refuse_stranger(out, lambda earlier: MARK in earlier)
     refuse_stranger(out.with_suffix(".json"), _is_comparison)
     runs, left_out = readable_runs(folders)
-    found = compare_runs(runs, left_out, failed={job.label: job.sentence for job in failed})
-    write_whole(out.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
+    comparison = compare_runs(runs, left_out, failed={job.label: job.sentence for job in failed})
+    found = json.loads(json.dumps(asdict(comparison), allow_nan=False))  # the page is given what the file holds
+    write_json(out.with_suffix(".json"), found)
     write_page(out, render_page("compare.html.j2", page=found, **interactive(found)))
     return out
 
@@ -137,13 +187,13 @@ def _is_comparison(earlier: bytes) -> bool:
 
 
 def read_left_out(page: Path) -> list[tuple[str, str]]:
-    """The runs that a comparison names and does not show, and why."""
+    """Read which runs a comparison names but does not show, and why."""
     found = json.loads(page.with_suffix(".json").read_text())
     return [(one["run"], one["why"]) for one in found["left_out"]]
 
 
 def readable_runs(folders: Sequence[Path]) -> tuple[dict[str, RunRecord], dict[str, str]]:
-    """The runs that can be read, and why the others cannot, both by name. Raises ValueError when there are none to read."""
+    """Read the runs that can be read, and say why the others cannot, both by name; raises ValueError when none can be read."""
     runs, broken, above = dict[str, RunRecord](), dict[str, str](), common_folder(folders)
     for folder in folders:
         name = name_of(folder, above)
@@ -157,7 +207,7 @@ def readable_runs(folders: Sequence[Path]) -> tuple[dict[str, RunRecord], dict[s
 
 
 def damage(folder: Path, error: Exception) -> str:
-    """Why a run cannot be read, in one sentence that names it."""
+    """Describe why a run cannot be read, in one sentence that names it."""
     said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     said = " ".join(said.split())
     return said if str(folder) in said else f"{folder} cannot be read: {said}"
@@ -168,17 +218,18 @@ def compare_runs(
     left_out: Mapping[str, str] = MappingProxyType({}),
     *,
     failed: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """What the page of several runs says, as plain values: of those that learned what the first did, and are whole.
+) -> Comparison:
+    """Compare the runs that are undamaged and learned what the first one did; the others are left out, each with a reason.
 
-    `left_out` are others, and why they are not among them; `failed` are jobs of their sweep, and why each failed.
-    Raises ValueError when no run is left.
+    `left_out` are runs that were left out before, and why; `failed` are jobs of the runs' sweep, and why each failed. Raises
+    ValueError when no run is left.
     """
     sound, found, left_out = dict[str, RunRecord](), dict[str, Scored](), dict(left_out)
     for name, run in runs.items():
         try:
             one = read_predictions(run)
-            _content({name: run}, {name: one} if one else {}, {}, {})
+            alone = _compare({name: run}, {name: one} if one else {}, {}, {})
+            json.dumps(asdict(alone), allow_nan=False)  # raises where a damaged file holds what JSON does not know
         except DAMAGE as error:
             left_out[name] = damage(run.folder, error)
             continue
@@ -193,43 +244,42 @@ def compare_runs(
         found |= {name: one} if one else {}
     if not sound:
         raise ValueError(next(iter(left_out.values())))
-    return _content(sound, found, left_out, failed)
+    return _compare(sound, found, left_out, failed)
 
 
-def _content(
+def _compare(
     runs: Runs, found: Mapping[str, Scored], left_out: Mapping[str, str], failed: Mapping[str, str]
-) -> dict[str, Any]:
-    first = next(iter(runs.values()))
+) -> Comparison:
+    first, scored = next(iter(runs.values())), list(found.items())
     label, (settings, words) = first.primary_label, _settings(runs)
     shown = [
         scores_plot(found, label),
         rounds_plot(runs, label),
         *curves_over(settings, _scores(runs, found), list(runs), words),
     ]
-    content = {
-        "runs": list(runs),
-        "left_out": [{"run": name, "why": why} for name, why in left_out.items()],
-        "failed": dict(failed),
-        "headline": label,
-        "words": task_words(first.task),
-        "unfinished": [name for name, run in runs.items() if not run.is_finished],
-        "crops_from_truth": [name for name, run in runs.items() if run.crops_from_truth],
-        "table": asdict(runs_table(runs, found, settings)),
-        "differences": asdict(table) if (table := differences_table(found, label)) else None,
-        "unpaired": _find_unpaired(found, label),
-        "by_label": [
-            asdict(table) for other in first.labels if other != label and (table := differences_table(found, other))
-        ],
-        "labels": asdict(labels_table(found, first.labels)),
-        "plots": [asdict(plot) for plot in shown if plot is not None],
-    }
-    return dict(json.loads(json.dumps(content, allow_nan=False)))
+    by_label = [differences_table(found, other) for other in first.labels if other != label]
+    return Comparison(
+        runs=list(runs),
+        left_out=[LeftOut(run=name, why=why) for name, why in left_out.items()],
+        failed=dict(failed),
+        headline=label,
+        words=task_words(first.task),
+        unfinished=[name for name, run in runs.items() if not run.is_finished],
+        crops_from_truth=[name for name, run in runs.items() if run.crops_from_truth],
+        table=runs_table(runs, found, settings),
+        differences=differences_table(found, label),
+        unpaired=[name for name, one in scored[1:] if not same_slices(one, scored[0][1])],
+        by_label=[table for table in by_label if table is not None],
+        labels=labels_table(found, first.labels),
+        plots=[plot for plot in shown if plot is not None],
+    )
 
 
 def _settings(runs: Runs) -> tuple[dict[str, list[Any]], list[str] | None]:
-    """What differs, and which of it to draw over: the words that a sweep varied and what does not follow from them.
+    """Find the settings that differ, with their values in every run, and which of them to draw over.
 
-    Of runs that are no sweep's, or of several, every setting that differs, and None.
+    In runs of one sweep they are the words that it varied and the settings that do not follow from them. In other runs they
+    are all settings that differ, and None.
     """
     configs = [run.config for run in runs.values()]
     jobs = [job_of(run.folder) for run in runs.values()]
@@ -245,7 +295,7 @@ def _settings(runs: Runs) -> tuple[dict[str, list[Any]], list[str] | None]:
 
 
 def runs_table(runs: Runs, found: Mapping[str, Scored], settings: Mapping[str, list[Any]]) -> Table:
-    """One row a run: how it differs from the others, and its scores."""
+    """Make a table with a row for each run: its state, its scores, what it took, and the settings that differ."""
     scores, names = _scores(runs, found), list(settings)
     heads = [
         Column(name="run", kind=Kind.text),
@@ -264,7 +314,10 @@ def runs_table(runs: Runs, found: Mapping[str, Scored], settings: Mapping[str, l
 
 
 def differences_table(found: Mapping[str, Scored], label: str) -> Table | None:
-    """AUROC of every run minus that of the first one, of the pooled run and of the sites alone, where such are among them."""
+    """Make a table of every run's AUROC of a label, and of it minus that of other runs: the first, the pooled, the sites alone.
+
+    Columns without any difference are left out. None for fewer than two runs.
+    """
     if len(found) < 2:
         return None
     first, everyone = next(iter(found)), list(found.values())
@@ -308,7 +361,7 @@ def scores_plot(found: Mapping[str, Scored], label: str) -> Plot | None:
 
 
 def rounds_plot(runs: Runs, label: str) -> Plot | None:
-    """Test-site AUROC by round of every run."""
+    """Plot the test-site AUROC of every run by round; None where no run has any."""
     by_run: dict[str, dict[int, float]] = {}
     for name, run in runs.items():
         told = run.rounds.dropna(subset=[f"test_auroc_{label}"])
@@ -333,21 +386,15 @@ def rounds_plot(runs: Runs, label: str) -> Plot | None:
     )
 
 
-def _scores(runs: Runs, found: Mapping[str, Scored]) -> dict[str, list[Any]]:
-    """What runs are judged by: name -> a value or an estimate of every run."""
+def _scores(runs: Runs, found: Mapping[str, Scored]) -> dict[str, list[Score]]:
+    """Collect the scores by which runs are judged: by name a number or an estimate of every run."""
     first = next(iter(runs.values()))
     label = first.primary_label
     worst = {name: measure_spread(run) for name, run in runs.items() if name in found}
     loss = {name: one.run.test_site["log_loss"] for name, one in found.items() if one.run.test_site is not None}
-    scores: dict[str, list[Any]] = {
+    scores: dict[str, list[Score]] = {
         area_name(label): [found[name].auroc(label) if name in found else None for name in runs],
         "log loss": [loss.get(name) for name in runs],
         f"{area_name(label)}, worst site": [areas.least if (areas := worst.get(name)) else None for name in runs],
     }
     return {name: values for name, values in scores.items() if any(value is not None for value in values)}
-
-
-def _find_unpaired(found: Mapping[str, Scored], label: str) -> list[str]:
-    """Runs whose test slices are not the first one's."""
-    first, *others = found.items() if found else [("", None)]
-    return [name for name, one in others if one and first[1] and not difference(one, first[1], label)["paired"]]

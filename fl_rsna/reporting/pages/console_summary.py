@@ -1,13 +1,13 @@
-"""What evaluate and audit print.
+"""Print what evaluate, ensemble and audit found, and where a run's submissions are.
 
-evaluate: what was scored, what to beware of, and the scores where labels are known. audit: sites, heterogeneity, what is shared,
-and a verdict as the last line.
+Of an evaluation it prints what was scored, what to beware of, and the scores where labels are known. Of an audit it prints sites,
+heterogeneity, what is shared, and a verdict as the last line.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -19,9 +19,10 @@ from fl_rsna.cohort.audit.overlap import Sharing, Verdict, kind_in_words
 from fl_rsna.cohort.audit.slices import Kind
 from fl_rsna.common.reading import read_csv, read_json
 from fl_rsna.imaging.dicom.rejections import MEANING, Reason
-from fl_rsna.learning.metrics.figures import ScorecardFigures
+from fl_rsna.learning.metrics.figures import EstimateFigures, LabelFigures, ScorecardFigures
+from fl_rsna.reporting.record.cells import format_cell
 from fl_rsna.reporting.record.console import console
-from fl_rsna.reporting.record.run_record import UNKNOWN, interval
+from fl_rsna.reporting.record.run_record import UNKNOWN
 from fl_rsna.reporting.record.wording import format_count, plural
 from fl_rsna.reporting.sections.classes import class_lines
 from fl_rsna.task import LabelKind, Task, find_task
@@ -29,17 +30,55 @@ from fl_rsna.task import LabelKind, Task, find_task
 CARD = "scorecard.json"
 EXAMS_SHOWN = 5
 MAX_PLACES, MAX_PAIRS, MAX_LINES = 40, 10, 10  # rows shown; the JSON file has all
-EXAMPLES = 3  # ids named: the user's own, needed to find the error
+EXAMPLES = 3  # ids that are named: they are the user's own, who needs them to find the error
+SCORE = "score"  # the kind of cell of an estimate
 MEANINGS = {
     PATIENTS: "patients by the rarest label each has, or none",
     SLICES: "{pictures} by the set of labels each has",
 }
 
 
+class LabelShift(TypedDict):
+    """How common a label is, 0 to 1: where the model learned, and here with a 95% interval, estimated without labels.
+
+    `matched_to` is the share that the risky submission assumes. A value is None where it cannot be estimated.
+    """
+
+    of_the_model: float | None
+    here: float | None
+    low: float | None
+    high: float | None
+    matched_to: float | None
+
+
+class Shift(TypedDict):
+    """The label shift in evaluation.json: what each submission assumes, shares by label, and the words to train for them."""
+
+    assumes: dict[str, str]
+    prevalence: dict[str, LabelShift]
+    union_rule: str | None
+    words: str | None
+
+
+class Evaluation(TypedDict):
+    """The keys of evaluation.json that are printed."""
+
+    task: str
+    headline: str
+    slices: int
+    exams: int
+    patients: int
+    labelled_slices: int
+    rejected: dict[str, int]
+    guessed_in_submission: list[str]
+    shift: Shift | None
+    warnings: list[str]
+
+
 def say_evaluation(folder: Path) -> None:
-    """Print an evaluation's folder; last, where it is."""
-    record: dict[str, Any] = read_json(folder / "evaluation.json")
-    task = find_task(record.get("task", "ich"))  # older folders were of one task
+    """Print what the folder of an evaluation holds; the last line says where it is."""
+    record = cast(Evaluation, read_json(folder / "evaluation.json"))
+    task = find_task(record["task"])
     held = ((record["slices"], task.picture), (record["exams"], task.exam), (record["patients"], "patient"))
     what = ", ".join(format_count(count, of) for count, of in held)
     console.print(
@@ -56,19 +95,19 @@ def say_evaluation(folder: Path) -> None:
     for warning in record["warnings"]:
         console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
     if (folder / CARD).exists():
-        card = read_json(folder / CARD)
-        for line in class_lines(cast(ScorecardFigures, card), task):
+        card = cast(ScorecardFigures, read_json(folder / CARD))
+        for line in class_lines(card, task):
             console.print(line, soft_wrap=True, markup=False)
         console.print(_score_table(card, task))
     if record["shift"]:
         _say_shift(folder, record["shift"])
-    for line in _exams(folder, record, task):
+    for line in _describe_exams(folder, record, task):
         console.print(escape(line), soft_wrap=True)
     console.print(f"everything: {folder}", soft_wrap=True)
 
 
-def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
-    """How common labels seem to be here, which file assumes what, and how a federation would train for it."""
+def _say_shift(folder: Path, shift: Shift) -> None:
+    """Print how common labels seem to be here, which file assumes what, and how a federation would train for it."""
     table = Table(title="how common labels are: where the model learned, and here, estimated without labels")
     for name in ("label", "model", "here [95%]", "matched to"):
         table.add_column(name, justify="left" if name == "label" else "right")
@@ -86,7 +125,7 @@ def _say_shift(folder: Path, shift: dict[str, Any]) -> None:
         console.print(f"{name}: submission_{name}.csv{same}: assumes that {assumed}", soft_wrap=True)
         if (path := folder / f"scorecard_{name}.json").exists():
             found = read_json(path, keys={"log_loss": dict})["log_loss"]
-            console.print(f"{name}: log loss {escape(interval(found))}", soft_wrap=True)
+            console.print(f"{name}: log loss {escape(format_cell(found, SCORE))}", soft_wrap=True)
     if shift["words"]:
         console.print(f"to train for this prevalence: {escape(shift['words'])}", soft_wrap=True)
 
@@ -114,7 +153,10 @@ def say_ensemble(folder: Path) -> None:
 
 
 def say_submissions(folder: Path, task: Task, *, hashed: bool) -> None:
-    """Where the submissions are that a run made, checked as Kaggle would; `hashed` ids of studies nobody there knows."""
+    """Print where a run's submissions are, which were checked as Kaggle checks them.
+
+    `hashed` says that they name studies by hashes, which Kaggle does not know.
+    """
     found = [path.name for path in sorted(folder.glob("submission*.csv"))]
     if task.kind is LabelKind.multi_class and hashed:
         console.print(
@@ -126,64 +168,58 @@ def say_submissions(folder: Path, task: Task, *, hashed: bool) -> None:
     console.print(f"submissions, each image and label once: {names} in {folder}", soft_wrap=True)
 
 
-def _exams(folder: Path, record: dict[str, Any], task: Task) -> list[str]:
-    """A line an exam, where they are few."""
+def _describe_exams(folder: Path, record: Evaluation, task: Task) -> list[str]:
+    """Describe each exam in a line, by its headline label or by all its classes; no line where there are many exams."""
     if record["exams"] > EXAMS_SHOWN:
         return []
-    rows = read_csv(folder / "exams.csv", dtype={task.exam_key: str}).to_dict("records")
-    return [
-        f"{task.exam} {row[task.exam_key]}, {format_count(int(row['slices']), task.picture)}: {_of_exam(row, record['headline'], task)}"
-        for row in rows
-    ]
+    headline, lines = record["headline"], []
+    for row in read_csv(folder / "exams.csv", dtype={task.exam_key: str}).to_dict("records"):
+        match task.kind:
+            case LabelKind.multi_label:
+                independent = f"{row[f'noisy_or_{headline}']:.3f} if {plural(task.picture)} were independent"
+                said = f"{headline} {row[f'max_{headline}']:.3f} by its surest {task.picture}, {independent}"
+            case LabelKind.multi_class:
+                said = ", ".join(f"{label} {row[f'mean_{label}']:.3f}" for label in task.labels)
+        lines.append(f"{task.exam} {row[task.exam_key]}, {format_count(int(row['slices']), task.picture)}: {said}")
+    return lines
 
 
-def _of_exam(row: Mapping[Hashable, Any], headline: str, task: Task) -> str:
-    """What a model says of one exam: of its headline label, or of every class."""
-    match task.kind:
-        case LabelKind.multi_label:
-            independent = f"{row[f'noisy_or_{headline}']:.3f} if {plural(task.picture)} were independent"
-            return f"{headline} {row[f'max_{headline}']:.3f} by its surest {task.picture}, {independent}"
-        case LabelKind.multi_class:
-            return ", ".join(f"{label} {row[f'mean_{label}']:.3f}" for label in task.labels)
-
-
-def _score_table(card: dict[str, Any], task: Task) -> Table:
-    """AUROC and average precision a label, of slices and, by their plainest aggregate, of exams."""
-    log_loss, exams = card["log_loss"], plural(task.exam)
-    table = Table(
-        title=f"log loss {escape(interval(log_loss))}; 95% intervals over {format_count(card['patients'], 'patient')}"
-    )
+def _score_table(card: ScorecardFigures, task: Task) -> Table:
+    """Make a table of each label's AUROC and average precision, of slices and, by the first aggregate of slices, of exams."""
+    loss, exams = format_cell(card["log_loss"], SCORE), plural(task.exam)
+    assert card["patients"] is not None, "a count is withheld from a federation only"
+    table = Table(title=f"log loss {escape(loss)}; 95% intervals over {format_count(card['patients'], 'patient')}")
     for name in ("label", "positive", "AUROC", "average precision", f"{exams} positive", f"AUROC of {exams}"):
         table.add_column(name, justify="left" if name == "label" else "right")
-    by_exam: dict[str, Any] = next(iter(card["exam"].values()), {})
+    by_exam: dict[str, LabelFigures] = next(iter(card["exam"].values()), {})
     for label, found in card["slice"].items():
-        area, exam = found["auroc"], by_exam.get(label, {}).get("auroc")
+        area, exam = found["auroc"], by_exam[label]["auroc"] if label in by_exam else None
         table.add_row(
             label,
-            _of(area),
-            escape(interval(area)),
-            escape(interval(found["average_precision"])),
-            _of(exam) if exam else "",
-            escape(interval(exam)) if exam else "",
+            _count_positives(area),
+            escape(format_cell(area, SCORE)),
+            escape(format_cell(found["average_precision"], SCORE)),
+            _count_positives(exam) if exam else "",
+            escape(format_cell(exam, SCORE)) if exam else "",
         )
     return table
 
 
-def _of(estimate: dict[str, Any]) -> str:
-    if estimate["positives"] is None:  # nobody annotates it there
+def _count_positives(estimate: EstimateFigures) -> str:
+    if estimate["positives"] is None or estimate["negatives"] is None:  # nobody annotates the label there
         return UNKNOWN
     return f"{estimate['positives']} of {estimate['positives'] + estimate['negatives']}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Everything an audit found, as it is printed and, by asdict, written as JSON."""
+    """All that an audit found, as it is printed and, by asdict, written as JSON."""
 
     of: str
     pictures: str  # what its rows are: slices, images
     read: dict[str, str]  # how the cohort or table was read
     sharing: Sharing
-    prevalence: dict[str, dict[str, Prevalence]]  # by place columns: sites first, then all columns together
+    prevalence: dict[str, dict[str, Prevalence]]  # by the columns of places: first sites, then all columns together
     heterogeneity: Heterogeneity
     differences: tuple[Difference, ...]
     verdict: Verdict
@@ -217,7 +253,7 @@ def _say_more(left_out: int, what: str) -> None:
 
 
 def _say_gaps(sharing: Sharing, pictures: str) -> None:
-    """What could not be compared."""
+    """Print what could not be compared."""
     for kind, count in sharing.missing.items():
         if count:
             _say(f"{count} of {sharing.slices} {pictures} have no {kind} id")
@@ -231,12 +267,12 @@ def _say_gaps(sharing: Sharing, pictures: str) -> None:
 
 
 def _say_places(prevalence: Mapping[str, Mapping[str, Prevalence]], found: Heterogeneity, pictures: str) -> None:
-    """Sizes, each site's distances to the pool, and label prevalence: sites first, then their parts."""
+    """Print sizes, each site's distances to the pool, and label prevalence: sites first, then their parts."""
     places = [(name, place) for by in prevalence.values() for name, place in by.items()]
     labels = list(places[0][1].of_slices) if places else []
-    sizes = _table(
-        "", ["place"], ["patients", pictures, *(f"to pool, {_name_unit(kind, pictures)}" for kind in found.distances)]
-    )
+    units = [kind.partition("_")[0] for kind in found.distances]  # what each distribution counts
+    to_pool = [f"to pool, {pictures if unit == 'slices' else unit}" for unit in units]
+    sizes = _table("", ["place"], ["patients", pictures, *to_pool])
     shares = _table(f"prevalence, % of {pictures} / % of patients", ["place"], labels)
     for name, place in places[:MAX_PLACES]:
         pool = [_number(distances.to_pool.get(name)) for distances in found.distances.values()]
@@ -250,7 +286,7 @@ def _say_places(prevalence: Mapping[str, Mapping[str, Prevalence]], found: Heter
 
 
 def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    """An empty table that stays readable in a narrow terminal."""
+    """Make an empty table that stays readable in a narrow terminal."""
     table = Table(
         title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
     )
@@ -262,7 +298,7 @@ def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _percent(share: Share) -> str:
-    """At most four characters: 0, 0.4, 9.9, 23, 100."""
+    """Format a share as percent in at most four characters: 0, 0.4, 9.9, 23, 100."""
     if share.share is None:
         return "-"
     return "0" if not share.count else f"{100 * share.share:.{0 if share.share >= 0.0995 else 1}f}"
@@ -287,12 +323,6 @@ def _say_heterogeneity(found: Heterogeneity, pictures: str) -> None:
         )
 
 
-def _name_unit(kind: str, pictures: str) -> str:
-    """What a distribution of cohort.heterogeneity counts."""
-    what = kind.partition("_")[0]
-    return pictures if what == "slices" else what
-
-
 def _distances(found: Distances) -> str:
     assert found.farthest is not None, "two sites have a farthest pair"
     return (
@@ -302,7 +332,7 @@ def _distances(found: Distances) -> str:
 
 
 def _say_shared(sharing: Sharing) -> None:
-    """Counts by view, the pairs that share most, and the first examples."""
+    """Print counts by view, the pairs that share most, and the first examples."""
     finest, kinds = sharing.views[0], list(sharing.totals)
     if not any(view.shared[kind] for view in sharing.views for kind in kinds):
         _say(f"shared between places: nothing ({', '.join(kind_in_words(kind) for kind in kinds)} compared)")

@@ -1,10 +1,13 @@
-"""The pages of the steps before a run: one offline HTML file for prepared data, one for a cohort, with the tables of what a set of slices is."""
+"""Write the pages of the steps before a run: one offline HTML file for prepared data and one for a cohort.
+
+The tables of these pages say what a set of slices is: its labels, headers, marks and rejected files. The module also renders the
+templates of all other pages.
+"""
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,7 +28,7 @@ from fl_rsna.common.reading import parse_csv
 from fl_rsna.imaging.dicom.rejections import MEANING
 from fl_rsna.learning.data.site_noise import scan_of
 from fl_rsna.reporting.images import contact_sheets as sheets
-from fl_rsna.reporting.images.contact_sheets import NO_LABEL
+from fl_rsna.reporting.images.contact_sheets import NO_LABEL, SiteRow
 from fl_rsna.reporting.record.cells import format_cell
 from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
 from fl_rsna.reporting.record.run_record import interval, megabytes
@@ -36,14 +39,14 @@ from fl_rsna.task import Rendering, Task
 
 FINGERPRINTS_SHOWN = 15
 REJECTS_SHOWN = 50
-FINGERPRINT = ("scanner", "bit type", "padding", "header window")  # the words of the column fingerprint
+FINGERPRINT = ("scanner", "bit type", "padding", "header window")  # the parts of a value of the column fingerprint
 STORED = (
     ("transfer syntax", ("transfer_syntax",)),
     ("rows × columns", ("rows", "columns")),
     ("origin", ("origin",)),
     ("view", ("view",)),
 )
-VALUES_SHOWN = 6  # of each of them
+VALUES_SHOWN = 6  # of each row of STORED
 MEASURES = (  # (what, column, digits, by series)
     ("pixel spacing, mm", "row_spacing_mm", 3, False),
     ("slice thickness, mm", "thickness_mm", 2, False),
@@ -92,12 +95,78 @@ ORDERS: dict[str, str] = {
 }
 
 MEANINGS = {reason.value: meaning for reason, meaning in MEANING.items()}
+Setting = str | int | float | bool | list[str]
 
-Table = list[dict[str, Any]]
+
+class LabelCounts(TypedDict):
+    """What has a label, or none: slices with their share, 0 to 1, of all slices, series and patients."""
+
+    label: str
+    slices: int
+    share: float
+    series: int
+    patients: int
 
 
-def positives(index: pd.DataFrame, labels: Sequence[str]) -> Table:
-    """Slices, series and patients with each label and with none, and the share of slices."""
+class StoredValue(TypedDict):
+    """A value that files state, with its slices and their share, 0 to 1, of all slices."""
+
+    what: str
+    value: str
+    slices: int
+    share: float
+
+
+class Measure(TypedDict):
+    """A number that headers state, as text, and how often it is missing."""
+
+    what: str
+    least: str
+    median: str
+    most: str
+    missing: int
+
+
+class Flag(TypedDict):
+    """A mark, how many slices or series have it, and what it means."""
+
+    what: str
+    count: int
+    meaning: str
+
+
+class RejectReason(TypedDict):
+    """A reason of rejection, how many files it rejected, and what it means."""
+
+    reason: str
+    files: int
+    meaning: str
+
+
+class LabelShift(TypedDict):
+    """Jensen-Shannon distances, 0 to 1, between the labels of training sites; None where they are undefined."""
+
+    mean: float | None
+    largest: float | None
+    farthest: list[str]
+    by_chance: float | None
+    to_pool: dict[str, float]
+
+
+class CohortView(TypedDict):
+    """What pages show of a cohort beside its counts: slices by site and label, headers by site, label shift and rejects."""
+
+    columns: list[str]
+    shown_as: str
+    matrix: list[SiteRow]
+    hidden: int
+    census: list[dict[str, list[str]]]
+    label_shift: LabelShift | None
+    rejected: list[RejectReason]
+
+
+def positives(index: pd.DataFrame, labels: Sequence[str]) -> list[LabelCounts]:
+    """Count the slices, series and patients with each label and with none, and the share of slices."""
     masks = {label: index[label] == 1 for label in labels}
     masks |= {"none": index[list(labels)].max(axis=1) == 0} if labels else {}
     return [
@@ -113,7 +182,7 @@ def positives(index: pd.DataFrame, labels: Sequence[str]) -> Table:
 
 
 def fingerprints(index: pd.DataFrame) -> pd.DataFrame:
-    """Slices and patients by scanner, bit type, padding and header window, most slices first; none without the column."""
+    """Count slices and patients by scanner, bit type, padding and header window, most slices first; none without the column."""
     if "fingerprint" not in index:
         return pd.DataFrame(columns=["slices", "patients", "share", *FINGERPRINT])
     found = index.groupby("fingerprint", sort=True)["patient_id"].agg(slices="size", patients="nunique")
@@ -123,22 +192,29 @@ def fingerprints(index: pd.DataFrame) -> pd.DataFrame:
     return named.sort_values("slices", ascending=False, kind="stable")
 
 
-def count_file_values(index: pd.DataFrame) -> Table:
-    """Slices by what else the files say: transfer syntax, rows and columns, origin; the rarest as one."""
-    rows: Table = []
+def count_file_values(index: pd.DataFrame) -> list[StoredValue]:
+    """Count slices by what else the files say: transfer syntax, rows and columns, origin, view; the rarest values in one row.
+
+    A value is in words, such as `512 × 512`, `JPEG lossless` or `not stated`.
+    """
+    rows: list[StoredValue] = []
     for what, columns in STORED:
         if set(columns) <= set(index.columns):
             counts = index.groupby(list(columns), sort=True).size().sort_values(ascending=False, kind="stable")
-            named = [(_describe_group(key), int(slices)) for key, slices in counts.head(VALUES_SHOWN).items()]
+            named = []
+            for key, slices in counts.head(VALUES_SHOWN).items():
+                words = [str(part) for part in (key if isinstance(key, tuple) else (key,))]
+                name = " × ".join(TRANSFER_SYNTAXES.get(word, word) or "not stated" for word in words)
+                named.append((name, int(slices)))
             rarer = counts.iloc[VALUES_SHOWN:]
             named += [(f"{len(rarer)} more", int(rarer.sum()))] if len(rarer) else []
             rows += [{"what": what, "value": name, "slices": n, "share": n / len(index)} for name, n in named]
     return rows
 
 
-def measures(index: pd.DataFrame) -> Table:
-    """Least, median, greatest and missing values of the numbers a header states, as text."""
-    rows = []
+def measures(index: pd.DataFrame) -> list[Measure]:
+    """Compute the least, median and greatest of the numbers that headers state, as text, and count the missing ones."""
+    rows: list[Measure] = []
     for what, column, digits, by_series in MEASURES:
         if column in index:
             values = _of_each(index, column, by_series)
@@ -149,8 +225,8 @@ def measures(index: pd.DataFrame) -> Table:
     return rows
 
 
-def flags(index: pd.DataFrame) -> Table:
-    """How many slices or series are marked, and what the mark means."""
+def flags(index: pd.DataFrame) -> list[Flag]:
+    """Count the slices or series that have each mark, and say what the mark means."""
     marks = {name.replace("_", " "): (int(index[name].sum()), COLUMNS[name].meaning) for name in FLAGS if name in index}
     if "position_mm" in index:
         marks["no geometry"] = int(index["position_mm"].isna().sum()), "no position in the header, or none that can be"
@@ -171,7 +247,7 @@ def flags(index: pd.DataFrame) -> Table:
 
 
 def site_facts(index: pd.DataFrame) -> dict[str, list[str]]:
-    """One site's headers: heading -> lines; headings depend only on the columns there are."""
+    """Summarize a site's headers in lines by heading; the headings depend only on the columns of the index."""
     kinds = fingerprints(index)
     facts = {name: _commonest(kinds, name) for name in FINGERPRINT} if "fingerprint" in index else {}
     if "view" in index:
@@ -186,14 +262,14 @@ def site_facts(index: pd.DataFrame) -> dict[str, list[str]]:
     return facts
 
 
-def reject_reasons(rejected: Mapping[str, int]) -> Table:
-    """Reasons with their meanings, most files first."""
+def reject_reasons(rejected: Mapping[str, int]) -> list[RejectReason]:
+    """List the reasons of rejection with their meanings, most files first."""
     most_first = sorted(rejected.items(), key=lambda pair: (-pair[1], pair[0]))
     return [{"reason": reason, "files": count, "meaning": MEANINGS.get(reason, "")} for reason, count in most_first]
 
 
-def reject_rows(table: pd.DataFrame) -> Table:
-    """Up to REJECTS_SHOWN rejected files, the first of every reason before more of any."""
+def reject_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Select up to REJECTS_SHOWN rows of rejected.csv, the first of every reason before more of any, sorted by reason."""
     each = max(1, REJECTS_SHOWN // max(1, table["reason"].nunique()))
     first = table.groupby("reason", sort=False).head(each).head(REJECTS_SHOWN)
     more = table.drop(first.index).head(REJECTS_SHOWN - len(first))
@@ -201,14 +277,14 @@ def reject_rows(table: pd.DataFrame) -> Table:
 
 
 def _commonest(kinds: pd.DataFrame, name: str) -> list[str]:
-    """The two commonest with their shares, and how many kinds more: `12u-1024 60%`, `16s-1024 38%`, `2 more`."""
+    """Describe the two commonest kinds with their shares, and how many more there are: `12u-1024 60%`, `16s-1024 38%`, `2 more`."""
     shares = kinds.groupby(name)["share"].sum().sort_values(ascending=False, kind="stable")
     shown = [f"{value} {share:.0%}" for value, share in shares.head(2).items()]
     return shown + ([f"{len(shares) - 2} more"] if len(shares) > 2 else []) or ["–"]
 
 
 def _span(values: pd.Series, digits: int) -> list[str]:
-    """Median and range: `0.449`, `0.391–0.488`; the range is left out when all are equal."""
+    """Format the median and the range: `0.449`, `0.391–0.488`; the range is left out when all values are equal."""
     low, middle, high = values.quantile([0, 0.5, 1])
     ends = [f"{_format_number(low, digits)}–{_format_number(high, digits)}"] if high > low else []
     return [_format_number(middle, digits), *ends]
@@ -222,24 +298,28 @@ def _format_number(value: float, digits: int) -> str:
     return f"{value + 0:.{digits}f}" if value == value else "–"  # + 0: no negative zero
 
 
-def _describe_group(key: object) -> str:
-    """The values of a group in words: `512 × 512`, `JPEG lossless`, `not stated`."""
-    words = [str(part) for part in key] if isinstance(key, tuple) else [str(key)]
-    return " × ".join(TRANSFER_SYNTAXES.get(word, word) or "not stated" for word in words)
-
-
 SITES_SHOWN = 12
 ONLY_OF = {  # settings that mean something to one kind of partition
     "alpha": PartitionKind.dirichlet,
     "sigma": PartitionKind.quantity,
     "lacking": PartitionKind.specialist,
 }
+STORED_AS = {
+    ImageKind.hu: "16-bit grey, HU + 1024",
+    ImageKind.windows: "8-bit RGB: brain, subdural and soft tissue window",
+    ImageKind.grey: "16-bit grey, black to white, dense is white",
+}
+SHOWN_AS = {
+    ImageKind.hu: "Brain window, 0 to 80 HU",
+    ImageKind.windows: "The stored colours: brain window in red, subdural in green, soft tissue in blue",
+    ImageKind.grey: "The film as it is meant to be seen",
+}
 
 MARK = b'<meta name="generator" content="fl_rsna">'  # in every page
 
 
 def write_prepare_page(prepared: Prepared, task: Task) -> Path:
-    """Write prepare.html into the prepared folder, labelled or not; the same folder gives the same bytes."""
+    """Write prepare.html into the folder of prepared data, and return its path; the same folder gives the same bytes."""
     folder, index, kind, labels = prepared.folder, prepared.index, prepared.image, prepared.labels
     facts = read_facts(folder / "prepare.json", f"data.name: no prepared data at {folder}")
     images, specific = folder / "images", [label for label in labels if label != task.union]
@@ -254,8 +334,8 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
         "prepare.html.j2",
         name=folder.name,
         facts=facts,
-        stored=_describe_format(kind),
-        shown_as=_describe_view(kind),
+        stored=STORED_AS[kind],
+        shown_as=SHOWN_AS[kind],
         hu=kind is ImageKind.hu,
         series=task.rendering is Rendering.hounsfield,
         words=task_words(task),
@@ -279,15 +359,23 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
 
 
 def write_partition_page(cohort: Cohort, task: Task) -> Path:
-    """Write partition.html into a cohort's folder."""
-    facts: dict[str, Any] = {"leaky": False, "made_of": {}, "lacks": {}, "noise": {}, **cohort.facts}
+    """Write partition.html into a cohort's folder, and return its path."""
+    facts = {"made_of": {}, "lacks": {}, "noise": {}, **cohort.facts}  # which cohort.json has where there are any
     parts = [part for by_part in facts["sites"].values() for part in by_part.values()]
-    shares = [_share(facts["sites"][site], task.headline) for site in cohort.sites]
+    shares = []
+    for site in cohort.sites:
+        held = list(facts["sites"][site].values())
+        slices = sum(part["slices"] for part in held)
+        shares.append(sum(part["positives"][task.headline] for part in held) / slices if slices else 0.0)
+    made_of = {  # header fingerprints in words: `not stated · 12u-1024 · none · 36/80`
+        site: [" · ".join(word or "not stated" for word in value.split("|")) for value in values]
+        for site, values in facts["made_of"].items()
+    }
     page = render_page(
         "partition.html.j2",
         words=task_words(task),
         facts=facts,
-        made_of={site: [_describe_fingerprint(value) for value in values] for site, values in facts["made_of"].items()},
+        made_of=made_of,
         settings=_settings_that_count(facts["settings"]),
         training_sites=cohort.sites,
         slices=sum(part["slices"] for part in parts),
@@ -301,11 +389,16 @@ def write_partition_page(cohort: Cohort, task: Task) -> Path:
     return cohort.folder / "partition.html"
 
 
-def cohort_view(cohort: Cohort) -> dict[str, Any]:
-    """What pages show of a cohort beside its counts, as plain values for JSON: slices by site and label, headers, rejects."""
+def cohort_view(cohort: Cohort) -> CohortView:
+    """Collect what pages show of a cohort beside its counts, as plain values for JSON.
+
+    The matrix shows the test site and so many training sites, at equal steps of their numbers, that SITES_SHOWN are shown.
+    """
     here = tuple(site for site in cohort.sites if cohort.site_folder(site).is_dir())  # none, between machines
-    shown = _spread_sites(here)
-    matrix, headers, dealt = [], [], []
+    room = min(SITES_SHOWN - 1, len(here))
+    shown = {TEST_SITE} | {here[round(n * (len(here) - 1) / max(1, room - 1))] for n in range(room)}
+    matrix: list[SiteRow] = []
+    headers, dealt = [], []
     for site in (*here, TEST_SITE):
         folder = cohort.site_folder(site)
         index = _read_index(folder, cohort.labels)
@@ -316,12 +409,12 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
         if site in shown:
             scan = scan_of(noise_from(cohort.facts.get("noise", {}).get(site, {})), site)
             matrix.append(sheets.site_row(site, index, folder / "images", cohort.image, cohort.labels, scan))
-    exclusive = not any(row["cells"][-1]["slices"] for row in matrix)  # nothing is without a label
+    exclusive = not any(row["cells"][-1]["slices"] for row in matrix)  # no slice is without a label
     if exclusive:
         matrix = [{**row, "cells": row["cells"][:-1]} for row in matrix]
     return {
         "columns": [*cohort.labels, *([] if exclusive else [NO_LABEL])],
-        "shown_as": _describe_view(cohort.image),
+        "shown_as": SHOWN_AS[cohort.image],
         "matrix": matrix,
         "hidden": len(headers) - len(matrix),
         "census": headers,
@@ -330,33 +423,37 @@ def cohort_view(cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def _label_shift(dealt: Sequence[pd.DataFrame], labels: Sequence[str]) -> dict[str, Any] | None:
-    """How unlike the labels of training sites are, as cohort.heterogeneity measures it over patients; None of fewer than two."""
+def _label_shift(dealt: Sequence[pd.DataFrame], labels: Sequence[str]) -> LabelShift | None:
+    """Measure how unlike the labels of training sites are over patients; None for fewer than two sites."""
     if len(dealt) < 2:
         return None
     rows = pd.concat(dealt, ignore_index=True)
     ids = pd.DataFrame({Kind.patient: rows["patient_id"]})
     found = heterogeneity_of(Slices(places=rows[["site"]], ids=ids, labels=rows[list(labels)], site="site", part=None))
     distances = found.distances.get(PATIENTS)
-    return {**asdict(distances), "farthest": list(distances.farthest or ())} if distances else None
+    if distances is None:
+        return None
+    farthest = list(distances.farthest or ())
+    return LabelShift(
+        mean=distances.mean, largest=distances.largest, farthest=farthest, by_chance=distances.by_chance, to_pool=distances.to_pool
+    )  # fmt: skip
 
 
 def write_page(path: Path, page: bytes) -> None:
-    """Write a page, over an earlier one too; raises ValueError where a file of that name is none of fl_rsna's."""
+    """Write a page, also over an earlier one; raises ValueError where a file of that name is no page of fl_rsna's."""
     refuse_stranger(path, lambda earlier: MARK in earlier)
     write_whole(path, page)
 
 
 def render_page(template: str, **what: Any) -> bytes:
-    """A page from one of our templates; every value is escaped."""
-    return (
-        _templates().get_template(template).render(**what).encode(errors="backslashreplace")
-    )  # a path need not be UTF-8
+    """Render a page from one of our templates; every value is escaped."""
+    page = _templates().get_template(template).render(**what)
+    return page.encode(errors="backslashreplace")  # a path need not be UTF-8
 
 
 @functools.cache
 def _templates() -> Environment:
-    """Our templates, each compiled once."""
+    """Return the environment of our templates, which compiles each of them once."""
     environment = Environment(
         loader=PackageLoader("fl_rsna.reporting"),
         autoescape=True,
@@ -364,23 +461,17 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {
-        "interval": interval,
-        "megabytes": megabytes,
-        "counted": format_count,
-        "noise": noise_said,
-        "said": format_cell,
-    }
-    environment.filters |= filters
+    environment.filters |= {"interval": interval, "megabytes": megabytes, "counted": format_count}
+    environment.filters |= {"noise": noise_said, "said": format_cell}
     return environment
 
 
-def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What decided who is where, as it is typed; hashes of files each on a line of their own."""
-    kind, folds = settings.get("kind"), settings.get("folds")
+def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Setting]:
+    """Select the settings that decided who is where, as they are typed; the hash of each file is a line of its own."""
+    kind, folds = settings["kind"], settings["folds"]
     idle = {name for name, of in ONLY_OF.items() if of != kind} | {"test" if folds else "fold"}
     idle |= {"num_sites"} if kind == PartitionKind.explicit else set()
-    shown: dict[str, Any] = {}
+    shown: dict[str, Setting] = {}
     for name, value in settings.items():
         if name == "noise":
             continue  # it has a table of its own
@@ -391,46 +482,13 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _describe_fingerprint(value: str) -> str:
-    """What makes a natural site, a header fingerprint in its words: `not stated · 12u-1024 · none · 36/80`."""
-    return " · ".join(word or "not stated" for word in value.split("|"))
-
-
-def _spread_sites(sites: Sequence[str]) -> set[str]:
-    """The test site and so many training sites, at equal steps of their numbers, that SITES_SHOWN are shown."""
-    room = min(SITES_SHOWN - 1, len(sites))
-    return {TEST_SITE} | {sites[round(n * (len(sites) - 1) / max(1, room - 1))] for n in range(room)}
-
-
 def _read_index(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
-    """What the pages need of a site's index, without labels that it does not annotate; names stay text, empty ones are not missing."""
+    """Read what the pages need of a site's index, without labels that the site does not annotate.
+
+    Names stay text, and an empty one is not missing.
+    """
     wanted = {*SITE_COLUMNS, *PIXEL_SIZE, *labels}
     texts = {name: str for name in wanted if name in COLUMNS and COLUMNS[name].dtype == "str"}
     _, raw = read_site_files(folder)
     table = parse_csv(folder / "index.csv", raw, usecols=lambda name: name in wanted, dtype=texts)
     return table.fillna({name: "" for name in texts if name in table})
-
-
-def _share(parts: dict[str, Any], label: str) -> float:
-    slices = sum(part["slices"] for part in parts.values())
-    return float(sum(part["positives"][label] for part in parts.values()) / slices) if slices else 0.0
-
-
-def _describe_format(kind: ImageKind) -> str:
-    match kind:
-        case ImageKind.hu:
-            return "16-bit grey, HU + 1024"
-        case ImageKind.windows:
-            return "8-bit RGB: brain, subdural and soft tissue window"
-        case ImageKind.grey:
-            return "16-bit grey, black to white, dense is white"
-
-
-def _describe_view(kind: ImageKind) -> str:
-    match kind:
-        case ImageKind.hu:
-            return "Brain window, 0 to 80 HU"
-        case ImageKind.windows:
-            return "The stored colours: brain window in red, subdural in green, soft tissue in blue"
-        case ImageKind.grey:
-            return "The film as it is meant to be seen"

@@ -1,4 +1,4 @@
-"""Which runs a path on the command line means: a run, a folder of runs, a gap experiment, a sweep."""
+"""Find the runs that a path on the command line means: a run, a folder of runs, a gap experiment, or a sweep."""
 
 import os
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 from fl_rsna.run_folder.sweep_folder import Job, find_failed_jobs, is_sweep, job_of, read_jobs
 
 RUN = "config.yaml"  # the file by which a run's folder is known
-LOST = ("events.jsonl", "rounds.csv")  # by these a run is known that lost its config.yaml
+LOST = ("events.jsonl", "rounds.csv")  # files by which a run's folder is known that lost its config.yaml
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The run folders `path` stands for, a sweep's in the order of its jobs, others by name; raises ValueError when there are none."""
+    """List the run folders that `path` means, a sweep's in the order of its jobs, others by name; raises ValueError when there are none."""
     if not path.is_dir():
         raise ValueError(f"expected a run folder with {RUN}, got {path}, which is no folder; give runs/<name>")
     found = runs_in(path)
@@ -23,28 +23,28 @@ def find_runs(path: Path) -> list[Path]:
 
 
 def runs_in(path: Path) -> list[Path]:
-    """The same, of a folder, which may hold none."""
+    """List the run folders that a folder is or holds; it may hold none."""
     return [path] if is_run(path) else _below(path)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether it is a run's, whole or not; one that may not be looked into counts, so that it is named."""
+    """Whether a folder is a run's, complete or not; a folder that cannot be read counts as one, so that it is named."""
     return not os.access(folder, os.R_OK | os.X_OK) or any((folder / name).is_file() for name in (RUN, *LOST))
 
 
 def failures_in(path: Path) -> list[Job]:
-    """The jobs of sweeps that failed, where `path` is a sweep's folder or holds such."""
+    """List the failed jobs of sweeps, where `path` is a sweep's folder or holds such folders."""
     sweeps = [path] if is_sweep(path) else [folder for folder in sorted(path.iterdir()) if is_sweep(folder)]
     return [job for sweep in sweeps for job in find_failed_jobs(sweep)]
 
 
 def common_folder(runs: Sequence[Path]) -> Path:
-    """The folder that holds all of the runs, however deep."""
+    """Return the deepest folder that holds all of the runs, at whatever depth."""
     return Path(os.path.commonpath([run.absolute().parent for run in runs]))
 
 
 def name_of(run: Path, above: Path) -> str:
-    """What a run is called among those below a folder: its path, with the words of its job for a sweep's folder."""
+    """Name a run among those below a folder: by its path, with the words of a sweep's job in place of the job's folder."""
     parts, job = list(Path(os.path.relpath(run.absolute(), above)).parts), job_of(run)
     if job is not None and job.name in parts:
         parts[parts.index(job.name)] = job.label
@@ -52,7 +52,7 @@ def name_of(run: Path, above: Path) -> str:
 
 
 def _below(path: Path) -> list[Path]:
-    """Runs in a folder, and those of gap experiments and sweeps in it; not what a run has inside."""
+    """List the runs in a folder, and those of gap experiments and sweeps in it, but no runs inside a run."""
     jobs = {job.name: job.number for job in read_jobs(path)} if is_sweep(path) else {}
     inside = [folder for folder in path.iterdir() if folder.is_dir()]
     found = []
@@ -62,7 +62,7 @@ def _below(path: Path) -> list[Path]:
 
 
 def _by_number(folder: Path) -> tuple[str, int, str]:
-    """By name, with a number at the end counted as one: sweep-2 before sweep-10."""
+    """Make a sort key of a folder's name that puts sweep-2 before sweep-10."""
     stem = folder.name.rstrip("0123456789")
     number = folder.name[len(stem) :]
     return stem, int(number or -1), folder.name

@@ -1,6 +1,7 @@
-"""Submissions as Kaggle takes them: one row an image and label, `ID_<image>_<label>,Label`, of RSNA 2019; of classes those of
+"""Make and check submissions as Kaggle takes them.
 
-SIIM-FISABIO-RSNA COVID-19, a row a study and one an image, `<id>_study` or `<id>_image,PredictionString`.
+For labels that is the format of RSNA 2019: a row for each image and label, `ID_<image>_<label>,Label`. For classes it is that of
+SIIM-FISABIO-RSNA COVID-19: a row for each study, `<id>_study,PredictionString`, and for each image, `<id>_image,PredictionString`.
 """
 
 from collections.abc import Collection, Sequence, Set
@@ -13,13 +14,13 @@ from fl_rsna.learning.inference.blending import enforce_union
 from fl_rsna.learning.metrics.saturation import clip_probabilities
 from fl_rsna.task import Task
 
-WHOLE = "0 0 1 1"  # the box of what is said of a study as a whole
-NOTHING_DRAWN = f"none 1 {WHOLE}"  # of an image: nobody here looks for boxes
+WHOLE = "0 0 1 1"  # the box of a prediction for a study as a whole
+NOTHING_DRAWN = f"none 1 {WHOLE}"  # the prediction for an image: no model here finds boxes
 CLIP = 1e-6  # a probability of 0 or 1 that is wrong costs as much as all others together
 
 
 def submission(ids: Sequence[str], found: NDArray[np.floating], task: Task) -> pd.DataFrame:
-    """The rows of submission.csv for images `ids` and probabilities [N, L], sorted by image, then in the task's order.
+    """Make the rows of submission.csv for images `ids` and probabilities [N, L], sorted by image, then in the task's order.
 
     Ids are the images' own, never hashed: RSNA's begin with ID_ already. The union label is raised to the greatest of
     the others, which it cannot be less likely than, and everything is clipped to [1e-6, 1 - 1e-6].
@@ -31,10 +32,10 @@ def submission(ids: Sequence[str], found: NDArray[np.floating], task: Task) -> p
 
 
 def class_submission(index: pd.DataFrame, found: NDArray[np.floating], task: Task) -> pd.DataFrame:
-    """The rows of submission.csv for the images of an index and probabilities [N, L] of classes: studies, then images.
+    """Make the rows of submission.csv for the images of an index and probabilities [N, L] of classes: studies, then images.
 
-    A study has every class with the mean of its images' probabilities; ids are the index's, which Kaggle knows only
-    where they are not hashed. No box is ever claimed in an image.
+    A study has every class with the mean of its images' probabilities. Ids are the index's, which Kaggle knows only where
+    they are not hashed. An image never has a box.
     """
     by_study = pd.DataFrame(found.astype(np.float64), columns=list(task.labels)).groupby(
         index[task.exam_key].to_numpy()
@@ -50,7 +51,11 @@ def class_submission(index: pd.DataFrame, found: NDArray[np.floating], task: Tas
 
 
 def check_class_submission(table: pd.DataFrame, index: pd.DataFrame, task: Task, where: str) -> None:
-    """The same for classes: a row for every study and image of an index, and of a study every class once."""
+    """Refuse what Kaggle would not take for classes.
+
+    It takes one row for every study and image of an index; a study's row has every class once, with a probability and the
+    box of the whole image. Raises ValueError, which names `where`, for anything else.
+    """
     if list(table.columns) != ["id", "PredictionString"]:
         raise ValueError(
             f"{where}: expected the columns id and PredictionString, got {', '.join(map(str, table.columns))}"
@@ -59,20 +64,22 @@ def check_class_submission(table: pd.DataFrame, index: pd.DataFrame, task: Task,
     studies, images = (index[column].astype(str).unique() for column in (task.exam_key, "image_id"))
     _check_ids(ids, {*(f"{name}_study" for name in studies), *(f"{name}_image" for name in images)}, where)
     for name, said in zip(ids, table["PredictionString"].astype(str), strict=True):
-        if name.endswith("_study") and not _is_of_classes(said.split(" "), task):
+        if not name.endswith("_study"):
+            continue
+        words = said.split(" ")
+        boxes = {" ".join(words[at + 2 : at + 6]) for at in range(0, len(words), 6)}
+        values = pd.to_numeric(pd.Series(words[1::6], dtype=str), errors="coerce")
+        if sorted(words[::6]) != sorted(task.labels) or boxes != {WHOLE} or not values.between(0, 1).all():
             raise ValueError(
                 f"{where}: expected each of {', '.join(task.labels)} with a probability and {WHOLE}, got {said!r} for {name}"
             )
 
 
-def _is_of_classes(words: list[str], task: Task) -> bool:
-    named, values, boxes = words[::6], words[1::6], [" ".join(words[at + 2 : at + 6]) for at in range(0, len(words), 6)]
-    numbers = pd.to_numeric(pd.Series(values, dtype=str), errors="coerce")
-    return sorted(named) == sorted(task.labels) and set(boxes) == {WHOLE} and bool(numbers.between(0, 1).all())
-
-
 def check_submission(table: pd.DataFrame, rows: Collection[str], where: str) -> None:
-    """Refuse what Kaggle would not take: every id of `rows` exactly once and no other, with a probability that is one."""
+    """Refuse what Kaggle would not take; it takes every id of `rows` exactly once and no other, with a value from 0 to 1.
+
+    Raises ValueError, which names `where`.
+    """
     if list(table.columns) != ["ID", "Label"]:
         raise ValueError(f"{where}: expected the columns ID and Label, got {', '.join(map(str, table.columns))}")
     ids = table["ID"].astype(str)
@@ -93,14 +100,14 @@ def _check_ids(ids: pd.Series, asked: Set[str], where: str) -> None:
 
 
 def rows_of(images: Sequence[str], task: Task) -> list[str]:
-    """The ids that a submission about these images has."""
+    """List the ids that a submission about these images has, one for each image and label."""
     return [f"{image}_{label}" for image in images for label in task.labels]
 
 
 def find_unscored_ids(rejected: pd.DataFrame, scored: Sequence[str]) -> list[str]:
-    """Images that were rejected and that Kaggle wants a row for all the same: those that say their id, in the file or by
+    """Find the rejected images for which Kaggle wants a row all the same.
 
-    a name like ID_0123abcd.dcm.
+    They are those whose id is known, from the file or from a name like ID_0123abcd.dcm, and which are not among `scored`.
     """
     stems = rejected["path"].str.extract(r"([^/]*?)(?:\.dcm)?$", expand=False)
     named = rejected["image_id"].where(rejected["image_id"] != "", stems.where(stems.str.match(r"ID_[0-9a-f]+$"), ""))

@@ -1,7 +1,7 @@
-"""What differs between the settings of several runs, and curves of their scores over it."""
+"""Find the settings that differ between runs, and draw the runs' scores over them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from fl_rsna.reporting.record.cells import Column, Kind, Table
 from fl_rsna.reporting.record.plotly import Plot, Trace, axes, line, points
@@ -20,11 +20,31 @@ ELSEWHERE = (
     "data.labels",
     "partition.name",
 )
-LOG_SPAN = 9.99  # from the least to the greatest value of an axis that is logarithmic
+LOG_SPAN = 9.99  # greatest by least value of an axis, from which on it is logarithmic
+
+
+class ErrorBars(TypedDict):
+    """Error bars of a trace, as Plotly takes them; `array` goes up from each value and `arrayminus` down."""
+
+    type: str
+    symmetric: bool
+    array: list[float]
+    arrayminus: list[float]
+    color: str
+    thickness: float
+    width: int
+
+
+class Axis(TypedDict, total=False):
+    """An axis of a layout, as Plotly takes it."""
+
+    type: str
+    tickvals: list[float]
+    ticktext: list[str]
 
 
 def diff_configs(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all runs, each with its value in every run."""
+    """Find the settings that are not the same in all runs, each with its value in every run."""
     settings = [flat(config) for config in configs]
     names = dict.fromkeys(name for of_run in settings for name in of_run)
     found = {name: [of_run.get(name) for of_run in settings] for name in names if not name.startswith(ELSEWHERE)}
@@ -32,7 +52,7 @@ def diff_configs(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def select_plot_settings(settings: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Of those, the ones to draw over: no seeds, and none that another one decides."""
+    """Select the settings to draw over, of those that differ: no seeds, and none that another one decides."""
     found: dict[str, list[Any]] = {}
     for name, values in settings.items():
         if name not in SEEDS and not any(_decides(before, values) for before in found.values()):
@@ -43,9 +63,10 @@ def select_plot_settings(settings: Mapping[str, list[Any]]) -> dict[str, list[An
 def of_sweep(
     words: Sequence[Mapping[str, str]], parts: Sequence[str], configs: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
-    """The words that a sweep varied, with their value in every run, and what else differs and does not follow from them.
+    """Collect the words that a sweep varied and the other settings that differ, each with its value in every run.
 
-    `parts`: which run of its job each is, such as federated of a gap; "" where it is the only one.
+    Settings that follow from the words are left out. `parts` says which run of its job each is, such as the federated one of
+    a gap; "" where it is the only one.
     """
     varied = {key: [of_run[key] for of_run in words] for key in words[0]}
     if any(parts):
@@ -56,7 +77,7 @@ def of_sweep(
 
 
 def words_to_draw(settings: Mapping[str, list[Any]], varied: Iterable[str]) -> list[str]:
-    """Of a sweep's words those with several values: seeds only where nothing else has."""
+    """Select the words of a sweep that have several values; seeds only where nothing else has."""
     several = [key for key in varied if len({str(value) for value in settings[key]}) > 1]
     return [key for key in several if key not in SEEDS] or several
 
@@ -67,10 +88,10 @@ def curves_over(
     names: Sequence[str],
     over: Sequence[str] | None = None,
 ) -> list[Plot]:
-    """One plot a swept setting: every run a point, a line through the means of those that differ in the seed only.
+    """Draw a plot for each swept setting: every run is a point, and a line joins the means of runs that differ in the seed only.
 
-    `scores`: by name a number or an estimate of each run, None where it has none; runs without any are left out. `over`:
-    the words that a sweep varied, or None for the settings that are not decided by others.
+    `scores` has by name a number or an estimate of each run, None where it has none; runs without any are left out. `over`
+    names the words that a sweep varied; with None the plots are over the settings that are not decided by others.
     """
     there = [run for run in range(len(names)) if any(values[run] is not None for values in scores.values())]
     settings = {name: _numbers(values) for name, values in settings.items()}
@@ -89,13 +110,14 @@ def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, lis
     others = {other: values for other, values in settings.items() if other != name}
     groups: dict[str, list[int]] = {}
     for run in range(len(names)):
-        words = ", ".join(_format_override(other, values[run]) for other, values in others.items())
-        groups.setdefault(words or "runs", []).append(run)
+        typed = [f"{other.removesuffix('.name')}={_word(values[run])}" for other, values in others.items()]
+        groups.setdefault(", ".join(typed) or "runs", []).append(run)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings[name])
     data: list[Trace] = []
     for score, values in scores.items():
         for style, (words, members) in enumerate(groups.items()):
-            held = [run for run in _in_order(members, settings[name], numeric) if values[run] is not None]
+            ordered = sorted(members, key=settings[name].__getitem__) if numeric else members
+            held = [run for run in ordered if values[run] is not None]
             data += _group(
                 [settings[name][run] for run in held], [values[run] for run in held], words, style, score, numeric
             )
@@ -120,14 +142,15 @@ def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, lis
 
 
 def _group(x: list[Any], values: list[Any], words: str, style: int, score: str, numeric: bool) -> list[Trace]:
-    """The points of one group of runs, and the line through their means."""
+    """Draw the points of one group of runs, and the line through their means."""
     if not x:
         return []
     x = x if numeric else [_word(value) for value in x]
     alone = len(set(x)) == len(x)
     numbers = [value["value"] if isinstance(value, dict) else value for value in values]
-    found = {at: [number for place, number in zip(x, numbers, strict=True) if place == at] for at in x}
-    means = {at: _mean(values) for at, values in found.items()}
+    known = [(at, number) for at, number in zip(x, numbers, strict=True) if number is not None]
+    found = {at: [number for place, number in known if place == at] for at in x}
+    means = {at: sum(values) / len(values) if values else None for at, values in found.items()}
     meta = {"choice": score}
     dots = points(x, values if alone else numbers, words, style, meta=meta, legendgroup=words, showlegend=False)
     faint = dots if alone else {**dots, "opacity": 0.55}
@@ -136,21 +159,16 @@ def _group(x: list[Any], values: list[Any], words: str, style: int, score: str, 
     return [faint, {**mean, "mode": joined, **({} if alone else {"error_y": _reach(found, mean["line"]["color"])})}]
 
 
-def _reach(found: Mapping[Any, list[float | None]], color: str) -> dict[str, Any]:
-    """A bar at each mean from the lowest to the highest of its runs."""
-    held = [[value for value in values if value is not None] for values in found.values()]
-    above = [max(values) - sum(values) / len(values) if values else 0.0 for values in held]
-    below = [sum(values) / len(values) - min(values) if values else 0.0 for values in held]
+def _reach(found: Mapping[Any, list[float]], color: str) -> ErrorBars:
+    """Draw a bar at each mean, from the lowest to the highest of its runs."""
+    above = [max(values) - sum(values) / len(values) if values else 0.0 for values in found.values()]
+    below = [sum(values) / len(values) - min(values) if values else 0.0 for values in found.values()]
     return {
         "type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": color, "thickness": 1.2, "width": 4
     }  # fmt: skip
 
 
-def _in_order(members: list[int], values: list[Any], numeric: bool) -> list[int]:
-    return sorted(members, key=lambda run: values[run]) if numeric else members
-
-
-def _axis(values: list[Any], numeric: bool) -> dict[str, Any]:
+def _axis(values: list[Any], numeric: bool) -> Axis:
     if not numeric:
         return {"type": "category"}
     positive = min(values) > 0 and max(values) / min(values) >= LOG_SPAN
@@ -165,21 +183,11 @@ def _decides(one: list[Any], other: list[Any]) -> bool:
 
 
 def _numbers(values: list[Any]) -> list[Any]:
-    """Words that are numbers, all of them, as such."""
+    """Convert words to numbers, where all of them are numbers."""
     try:
         return [float(value) for value in values] if all(isinstance(value, str) for value in values) else values
     except ValueError:
         return values
-
-
-def _mean(values: list[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
-
-
-def _format_override(name: str, value: Any) -> str:
-    """As it is typed: `strategy=fedprox` for strategy.name."""
-    return f"{name.removesuffix('.name')}={_word(value)}"
 
 
 def _word(value: Any) -> str:

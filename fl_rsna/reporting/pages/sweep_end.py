@@ -1,4 +1,4 @@
-"""The end of a sweep: a table with one row a job, why those failed that did, and where the comparison of its runs lies."""
+"""Print the end of a sweep: a table with a row for each job, why jobs failed, and where the comparison of the runs lies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def say_sweep(sweep: Path, jobs: Sequence[Job], *, kept: bool, go_on: str | None
 
 
 def sweep_table(sweep: Path, jobs: Sequence[Job], *, kept: bool) -> RichTable:
-    """A row a job, with all columns that any of them has."""
+    """Make a table with a row for each job and all columns that any of them has."""
     names = dict.fromkeys(name for job in jobs for name in job.row if name != "run")
     bad = any(job.state is not JobState.finished for job in jobs)
     table = RichTable(title=f"sweep in {sweep}" if kept else "sweep")
@@ -40,8 +40,8 @@ def sweep_table(sweep: Path, jobs: Sequence[Job], *, kept: bool) -> RichTable:
 
 
 def _compare(sweep: Path, jobs: Sequence[Job]) -> None:
-    """Leave the comparison of the sweep's runs in its folder, where at least one came to something."""
-    from fl_rsna.reporting.pages.comparison import write_comparison  # these load matplotlib: not before the first round
+    """Write the comparison of the sweep's runs into its folder, where it has several jobs and at least one left a run."""
+    from fl_rsna.reporting.pages.comparison import write_comparison  # loads matplotlib: not before the first round
     from fl_rsna.reporting.pages.find_runs import runs_in
 
     folders = runs_in(sweep)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from fl_rsna.reporting.pages.find_runs import failures_in, find_runs
 from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, select_plot_settings
 from fl_rsna.run_folder.sweep_folder import Asked, Job, JobState, write_asked, write_job
 from fl_rsna.run_folder.sweep_words import folder_name
+
+
+def compared(*runs: Any, **failed: Any) -> dict[str, Any]:
+    """The content of the JSON file that a comparison writes."""
+    return dict(json.loads(json.dumps(asdict(compare_runs(*runs, **failed)), allow_nan=False)))
 
 
 def cells(table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -57,7 +63,7 @@ def test_a_sweep_is_told_in_the_words_that_it_varied(tmp_path: Path) -> None:
     """Also where the words chose settings under other names, and where a folder could not have the whole name."""
     jobs = [(f"strategy={name}", f"seed={seed}") for name in ("fedavg", "fedbn", "x" * 200) for seed in (0, 1)]
     sweep = made_sweep(tmp_path / "sweep", jobs, ("strategy=nosuch", "seed=0"))
-    found = compare_runs(readable_runs(find_runs(sweep))[0], failed={"strategy=nosuch seed=0": "it was refused"})
+    found = compared(readable_runs(find_runs(sweep))[0], failed={"strategy=nosuch seed=0": "it was refused"})
     assert found["runs"] == [" ".join(words) for words in jobs]  # in the order of the jobs
     assert [row["strategy"] for row in cells(found["table"])] == [words[0].partition("=")[2] for words in jobs]
     [plot] = [plot for plot in found["plots"] if plot["name"].startswith("over-")]
@@ -67,14 +73,14 @@ def test_a_sweep_is_told_in_the_words_that_it_varied(tmp_path: Path) -> None:
     assert len(mean["error_y"]["array"]) == 3
     page = write_comparison(find_runs(sweep), tmp_path / "page.html", failures_in(sweep)).read_text()
     assert "<b>strategy=nosuch seed=0</b>: it was refused" in page
-    assert compare_runs(readable_runs(find_runs(tmp_path))[0])["runs"] == found["runs"]  # however far above one stands
+    assert compared(readable_runs(find_runs(tmp_path))[0])["runs"] == found["runs"]  # however far above one stands
 
 
 def test_a_plot_over_every_varied_word_and_numbers_on_a_scale(tmp_path: Path) -> None:
     words = [
         (f"strategy={name}", f"train.learning_rate={rate}") for name in ("fedavg", "fedbn") for rate in ("1e-4", "0.01")
     ]
-    found = compare_runs(readable_runs(find_runs(made_sweep(tmp_path, words)))[0])
+    found = compared(readable_runs(find_runs(made_sweep(tmp_path, words)))[0])
     plots = {plot["name"]: plot for plot in found["plots"] if plot["name"].startswith("over-")}
     assert list(plots) == ["over-strategy", "over-train-learning_rate"]
     axis = plots["over-train-learning_rate"]["layout"]["xaxis"]
@@ -92,7 +98,7 @@ def test_runs_of_one_job_are_told_apart(tmp_path: Path) -> None:
     gap = ("partition.num_sites=5", "seed=0")
     made_gap(sweep / folder_name(gap))
     write_job(sweep, job(gap, 2, JobState.finished))
-    found = compare_runs(readable_runs(find_runs(sweep))[0])
+    found = compared(readable_runs(find_runs(sweep))[0])
     parts = ("central", "federated", "local")
     assert found["runs"][2:] == [f"partition.num_sites=5 seed=0/{part}" for part in parts]
     assert [row["part"] for row in cells(found["table"])] == ["", "", *parts]
@@ -123,7 +129,7 @@ def test_no_run_is_one_sentence(tmp_path: Path, missing: str) -> None:
 
 def test_differences_on_the_same_slices_are_paired(tmp_path: Path) -> None:
     folders = [made_run(tmp_path / "a"), made_run(tmp_path / "b", auroc=0.7)]
-    found = compare_runs(readable_runs(folders)[0])
+    found = compared(readable_runs(folders)[0])
     areas = []
     for folder in folders:
         table = pd.read_parquet(folder / "predictions.parquet")
@@ -137,7 +143,7 @@ def test_differences_on_the_same_slices_are_paired(tmp_path: Path) -> None:
 
 
 def test_a_run_minus_its_equal_is_nothing(tmp_path: Path) -> None:
-    found = compare_runs(readable_runs([made_run(tmp_path / "a"), made_run(tmp_path / "b")])[0])
+    found = compared(readable_runs([made_run(tmp_path / "a"), made_run(tmp_path / "b")])[0])
     same = cells(found["differences"])[1]["minus a"]
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
 
@@ -146,7 +152,7 @@ def test_other_test_slices_cannot_be_paired(tmp_path: Path) -> None:
     folders = [made_run(tmp_path / "a"), made_run(tmp_path / "b")]
     table = pd.read_parquet(folders[1] / "predictions.parquet")
     table.assign(image_id="x" + table["image_id"]).to_parquet(folders[1] / "predictions.parquet")
-    found = compare_runs(readable_runs(folders)[0])
+    found = compared(readable_runs(folders)[0])
     assert found["unpaired"] == ["b"]
     other = cells(found["differences"])[1]["minus a"]
     assert (other["value"], other["low"], other["high"]) == (0, None, None)
@@ -156,15 +162,15 @@ def test_other_test_slices_cannot_be_paired(tmp_path: Path) -> None:
 
 def test_order_of_slices_does_not_matter(tmp_path: Path) -> None:
     folders = [made_run(tmp_path / "a"), made_run(tmp_path / "b", auroc=0.7)]
-    before = compare_runs(readable_runs(folders)[0])["differences"]
+    before = compared(readable_runs(folders)[0])["differences"]
     table = pd.read_parquet(folders[1] / "predictions.parquet")
     table.sample(frac=1, random_state=1).to_parquet(folders[1] / "predictions.parquet")
-    assert compare_runs(readable_runs(folders)[0])["differences"] == before
+    assert compared(readable_runs(folders)[0])["differences"] == before
 
 
 def test_gap_and_gain_are_found_among_the_runs(tmp_path: Path) -> None:
     made_gap(tmp_path / "gap")
-    found = compare_runs(readable_runs(find_runs(tmp_path / "gap"))[0])
+    found = compared(readable_runs(find_runs(tmp_path / "gap"))[0])
     rows = {row["run"]: row for row in cells(found["differences"])}
     assert rows["federated"]["gap to pooled"]["paired"]
     assert rows["federated"]["gap to pooled"]["value"] < 0 < rows["federated"]["gain over alone"]["value"]
@@ -174,7 +180,7 @@ def test_gap_and_gain_are_found_among_the_runs(tmp_path: Path) -> None:
 def test_an_unfinished_run_is_listed_and_left_out(tmp_path: Path) -> None:
     folders = [made_run(tmp_path / name) for name in "abc"]
     (folders[1] / "summary.json").unlink()
-    found = compare_runs(readable_runs(folders)[0])
+    found = compared(readable_runs(folders)[0])
     assert found["unfinished"] == ["b"]
     assert [row["run"] for row in cells(found["table"])] == ["a", "b", "c"]
     assert [row["run"] for row in cells(found["differences"])] == ["a", "c"]
@@ -263,7 +269,7 @@ def test_a_run_with_a_cut_file_is_named_and_the_others_are_compared(tmp_path: Pa
         content = path.read_bytes()
         path.unlink() if share is None else path.write_bytes(content[: int(len(content) * share)])
     runs, broken = readable_runs(find_runs(tmp_path))
-    found = compare_runs(runs, broken)
+    found = compared(runs, broken)
     assert {"a", "z"} <= set(found["runs"])
     assert set(found["runs"]) | {one["run"] for one in found["left_out"]} == {"a", *cut, "z"}
     for one in found["left_out"]:
@@ -306,7 +312,7 @@ def test_runs_of_another_task_and_unfinished_ones_stand_beside_the_rest(tmp_path
     for name in ("rounds.csv", "summary.json", "events.jsonl", "predictions.parquet"):
         (tmp_path / "b" / name).unlink()
     (tmp_path / "c" / "summary.json").write_text('{"status": "failed", "reason": "below quorum"}')
-    found = compare_runs(readable_runs(folders)[0])
+    found = compared(readable_runs(folders)[0])
     assert found["runs"] == ["a", "c", "d"]
     assert found["unfinished"] == ["c"]
     [one] = found["left_out"]

@@ -5,7 +5,7 @@ import html
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def test_the_paper_has_the_same_tables(chest: Path, page: str) -> None:
 def test_runs_of_classes_are_compared_by_all_of_them(chest: Path) -> None:
     """Against itself nothing differs; the curve by round is the mean of the classes' own."""
     other = run(read_cohort(chest.parents[1] / "sites"), chest.parent / "b", seed=1)
-    found = compare_runs(readable_runs([chest, other])[0])
+    found = asdict(compare_runs(readable_runs([chest, other])[0]))
     assert found["headline"] == "macro"
     rows = table_of(found["differences"])
     areas = [read_run(folder).test_site["classes"]["slice"]["macro_auroc"] for folder in (chest, other)]  # type: ignore[index]
