@@ -74,7 +74,7 @@ class SiteCell(TypedDict):
 
 
 class SiteRow(TypedDict):
-    """A site's row of that matrix: its number of slices, and a cell for each label and one for slices without labels."""
+    """A site's row of the matrix of sites and labels: its slices, a cell for each label, and one for slices without labels."""
 
     site: str
     slices: int
@@ -93,9 +93,9 @@ def views(kind: ImageKind) -> tuple[View, ...]:
 
 
 def spread(index: pd.DataFrame, where: NDArray[np.bool_], count: int, purpose: str) -> list[int]:
-    """Draw up to `count` positions of rows of `index` where `where` [N] holds, of as many patients as possible.
+    """Choose at random up to `count` positions of rows of `index` where `where` [N] holds, of as many patients as possible.
 
-    They are ordered by height, the lowest slice first. The draw depends on `purpose` and the table alone.
+    They are ordered by height, the lowest slice first. The choice depends on `purpose` and the table alone.
     """
     places = np.random.default_rng(derive_seed(0, "contact sheet", purpose)).permutation(np.flatnonzero(where))
     seen = pd.Series(index["patient_id"].array[places]).duplicated().to_numpy()
@@ -105,8 +105,8 @@ def spread(index: pd.DataFrame, where: NDArray[np.bool_], count: int, purpose: s
     return [int(place) for place in rows.sort_values(order)["place"]]
 
 
-def evenly(index: pd.DataFrame, values: NDArray[np.float64], count: int) -> list[int]:
-    """Select up to `count` positions of rows of `index`, from the least of `values` [N] to the greatest, at equal steps of rank."""
+def evenly(values: NDArray[np.float64], count: int) -> list[int]:
+    """Select up to `count` positions in `values` [N], from the least value to the greatest, at equal steps of rank."""
     order = np.argsort(values, kind="stable")
     return list(order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))])
 
@@ -237,7 +237,7 @@ def box_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
     top, left, bottom, right, rows, columns = (index[name].to_numpy(np.float64) for name in BOX_COLUMNS)
     share = (bottom - top) * (right - left) / (rows * columns)
     tiles = []
-    for place in evenly(index, share, TILES_A_ROW):
+    for place in evenly(share, TILES_A_ROW):
         row = _row(index, place)
         uri = draw(images, row, BOXED[kind], boxed=True)
         tiles.append(Tile(image_id=row["image_id"], uri=uri, caption=f"{share[place]:.0%} of it"))

@@ -68,7 +68,7 @@ class Kind(StrEnum):
     true_negative = "true negative"
 
 
-OF_HEADLINE = dict.fromkeys(Kind, 4)  # slices a kind, each of another patient
+OF_HEADLINE = dict.fromkeys(Kind, 4)  # slices of each kind, each of another patient
 OF_OTHERS = {Kind.true_positive: 2, Kind.false_positive: 1, Kind.false_negative: 1}
 
 
@@ -202,7 +202,7 @@ def _thresholds(points: ChosenPoints | None, task: Task) -> tuple[dict[str, floa
 RESAMPLES, FEWEST = 2000, 5  # draws of patients; no interval from fewer patients
 Mask = NDArray[np.bool_]
 HEAT_RGB, LESION_RGB = (230, 159, 0), (86, 180, 233)  # orange and sky blue of Okabe and Ito
-DENSEST, STEPS = 0.6, 12  # alpha of full heat, and steps up to it: smooth enough, and small as a PNG
+DENSEST, STEPS = 0.6, 12  # opacity of full heat, and steps up to it: enough to look smooth, few enough for a small PNG
 LINE_AT = 0.5  # of the highest heat
 SIDE = 256  # pixels of a picture
 MEASURED = 20  # patients whose heat is measured at most: drawing one again takes a quarter of a second
@@ -226,7 +226,7 @@ class Shares:
 
 
 class HeatFigures(TypedDict):
-    """A mean over slices with its 95% interval over patients; None where it is undefined or too few patients bear it."""
+    """A mean over slices with its 95% interval over patients; None where it is undefined or the patients are too few."""
 
     value: float | None
     low: float | None
@@ -234,7 +234,7 @@ class HeatFigures(TypedDict):
 
 
 class HeatSummary(TypedDict):
-    """Means of `Shares` over slices, and how many times the even share of heat the share in the lesion is."""
+    """Means of `Shares` over slices; `times_uniform` is the mean share of heat in the lesion divided by the uniform one."""
 
     slices: int
     patients: int
@@ -246,7 +246,7 @@ class HeatSummary(TypedDict):
 
 
 class LesionHeat(HeatSummary):
-    """The summary of one label's true positives, as explanations.json holds it."""
+    """The mean shares of heat of one label's true positives, as explanations.json holds them."""
 
     label: str
 
@@ -285,7 +285,7 @@ def shares(heat: NDArray[np.float32], lesions: Mask, heads: Mask, patients: Sequ
 
 
 def summarize_shares(found: Shares, patients: Sequence[str], *, seed: int) -> HeatSummary:
-    """Average shares over slices, with 95% intervals by bootstrap over patients; `times_uniform` is mean share by mean uniform one."""
+    """Average shares of heat over slices, with 95% intervals by bootstrap over patients, from the generator of `seed`."""
     names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     weights = np.concatenate([np.ones((1, len(member))), draws[:, member]])

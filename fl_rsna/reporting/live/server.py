@@ -45,7 +45,7 @@ from fl_rsna.reporting.record.wording import area_name, plural
 
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 28  # margins
-DOTTED = 60  # rounds at most whose points are drawn
+DOTTED = 60  # points at most that a curve shows as dots
 
 Curve = Sequence[tuple[int, float]]  # round, value
 SECTIONS = ("head", "curves", "rounds", "sites", "failures", "events")
@@ -70,7 +70,7 @@ class Plot:
 
 
 def chart(curves: Mapping[str, Curve], *, last: int, low: float, high: float | None, title: str) -> Markup:
-    """Draw named curves over rounds as SVG; the pointer shows all values of a round. With `high` None the largest value fits."""
+    """Draw named curves over rounds as SVG; the pointer shows all values of a round. `high` None fits the largest value."""
     values = [value for curve in curves.values() for _, value in curve]
     top = high if high is not None else 1.08 * max(values, default=1.0) or 1.0
     plot = Plot(last=max(1, last), low=min([low, *values]), high=top)
@@ -156,7 +156,7 @@ class Seen:
     state: State
     beats: Mapping[str, Beat]
     silent_s: float
-    part: str  # of a run that is several
+    part: str  # which of `parts` was read, "" for the run itself
     parts: tuple[str, ...]
     trouble: str | None = None  # why nothing could be read at the last look
     damaged: int = 0  # lines of events.jsonl that are no events
@@ -291,12 +291,7 @@ def _environment() -> Environment:
     return environment
 
 
-PLACES = (
-    EVENTS,
-    f"*/{EVENTS}",
-    f"alone/*/{EVENTS}",
-    f"*/alone/*/{EVENTS}",
-)  # of a run, and of the parts of an experiment
+PLACES = (EVENTS, f"*/{EVENTS}", f"alone/*/{EVENTS}", f"*/alone/*/{EVENTS}")  # of a run, and of an experiment's parts
 LOOPBACK = ("127.0.0.1", "localhost")
 IDLE_S = 30  # before a connection that says nothing is closed
 
@@ -320,10 +315,8 @@ class Watcher:
         with self._lock:
             logs = {}
             for log in find_logs(self._run):
-                part_path = log.parent.relative_to(self._run).as_posix()
-                logs["" if part_path == "." else part_path.encode(errors="backslashreplace").decode()] = (
-                    log  # need not be UTF-8
-                )
+                place = log.parent.relative_to(self._run).as_posix().encode(errors="backslashreplace").decode()
+                logs["" if place == "." else place] = log
             newest = max(logs, key=lambda name: _read_mtime(logs[name]), default="")
             name = asked if asked is not None and asked in logs else newest
             part = self._parts.setdefault(name, _Part(logs[name].parent if logs else self._run))
@@ -418,11 +411,10 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_S
 
     def do_GET(self) -> None:
-        asked, port = urlsplit(self.path), self.connection.getsockname()[1]
+        asked = urlsplit(self.path)
         words = {name: values[-1] for name, values in parse_qs(asked.query).items()}
-        if self.headers.get("Host", "") not in {
-            f"{name}:{port}" for name in LOOPBACK
-        }:  # DNS rebinding: another name led here
+        here = {f"{name}:{self.connection.getsockname()[1]}" for name in LOOPBACK}
+        if self.headers.get("Host", "") not in here:  # another site's name leads to this server (DNS rebinding)
             self._send(403, "text/plain", "this page is for this machine alone\n")
         elif asked.path == "/":
             self._send(200, "text/html", page(self.watcher.look(words.get("part"))))

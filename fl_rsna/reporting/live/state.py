@@ -16,9 +16,9 @@ from fl_rsna.task import ICH
 
 TAIL = 40  # events
 RECENT = 5  # rounds by which the rest is estimated
-PATIENCE_S, FIRST_PATIENCE_S = 120.0, 600.0  # without an event, before a run may have stalled; before round 1 is over
+PATIENCE_S, FIRST_PATIENCE_S = 120.0, 600.0  # least silence of a run that may have stalled; before round 1 is over
 MOST = 6  # sites in the line about packing
-PATIENCE = 3  # times the longest silence so far
+PATIENCE = 3  # a run may have stalled after this many times the longest silence so far
 
 
 class Status(StrEnum):
@@ -62,7 +62,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteState:
-    slices: int = 0  # or what the task calls an image, to train on
+    slices: int = 0  # to train on
     doing: Doing = Doing.idle
     train: tuple[Point, ...] = ()
     validation: tuple[Point, ...] = ()

@@ -162,7 +162,7 @@ class DisplayLost(Exception):
 
 @dataclass(slots=True)
 class _Pace:
-    """When a piece of work began, with how much already done, and when a line last said how far it is."""
+    """The pace of a piece of work: when it began, how much was done then, and when a line last said how far it is."""
 
     began: float
     first: int

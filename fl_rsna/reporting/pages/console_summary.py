@@ -39,7 +39,7 @@ MEANINGS = {
 
 
 class LabelShift(TypedDict):
-    """How common a label is, 0 to 1: where the model learned, and here with a 95% interval, estimated without labels.
+    """The share of images with a label, 0 to 1: where the model learned, and here with a 95% interval, estimated without labels.
 
     `matched_to` is the share that the risky submission assumes. A value is None where it cannot be estimated.
     """

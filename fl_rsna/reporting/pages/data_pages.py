@@ -99,7 +99,7 @@ Setting = str | int | float | bool | list[str]
 
 
 class LabelCounts(TypedDict):
-    """What has a label, or none: slices with their share, 0 to 1, of all slices, series and patients."""
+    """The slices, series and patients with a label or with none; `share`, 0 to 1, is that of the slices."""
 
     label: str
     slices: int
@@ -154,7 +154,7 @@ class LabelShift(TypedDict):
 
 
 class CohortView(TypedDict):
-    """What pages show of a cohort beside its counts: slices by site and label, headers by site, label shift and rejects."""
+    """The content of pages on a cohort beside its counts: slices by site and label, headers by site, label shift, rejects."""
 
     columns: list[str]
     shown_as: str

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fl_rsna.run_folder.sweep_folder import Job, find_failed_jobs, is_sweep, job_of, read_jobs
 
-RUN = "config.yaml"  # the file by which a run's folder is known
-LOST = ("events.jsonl", "rounds.csv")  # files by which a run's folder is known that lost its config.yaml
+RUN = "config.yaml"  # the file that every run's folder has
+LOST = ("events.jsonl", "rounds.csv")  # files that show a run's folder to be one where its config.yaml is lost
 
 
 def find_runs(path: Path) -> list[Path]:

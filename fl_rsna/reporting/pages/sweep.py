@@ -20,7 +20,7 @@ ELSEWHERE = (
     "data.labels",
     "partition.name",
 )
-LOG_SPAN = 9.99  # greatest by least value of an axis, from which on it is logarithmic
+LOG_SPAN = 9.99  # an axis is logarithmic where its greatest value is at least so many times its least
 
 
 class ErrorBars(TypedDict):

@@ -37,7 +37,7 @@ class PathConsole(Console):
 
 console = PathConsole(highlight=False)
 if not console.is_terminal:
-    console = PathConsole(highlight=False, width=140)  # a log file has no width to fit
+    console = PathConsole(highlight=False, width=140)  # a log file has no width of its own
 
 
 def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:

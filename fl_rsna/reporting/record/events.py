@@ -160,7 +160,11 @@ def _sentence(event: Mapping[str, Any]) -> str:
         case "round_start":
             return f"round {event['round']}: {len(event['sites'])} sites train"
         case "site_done":
-            return _site_line(event)
+            loss, seconds = (event["metrics"].get(name) for name in ("loss", "seconds"))
+            did = f"round {event['round']}: {event['site']} {DONE.get(event['phase'], event['phase'])}"
+            return (
+                did + ("" if loss is None else f", loss {loss:.3f}") + ("" if seconds is None else f", {seconds:.1f} s")
+            )
         case "site_failed":
             return f"round {event['round']}: {event['site']} failed in {event['phase']}: {event['error']}"
         case "worker_died":
@@ -199,16 +203,6 @@ def describe_failure(event: Mapping[str, Any]) -> str:
             return f"refused: {reason}"
         case _:
             return f"failed: {reason}"
-
-
-def _site_line(event: Mapping[str, Any]) -> str:
-    metrics = event["metrics"]
-    parts = [f"round {event['round']}: {event['site']} {DONE.get(event['phase'], event['phase'])}"]
-    if metrics.get("loss") is not None:
-        parts.append(f"loss {metrics['loss']:.3f}")
-    if metrics.get("seconds") is not None:
-        parts.append(f"{metrics['seconds']:.1f} s")
-    return ", ".join(parts)
 
 
 def _rests(row: Mapping[str, Any]) -> str:

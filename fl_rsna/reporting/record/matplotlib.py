@@ -30,7 +30,7 @@ PALETTE = (
 )  # Okabe and Ito: colour-blind safe; black becomes the page's own ink
 FEW_SITES = 16  # at most, for shares to be written into the cells
 ROOM, LEAST_ROOM = 110, 9  # characters below all columns together, and below one
-FULL_COLOUR = 2.0  # doublings at which a cell has its full colour
+FULL_COLOUR = 2.0  # doublings of the whole cohort's share, up or down, at which a cell has its full colour
 
 
 def curves(run: RunRecord) -> Figure:

@@ -46,7 +46,9 @@ class MlflowRun:
             home = (run / FOLDER).resolve()
             home.mkdir(exist_ok=True)
             uri = f"{SQLITE}{home / 'mlflow.db'}"
-        self._database = database_of(uri)
+        path = uri.removeprefix(SQLITE)  # of a server, and of a database that is named in another way, no file is known
+        is_file = path not in (uri, "", ":memory:") and "?" not in path
+        self._database = Path(path).absolute() if is_file else None
         artifacts = None
         if self._database is not None:
             artifacts = (self._database.parent / "artifacts").as_uri()
@@ -117,12 +119,6 @@ class MlflowRun:
             self._client.log_batch(self._id, metrics=found[start : start + METRICS])
 
 
-def database_of(uri: str) -> Path | None:
-    """Return the file of a SQLite database that a URI names with its path alone; None for a server and any other form."""
-    path = uri.removeprefix(SQLITE)
-    return None if path in (uri, "", ":memory:") or "?" in path else Path(path).absolute()
-
-
 def _make(database: Path) -> None:
     """Make a database with MLflow's tables where there is none; it gets its name when it is whole."""
     if database.exists() and database.stat().st_size > 0:
@@ -131,8 +127,6 @@ def _make(database: Path) -> None:
     with replace_whole(database) as part:
         MlflowClient(tracking_uri=f"{SQLITE}{part}").search_experiments(max_results=1)
         with contextlib.closing(sqlite3.connect(part)) as made:
-            home = (
-                database.parent / "artifacts"
-            ).as_uri()  # MLflow's own first experiment names the folder one stands in
-            made.execute("UPDATE experiments SET artifact_location = ?", (home,))
+            home = (database.parent / "artifacts").as_uri()
+            made.execute("UPDATE experiments SET artifact_location = ?", (home,))  # instead of the current folder
             made.commit()

@@ -23,7 +23,7 @@ Values = dict[str, float]
 Setting = bool | int | float | str | None
 Settings = dict[str, Setting | dict[str, Setting]]
 
-CLOSED = ("prepare", "deploy", "tracking", "paths")  # groups of settings that are of a machine, not of a run's result
+CLOSED = ("prepare", "deploy", "tracking", "paths")  # groups of settings of a machine, which change no result
 OF_ROUND = {
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
@@ -53,10 +53,8 @@ def points(event: Event) -> Values:
                 }
             return _numbers(named)
         case "site_done":
-            kept = {}
-            for key, value in event[
-                "metrics"
-            ].items():  # a site chooses what it calls its metrics: only known names pass
+            kept = {}  # metrics under known names: a site may call its metrics as it likes
+            for key, value in event["metrics"].items():
                 of, _, label = key.rpartition("/")
                 if key in ("loss", "seconds") or (of in ("auroc", "personal/auroc") and label in _list_labels()):
                     kept[key] = value
@@ -107,7 +105,7 @@ def _may_go(value: object) -> bool:
         return True
     if isinstance(value, str) and value in {*STRATEGIES, *list_models(), *list_tasks(), *list_partitions()}:
         return True
-    if not isinstance(value, str) or "timm" not in sys.modules:  # a network of timm was trained with it
+    if not isinstance(value, str) or "timm" not in sys.modules:  # a run with a network of timm has imported timm
         return False
     return bool(sys.modules["timm"].is_model(value))
 

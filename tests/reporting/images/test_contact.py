@@ -123,11 +123,10 @@ def test_only_what_is_asked_for_is_chosen_and_always_the_same() -> None:
 
 
 def test_evenly_goes_from_the_least_to_the_greatest() -> None:
-    index = many(1, 9)
     values = np.array([5.0, 3, 8, 1, 9, 2, 7, 4, 6])
-    assert list(values[evenly(index, values, 3)]) == [1, 5, 9]
-    assert len(evenly(index, values, 20)) == 9
-    assert evenly(index.head(0), values[:0], 3) == []
+    assert list(values[evenly(values, 3)]) == [1, 5, 9]
+    assert len(evenly(values, 20)) == 9
+    assert evenly(values[:0], 3) == []
 
 
 def test_a_caption_says_what_is_known() -> None:
