@@ -173,7 +173,7 @@ def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] =
     runs, left_out = readable_runs(folders)
     comparison = compare_runs(runs, left_out, failed={job.label: job.sentence for job in failed})
     found = json.loads(json.dumps(asdict(comparison), allow_nan=False))  # the page is given what the file holds
-    write_json(out.with_suffix(".json"), found)
+    write_whole(out.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
     write_page(out, render_page("compare.html.j2", page=found, **interactive(found)))
     return out
 
