@@ -19,18 +19,18 @@ if __name__ == "__main__":
 
     begin_command()
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fl_rsna.cli.arguments import create_parser
 from fl_rsna.cohort.audit.heterogeneity import heterogeneity, prevalence
 from fl_rsna.cohort.audit.on_disk import Difference, read_on_disk
 from fl_rsna.cohort.audit.overlap import find_shared, judge
 from fl_rsna.cohort.audit.slices import SPELLINGS, Slices, read_published
 from fl_rsna.common.atomic import write_whole
-from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.common.command_end import end_command
 from fl_rsna.common.ownership import refuse_stranger
 from fl_rsna.reporting.live.terminal import Display
 from fl_rsna.reporting.pages.console_summary import Audit, say_audit
@@ -44,11 +44,11 @@ WORDS = ("cohort", "table", *ONLY_FOR, "strict", "out")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the command line asks for; one of cohort and table is there."""
+    """The words of the command line; exactly one of `cohort` and `table` is given."""
 
     cohort: Path | None
     table: Path | None
-    columns: dict[str, str]  # role of a column of the table -> its name
+    columns: dict[str, str]  # role of a column -> its name in the table
     labels: list[str] | None
     pixels: bool
     allow_unknown_patients: bool
@@ -57,7 +57,7 @@ class Request:
 
 
 def audit(words: Sequence[str]) -> int:
-    """Audit what the words ask for, print and write it; returns the exit code."""
+    """Audit the cohort or table that the words name, print the result and write it if out= says so; return the exit code."""
     request = request_of(words)
     if request.out is not None:
         refuse_stranger(request.out, lambda earlier: b'"verdict"' in earlier)
@@ -69,6 +69,7 @@ def audit(words: Sequence[str]) -> int:
 
 
 def audit_cohort(request: Request, folder: Path | None) -> Audit:
+    """Audit a folder made by partition. Raises ValueError for one that cannot be read."""
     assert folder is not None, "request_of sees to it"
     with Display() as display:
         cohort = read_on_disk(folder, pixels=request.pixels, on_progress=display.step)
@@ -90,6 +91,7 @@ def audit_cohort(request: Request, folder: Path | None) -> Audit:
 
 
 def audit_table(request: Request, path: Path) -> Audit:
+    """Audit a table with a row a slice. Raises ValueError for one that cannot be read."""
     table = read_published(path, request.columns, request.labels)
     read = {role: ", ".join(columns) for role, columns in table.columns.items() if columns}
     return examine(path, table.slices, plural(ICH.picture), read, (), None, request.strict)
@@ -104,7 +106,7 @@ def examine(
     leaky: str | None,
     strict: bool,
 ) -> Audit:
-    """Everything an audit tells about slices, whatever they were read from."""
+    """Examine slices: shared patients and images, prevalence by site and by place, heterogeneity, and the verdict."""
     sharing, columns = find_shared(slices), [str(name) for name in slices.places]
     choices = {"/".join(by): by for by in ([slices.site or columns[0]], columns)}
     return Audit(
@@ -120,7 +122,7 @@ def examine(
 
 
 def request_of(words: Sequence[str]) -> Request:
-    """The words as a request; raises ValueError naming the word that is unknown, repeated, empty or out of place."""
+    """Read the words; raises ValueError that names a word which is unknown, repeated, empty or out of place."""
     said: dict[str, str] = {}
     for word in words:
         key, _, value = word.partition("=")
@@ -162,14 +164,13 @@ def _out(name: str | None) -> Path | None:
     return path
 
 
-if __name__ == "__main__":
+def parse_arguments() -> list[str]:
     usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())
-    parser = Parser(
-        prog="python -m fl_rsna.audit",
-        description=__doc__,
-        epilog=f"usual names of columns, in any case, with or without punctuation:\n{usual}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    more = f"usual names of columns, in any case, with or without punctuation:\n{usual}"
+    parser = create_parser("audit", __doc__, more)
     parser.add_argument("words", nargs="*", metavar="key=value")
-    words = parser.parse_args().words
-    end_command(lambda: audit(words))
+    return list(parser.parse_args().words)
+
+
+if __name__ == "__main__":
+    end_command(lambda: audit(parse_arguments()))

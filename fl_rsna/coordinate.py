@@ -1,7 +1,7 @@
-"""python -m fl_rsna.coordinate <the words of simulate> deploy.*=...: a federated run between machines, and its report.
+"""Coordinate a federated run between machines: python -m fl_rsna.coordinate <the words of simulate> deploy.*=...
 
-To be started beside the SuperLink (python -m fl_rsna.superlink), which alone it may ask for a run. It admits the sites whose keys are
-in deploy.authorized, says a line an event, goes on with a run whose server died, and writes the report.
+The command is started beside the SuperLink (python -m fl_rsna.superlink), which accepts runs from its own machine only. It admits the
+sites whose keys are in deploy.authorized, prints a line an event, goes on with a run whose server died, and writes the report.
 """
 
 import os

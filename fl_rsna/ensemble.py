@@ -23,16 +23,17 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.cli.key_values import parse_words, read_words
-from fl_rsna.common.command_end import end_command
-from fl_rsna.evaluation.ensemble import ensemble
+from fl_rsna.cli.command import run_own_command
+from fl_rsna.cli.own_settings import OwnSettings
 from fl_rsna.evaluation.settings import EnsembleConfig
-from fl_rsna.reporting.live.terminal import Display
-from fl_rsna.reporting.pages.console_summary import say_ensemble, say_evaluation
 
 
-def main(words: list[str]) -> None:
-    asked = read_words(EnsembleConfig, words, "ensemble")
+def main(asked: EnsembleConfig) -> None:
+    """Score what the words ask for, write it to a new folder and print the scores."""
+    from fl_rsna.evaluation.ensemble import ensemble  # loads torch, which a refused word need not wait for
+    from fl_rsna.reporting.live.terminal import Display
+    from fl_rsna.reporting.pages.console_summary import say_ensemble, say_evaluation
+
     with Display() as display:
         out = ensemble(asked, display.step)
     say_ensemble(out)
@@ -40,5 +41,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    said = parse_words("ensemble", __doc__)
-    end_command(lambda: main(said))
+    run_own_command(main, OwnSettings(command="ensemble", schema=EnsembleConfig, about=__doc__ or ""))

@@ -30,21 +30,21 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.cli.key_values import parse_words, read_words
-from fl_rsna.common.command_end import end_command
-from fl_rsna.evaluation.evaluate import evaluate
+from fl_rsna.cli.command import run_own_command
+from fl_rsna.cli.own_settings import OwnSettings
 from fl_rsna.evaluation.settings import EvaluateConfig
-from fl_rsna.reporting.live.terminal import Display
-from fl_rsna.reporting.pages.console_summary import say_evaluation
 
 
-def main(words: list[str]) -> None:
-    asked = read_words(EvaluateConfig, words, "evaluate")
+def main(asked: EvaluateConfig) -> None:
+    """Score what the words ask for, write it to a new folder and print the scores."""
+    from fl_rsna.evaluation.evaluate import evaluate  # loads torch, which a refused word need not wait for
+    from fl_rsna.reporting.live.terminal import Display
+    from fl_rsna.reporting.pages.console_summary import say_evaluation
+
     with Display() as display:
         out = evaluate(asked, display.step)
     say_evaluation(out)
 
 
 if __name__ == "__main__":
-    said = parse_words("evaluate", __doc__)
-    end_command(lambda: main(said))
+    run_own_command(main, OwnSettings(command="evaluate", schema=EvaluateConfig, about=__doc__ or ""))

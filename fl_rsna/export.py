@@ -23,14 +23,17 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 
-from fl_rsna.cli.key_values import parse_words, read_words
-from fl_rsna.common.command_end import end_command
-from fl_rsna.evaluation.export import CARD, ONNX, ExportConfig, export
-from fl_rsna.reporting.record.console import console
+from fl_rsna.cli.command import run_own_command
+from fl_rsna.cli.own_settings import OwnSettings
+from fl_rsna.evaluation.settings import ExportConfig
 
 
-def main(words: list[str]) -> None:
-    out, check = export(read_words(ExportConfig, words, "export"))
+def main(asked: ExportConfig) -> None:
+    """Write the model as ONNX with its card, and print how far ONNX and torch differ."""
+    from fl_rsna.evaluation.export import CARD, ONNX, export  # loads torch, which a refused word need not wait for
+    from fl_rsna.reporting.record.console import console
+
+    out, check = export(asked)
     for what, count in check["slices"].items():
         difference = check["greatest_difference"][what]
         console.print(
@@ -41,5 +44,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    said = parse_words("export", __doc__)
-    end_command(lambda: main(said))
+    run_own_command(main, OwnSettings(command="export", schema=ExportConfig, about=__doc__ or ""))

@@ -1,10 +1,10 @@
-"""python -m fl_rsna.own_site: one site's folder from a hospital's own prepared data, when nobody deals the cohort.
+"""Make one site's folder from a hospital's own prepared data, where no cohort is dealt: python -m fl_rsna.own_site.
 
 Each hospital:     python -m fl_rsna.own_site --cohort stroke-2026 --prepared prepared/ours --site hospital-a
-A hospital that does not look for a label says so twice, here and to prepare, whose table of labels lacks it:
+A hospital that does not annotate a label says so twice, to prepare and here; its table of labels lacks that label:
                    ... fl_rsna.prepare ... data.unannotated=[epidural]   and   ... --unannotated epidural
 The coordinator:   python -m fl_rsna.own_site --cohort stroke-2026 --prepared prepared/test --hospitals hospital-a hospital-b
-Everybody reads the same twelve digits, or they did not prepare alike.
+The command prints twelve digits of the cohort's hash. They are the same everywhere, or the data were prepared differently.
 """
 
 if __name__ == "__main__":
@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fl_rsna.cli.arguments import create_parser, parse_share
 from fl_rsna.cohort.prepared.index import Prepared, read_facts, read_prepared
 from fl_rsna.cohort.sites.own_site import write_own_site, write_own_test_site
 from fl_rsna.cohort.steps import partition_settings
-from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.common.command_end import end_command
 from fl_rsna.common.id_scheme import describe_scheme
 from fl_rsna.reporting.record.wording import plural
 from fl_rsna.settings.config import Config
@@ -29,7 +30,7 @@ from fl_rsna.task import Task, find_task, list_tasks, restrict_task
 
 
 def own_site(words: argparse.Namespace) -> None:
-    """Make the folder and say what it holds."""
+    """Write a hospital's site, or the coordinator's test site, and print what it holds. Raises ValueError."""
     prepared, task = read_any(words.prepared, words.unannotated)
     folder: Path = words.sites / words.cohort
     if words.hospitals:
@@ -68,7 +69,10 @@ def own_site(words: argparse.Namespace) -> None:
 
 
 def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, Task]:
-    """Prepared data of whatever task it was prepared for, without `unannotated` labels; raises ValueError when there is none."""
+    """Read prepared data and the task that they were prepared for, without the `unannotated` labels.
+
+    Raises ValueError when there are none, when the task is unknown, and when the task has no such label.
+    """
     missing = f"--prepared: no prepared data at {folder}; run python -m fl_rsna.prepare first"
     stated = read_facts(folder / "prepare.json", missing).get("task")
     if stated not in list_tasks():
@@ -83,7 +87,7 @@ def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, T
 
 
 def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
-    """As partition records them, so that partition.name= takes this cohort like any other."""
+    """Build the settings that partition would record, so that partition.name= takes this cohort like any other."""
     config = Config()
     config.data.name, config.partition.kind, config.partition.name = (
         prepared.folder.name,
@@ -94,14 +98,8 @@ def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
     return partition_settings(config)
 
 
-def _share(text: str) -> float:
-    if not 0 < (share := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text}")
-    return share
-
-
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(prog="python -m fl_rsna.own_site", description="Make one site's folder from own data.")
+    parser = create_parser("own_site", "Make one site's folder from own data.")
     parser.add_argument("--cohort", required=True, help="the name that all hospitals agreed on")
     parser.add_argument("--prepared", type=Path, required=True, metavar="prepared/<name>")
     who = parser.add_mutually_exclusive_group(required=True)
@@ -109,7 +107,9 @@ def parse_arguments() -> argparse.Namespace:
     who.add_argument(
         "--hospitals", nargs="+", metavar="SITE", help="at the coordinator: all of them; its data are the test site"
     )
-    parser.add_argument("--validation", type=_share, default=0.2, help="share of a hospital's patients; default: 0.2")
+    parser.add_argument(
+        "--validation", type=parse_share, default=0.2, help="share of a hospital's patients; default: 0.2"
+    )
     parser.add_argument(
         "--unannotated",
         nargs="+",

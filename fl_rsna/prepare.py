@@ -1,4 +1,4 @@
-"""python -m fl_rsna.prepare: DICOM files and their labels become prepared/<name>/."""
+"""Convert DICOM files and their labels to prepared/<name>/: python -m fl_rsna.prepare."""
 
 if __name__ == "__main__":
     from fl_rsna.common.command_end import begin_command
@@ -19,6 +19,7 @@ from fl_rsna.task import find_task
 
 
 def prepare(config: Config) -> None:
+    """Convert data.dicom to prepared data, and write the page of each prepared set. Raises ValueError."""
     say_without_effect(
         Asked(config=config, command=Command.prepare, image=config.data.image), parse_typed_keys(words_given(), config)
     )

@@ -7,12 +7,12 @@ if __name__ == "__main__":
 
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
+from fl_rsna.cli.arguments import create_parser
 from fl_rsna.cohort.prepared.index import read_facts
 from fl_rsna.cohort.sites import provenance as took_part
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
@@ -27,6 +27,10 @@ WORDS = ("run", "site", "round")
 
 
 def replay(words: list[str]) -> None:
+    """Repeat a site's part in a round and compare its hash with the recorded one; raises RunFailed when they differ.
+
+    Raises ValueError for words that cannot be read and for a run whose rounds cannot be repeated.
+    """
     asked = {key: strip_quotes(value) for key, _, value in (word.partition("=") for word in words)}
     if sorted(asked) != sorted(WORDS) or not asked["round"].isdigit():
         raise ValueError(
@@ -41,7 +45,7 @@ def replay(words: list[str]) -> None:
     if reason is not None:
         raise ValueError(reason)
     cohort = cohort_of(run.folder)
-    with tempfile.TemporaryDirectory(prefix="fl_rsna-") as memory:  # a copy: a replay leaves the run as it is
+    with tempfile.TemporaryDirectory(prefix="fl_rsna-") as memory:  # work on a copy, so that the run stays as it is
         kept = site_memory_of(run.folder)
         if kept.exists():
             shutil.copytree(kept, memory, dirs_exist_ok=True)
@@ -56,13 +60,13 @@ def replay(words: list[str]) -> None:
 
 
 def strip_quotes(value: str) -> str:
-    """A value without the quotes that other commands need around special characters; here every path may be said as it is."""
+    """Remove the quotes that other commands need around special characters; a path may stand here without them."""
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     return value[1:-1] if quoted and not Path(value).exists() else value
 
 
 def cohort_of(run: Path) -> Cohort:
-    """The cohort a run was trained on, where it was or beside a run that was moved with it; raises ValueError for none or another."""
+    """Read the cohort that a run was trained on, where it was or beside the run; raises ValueError when it is missing or has changed."""
     facts = read_facts(run / MANIFEST, f"run: no {MANIFEST} in {run}; copy the run again")
     cohort = read_cohort(took_part.cohort_of(run) or Path(str(facts.get("cohort"))))
     if cohort.sha256 != facts.get("cohort_sha256"):
@@ -73,7 +77,10 @@ def cohort_of(run: Path) -> Cohort:
 
 
 def read_update_sha256(folder: Path, site: str, round_: int) -> str:
-    """The hash of what the site sent in that round, by the run's events; a round played twice counts as played last."""
+    """Read the hash of the site's update in that round from the run's events; of a round played twice, the last one counts.
+
+    Raises ValueError when the site did not finish that round.
+    """
     if not (folder / EVENTS).is_file():
         raise ValueError(f"run: expected a run folder with {EVENTS}, got {folder}; give runs/<name>")
     events, damaged = read_log(folder / EVENTS)
@@ -89,5 +96,11 @@ def read_update_sha256(folder: Path, site: str, round_: int) -> str:
     )
 
 
+def parse_arguments() -> list[str]:
+    parser = create_parser("replay", __doc__)
+    parser.add_argument("words", nargs="*", metavar="key=value")
+    return list(parser.parse_args().words)
+
+
 if __name__ == "__main__":
-    end_command(lambda: replay(sys.argv[1:]))
+    end_command(lambda: replay(parse_arguments()))

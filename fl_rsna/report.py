@@ -1,4 +1,4 @@
-"""python -m fl_rsna.report runs/<name> ...: write the report of each run, and of several how they compare."""
+"""Write the report of each run, and a comparison of several runs: python -m fl_rsna.report runs/<name> ..."""
 
 if __name__ == "__main__":
     from fl_rsna.common.command_end import begin_command
@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.cli.arguments import create_parser
+from fl_rsna.common.command_end import end_command
 from fl_rsna.reporting.pages.comparison import DAMAGE, damage, read_left_out, write_comparison
 from fl_rsna.reporting.pages.find_runs import common_folder, failures_in, find_runs, is_run
 from fl_rsna.reporting.pages.run_page import write_report
@@ -31,9 +32,13 @@ HOW = """a path may be
 The first run named is the one others are compared with."""
 
 
-def report(paths: Sequence[Path], out: Path | None = None) -> None:
-    folders = list({folder.absolute(): folder for path in paths for folder in find_runs(path)}.values())
-    failed = [job for path in paths if not is_run(path) for job in failures_in(path)]
+def report(runs: Sequence[Path], out: Path | None = None) -> None:
+    """Write the report of every run in `runs`, and of two or more a comparison at `out`.
+
+    Raises ValueError for a path without a run, and for a single run that cannot be read.
+    """
+    folders = list({folder.absolute(): folder for path in runs for folder in find_runs(path)}.values())
+    failed = [job for path in runs if not is_run(path) for job in failures_in(path)]
     if out is not None and len(folders) < 2:
         raise ValueError(f"--out: expected two runs or more to compare, got one in {folders[0]}; leave --out away")
     for folder in folders:
@@ -44,7 +49,7 @@ def report(paths: Sequence[Path], out: Path | None = None) -> None:
                 raise ValueError(damage(folder, error)) from error
             console.print(f"no report: {damage(folder, error)}", soft_wrap=True, markup=False, style="red")
     if len(folders) > 1 or failed:
-        beside = paths[0] if len(paths) == 1 else common_folder(folders)
+        beside = runs[0] if len(runs) == 1 else common_folder(folders)
         page = write_comparison(folders, out or beside / "compare.html", failed)
         for name, why in read_left_out(page):
             console.print(f"not compared: {name}: {why}", soft_wrap=True, markup=False, style="red")
@@ -53,20 +58,18 @@ def report(paths: Sequence[Path], out: Path | None = None) -> None:
 
 def _report(folder: Path) -> Path:
     if (folder / MODEL).exists() and not (folder / EXPLANATIONS).exists():
-        from fl_rsna.reporting.images.explanations import explain  # loads torch: not for a page alone
+        from fl_rsna.reporting.images.explanations import explain  # loads torch, which the page alone does not need
 
         explain(folder)
     return write_report(folder)
 
 
-if __name__ == "__main__":
-    parser = Parser(
-        prog="python -m fl_rsna.report",
-        description=ABOUT,
-        epilog=HOW,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_arguments() -> argparse.Namespace:
+    parser = create_parser("report", ABOUT, HOW)
     parser.add_argument("runs", nargs="+", type=Path, metavar="PATH", help="a run, or a folder that stands for several")
     parser.add_argument("--out", type=Path, help="where compare.html goes; default: the folder that holds all the runs")
-    words = parser.parse_args()
-    end_command(lambda: report(words.runs, words.out))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    end_command(lambda: report(**vars(parse_arguments())))

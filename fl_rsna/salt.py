@@ -17,7 +17,8 @@ import os
 import secrets
 from pathlib import Path
 
-from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.cli.arguments import create_parser
+from fl_rsna.common.command_end import end_command
 from fl_rsna.common.id_scheme import SALT_BYTES, can_be_guessed, describe_scheme, id_scheme
 from fl_rsna.common.reading import refuse_unreadable
 
@@ -25,7 +26,7 @@ LONGEST = 1024  # bytes of a salt's file
 
 
 def salt(words: argparse.Namespace) -> None:
-    """Make a salt or read one, and say its fingerprint and never the salt."""
+    """Make a salt or read one, and print its fingerprint, never the salt. Raises ValueError."""
     if words.out is not None:
         made = secrets.token_hex(SALT_BYTES)
         _write_new(words.out, made)
@@ -38,7 +39,7 @@ def salt(words: argparse.Namespace) -> None:
 
 
 def _write_new(path: Path, content: str) -> None:
-    """One line, readable by its owner from its first byte on; never over a file that is there."""
+    """Write one line to a new file that only its owner can read from its first byte on. Raises ValueError where a file exists."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -65,9 +66,7 @@ def _read(path: Path) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(
-        prog="python -m fl_rsna.salt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = create_parser("salt", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, metavar="FILE", help="make a salt and write it to a new file")
     what.add_argument("--of", type=Path, metavar="FILE", help="say the fingerprint of the salt in a file")

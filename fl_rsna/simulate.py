@@ -1,12 +1,14 @@
-"""python -m fl_rsna.simulate: a federated run over all sites of a cohort on this machine, and its report."""
+"""Run a federation over all sites of a cohort on this machine, and write its report: python -m fl_rsna.simulate."""
 
 import os
 
-if __name__ == "__main__":  # everything slow is imported below, on one core while the workers' server loads on another
+if __name__ == "__main__":  # slow imports come after begin_loading, which loads the workers' server on another core
     from fl_rsna.common.command_end import begin_command
 
     begin_command(goes_on=True)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: parallel over sites, not inside one
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # set before torch is loaded: sites run in parallel, with one thread each
     from fl_rsna.common.process import begin_loading
 
     begin_loading()

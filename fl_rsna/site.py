@@ -1,8 +1,8 @@
-"""python -m fl_rsna.site: a hospital's part, from its folder of slices, until it is stopped.
+"""Take part in runs as one site, from its folder of slices, until stopped: python -m fl_rsna.site.
 
-It looks at the folder, the state folder and the keys, says in one line who it is, and becomes Flower's SuperNode. With --check it
-looks at more, at the way to the SuperLink, too, says a line a check and starts and writes nothing. Exit codes of --check: 0 no
-problem, 1 at least one, 2 the words cannot be read.
+The command checks the folder, the state folder and the keys, prints in one line which site it is, and becomes Flower's SuperNode. With
+--check it also checks the connection to the SuperLink, prints a line a check, starts nothing and writes nothing. Exit codes of --check:
+0 no problem, 1 at least one, 2 the words cannot be read.
 """
 
 if __name__ == "__main__":
@@ -14,10 +14,10 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 from pathlib import Path
 
-from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.cli.arguments import create_parser, parse_count
+from fl_rsna.common.command_end import end_command
 from fl_rsna.deployment.site_checks.link import wait_until_admitted
 from fl_rsna.deployment.site_checks.readiness import examine_site, refuse_unready
 from fl_rsna.deployment.site_node import Node, address_of, start_node
@@ -25,7 +25,7 @@ from fl_rsna.settings.training import Device
 
 
 def start(node: Node) -> None:
-    """Say which site this is, and become its SuperNode."""
+    """Print which site this is, wait until the SuperLink admits it, and become its SuperNode. Raises ValueError."""
     held = refuse_unready(node)
     print(f"{held.says()}; SuperLink {node.superlink}", flush=True)
     wait_until_admitted(node)
@@ -33,14 +33,16 @@ def start(node: Node) -> None:
 
 
 def parse_arguments() -> tuple[Node, bool]:
-    """What the words ask for, and whether only to check; raises ValueError for an address that is none."""
-    parser = Parser(prog="python -m fl_rsna.site", description="Take part in runs as one site.")
+    """Read the options of the site and whether --check is given; raises ValueError for an address or port that is none."""
+    parser = create_parser("site", "Take part in runs as one site.")
     parser.add_argument("--folder", type=Path, required=True, help="site_data/<cohort>/<site>; only read")
     parser.add_argument("--state", type=Path, required=True, help="where packed images and what runs leave are written")
     parser.add_argument("--keys", type=Path, required=True, help="node.key, ca.crt and runtime.* of this site")
     parser.add_argument("--superlink", required=True, metavar="HOST:PORT")
     parser.add_argument("--name", help="the site that --folder must be, e.g. site-1")
-    parser.add_argument("--min-count", type=_count, help="refuse runs with a smaller privacy.min_count; default: 0")
+    parser.add_argument(
+        "--min-count", type=parse_count, help="refuse runs with a smaller privacy.min_count; default: 0"
+    )
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.auto, help="default: auto")
     parser.add_argument("--port", type=int, help="of the SuperNode's own API on 127.0.0.1; default: a free one")
     parser.add_argument("--check", action="store_true", help="look at everything, say a line a check, start nothing")
@@ -52,13 +54,8 @@ def parse_arguments() -> tuple[Node, bool]:
     return Node(**words), only_check
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text}")
-    return int(text)
-
-
 def main() -> None:
+    """Check the site with --check, else start it."""
     node, only_check = parse_arguments()
     if only_check:
         examine_site(node)

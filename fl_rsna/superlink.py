@@ -1,7 +1,8 @@
-"""python -m fl_rsna.superlink --certificates certificates/superlink --state <folder>: the meeting point of sites and coordinator.
+"""Serve the SuperLink of a federation: python -m fl_rsna.superlink --certificates certificates/superlink --state <folder>.
 
-One port with TLS. Sites reach it from anywhere, each with the key the coordinator registered; runs are started from this machine alone.
-It needs no data and runs until SIGTERM or Ctrl-C; started again with the same --state it knows the same sites.
+The SuperLink serves one port with TLS. Sites reach it from anywhere, each with the key that the coordinator registered; runs are
+started from this machine only. It needs no data and runs until SIGTERM or Ctrl-C. Started again with the same --state, it knows the
+same sites.
 """
 
 if __name__ == "__main__":
@@ -12,23 +13,28 @@ if __name__ == "__main__":
 import argparse
 from pathlib import Path
 
-from fl_rsna.common.command_end import Parser, RunFailed, end_command
+from fl_rsna.cli.arguments import create_parser
+from fl_rsna.common.command_end import RunFailed, end_command
 
 PORT = 9092
 
 
 def superlink(words: argparse.Namespace) -> None:
+    """Serve until SIGTERM or Ctrl-C; raises RunFailed when the SuperLink ends before it serves."""
     from fl_rsna.deployment.superlink import run_superlink
 
     if not run_superlink(words.certificates, words.state, words.host, words.port):
         raise RunFailed("Flower's SuperLink ended before it served; its own message is above")
 
 
-if __name__ == "__main__":
-    parser = Parser(prog="python -m fl_rsna.superlink", description="Serve a federation's SuperLink.")
+def parse_arguments() -> argparse.Namespace:
+    parser = create_parser("superlink", "Serve a federation's SuperLink.")
     parser.add_argument("--certificates", type=Path, required=True, help="with ca.crt, server.crt and server.key")
     parser.add_argument("--state", type=Path, required=True, help="a folder of its own, made when missing")
     parser.add_argument("--host", default="0.0.0.0", help="the address to listen at; default: all of this machine's")
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: one that is free")
-    words = parser.parse_args()
-    end_command(lambda: superlink(words))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    end_command(lambda: superlink(parse_arguments()))

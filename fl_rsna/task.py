@@ -1,4 +1,4 @@
-"""What is learned: the one record every room reads instead of assuming six labels or Hounsfield units."""
+"""Define the learning tasks: every room reads this record instead of assuming six labels or Hounsfield units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,21 +6,21 @@ from enum import StrEnum
 
 from fl_rsna.common.plugins import TASKS, find_plugin, find_plugins
 
-MACRO = "macro"  # the mean over classes, where it stands among figures of one
+MACRO = "macro"  # the name of the mean over classes among the figures of single classes
 
 
 class LabelKind(StrEnum):
-    """How the labels of one image relate to each other."""
+    """The relation between the labels of one image."""
 
     multi_label = "multi_label"  # any number of labels at once: one sigmoid each
     multi_class = "multi_class"  # exactly one label: a softmax over all
 
 
 class Rendering(StrEnum):
-    """What a stored pixel value means before it is cut to 8 or 16 bits."""
+    """The meaning of a pixel value before it is cut to 8 or 16 bits."""
 
     hounsfield = "hounsfield"  # Hounsfield units, the same number for the same tissue on every scanner
-    radiograph = "radiograph"  # grey as the film is meant to be seen: its own windows applied, white is dense
+    radiograph = "radiograph"  # grey values with the film's own windows applied; white is dense
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,9 @@ class Task:
     `labels` are in the order of every label vector, logit and table column; `published` are the same labels as the
     tables of the field name them. `union` names the label that must equal the OR of all others, or is None. `headline` is
     the label whose AUROC is quoted first. `modalities` are the values of DICOM's Modality that it takes. `group_key` is the
-    index column that no two splits may share, `exam_key` the one whose images are judged together. `demo` is what the
-    synthetic cohort is called that stands in for data. `picture` and `exam` are what one image and one exam are called, `finding`
-    what is looked for and `body` where.
+    index column that no two splits may share, `exam_key` the one whose images are judged together. `demo` is the name
+    of the synthetic cohort that stands in for data. `picture` and `exam` are the words for one image and one exam, `finding` for
+    the sign of disease and `body` for where it is.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Task:
 
     @property
     def primary_label(self) -> str:
-        """Whose AUROC a model is judged by: the headline label's, or of classes MACRO, the mean over all."""
+        """Return the label whose AUROC judges a model: the headline label, or MACRO, the mean over classes, for a task of classes."""
         return MACRO if self.kind is LabelKind.multi_class else self.headline
 
     @property
     def specific_labels(self) -> tuple[str, ...]:
-        """Labels other than the union: the ones a patient's rarest label is chosen from."""
+        """Return the labels other than the union; a patient's rarest label is chosen from them."""
         return tuple(label for label in self.labels if label != self.union)
 
 
@@ -109,7 +109,7 @@ COVID_CXR = Task(  # the study classes of SIIM-FISABIO-RSNA COVID-19 (Litmanovic
 
 
 def restrict_task(task: Task, unannotated: Sequence[str]) -> Task:
-    """The task as a site knows it that does not annotate some of its labels; they must leave one."""
+    """Remove the labels that a site does not annotate from the task; at least one must remain."""
     kept = [place for place, label in enumerate(task.labels) if label not in unannotated]
     labels = tuple(task.labels[place] for place in kept)
     return replace(
@@ -126,12 +126,12 @@ OURS = {task.name: task for task in (ICH, COVID_CXR)}
 
 
 def list_tasks() -> list[str]:
-    """The names of the tasks that a user may ask for with `task=`: fl_rsna's own and those of other installed packages."""
+    """List the names that `task=` takes: fl_rsna's own tasks and those of other installed packages."""
     return [*OURS, *sorted(set(find_plugins(TASKS)) - set(OURS))]
 
 
 def find_task(name: object) -> Task:
-    """The task of that name; raises ValueError when there is none."""
+    """Find the task of that name; raises ValueError when there is none."""
     ours = OURS.get(str(name))
     plugin = find_plugin(TASKS, str(name), "data.task", is_ours=ours is not None)
     if ours is not None:

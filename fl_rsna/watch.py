@@ -1,7 +1,7 @@
-"""python -m fl_rsna.watch runs/<name>: a live page of a run, on this machine only, from its events.jsonl.
+"""Serve a live page of a run, for this machine only, from its events.jsonl: python -m fl_rsna.watch runs/<name>.
 
-It also watches a run on another machine whose disk is mounted here, one that has not begun, and one that is over. From a machine
-without a screen: ssh -L 8017:127.0.0.1:8017 <machine>, and open the page on your own.
+The run may be on another machine whose disk is mounted here, and it may be over or not begun. To see the page of a machine without a
+screen, use ssh -L 8017:127.0.0.1:8017 <machine> and open the page on your own.
 """
 
 if __name__ == "__main__":
@@ -9,23 +9,25 @@ if __name__ == "__main__":
 
     begin_command()
 
+import argparse
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from fl_rsna.common.command_end import Parser, end_command
+from fl_rsna.cli.arguments import create_parser
+from fl_rsna.common.command_end import end_command
 from fl_rsna.reporting.live.server import LOOPBACK, Watcher, make_server
 
 PORT = 8017
-TRIES = 20  # ports from PORT on, where none is asked for
+TRIES = 20  # ports from PORT on to try where --port is not given
 
 
 def watch(run: Path, host: str, port: int | None) -> None:
-    """Serve until Ctrl-C. Raises ValueError for what cannot be watched or served."""
+    """Serve the page of a run until Ctrl-C. Raises ValueError for a path that is no run's and for a host or port that is refused."""
     if host not in LOOPBACK:
         raise ValueError(
             f"--host: expected 127.0.0.1 or localhost, got {host}; from elsewhere use ssh -L {PORT}:127.0.0.1:{PORT} <machine>"
         )
-    if run.is_file() or not run.resolve().parent.parent.is_dir():  # runs/ itself may come with the first run
+    if run.is_file() or not run.resolve().parent.parent.is_dir():  # the first run may still have to make runs/
         raise ValueError(f"expected runs/<name>, the folder of a run or the name of one that is to come, got {run}")
     server = _bind_server(Watcher(run), port)
     waits = "" if run.exists() else ", which has not begun"
@@ -39,7 +41,7 @@ def watch(run: Path, host: str, port: int | None) -> None:
 
 
 def _bind_server(watcher: Watcher, port: int | None) -> ThreadingHTTPServer:
-    """On the port that is asked for, else on the first free one."""
+    """Bind a server to `port`, or without one to the first free port from PORT on. Raises ValueError when `port` is taken."""
     ports = [port] if port is not None else [*range(PORT, PORT + TRIES), 0]
     for candidate in ports:
         try:
@@ -49,10 +51,13 @@ def _bind_server(watcher: Watcher, port: int | None) -> ThreadingHTTPServer:
     raise ValueError(f"--port: expected a free port of this machine, got {port}; leave it out to have one chosen")
 
 
-if __name__ == "__main__":
-    parser = Parser(prog="python -m fl_rsna.watch", description="Serve the live page of a run.")
+def parse_arguments() -> argparse.Namespace:
+    parser = create_parser("watch", "Serve the live page of a run.")
     parser.add_argument("run", type=Path, metavar="runs/<name>")
     parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; nothing else is served")
     parser.add_argument("--port", type=int, default=None, help=f"default: {PORT}, or the next that is free")
-    words = parser.parse_args()
-    end_command(lambda: watch(words.run, words.host, words.port))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    end_command(lambda: watch(**vars(parse_arguments())))

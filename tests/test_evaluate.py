@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from composed import read_own
 from dicom_files import write_tiny
 from package import DATA
 from saved_runs import SETTINGS, labels_csv, write_tiny_model, write_tiny_run
@@ -23,6 +24,7 @@ from fl_rsna.cohort.sites.ancestry import own_link
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.common.id_scheme import id_scheme
 from fl_rsna.evaluate import main
+from fl_rsna.evaluation.settings import EvaluateConfig
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.metrics.operating_points import calibrate
@@ -73,7 +75,7 @@ def dicom(made: Path, tmp_path: Path) -> Path:
 
 
 def evaluated(*words: str, out: str = "out") -> Path:
-    main([*words, f"out={out}"])
+    main(read_own(EvaluateConfig, [*words, f"out={out}"]))
     return Path(out)
 
 
@@ -363,7 +365,7 @@ def test_a_request_that_cannot_be_met_leaves_nothing(
 ) -> None:
     shutil.copytree(run_folder, "run")
     with pytest.raises(ValueError, match=sentence) as refused:
-        main([*words, *([] if any(word.startswith("out=") for word in words) else ["out=evaluations/one"])])
+        main(read_own(EvaluateConfig, ["out=evaluations/one", *words]))
     assert "\n" not in str(refused.value)
     assert not list(Path("evaluations").glob("*"))
 
@@ -419,7 +421,7 @@ def test_a_label_that_a_site_does_not_annotate_is_left_out_of_its_scorecard(own_
     folder = own_cohort.site_folder("site-2")
     rewrite_site(folder, noise={"unannotated": ["epidural"]})
     model = write_tiny_model(Path("model.safetensors"))
-    main([f"model={model}", f"site={folder}", "part=train", "out=out"])
+    evaluated(f"model={model}", f"site={folder}", "part=train")
     card = json.loads(Path("out/scorecard.json").read_text())
     assert card["slices"] == len(pd.read_csv(folder / "index.csv").query("split == 'train'"))
     assert set(card["slice"]["epidural"]["auroc"].values()) == {None}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from composed import read_own
 from dicom_files import write_tiny
 from saved_runs import write_tiny_model, write_tiny_run
 
@@ -20,7 +21,8 @@ from fl_rsna.common.command_end import RunFailed
 from fl_rsna.evaluate import main as evaluate
 from fl_rsna.evaluation.export import check_onnx
 from fl_rsna.evaluation.load_model import read_named_model
-from fl_rsna.export import main as export
+from fl_rsna.evaluation.settings import EvaluateConfig, ExportConfig
+from fl_rsna.export import main
 from fl_rsna.imaging.png_store import read_png, write_png
 from fl_rsna.learning.inference.onnx_export import (
     PACKAGES,
@@ -43,6 +45,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def export(*words: str) -> None:
+    main(read_own(ExportConfig, words))
+
+
 def typed_from_card(folder: Path, *paths: Path) -> dict[str, list[float]]:
     """What the example in the card prints, run as it is in the exported folder."""
     [example] = re.findall(r"```python\n(.*?)```", (folder / "model_card.md").read_text(), re.DOTALL)
@@ -58,11 +64,11 @@ def typed_from_card(folder: Path, *paths: Path) -> dict[str, list[float]]:
 @pytest.mark.slow
 def test_dicom_through_the_cards_example_gives_what_evaluate_gives(cohort: Cohort, tmp_path: Path) -> None:
     run = write_tiny_run(tmp_path / "runs" / "first", cohort, size=48)
-    export([f"model={run}"])
+    export(f"model={run}")
     for number in range(5):
         hu = np.random.default_rng(number).normal(30 + 20 * number, 30, (64, 64)).round().astype(np.int16)
         write_tiny(tmp_path / "dicom" / f"ID_{number}.dcm", f"ID_{number}", f"p{number}", hu=hu)
-    evaluate([f"model={run}", "data.dicom=dicom", "out=out"])
+    evaluate(read_own(EvaluateConfig, [f"model={run}", "data.dicom=dicom", "out=out"]))
     table = pd.read_csv("out/predictions.csv").set_index("image_id").filter(like="probability_")
     found = typed_from_card(run / "export", *sorted((tmp_path / "dicom").iterdir()))
     assert len(found) == 5
@@ -73,14 +79,14 @@ def test_dicom_through_the_cards_example_gives_what_evaluate_gives(cohort: Cohor
     assert {"random", "synthetic", "of test-site"} == set(check["slices"])
     assert max(check["greatest_difference"].values()) <= 1e-4
     with pytest.raises(ValueError, match=r"^out: expected a new folder, got the existing"):
-        export([f"model={run}"])
+        export(f"model={run}")
 
 
 @pytest.mark.slow
 def test_windowed_images_and_another_normalisation(cohort: Cohort, tmp_path: Path) -> None:
     """RGB slices go in as they are stored; a model file alone is exported beside itself, and its card knows no run."""
     write_tiny_model(tmp_path / "w.safetensors", image=ImageKind.windows, norm=Norm.group, image_size=SIZE)
-    export(["model=w.safetensors"])
+    export("model=w.safetensors")
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     write_png(tmp_path / "slice.png", image)
     assert (read_png(tmp_path / "slice.png") == image).all()
@@ -89,7 +95,7 @@ def test_windowed_images_and_another_normalisation(cohort: Cohort, tmp_path: Pat
     card = (tmp_path / "w_export" / "model_card.md").read_text()
     assert card.count("this model came without its run") == 2
     with pytest.raises(ValueError, match="expected images of kind windows"):
-        export(["model=w.safetensors", f"site={cohort.site_folder('site-1')}", "out=other"])
+        export("model=w.safetensors", f"site={cohort.site_folder('site-1')}", "out=other")
     assert not Path("other").exists()
     write_tiny_model(tmp_path / "v.safetensors", image=ImageKind.windows, norm=Norm.group, image_size=SIZE, seed=1)
     other = read_named_model("v.safetensors")
@@ -104,7 +110,7 @@ def test_stacks_learned_windows_and_views(cohort: Cohort, tmp_path: Path) -> Non
 
     words = {"neighbours": 1, "window": Window.personal, "tta": 2}
     write_tiny_model(tmp_path / "s.safetensors", image_size=SIZE, **words)
-    export(["model=s.safetensors", f"site={cohort.site_folder('site-1')}"])
+    export("model=s.safetensors", f"site={cohort.site_folder('site-1')}")
     check = json.loads(Path("s_export/check.json").read_text())
     assert max(check["greatest_difference"].values()) <= 1e-4
     assert "of site-1" in check["slices"]
@@ -116,7 +122,7 @@ def test_stacks_learned_windows_and_views(cohort: Cohort, tmp_path: Path) -> Non
 def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=rf"export needs {package}, .* pip install 'fl-rsna\[export\]'$"):
-        export(["model=nowhere"])
+        export("model=nowhere")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,7 @@ def test_a_request_that_cannot_be_met_leaves_nothing(words: list[str], sentence:
     write_tiny_run(tmp_path / "run")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=sentence):
-        export(words)
+        export(*words)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -1,6 +1,6 @@
-"""A sweep (--multirun): every job runs whatever became of those before it, and the end says what became of each.
+"""Run the jobs of a sweep (--multirun): every job runs although others failed, and the end says how each ended.
 
-The runs lie in one folder, named by the words that the sweep varies; the same words with resume=true go on with it.
+The runs lie in one folder, named by the words that the sweep varies. The same words with resume=true go on with it.
 """
 
 import os
@@ -31,21 +31,21 @@ from fl_rsna.settings.compose import read_config
 from fl_rsna.settings.config import Config
 from fl_rsna.strategies.find import STRATEGIES
 
-SWEEP_FOLDER = "sweep"  # what owner.json says that the folder is
+SWEEP_FOLDER = "sweep"  # the kind of the folder in owner.json
 Story = Callable[[Config], object]
 
 
 class Sweep:
-    """The sweep of this process: its folder, once it began."""
+    """The sweep of this process; `folder` is None until it begins."""
 
     def __init__(self, *, keeps: bool) -> None:
-        self.keeps = keeps  # whether its jobs leave runs: the folder of others is gone at the end
+        self.keeps = keeps  # whether jobs leave runs; if not, the folder is deleted at the end
         self.folder: Path | None = None
         self._lock = ExitStack()
         self._attempt = f"{os.getpid()}-{time.time_ns()}"
 
     def begin(self, config: DictConfig) -> None:
-        """Make the folder, or take it up with resume=true, and have Hydra's jobs hear of it. Raises ValueError."""
+        """Make the folder, or open it with resume=true, and tell Hydra's jobs of it. Raises ValueError for a folder that is not this sweep's."""
         typed = [str(word) for word in config.hydra.overrides.task]
         given = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         words = [*given, *typed]
@@ -64,7 +64,7 @@ class Sweep:
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = str(self.folder)
             quoted = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # what jobs are composed of
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # Hydra composes jobs from these words
 
     def _make_folder(self, config: DictConfig, words: list[str]) -> Path:
         if not self.keeps:
@@ -72,7 +72,7 @@ class Sweep:
         given = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
         runs, name = Path(config.paths.runs), config.run.name
         folder = Path(config.hydra.sweep.dir) if given and name is None else runs / (name or sweep_name(words))
-        self._lock.enter_context(hold_lock(folder))  # until the end: two cannot be at one sweep at once
+        self._lock.enter_context(hold_lock(folder))  # until the end, so that no second process runs this sweep
         ours = what_is(folder) == SWEEP_FOLDER
         if ours and config.resume:
             return folder
@@ -85,19 +85,20 @@ class Sweep:
         return folder
 
     def leave(self) -> None:
-        """Free the folder for others."""
+        """Unlock the folder."""
         self._lock.close()
 
     def began_jobs(self) -> bool:
+        """Check whether any job has begun."""
         return self.folder is not None and (self.folder / JOBS).is_dir()
 
     def jobs(self) -> list[Job]:
-        """Those that this command ran."""
+        """List the jobs that this command ran."""
         found = [] if self.folder is None else read_jobs(self.folder)
         return [job for job in found if job.attempt == self._attempt]
 
     def end(self, *, whole: bool) -> int:
-        """Say what became of every job, and of the rest where not all of it ran; the exit code."""
+        """Say how every job ended; return the exit code. `whole` is False where the sweep ended before all jobs ran."""
         from fl_rsna.reporting.pages.sweep_end import say_sweep
 
         if self.folder is None:
@@ -113,10 +114,10 @@ class Sweep:
 
 
 class Begin(Callback):
-    """Has Hydra begin the sweep of this process before it composes the first job."""
+    """Begin the sweep of this process before Hydra composes the first job (conf/config.yaml names this class)."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        run_to_end(lambda: self._begin(config))  # Hydra makes warnings of exceptions
+        run_to_end(lambda: self._begin(config))  # Hydra would turn an exception into a warning
 
     def _begin(self, config: DictConfig) -> None:
         try:
@@ -130,19 +131,21 @@ _of_process = Sweep(keeps=True)
 
 
 def new_sweep(*, keeps: bool) -> Sweep:
-    """The sweep that this process begins if it is asked for one."""
+    """Make the sweep that this process begins if --multirun asks for one."""
     global _of_process
     _of_process = Sweep(keeps=keeps)
     return _of_process
 
 
 def in_sweep() -> bool:
-    """Whether what runs is a job of a sweep."""
+    """Check whether Hydra runs a job of a sweep."""
     return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def run_job(story: Story, composed: DictConfig) -> None:
-    """Run one job and write down what became of it; raises KeyboardInterrupt where that ends the sweep, and nothing else."""
+    """Run one job and record how it ended; raises only KeyboardInterrupt, which ends the sweep."""
+    from fl_rsna.reporting.record.console import console
+
     folder, told = Path(HydraConfig.get().sweep.dir), HydraConfig.get()
     asked = read_asked(folder)
     words = find_job_words([str(word) for word in told.overrides.task], asked.fixed, asked.typed)
@@ -160,7 +163,7 @@ def run_job(story: Story, composed: DictConfig) -> None:
         config.resume = (folder / name).exists()
         return story(config)
 
-    _say_begin(" ".join(words) or name)
+    console.print(f"sweep: {' '.join(words) or name}", soft_wrap=True, markup=False)
     write(JobState.running)
     try:
         row, sentence = attempt(act)
@@ -175,9 +178,3 @@ def run_job(story: Story, composed: DictConfig) -> None:
         write(JobState.failed, sentence)
     else:
         write(JobState.finished, row=row if isinstance(row, dict) else None)
-
-
-def _say_begin(label: str) -> None:
-    from fl_rsna.reporting.record.console import console
-
-    console.print(f"sweep: {label}", soft_wrap=True, markup=False)

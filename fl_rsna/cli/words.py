@@ -1,4 +1,4 @@
-"""What was typed, as Hydra reads it: quotes around a folder `strategy=fedbn`, which has an equals sign, and options before words."""
+"""Prepare what was typed for Hydra: quote paths that hold an equals sign, such as runs/strategy=fedbn, and find the options."""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-NAMED = r"(.*/)?[A-Za-z]\w*(\.\w+)*=."  # a folder named by a word, or a path through one
-PLAIN = r"[^\s,\[\]{}()'\":$]+"  # what stands between the signs that mean something in a value
+NAMED = r"(.*/)?[A-Za-z]\w*(\.\w+)*=."  # a path with a folder that is named by a key=value word
+PLAIN = r"[^\s,\[\]{}()'\":$]+"  # text between the signs that have a meaning in a value
 FLAGS = (
     "-h",
     "--help",
@@ -39,16 +39,16 @@ AGAIN = "--experimental-rerun"
 
 
 def quote_paths(word: str) -> str:
-    """A word as Hydra reads it: every part of its value that is such a path is quoted, where that makes it readable."""
+    """Quote every path with an equals sign in a word's value, where Hydra can read the word only then."""
     key, equals, value = word.partition("=")
     if not equals or "=" not in value or _is_readable(word):
         return word
-    found = f"{key}={re.sub(PLAIN, lambda part: _in_quotes(part[0]), value)}"
+
+    def quote(part: re.Match[str]) -> str:
+        return f"'{part[0]}'" if re.match(NAMED, part[0]) else part[0]
+
+    found = f"{key}={re.sub(PLAIN, quote, value)}"
     return found if _is_readable(found) else word
-
-
-def _in_quotes(part: str) -> str:
-    return f"'{part}'" if re.match(NAMED, part) else part
 
 
 def _is_readable(word: str) -> bool:
@@ -59,10 +59,11 @@ def _is_readable(word: str) -> bool:
     return True
 
 
-def options_first(words: Sequence[str]) -> list[str]:
-    """The words of a command with Hydra's options before those of the form key=value, among which Hydra does not find them.
+def split_options(words: Sequence[str], such_as: str) -> tuple[list[str], list[str]]:
+    """Split what was typed into Hydra's options, with their values, and the rest; each keeps its order.
 
-    Raises ValueError for an option that is none of Hydra's.
+    Hydra finds its options only where they stand before all key=value words. Raises ValueError for an option that is
+    none of Hydra's; its sentence gives `such_as` as an example of words.
     """
     options, rest, left = list[str](), list[str](), list(words)
     while left:
@@ -76,6 +77,6 @@ def options_first(words: Sequence[str]) -> list[str]:
             left = left[1:] if left and "=" not in left[0] else left
         else:
             raise ValueError(
-                f"{word}: expected key=value words, such as rounds=5, or --multirun, got an option that is none; --help lists them"
+                f"{word}: expected key=value words, such as {such_as}, got an option that is none; --help lists them"
             )
-    return [*options, *rest]
+    return options, rest

@@ -4,7 +4,6 @@ Exit code 0: done. 1: the run failed. 2: the request cannot be met. This module 
 before anything else is loaded.
 """
 
-import argparse
 import atexit
 import errno
 import os
@@ -76,13 +75,6 @@ class RunFailed(Exception):
 
 class Stopped(KeyboardInterrupt):
     """A signal asked this process to end; its only argument is the signal's name."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that refuses wrong words by ValueError, so that one sentence is shown and not the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; {self.prog} --help says what is expected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from fl_rsna.common.atomic import build_whole
 from fl_rsna.common.command_end import RunFailed
 from fl_rsna.evaluation.inputs import check_image
 from fl_rsna.evaluation.load_model import Trained, read_named_model
+from fl_rsna.evaluation.settings import ExportConfig
 from fl_rsna.imaging.dicom.hounsfield import WINDOWS_HU
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
 from fl_rsna.learning.data.dataset import Joined, SiteData, open_for
@@ -47,11 +47,11 @@ from fl_rsna.run_folder.run_folder import ENCODER
 from fl_rsna.settings.partition import TEST_SITE
 
 ONNX, CARD = "model.onnx", "model_card.md"
-REAL_SLICES = 256  # at most, spread over the site
+REAL_SLICES = 256  # the most that are compared, spread over the site
 
 
 def model_card(trained: Trained, check: dict[str, Any]) -> str:
-    """Markdown about an exported model; `check` is what export found of it."""
+    """Write the card of an exported model in Markdown; `check` is the comparison with torch (check_onnx)."""
     environment = Environment(
         loader=PackageLoader("fl_rsna.reporting"),
         undefined=StrictUndefined,
@@ -90,25 +90,15 @@ def model_card(trained: Trained, check: dict[str, Any]) -> str:
 
 
 def _sites(trained: Trained) -> dict[str, Any]:
-    """Site -> part -> patients, slices and positives a label, as the run's roll call wrote them down."""
+    """Read the counts of the run's roll call: site -> part -> patients, slices and positives of each label."""
     if trained.run is None:
         return {}
     roll = (event for event in read_events(trained.run / EVENTS) if is_roll_call(event))
     return next((dict(event["sites"]) for event in roll), {})
 
 
-@dataclass(kw_only=True, slots=True)
-class ExportConfig:
-    """Every word of export."""
-
-    model: str | None = None  # run folder or .safetensors file
-    site: str | None = None  # whose slices it is checked on; default: the test site of the run's cohort, if at hand
-    out: str | None = None  # new folder; default: export/ in the run's folder, or <name>_export beside the file
-    seed: int = 0  # of random and synthetic slices
-
-
 def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
-    """Write model.onnx, model_card.md and check.json into a new folder, whole or not at all; returns it and the check.
+    """Write model.onnx, model_card.md and check.json into a new folder, all or nothing; return the folder and the check.
 
     Raises ValueError for a request that cannot be met, RunFailed when ONNX and torch differ by more than TOLERANCE.
     """
@@ -116,7 +106,10 @@ def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
     settle_process()
     trained = read_named_model(asked.model)
     saved = of_single_slices(trained.saved)
-    out = Path(asked.out) if asked.out else _default_out(trained)
+    path = saved.path
+    is_whole_run = trained.run is not None and path.parent == trained.run
+    default = path.parent / "export" if is_whole_run else path.with_name(f"{path.stem}_export")
+    out = Path(asked.out) if asked.out else default
     if os.path.lexists(out):
         raise ValueError(f"out: expected a new folder, got the existing {out}; choose another with out= or delete it")
     slices = check_slices(asked, trained, saved)
@@ -131,7 +124,7 @@ def export(asked: ExportConfig) -> tuple[Path, dict[str, Any]]:
 
 
 def of_single_slices(model: AnyModel) -> SavedModel:
-    """The model, if an ONNX file can hold it; raises ValueError with the name of one that it can."""
+    """Return the model if an ONNX file can hold it; else raise ValueError that names a model of the same run that it can hold."""
     if isinstance(model, SavedStack):
         raise ValueError(
             f"model: expected a model of single slices, got the stacking at {model.path}, which no ONNX file holds; "
@@ -146,7 +139,10 @@ def of_single_slices(model: AnyModel) -> SavedModel:
 
 
 def check_onnx(saved: SavedModel, onnx: Path, slices: dict[str, Images]) -> dict[str, Any]:
-    """The greatest difference to torch over each kind of slices, and over batches of one."""
+    """Measure the greatest difference between ONNX and torch over each kind of slices, and over batches of one.
+
+    Raises RunFailed where it is above TOLERANCE.
+    """
     found = {what: greatest_difference(saved, onnx, images) for what, images in slices.items()}
     found["one at a time"] = max(
         greatest_difference(saved, onnx, images[:1]) for images in slices.values() if len(images)
@@ -167,10 +163,15 @@ def check_onnx(saved: SavedModel, onnx: Path, slices: dict[str, Images]) -> dict
 
 
 def check_slices(asked: ExportConfig, trained: Trained, saved: SavedModel) -> dict[str, Images]:
-    """What ONNX and torch are compared on: random values, a synthetic head, and slices of a site where there is one."""
+    """Collect the images to compare ONNX and torch on: random values, a synthetic head, and a site's slices where there are any."""
     slices = {"random": random_images(saved, 40, asked.seed), "synthetic": synthetic_images(saved, asked.seed)}
-    folder = Path(asked.site) if asked.site else _test_site(trained)
-    if folder is None:
+    if asked.site:
+        folder = Path(asked.site)
+    elif trained.run is not None and (cohort := cohort_of(trained.run)) is not None:
+        folder = cohort / TEST_SITE
+        if not (folder / "site.json").exists():
+            return slices
+    else:
         return slices
     with tempfile.TemporaryDirectory(prefix="fl_rsna-") as cache:
         data = open_for(saved.config, folder, cache=Path(cache))
@@ -180,19 +181,8 @@ def check_slices(asked: ExportConfig, trained: Trained, saved: SavedModel) -> di
 
 
 def _spread(data: SiteData) -> Images:
-    """At most REAL_SLICES of a site, at equal steps."""
+    """Take at most REAL_SLICES slices of a site, at equal steps."""
     count = len(data.index)
     rows = np.unique(np.linspace(0, count - 1, min(count, REAL_SLICES)).astype(np.intp))
     assert not isinstance(data.images, Joined)
     return as_input(np.array(data.images.take(rows, axis=0)), data.image)
-
-
-def _test_site(trained: Trained) -> Path | None:
-    cohort = None if trained.run is None else cohort_of(trained.run)
-    return cohort / TEST_SITE if cohort is not None and (cohort / TEST_SITE / "site.json").exists() else None
-
-
-def _default_out(trained: Trained) -> Path:
-    path = trained.saved.path
-    whole_run = trained.run is not None and path.parent == trained.run
-    return path.parent / "export" if whole_run else path.with_name(f"{path.stem}_export")

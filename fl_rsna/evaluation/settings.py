@@ -1,4 +1,4 @@
-"""The settings of evaluate and of ensemble: each with its type and default, and those that do not go together."""
+"""Define the settings of evaluate, ensemble and export, each with its type and default, and refuse those that contradict each other."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,7 +12,7 @@ EQUAL = "equal"
 
 
 class Part(StrEnum):
-    """Which slices of a site."""
+    """A part of a site's slices."""
 
     test = "test"
     validation = "validation"
@@ -22,12 +22,12 @@ class Part(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class ScansConfig:
-    """The words data.*; as those of prepare, but size and image follow the model."""
+    """The words data.*. They mean what they mean to prepare, but size and image default to the model's."""
 
     dicom: str | None = None  # folder searched recursively, zip, or a CSV or Parquet list with a column `path`
     name: str | None = None  # prepared set under paths.prepared: with data.dicom made and kept, without it taken
     labels: str | None = None  # CSV or Parquet; default: stage_2_train.csv beside or inside data.dicom, if there is one
-    test_set: bool = False  # of RSNA's layout score stage_2_test instead of stage_2_train
+    test_set: bool = False  # in RSNA's layout, score stage_2_test instead of stage_2_train
     size: int | None = None
     image: ImageKind | None = None
     hash_ids: bool = True
@@ -37,17 +37,19 @@ class ScansConfig:
 
 @dataclass(kw_only=True, slots=True)
 class WhereConfig:
+    """The words train.*: where the model computes."""
+
     device: Device = Device.auto
 
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """Every word of evaluate."""
+    """The settings of evaluate."""
 
     model: str | None = None  # run folder or .safetensors file
     site: str | None = None  # folder of a site of any cohort
     part: Part | None = None  # of that site; default: test if it has one, else validation
-    shift: bool = False  # also as matched to how common labels seem to be in what is scored
+    shift: bool = False  # also write the reading matched to the prevalence estimated in the scored slices
     out: str | None = None  # new folder; default: evaluations/<date-time>
     seed: int = 0  # of the bootstrap
     data: ScansConfig = field(default_factory=ScansConfig)
@@ -57,7 +59,7 @@ class EvaluateConfig:
 
 
 def check_words(asked: EvaluateConfig) -> None:
-    """Refuse words that say nothing to score, two things, or something about the thing not scored."""
+    """Raise ValueError for words that name nothing to score, or two things, and for words that have no effect on what is scored."""
     data, plain = asked.data, ScansConfig()
     given = [
         name for name, value in (("site", asked.site), ("data.dicom", data.dicom), ("data.name", data.name)) if value
@@ -80,7 +82,7 @@ def check_words(asked: EvaluateConfig) -> None:
 
 @dataclass(kw_only=True, slots=True)
 class EnsembleConfig:
-    """Every word of ensemble."""
+    """The settings of ensemble."""
 
     models: list[str] = field(default_factory=list)  # run folders or .safetensors files, two or more
     weights: Any = None  # equal, or a share for each model; default: fitted on the sites' validation predictions
@@ -96,13 +98,13 @@ class EnsembleConfig:
 
 
 def as_evaluate(asked: EnsembleConfig) -> EvaluateConfig:
-    """What is asked of each model."""
+    """Make the settings by which each model is evaluated, without its name."""
     shared = {name: getattr(asked, name) for name in EnsembleConfig.__slots__ if name not in ("models", "weights")}
     return EvaluateConfig(**shared)
 
 
 def check_ensemble(asked: EnsembleConfig) -> None:
-    """Refuse fewer than two models, weights that are no shares of them, and what evaluate refuses."""
+    """Raise ValueError for fewer than two models, for weights that are no shares of them, and for what evaluate refuses."""
     if len(asked.models) < 2 or len(set(asked.models)) < len(asked.models):
         got = ", ".join(asked.models) or "nothing"
         raise ValueError(f"models: expected two or more different models, got {got}; give models=[runs/a,runs/b]")
@@ -117,3 +119,13 @@ def check_ensemble(asked: EnsembleConfig) -> None:
             f"weights: expected equal, or {len(asked.models)} shares of 0 or more that sum to 1, got {weights}; "
             "give weights=[0.6,0.4]"
         )
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportConfig:
+    """The settings of export."""
+
+    model: str | None = None  # run folder or .safetensors file
+    site: str | None = None  # site whose slices are compared; default: the test site of the run's cohort, if at hand
+    out: str | None = None  # new folder; default: export/ in the run's folder, or <name>_export beside the file
+    seed: int = 0  # of random and synthetic slices

@@ -410,7 +410,7 @@ def test_no_command_bypasses_the_end(name: str) -> None:
     modules = {name for node in before for name in ast.unparse(node).split("\n") if name.startswith(("import", "from"))}
     assert modules <= {"import sys", "import os", "from fl_rsna.common.command_end import begin_command"}
     assert body[-1] is blocks[-1]
-    assert ast.unparse(last[-1]).startswith(("run_command(", "end_command("))
+    assert ast.unparse(last[-1]).startswith(("run_command(", "run_own_command(", "end_command("))
 
 
 def test_every_command_line_is_refused_alike() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from composed import read_own
 from saved_runs import write_tiny_model, write_tiny_run
 from scipy.special import expit, logit
 from tiny import tiny_config
@@ -15,6 +16,7 @@ from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.common.hashes import read_table, write_table
 from fl_rsna.ensemble import main
 from fl_rsna.evaluation.ensemble import read_members, read_validation
+from fl_rsna.evaluation.settings import EnsembleConfig
 from fl_rsna.learning.inference.predict import labels_in, probabilities_in
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import Trainable
@@ -33,7 +35,8 @@ def runs(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 
 def made(out: Path, models: list[Path], *words: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    main([f"models=[{','.join(map(str, models))}]", f"out={out}", *words])
+    typed = [f"models=[{','.join(map(str, models))}]", f"out={out}", *words]
+    main(read_own(EnsembleConfig, typed))
     record: dict[str, Any] = json.loads((out / "ensemble.json").read_text())
     return pd.read_parquet(out / "predictions.parquet"), record
 

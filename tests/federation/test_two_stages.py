@@ -21,8 +21,8 @@ from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.common.command_end import RunFailed
 from fl_rsna.common.process import create_worker_context
 from fl_rsna.evaluation.evaluate import evaluate
-from fl_rsna.evaluation.export import ExportConfig, export
-from fl_rsna.evaluation.settings import EvaluateConfig, Part
+from fl_rsna.evaluation.export import export
+from fl_rsna.evaluation.settings import EvaluateConfig, ExportConfig, Part
 from fl_rsna.federation.protocol.messages import instruct
 from fl_rsna.federation.server.context import first_instructions
 from fl_rsna.learning.data.dataset import open_site

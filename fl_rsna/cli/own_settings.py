@@ -1,0 +1,80 @@
+"""Compose the settings of a command that has its own: evaluate, ensemble and export.
+
+One dataclass is all that Hydra composes. There are no groups and no files of conf/, so a word may have the name of a group:
+`model=runs/first` is a path here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from fl_rsna.settings.compose import plain_words
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSettings(Generic[T]):
+    """A command, the dataclass of its settings, and what its --help says. `schema` may hold further dataclasses."""
+
+    command: str
+    schema: type[T]
+    about: str
+
+    def register(self) -> None:
+        """Store the dataclass as Hydra's primary configuration, by the command's name."""
+        typed = {True: "true", False: "false", None: "null"}
+        words = "".join(
+            f"\n  {key}={typed[value] if isinstance(value, bool | None) else value}"
+            for key, value in list_words(self.schema)
+        )
+        help_text = f"{self.about.strip()}\n\nwords and their defaults:{words}\n"
+        template = help_text.replace("$", "$$").replace("${", "\\${")  # Hydra and OmegaConf would fill in $ and ${}
+        store = ConfigStore.instance()
+        store.store(name=f"{self.command}_schema", node=OmegaConf.structured(self.schema))
+        quiet = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+        hydra = {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}, "help": {"template": template}}
+        node = {"defaults": [f"{self.command}_schema", "_self_", *quiet], "hydra": hydra}
+        store.store(name=self.command, node=node)
+
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Raise ValueError for a word that is no key=value with one value, or whose key the command does not have."""
+        known = [key for key, _ in list_words(self.schema)]
+        for word in words:
+            try:
+                override = OverridesParser.create().parse_override(word)
+                is_plain = "=" in word and not word.startswith(("+", "~")) and not override.is_sweep_override()
+            except HydraException:
+                is_plain = False
+            if not is_plain:
+                raise ValueError(
+                    f"{word}: expected a key=value word of python -m fl_rsna.{self.command}, got one that cannot be read; "
+                    "quote special characters: key='\"a value\"'"
+                )
+            if override.key_or_group not in known:
+                key, takes = override.key_or_group, ", ".join(known)
+                raise ValueError(f"{key}: no such word; python -m fl_rsna.{self.command} takes {takes}")
+
+    def read(self, composed: DictConfig) -> T:
+        """Turn what Hydra composed into the dataclass. Raises ValueError."""
+        with plain_words():
+            settings = OmegaConf.to_object(composed)
+        assert isinstance(settings, self.schema)
+        return settings
+
+
+def list_words(schema: type[Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the default of every value in a dataclass of dataclasses."""
+    types = get_type_hints(schema)
+    for field in fields(schema):
+        kind = types[field.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from list_words(kind, f"{path}{field.name}.")
+        else:
+            made = field.default_factory() if field.default_factory is not MISSING else field.default
+            yield f"{path}{field.name}", made
