@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from package import ROOT
 from fl_rsna.deployment import ask_warm
 from fl_rsna.deployment.warm import serve
 
+LONGEST_WAIT_S = 120  # a slow machine needs some seconds to start Python
 SERVER = """
 import os, sys
 parent = os.getppid()
@@ -35,13 +36,22 @@ def warm(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     path.parent.mkdir()
     holder = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {SERVER!r}, {str(path)!r}]); sys.stdin.read()"
     parent = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, text=True, cwd=ROOT)
-    appears = threading.Event()
-    while not path.exists():
-        assert parent.poll() is None
-        appears.wait(0.05)
-    yield path, parent
-    parent.kill()
-    parent.wait()
+    try:
+        wait_until(lambda: path.exists() or parent.poll() is not None, f"no socket of the warm process at {path}")
+        assert parent.poll() is None, "the parent of the warm process ended before the socket appeared"
+        yield path, parent
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def wait_until(is_so: Callable[[], bool], complaint: str) -> None:
+    """Wait until `is_so`; fail with the complaint after LONGEST_WAIT_S seconds."""
+    end = time.monotonic() + LONGEST_WAIT_S
+    while not is_so():
+        if time.monotonic() > end:
+            pytest.fail(f"{complaint} after {LONGEST_WAIT_S} s")
+        time.sleep(0.05)
 
 
 def asked(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -73,9 +83,7 @@ def test_it_ends_with_its_parent(warm: tuple[Path, subprocess.Popen[str]]) -> No
     path, parent = warm
     parent.kill()
     parent.wait()
-    waited = threading.Event()
-    while path.parent.exists():  # it takes its socket's folder along; a test that hangs here fails by its time
-        waited.wait(0.05)
+    wait_until(lambda: not path.parent.exists(), f"the warm process has not deleted its socket's folder {path.parent}")
 
 
 def test_one_whose_parent_ended_while_it_was_loading_ends(tmp_path: Path) -> None:
