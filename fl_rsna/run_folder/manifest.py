@@ -1,4 +1,4 @@
-"""manifest.json: what began a run, and when: command, versions, arithmetic, commit, cohort, seed."""
+"""Describe the start of a run for manifest.json: time, command, versions, arithmetic, commit, cohort, seed."""
 
 import dataclasses
 import hashlib
@@ -35,16 +35,17 @@ VERSIONS_OF = (
 
 
 def settings_sha256(settings: Mapping[str, Any]) -> str:
-    """Hash of a run's settings, however they are written down."""
+    """Hash a run's settings; the order and the format in which they are written do not matter."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def describe_start(config: Config, cohort: Cohort, device: str) -> dict[str, Any]:
-    """What began a run, and when."""
+    """Collect what manifest.json says of a run's start."""
+    named = {STRATEGIES: config.strategy.name, MODELS: config.model.name, TASKS: config.data.task}
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {name: _version(name) for name in VERSIONS_OF},
-        "plugins": versions_of_plugins(config),
+        "plugins": versions_of({**named, PARTITIONERS: config.partition.kind}),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "arithmetic": describe_arithmetic(),
@@ -62,12 +63,6 @@ def describe_start(config: Config, cohort: Cohort, device: str) -> dict[str, Any
     }
 
 
-def versions_of_plugins(config: Config) -> dict[str, str]:
-    """Version by package of what a run takes from other packages than fl_rsna."""
-    named = {STRATEGIES: config.strategy.name, MODELS: config.model.name, TASKS: config.data.task}
-    return versions_of({**named, PARTITIONERS: config.partition.kind})
-
-
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -76,11 +71,12 @@ def _version(name: str) -> str | None:
 
 
 def git_commit(package: Path) -> str | None:
-    """The commit of a package's own checkout, with + when it has changes; None elsewhere, as where it is installed.
+    """Find the commit of a package's own checkout, with + when it has changes; None elsewhere, such as where it is installed.
 
-    Its own is a repository that tracks the package at its top: one around a virtual environment is somebody else's.
+    A repository is the package's own if it tracks the package at its top. One around a virtual environment is not.
     """
-    alone = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook's name others
+    # a git hook sets GIT_* to another repository
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def ask(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=package, env=alone, capture_output=True, check=True)

@@ -1,4 +1,4 @@
-"""Which runs a site's part in a round can be repeated of, the one list that replay, the report and the documents go by.
+"""Decide in which runs a site's part in a round can be repeated; replay, the report and the documents use this one list.
 
 | kind of run | repeated |
 |---|---|
@@ -8,7 +8,7 @@
 | baseline=local | `<run>/alone/<site>` |
 | experiment=gap | `<run>/federated`, `<run>/central` and what is under `<run>/local` |
 | stage=stacking | each fold, `<run>/fold-1` and so on, and the rounds of a network; not those of trees |
-| between real machines | no: the sites' data and memory are theirs |
+| between real machines | no: data and memory stay at the sites |
 | run.keep=last | no |
 """
 
@@ -24,12 +24,12 @@ RUN = "config.yaml"
 
 
 def unrepeatable(run: Path) -> str | None:
-    """Why no site's part in a round of this run can be repeated, in one sentence with what to do; None where it can."""
+    """Say in one sentence why no site's part in a round of this run can be repeated, and what to do; None where it can."""
     return of_its_kind(run) or not_kept(run)
 
 
 def of_its_kind(run: Path) -> str | None:
-    """Why not, because of what kind of run it is. Raises ValueError for a folder that is no run's."""
+    """Say why rounds of this kind of run cannot be repeated; None where they can. Raises ValueError for a folder that is no run's."""
     if not (run / RUN).is_file():
         if (run / "federated" / RUN).is_file():
             return f"run: {run} is three runs; give {run / 'federated'}, {run / 'central'} or one under {run / 'local' / ALONE}"
@@ -45,21 +45,21 @@ def of_its_kind(run: Path) -> str | None:
 
 
 def not_kept(run: Path) -> str | None:
-    """Why not, because the run did not keep what its rounds began with."""
+    """Say why rounds cannot be repeated because the run did not keep the model that each began with; None where it did."""
     if settings_of(run)["run"]["keep"] == Keep.all:
         return None
     return f"run: only runs with run.keep=all can be repeated by round, and {run} kept its last round alone; train with run.keep=all"
 
 
 def site_memory_of(run: Path) -> Path:
-    """Where the sites of a simulation keep what they remember: of a fold or of a site alone, in the run that it is a part of."""
+    """Find the folder of what the sites of a simulation keep; for a fold or a site alone it lies in the run that this is a part of."""
     whole = run.absolute().parent.parent if run.absolute().parent.name == ALONE else run.absolute().parent
     inside = (run / "site_memory").exists() or not (whole / RUN).is_file()
     return (run if inside else whole) / "site_memory"
 
 
 def settings_of(run: Path) -> dict[str, Any]:
-    """A run's config.yaml; raises ValueError when it is damaged."""
+    """Read a run's config.yaml; raises ValueError when it is damaged."""
     found = read_config(run)
     with refuse_unreadable(run / RUN, "the settings of a run", COPY, key="run: "):
         return {name: found[name] for name in ("engine", "baseline", "stage", "stacking", "run", "train")}

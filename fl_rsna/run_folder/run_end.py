@@ -1,26 +1,27 @@
-"""The end of a run, told in its folder: the traceback in error.log, the event `run_failed` with its kind, summary.json with status failed."""
+"""Write how a run ended to its folder: the traceback in error.log, the event `run_failed`, and summary.json with status failed."""
 
 import contextlib
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fl_rsna.common import command_end
 from fl_rsna.common.command_end import EndKind, RunFailed, end_of, log_traceback, traceback_of
 from fl_rsna.run_folder.run_folder import SUMMARY, RunFolder, is_finished
 from fl_rsna.settings.config import Config
 
-Words = Callable[[BaseException], tuple[str, str]]  # an error's reason in one line, and its traceback
+Words = Callable[[BaseException], tuple[str, str]]  # error -> its reason in one line, and its traceback
 
 
 def whole(error: BaseException) -> tuple[str, str]:
-    """All there is: for a machine that holds all data anyway."""
+    """Return an error's full reason and traceback, for a machine that holds all data anyway."""
     return end_of(error).reason, traceback_of(error)
 
 
 @contextlib.contextmanager
 def end_in_folder(run: RunFolder, config: Config, words: Words = whole) -> Iterator[None]:
-    """Whatever ends the run while the body lasts stands in its folder before it goes on its way. SystemExit passes."""
+    """Write whatever ends the run in the body to its folder, and raise it again; SystemExit passes without a word."""
     now = command_end.now
     now.begun.append(run.folder)
 
@@ -41,7 +42,10 @@ def end_in_folder(run: RunFolder, config: Config, words: Words = whole) -> Itera
 
 @contextlib.contextmanager
 def end_of_parts(folder: Path, config: Config) -> Iterator[None]:
-    """Of a folder whose parts are runs: what ends it between or after them stands in it; what ends a part stands in the part."""
+    """Write what ends a command between its parts to the folder around them, and raise it again.
+
+    The parts are runs; what ends one of them is in its own folder already.
+    """
     try:
         yield
     except SystemExit:
@@ -55,7 +59,7 @@ def end_of_parts(folder: Path, config: Config) -> Iterator[None]:
 
 @contextlib.contextmanager
 def guard_report(folder: Path, words: Words = whole) -> Iterator[None]:
-    """The report of a run that is finished, and stays so when its report cannot be written or shown."""
+    """Raise RunFailed when the report of a finished run cannot be written or shown; the run stays finished."""
     try:
         yield
     except Exception as error:
@@ -72,35 +76,31 @@ def _inside(folders: list[Path], whole: Path) -> bool:
 
 
 def _tell(run: RunFolder, config: Config, error: BaseException, words: Words) -> None:
-    """Raises nothing that a disk can bring about: it is perhaps what ended the run."""
+    """Write how the run ended, once. An OSError is ignored, because a full disk may be what ended the run."""
     kind, now = end_of(error).kind, command_end.now
     if any(folder == run.folder and told is error for folder, told in now.told):
         return
     if kind is EndKind.refused and _is_finished(run.folder):
-        return  # it stays as it is
+        return  # a refusal leaves a finished run as it is
     reason, text = words(error)
     now.told.append((run.folder, error))
     if not run.is_over and not _is_finished(run.folder):
         with contextlib.suppress(OSError):
             run.event("run_failed", kind=kind.value, reason=reason)
-        is_older = kind is EndKind.refused and (run.folder / SUMMARY).exists()  # how an earlier try ended
-        failed = {"status": "failed", "kind": kind.value, "reason": reason, "rounds": config.rounds}
+        # summary.json says how an earlier try ended
+        is_older = kind is EndKind.refused and (run.folder / SUMMARY).exists()
+        failed: dict[str, Any] = {"status": "failed", "kind": kind.value, "reason": reason, "rounds": config.rounds}
         with contextlib.suppress(OSError):
             if not is_older:
-                run.write_json(SUMMARY, {**failed, **_without_effect(run)})
+                with contextlib.suppress(OSError, ValueError):  # a damaged manifest, or a folder of several runs
+                    failed["without_effect"] = run.without_effect
+                run.write_json(SUMMARY, failed)
     log = log_traceback(text, run.folder)
     now.log = now.log or log
-
-
-def _without_effect(run: RunFolder) -> dict[str, dict[str, str]]:
-    """The settings without effect, as the manifest names them; nothing of a folder of several runs, and of a damaged one."""
-    with contextlib.suppress(OSError, ValueError):
-        return {"without_effect": run.without_effect}
-    return {}
 
 
 def _is_finished(folder: Path) -> bool:
     try:
         return is_finished(folder)
-    except ValueError:  # a damaged summary.json is of no end
+    except ValueError:  # a damaged summary.json says nothing of an end
         return False

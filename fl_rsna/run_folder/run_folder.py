@@ -1,4 +1,4 @@
-"""What a run folder holds, and who may write it: the one place that knows its file names."""
+"""Write and read a run folder. Only this module knows the names of its files and who may write them."""
 
 import contextlib
 import csv
@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,13 +42,13 @@ MAY_CHANGE = (
     "allow_unknown_patients",
     "tracking",
     "train.device",
-    "data.dicom",  # the data itself is in the cohort's hash
+    "data.dicom",  # the cohort's hash covers the data themselves
     "data.labels",
     "strategy.lost",
     "strategy.timeout_s",
     "sequence.encoder",
     "run.name",  # a folder that was copied or renamed is the same run
-)  # of a run that goes on
+)  # settings that may change when a run is resumed
 
 PREDICTIONS = "predictions.parquet"  # of the final model on the test site's slices
 SCORECARDS = "scorecards.json"  # of the final model on the test site and at every site, whole
@@ -57,20 +58,20 @@ REST = (
     "validation_unknown",
 )  # of rounds.csv: sites a round's validation rests on, those of them with an earlier answer, and sites that never answered
 
-CONFIG = "config.yaml"  # what a run was asked, resolved
+CONFIG = "config.yaml"  # the resolved settings of a run
 SUMMARY = "summary.json"  # how a run ended
 ALONE = "alone"  # folder of the sites' own runs, where each trained by itself
 
-COHORT_VIEW = "cohort_view.json"  # slices and headers of the sites, for the report
+COHORT_VIEW = "cohort_view.json"  # example slices and headers of the sites, for the report
 EXPLANATIONS = "explanations.json"  # slices of the test site with what the model looked at, for the report
-MANIFEST = "manifest.json"  # what began a run, and when
-ANCESTRY = "ancestry.json"  # whose images its models had seen, as it stands in their files
-MODEL = "model.safetensors"  # the final one
-ENCODER = "encoder.safetensors"  # of a run of the second stage: the slice model under it
-BOTH = "both"  # what a folder is that holds the runs of both stages, in owner.json
-SLICE_STAGE = "slice"  # folder of the first stage's run, where both were asked for
-STACK_NETWORK = "stacker.safetensors"  # of a stacking by a network
-STACKER = "stacker.json"  # of a stacking, whose slice models are the folds'
+MANIFEST = "manifest.json"  # what describe_start says of a run's start
+ANCESTRY = "ancestry.json"  # whose images the run's models have seen; their files say it, too
+MODEL = "model.safetensors"  # the final model
+ENCODER = "encoder.safetensors"  # in a run of the second stage, the slice model under it
+BOTH = "both"  # the kind, in owner.json, of a folder that holds the runs of both stages
+SLICE_STAGE = "slice"  # the folder of the first stage's run within BOTH
+STACK_NETWORK = "stacker.safetensors"  # the second model of a stacking by a network
+STACKER = "stacker.json"  # the second model of a stacking by trees
 
 UNTRAINED = (
     CONFIG,
@@ -84,12 +85,12 @@ UNTRAINED = (
     "site_memory/*",
     "site_memory/*/failures.log",
     "heartbeat",
-)  # all that a run writes before a site trains
+)  # all files that a run writes before a site trains
 EVENTS = "events.jsonl"
-TABLES = "tables"  # what a checkpoint, and summary.json, say of rounds.csv, sites.csv and events.jsonl
+TABLES = "tables"  # the key of `table_hashes` in a checkpoint and in summary.json
 
-END = ("run_failed", "run_end")  # events after which there is none
-OF_MANY = ("site_done", "site_failed")  # events that come once a site; the disk gets them with the next other one
+END = ("run_failed", "run_end")  # the events that end a run
+OF_MANY = ("site_done", "site_failed")  # events that come once a site; the next other event syncs them
 
 COPY = "bring the file back from a copy of the run, or begin anew under another run.name"
 
@@ -97,24 +98,24 @@ Listener = Callable[[str, Mapping[str, Any]], None]
 
 
 def fold_folder(run: Path, number: int) -> Path:
-    """Where fold number 0, 1, ... of a stacking has its run: fold-1, fold-2, ..."""
+    """Find the folder of fold number 0, 1, ... of a stacking: fold-1, fold-2, ..."""
     return run / f"fold-{number + 1}"
 
 
 class RunFolder:
-    """One run's folder, written by one process. Events go to events.jsonl and to every listener.
+    """The folder of one run, written by one process. Events go to events.jsonl and to every listener.
 
-    `token` is the proof that this invocation made the folder; None of one that it found.
+    `token` proves that this process made the folder; it is None where the folder existed before.
     """
 
     def __init__(self, folder: Path, listeners: tuple[Listener, ...] = (), token: str | None = None) -> None:
         self.folder = folder
         self.token = token
-        self.is_over = False  # its events say how it ended
+        self.is_over = False  # whether the events say how the run ended
         self._listeners = listeners
 
     def listen(self, listener: Listener) -> None:
-        """Give every later event to one more listener."""
+        """Call one more listener with every later event."""
         self._listeners = (*self._listeners, listener)
 
     @property
@@ -123,15 +124,18 @@ class RunFolder:
 
     @property
     def site_memory(self) -> Path:
-        """Where the sites of a simulation keep what they remember."""
+        """Return the folder of what the sites of a simulation keep between rounds."""
         return self.folder / "site_memory"
 
     def cache_folder(self, cohort_sha256: str) -> Path:
-        """Where a cohort's test site is packed when its folder cannot be written: a cache that all runs share."""
+        """Return the cache, which all runs share, for the packed test site of a cohort whose folder cannot be written."""
         return self.folder.parent / ".packed" / cohort_sha256[:16]
 
     def event(self, kind: str, /, **fields: Any) -> None:
-        """Append one line to events.jsonl: read by others when this returns, and on disk unless it is one of many sites'."""
+        """Append one line to events.jsonl and call the listeners.
+
+        Other processes can read the line when this returns. It is synced to the disk, except the events in OF_MANY.
+        """
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = finite_or_null(fields)
         line = dump_checked_line({"time": time, "event": kind, **fields}, allow_nan=False)
@@ -144,11 +148,11 @@ class RunFolder:
         self.tell(kind, fields)
 
     def tell(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Show an event to whoever listens, without writing it down. A listener that fails is asked no more, which is an event."""
+        """Call the listeners with an event without writing it. A listener that fails is dropped, and that is an event."""
         for listener in self._listeners:
             try:
                 listener(kind, fields)
-            except Exception as error:  # a display or a tracker, whatever ails it: the run goes on
+            except Exception as error:  # whatever fails in a display or a tracker, the run goes on
                 self._listeners = tuple(other for other in self._listeners if other is not listener)
                 said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 self.event("warning", text=f"a display or a tracker failed, and the run goes on without it: {said}")
@@ -164,7 +168,7 @@ class RunFolder:
             writer.writerow(row)
 
     def rows(self, table: str) -> list[dict[str, str]]:
-        """The rows of rounds.csv or sites.csv so far."""
+        """Read the rows of rounds.csv or sites.csv so far. Raises ValueError for a damaged table."""
         path = self.folder / f"{table}.csv"
         if not path.exists():
             return []
@@ -173,7 +177,7 @@ class RunFolder:
 
     @property
     def without_effect(self) -> dict[str, str]:
-        """The settings that act nowhere in this run, with what each would need."""
+        """Read the settings that act nowhere in this run, each with what it would need."""
         found: dict[str, str] = self.read_json(MANIFEST).get("without_effect", {})
         return found
 
@@ -181,18 +185,19 @@ class RunFolder:
         return read_json(self.folder / name, COPY)
 
     def identity(self) -> dict[str, Any]:
-        """What tells this run's checkpoints from another's, whatever its folder is called."""
+        """Return what tells this run's checkpoints from another run's, whatever its folder is called."""
         return {"run": self.read_json(MANIFEST).get("id")}
 
     def table_hashes(self) -> dict[str, dict[str, Any]]:
-        """How long rounds.csv, sites.csv and events.jsonl are now, and the hashes of their bytes."""
+        """Measure the lengths of rounds.csv, sites.csv and events.jsonl in bytes, and hash their content."""
         found = {path.name: path.read_bytes() for path in (*self._tables(), self.folder / EVENTS) if path.exists()}
         return {name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in found.items()}
 
     def rewind(self, round_: int, as_written: Mapping[str, Any] | None = None) -> list[str]:
-        """Drop the rows of rounds after `round_`, which a killed run began and will play again, and lines that are no rows.
+        """Delete the rows of rounds after `round_`, which a killed run will play again, and lines that are no rows.
 
-        What is to be said of files that are not as `table_hashes` found them then: no model depends on them.
+        `as_written` is what `table_hashes` returned at round `round_`. Return a sentence for each file that has changed since;
+        no model depends on these files.
         """
         said = describe_changed_tables(self.folder, as_written or {})
         for path in self._tables():
@@ -204,7 +209,7 @@ class RunFolder:
         return [self.folder / f"{table}.csv" for table in ("rounds", "sites")]
 
     def forget_end(self) -> None:
-        """Drop how an earlier try of the run ended: it goes on now."""
+        """Delete summary.json, which says how an earlier try of the run ended."""
         drop(self.folder / SUMMARY)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -212,7 +217,7 @@ class RunFolder:
 
 
 def finite_or_null(content: Any) -> Any:
-    """The same as JSON may hold it, at any depth: null in place of a number that is none or infinite."""
+    """Replace NaN and infinite numbers by null, at any depth, as JSON demands."""
     if isinstance(content, Mapping):
         return {key: finite_or_null(item) for key, item in content.items()}
     if isinstance(content, list | tuple):
@@ -221,7 +226,7 @@ def finite_or_null(content: Any) -> Any:
 
 
 def _is_torn(file: IO[bytes]) -> bool:
-    """Whether the last line was cut off, by a kill or a full disk."""
+    """Check whether the last line was cut off, by a kill or a full disk."""
     if file.seek(0, os.SEEK_END) == 0:
         return False
     file.seek(-1, os.SEEK_END)
@@ -229,21 +234,25 @@ def _is_torn(file: IO[bytes]) -> bool:
 
 
 def describe_changed_tables(folder: Path, as_written: Mapping[str, Any]) -> list[str]:
-    """A sentence for each file that does not begin as `table_hashes` found it."""
-    return [
-        f"{folder / name} is not as the run wrote it, by its hash: a curve or a table that rests on it may be wrong"
-        for name, expected in as_written.items()
-        if not _begins(folder / name, expected)
-    ]
+    """Write a sentence for each file that does not begin with the bytes that `table_hashes` hashed."""
+    said = []
+    for name, expected in as_written.items():
+        raw = (folder / name).read_bytes() if (folder / name).exists() else b""
+        if hashlib.sha256(raw[: int(expected["bytes"])]).hexdigest() != str(expected["sha256"]):
+            said.append(
+                f"{folder / name} is not as the run wrote it, by its hash: a curve or a table that rests on it may be wrong"
+            )
+    return said
 
 
 def _keep_rows(path: Path, round_: int) -> None:
-    """Write a table again with the rows up to a round; without any it goes."""
+    """Rewrite a table with its rows up to a round; a table without any row is deleted."""
     reader = csv.reader(io.StringIO(path.read_bytes().decode(errors="replace"), newline=""))
     names, rows = next(reader, []), []
     at = names.index("round") if "round" in names else 0
     with contextlib.suppress(csv.Error):
-        rows = [row for row in reader if len(row) == len(names) and _is_round(row[at]) and int(row[at]) <= round_]
+        whole = (row for row in reader if len(row) == len(names) and re.fullmatch("[0-9]{1,9}", row[at]))
+        rows = [row for row in whole if int(row[at]) <= round_]
     if not rows:
         drop(path)
         return
@@ -253,18 +262,8 @@ def _keep_rows(path: Path, round_: int) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def _is_round(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def _begins(path: Path, expected: Mapping[str, Any]) -> bool:
-    """Whether a file begins with what `table_hashes` saw of it."""
-    raw = path.read_bytes() if path.exists() else b""
-    return hashlib.sha256(raw[: int(expected["bytes"])]).hexdigest() == str(expected["sha256"])
-
-
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's settings as it was begun with; raises ValueError when its config.yaml is damaged or not the one it wrote."""
+    """Read the settings that a run began with; raises ValueError when config.yaml is damaged or not the one that the run wrote."""
     path, manifest = folder / CONFIG, folder / MANIFEST
     found = read_yaml(path, COPY)
     stated = read_json(manifest, COPY).get("config_sha256") if manifest.exists() else None
@@ -274,7 +273,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """A run's summary.json, with how it ended."""
+    """Read a run's summary.json; raises ValueError when it is damaged or does not say how the run ended."""
     return read_json(folder / SUMMARY, COPY, keys={"status": str})
 
 
@@ -287,11 +286,11 @@ def start_run(
     token: str | None = None,
     without: Mapping[str, str] | None = None,
 ) -> RunFolder:
-    """Make a new run folder with config.yaml and manifest.json, or, with `config.resume`, take up the one that is there.
+    """Make a new run folder with config.yaml and manifest.json, or open an existing one if `config.resume`.
 
-    `token` is what a new one is to be proven by, where somebody else will ask. Raises ValueError, with nothing changed, when
-    the folder exists and is not to be resumed, when it is no such run's, and when it was begun with other settings or data.
-    `without` are the settings that act nowhere in the run, with what each would need.
+    `token` is the proof to write into a new folder, where another process needs to know it. `without` are the settings that act
+    nowhere in the run, each with what it would need. Raises ValueError, with nothing changed, when the folder exists and is not
+    to be resumed, when it is not the folder of such a run, and when the run began with other settings or data.
     """
     begun = is_begun(folder)
     manifest = {} if begun else {**describe_start(config, cohort, device), "without_effect": dict(without or {})}
@@ -299,7 +298,9 @@ def start_run(
         folder, listeners, take_run(folder, config, cohort, kind=kind_of(config), resume=config.resume, token=token)
     )
     if begun:
-        _note_cohort(run, cohort)
+        known = run.read_json(MANIFEST)
+        if not Path(known["cohort"]).is_dir():  # the data were moved; check_same has checked that they are the same
+            run.write_json(MANIFEST, {**known, "cohort": str(cohort.folder)})
         return run
     run.checkpoints.mkdir(exist_ok=True)
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
@@ -311,9 +312,10 @@ def start_run(
 def take_run(
     folder: Path, config: Config, cohort: Cohort, *, kind: str, resume: bool, token: str | None = None
 ) -> str | None:
-    """Make the folder of a new run of this kind, or see that it is one of which this run can go on.
+    """Make the folder of a new run of this kind, or check that this run can go on in it.
 
-    Returns the proof of a folder that was made. The caller holds its lock. Raises ValueError, with nothing changed.
+    Return the proof of a folder that was made, None for one that existed. The caller holds the folder's lock. Raises ValueError,
+    with nothing changed.
     """
     begun = resume and is_begun(folder)
     if begun:
@@ -325,7 +327,10 @@ def take_run(
 def take_folder(
     folder: Path, kinds: tuple[str, ...], *, resume: bool, begun: bool = False, token: str | None = None
 ) -> str | None:
-    """Make a folder of the first of `kinds`, or see that it is one of them; as `take_run`, without a run's settings."""
+    """Make a folder of the first of `kinds`, or check that it is of one of them; the caller holds the folder's lock.
+
+    Return the proof of a folder that was made, None for one that existed. Raises ValueError, with nothing changed.
+    """
     if not is_new(folder, kinds, resume=resume, begun=begun):
         return None
     try:
@@ -337,9 +342,9 @@ def take_folder(
 
 
 def is_new(folder: Path, kinds: tuple[str, ...], *, resume: bool, begun: bool = False) -> bool:
-    """Whether a run's folder is to be made; False for one that can go on as one of `kinds`. Raises ValueError for anything else.
+    """Check whether a run's folder is to be made; False for one of `kinds`, which can be resumed. Raises ValueError for anything else.
 
-    A run that has `begun` and whose owner.json is gone is known by its own files.
+    `begun` says that the folder has a run's own files, by which it is accepted when its owner.json is missing.
     """
     refuse_existing(folder, resume=resume)
     if not os.path.lexists(folder):
@@ -353,21 +358,23 @@ def is_new(folder: Path, kinds: tuple[str, ...], *, resume: bool, begun: bool = 
     found = what_is(folder)
     if found in kinds or (found is None and begun):
         return False
-    held = f"one of kind {found}" if found else f"what is no run ({_some_names(folder)})"
+    names = sorted(os.listdir(folder))
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    held = f"one of kind {found}" if found else f"what is no run ({some})"
     raise ValueError(
         f"run.name: expected a run of kind {' or '.join(kinds)} to go on with, got {folder} with {held}; choose another run.name"
     )
 
 
 def kinds_of(kind: str, config: Config, folder: Path) -> tuple[str, ...]:
-    """What a folder may be to hold this run: its own kind, and of both stages for the second one, whose first lies in it."""
+    """List the kinds that the folder of this run may have: its own, and BOTH for the second of two stages, whose first lies in it."""
     encoder, first = config.sequence.encoder, os.path.realpath(folder / SLICE_STAGE)
     is_second = config.stage is Stage.sequence and encoder is not None and os.path.realpath(encoder) == first
     return (kind, BOTH) if is_second else (kind,)
 
 
 def refuse_existing(folder: Path, *, resume: bool) -> None:
-    """Raise ValueError when something lies at `folder` that was not asked to be resumed."""
+    """Raise ValueError when `folder` exists and is not to be resumed."""
     if os.path.lexists(folder) and not resume:
         raise ValueError(
             f"run.name: expected a new run, got the existing {folder}; choose another run.name, delete it or say resume=true"
@@ -375,36 +382,24 @@ def refuse_existing(folder: Path, *, resume: bool) -> None:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a run's settings and manifest are in `folder`."""
+    """Check whether `folder` holds a run's settings and manifest."""
     return (folder / CONFIG).is_file() and (folder / MANIFEST).is_file()
 
 
 def kind_of(config: Config) -> str:
-    """What a run's folder is, in one word: a baseline's name, else the stage's."""
+    """Return the kind of a run's folder, in one word: the baseline's name, else the stage's."""
     return config.stage.value if config.baseline is Baseline.none else config.baseline.value
 
 
-def _some_names(folder: Path) -> str:
-    names = sorted(os.listdir(folder))
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _note_cohort(run: RunFolder, cohort: Cohort) -> None:
-    """Where the data lie now, of a run that was moved away from where it found them; check_same saw that they are the same."""
-    manifest = run.read_json(MANIFEST)
-    if not Path(manifest["cohort"]).is_dir():
-        run.write_json(MANIFEST, {**manifest, "cohort": str(cohort.folder)})
-
-
 def is_finished(folder: Path) -> bool:
-    """Whether a run in `folder` came to its end."""
+    """Check whether the run in `folder` is finished. Raises ValueError for a damaged summary.json."""
     return (folder / SUMMARY).exists() and read_summary(folder)["status"] == "finished"
 
 
 def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
-    """Refuse to go on with a run under other settings than it began with; where and how it runs may change.
+    """Raise ValueError when a run is resumed with other settings than it began with; those in MAY_CHANGE may differ.
 
-    A setting younger than the run had its default. Raises ValueError.
+    A setting that did not exist when the run began counts as having its default.
     """
     asked = json.loads(json.dumps(dataclasses.asdict(config)))
     begun, default = (
@@ -444,4 +439,5 @@ def _at(settings: dict[str, Any], group: str, key: str) -> Any:
 
 
 def default_run_name() -> str:
+    """Name a run by the time of day, e.g. 2026-01-02_03-04-05."""
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -1,4 +1,4 @@
-"""What the folder of a sweep holds besides the runs of its jobs: sweep.json, and in jobs/ what became of each."""
+"""Write and read the files of a sweep beside the runs of its jobs: sweep.json, and in jobs/ how each job ended."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,9 @@ SWEEP, JOBS = "sweep.json", "jobs"  # the file by which a sweep's folder is know
 
 
 class JobState(StrEnum):
-    running = "running"  # or killed without a word
+    """The state of a job of a sweep."""
+
+    running = "running"  # or killed before it could say so
     finished = "finished"
     failed = "failed"
     interrupted = "interrupted"
@@ -21,15 +23,15 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job of a sweep: its run is in the folder `name` beside sweep.json, if it came so far."""
+    """One job of a sweep. Its run is in the folder `name` beside sweep.json, if it began."""
 
     name: str
-    words: tuple[str, ...]  # those that the sweep varies, as they were typed
+    words: tuple[str, ...]  # the words that the sweep varies, as they were typed
     number: int
-    attempt: str  # which command ran it last
+    attempt: str  # the id of the command that ran it last
     state: JobState
-    sentence: str = ""  # why it failed
-    row: dict[str, Any] = field(default_factory=dict)  # what the table shows of it
+    sentence: str = ""  # the error, where it failed
+    row: dict[str, Any] = field(default_factory=dict)  # its row in the sweep's table
 
     @property
     def label(self) -> str:
@@ -38,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a sweep was asked for: the words as they were typed, and what jobs need to know of them."""
+    """The words of a sweep as they were typed, and what its jobs need to know of them."""
 
     words: tuple[str, ...]
     fixed: tuple[str, ...]
@@ -47,11 +49,12 @@ class Asked:
 
 
 def write_asked(sweep: Path, asked: Asked) -> None:
+    """Write sweep.json."""
     write_whole(sweep / SWEEP, _json(asdict(asked)))
 
 
 def read_asked(sweep: Path) -> Asked:
-    """Raises ValueError for a file that is damaged."""
+    """Read sweep.json; raises ValueError when it is damaged."""
     found = _read(sweep / SWEEP)
     try:
         return Asked(**{**found, "words": tuple(found["words"]), "fixed": tuple(found["fixed"])})
@@ -60,28 +63,30 @@ def read_asked(sweep: Path) -> Asked:
 
 
 def is_sweep(folder: Path) -> bool:
+    """Check whether a folder is a sweep's."""
     return (folder / SWEEP).is_file()
 
 
 def write_job(sweep: Path, job: Job) -> None:
+    """Write the record of one job into jobs/."""
     (sweep / JOBS).mkdir(exist_ok=True)
     write_whole(sweep / JOBS / f"{job.name}.json", _json(asdict(job)))
 
 
 def read_jobs(sweep: Path) -> list[Job]:
-    """Every job that began, in the order of the sweep that asked for it last. Raises ValueError for a damaged file."""
+    """Read every job that began, in the order of the command that ran it last. Raises ValueError for a damaged file."""
     jobs = [_read_job(path) for path in sorted((sweep / JOBS).glob("*.json"))]
     return sorted(jobs, key=lambda job: job.number)
 
 
 def find_failed_jobs(sweep: Path) -> list[Job]:
-    """Those that failed and were not finished since."""
+    """List the jobs that failed and have not been finished since."""
     failed = [job for job in read_jobs(sweep) if job.state is JobState.failed]
     return [job for job in failed if not is_finished(sweep / job.name)]
 
 
 def job_of(run: Path) -> Job | None:
-    """The job of a sweep that made this run, or what holds it, such as a gap; None for a run of no sweep."""
+    """Find the job of a sweep that made this run, or the folder around it, such as a gap; None for a run of no sweep."""
     for folder in (run.absolute(), run.absolute().parent):
         path = folder.parent / JOBS / f"{folder.name}.json"
         if is_sweep(folder.parent) and path.is_file():

@@ -1,4 +1,4 @@
-"""The words of a sweep: which of them a job has to itself, as they were typed, and the folder names made of them."""
+"""Find which words of a sweep vary from job to job, as they were typed, and make folder names of them."""
 
 import hashlib
 import re
@@ -8,24 +8,24 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-UNSAFE = r"[^A-Za-z0-9._+-]+"  # in the value of a folder's name
+UNSAFE = r"[^A-Za-z0-9._+-]+"  # signs that are replaced in a folder's name
 LONGEST, SWEEP_LONGEST, HASH = (
     100,
     60,
     6,
 )  # characters of a folder's name, of a sweep's keys, and of what makes either unique
-NOT_SETTINGS = ("resume", "run.name", "paths.")  # words that change nothing of what a sweep is
-AS_CONFIGURED = "as-configured"  # the only job of a sweep without any word
+NOT_SETTINGS = ("resume", "run.name", "paths.")  # words that are not part of a sweep's name
+AS_CONFIGURED = "as-configured"  # the name of the only job of a sweep without words
 
 
 def find_job_words(words: Sequence[str], fixed: Sequence[str], typed: Mapping[str, str]) -> list[str]:
-    """A job's words that are not the whole sweep's, as they were typed; all of them where no word was varied."""
+    """List the words of a job that the whole sweep does not share, as they were typed; all words where none varies."""
     own = [word for word in words if word not in fixed] or list(words)
     return [typed.get(word, word).lstrip("+") for word in own]
 
 
 def find_fixed_words(typed: Sequence[str]) -> list[str]:
-    """The words that every job has, as they were typed and as Hydra hands them to a job."""
+    """List the words that every job has, both as they were typed and as Hydra passes them to a job."""
     same = [
         override for word in typed if (override := _parse_word(word)) is not None and not override.is_sweep_override()
     ]
@@ -34,7 +34,7 @@ def find_fixed_words(typed: Sequence[str]) -> list[str]:
 
 
 def map_typed_words(typed: Sequence[str]) -> dict[str, str]:
-    """By a job's word as Hydra writes it, e.g. `a=1e+30`, the same as it was typed: `a=1e30`."""
+    """Map each word as Hydra writes it for a job, e.g. `a=1e+30`, to the word as it was typed, e.g. `a=1e30`."""
     found: dict[str, str] = {}
     for word in typed:
         override = _parse_word(word)
@@ -49,14 +49,14 @@ def map_typed_words(typed: Sequence[str]) -> dict[str, str]:
 
 
 def find_varied_keys(typed: Sequence[str]) -> list[str]:
-    """What a sweep varies: the keys of its words with several values."""
+    """List the keys that a sweep varies: those of its words with several values."""
     parsed = [(word, _parse_word(word)) for word in typed]
     swept = [word for word, override in parsed if override is None or override.is_sweep_override()]
     return [word.partition("=")[0].lstrip("+") for word in swept]
 
 
 def folder_name(words: Sequence[str]) -> str:
-    """A folder's name for a job: its words, where every file system takes them; cut and made unique where not."""
+    """Name a job's folder by its words, shortened and made unique by a hash where a file system would refuse them."""
     if not words:
         return AS_CONFIGURED
     parts = [word.partition("=") for word in words]
@@ -66,14 +66,14 @@ def folder_name(words: Sequence[str]) -> str:
 
 
 def sweep_name(typed: Sequence[str]) -> str:
-    """The name of a sweep that was given none: what it varies, and a hash of all its words. The same words, the same name."""
+    """Name a sweep by the keys that it varies and a hash of all its words; the same words give the same name."""
     settings = sorted(word for word in typed if not word.lstrip("+~").startswith(NOT_SETTINGS))
     keys = re.sub(UNSAFE, "_", "+".join(find_varied_keys(typed)))[:SWEEP_LONGEST]
     return "-".join(["sweep", *([keys] if keys else []), _hash("\n".join(settings))])
 
 
 def values_of(words: Sequence[str]) -> dict[str, str]:
-    """A job's words as settings with their values, as they were typed."""
+    """Split a job's words into settings and their values, as they were typed."""
     return {key: text for key, _, text in (word.partition("=") for word in words)}
 
 
@@ -85,7 +85,7 @@ def _parse_word(word: str) -> Override | None:
 
 
 def _elements(text: str) -> list[str]:
-    """The values of `1,2` or `choice(1,2)` as they stand there; of what sorts or draws them nothing."""
+    """List the values of `1,2` or `choice(1,2)` as they were typed; nothing for functions that sort or draw values."""
     if called := re.fullmatch(r"\s*(\w+)\((.*)\)\s*", text, re.DOTALL):
         if called[1] != "choice":
             return []
