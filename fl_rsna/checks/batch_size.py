@@ -1,4 +1,4 @@
-"""train.batch_size=auto: the largest batch that fits, decided once, before a run begins, and written down as its number."""
+"""Choose the batch size for train.batch_size=auto: the largest that fits, decided once before a run begins, and recorded as a number."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,11 @@ from fl_rsna.settings.config import Config
 
 AUTO = "auto"
 MOST = 64  # a larger batch leaves a site of a few hundred images too few steps
-SPARE = 0.5  # of what is free: other processes want some, too
+SPARE = 0.5  # share of the free memory that is left to other processes
 
 
 def settle_batch(config: Config, run: Path | None) -> None:
-    """Put a number in place of `auto`: of the run that goes on, of several the first, or else a power of two up to MOST.
+    """Replace `auto` by a number: that of the run that goes on (of several, the first), else the largest power of two up to MOST.
 
     Raises ValueError when not even two images fit.
     """
@@ -40,7 +40,7 @@ def settle_batch(config: Config, run: Path | None) -> None:
 
 
 def _room(config: Config) -> int:
-    """Bytes a worker may take."""
+    """Compute how many bytes one worker may take."""
     workers = max(1, workers_of(config))
     if uses_cuda(config):
         devices = torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""One line of the doctor, and the first of them: Python and packages, checked before anything of theirs is imported."""
+"""Define a line of the doctor, and check Python and the packages before any of those is imported."""
 
 import importlib.metadata
 import sys
@@ -19,14 +19,16 @@ PYTHON = (3, 11)
 
 
 class State(StrEnum):
+    """The outcome of a check."""
+
     ok = "ok"
-    warning = "warning"  # it will run, but not as one may think
-    problem = "problem"  # it will not run
+    warning = "warning"  # the run works, but perhaps not as expected
+    problem = "problem"  # the run does not work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was looked at, what was found, and what to change, if anything."""
+    """One line of the doctor: what was checked, what was found, and what to change; `change` is empty where nothing need change."""
 
     what: str
     state: State
@@ -36,7 +38,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """One requirement of ours; `extra` is empty for what is always needed."""
+    """A package that fl_rsna requires; `extra` is empty where every installation needs it."""
 
     name: str
     versions: str  # as in pyproject.toml: >=1.42,<1.43
@@ -53,7 +55,7 @@ def check_python(version: tuple[int, int, int] = sys.version_info[:3]) -> Check:
 def check_packages(
     needed: list[Needed], extras: tuple[str, ...] = ("export", "mlflow", "timm", "wandb")
 ) -> Iterator[Check]:
-    """One check of what is always needed, and one of each extra that a user may want."""
+    """Yield one check of the packages that are always needed, and one for each of `extras`."""
     wrong = [sentence for one in needed if not one.extra and (sentence := _wrong(one))]
     count = sum(not one.extra for one in needed)
     yield Check(
@@ -75,10 +77,10 @@ def check_packages(
 
 
 def read_requirements(project: Path = PACKAGE.parent / "pyproject.toml") -> list[Needed]:
-    """Requirements by pyproject.toml, where this is a checkout, else by what was installed."""
+    """Read the requirements from pyproject.toml in a checkout, else from the installed package's metadata."""
     from packaging.requirements import Requirement
 
-    stated: list[tuple[Requirement, str]] = []  # and the extra it is of
+    stated: list[tuple[Requirement, str]] = []  # each with its extra
     if project.is_file():
         facts = tomllib.loads(project.read_text())["project"]
         by_extra = {"": facts["dependencies"], **facts["optional-dependencies"]}
@@ -86,7 +88,7 @@ def read_requirements(project: Path = PACKAGE.parent / "pyproject.toml") -> list
     else:
         extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
         for line in importlib.metadata.requires(DISTRIBUTION) or []:
-            requirement = Requirement(line)  # an extra is part of its marker
+            requirement = Requirement(line)  # the marker names the extra
             stated.append((requirement, next((name for name in ("", *extras) if _holds(requirement, name)), "")))
     return [
         Needed(name=requirement.name, versions=str(requirement.specifier), extra=extra)
@@ -96,12 +98,12 @@ def read_requirements(project: Path = PACKAGE.parent / "pyproject.toml") -> list
 
 
 def _holds(requirement: "Requirement", extra: str) -> bool:
-    """Whether it is asked for on this machine with that extra."""
+    """Check whether the requirement applies to this machine and that extra."""
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _wrong(one: Needed) -> str:
-    """What is wrong with a package; empty when nothing is."""
+    """Say what is wrong with a package; empty where nothing is."""
     from packaging.specifiers import SpecifierSet
 
     version = _version(one.name)

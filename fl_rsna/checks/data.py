@@ -1,4 +1,4 @@
-"""The doctor's checks of what a run reads and writes: cohort, prepared data, DICOM, folders and their disks."""
+"""Check what a run reads and writes, for the doctor: cohort, prepared data, DICOM, folders and their disks."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ from fl_rsna.settings.data import is_demo
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import Task, find_task
 
-TRIED = 5  # DICOM files that are read to see whether they are what they should be
+TRIED = 5  # DICOM files that are read as a sample
 
 ok, warning, problem = State.ok, State.warning, State.problem
 
 
 def each(what: str, act: Callable[[], Sequence[Check]]) -> Sequence[Check]:
-    """The checks that `act` makes; a request it refuses is a problem of its own, not the end of all checks."""
+    """Return the checks that `act` makes. A ValueError or OSError of `act` becomes a problem, so that other checks go on."""
     try:
         return act()
     except ValueError as error:
@@ -37,13 +37,13 @@ def each(what: str, act: Callable[[], Sequence[Check]]) -> Sequence[Check]:
 
 
 def as_problem(what: str, error: ValueError) -> Check:
-    """A refusal as every command says it, what is wrong; what to do."""
+    """Turn a refusal, `what is wrong; what to do`, into a problem."""
     wrong, _, change = str(error).rpartition("; ")
     return Check(what=what, state=problem, found=wrong or change, change=change if wrong else "")
 
 
 def check_data(config: Config) -> list[Check]:
-    """What a run would start from: a cohort, prepared data, DICOM, or the synthetic demo."""
+    """Check what a run would start from: a cohort, prepared data, DICOM, or the synthetic demo."""
     prepared, cohort = Path(config.paths.prepared) / config.data.name, Path(config.paths.sites) / cohort_name(config)
     checks: list[Check] = []
     if config.data.dicom is not None:
@@ -76,7 +76,7 @@ def _cohort(folder: Path) -> Check:
 
 
 def check_dicom(config: Config) -> Check:
-    """Files are there, labels fit, and a few of them can be read."""
+    """Check that data.dicom has files, that labels fit them, and that TRIED of them can be read."""
     data, task = config.data, find_task(config.data.task)
     labels = Path(data.labels) if data.labels else None
     inputs = find_inputs(
@@ -109,7 +109,7 @@ def _find_rejection(file: File, task: Task) -> str:
 
 
 def check_disk(config: Config, footprint: Footprint) -> list[Check]:
-    """Every folder can be written, and each file system has room for all that lands on it."""
+    """Check that every folder can be written and that each file system has room for all that is written to it."""
     checks = []
     for room in rooms(config, footprint):
         refused = refuses_writing(Path(room.folder))
@@ -125,7 +125,7 @@ def check_disk(config: Config, footprint: Footprint) -> list[Check]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What one folder of a run needs on its disk; `lacking` bytes, with what else lands on that disk."""
+    """The bytes that one folder of a run needs; `lacking` is what its disk lacks for all folders of the run that lie on it."""
 
     key: str
     folder: str
@@ -144,7 +144,7 @@ class Room:
 
 
 def rooms(config: Config, footprint: Footprint) -> list[Room]:
-    """Of every folder that a run writes into."""
+    """Compute the need and the room of every folder that a run writes into."""
     needed = disk_needed(config, footprint, slices_there(config) or 0, config.partition.num_sites)
     folders = {
         "paths.prepared": (config.paths.prepared, needed.prepared),
@@ -164,7 +164,7 @@ def rooms(config: Config, footprint: Footprint) -> list[Room]:
 
 
 def check_space(config: Config) -> None:
-    """Refuse a run for which a disk has not the room, before anything is written; raises ValueError naming the folder."""
+    """Raise ValueError, before anything is written, when a disk lacks the room for a run; the sentence names the folder."""
     lacking = [room for room in rooms(config, footprint_of(config, of_disk=True)) if room.lacking > 0]
     if lacking:
         most = max(lacking, key=lambda room: room.needed)
@@ -172,7 +172,7 @@ def check_space(config: Config) -> None:
 
 
 def check_run_folder(config: Config) -> list[Check]:
-    """A run's name is free, or there is something to go on with."""
+    """Check that the run's name is free, or that there is a run to resume."""
     if config.run.name is None:
         return []
     folder = Path(config.paths.runs) / config.run.name

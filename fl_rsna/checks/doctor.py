@@ -1,4 +1,4 @@
-"""The story of doctor: every check, said as it is found, and a verdict; with the checks of a configured run and of the machine."""
+"""Examine whether a configured run can work on this machine: make every check, print them all, and end with a verdict."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -37,19 +37,19 @@ from fl_rsna.settings.runtime import EngineName
 from fl_rsna.settings.stages import Stage
 from fl_rsna.settings.training import Device
 
-PORTS = (9091, 9092, 9093)  # of Flower's SuperLink
-TIGHT = 0.8  # of what is free: beyond it little else fits
+PORTS = (9091, 9092, 9093)  # the ports of Flower's SuperLink
+TIGHT = 0.8  # share of the free memory beyond which a run is called tight
 
 ok, warning, problem = State.ok, State.warning, State.problem
 
 
 def check_run(config: Config) -> Iterator[Check]:
-    """Every check of a run with these settings, as they are found; a setting that cannot be met is a problem, not an end."""
+    """Yield every check of a run with these settings. A setting that cannot be met is a problem and does not end the checks."""
     yield from each("device", lambda: check_device(config))
     yield from each("cores", lambda: check_cores(config))
     try:
         found = footprint_of(config)
-    except ValueError as error:  # a network that cannot be built here
+    except ValueError as error:  # the network cannot be built here
         yield as_problem("network", error)
         return
     yield from each("memory", lambda: check_memory(config, found))
@@ -63,7 +63,7 @@ def check_run(config: Config) -> Iterator[Check]:
 
 
 def check_device(config: Config) -> list[Check]:
-    """Where sites train; a GPU that torch cannot use is worth a word."""
+    """Check where sites train, and warn of a GPU that torch cannot use."""
     device = choose_device(config.train.device)
     if device.type == "cuda":
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
@@ -76,7 +76,7 @@ def check_device(config: Config) -> list[Check]:
 
 
 def check_cores(config: Config) -> list[Check]:
-    """One core a worker is what a worker uses."""
+    """Check that there is a core for each worker, which uses one."""
     cores, workers = usable_cores(), workers_of(config)
     found = f"{cores:g} usable, {workers} workers"
     if config.engine.address is not None:
@@ -87,7 +87,7 @@ def check_cores(config: Config) -> list[Check]:
 
 
 def check_memory(config: Config, footprint: Footprint) -> list[Check]:
-    """What the configured network and batch take, against what is free; on a GPU both of its memories."""
+    """Compare the memory that the configured network and batch take with what is free; for a GPU its own memory as well."""
     cuda, workers = uses_cuda(config), workers_of(config)
     needed, free = memory_needed(config, footprint, cuda=cuda), free_memory()
     of_model = (
@@ -125,7 +125,7 @@ def _check_free_memory(what: str, needed: int, free: int, found: str, mend: Call
 
 
 def _less(config: Config, footprint: Footprint, room: int, *, cuda: bool) -> str:
-    """What makes it fit: fewer workers, then a smaller batch, then something smaller altogether."""
+    """Say what makes the run fit into `room` bytes: fewer workers, else a smaller batch, else a smaller model."""
     needed = memory_needed(config, footprint, cuda=cuda)
     workers = workers_of(config)
     if not cuda:
@@ -141,14 +141,14 @@ def _less(config: Config, footprint: Footprint, room: int, *, cuda: bool) -> str
 
 
 def check_encoder(config: Config) -> list[Check]:
-    """The slice model under a second stage can be read. Raises ValueError when it cannot."""
+    """Check the slice model under a second stage. Raises ValueError when it cannot be read."""
     saved = read_encoder(str(config.sequence.encoder))
     found = f"{saved.config.name} at {saved.config.image_size} px, {saved.sha256[:12]}"
     return [Check(what="sequence.encoder", state=ok, found=found)]
 
 
 def check_shared(config: Config) -> list[Check]:
-    """Messages between processes go through shared memory where there is room."""
+    """Check that shared memory has room for the messages between processes."""
     if config.engine.name is not EngineName.local or workers_of(config) == 0:
         return []
     free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
@@ -161,7 +161,7 @@ def check_shared(config: Config) -> list[Check]:
 
 
 def check_ports() -> list[Check]:
-    """For information: a simulation listens nowhere, a deployment's SuperLink on these."""
+    """Say which of the ports that a SuperLink uses are taken; a simulation needs none, so this is never a problem."""
     taken = find_taken_ports(PORTS)
     found = f"{', '.join(map(str, taken))} in use" if taken else "9091 to 9093 are free"
     return [Check(what="ports", state=ok, found=f"{found}; only a deployment with SuperLink needs them")]
@@ -171,11 +171,14 @@ COLOUR = {State.ok: "green", State.warning: "yellow", State.problem: "red"}
 
 
 def examine(config: Config, first: Sequence[Check]) -> None:
-    """Say what is wrong with a run of these settings here; raises RunFailed when there is a problem."""
+    """Print all checks of a run with these settings; raises RunFailed when there is a problem."""
     adopted = _check_adoption(config)
     request = Request(config=config, typed=parse_typed_keys(words_given(), config))
     refused_ones = [as_problem(what, error) for what, error in refusals(request)]
-    checks = [*first, *adopted, *_apart(refused_ones), *_cautious(config), *_check_resources(config, refused_ones)]
+    different = {(check.found, check.change): check for check in refused_ones}.values()  # each sentence once
+    cautions = {"strategy": list_optimizer_warnings(config), "data.salt": list_salt_warnings(config)}
+    cautious = [Check(what=what, state=warning, found=text) for what, texts in cautions.items() for text in texts]
+    checks = [*first, *adopted, *different, *cautious, *_check_resources(config, refused_ones)]
     say_checks(checks)
     counts = {state: sum(check.state is state for check in checks) for state in State}
     if counts[State.problem]:
@@ -184,18 +187,8 @@ def examine(config: Config, first: Sequence[Check]) -> None:
     console.print(f"no problem, {counts[State.warning]} to think about", soft_wrap=True)
 
 
-def _apart(checks: Sequence[Check]) -> list[Check]:
-    """Each sentence once."""
-    return list({(check.found, check.change): check for check in checks}.values())
-
-
-def _cautious(config: Config) -> list[Check]:
-    said = {"strategy": list_optimizer_warnings(config), "data.salt": list_salt_warnings(config)}
-    return [Check(what=what, state=State.warning, found=text) for what, texts in said.items() for text in texts]
-
-
 def _check_resources(config: Config, known: Sequence[Check]) -> list[Check]:
-    """The machine, disk and data; what was refused already is not said twice."""
+    """Check the machine, the disks and the data, without repeating a sentence of `known`."""
     try:
         settle_batch(config, None)
     except ValueError as error:
@@ -205,7 +198,7 @@ def _check_resources(config: Config, known: Sequence[Check]) -> list[Check]:
 
 
 def _check_adoption(config: Config) -> list[Check]:
-    """Take the cohort that simulate would take; several to choose from are a problem."""
+    """Take the cohort that simulate would take; a choice among several is a problem."""
     try:
         if not partition_asked(config):
             adopt_cohort(config)
@@ -215,10 +208,11 @@ def _check_adoption(config: Config) -> list[Check]:
 
 
 def say_checks(checks: Sequence[Check]) -> None:
-    """A table in a terminal, plain lines elsewhere."""
+    """Print checks as a table in a terminal, as plain lines elsewhere."""
     if not console.is_terminal:
         for check in checks:
-            console.print(escape(_line(check)), soft_wrap=True)
+            line = f"{check.state:<9}{check.what}: {check.found}" + (f"; {check.change}" if check.change else "")
+            console.print(escape(line), soft_wrap=True)
         return
     table = Table(show_header=True)
     for name in ("", "check", "found", "change"):
@@ -227,7 +221,3 @@ def say_checks(checks: Sequence[Check]) -> None:
         colour = COLOUR[check.state]
         table.add_row(f"[{colour}]{check.state}[/{colour}]", check.what, escape(check.found), escape(check.change))
     console.print(table)
-
-
-def _line(check: Check) -> str:
-    return f"{check.state:<9}{check.what}: {check.found}" + (f"; {check.change}" if check.change else "")

@@ -1,6 +1,6 @@
 """Compare what a configured run will need of memory and disk with what this machine has.
 
-The constants of the need are measured; each says by which script. What the machine has is what this process may use: cores,
+The constants of the need are measured; each names the script. The machine's resources are those that this process may use: cores,
 memory, disk and ports.
 """
 
@@ -33,9 +33,9 @@ from fl_rsna.strategies.find import find_strategy
 from fl_rsna.task import Rendering, find_task
 
 MB, GB = 10**6, 10**9
-SCRATCH = 1.2  # what a step takes above its tensors: benchmarks/bench_memory.py, 1.08 to 1.20 on a CPU
+SCRATCH = 1.2  # memory of a step over that of its tensors: benchmarks/bench_memory.py, 1.08 to 1.20 on a CPU
 COMMAND, FORKSERVER, WORKER = 450 * MB, 300 * MB, 400 * MB  # private memory without the model, Linux, torch 2.13
-CUDA_CONTEXT = 600 * MB  # a process's kernels on a GPU
+CUDA_CONTEXT = 600 * MB  # the CUDA context of one process
 PNG_SHARE = {
     ImageKind.hu: 0.5,
     ImageKind.windows: 0.3,
@@ -51,22 +51,23 @@ CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes; on CUDA `worker` lies on the GPU, a part `worker_host` beside it in the machine."""
+    """The memory of a run's processes in bytes. On CUDA `worker` is memory of the GPU and `worker_host` memory of the machine."""
 
     command: int  # the process a user starts, and the server its workers are forked from
     worker: int
     worker_host: int
 
     def total(self, workers: int) -> int:
-        """In the machine's memory."""
+        """Add up the machine's memory for the command and `workers` workers, in bytes."""
         return self.command + max(1, workers) * self.worker_host
 
 
 def footprint_of(config: Config, *, of_disk: bool = False) -> Footprint:
-    """Of the stage that needs most: in both the slice model's training, in the second alone its features, made as it scores.
+    """Compute the footprint of the stage that needs most memory.
 
-    There the head is what travels and is kept, and the memory it trains in is little against the encoder's. An encoder
-    that cannot be read is taken for the configured model.
+    With both stages this is the training of the slice model. With the second stage alone it is the encoder as it makes features;
+    the head is what travels and is kept, and it trains in little memory. Where the encoder cannot be read, the configured model
+    stands in for it.
     """
     task, own = find_task(config.data.task), config.sequence
     if config.stage is not Stage.sequence:
@@ -92,13 +93,14 @@ def uses_cuda(config: Config) -> bool:
 
 
 def workers_of(config: Config) -> int:
-    """Processes that train; 0 where the command's own does."""
+    """Count the processes that train; 0 where the command's own process trains."""
     return workers_for(config.engine.workers, torch.cuda.device_count() if uses_cuda(config) else 0)
 
 
 def memory_needed(config: Config, found: Footprint, *, cuda: bool) -> Memory:
-    """What processes take at once: the command scores the test site, every worker trains or scores a site's batch."""
-    reference = 0 if find_strategy(config.strategy).train is None else 1  # proximal terms and the like keep a copy
+    """Compute what the processes take at once: the command scores the test site while each worker trains or scores a batch."""
+    # a local rule such as a proximal term keeps a copy of the model
+    reference = 0 if find_strategy(config.strategy).train is None else 1
     work = int(SCRATCH * max(found.training + reference * found.model, found.scoring))
     command = COMMAND + FORKSERVER + 4 * found.model + (0 if cuda else int(SCRATCH * found.scoring))
     if cuda:
@@ -107,9 +109,9 @@ def memory_needed(config: Config, found: Footprint, *, cuda: bool) -> Memory:
 
 
 def largest_batch(config: Config, room: int, *, cuda: bool) -> int | None:
-    """The greatest power of two as a batch with which a worker fits into `room` bytes; None when none does.
+    """Find the greatest power of two as batch size with which a worker fits into `room` bytes; None when not even the smallest fits.
 
-    Memory grows evenly with the batch: two batches say where to look, and the answer is proved.
+    Memory grows linearly with the batch, so two batches give an estimate, which is then checked.
     """
 
     def estimate_worker(batch: int) -> int:
@@ -128,7 +130,7 @@ def largest_batch(config: Config, room: int, *, cuda: bool) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """Bytes that a run will write, by the folder under paths.*."""
+    """Bytes that a run will write into each folder under paths.*."""
 
     prepared: int
     sites: int
@@ -136,33 +138,30 @@ class Disk:
 
 
 def disk_needed(config: Config, found: Footprint, slices: int, sites: int) -> Disk:
-    """What is written for so many slices and sites; what is there already costs nothing."""
+    """Estimate what a run of so many slices and sites writes; files that are there already cost nothing."""
     raw = RAW_BYTES[config.data.image] * slices
     prepared = Path(config.paths.prepared) / config.data.name
     png = int(PNG_SHARE[config.data.image] * raw * config.data.size**2)
-    drawn = 2 * slices * config.demo.size**2 if is_demo(config.data) else 0  # as DICOM, deleted afterwards
+    # the demo's DICOM files, deleted after they are prepared
+    drawn = 2 * slices * config.demo.size**2 if is_demo(config.data) else 0
     strategy = find_strategy(config.strategy)
     kept = 1 + strategy.on_server
     kept += {Averaging.none: 0, Averaging.ema: 1, Averaging.window: config.strategy.window}[config.strategy.averaging]
     rounds = config.rounds + 1 if config.run.keep is Keep.all else 2
     remembered = sites * strategy.at_site
     folder = Path(config.paths.runs) / (config.run.name or "")
-    whole = _runs_inside(config, sites) * (found.model * (3 + rounds * (kept + remembered)) + 5 * MB)
+    models = {Baseline.local: sites, Baseline.gap: sites + 2}.get(config.baseline, 1)  # trained one after the other
+    models *= {Stage.both: 2, Stage.stacking: config.stacking.folds + 1}.get(config.stage, 1)
+    whole = models * (found.model * (3 + rounds * (kept + remembered)) + 5 * MB)
     begun = _bytes_in(folder.rglob("*")) if config.resume and config.run.name else 0
     packs = (Path(config.paths.sites) / cohort_name(config)).glob(f"*/packed/**/*{config.model.image_size}-*")
-    packed = raw * config.model.image_size**2 + _features(config, found, slices)  # images are links, the pack is new
+    # images are hard links; only the packed array is new
+    packed = raw * config.model.image_size**2 + _features(config, found, slices)
     return Disk(
         prepared=0 if prepared.exists() else png + drawn,
         sites=max(0, packed - _bytes_in(packs)),
-        runs=max(2 * found.model, whole - begun),  # a checkpoint is there twice while it is replaced
+        runs=max(2 * found.model, whole - begun),  # while a checkpoint replaces another, both exist
     )
-
-
-def _runs_inside(config: Config, sites: int) -> int:
-    """How many models are trained one after the other, each in a folder of its own."""
-    alone = {Baseline.local: sites, Baseline.gap: sites + 2}.get(config.baseline, 1)
-    stages = {Stage.both: 2, Stage.stacking: config.stacking.folds + 1}.get(config.stage, 1)
-    return alone * stages
 
 
 def _bytes_in(paths: Iterable[Path]) -> int:
@@ -170,7 +169,7 @@ def _bytes_in(paths: Iterable[Path]) -> int:
 
 
 def _features(config: Config, found: Footprint, slices: int) -> int:
-    """What a second stage keeps beside the packs: features in float16 and logits in float32, of every copy."""
+    """Count the bytes that a second stage keeps beside the packed arrays: float16 features and float32 logits of every copy."""
     if config.stage is Stage.slice:
         return 0
     labels = len(find_task(config.data.task).labels)
@@ -178,32 +177,27 @@ def _features(config: Config, found: Footprint, slices: int) -> int:
 
 
 def slices_there(config: Config) -> int | None:
-    """How many slices a run will see at most; None when nobody can tell yet."""
+    """Count the slices that a run will see at most; None where that is not known yet.
+
+    A patient of the synthetic chests has one film; a few have some more, which are not counted.
+    """
     facts = Path(config.paths.prepared) / config.data.name / "prepare.json"
     if facts.is_file():
         known = read_json(facts).get("slices")
         return known if isinstance(known, int) else None
     if is_demo(config.data):
-        return config.demo.patients * images_a_patient(config)
+        is_head = find_task(config.data.task).rendering is Rendering.hounsfield
+        return config.demo.patients * (config.demo.slices_per_series if is_head else 1)
     return len(find_files(Path(config.data.dicom))) if config.data.dicom else None
 
 
-def images_a_patient(config: Config) -> int:
-    """Of the task's synthetic cohort; a few patients have some more films."""
-    match find_task(config.data.task).rendering:
-        case Rendering.hounsfield:
-            return config.demo.slices_per_series
-        case Rendering.radiograph:
-            return 1
-
-
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """Write a number of bytes in GB or MB."""
     return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 1e6:.0f} MB"
 
 
 def usable_cores() -> float:
-    """Cores this process may run on, by its affinity and its container's quota."""
+    """Count the cores that this process may use, by its affinity and its container's quota."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         quota, period = CPU_MAX.read_text().split()
@@ -213,18 +207,18 @@ def usable_cores() -> float:
 
 
 def free_memory(cgroups: tuple[tuple[Path, Path], ...] = CGROUPS) -> int:
-    """Bytes that can be had without swapping: the machine's, or what a container's limit leaves."""
+    """Measure the bytes of memory that are free without swapping: the machine's, or what a container's limit leaves."""
     free = int(psutil.virtual_memory().available)
     for limit, used in cgroups:
         try:
             free = min(free, int(limit.read_text()) - int(used.read_text()))
-        except (OSError, ValueError):  # no such file, or `max`
+        except (OSError, ValueError):  # the file is missing, or says `max`
             continue
     return max(0, free)
 
 
 def find_existing_ancestor(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Find the folder, or the nearest one above it that exists."""
     path = folder.absolute()
     while not path.exists():
         path = path.parent
@@ -232,7 +226,7 @@ def find_existing_ancestor(folder: Path) -> Path:
 
 
 def refuses_writing(folder: Path) -> str:
-    """Why nothing can be written into a folder, made or not; empty when it can. It stays as it is."""
+    """Say why a folder, or the one it would be made in, cannot be written to; empty where it can. Nothing is left in it."""
     there = find_existing_ancestor(folder)
     if not there.is_dir():
         return f"{there} is no folder"
@@ -244,13 +238,13 @@ def refuses_writing(folder: Path) -> str:
 
 
 def free_disk(folder: Path) -> tuple[int, int]:
-    """(device, free bytes) of the file system a folder is or will be on."""
+    """Return (device, free bytes) of the file system that a folder is or will be on."""
     there = find_existing_ancestor(folder)
     return there.stat().st_dev, shutil.disk_usage(there).free
 
 
 def find_taken_ports(ports: tuple[int, ...]) -> list[int]:
-    """Those on which something on this machine listens already."""
+    """List those of the ports on which a process of this machine listens."""
     return [port for port in ports if not _is_free(port)]
 
 

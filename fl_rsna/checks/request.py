@@ -1,8 +1,8 @@
-"""One list of what can be known before a run: simulate and coordinate refuse by it, and doctor says what they would refuse.
+"""List everything that can be refused before a run: simulate and coordinate refuse by this list, and doctor says what they would refuse.
 
-A check raises ValueError with the sentence that every command says. REQUEST needs nothing but the words and what lies on
-this disk, and reads before anything is drawn, prepared, dealt or written; ON_COHORT needs the cohort, and comes before a run's
-folder is made. Whoever may learn of a new refusal before round 1 adds it here, or it costs its user the way to it.
+A check raises ValueError with the sentence that every command says. The checks in REQUEST need only the words and what lies on this
+disk; they run before anything is drawn, prepared, dealt or written. Those in ON_COHORT need the cohort and run before the run's folder is
+made. Add here every new refusal that can be known before round 1, so that users learn of it at once.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ from fl_rsna.federation.stages import stages
 from fl_rsna.learning.data.crop import squares
 from fl_rsna.learning.data.dataset import read_site
 from fl_rsna.learning.data.folds import check_patients
-from fl_rsna.learning.models.classifier import Classifier, build_model
+from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.trees import xgboost
 from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.train import choose_device, layer_rates
@@ -61,7 +61,7 @@ MOST_DRAWN = 10**6  # patients whose deal is tried before they are drawn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of which command, and by which words; `cohort` is the one a coordinator has."""
+    """A command with its settings and the keys that were typed; `cohort` is the one that a coordinator has."""
 
     config: Config
     command: Command = Command.simulate
@@ -70,16 +70,16 @@ class Request:
 
     @property
     def folder(self) -> Path | None:
-        """Of the run; None for one that is named by the time."""
+        """Return the run's folder; None for a run that is named by the time."""
         name = self.config.run.name
         return None if name is None else Path(self.config.paths.runs) / name
 
     @property
     def goes_on(self) -> bool:
-        """Whether a run that is there already goes on: with what it began with, wherever that came from."""
+        """Check whether a run that is there already is resumed, with the model that it began with."""
         if not self.config.resume or self.folder is None:
             return False
-        return (self.folder / MANIFEST).exists() or any(self.folder.glob(f"*/{MANIFEST}"))  # of a part
+        return (self.folder / MANIFEST).exists() or any(self.folder.glob(f"*/{MANIFEST}"))  # the manifest of a part
 
     @property
     def data_folder(self) -> Path:
@@ -90,19 +90,19 @@ Check = Callable[[Request], object]
 
 
 def check_request(request: Request) -> None:
-    """Raises ValueError with the first thing that stands in the way of a run, before anything is made for it."""
+    """Raise ValueError for the first reason why a run cannot begin, before anything is made for it."""
     for _, check in REQUEST:
         check(request)
 
 
 def check_on_cohort(request: Request, cohort: Cohort) -> None:
-    """The same of what a cohort decides, before the run's folder is made."""
+    """Raise ValueError for the first reason why a run cannot begin on this cohort, before the run's folder is made."""
     for _, check in ON_COHORT:
         check(request, cohort)
 
 
 def refusals(request: Request) -> Iterator[tuple[str, ValueError]]:
-    """Everything that a run would be refused for, as far as one can look without making anything; what each is about, too."""
+    """Yield every refusal of a run that can be found without making anything, each with what it is about."""
     for what, check in REQUEST:
         try:
             check(request)
@@ -119,12 +119,13 @@ def refusals(request: Request) -> Iterator[tuple[str, ValueError]]:
 
 
 def check_resumed(request: Request) -> None:
+    """Raise ValueError for resume=true without a run.name."""
     if request.config.resume and request.config.run.name is None:
         raise ValueError("resume: expected the run.name of the run to go on with, got none; say run.name=<name>")
 
 
 def check_libraries(request: Request) -> None:
-    """Packages that only some words need."""
+    """Raise ValueError when a package is missing that only these settings need."""
     config = request.config
     check_packages(config.tracking)
     if config.engine.name is EngineName.ray and importlib.util.find_spec("ray") is None:
@@ -136,6 +137,7 @@ def check_libraries(request: Request) -> None:
 
 
 def check_engine(request: Request) -> None:
+    """Raise ValueError for a simulation on the engine of a deployment."""
     if request.command is Command.simulate and request.config.engine.name is EngineName.deployment:
         raise ValueError(
             "engine.name: expected local or ray, got deployment; between machines use python -m fl_rsna.coordinate"
@@ -143,14 +145,14 @@ def check_engine(request: Request) -> None:
 
 
 def check_run_name(request: Request) -> None:
-    """A run's name is free, or there is something to go on with."""
+    """Raise ValueError when the run's folder exists and is not to be resumed, or is none that this run can go on with."""
     folder, config = request.folder, request.config
     if folder is not None:
         is_new(folder, kinds_of(kind_of(config), config, folder), resume=config.resume, begun=is_begun(folder))
 
 
 def check_asked_data(request: Request) -> None:
-    """Refuse data that nobody can train on, and words about prepared data that are not true of it."""
+    """Raise ValueError for data without the labels to train on, and for settings that contradict the prepared data."""
     config = request.config
     check_named(config)
     if request.command is not Command.simulate:
@@ -179,14 +181,14 @@ def check_asked_data(request: Request) -> None:
 
 
 def _read_preparation(request: Request) -> dict[str, Any]:
-    """What the prepared images were made with, of the settings that say it."""
+    """Read the settings that the prepared images were made with: image, size and hash_ids, where prepare.json states them."""
     missing = f"data.name: no prepared data at {request.data_folder}; run python -m fl_rsna.prepare first"
     made = read_facts(request.data_folder / "prepare.json", missing).get("request", {})
     return {key: made[key] for key in ("image", "size", "hash_ids") if key in made}
 
 
 def true_of_data(request: Request) -> frozenset[str]:
-    """The settings that say no more than what is true of data that are there: they change nothing, and nobody is misled."""
+    """List the keys of data.* that state what the prepared data are already; they change nothing, and need no warning."""
     if request.command is not Command.simulate or not (request.data_folder / "prepare.json").exists():
         return frozenset()
     made, data = _read_preparation(request), request.config.data
@@ -194,7 +196,7 @@ def true_of_data(request: Request) -> frozenset[str]:
 
 
 def check_dealt_sites(request: Request) -> None:
-    """Refuse sites that cannot be dealt, and settings of sites that will not be there, as far as anybody can tell yet."""
+    """Raise ValueError for sites that cannot be dealt and for settings of sites that will not exist, as far as is known yet."""
     config, task = request.config, find_task(request.config.data.task)
     cohort = request.cohort or _cohort_there(config)
     if cohort is not None and request.command is Command.coordinate:
@@ -211,34 +213,24 @@ def check_dealt_sites(request: Request) -> None:
     part = config.partition
     by_patient = part.group is Group.patient or not (part.kind == PartitionKind.explicit or isinstance(part.test, list))
     if is_demo(config.data) and config.data.dicom is None and config.demo.patients <= MOST_DRAWN and by_patient:
-        sites = [site.name for site in deal_prepared(_easily_dealt(config), _undrawn(config, task)).sites]
+        kind = PartitionKind.iid if part.kind == PartitionKind.dirichlet else part.kind  # findings are not known yet
+        by_numbers = replace(config, partition=replace(part, kind=kind, noise={}))
+        sites = [site.name for site in deal_prepared(by_numbers, _undrawn(config, task)).sites]
+    elif part.kind == PartitionKind.explicit:
+        sites = [] if part.assignment is None else read_site_names(Path(part.assignment), part.group)
     else:
-        sites = _names_to_come(config)
+        dealt = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]
+        sites = [name for name in dealt if name != part.test]
     if part.kind in (PartitionKind.scanner, PartitionKind.origin):
-        sites = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]  # at most
+        # the most that there can be
+        sites = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]
     there = [name for name in sites if name != TEST_SITE]
     noise_of_sites(part.noise, [*there, TEST_SITE], request_image(request), part.seed)
     check_sites(config, there)
 
 
-def _names_to_come(config: Config) -> list[str]:
-    """The sites of a cohort whose patients nobody knows yet."""
-    part = config.partition
-    if part.kind == PartitionKind.explicit:
-        return [] if part.assignment is None else read_site_names(Path(part.assignment), part.group)
-    dealt = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]
-    return [name for name in dealt if name != part.test]
-
-
-def _easily_dealt(config: Config) -> Config:
-    """The same deal as far as numbers of patients decide whether it can be made: findings are not known yet."""
-    part = config.partition
-    kind = PartitionKind.iid if part.kind == PartitionKind.dirichlet else part.kind
-    return replace(config, partition=replace(part, kind=kind, noise={}))
-
-
 def _undrawn(config: Config, task: Task) -> Prepared:
-    """The synthetic cohort before it is drawn: its patients under their own ids, and no finding."""
+    """Describe the synthetic cohort before it is drawn: its patients under their own ids, and no finding."""
     demo, data, group = config.demo, config.data, config.partition.group
     per_patient = demo.slices_per_series if task.rendering is Rendering.hounsfield and group is Group.slice else 1
     make = patient_id if task.rendering is Rendering.hounsfield else chest_patient_id
@@ -248,7 +240,7 @@ def _undrawn(config: Config, task: Task) -> Prepared:
     index = index.reset_index(drop=True)
     index["series_id"] = index[task.group_key]
     index["image_id"] = [f"image {number}" for number in range(len(index))]
-    index["fingerprint"] = ["a" if number % 2 else "b" for number in range(len(index))]  # scanners are several
+    index["fingerprint"] = ["a" if number % 2 else "b" for number in range(len(index))]  # there are several scanners
     index["origin"] = ""
     return Prepared(
         folder=Path(config.paths.prepared) / data.name,
@@ -262,7 +254,7 @@ def _undrawn(config: Config, task: Task) -> Prepared:
 
 
 def check_set_to_predict(request: Request) -> None:
-    """A set that the same command prepares is not there yet; any other is."""
+    """Raise ValueError when predict= names a set that is neither there nor prepared by this command."""
     config = request.config
     to_come = config.data.dicom is not None and config.predict == TEST_SET.format(config.data.name)
     if request.command is Command.simulate and not to_come:
@@ -270,7 +262,7 @@ def check_set_to_predict(request: Request) -> None:
 
 
 def check_networks(request: Request) -> None:
-    """The network can be built, and the files it begins with or stands on fit it."""
+    """Raise ValueError when the network cannot be built, or when the weights, start model or encoder do not fit it."""
     config, image = request.config, request_image(request)
     check_model(config.model, replace(config.data, image=image), config.train.trainable)
     if config.stage is Stage.sequence:
@@ -278,7 +270,8 @@ def check_networks(request: Request) -> None:
         saved = read_encoder(str(kept if kept is not None and kept.exists() else config.sequence.encoder))
         check_encoder(saved, config.data.task, image)
         return
-    network = _network(config, image)
+    with torch.device("meta"):  # shapes without values
+        network = build_model(replace(config.model, pretrained=False), find_task(config.data.task), image, seed=0)
     layer_rates(network, list_trainable_parameters(network), 1.0, config.train.layer_decay)
     if request.goes_on:
         return
@@ -288,20 +281,14 @@ def check_networks(request: Request) -> None:
         read_start_model(config, find_task(config.data.task), image, network)
 
 
-def _network(config: Config, image: ImageKind) -> Classifier:
-    """Of shapes alone."""
-    with torch.device("meta"):
-        return build_model(replace(config.model, pretrained=False), find_task(config.data.task), image, seed=0)
-
-
 def check_effects(request: Request) -> None:
-    """What somebody typed acts somewhere in this run."""
+    """Raise ValueError for a typed setting that acts nowhere in this run."""
     asked = Asked(config=request.config, command=request.command, image=request_image(request))
     refuse_typed(asked, request.typed - true_of_data(request))
 
 
 def check_same_run(request: Request, cohort: Cohort) -> None:
-    """A run that goes on is asked for as it began."""
+    """Raise ValueError when a resumed run is asked for with other settings or data than it began with."""
     if request.goes_on and request.folder is not None:
         for part, where in stages(request.config, request.folder):
             if (where / MANIFEST).exists():
@@ -309,7 +296,10 @@ def check_same_run(request: Request, cohort: Cohort) -> None:
 
 
 def check_images_shown(request: Request, cohort: Cohort) -> None:
-    """What the test site's table says is enough for what the model is to see; predict's set is of the same images."""
+    """Raise ValueError when the test site's index lacks what the model's crop needs, or predict's set has other images.
+
+    Also raise it when a model that the run starts from has seen the test site's images.
+    """
     if request.command is Command.simulate:
         check_predict(request.config, cohort.image)
     index = read_site(cohort.site_folder(TEST_SITE))[2]
@@ -320,7 +310,7 @@ def check_images_shown(request: Request, cohort: Cohort) -> None:
 
 
 def check_counts(request: Request, cohort: Cohort) -> None:
-    """The sites have what drawing, stacking and the smallest count that may leave them need."""
+    """Raise ValueError when a site has too few patients or positives for under-sampling, stacking or privacy.min_count."""
     config, task = request.config, find_task(request.config.data.task)
     folds = config.stage is Stage.stacking or config.stacking.left_out is not None
     lacks = any(noise.get(UNANNOTATED) for noise in cohort.facts.get("noise", {}).values())
@@ -336,7 +326,7 @@ def check_counts(request: Request, cohort: Cohort) -> None:
 
 
 def _as_called(config: Config, cohort: Cohort, name: str, task: Task) -> Site:
-    """A site's answer to the roll call, as far as it is about counts."""
+    """Build the counts of a site's answer to the roll call from its folder."""
     facts, _, index, _ = read_site(cohort.site_folder(name))
     held = suppress_counts(counts(index, task), config.privacy.min_count, exclusive=task.kind is LabelKind.multi_class)
     unknown = frozenset(label for label in facts["labels"] if index[label].isna().all())
@@ -354,7 +344,7 @@ def _as_called(config: Config, cohort: Cohort, name: str, task: Task) -> Site:
 
 
 def request_image(request: Request) -> ImageKind:
-    """The kind of the images of a run, as they lie there or as they will be prepared."""
+    """Find the kind of a run's images: of the cohort or the prepared data, else as they will be prepared."""
     cohort = request.cohort or _cohort_there(request.config)
     if cohort is not None:
         return cohort.image
@@ -369,7 +359,7 @@ def _cohort_there(config: Config) -> Cohort | None:
     return read_cohort(folder) if (folder / "cohort.json").exists() else None
 
 
-REQUEST: tuple[tuple[str, Check], ...] = (  # what nothing depends on first, what has no effect last
+REQUEST: tuple[tuple[str, Check], ...] = (  # checks that others rely on come first, settings without effect last
     ("resume", check_resumed),
     ("packages", check_libraries),
     ("device", lambda request: choose_device(request.config.train.device)),
