@@ -1,6 +1,7 @@
-"""What Flower starts for a ClientApp's task at a warm site: asks the process that has everything loaded to do it, in a fork of its own.
+"""Ask a site's warm process (warm.py) to do a ClientApp's task in a fork. Flower starts this program once a task.
 
-The standard library alone, so that it starts at once (python -I -S). Where nobody answers, it becomes the cold program.
+The program uses the standard library alone, so that it starts at once (python -I -S). Where no warm process answers, it replaces
+itself by Flower's own program, which loads everything first.
 """
 
 import json
@@ -12,7 +13,10 @@ PROGRAM = "flwr-clientapp"
 
 
 def ask(path: str, words: list[str]) -> int:
-    """The exit code of the task, whose output goes where ours does. Raises OSError where nobody answers."""
+    """Have the warm process at the socket `path` do the task `words`; return its exit code.
+
+    The task writes to this process' standard output and error. Raises OSError where no warm process answers.
+    """
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(path)
         told = json.dumps(words).encode()

@@ -1,7 +1,7 @@
-"""The story of a coordinated run: admit the sites, ask the SuperLink for a run, follow it to its end, report.
+"""Coordinate a run between machines: admit the sites, ask the SuperLink for a run, follow it to its end, and report it.
 
-A SuperLink admits the nodes whose public keys lie in the coordinator's folder. A key that was unregistered is refused for good (Flower keeps
-it on record), so a site that comes back makes a new one.
+A SuperLink admits the nodes whose public keys lie in the coordinator's folder. Flower keeps a key that was unregistered on record and
+refuses it from then on, so a site that comes back makes a new one.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import json
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from fl_rsna.checks.request import Request, check_on_cohort, check_request
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
 from fl_rsna.common.command_end import ERROR_LOG, EndKind, RunFailed, end_of, goes_on_in
 from fl_rsna.common.ownership import drop, hold_lock, take_back
-from fl_rsna.deployment.flower_internals import UNREGISTERED, FlowerRun, Node, as_flower_writes, control
+from fl_rsna.deployment.flower_internals import UNREGISTERED, FlowerRun, as_flower_writes, control
 from fl_rsna.deployment.keys.key_folder import key_fingerprint
 from fl_rsna.deployment.known_app import APP
 from fl_rsna.deployment.server_app import TOKEN, WITHOUT_EFFECT, check_deployable, refusal, words_beside
@@ -58,7 +58,7 @@ from fl_rsna.simulation.simulation import report_run, say_alone, say_result
 
 
 def sync_keys(superlink: str, ca: Path, folder: Path) -> list[str]:
-    """Register what is in the folder, unregister what is gone from it; a sentence a change.
+    """Register the keys in the folder, unregister those that are gone from it, and return one sentence for each change.
 
     `superlink` is `host:port` of this machine, `ca` the authority of its certificate. Raises ValueError, with nothing changed, when the
     folder's keys cannot be read or a key was unregistered before, and when the SuperLink cannot be asked.
@@ -67,7 +67,12 @@ def sync_keys(superlink: str, ca: Path, folder: Path) -> list[str]:
     try:
         with control(superlink, ca.read_bytes()) as api:
             known = {node.public_key: node for node in api.nodes()}
-            _check_none_is_back(keys, known, folder)
+            for name, key in keys.items():
+                if key in known and known[key].status == UNREGISTERED:
+                    raise ValueError(
+                        f"{folder / name}.pub: expected a new key, got one that was unregistered before, which is refused for good; "
+                        "have the site make another, or take the file away"
+                    )
             new = {name: key for name, key in keys.items() if key not in known}
             gone = [
                 node for node in known.values() if node.status != UNREGISTERED and node.public_key not in keys.values()
@@ -77,7 +82,11 @@ def sync_keys(superlink: str, ca: Path, folder: Path) -> list[str]:
             for name, key in new.items():
                 api.register(name, key)
     except httpx.HTTPStatusError as error:
-        raise ValueError(f"{superlink}: {_refusal(error.response)}") from None
+        status, body = error.response.status_code, error.response.text[:200]
+        said = f"expected an answer of a SuperLink, got HTTP {status}: {body!r}"
+        if status == 403:
+            said = "expected the SuperLink of this machine, got one that refuses; run the coordinator beside it, at 127.0.0.1"
+        raise ValueError(f"{superlink}: {said}") from None
     except (httpx.HTTPError, OSError) as error:
         raise ValueError(
             f"{superlink}: expected a SuperLink whose certificate {ca} vouches for, got {error}; start it, or name it as its certificate does"
@@ -93,7 +102,10 @@ def sync_keys(superlink: str, ca: Path, folder: Path) -> list[str]:
 
 
 def read_keys(folder: Path) -> dict[str, bytes]:
-    """The public keys of `<folder>/<site>.pub` by site. Raises ValueError for none, for two that are the same, and for an unreadable one."""
+    """Read the public keys `<folder>/<site>.pub`, by site.
+
+    Raises ValueError when there is none, when two are the same, and when one cannot be read.
+    """
     paths = sorted(folder.glob("*.pub"))
     if not paths:
         raise ValueError(
@@ -120,31 +132,14 @@ def _read_key(path: Path) -> bytes:
     return as_flower_writes(key)
 
 
-def _check_none_is_back(keys: Mapping[str, bytes], known: Mapping[bytes, Node], folder: Path) -> None:
-    for name, key in keys.items():
-        if key in known and known[key].status == UNREGISTERED:
-            raise ValueError(
-                f"{folder / name}.pub: expected a new key, got one that was unregistered before, which is refused for good; "
-                "have the site make another, or take the file away"
-            )
-
-
-def _refusal(response: httpx.Response) -> str:
-    if response.status_code == 403:
-        return (
-            "expected the SuperLink of this machine, got one that refuses; run the coordinator beside it, at 127.0.0.1"
-        )
-    return f"expected an answer of a SuperLink, got HTTP {response.status_code}: {response.text[:200]!r}"
-
-
-POLL_S, LOOK_S = 1.0, 5.0  # between looks at the events, and at Flower's run
+POLL_S, LOOK_S = 1.0, 5.0  # seconds between two looks at the events, and at Flower's run
 T = TypeVar("T")
 
 
 def coordinate(config: Config) -> dict[str, Any]:
     """Run the federation at the sites behind deploy.superlink; a finished run is only reported.
 
-    Raises RunFailed when it cannot finish, ValueError when it cannot begin; then nothing of it is left.
+    Raises RunFailed when the run cannot finish. Raises ValueError when it cannot begin, and leaves nothing of it.
     """
     check_deployable(config)
     cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
@@ -159,13 +154,19 @@ def coordinate(config: Config) -> dict[str, Any]:
     last, whole = parts[-1][0], None
     kinds = kinds_of(kind_of(config), last, folder)
     new = is_new(folder, kinds, resume=config.resume, begun=is_begun(folder))
-    if new and len(parts) > 1:  # the server's parts make the runs; this is the folder around them
+    if new and len(parts) > 1:  # the server makes a run of each part; this is the folder that holds them
         with hold_lock(folder):
             whole = take_run(folder, last, cohort, kind=BOTH, resume=config.resume)
     try:
         for part, where in parts:
             if not is_finished(where):
-                _see_to(deploy, part, cohort, where, named)
+                words = overrides(part, where.name)
+                asked = {"cohort": str(cohort.folder), "runs": str(where.parent), "overrides": words}
+                asked[WITHOUT_EFFECT] = json.dumps(named)
+                log = EventLog(where / EVENTS)
+                log.new()  # skip the events that an earlier coordinator has said
+                admit(deploy)
+                see_to_the_end(deploy, asked, where, log, secrets.token_hex(16))
     except ValueError:
         if whole is not None:
             take_back(folder, whole, ())
@@ -175,25 +176,18 @@ def coordinate(config: Config) -> dict[str, Any]:
         return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
 
 
-def _see_to(deploy: DeployConfig, config: Config, cohort: Cohort, folder: Path, without: Mapping[str, str]) -> None:
-    """One run from the words for the server's part to its end."""
-    asked = {"cohort": str(cohort.folder), "runs": str(folder.parent), "overrides": overrides(config, folder.name)}
-    asked[WITHOUT_EFFECT] = json.dumps(without)
-    log = EventLog(folder / EVENTS)
-    log.new()  # told by whoever coordinated it before
-    admit(deploy)
-    see_to_the_end(deploy, asked, folder, log, secrets.token_hex(16))
-
-
 def admit(deploy: DeployConfig) -> None:
-    """Let in the sites whose keys are authorized, and nobody else."""
+    """Admit exactly the sites whose keys lie in deploy.authorized, and say each change."""
     ca = authority(deploy)
     for said in patiently(deploy, lambda: sync_keys(deploy.superlink, ca, Path(deploy.authorized))):
         say(said)
 
 
 def cohort_asked(config: Config) -> Cohort:
-    """The cohort folder of the server, cohort.json and test-site/: partition.name, or the only one under paths.sites."""
+    """Read the server's cohort folder (cohort.json and test-site/): partition.name, or the only one under paths.sites.
+
+    Raises ValueError when partition.name is not given and paths.sites holds no cohort or several.
+    """
     sites = Path(config.paths.sites).resolve()
     if config.partition.name is not None:
         return read_cohort(sites / config.partition.name)
@@ -207,21 +201,21 @@ def cohort_asked(config: Config) -> Cohort:
 
 
 def folder_asked(config: Config) -> Path:
-    """Where the run will be; raises ValueError when it is there already and is not to be resumed."""
+    """Find the run's folder; raises ValueError when it exists and is not to be resumed."""
     folder = Path(config.paths.runs).resolve() / (config.run.name or default_run_name())
     refuse_existing(folder, resume=config.resume)
     return folder
 
 
 def authority(deploy: DeployConfig) -> Path:
-    """The certificate that vouches for the SuperLink's."""
+    """Find the certificate of the authority that signed the SuperLink's. Raises ValueError when deploy.ca is no file."""
     if not Path(deploy.ca).is_file():
         raise ValueError(f"deploy.ca: expected the authority's certificate, got no file {deploy.ca}; copy it here")
     return Path(deploy.ca)
 
 
 def overrides(part: Config, name: str) -> str:
-    """The words of this command line for the server's part: one stage, under this run's name, and ready to go on where one was lost."""
+    """Turn the words of this command line into those of the server: one stage, the run's name `name`, and resume=true."""
     own = ("run.name", "resume", "stage", "sequence.encoder")
     words = [word for word in words_given() if word.lstrip("+").split("=")[0] not in own]
     if part.stage is Stage.sequence:
@@ -235,11 +229,11 @@ def overrides(part: Config, name: str) -> str:
 
 
 def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, log: EventLog, token: str) -> None:
-    """Ask for the run and follow it; where the server's part is lost without a word, ask again, and it goes on from its checkpoint.
+    """Ask for the run and follow it until it is finished. A run whose server died is asked for again and goes on from its checkpoint.
 
-    `token` proves a folder that the server's part makes for this very coordinator, and no other.
-
-    Raises ValueError for a run that was refused, RunFailed for one that failed or was lost too often without a new round.
+    The server writes `token` into a folder that it makes, which proves that the folder was made for this coordinator. Raises
+    ValueError for a run that was refused, RunFailed for one that failed, or whose server died more than deploy.attempts times in
+    one round.
     """
     lost, last = 0, -1
     while not is_finished(folder):
@@ -256,7 +250,7 @@ def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, lo
 
 
 def take_up(deploy: DeployConfig, asked: dict[str, str], token: str) -> int:
-    """The Flower run that plays this very run already, for somebody who coordinated it before, or a new one."""
+    """Return the id of Flower's run with the words `asked`: one that an earlier coordinator started and that still runs, else a new one."""
     with control(deploy.superlink, authority(deploy).read_bytes()) as api:
         for run in api.runs():
             if not run.ended and all(run.config.get(key) == value for key, value in asked.items()):
@@ -266,9 +260,10 @@ def take_up(deploy: DeployConfig, asked: dict[str, str], token: str) -> int:
 
 
 def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, token: str) -> int:
-    """Say every event until Flower's run is over; the last round that ended, -1 for none.
+    """Say every event until Flower's run is over, and return the last round that ended, -1 for none.
 
-    Raises ValueError and RunFailed as the events do. Interrupted, it stops the run, which can be resumed, and says so in its events.
+    Raises ValueError or RunFailed for an event that ends the run (raise_for). When it is interrupted, it stops the run, which can be
+    resumed, and writes that to its events.
     """
     round_, over, looked = -1, False, 0.0
     try:
@@ -298,9 +293,10 @@ def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, token
 
 
 def raise_for(event: Event, folder: Path, token: str) -> None:
-    """What an event that ends a run means here. A run that was refused before its first round leaves nothing of a folder that
+    """Raise ValueError for an event that says that the run was refused, RunFailed for one that says that it failed.
 
-    was made for this coordinator, as its token proves; any other stays as it is.
+    A run that was refused before its first round is deleted, if `token` proves that its folder was made for this coordinator. Any
+    other folder stays as it is.
     """
     match event["event"]:
         case "run_failed" if event.get("kind") == EndKind.unexpected:
@@ -314,7 +310,7 @@ def raise_for(event: Event, folder: Path, token: str) -> None:
 
 
 def raise_refusal(path: Path) -> None:
-    """Raise what the server's part wrote at `path`, if it did, because it would not touch the run's folder."""
+    """Raise ValueError with the reason that the server wrote at `path`, if it did: it writes there when the run's folder is another's."""
     if path.exists():
         reason = path.read_text()
         drop(path)
@@ -322,7 +318,7 @@ def raise_refusal(path: Path) -> None:
 
 
 def state_of(deploy: DeployConfig, run_id: int) -> FlowerRun:
-    """As the SuperLink knows it; over, where it knows it no more."""
+    """Ask the SuperLink for the state of a run; one that it does not know counts as ended."""
     with control(deploy.superlink, authority(deploy).read_bytes()) as api:
         found = [run for run in api.runs() if run.run_id == run_id]
     return (
@@ -331,12 +327,13 @@ def state_of(deploy: DeployConfig, run_id: int) -> FlowerRun:
 
 
 def stop(deploy: DeployConfig, run_id: int) -> None:
+    """Ask the SuperLink to stop a run; nothing happens where it cannot be reached."""
     with contextlib.suppress(httpx.HTTPError), control(deploy.superlink, authority(deploy).read_bytes()) as api:
         api.stop(run_id)
 
 
 def patiently(deploy: DeployConfig, ask: Callable[[], T]) -> T:
-    """Ask the SuperLink, again while it cannot be reached, for deploy.patience_s. Raises RunFailed."""
+    """Return what `ask` returns. While the SuperLink cannot be reached, ask again for deploy.patience_s seconds, then raise RunFailed."""
     end, said = time.monotonic() + deploy.patience_s, False
     while True:
         try:
@@ -353,5 +350,5 @@ def patiently(deploy: DeployConfig, ask: Callable[[], T]) -> T:
 
 
 def say(text: str) -> None:
-    """One line, with the time in front."""
+    """Print a line with the time of day in front."""
     console.print(f"{datetime.now():%H:%M:%S}  {text}", soft_wrap=True, markup=False)

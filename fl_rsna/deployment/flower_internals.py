@@ -1,6 +1,6 @@
-"""The parts of Flower that have no public name (1.42): its SuperLink as an app, and its Control API.
+"""Call the parts of Flower that have no public name (1.42): its SuperLink as an app, and its Control API.
 
-Where one has moved, nothing is started and the user reads which; a new version of Flower is tried here.
+Where a version of Flower has moved one of them, nothing is started and the sentence names it. Whoever upgrades Flower adapts this module.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ UNREGISTERED, ENDED = "unregistered", "finished"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A SuperNode as the SuperLink knows it; `public_key` as Flower writes it, `status` one of Flower's words."""
+    """A SuperNode as the SuperLink knows it; `public_key` in Flower's bytes (as_flower_writes), `status` one of Flower's words."""
 
     node_id: int
     name: str
@@ -33,7 +33,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowerRun:
-    """A run as the SuperLink knows it: whether it is over, why, and its run-config's words."""
+    """A run as the SuperLink knows it: whether it has ended, why, and the words of its run-config."""
 
     run_id: int
     ended: bool
@@ -42,7 +42,7 @@ class FlowerRun:
 
 
 def part(module: str, name: str) -> Any:
-    """Raises ValueError where this version of Flower has it no more."""
+    """Import `name` from Flower's `module`. Raises ValueError where this version of Flower does not have it."""
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError):
@@ -52,9 +52,9 @@ def part(module: str, name: str) -> Any:
 
 
 def superlink_app(words: Sequence[str]) -> App:
-    """Flower's SuperLink as an ASGI app that runs as `flower-superlink` does with these words; node authentication has to be on.
+    """Make Flower's SuperLink an ASGI app that runs as `flower-superlink` does with these words; they must turn on node authentication.
 
-    It asks nobody who they are but nodes: to be served behind `gate.gated` only.
+    The app checks the identity of nodes only, so serve it behind `gate.add_gate` only.
     """
     program = "flwr.superlink.cli.flower_superlink"
     parse, lifespan = part(program, "_parse_superlink_lifespan_config"), part(program, "SuperLinkLifespan")
@@ -73,7 +73,7 @@ def superlink_app(words: Sequence[str]) -> App:
 
 @contextmanager
 def control(superlink: str, ca: bytes) -> Iterator["Control"]:
-    """The Control API of the SuperLink at `host:port` on this machine, over TLS."""
+    """Open the Control API of the SuperLink at `host:port` on this machine, over TLS; `ca` is the authority's certificate."""
     client = part("flwr.supercore.control", "ControlHttpClient")
     versions = part("flwr.supercore.interceptors", "RuntimeVersionHttpInterceptor")
     os.environ.update(bypass_proxy())
@@ -87,13 +87,13 @@ def control(superlink: str, ca: bytes) -> Iterator["Control"]:
 
 
 class Control:
-    """What is asked of the Control API here. Raises httpx.HTTPError."""
+    """The calls of the Control API that a coordinator makes. Each raises httpx.HTTPError where the SuperLink does not answer or refuses."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     def nodes(self) -> list[Node]:
-        """All that were ever registered."""
+        """List all nodes that were ever registered."""
         asked = part("flwr.proto.control_pb2", "ListNodesRequest")()
         return [
             Node(node_id=node.node_id, name=node.name, public_key=node.public_key, status=node.status)
@@ -101,14 +101,16 @@ class Control:
         ]
 
     def register(self, name: str, public_key: bytes) -> None:
+        """Admit the node that has this key."""
         asked = part("flwr.proto.control_pb2", "RegisterNodeRequest")
         self._client.RegisterNode(asked(public_key=public_key, name=name))
 
     def unregister(self, node_id: int) -> None:
+        """Refuse this node from now on, for good."""
         self._client.UnregisterNode(part("flwr.proto.control_pb2", "UnregisterNodeRequest")(node_id=node_id))
 
     def start(self, bundle: bytes, config: Mapping[str, str]) -> int:
-        """Have the app in `bundle` run with these words as its run-config; the run's id."""
+        """Start a run of the app in `bundle` with the run-config `config`; return the run's id."""
         fab = part("flwr.supercore.fab", "Fab")(hashlib.sha256(bundle).hexdigest(), bundle, {})
         asked = part("flwr.proto.control_pb2", "StartRunRequest")(
             fab=part("flwr.common.serde", "fab_to_proto")(fab),
@@ -117,7 +119,7 @@ class Control:
         return int(self._client.StartRun(asked).run_id)
 
     def runs(self) -> list[FlowerRun]:
-        """All that were ever started."""
+        """List all runs that were ever started."""
         asked = part("flwr.proto.control_pb2", "ListRunsRequest")()
         return [
             FlowerRun(
@@ -130,10 +132,11 @@ class Control:
         ]
 
     def stop(self, run_id: int) -> None:
+        """Stop a run."""
         self._client.StopRun(part("flwr.proto.control_pb2", "StopRunRequest")(run_id=run_id))
 
 
 def as_flower_writes(key: ec.EllipticCurvePublicKey) -> bytes:
-    """A public key in the bytes by which Flower knows a node."""
+    """Write a public key in the bytes by which Flower knows a node."""
     written: bytes = part("flwr.supercore.primitives.asymmetric", "public_key_to_bytes")(key)
     return written

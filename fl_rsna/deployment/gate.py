@@ -1,12 +1,12 @@
-"""Who may ask a SuperLink for what: an ASGI layer around Flower's whole app.
+"""Decide which requests reach a SuperLink: an ASGI layer around Flower's whole app.
 
-Flower serves everything on one port: the Fleet API, where nodes prove who they are by a signature, and the Control and Runtime APIs,
-where nobody proves anything and runs are started. From elsewhere only the Fleet API and GET /health are reached; the rest is for
-127.0.0.1 and ::1, the SuperLink's own processes and a coordinator beside it.
+Flower serves everything on one port: the Fleet API, where nodes prove their identity by a signature, and the Control and Runtime APIs,
+which check no identity and start runs. From other machines only the Fleet API and GET /health are reached. The rest is for 127.0.0.1
+and ::1: the SuperLink's own processes and a coordinator beside it.
 
-The rule is a list of what is let through, so what is unknown is refused: a path with an encoded or doubled slash, dots or capitals,
-an unreadable peer, a peer on this machine that speaks for another (a reverse proxy: any forwarding header). Flower reads a request
-whole before it checks who sent it, so its size has to be told and small; Flower sends arrays in pieces of 5 MiB.
+The rule lists what is let through; everything else is refused. So are a path with an encoded or doubled slash, dots or capitals, an
+unreadable peer, and a peer on this machine that forwards for another (a reverse proxy: any forwarding header). Flower reads a whole
+request before it checks who sent it, so a request must state its size, and the size must be small; Flower sends arrays in pieces of 5 MiB.
 """
 
 import ipaddress
@@ -24,14 +24,14 @@ FLEET = re.compile(r"/v1/fleet/[a-z][a-z0-9-]*")
 HEALTH = "/health"
 HERE = {ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")}
 FORWARDING = re.compile(rb"forwarded|via|x-forwarded.*|.*-real-ip|.*client-ip|.*connecting-ip|x-original-.*")
-# Frameworks take a request's address apart again, Host and path together; a Host with a slash in it would name another path.
+# Frameworks parse Host and path together once more, so a Host with a slash in it would name another path.
 HOST = re.compile(rb"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 LARGEST = 64 * 2**20  # bytes of a request from elsewhere
-REMEMBERED = 1000  # addresses whose first refusal was told
+REMEMBERED = 1000  # addresses: the first refusal of so many is said
 
 
 def add_gate(app: App, tell: Callable[[str], None]) -> App:
-    """`app` behind the gate; `tell` hears of the first refusal of each address."""
+    """Wrap `app` in the gate, which calls `tell` with a sentence at the first refusal of each address."""
     refused: set[str] = set()
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +50,7 @@ def add_gate(app: App, tell: Callable[[str], None]) -> App:
 
 
 def is_here(scope: Scope) -> bool:
-    """Whether the peer itself is 127.0.0.1 or ::1 and speaks for nobody else."""
+    """Check whether the peer is 127.0.0.1 or ::1 and forwards for nobody else."""
     client = scope.get("client")
     try:
         address = ipaddress.ip_address(client[0]) if client else None
@@ -62,23 +62,23 @@ def is_here(scope: Scope) -> bool:
 
 
 def is_for_all(scope: Scope) -> bool:
-    """Whether anyone may ask this: a call of the Fleet API, where Flower checks the signature, or whether the server lives."""
+    """Check whether any machine may send this: a call of the Fleet API, whose signature Flower checks, or GET /health."""
     path, method, hosts = scope["path"], scope["method"], _values(scope, b"host")
-    if scope.get("root_path") or scope.get("raw_path") != path.encode():  # a prefix, or something was percent-encoded
+    if scope.get("root_path") or scope.get("raw_path") != path.encode():  # it has a prefix, or is percent-encoded
         return False
     if len(hosts) != 1 or not HOST.fullmatch(hosts[0]) or _values(scope, b"transfer-encoding"):
         return False
     if method == "GET":
         return bool(path == HEALTH)
-    return method == "POST" and FLEET.fullmatch(path) is not None and _is_small(_values(scope, b"content-length"))
+    lengths = _values(scope, b"content-length")
+    is_small = (
+        len(lengths) == 1 and re.fullmatch(rb"[0-9]{1,12}", lengths[0]) is not None and int(lengths[0]) <= LARGEST
+    )
+    return method == "POST" and FLEET.fullmatch(path) is not None and is_small
 
 
 def _values(scope: Scope, header: bytes) -> list[bytes]:
     return [value for name, value in scope["headers"] if name.lower() == header]
-
-
-def _is_small(lengths: list[bytes]) -> bool:
-    return len(lengths) == 1 and re.fullmatch(rb"[0-9]{1,12}", lengths[0]) is not None and int(lengths[0]) <= LARGEST
 
 
 async def _refuse(kind: str, receive: Receive, send: Send) -> None:

@@ -1,11 +1,10 @@
-"""Flower's task processes, for one app alone: the one that is installed here.
+"""Run Flower's task processes for one app only: the one that is installed here.
 
-Flower runs, at every site, whatever Python code comes with a run. The programs that `launch.environment` puts first on the PATH start
-here instead, and refuse a bundle that is not, file by file, the installed `app/`, which holds no code but names fl_rsna's apps.
-So nobody who may start runs can have a site, or the server, execute code of theirs.
+Flower runs, at every site, whatever Python code comes with a run. The programs that `launch.environment` puts first on the PATH run
+this module instead. It refuses a bundle whose files differ from those of the installed `app/`, which holds no code and names fl_rsna's
+apps. So whoever may start runs cannot make a site or the server execute their code.
 
-The one name of Flower that is replaced, `install_from_fab` in the two modules that call it, is private (1.42): where it is
-missing, nothing is run.
+One private name of Flower (1.42) is replaced: `install_from_fab`, in the two modules that call it. Where it is missing, nothing is run.
 """
 
 import io
@@ -20,16 +19,17 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.cli.install import install_from_fab
 
 APP = Path(__file__).with_name("app")
-RUNS_IT = {  # by program: the module that installs a bundle, and the program itself
+RUNS_IT = {  # program -> the module that installs a bundle, and the program's function
     "flwr-clientapp": ("flwr.supernode.runtime.run_clientapp", "flwr.supernode.cli.flwr_clientapp"),
     "flwr-serverapp": ("flwr.superlink.runtime.run_serverapp", "flwr.superlink.cli.flwr_serverapp"),
 }
-REFUSED = ("flwr-agentapp", "flwr-connector", "flwr-model", "flwr-simulation")  # Flower's others, none of them ours
+# Flower's other programs, which fl_rsna does not need
+REFUSED = ("flwr-agentapp", "flwr-connector", "flwr-model", "flwr-simulation")
 INSTALLS = "install_from_fab"
 
 
 def install_known(fab_file: bytes, install_dir: Path | None = None, skip_prompt: bool = False) -> Path:
-    """As Flower's `install_from_fab`, for the bundle of the installed app. Raises ValueError for any other."""
+    """Stand in for Flower's `install_from_fab`: accept the bundle of the installed app, raise ValueError for any other."""
     if contents(fab_file) != contents(build_fab_from_disk(APP)):
         raise ValueError(
             "expected the app that is installed here, got another one; install the same version of fl_rsna everywhere, no site runs other code"
@@ -38,7 +38,7 @@ def install_known(fab_file: bytes, install_dir: Path | None = None, skip_prompt:
 
 
 def contents(bundle: bytes) -> dict[str, bytes]:
-    """A bundle's files by name, without the list of hashes Flower adds; raises ValueError when it is none."""
+    """Read a bundle's files by name, without the list of hashes that Flower adds; raises ValueError when it is no bundle."""
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as files:
             return {name: files.read(name) for name in files.namelist() if not name.startswith(".info/")}
@@ -47,7 +47,7 @@ def contents(bundle: bytes) -> dict[str, bytes]:
 
 
 def guard_program(program: str) -> Callable[[], Any]:
-    """Flower's program of that name, with its way to code from elsewhere closed. Raises ValueError when it is not known."""
+    """Load Flower's program of that name so that it runs only the installed app. Raises ValueError for an unknown program."""
     if program not in RUNS_IT:
         raise ValueError(f"expected one of {', '.join(RUNS_IT)}, got {program}; fl_rsna runs no other of Flower's apps")
     installer, runner = (import_module(name) for name in RUNS_IT[program])

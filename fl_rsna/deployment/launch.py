@@ -1,4 +1,4 @@
-"""How Flower's long-running processes are started: what they find in their environment, and which programs."""
+"""Prepare what Flower's long-running processes are started with: their environment and the programs on their PATH."""
 
 import os
 import shlex
@@ -13,10 +13,10 @@ POLL_S = "0.2"
 
 
 def environment(state: Path) -> dict[str, str]:
-    """The environment of a SuperLink or SuperNode that keeps its state in `state`, which is made.
+    """Make the folder `state` and return the environment of a SuperLink or SuperNode that keeps its state there.
 
     Telemetry, update checks and the installation of packages at run time are off, and the programs found first for Flower's tasks
-    run the installed app alone (`known_app`). Raises OSError where the folder cannot be written.
+    run only the installed app (`known_app`). Raises OSError where the folder cannot be written.
     """
     programs = state.resolve() / PROGRAMS
     programs.mkdir(parents=True, exist_ok=True)
@@ -36,19 +36,19 @@ def environment(state: Path) -> dict[str, str]:
 
 
 def bypass_proxy() -> dict[str, str]:
-    """What keeps calls to this machine itself from a proxy that the environment may name."""
+    """Return the variables that keep calls to this machine away from a proxy that the environment may name."""
     named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = ",".join(dict.fromkeys([*filter(None, named.split(",")), "localhost", "127.0.0.1"]))
     return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def is_ours(program: bytes) -> bool:
-    """Whether a program is one that `write_program` wrote."""
+    """Check whether `write_program` wrote this program."""
     return program.startswith(b"#!/bin/sh\nexec ") and b"fl_rsna" in program
 
 
 def write_program(path: Path, words: list[str]) -> None:
-    """A program that runs this Python with these words before its own. Raises ValueError where another one has its name."""
+    """Write a program that runs this Python with `words` before its own. Raises ValueError where another program has its name."""
     if os.path.lexists(path) and not (path.is_file() and is_ours(path.read_bytes())):
         raise ValueError(
             f"--state: expected a folder for this program alone, got {path}, which is another's; choose another"

@@ -1,6 +1,6 @@
-"""The ServerApp of a deployment: between machines, or under `flwr run`. It writes the run folder and says there how it ended.
+"""Run the server's side of a deployment, between machines or under `flwr run`, and write the run folder.
 
-Nobody stands beside it to read an error: whatever ends it is an event of the run, and the coordinator reads those.
+Nobody reads this process' screen, so whatever ends the run is written to its events, which the coordinator reads.
 """
 
 import json
@@ -32,18 +32,18 @@ from fl_rsna.settings.runtime import EngineName
 from fl_rsna.settings.stages import Baseline, Stage
 from fl_rsna.strategies.find import STRATEGIES
 
-ASKED = ("cohort", "runs", "overrides")  # in Flower's run-config
-TOKEN = "owner"  # and there, by a coordinator: what proves that a folder was made for it
-WITHOUT_EFFECT = "without-effect"  # and, as JSON, the settings without effect in the whole run of which this is a part
+ASKED = ("cohort", "runs", "overrides")  # the keys of Flower's run-config
+TOKEN = "owner"  # the key by which a coordinator proves that a folder was made for it
+WITHOUT_EFFECT = "without-effect"  # the key of the settings without effect in the whole run, as JSON
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """What `flwr run . --run-config 'cohort="..." runs="..." overrides="rounds=3"'` asks for; a finished run stays as it is.
+    """Play the run that `flwr run . --run-config 'cohort="..." runs="..." overrides="rounds=3"'` asks for; a finished run stays as it is.
 
-    Raises what ended it, after it is written down.
+    Whatever ends the run is written to its events, then raised.
     """
     config, cohort, folder = read_run_config(context)
     token = str(context.run_config.get(TOKEN) or "") or None
@@ -74,21 +74,27 @@ def _play(
 
 
 def refusal(folder: Path, token: str) -> Path:
-    """Where the coordinator that gave a token reads why its run was refused: beside the folder, which may be another's."""
+    """Return the file in which the coordinator that gave `token` reads why its run was refused.
+
+    The file lies beside the run's folder, because that may be another run's.
+    """
     return folder.with_name(f".refused-{token}.txt")
 
 
 def act(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
-    """Tell the story of the run, and write down what ended it, in words that name nothing of the test site's data.
+    """Play the run, and write to its events what ended it, without a word of the test site's data.
 
-    A signal of Flower's is a SystemExit: then the run was lost, and goes on where it is asked for again.
+    A signal from Flower raises SystemExit, which is not written: the coordinator asks for the run again, and it goes on.
     """
     with end_in_folder(run, config, words_beside(cohort, run.folder)):
         select_entry(config)(grid, config, cohort, run)
 
 
 def words_beside(cohort: Cohort, folder: Path) -> Words:
-    """For error.log and events: what an error says, without anything that names a patient of the test site, which lies at the server."""
+    """Make the function that turns an error into the texts for events and error.log.
+
+    The texts leave out whatever could name a patient of the test site, whose data lie at the server.
+    """
 
     def words(error: BaseException) -> tuple[str, str]:
         end, said = end_of(error), scrub_failure(error, (cohort.folder / TEST_SITE,), RunFolder(folder).site_memory)
@@ -99,7 +105,7 @@ def words_beside(cohort: Cohort, folder: Path) -> Words:
 
 
 def read_run_config(context: Context) -> tuple[Config, Cohort, Path]:
-    """The configuration, the cohort at the server and the run's folder. Raises ValueError."""
+    """Read the configuration, the cohort at the server and the run's folder from Flower's run-config. Raises ValueError."""
     asked = {name: str(context.run_config.get(name) or "") for name in ASKED}
     for name in ("cohort", "runs"):
         if not Path(asked[name]).is_absolute():
@@ -113,7 +119,7 @@ def read_run_config(context: Context) -> tuple[Config, Cohort, Path]:
 
 
 def check_deployable(config: Config) -> None:
-    """Refuse what only one machine can do: pooling the sites' data, and looking at the memory of all."""
+    """Raise ValueError for settings that only one machine can meet: pooling the sites' data, and reading the memory of all sites."""
     if config.baseline not in (Baseline.none, Baseline.local):
         raise ValueError(
             f"baseline: expected none or local, got {config.baseline}; pooling needs all sites' data in one place, use python -m fl_rsna.simulate"

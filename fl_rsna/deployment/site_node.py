@@ -1,4 +1,4 @@
-"""A hospital's SuperNode: which folders and keys it is started with, and how Flower's program takes this one's place."""
+"""Start a hospital's SuperNode: its folders and keys become the words of Flower's program, which replaces this process."""
 
 import os
 import shutil
@@ -13,17 +13,17 @@ from fl_rsna.deployment.warm import start_warming
 from fl_rsna.settings.training import Device
 
 LOOPBACK = "127.0.0.1"
-NODE_KEY, CA = "node.key", "ca.crt"  # to prove who we are, to know the SuperLink
+NODE_KEY, CA = "node.key", "ca.crt"  # the site's own key; the authority of the SuperLink's certificate
 RUNTIME = {"--ssl-certfile": "runtime.crt", "--ssl-keyfile": "runtime.key", "--ssl-ca-certfile": "runtime-ca.crt"}
 NO_PROXY = ("localhost", LOOPBACK)  # Flower's processes talk to each other here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """What a site is started with.
+    """The folders, keys and limits that a site is started with.
 
-    `folder` is only read; all that is written goes to `state`. `name` is the site that the folder must be; `min_count`
-    the least privacy.min_count of a run it takes part in; `port` that of the SuperNode's API on loopback.
+    `folder` is only read; all that is written goes to `state`. `name` is the site that the folder must be, `min_count` the least
+    privacy.min_count of a run that the site takes part in, and `port` that of the SuperNode's API on loopback.
     """
 
     folder: Path
@@ -37,12 +37,12 @@ class Node:
 
     @property
     def memory(self) -> Path:
-        """Packed images, and what the site remembers of runs."""
+        """Return the folder of packed images and of what the site keeps of runs."""
         return self.state / "memory"
 
 
 def address_of(superlink: str) -> tuple[str, int]:
-    """Host and port; raises ValueError for what is no host:port."""
+    """Split `host:port` into host and port; raises ValueError for any other text."""
     host, _, port = superlink.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or "/" in superlink or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -51,7 +51,7 @@ def address_of(superlink: str) -> tuple[str, int]:
 
 
 def start_node(node: Node) -> NoReturn:
-    """Become Flower's SuperNode; raises ValueError where it is not installed. What it writes is for this user alone."""
+    """Become Flower's SuperNode; raises ValueError where it is not installed. Only this user can read the files it writes."""
     os.umask(0o077)
     found = node_environment(node)
     program = shutil.which("flower-supernode", path=found["PATH"])
@@ -65,7 +65,7 @@ def start_node(node: Node) -> NoReturn:
 
 
 def node_words(node: Node, port: int) -> list[str]:
-    """The command line of flower-supernode."""
+    """Build the command line of flower-supernode."""
     keys = node.keys.resolve()
     words = ["--superlink", node.superlink, "--root-certificates", str(keys / CA)]
     words += ["--auth-supernode-private-key", str(keys / NODE_KEY), "--host", LOOPBACK, "--port", str(port)]
@@ -75,7 +75,7 @@ def node_words(node: Node, port: int) -> list[str]:
 
 
 def node_config(node: Node) -> str:
-    """What the ClientApp is told at this site, in Flower's words; raises ValueError for a path they cannot hold."""
+    """Write the ClientApp's settings at this site in Flower's format; raises ValueError for a path that it cannot hold."""
     told = {
         "site-folder": _quote_toml("--folder", node.folder.resolve()),
         "memory-folder": _quote_toml("--state", node.memory.resolve()),
@@ -86,7 +86,7 @@ def node_config(node: Node) -> str:
 
 
 def _quote_toml(word: str, path: Path) -> str:
-    """As a TOML string, in which Flower finds no other key and no escape."""
+    """Write a text as a TOML string in which Flower finds no other key and no escape; raises ValueError where that is impossible."""
     text = str(path)
     if not text.isprintable() or ("'" in text and ('"' in text or "\\" in text)):
         raise ValueError(f"{word}: expected a path without control signs and mixed quotes, got {text!r}; rename it")
@@ -94,9 +94,9 @@ def _quote_toml(word: str, path: Path) -> str:
 
 
 def node_environment(node: Node) -> dict[str, str]:
-    """That of every process of ours, quiet, with loopback past any proxy, and no GPU where none shall be used."""
+    """Build the environment of the site's processes: few log lines, no proxy for loopback, no GPU where the device is the CPU."""
     found = environment(node.state)
-    found.setdefault("FLWR_LOG_LEVEL", "WARNING")  # each message leaves a line of our own
+    found.setdefault("FLWR_LOG_LEVEL", "WARNING")  # fl_rsna says a line of its own for each message
     known = found.get("no_proxy") or found.get("NO_PROXY") or ""
     past = ",".join(dict.fromkeys([*filter(None, known.split(",")), *NO_PROXY]))
     found |= {"NO_PROXY": past, "no_proxy": past}
@@ -104,7 +104,7 @@ def node_environment(node: Node) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of loopback on which nothing listens at this moment."""
+    """Find a port of loopback on which nothing listens at this moment."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

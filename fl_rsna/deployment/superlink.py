@@ -1,4 +1,4 @@
-"""Flower's SuperLink in this process, with TLS, node authentication and the gate; there is no way to start it without them."""
+"""Run Flower's SuperLink in this process, always with TLS, node authentication and the gate."""
 
 import errno
 import ipaddress
@@ -22,29 +22,41 @@ from fl_rsna.deployment.keys.certificates import ServerFiles, server_files
 from fl_rsna.deployment.launch import environment
 
 DATABASE = "superlink.db"
-INNER = "127.0.0.1"  # where Flower's own processes find it
+INNER = "127.0.0.1"  # the address that Flower's own processes call
 ANY = ("0.0.0.0", "::")
-OTHER_PORTS = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")  # would open doors beside the gate
-SITES_QUESTION = "Heartbeat interval 0.0 is out of bounds"  # how a site asks whether its key is admitted (link_checks)
+# set, they would open ports beside the gate
+OTHER_PORTS = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")
+SITES_QUESTION = (
+    "Heartbeat interval 0.0 is out of bounds"  # a site provokes it to ask for admission (site_checks/link.py)
+)
 KEEP_ALIVE_S, ENDS_WITHIN_S = 75, 3
 
 
 def run_superlink(certificates: Path, state: Path, host: str, port: int) -> bool:
-    """Serve until SIGTERM or Ctrl-C, with state in `state`; whether it ever served. Raises ValueError for what cannot be started."""
+    """Serve until SIGTERM or Ctrl-C with the state in `state`; return whether it served at all.
+
+    Raises ValueError for certificates, a folder, an address or a port that cannot be used.
+    """
     files = server_files(*(certificates / name for name in ("ca.crt", "server.crt", "server.key")))
     with _sole_user(state):
         sockets = open_sockets(host, port)
         _enter(state)
         server = uvicorn.Server(_configure_server(files, state, sockets[0].getsockname()[1]))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends in order, then raises the signal again
-        _say(_first_line(files, sockets))
+        address, at = sockets[-1].getsockname()[:2]
+        shown, days = f"[{address}]" if ":" in address else address, (files.ends - datetime.now(UTC)).days
+        certificate = f"certificate {files.subject} for {', '.join(files.hosts)}"
+        _say(f"https://{shown}:{at}, {certificate}, ends {files.ends:%Y-%m-%d} ({days} days)")
         with suppress(KeyboardInterrupt):
             server.run(sockets=sockets)
         return server.started
 
 
 def open_sockets(host: str, port: int) -> list[socket.socket]:
-    """Bound sockets, all at one port: `host`, and 127.0.0.1 where that is another address. Raises ValueError, naming the word at fault."""
+    """Bind `host`, and 127.0.0.1 where that is another address, at one port; return the sockets, `host` last.
+
+    Raises ValueError that names --host or --port, whichever cannot be used.
+    """
     try:
         address = ipaddress.ip_address(INNER if host == "localhost" else host)
     except ValueError:
@@ -72,7 +84,7 @@ def _bind_socket(address: str, port: int) -> socket.socket:
 
 
 def _configure_server(files: ServerFiles, state: Path, port: int) -> uvicorn.Config:
-    """The server around the gate. It believes no header about who a peer is, speaks TLS 1.3 and writes no line a request."""
+    """Configure the server around the gate: it ignores headers that name another peer, speaks TLS 1.3 and logs no requests."""
     app = add_gate(superlink_app(_words(files, state, port)), _say)
     config = uvicorn.Config(
         app,
@@ -96,7 +108,7 @@ def _configure_server(files: ServerFiles, state: Path, port: int) -> uvicorn.Con
 
 
 def _words(files: ServerFiles, state: Path, port: int) -> list[str]:
-    """Flower's public options. The address is where its own processes call back; the sockets are ours."""
+    """Build the options of Flower's SuperLink. The address is the one that Flower's own processes call."""
     paths = {"--ssl-ca-certfile": files.ca, "--ssl-certfile": files.certificate, "--ssl-keyfile": files.key}
     return [
         *(word for option, path in paths.items() for word in (option, str(path.resolve()))),
@@ -110,7 +122,7 @@ def _words(files: ServerFiles, state: Path, port: int) -> list[str]:
 
 @contextmanager
 def _sole_user(state: Path) -> Iterator[None]:
-    """Make the folder, for its owner alone, and keep a second SuperLink out."""
+    """Make the folder, which only its owner can read, and lock it for the body. Raises ValueError where another SuperLink has it."""
     with ExitStack() as stack:
         try:
             state.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -125,7 +137,7 @@ def _sole_user(state: Path) -> Iterator[None]:
 
 
 def _enter(state: Path) -> None:
-    """This process, and those it starts, live in the environment of `launch`, and are quiet."""
+    """Set the environment of this process and of those it starts, and let Flower log warnings and errors only."""
     os.environ.update(environment(state))
     os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
     for name in OTHER_PORTS:
@@ -133,16 +145,9 @@ def _enter(state: Path) -> None:
     flower = logging.getLogger("flwr")
     flower.setLevel(os.environ["FLWR_LOG_LEVEL"])
     flower.addFilter(lambda record: SITES_QUESTION not in record.getMessage())
-    plain = logging.StreamHandler()  # its own writes colours into log files
+    plain = logging.StreamHandler()  # Flower's handler writes colours into log files
     plain.setFormatter(logging.Formatter("superlink: %(levelname)s: %(message)s"))
     flower.handlers[:] = [plain]
-
-
-def _first_line(files: ServerFiles, sockets: list[socket.socket]) -> str:
-    address, port = sockets[-1].getsockname()[:2]
-    shown = f"[{address}]" if ":" in address else address
-    days = (files.ends - datetime.now(UTC)).days
-    return f"https://{shown}:{port}, certificate {files.subject} for {', '.join(files.hosts)}, ends {files.ends:%Y-%m-%d} ({days} days)"
 
 
 def _say(sentence: str) -> None:

@@ -1,7 +1,8 @@
-"""A process at a site that has loaded all a ClientApp needs, and forks for every task: python -m fl_rsna.deployment.warm <socket> <parent>.
+"""Keep a process at a site that has loaded all a ClientApp needs and forks for every task.
 
-Flower starts a fresh process a message. That loads torch, Flower and the rest anew, four seconds of CPU each time; a fork takes
-milliseconds and computes the same. It lives as long as the SuperNode, whose child it is, and runs the installed app alone.
+The SuperNode starts it as python -m fl_rsna.deployment.warm <socket> <parent>. Flower alone would start a new process for every message,
+which loads torch, Flower and the rest again: four seconds of CPU each time. A fork takes milliseconds and computes the same. The process
+ends with the SuperNode, whose child it is, and runs only the installed app.
 """
 
 import contextlib
@@ -25,13 +26,14 @@ from fl_rsna.deployment import ask_warm
 from fl_rsna.deployment.known_app import guard_program
 from fl_rsna.deployment.launch import PROGRAMS, write_program
 
-LOOK_S = 0.5  # between looks at whether the SuperNode lives
-ENDED_LOOK_S = 0.05  # and, while a task runs, at whether it ended
+LOOK_S = 0.5  # seconds between two looks at whether the SuperNode lives
+ENDED_LOOK_S = 0.05  # seconds between two looks at whether a task has ended
 
 
 def start_warming(state: Path, environment: Mapping[str, str]) -> None:
-    """Start it as a child of this process, and have the program that Flower starts in this state folder's environment ask it."""
-    path = Path(tempfile.mkdtemp(prefix="fl_rsna-")) / "warm"  # readable by this user alone, and short
+    """Start the warm process as a child of this one, and write the program that makes Flower's tasks ask it."""
+    # only this user can read it; a socket's path must be short
+    path = Path(tempfile.mkdtemp(prefix="fl_rsna-")) / "warm"
     subprocess.Popen(
         [sys.executable, "-m", "fl_rsna.deployment.warm", str(path), str(os.getpid())], env=dict(environment)
     )
@@ -40,7 +42,10 @@ def start_warming(state: Path, environment: Mapping[str, str]) -> None:
 
 
 def serve(path: Path, act: Callable[[], Any], parent: int) -> None:
-    """Do `act` in a fork for everyone who asks at `path`, until the parent is gone, be it while this was loading."""
+    """Do `act` in a fork for everyone who asks at the socket `path`, until the process `parent` has ended.
+
+    The parent may have ended before this was called.
+    """
     working = dict[int, socket.socket]()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -57,7 +62,7 @@ def serve(path: Path, act: Callable[[], Any], parent: int) -> None:
 
 
 def fork_for(link: socket.socket, listener: socket.socket, act: Callable[[], Any]) -> int:
-    """The process id of the fork that does what came over `link`; 0 where nothing came."""
+    """Fork a process that does the task that came over `link`; return its id, 0 where no task came."""
     size, descriptors, _, _ = socket.recv_fds(link, 4, 2)
     if len(size) < 4 or len(descriptors) < 2:
         link.close()
@@ -76,7 +81,7 @@ def fork_for(link: socket.socket, listener: socket.socket, act: Callable[[], Any
 
 
 def do(act: Callable[[], Any], words: list[str], descriptors: list[int]) -> NoReturn:
-    """In the fork: Flower's program with these words, its output going to whoever asked."""
+    """Do the task in the fork: set sys.argv and the descriptors of whoever asked, call `act`, and exit."""
     code = 1
     try:
         for place, descriptor in enumerate(descriptors, start=1):
@@ -95,9 +100,9 @@ def do(act: Callable[[], Any], words: list[str], descriptors: list[int]) -> NoRe
 
 
 def answer_ended(working: dict[int, socket.socket]) -> None:
-    """Tell those whose fork has ended how; a fork whose asker was killed is ended, too."""
+    """Send the exit code of every fork that has ended to whoever asked, and kill the forks whose asker is gone."""
     for child, link in list(working.items()):
-        if select.select([link], [], [], 0)[0]:  # it says nothing more: it is gone
+        if select.select([link], [], [], 0)[0]:  # readable without a message means closed
             os.kill(child, signal.SIGTERM)
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

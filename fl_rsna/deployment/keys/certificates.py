@@ -30,8 +30,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 Key = ec.EllipticCurvePrivateKey
 CA_DAYS, LEAF_DAYS = 1826, 397  # 5 years; 13 months
-LOOPBACK = ("localhost", "127.0.0.1", "::1")  # Flower's own processes connect here
-SLACK = timedelta(hours=1)  # clocks that are behind ours
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the names by which Flower's own processes connect
+SLACK = timedelta(hours=1)  # for clocks that are behind this machine's
 DNS_NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.I
 )
@@ -48,11 +48,12 @@ class Identity:
 
 
 def new_key() -> Key:
+    """Make a private key (EC P-384)."""
     return ec.generate_private_key(ec.SECP384R1())
 
 
 def make_authority(name: str, hosts: Sequence[str], days: int = CA_DAYS) -> Identity:
-    """An authority that can sign for `hosts` and this machine's loopback names alone, and for no other authority."""
+    """Make an authority that can sign only for `hosts` and loopback names, and for no other authority."""
     key = new_key()
     subject = _subject(name)
     constraints = x509.NameConstraints([_as_subtree(host) for host in _with_loopback(hosts)], None)
@@ -67,7 +68,10 @@ def make_authority(name: str, hosts: Sequence[str], days: int = CA_DAYS) -> Iden
 
 
 def make_server(authority: Identity, name: str, hosts: Sequence[str], days: int = LEAF_DAYS) -> Identity:
-    """A server's certificate for `hosts` and loopback; it ends no later than its authority. Raises ValueError for a host not admitted."""
+    """Make a server's key and certificate for `hosts` and loopback, valid no longer than its authority.
+
+    Raises ValueError for a host that the authority does not admit.
+    """
     check_admitted(authority.certificate, hosts)
     key, signer = new_key(), authority.certificate
     names = x509.SubjectAlternativeName([as_name(host) for host in _with_loopback(hosts)])
@@ -83,7 +87,7 @@ def make_server(authority: Identity, name: str, hosts: Sequence[str], days: int 
 
 
 def check_admitted(authority: x509.Certificate, hosts: Iterable[str]) -> None:
-    """Raises ValueError for a host the authority was not made with, and for an authority that has ended."""
+    """Raise ValueError for a host that the authority was not made with, and for an authority that has expired."""
     if authority.not_valid_after_utc <= datetime.now(UTC):
         raise ValueError(
             f"the authority ended on {authority.not_valid_after_utc:%Y-%m-%d}; make a new one in a new folder"
@@ -98,7 +102,7 @@ def check_admitted(authority: x509.Certificate, hosts: Iterable[str]) -> None:
 
 
 def as_name(host: str) -> x509.GeneralName:
-    """An IP address or a DNS name. Raises ValueError for neither, and for wildcards."""
+    """Read an IP address or a DNS name. Raises ValueError for any other text, and for wildcards."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
@@ -108,26 +112,28 @@ def as_name(host: str) -> x509.GeneralName:
 
 
 def private_pem(key: Key) -> bytes:
+    """Write a private key as PEM, without a password."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def private_openssh(key: Key) -> bytes:
-    """As flower-supernode loads it."""
+    """Write a private key in OpenSSH's format, which flower-supernode reads."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
 def public_openssh(key: Key, comment: str) -> bytes:
-    """One line, as in authorized_keys."""
+    """Write a public key as one line in OpenSSH's format, as in authorized_keys."""
     line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return line + b" " + comment.replace(" ", "_").encode() + b"\n"
 
 
 def certificate_pem(certificate: x509.Certificate) -> bytes:
+    """Write a certificate as PEM."""
     return certificate.public_bytes(Encoding.PEM)
 
 
 def load_authority(key_pem: bytes, certificate_pem: bytes) -> Identity:
-    """Raises ValueError when they are unreadable or do not belong together."""
+    """Read an authority's key and certificate. Raises ValueError when they are unreadable or do not belong together."""
     key, certificate = load_pem_private_key(key_pem, None), x509.load_pem_x509_certificate(certificate_pem)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise ValueError("the authority's key and certificate do not belong together")
@@ -156,12 +162,12 @@ def _subject(name: str) -> x509.Name:
 
 
 def _with_loopback(hosts: Sequence[str]) -> list[str]:
-    """Each host once, written in one way."""
+    """List the hosts and the loopback names, each once and in one notation."""
     return list(dict.fromkeys(str(as_name(host).value) for host in (*hosts, *LOOPBACK)))
 
 
 def _as_subtree(host: str) -> x509.GeneralName:
-    """What a name constraint says of one host: an address is a network of one."""
+    """Write one host for a name constraint; an address is a network of one."""
     name = as_name(host)
     return x509.IPAddress(ipaddress.ip_network(name.value)) if isinstance(name, x509.IPAddress) else name
 
@@ -182,7 +188,7 @@ def _usage(authority: bool) -> x509.KeyUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFiles:
-    """Paths, and what the certificate says of itself."""
+    """The paths of a TLS server's files, with the subject, hosts and end of its certificate."""
 
     ca: Path
     certificate: Path
@@ -193,7 +199,10 @@ class ServerFiles:
 
 
 def server_files(ca: Path, certificate: Path, key: Path) -> ServerFiles:
-    """Raises ValueError when one is missing, unreadable, ended or of another family, and when others may read the key."""
+    """Check the files that a TLS server starts with.
+
+    Raises ValueError when one is missing, unreadable, expired or does not belong to the others, and when others may read the key.
+    """
     content = {path: _read(path) for path in (ca, certificate, key)}
     if mode := stat.S_IMODE(key.stat().st_mode) & 0o077:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The folder of keys: which files belong to the SuperLink, which to a site, which of them travel.
+"""Make the files in the folder of keys, and say which belong to the SuperLink, which to a site, and which of them travel.
 
 ca.key                         the coordinator's authority; kept offline, needed again only for a new server certificate
 superlink/                     ca.crt, server.crt, server.key
@@ -29,13 +29,16 @@ from fl_rsna.deployment.keys.certificates import (
     public_openssh,
 )
 
-Files = dict[str, bytes]  # by path below the folder
+Files = dict[str, bytes]  # path below the folder -> content
 CA_KEY, CA = "ca.key", "superlink/ca.crt"
 SERVER_KEY, SERVER = "superlink/server.key", "superlink/server.crt"
 
 
 def server_files(folder: Path, hosts: Sequence[str], ca_days: int = CA_DAYS, days: int = LEAF_DAYS) -> Files:
-    """The SuperLink's files, and an authority's unless `folder` has one. Raises ValueError for what cannot be made."""
+    """Make the SuperLink's files, and an authority's unless `folder` has one.
+
+    Raises ValueError for a host that cannot be certified, and for an authority that cannot be read.
+    """
     known = _authority(folder)
     authority = known or make_authority("fl_rsna federation", [str(as_name(host).value) for host in hosts], ca_days)
     server = make_server(authority, "fl_rsna SuperLink", hosts, days)
@@ -46,7 +49,7 @@ def server_files(folder: Path, hosts: Sequence[str], ca_days: int = CA_DAYS, day
 
 
 def site_files(name: str, days: int = LEAF_DAYS) -> Files:
-    """What a site makes for itself, with no key but its own. Raises ValueError for a name that cannot be a site's."""
+    """Make the files of a site, with no key but its own. Raises ValueError for a name that cannot be a site's."""
     if not NAME.fullmatch(name):
         raise ValueError(
             f"--name: expected letters, digits, blanks, dots and dashes, 60 at most, as in site-1, got {name!r}"
@@ -65,7 +68,7 @@ def site_files(name: str, days: int = LEAF_DAYS) -> Files:
 def demo_files(
     folder: Path, hosts: Sequence[str], sites: Sequence[str], ca_days: int = CA_DAYS, days: int = LEAF_DAYS
 ) -> Files:
-    """A whole federation on one machine, each site with its copy of ca.crt."""
+    """Make the files of a whole federation on one machine; each site has its copy of ca.crt."""
     if len({site.lower() for site in sites}) < len(sites):
         raise ValueError(f"--sites: expected each name once, got {' '.join(sites)}")
     files = server_files(folder, hosts, ca_days, days)
@@ -76,7 +79,7 @@ def demo_files(
 
 
 def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write all, or none where one is there already (ValueError). Private keys are readable by their owner from their first byte on."""
+    """Write all files; raises ValueError, with nothing written, where one exists. Only their owner can read private keys, at any time."""
     for name in files:
         if os.path.lexists(folder / name):
             raise ValueError(
@@ -98,11 +101,12 @@ def write_new(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def private(name: str) -> bool:
+    """Check whether a file of this name holds a private key."""
     return PurePosixPath(name).suffix == ".key"
 
 
 def describe_files(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    """A line a file: what must stay where it is, and what travels."""
+    """Write a line a file that says whether it must stay where it is or travels."""
     width = max(len(str(folder / name)) for name in files)
     return [f"{folder / name!s:<{width}}  {_advice(name, content)}" for name, content in sorted(files.items())]
 
@@ -122,13 +126,13 @@ def _advice(name: str, content: bytes) -> str:
 
 
 def key_fingerprint(line: bytes) -> str:
-    """Of a public key in OpenSSH's format, as `ssh-keygen -l` shows it."""
+    """Compute the fingerprint of a public key in OpenSSH's format, as `ssh-keygen -l` shows it."""
     digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def _authority(folder: Path) -> Identity | None:
-    """The one in the folder, None where there is neither key nor certificate."""
+    """Read the authority in the folder; None where there is neither key nor certificate. Raises ValueError."""
     key, certificate = folder / CA_KEY, folder / CA
     if not key.exists() and not certificate.exists():
         return None

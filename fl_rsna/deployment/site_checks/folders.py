@@ -1,4 +1,4 @@
-"""Whether a hospital's folders are what a site needs: its data whole and readable, its state writable with room."""
+"""Check that a hospital's folders are what a site needs: whole and readable data, and a state folder with room that can be written."""
 
 import os
 import re
@@ -21,10 +21,10 @@ from fl_rsna.settings.data import ImageKind, kinds_of
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import find_task, list_tasks
 
-TRIED = 5  # images that are decoded
-REMEMBERED = 500 * MB  # of a run: a few models
-DIMENSIONS = {ImageKind.hu: 2, ImageKind.windows: 3, ImageKind.grey: 2}  # of an image as an array
-HASHED = re.compile("[0-9a-f]{16}")  # as cohort.prepared.index.hash_id writes it
+TRIED = 5  # images that are decoded as a sample
+REMEMBERED = 500 * MB  # bytes that a site keeps of a run: a few models
+DIMENSIONS = {ImageKind.hu: 2, ImageKind.windows: 3, ImageKind.grey: 2}  # dimensions of an image's array
+HASHED = re.compile("[0-9a-f]{16}")  # an id as cohort.prepared.index.hash_id writes it
 NEEDED = ("site", "cohort", "cohort_sha256", "task", "labels", "image", "size")
 
 ok, warning, problem = State.ok, State.warning, State.problem
@@ -32,7 +32,7 @@ ok, warning, problem = State.ok, State.warning, State.problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What a site's folder says it holds."""
+    """A site's folder: its index and the facts of its site.json."""
 
     folder: Path
     facts: dict[str, Any]
@@ -46,14 +46,14 @@ class Held:
         return int((self.index["split"] == part).sum())
 
     def says(self) -> str:
-        """Its name and size in one line."""
+        """Say the site's name and size in one line."""
         held = f"{self.index['patient_id'].nunique()} patients, {self.images('train')} images to train on"
         of = f"cohort {self.facts['cohort']} ({str(self.facts['cohort_sha256'])[:12]})"
         return f"{self.site} of {of}: {held}, {self.images('validation')} to validate"
 
 
 def read_held(folder: Path) -> Held:
-    """Raises ValueError when the folder is not a site's."""
+    """Read a site's folder. Raises ValueError when it is not a site's."""
     facts = read_facts(
         folder / "site.json", f"--folder: no site.json in {folder}; give it one site's folder of a cohort", by_hand=True
     )
@@ -76,7 +76,7 @@ def read_held(folder: Path) -> Held:
 
 
 def _check_known(facts: dict[str, Any], folder: Path) -> None:
-    """Refuse a task, labels or a kind of image that this version does not know."""
+    """Raise ValueError for a task, labels or a kind of image that this version does not know."""
     if facts["task"] not in list_tasks():
         raise ValueError(
             f"--folder: {folder / 'site.json'} is of task {facts['task']}, expected {' or '.join(list_tasks())}; install the run's version"
@@ -95,7 +95,7 @@ def _check_known(facts: dict[str, Any], folder: Path) -> None:
 
 
 def check_site(node: Node, held: Held) -> list[Check]:
-    """It is the site that was meant, with images to train on and to validate."""
+    """Check that the folder is that of the site in --name and has images to train on and to validate."""
     if node.name is not None and held.site != node.name:
         found = f"{node.folder} is {held.site}, not {node.name}"
         return [Check(what="site", state=problem, found=found, change="give --folder this site's own, or mend --name")]
@@ -110,7 +110,7 @@ def check_site(node: Node, held: Held) -> list[Check]:
 
 
 def check_images(held: Held) -> list[Check]:
-    """Every image of the index is there, and some of them can be read."""
+    """Check that every image of the index exists and that TRIED of them can be decoded."""
     folder, ids = held.folder / "images", held.index["image_id"]
     if not folder.is_dir():
         return [Check(what="images", state=problem, found=f"no folder {folder}", change="copy the folder again")]
@@ -141,7 +141,7 @@ def _wrong_image(path: Path, held: Held) -> str:
 
 
 def check_identifiers(held: Held) -> list[Check]:
-    """Ids are hashed, and no column came along that we do not write."""
+    """Check that ids are hashed and that the index has no column that prepare and partition do not write."""
     known = {*COLUMNS, BOXES, "split", "site", *held.facts["labels"]}
     strange = [str(name) for name in held.index if name not in known]
     ids_held = [name for name in (*IDS, LOCAL_ID) if name in held.index]
@@ -175,7 +175,7 @@ def check_identifiers(held: Held) -> list[Check]:
 
 
 def check_alike(held: Held) -> list[Check]:
-    """Ids can be compared with those of the same cohort's sites that lie beside it, where there are any."""
+    """Check that ids were made in the same way as those of the cohort's other sites that lie beside this one, if any."""
     beside = [path for path in sorted(held.folder.parent.glob("*/site.json")) if not path.parent.samefile(held.folder)]
     others = [
         facts for path in beside if (facts := read_facts(path, "", by_hand=True)).get("cohort") == held.facts["cohort"]
@@ -189,7 +189,7 @@ def check_alike(held: Held) -> list[Check]:
 
 
 def check_state(node: Node, held: Held | None) -> list[Check]:
-    """What is written has a place of its own, with room, that others on this machine cannot read."""
+    """Check that the state folder lies outside the site's folder, has room, and cannot be read by others on this machine."""
     if node.state.resolve().is_relative_to(node.folder.resolve()):
         change = "give it a folder outside: the site's is only read"
         return [Check(what="state", state=problem, found=f"{node.state} is inside --folder", change=change)]

@@ -1,4 +1,4 @@
-"""Whether a site's keys are what its SuperNode needs: there, of the right kind, its own and nobody else's, not about to end."""
+"""Check that a site's keys and certificates are what its SuperNode needs: of the right kind, its own, private, and not about to expire."""
 
 import ipaddress
 import os
@@ -24,7 +24,7 @@ ok, warning, problem = State.ok, State.warning, State.problem
 
 
 def check_keys(keys: Path) -> list[Check]:
-    """All that lies in the folder of keys."""
+    """Check all files in the folder of keys."""
     certificate, private, authority = (keys / name for name in RUNTIME.values())
     return [
         *each("node key", lambda: [check_node_key(keys / NODE_KEY)]),
@@ -34,7 +34,7 @@ def check_keys(keys: Path) -> list[Check]:
 
 
 def check_node_key(path: Path) -> Check:
-    """The fingerprint can be compared over the telephone with what the coordinator was sent."""
+    """Check the node key and state its fingerprint, which can be compared over the telephone with what the coordinator got."""
     refused = _private(path)
     if refused is not None:
         return refused
@@ -42,7 +42,7 @@ def check_node_key(path: Path) -> Check:
 
 
 def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Raises ValueError for what flower-supernode cannot use."""
+    """Read the node key. Raises ValueError for one that flower-supernode cannot use."""
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except FileNotFoundError:
@@ -57,12 +57,12 @@ def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def fingerprint(key: ec.EllipticCurvePrivateKey) -> str:
-    """Of its public part, as `ssh-keygen -l` and the coordinator show it."""
+    """Compute the fingerprint of a key's public part, as `ssh-keygen -l` and the coordinator show it."""
     return key_fingerprint(public_openssh(key, ""))
 
 
 def check_authority(path: Path) -> Check:
-    """The coordinator's, by which this site knows the SuperLink."""
+    """Check the certificate of the coordinator's authority, by which this site recognizes the SuperLink."""
     change = "ask the coordinator for superlink/ca.crt and put it there"
     authority = read_certificate(path, change)
     try:
@@ -75,7 +75,7 @@ def check_authority(path: Path) -> Check:
 
 
 def check_runtime(certificate: Path, private: Path, authority: Path) -> Check:
-    """Flower's processes on this machine speak TLS with each other, with a certificate of the site's own."""
+    """Check the site's own certificate, with which Flower's processes on this machine speak TLS with each other."""
     refused = _private(private)
     if refused is not None:
         return refused
@@ -100,7 +100,7 @@ def check_runtime(certificate: Path, private: Path, authority: Path) -> Check:
 
 
 def read_certificate(path: Path, change: str) -> x509.Certificate:
-    """Raises ValueError where there is none."""
+    """Read a certificate. Raises ValueError with what to do (`change`) where there is none."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def read_certificate(path: Path, change: str) -> x509.Certificate:
 
 
 def _check_dates(what: str, path: Path, certificate: x509.Certificate, change: str) -> Check:
-    """Valid now, and not only for a few days more."""
+    """Check that a certificate is valid now and for more than a few days."""
     now, start, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < start:
         found = f"{path} is not valid before {start:%Y-%m-%d %H:%M} UTC, here it is {now:%Y-%m-%d %H:%M}"
@@ -124,7 +124,7 @@ def _check_dates(what: str, path: Path, certificate: x509.Certificate, change: s
 
 
 def _private(path: Path) -> Check | None:
-    """What is wrong with who owns and may read a private key; None when nothing is."""
+    """Check who owns and who can read a private key; None where nothing is wrong."""
     what = "node key" if path.name == NODE_KEY else "loopback TLS"
     try:
         facts = path.stat()

@@ -1,6 +1,6 @@
-"""Check whether the SuperLink can be reached from here as the SuperNode will: by name, over TLS, at the same time of day, known there.
+"""Check whether the SuperNode will reach the SuperLink from here: its name, TLS, the clocks, and whether the SuperLink knows the site's key.
 
-Every way in which it cannot be reached is a sentence of its own, with what to do.
+Every reason for a failure has its own sentence, with what to do.
 """
 
 import http.client
@@ -27,28 +27,28 @@ from fl_rsna.deployment.site_checks.keys import SOON, fingerprint, read_certific
 from fl_rsna.deployment.site_node import CA, NODE_KEY, Node, address_of
 
 TIMEOUT_S = 10.0
-OTHER_NAME, NOT_YET, ENDED = (62, 64), 9, 10  # OpenSSL's X509_V_ERR_*
+OTHER_NAME, NOT_YET, ENDED = (62, 64), 9, 10  # OpenSSL's error numbers X509_V_ERR_*
 OTHER_SIGNER = (18, 19, 20, 21)
-AHEAD_S, BEHIND_S = SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE  # of a node's clock: 5 s, 305 s
-DATE_S = 2  # whole seconds, and a server may write them once a second
-NO_INTERVAL = 0.0  # no heartbeat interval that Flower takes: it looks the key up first, and changes nothing
+AHEAD_S, BEHIND_S = SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE  # a node's clock: 5, 305 s
+DATE_S = 2  # seconds: Date has whole ones, and a server may update it once a second
+NO_INTERVAL = 0.0  # an interval that Flower refuses after it has looked up the key
 ok, warning, problem = State.ok, State.warning, State.problem
 
 
 def no_link(found: str, change: str) -> Check:
-    """No way to the SuperLink."""
+    """Make the problem that the SuperLink cannot be reached."""
     return Check(what="SuperLink", state=State.problem, found=found, change=change)
 
 
 def proxy_for(host: str) -> str:
-    """The proxy by which this machine reaches a host; empty when it goes there by itself."""
+    """Find the proxy by which this machine reaches a host; empty where it connects directly."""
     known = urllib.request.getproxies()
     found = known.get("https") or known.get("all") or ""
     return "" if urllib.request.proxy_bypass(host) else found
 
 
 def why_not(node: Node, cause: object) -> Check:
-    """Why a connection failed, as a sentence of its own, with what to do."""
+    """Say why a connection failed and what to do."""
     host, port = address_of(node.superlink)
     match cause:
         case ssl.SSLCertVerificationError():
@@ -99,7 +99,7 @@ def _explain_certificate(node: Node, error: ssl.SSLCertVerificationError) -> Che
 
 
 def _other_signer(node: Node, shown: x509.Certificate | None) -> Check:
-    """Another authority: a newer one of the coordinator's, or a proxy's that opens TLS on the way."""
+    """Say which other authority signed the certificate: a newer one of the coordinator's, or that of a proxy that opens TLS."""
     ours = read_certificate(node.keys / CA, "").subject
     issuer = shown.issuer.rfc4514_string() if shown else "an authority that could not be seen"
     found = f"the certificate at {node.superlink} is signed by another authority than ca.crt, {issuer}"
@@ -111,7 +111,7 @@ def _other_signer(node: Node, shown: x509.Certificate | None) -> Check:
 
 
 def _fetch_certificate(node: Node) -> x509.Certificate | None:
-    """What is shown there, trusted or not, to say what is wrong with it; nothing is sent."""
+    """Fetch the certificate that the SuperLink's address shows, trusted or not, to say what is wrong with it; send nothing else."""
     host, port = address_of(node.superlink)
     if proxy_for(host):
         return None
@@ -134,15 +134,15 @@ def _names(shown: x509.Certificate | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the SuperLink said, or why it did not."""
+    """The SuperLink's answer, or the reason why there was none."""
 
     check: Check
-    date: str = ""  # of its clock
-    ahead_s: float = 0.0  # of ours, by a second
+    date: str = ""  # the time by the SuperLink's clock
+    ahead_s: float = 0.0  # how far this machine's clock is ahead, to a second
 
 
 def check_link(node: Node) -> list[Check]:
-    """The way to the SuperLink, and what it says of this site; the later checks need the earlier."""
+    """Check the connection to the SuperLink and what it says of this site; each check needs those before it."""
     try:
         context = build_tls_context(node.keys / CA)
     except ValueError:
@@ -152,12 +152,14 @@ def check_link(node: Node) -> list[Check]:
     checks.append(answer.check)
     if answer.check.state is problem:
         return checks
-    clock = check_clock(answer.ahead_s) if answer.date else _no_clock()
+    no_date = "the SuperLink does not say its time"
+    no_clock = Check(what="clock", state=warning, found=no_date, change="compare clocks by hand")
+    clock = check_clock(answer.ahead_s) if answer.date else no_clock
     return [*checks, clock, *each("registered", lambda: [check_registered(node)])]
 
 
 def build_tls_context(authority: Path) -> ssl.SSLContext:
-    """Trusts this one authority. Raises ValueError when it cannot be read."""
+    """Make a TLS context that trusts only this authority. Raises ValueError when the file cannot be read."""
     read_certificate(authority, "")
     try:
         return ssl.create_default_context(cafile=str(authority))
@@ -166,7 +168,7 @@ def build_tls_context(authority: Path) -> ssl.SSLContext:
 
 
 def check_proxy(node: Node) -> list[Check]:
-    """A proxy that the environment names, through which the SuperNode will go, too."""
+    """Report a proxy that the environment names, because the SuperNode will use it as well."""
     proxy = proxy_for(address_of(node.superlink)[0])
     if not proxy:
         return []
@@ -194,7 +196,7 @@ def ask(node: Node, context: ssl.SSLContext) -> Answer:
 
 
 def _answers(node: Node, context: ssl.SSLContext) -> Check:
-    """It does; how long its certificate is valid is known where no proxy stands between."""
+    """Report that the SuperLink answers, and where no proxy is used, how long its certificate is valid."""
     host = address_of(node.superlink)[0]
     found = f"{node.superlink} answers over TLS, its certificate is signed by this CA for {host}"
     until = None if proxy_for(host) else _valid_until(node, context)
@@ -218,7 +220,7 @@ def _valid_until(node: Node, context: ssl.SSLContext) -> datetime | None:
 
 
 def check_clock(ahead_s: float) -> Check:
-    """A node signs the time; the SuperLink refuses one more than 5 s ahead or 305 s behind its own clock."""
+    """Check this machine's clock. A node signs the time, and the SuperLink refuses one more than 5 s ahead or 305 s behind its own."""
     side = "ahead of" if ahead_s > 0 else "behind"
     found = (
         f"{abs(ahead_s):.0f} s {side} the SuperLink's"
@@ -234,19 +236,13 @@ def check_clock(ahead_s: float) -> Check:
     return Check(what="clock", state=ok, found=found)
 
 
-def _no_clock() -> Check:
-    return Check(
-        what="clock", state=warning, found="the SuperLink does not say its time", change="compare clocks by hand"
-    )
-
-
 def check_registered(node: Node) -> Check:
-    """Whether the SuperLink knows this node's key."""
+    """Check whether the SuperLink knows this node's key."""
     return check_activation(try_activation(node), fingerprint(read_node_key(node.keys / NODE_KEY)))
 
 
 def wait_until_admitted(node: Node, again_s: float = 10.0) -> None:
-    """Wait while the SuperLink says that it does not know this node's key, where a SuperNode would end; whatever else, go on."""
+    """Wait while the SuperLink says that it does not know this node's key, for then a SuperNode would end. Any other answer ends the wait."""
     told = False
     while _code_of(try_activation(node)) == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
         if not told:
@@ -257,9 +253,9 @@ def wait_until_admitted(node: Node, again_s: float = 10.0) -> None:
 
 
 def try_activation(node: Node) -> Exception | None:
-    """Ask to be activated as a SuperNode does, with a heartbeat interval that no SuperLink takes: nothing changes there.
+    """Ask for activation as a SuperNode does, with a heartbeat interval that every SuperLink refuses, so that nothing changes there.
 
-    What is raised then says whether the key is known; None would be a SuperLink that takes any interval.
+    Return the error, which says whether the key is known; None from a SuperLink that accepts the interval.
     """
     key = read_node_key(node.keys / NODE_KEY)
     signing = part("flwr.supernode.node_auth_http_interceptor", "NodeAuthHttpInterceptor")(key, key.public_key())
@@ -277,13 +273,13 @@ def try_activation(node: Node) -> Exception | None:
 
 
 def _code_of(error: Exception | None) -> int | None:
-    """Flower's number for a refusal."""
+    """Read Flower's number of a refusal; None for another error."""
     told = FlowerError.from_json(error.response.text) if isinstance(error, httpx.HTTPStatusError) else None
     return told.code if told else None
 
 
 def check_activation(error: Exception | None, key: str) -> Check:
-    """What the SuperLink's refusal says of this node's key."""
+    """Turn the SuperLink's refusal into a check of whether it knows this node's key."""
     state = problem
     match _code_of(error):
         case ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:

@@ -1,4 +1,4 @@
-"""Before the day: whether a site can take part, check by check, and the few that every start makes. Nothing is written."""
+"""Check whether a site can take part in runs: all checks for --check, and the few that every start makes. Nothing is written."""
 
 import importlib.metadata
 import platform
@@ -27,13 +27,13 @@ from fl_rsna.reporting.record.console import console
 from fl_rsna.settings.training import Device
 from fl_rsna.version import code_version
 
-VERSIONS = ("flwr", "torch")  # that every site and the coordinator should have alike, beside our own code
+VERSIONS = ("flwr", "torch")  # packages whose versions should agree at all sites and the coordinator
 
 ok, warning, problem = State.ok, State.warning, State.problem
 
 
 def examine_site(node: Node) -> None:
-    """Say what is wrong with this site, a line a check; raises RunFailed when there is a problem."""
+    """Print all checks of this site, a line each; raises RunFailed when there is a problem."""
     checks = [*check_here(node), *each("salt", lambda: _check_salt(node)), *check_link(node), check_versions()]
     checks += check_packages(read_requirements(), extras=())
     checks += [check_python(), *each("device", lambda: [check_device(node.device)])]
@@ -46,7 +46,7 @@ def examine_site(node: Node) -> None:
 
 
 def refuse_unready(node: Node) -> Held:
-    """What every start looks at; raises ValueError with the first problem."""
+    """Make the checks of every start; raises ValueError with the first problem."""
     for check in [*check_here(node), *each("device", lambda: [check_device(node.device)])]:
         if check.state is problem:
             raise ValueError(f"{check.what}: {check.found}" + (f"; {check.change}" if check.change else ""))
@@ -54,7 +54,7 @@ def refuse_unready(node: Node) -> Held:
 
 
 def check_here(node: Node) -> Iterator[Check]:
-    """What needs no network: data, state and keys."""
+    """Yield the checks that need no network: data, state and keys."""
     held = None
     try:
         held = read_held(node.folder)
@@ -73,13 +73,13 @@ def _of(node: Node, held: Held) -> Iterator[Check]:
 
 
 def _again(node: Node) -> list[Check]:
-    """The reason why a folder cannot be read, as `each` says it."""
+    """Read the site's folder once more, which raises what is wrong with it; return no check."""
     read_held(node.folder)
     return []
 
 
 def _check_salt(node: Node) -> list[Check]:
-    """A folder that cannot be read is told by `check_here`."""
+    """Check the ids against those of other sites (check_alike); nothing where the folder cannot be read, which `check_here` says."""
     try:
         held = read_held(node.folder)
     except (ValueError, OSError):
@@ -88,7 +88,7 @@ def _check_salt(node: Node) -> list[Check]:
 
 
 def check_versions() -> Check:
-    """To be read out and compared: the roll call refuses a site that runs other code."""
+    """State the versions, to be compared between sites: the roll call refuses a site that runs other code."""
     of_others = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
     found = f"fl-rsna {code_version()}, {of_others}"
     return Check(
@@ -97,7 +97,7 @@ def check_versions() -> Check:
 
 
 def check_device(device: Device) -> Check:
-    """Where this site will train when the run says train.device=auto."""
+    """Check where this site will train when the run says train.device=auto."""
     chosen = choose_device(device)
     if chosen.type == "cpu":
         return Check(what="device", state=ok, found="CPU")
