@@ -1,7 +1,7 @@
-"""Score the same slices by several models, and combine their logits at convex weights by label.
+"""Score the same slices by several models, and combine their logits by convex weights, label by label.
 
-Weights are fitted on what each model said of the sites' validation slices, where that is at hand: a simulated site keeps it in
-the run's site_memory. Between real machines it stays at the site, and weights are stated, not fitted.
+Weights are fitted on each model's predictions for the sites' validation slices, which a simulated site keeps in the run's site_memory.
+Between real machines these predictions stay at the site, so the user states the weights.
 """
 
 import os
@@ -48,7 +48,7 @@ ENSEMBLE = "ensemble.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """Validation slices of all sites that every model was asked about: labels [N, L], the models' logits [M, N, L]."""
+    """The validation slices of all sites, which every model scored: labels [N, L] and the models' logits [M, N, L]."""
 
     labels: NDArray[np.float32]
     logits: NDArray[np.float64]
@@ -57,7 +57,7 @@ class Remembered:
 
 
 def read_members(words: Sequence[str]) -> list[Trained]:
-    """The models, of one task of labels and one kind of images; raises ValueError for others."""
+    """Read the models; raises ValueError unless they differ and have one task of labels and one kind of images."""
     members = [read_named_model(word) for word in words]
     first = members[0].saved
     if first.task.kind is LabelKind.multi_class:
@@ -79,20 +79,18 @@ def read_members(words: Sequence[str]) -> list[Trained]:
     return members
 
 
-def temperatures_of(member: Trained) -> NDArray[np.float64]:
-    """The run's temperature of each label [L], 1 where it has none."""
+def logits_of(member: Trained, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Turn a model's probabilities [N, L] into logits [N, L] at its run's temperatures; a label without one has 1."""
     chosen = member.run_points
     found = OperatingPoints.from_json(chosen).temperatures if chosen else {}
-    return np.array([found.get(label) or 1.0 for label in member.saved.task.labels])
-
-
-def logits_of(member: Trained, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logits [N, L] of what a model says, at its run's temperatures."""
-    return finite_logits(probabilities, temperatures_of(member))
+    return finite_logits(probabilities, np.array([found.get(label) or 1.0 for label in member.saved.task.labels]))
 
 
 def read_validation(members: Sequence[Trained]) -> Remembered:
-    """What the models' runs remember of the sites' validation slices; raises ValueError when that cannot be compared."""
+    """Read the predictions for the sites' validation slices that the models' runs kept.
+
+    Raises ValueError when they are missing, or when the runs differ in their cohort or their validation slices.
+    """
     cohorts = {member.manifest.get("cohort_sha256") for member in members}
     if None in cohorts or len(cohorts) > 1:
         raise ValueError(f"models: weights cannot be fitted, since the runs are not of one cohort; {INSTEAD}")
@@ -114,7 +112,7 @@ def read_validation(members: Sequence[Trained]) -> Remembered:
 
 
 def same_slices(one: pd.DataFrame, other: pd.DataFrame, task: Task) -> bool:
-    """Whether two tables hold the same slices with the same labels, whatever types their columns have."""
+    """Check whether two tables hold the same slices with the same labels, whatever types their columns have."""
     if not np.array_equal(one["image_id"].to_numpy(str), other["image_id"].to_numpy(str)):
         return False
     return np.array_equal(labels_in(one, task.labels), labels_in(other, task.labels), equal_nan=True)
@@ -138,20 +136,9 @@ def _of_run(member: Trained) -> pd.DataFrame:
     return pd.concat(tables).sort_values(["site", "image_id"], ignore_index=True)
 
 
-def plain_weights(labels: Sequence[str], weights: NDArray[np.float64]) -> dict[str, list[float]]:
-    """Label -> a share for each model, as JSON has it."""
-    return {label: [float(share) for share in weights[i]] for i, label in enumerate(labels)}
-
-
-def weights_stated(said: Any, models: int, task: Task) -> NDArray[np.float64]:
-    """Weights [L, M] as a user states them, the same for every label."""
-    shares = np.array(said if isinstance(said, list) else [1 / models] * models, np.float64)
-    return np.tile(shares, (len(task.labels), 1))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination:
-    """Weights [L, M], and where they were fitted also operating points and lines of the combined probabilities."""
+    """Weights [L, M]; where they were fitted also the operating points and Platt lines of the combined probabilities."""
 
     weights: NDArray[np.float64]
     points: OperatingPoints | None
@@ -160,7 +147,7 @@ class Combination:
 
 
 def ensemble(asked: EnsembleConfig, progress: Progress) -> Path:
-    """Score what the words name with all models, into a new folder as evaluate writes it, and ensemble.json beside.
+    """Score the slices that `asked` names with all models, and write a new folder: all that evaluate writes, and ensemble.json.
 
     Raises ValueError for a request that cannot be met, RunFailed for a model that diverged.
     """
@@ -182,12 +169,18 @@ def ensemble(asked: EnsembleConfig, progress: Progress) -> Path:
             raise RunFailed(str(error)) from None
         drop_folder(building / "prepared")
         write_evaluation(building, _verdict(members, scored, combination, asked))
-        (building / ENSEMBLE).write_bytes(as_json(_record(members, combination)))
+        record = {
+            "models": [{"file": str(member.saved.path), "sha256": member.saved.sha256} for member in members],
+            "weights": dict(zip(members[0].saved.task.labels, combination.weights.tolist(), strict=True)),
+            "combined": "logits at each run's temperatures",
+            "fitted_on_validation": combination.fitted,
+        }
+        (building / ENSEMBLE).write_bytes(as_json(record))
     return out
 
 
 def combination_of(asked: EnsembleConfig, members: list[Trained]) -> Combination:
-    """As stated, or fitted on what the sites remember."""
+    """Take the weights as stated, the same for every label, or fit them on the predictions that the sites kept. Raises ValueError."""
     task = members[0].saved.task
     if asked.weights is not None:
         if asked.shift:
@@ -195,9 +188,9 @@ def combination_of(asked: EnsembleConfig, members: list[Trained]) -> Combination
                 "shift: expected weights that are fitted on validation images, which also say how honest the ensemble is, "
                 f"got weights={asked.weights}; leave one of them out"
             )
-        return Combination(
-            weights=weights_stated(asked.weights, len(members), task), points=None, lines={}, fitted=None
-        )
+        shares = asked.weights if isinstance(asked.weights, list) else [1 / len(members)] * len(members)
+        weights = np.tile(np.array(shares, np.float64), (len(task.labels), 1))
+        return Combination(weights=weights, points=None, lines={}, fitted=None)
     known = read_validation(members)
     combination = fit(known, task, asked.seed)
     if asked.shift and not any(combination.lines.values()):
@@ -209,7 +202,10 @@ def combination_of(asked: EnsembleConfig, members: list[Trained]) -> Combination
 
 
 def fit(known: Remembered, task: Task, seed: int) -> Combination:
-    """Convex weights of least log loss; operating points and lines from predictions by weights fitted without the patient."""
+    """Fit the convex weights of least log loss by label.
+
+    Operating points and Platt lines come from out-of-fold predictions: their weights were fitted without the patient.
+    """
     weights = convex_weights(
         lambda at: sums_at(known.labels, known.logits, at), models=len(known.logits), labels=len(task.labels)
     )
@@ -227,7 +223,7 @@ def fit(known: Remembered, task: Task, seed: int) -> Combination:
 
 
 def _again(asked: EvaluateConfig, number: int, building: Path) -> EvaluateConfig:
-    """What the second and later models are asked: the slices that were prepared for the first."""
+    """Have the second and later models score the slices that were prepared for the first."""
     if number == 0 or asked.data.dicom is None:
         return asked
     place = Path(asked.paths.prepared) / asked.data.name if asked.data.name else building / "prepared"
@@ -255,13 +251,3 @@ def _verdict(members: list[Trained], scored: list[Scored], made: Combination, as
         readings=both,
         seed=asked.seed,
     )
-
-
-def _record(members: list[Trained], made: Combination) -> dict[str, Any]:
-    """What ensemble.json holds."""
-    return {
-        "models": [{"file": str(member.saved.path), "sha256": member.saved.sha256} for member in members],
-        "weights": plain_weights(members[0].saved.task.labels, made.weights),
-        "combined": "logits at each run's temperatures",
-        "fitted_on_validation": made.fitted,
-    }

@@ -1,6 +1,6 @@
-"""Evaluate a saved model: score slices and write a folder of what it says about them.
+"""Evaluate a saved model: score slices and write its predictions and scores to a folder.
 
-A run predicts a prepared set by the same code, into predicted/ and the submissions of its folder.
+A run with predict= scores a prepared set by the same code, and writes predicted/ and submissions to its own folder.
 """
 
 import io
@@ -60,15 +60,15 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import LabelKind, Task, find_task
 
 IDS = ["image_id", "patient_id", "study_id", "series_id", "rank"]
-PREDICTED = "predicted"  # folder in the run's
+PREDICTED = "predicted"  # the folder in a run's folder
 SUBMISSIONS = "submission*.csv"
 
 
 def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
-    """Score what the words name with the model they name, into a new folder, whole or not at all.
+    """Score the slices with the model that `asked` names, and write a new folder, all of it or nothing; return the folder.
 
-    predictions.parquet and .csv: a row a slice; exams.csv: a row an exam; submission.csv: Kaggle's format;
-    rejected.csv: files that gave no slice; scorecard.json: only with labels; evaluation.json: what was done.
+    predictions.parquet and .csv have a row a slice, exams.csv a row an exam, submission.csv Kaggle's format, rejected.csv the
+    files that gave no slice, scorecard.json the scores where labels are known, and evaluation.json what was done.
     Raises ValueError for a request that cannot be met, RunFailed for a model that diverged.
     """
     check_words(asked)
@@ -91,21 +91,22 @@ def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a model says of slices, and all that is needed to write it down; two readings of it where they are asked for."""
+    """A model's predictions for slices, and all that is needed to write them; with two readings where shift=true asks for them."""
 
     scored: Scored
     task: Task
     settings: OperatingPoints | None
-    model: dict[str, Any]  # what it is, for evaluation.json
-    seen: Seen  # what patients were to the model
+    model: dict[str, Any]  # the model's description in evaluation.json
+    seen: Seen  # which patients trained the model or helped to choose it
     warnings: list[str]
     readings: Readings | None
     seed: int
 
 
 def verdict(scored: Scored, trained: Trained, lines: Lines | None, seed: int) -> Verdict:
-    """What one model says."""
-    task, settings = trained.saved.task, read_points(trained)
+    """Collect one model's predictions with the thresholds and temperatures of its run, if the run has any."""
+    task, chosen = trained.saved.task, trained.run_points
+    settings = OperatingPoints.from_json(chosen) if chosen else None
     both, seen = None, find_image_roles(scored.whose, [trained.chain])
     if lines is not None:
         both = readings(scored.found, apply_temperatures(scored, task, settings), scored.index, lines, task, seed)
@@ -122,11 +123,13 @@ def verdict(scored: Scored, trained: Trained, lines: Lines | None, seed: int) ->
 
 
 def write_evaluation(folder: Path, made: Verdict) -> None:
-    """Every file of an evaluation."""
+    """Write every file of an evaluation into `folder`."""
     scored, task, settings = made.scored, made.task, made.settings
     table = predictions(scored, task, settings)
     if made.readings is not None:
-        table = pd.concat([table, _read_columns(made.readings, task)], axis=1)
+        both = {SAFE: made.readings.safe, RISKY: made.readings.risky}
+        columns = {f"{name}_{label}": of[:, i] for name, of in both.items() for i, label in enumerate(task.labels)}
+        table = pd.concat([table, pd.DataFrame(columns)], axis=1)
     table.to_parquet(folder / "predictions.parquet", index=False)
     table.to_csv(folder / "predictions.csv", index=False)
     exam_table(scored.index, scored.found, scored.labels, task).to_csv(folder / "exams.csv", index=False)
@@ -146,22 +149,8 @@ def write_evaluation(folder: Path, made: Verdict) -> None:
     (folder / "evaluation.json").write_bytes(as_json(record(made, len(known), guessed)))
 
 
-def _read_columns(read: Readings, task: Task) -> pd.DataFrame:
-    """safe_<label> and risky_<label>."""
-    both = {SAFE: read.safe, RISKY: read.risky}
-    return pd.DataFrame(
-        {f"{name}_{label}": of[:, i] for name, of in both.items() for i, label in enumerate(task.labels)}
-    )
-
-
-def read_points(trained: Trained) -> OperatingPoints | None:
-    """Thresholds and temperatures that the run chose on its sites' validation parts; None without them."""
-    chosen = trained.run_points
-    return OperatingPoints.from_json(chosen) if chosen else None
-
-
 def find_known_rows(scored: Scored) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Positions of the slices whose labels are known, but for labels that a site does not annotate at all."""
+    """Find the positions of the slices whose labels are all known; labels that a site never annotates do not count."""
     if scored.labels is None:
         return np.flatnonzero([])
     known = ~np.isnan(scored.labels)
@@ -169,7 +158,7 @@ def find_known_rows(scored: Scored) -> np.ndarray[Any, np.dtype[np.intp]]:
 
 
 def card(scored: Scored, task: Task, settings: OperatingPoints | None, seed: int) -> dict[str, Any]:
-    """The scorecard of what has labels, at thresholds and temperatures that were chosen elsewhere."""
+    """Score the slices that have labels, at the thresholds and temperatures of `settings`, which were chosen on other slices."""
     assert scored.labels is not None
     patients, exams = (scored.index[key].to_numpy(str) for key in (task.group_key, task.exam_key))
     found = scorecard(scored.labels, scored.found, patients, exams, task=task, settings=settings, seed=seed)
@@ -178,9 +167,10 @@ def card(scored: Scored, task: Task, settings: OperatingPoints | None, seed: int
 
 
 def predictions(scored: Scored, task: Task, settings: OperatingPoints | None) -> pd.DataFrame:
-    """A row a slice: ids, label_<name> where known, probability_<name>; with the run's settings also calibrated_<name>,
+    """Make the table of predictions, a row a slice: ids, label_<name> where known, probability_<name>.
 
-    of which the union label's is no less than any other, and, for the headline label, whether it is positive at each operating point.
+    With the run's settings it also has calibrated_<name>, where the union label is no less likely than any other, and for the
+    headline label <name>_at_<point>: whether the slice is positive at each operating point.
     """
     columns: dict[str, Any] = {}
     if scored.labels is not None:
@@ -201,7 +191,7 @@ def predictions(scored: Scored, task: Task, settings: OperatingPoints | None) ->
 def apply_temperatures(
     scored: Scored, task: Task, settings: OperatingPoints | None
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Probabilities [N, L] at each label's temperature; those without one, or all without settings, as they are."""
+    """Compute the probabilities [N, L] at each label's temperature; a label without one, or all without settings, stay as they are."""
     if settings is None:
         return scored.found.astype(np.float64)
     temperatures = np.array([settings.temperatures.get(label) or 1.0 for label in task.labels])
@@ -209,10 +199,10 @@ def apply_temperatures(
 
 
 def kaggle(scored: Scored, found: np.ndarray[Any, np.dtype[np.float64]], task: Task) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of a submission with the probabilities `found` [N, L]; and the images it guesses.
+    """Make the rows of a submission from the probabilities `found` [N, L]; return them and the images whose rows are guesses.
 
-    RSNA wants a row for every image of its test set: one that was rejected gets the mean over those that were not. Of classes,
-    which are a study's, a rejected image has no row.
+    RSNA wants a row for every image of its test set, so a rejected image gets the mean over all others. A task of classes has rows
+    by study, and a rejected image none.
     """
     if task.kind is LabelKind.multi_class:
         return class_submission(scored.index, found, task), []
@@ -223,7 +213,7 @@ def kaggle(scored: Scored, found: np.ndarray[Any, np.dtype[np.float64]], task: T
 
 
 def model_of(trained: Trained) -> dict[str, Any]:
-    """What a model is, for evaluation.json."""
+    """Describe a model for evaluation.json."""
     saved = trained.saved
     return {
         "file": str(saved.path),
@@ -239,7 +229,7 @@ def model_of(trained: Trained) -> dict[str, Any]:
 
 
 def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
-    """What evaluation.json holds."""
+    """Build the content of evaluation.json."""
     scored, settings = made.scored, made.settings
     index = scored.index
     return {
@@ -264,7 +254,7 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
 
 
 def warnings_of(scored: Scored, trained: Trained) -> list[str]:
-    """What a reader of the numbers must know of the model, and of how the images fit it."""
+    """List what a reader of the scores must know of the model and of how the images fit it."""
     found, pictures = [trained.fallback] if trained.fallback else [], plural(trained.saved.task.picture)
     found += scored.label_words
     found += [TRUTH_SHOWN] if trained.saved.config.crop.shows_truth else []
@@ -275,7 +265,7 @@ def warnings_of(scored: Scored, trained: Trained) -> list[str]:
 
 
 def warnings_of_seen(seen: Seen, task: Task) -> list[str]:
-    """What a reader must know of whose images these are: known patients, or that nobody can tell."""
+    """Warn of patients who had a part in the model's training, and of those for whom this is not known."""
     found, counts, pictures = [], seen.counts(), plural(task.picture)
     if seen.images:
         found.append(
@@ -291,7 +281,7 @@ def warnings_of_seen(seen: Seen, task: Task) -> list[str]:
 
 
 def check_predict(config: Config, image: ImageKind) -> None:
-    """Refuse, before anything trains, a set that is not there or that the model could not read."""
+    """Raise ValueError when the set that predict= names is missing or has other images than the model reads."""
     if config.predict is None:
         return
     prepared = _set_of(config)
@@ -302,14 +292,25 @@ def check_predict(config: Config, image: ImageKind) -> None:
 
 
 def predict_set(config: Config, run: Path, progress: Progress) -> Path:
-    """Write `run`/predicted and, beside the model, its submission.csv, and where the run knows how, safe and risky ones.
+    """Score the set of predict= into `run`/predicted, and copy its submissions beside the model; return that folder.
 
-    What an earlier end of the same run predicted of the same set stays. Raises ValueError when anything else lies there,
-    RunFailed when Kaggle would not take a submission; what is written then stays to be looked at.
+    Submissions of both readings are written where the model has Platt lines. Predictions of the same model for the same set are
+    kept. Raises ValueError when anything else lies in the way, and RunFailed, with all files kept, when Kaggle would not take a
+    submission.
     """
     out = run / PREDICTED
     if not os.path.lexists(out):
-        evaluate(_build_config(config, run, out), progress)
+        asked = EvaluateConfig(
+            model=str(run),
+            out=str(out),
+            shift=has_lines(read_named_model(str(run)).saved),
+            seed=config.seed,
+            data=ScansConfig(name=config.predict),
+            prepare=config.prepare,
+            train=WhereConfig(device=config.train.device),
+            paths=config.paths,
+        )
+        evaluate(asked, progress)
     elif not _is_of(out, run, _set_of(config)):
         raise ValueError(
             f"predict: expected no {out}, or what this model says of {config.predict}; move it away and say resume=true"
@@ -319,21 +320,8 @@ def predict_set(config: Config, run: Path, progress: Progress) -> Path:
     return out
 
 
-def _build_config(config: Config, run: Path, out: Path) -> EvaluateConfig:
-    return EvaluateConfig(
-        model=str(run),
-        out=str(out),
-        shift=has_lines(read_named_model(str(run)).saved),
-        seed=config.seed,
-        data=ScansConfig(name=config.predict),
-        prepare=config.prepare,
-        train=WhereConfig(device=config.train.device),
-        paths=config.paths,
-    )
-
-
 def _is_of(out: Path, run: Path, prepared: Prepared) -> bool:
-    """Whether a folder is a whole evaluation of the run's model on these very images."""
+    """Check whether a folder holds a whole evaluation of the run's model on these images."""
     try:
         model = json.loads((out / "evaluation.json").read_text())["model"]["sha256"]
         images = pd.read_parquet(out / "predictions.parquet", columns=["image_id"])["image_id"]
@@ -343,7 +331,7 @@ def _is_of(out: Path, run: Path, prepared: Prepared) -> bool:
 
 
 def _copy_submissions(out: Path, run: Path) -> None:
-    """Beside the model. Raises ValueError, before any is copied, where another file has a name."""
+    """Copy the submissions beside the model. Raises ValueError, before any is copied, where another file has one of their names."""
     found = {run / path.name: path.read_bytes() for path in sorted(out.glob(SUBMISSIONS))}
     for path, content in found.items():
         if os.path.lexists(path) and (not path.is_file() or path.read_bytes() != content):
@@ -353,7 +341,7 @@ def _copy_submissions(out: Path, run: Path) -> None:
 
 
 def check_predicted(config: Config, run: Path) -> None:
-    """Every image of the set has its rows once; and they are those of RSNA's sample, where data.dicom has one."""
+    """Raise RunFailed unless each submission has the rows of every image exactly once, as in RSNA's sample where there is one."""
     task, prepared = find_task(config.data.task), _set_of(config)
     if task.kind is LabelKind.multi_class:
         _check_each(

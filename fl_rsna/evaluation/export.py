@@ -23,7 +23,7 @@ from fl_rsna.evaluation.load_model import Trained, read_named_model
 from fl_rsna.evaluation.settings import ExportConfig
 from fl_rsna.imaging.dicom.hounsfield import WINDOWS_HU
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
-from fl_rsna.learning.data.dataset import Joined, SiteData, open_for
+from fl_rsna.learning.data.dataset import Joined, open_for
 from fl_rsna.learning.inference.onnx_export import (
     TOLERANCE,
     Images,
@@ -176,13 +176,8 @@ def check_slices(asked: ExportConfig, trained: Trained, saved: SavedModel) -> di
     with tempfile.TemporaryDirectory(prefix="fl_rsna-") as cache:
         data = open_for(saved.config, folder, cache=Path(cache))
         check_image("site", str(folder), data.image, trained)
-        slices[f"of {data.name}"] = _spread(data)
+        assert not isinstance(data.images, Joined)
+        count = len(data.index)
+        rows = np.unique(np.linspace(0, count - 1, min(count, REAL_SLICES)).astype(np.intp))  # at equal steps
+        slices[f"of {data.name}"] = as_input(np.array(data.images.take(rows, axis=0)), data.image)
     return slices
-
-
-def _spread(data: SiteData) -> Images:
-    """Take at most REAL_SLICES slices of a site, at equal steps."""
-    count = len(data.index)
-    rows = np.unique(np.linspace(0, count - 1, min(count, REAL_SLICES)).astype(np.intp))
-    assert not isinstance(data.images, Joined)
-    return as_input(np.array(data.images.take(rows, axis=0)), data.image)

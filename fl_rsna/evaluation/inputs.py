@@ -1,4 +1,4 @@
-"""What evaluate scores: DICOM that is prepared now, a prepared folder, or a site's part; and the probabilities of it."""
+"""Read the slices that evaluate scores (DICOM prepared now, a prepared folder, or a part of a site) and compute their probabilities."""
 
 import functools
 import tempfile
@@ -29,31 +29,29 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Task
 
 Progress = Callable[[str, int, int], None]
-Known = tuple[
-    NDArray[np.float32] | None, tuple[str, ...]
-]  # labels [N, L], None where nobody knows any; and what to say of them
+Known = tuple[NDArray[np.float32] | None, tuple[str, ...]]  # labels [N, L] or None, and sentences about them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """Slices with their probabilities [N, L]; `labels` [N, L] is NaN where nobody knows, None where nobody knows any."""
+    """Slices with their probabilities `found` [N, L]; `labels` [N, L] is NaN where a label is unknown, None where all are."""
 
-    source: dict[str, Any]  # what they are, for evaluation.json
+    source: dict[str, Any]  # the description of the slices in evaluation.json
     index: pd.DataFrame
     found: NDArray[np.floating]
     labels: NDArray[np.float32] | None
     rejected: pd.DataFrame
-    label_words: tuple[str, ...] = ()  # what a reader must know of how labels found their images
+    label_words: tuple[str, ...] = ()  # sentences on how labels were matched to images
     ids: str | None = None  # how patients' ids were made, by common/id_scheme.py
 
     @property
     def whose(self) -> Patients:
-        """The patients, to be compared with those of a model."""
+        """Return the patients of the slices, for comparison with those of a model."""
         return Patients(index=self.index, ids=self.ids, cohort_sha256=self.source.get("cohort_sha256"))
 
 
 def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: Path, progress: Progress) -> Scored:
-    """Score what the words name; `work` is a folder for what is needed only now."""
+    """Score the slices that `asked` names; `work` is a folder for temporary files."""
     if asked.site:
         return _score_site(Path(asked.site), asked.part, trained, device, work, progress)
     prepared, (labels, words) = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
@@ -80,7 +78,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
 
 
 def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Progress) -> tuple[Prepared, Known]:
-    """Every slice of data.dicom, labelled or not, prepared as the model's own were; and the labels there are."""
+    """Prepare every slice of data.dicom, labelled or not, as the model's own were; return them with the labels there are."""
     data, task = asked.data, trained.saved.task
     image = data.image or trained.saved.image
     check_image("data.image", "data.image", image, trained)
@@ -99,7 +97,7 @@ def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Prog
         Path(asked.paths.prepared) / data.name if data.name else work / "prepared",
         request,
         files,
-        None,  # a slice without a label is scored, too
+        None,  # no labels here: slices without one are scored as well
         max_rejected=data.max_rejected,
         convert=functools.partial(convert_local, workers=asked.prepare.workers),
         on_progress=functools.partial(progress, "preparing images"),
@@ -108,7 +106,7 @@ def _prepare(asked: EvaluateConfig, trained: Trained, work: Path, progress: Prog
 
 
 def _take(asked: EvaluateConfig, trained: Trained) -> tuple[Prepared, Known]:
-    """A prepared folder, and its labels or those of data.labels."""
+    """Read a prepared folder with its own labels or those of data.labels."""
     data, task = asked.data, trained.saved.task
     prepared = read_prepared(Path(asked.paths.prepared) / str(data.name), task)
     if data.image is not None:
@@ -120,7 +118,7 @@ def _take(asked: EvaluateConfig, trained: Trained) -> tuple[Prepared, Known]:
 
 
 def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, task: Task, *, asked: bool) -> Known:
-    """Labels in the order of the index, NaN where the table has no row.
+    """Put labels in the order of the index, NaN where the table has no row.
 
     Raises ValueError for an exam of two classes, and where labels were `asked` for by name and none of them fits.
     """
@@ -143,7 +141,7 @@ def _labels_of(prepared: Prepared, labels: pd.DataFrame | None, task: Task, *, a
 def _score_site(
     folder: Path, part: Part | None, trained: Trained, device: torch.device, work: Path, progress: Progress
 ) -> Scored:
-    """One part of a site, as its scanner shows it; the site's folder stays as it is."""
+    """Score one part of a site, with the effects of its scanner; nothing is written to the site's folder."""
     saved = trained.saved
     progress("reading the site", 0, 1)
     with tempfile.TemporaryDirectory(dir=work) as cache:
@@ -170,7 +168,7 @@ def _score_site(
 
 
 def check_image(key: str, where: str, image: ImageKind, trained: Trained) -> None:
-    """Refuse images of another kind than the model was trained on: its input stage would read them wrong."""
+    """Raise ValueError for images of another kind than the model was trained on: its input stage would misread them."""
     expected = trained.saved.image
     if image is not expected:
         raise ValueError(
@@ -180,4 +178,5 @@ def check_image(key: str, where: str, image: ImageKind, trained: Trained) -> Non
 
 
 def none_rejected() -> pd.DataFrame:
+    """Make a table of rejected files without a row."""
     return pd.DataFrame(columns=REJECTED, dtype=str)

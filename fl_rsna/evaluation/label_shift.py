@@ -1,6 +1,6 @@
-"""Two readings of the same model: safe, as the run calibrated it, and risky, matched to how common labels seem to be here.
+"""Read a model's probabilities in two ways: safe, as the run calibrated them, and risky, matched to the prevalence estimated here.
 
-The labels of what is scored have no part in either.
+Neither uses the labels of the slices that are scored.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Lines = Mapping[str, Platt | None]  # by label
 
 SAFE, RISKY = "safe", "risky"
-STILL = 1e-9  # a change of a mean that is none
+STILL = 1e-9  # a change of a mean that counts as none
 ASSUMES = {
     SAFE: "labels are as common here as where the model was trained, or nobody knows better",
     RISKY: "a finding looks the same here as where the model was trained and only how common it is differs; where images "
@@ -31,9 +31,10 @@ ASSUMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """Probabilities [N, L], the union label no less likely than others, and what the risky ones rest on.
+    """Probabilities [N, L] of both readings, and the estimated shift of prevalence that the risky one rests on.
 
-    The safe union label is raised where another is more likely; the risky one keeps the mean it was matched to.
+    The union label is no less likely than any other. The safe reading raises it where another label is more likely; the risky
+    one keeps the mean that it was matched to.
     """
 
     safe: Floats
@@ -43,7 +44,7 @@ class Readings:
 
 
 def lines_of(saved: AnyModel) -> Lines:
-    """What makes each label's probabilities honest, which the run left in the model file. Raises ValueError without it."""
+    """Read the Platt line of each label, which calibrates its probabilities, from the model file. Raises ValueError without any."""
     said = saved.facts.get("platt")
     if saved.task.kind is LabelKind.multi_class:
         raise ValueError(
@@ -63,7 +64,7 @@ def lines_of(saved: AnyModel) -> Lines:
 
 
 def has_lines(saved: AnyModel) -> bool:
-    """Whether a model can be matched at all."""
+    """Check whether a model has the Platt lines that a risky reading needs."""
     try:
         lines_of(saved)
     except ValueError:
@@ -74,10 +75,10 @@ def has_lines(saved: AnyModel) -> bool:
 def readings(
     found: NDArray[np.floating], calibrated: Floats, index: pd.DataFrame, lines: Lines, task: Task, seed: int
 ) -> Readings:
-    """Both readings of the model's probabilities `found` [N, L], of which `calibrated` is what the run's temperatures make.
+    """Compute both readings of the model's probabilities `found` [N, L]; `calibrated` [N, L] are those at the run's temperatures.
 
-    A label without a line, or whose prevalence cannot be estimated here, is read safely in both. Labels are matched first
-    and each by itself; the union rule comes after, and must not undo the match of the union label.
+    A label without a line, or whose prevalence cannot be estimated here, has the safe reading in both. Each label is matched by
+    itself (Saerens et al. 2002); the union rule follows, and keeps the mean of the union label.
     """
     fitted = [lines.get(label) for label in task.labels]
     known = np.array([line is not None for line in fitted])
@@ -97,50 +98,38 @@ def readings(
 
 
 def describe_readings(read: Readings, task: Task) -> dict[str, Any]:
-    """What evaluation.json says of the two readings."""
+    """Describe the two readings for evaluation.json."""
     shift = read.shift
+    rule = (
+        f"{task.union} was matched to a smaller share than the others leave it: as it is never less likely than any of them, its "
+        f"mean is {read.moved:.4f} above that"
+    )
+    estimates = {"here": shift.likely, "low": shift.low, "high": shift.high, "matched_to": shift.here}
     return {
         "assumes": ASSUMES,
         "prevalence": {
             label: {
                 "of_the_model": _plain(shift.prior[i]),
-                **{
-                    name: _plain(values[i]) if shift.known[i] else None
-                    for name, values in _collect_estimates(shift).items()
-                },
+                **{name: _plain(values[i]) if shift.known[i] else None for name, values in estimates.items()},
             }
             for i, label in enumerate(task.labels)
         },
         "mean": {
             label: float(read.risky[:, i].mean()) if len(read.risky) else None for i, label in enumerate(task.labels)
         },
-        "union_rule": _of_union(read, task),
+        "union_rule": rule if read.moved else None,
         "words": words_of(shift, task),
     }
 
 
-def _of_union(read: Readings, task: Task) -> str | None:
-    """What the union rule did to the match of the union label; None where it left its mean."""
-    if not read.moved:
-        return None
-    return (
-        f"{task.union} was matched to a smaller share than the others leave it: as it is never less likely than any of them, its "
-        f"mean is {read.moved:.4f} above that"
-    )
-
-
 def words_of(shift: Shift, task: Task) -> str | None:
-    """The words that have a federation train for this prevalence; the union label no rarer than any other."""
+    """Write the words by which a federation trains for this prevalence; the union label is no rarer than any other."""
     shares = {label: float(shift.here[i]) for i, label in enumerate(task.labels) if shift.known[i]}
     if not shares:
         return None
     if task.union in shares:
         shares[str(task.union)] = max(shares.values())
     return "'match.prevalence={" + ", ".join(f"{label}: {share:.4g}" for label, share in shares.items()) + "}'"
-
-
-def _collect_estimates(shift: Shift) -> dict[str, Floats]:
-    return {"here": shift.likely, "low": shift.low, "high": shift.high, "matched_to": shift.here}
 
 
 def _plain(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Load what `model=` names, a run's folder or a model file, with all that its run says about it.
+"""Load the model that `model=` names, a run's folder or a model file, with all that its run says about it.
 
 A stacking's folder is loaded as one model: fold-1, fold-2, ... and stacker.json or stacker.safetensors.
 """
@@ -29,15 +29,8 @@ from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import Task, find_task
 
 
-def stacker_at(path: Path) -> Path | None:
-    """The file of the second model that a word names, itself or its run's folder; None where it names none."""
-    if path.name in (STACKER, STACK_NETWORK):
-        return path
-    return next((path / name for name in (STACKER, STACK_NETWORK) if (path / name).is_file()), None)
-
-
 def read_stack(path: Path) -> SavedStack:
-    """The stacking whose second model is at `path`, on the folds' models beside it.
+    """Read the stacking whose second model is at `path`, with the folds' models beside it.
 
     Raises ValueError when a part is missing, damaged or of another version.
     """
@@ -53,7 +46,7 @@ def read_stack(path: Path) -> SavedStack:
 
 
 def _folds(path: Path, facts: dict[str, Any]) -> tuple[SavedModel, ...]:
-    """The slice models that the second model was trained on, by their hashes."""
+    """Read the slice models that the second model was trained on, and compare their hashes. Raises ValueError for another."""
     named = facts.get("folds")
     if not isinstance(named, list) or not named:
         raise ValueError(f"model: expected the hashes of a stacking's slice models in {path}, got none; train it again")
@@ -99,7 +92,7 @@ def _network(path: Path) -> tuple[Callable[[Task], Second], dict[str, Any], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A model, and its run where the file lies in one; `summary` only where it is of this very model."""
+    """A model, and its run where the file lies in one; `summary` is empty where the run's is of another model."""
 
     saved: AnyModel
     run: Path | None
@@ -109,22 +102,22 @@ class Trained:
 
     @property
     def png_size(self) -> int:
-        """Pixels a side of the PNGs it was trained on."""
+        """Return the pixels a side of the PNGs that the model was trained on."""
         return self.saved.png_size
 
     @property
     def run_points(self) -> dict[str, Any]:
-        """Thresholds and temperatures that its run chose on its sites' validation parts; empty without them."""
+        """Return the thresholds and temperatures that the run chose on its sites' validation parts; empty without them."""
         return self.saved.facts.get("operating_points") or self.summary.get("operating_points") or {}
 
     @property
     def chain(self) -> Chain:
-        """Whose images it had seen."""
+        """Return the record of whose images the model has seen."""
         return chain_of(self.saved.facts, self.saved.path)
 
     @property
     def fallback(self) -> str | None:
-        """What stands in for the parts of the model that stayed at the sites; None when nothing did."""
+        """Say what stands in for the parts of the model that stayed at the sites; None where none did."""
         model = self.saved.config
         norm = {Norm.local: "BatchNorm layers (FedBN)", Norm.local_stats: "BatchNorm statistics (SiloBN)"}
         kept = [norm[model.norm]] if model.norm in norm else []
@@ -141,8 +134,9 @@ def read_named_model(word: str | None) -> Trained:
     """Read the model that `model=` names; raises ValueError when there is none."""
     if not word:
         raise ValueError("model: expected model=<run folder or .safetensors file>, got nothing; give runs/<name>")
-    path = Path(word)
-    stacker = stacker_at(path)
+    path, names = Path(word), (STACKER, STACK_NETWORK)
+    inside = (path / name for name in names if (path / name).is_file())
+    stacker = path if path.name in names else next(inside, None)
     file = stacker or (path if path.is_file() else _model_of(path))
     saved = read_saved(file) if stacker is None else read_stack(stacker)
     folder = run_of(file)
@@ -159,7 +153,7 @@ def read_named_model(word: str | None) -> Trained:
 
 
 def _model_of(folder: Path) -> Path:
-    """The final model of a run's folder, or where else to look."""
+    """Find the final model in a run's folder; else raise ValueError that says where a model lies."""
     if not folder.is_dir():
         raise ValueError(f"model: expected a run folder or a .safetensors file, got {folder}, which does not exist")
     if (folder / MODEL).is_file():
@@ -171,5 +165,5 @@ def _model_of(folder: Path) -> Path:
 
 
 def as_json(content: Any) -> bytes:
-    """A file's content: plain JSON, in which a number that is none is an error."""
+    """Write plain JSON as a file's content; raises ValueError for NaN and infinite numbers."""
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
