@@ -1,7 +1,7 @@
-"""A simulation from beginning to end: a cohort, a federated run or a baseline over its sites, and the report.
+"""Simulate a federation from beginning to end: make the cohort, run the federation or a baseline over its sites, write the report.
 
-The gap is federated, pooled and alone under one budget and one seed, compared on the same test slices. The engine that runs the sites is
-chosen here, for every command that trains.
+A gap is three runs with one budget and one seed, compared on the same test slices: federated, pooled, and each site alone. This module
+also chooses the engine that runs the sites, for every command that trains.
 """
 
 import copy
@@ -94,11 +94,11 @@ def run_federation(
     listeners: tuple[Listener, ...],
     without: Mapping[str, str] | None = None,
 ) -> None:
-    """Run the federation, or the baseline `config.baseline`, into a run folder, new or resumed; what is finished stays as it is.
+    """Run the federation, or the baseline `config.baseline`, into a new or resumed run folder; a finished run stays as it is.
 
-    With `stage=both` that is two runs, the first inside the folder of the second. `without` are the settings without
-    effect, of which the run says so; default: those that `config` by itself shows. Raises RunFailed when it cannot finish,
-    ValueError when it cannot begin.
+    `stage=both` makes two runs, the first inside the folder of the second. `without` are the settings without effect, each with
+    what it would need, which the run warns of; default: those that follow from `config` alone. Raises RunFailed when the run
+    cannot finish, ValueError when it cannot begin.
     """
     check_packages(config.tracking)
     if config.engine.name is EngineName.deployment:
@@ -111,7 +111,7 @@ def run_federation(
     with hold_lock(folder), end_of_parts(folder, config):
         for part, where in parts:
             if is_begun(where):
-                check_same(where, part, cohort)  # all of them, before any is gone on with
+                check_same(where, part, cohort)  # check all parts before any of them goes on
         whole = take_run(folder, parts[-1][0], cohort, kind=BOTH, resume=config.resume) if len(parts) > 1 else None
         try:
             for number, (part, where) in enumerate(parts):
@@ -133,7 +133,7 @@ def _run_stage(
 ) -> None:
     with hold_lock(folder):
         device, begins = str(choose_device(config.train.device)), not is_begun(folder)
-        with warnings.catch_warnings(record=True) as found:  # damage is named here: a site's own words stay at the site
+        with warnings.catch_warnings(record=True) as found:  # to name damaged files: a site's warnings stay at the site
             warnings.simplefilter("always")
             for site in (*cohort.sites, TEST_SITE):
                 read_site_files(cohort.site_folder(site))
@@ -153,7 +153,7 @@ def _run_stage(
         except ValueError:
             parts = (run.checkpoints / STATE, folder / SLICE_STAGE, fold_folder(folder, 0))
             begun = any(part.exists() for part in parts)
-            if run.token is not None and not begun:  # refused at the roll call, before anything was trained
+            if run.token is not None and not begun:  # the roll call refused the run before a site trained
                 take_back(folder, run.token, UNTRAINED)
             raise
 
@@ -190,7 +190,7 @@ def _run_engine(config: Config, cohort: Cohort, run: RunFolder, story: Story) ->
 
 
 PARTS = {"federated": Baseline.none, "central": Baseline.central, "local": Baseline.local}
-GLOBAL = "federated"  # the row of the global model in the matrix of models and sites
+GLOBAL = "federated"  # the row of the global model in the table of models by sites
 
 
 def run_gap(
@@ -200,11 +200,11 @@ def run_gap(
     listeners: tuple[Listener, ...],
     without: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run all three into folders below `folder`, each resumable, and write summary.json with the gaps; returns it.
+    """Run federated, pooled and alone into three folders below `folder`, and write summary.json with the gaps; return its content.
 
-    All start from the same model, take as many passes over the same training slices, and are scored on the same test
-    patients. Steps differ: a site alone takes its own, the pool the sum of all sites', one after the other. `without` are
-    the settings without effect in any of the three, of which the first says so.
+    The three start from the same model, pass as often over the same training slices, and are scored on the same test patients.
+    The numbers of steps differ: a site alone takes its own, and pooled training takes the sum of all sites', one after the other.
+    Each run can be resumed. `without` are the settings without effect in all three; the federated run warns of them.
     """
     named = without_effect(Asked(config=config, image=cohort.image)) if without is None else without
     with hold_lock(folder), end_of_parts(folder, config):
@@ -225,24 +225,27 @@ def run_gap(
 
 
 def _summary(folder: Path, config: Config) -> dict[str, Any]:
-    """That of the federation, with the gaps."""
+    """Build the summary of the gap: the federated run's, with the gaps, the table of models by sites, and each site's gain."""
     task = find_task(config.data.task)
-    found = {name: [_predictions(path) for path in _model_folders(folder / name)] for name in PARTS}
+    found = dict[str, list[pd.DataFrame]]()
+    for name in PARTS:
+        alone = sorted((folder / name / ALONE).glob("*"))
+        found[name] = [read_table(path / PREDICTIONS, COPY) for path in alone or [folder / name]]
     federated = read_summary(folder / "federated")
     against = {name: _gap(found["federated"][0], found[name], task, config.seed) for name in ("central", "local")}
     local = read_summary(folder / "local")
     matrix = {**local["matrix"], GLOBAL: {site: matrix_entry(card) for site, card in federated["sites"].items()}}
     joining = _compute_gains(folder, federated, local, task, config.seed)
-    federated.pop(TABLES, None)  # it is of that part's folder
+    federated.pop(TABLES, None)  # the hashes of the tables in the federated run's own folder
     return {**federated, "baseline": Baseline.gap.value, "gap": against, "matrix": matrix, "joining": joining}
 
 
 def _compute_gains(
     folder: Path, federated: dict[str, Any], local: dict[str, Any], task: Task, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """What each site gains or loses by joining: the global model against its own, paired over its own validation patients.
+    """Compare the global model with each site's own one on the site's validation patients (paired): what the site gains by joining.
 
-    Read from what the simulated sites remember; between real machines each would compare by itself.
+    Read the predictions that simulated sites keep. Between real machines each site would compare by itself.
     """
 
     def locate_predictions(part: str, site: str, run_id: str) -> Path:
@@ -261,12 +264,15 @@ def _compute_gains(
 
 
 def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) -> dict[str, Any]:
-    """By label: AUROC of the first minus and over the reference's, which is the mean over several models' AUROC; of classes also of their mean."""
+    """Compare AUROCs by label: difference and ratio of `ours` to `theirs`, whose AUROC is the mean over several models.
+
+    A task of classes also has the mean over classes, under MACRO.
+    """
     patients = ours[task.group_key].to_numpy()
     by_label = {
         label: asdict(
             compare_aurocs(
-                np.nan_to_num(labels_in(ours, [label])[:, 0]),  # at a site that does not annotate it: no positives
+                np.nan_to_num(labels_in(ours, [label])[:, 0]),  # NaN: a label that the site does not annotate
                 probabilities_in(ours, [label])[:, 0],
                 [probabilities_in(table, [label])[:, 0] for table in theirs],
                 patients,
@@ -282,16 +288,11 @@ def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) 
     return {MACRO: asdict(compare_macro_aurocs(truth, scores, others, patients, seed=seed)), **by_label}
 
 
-def _model_folders(part: Path) -> list[Path]:
-    alone = sorted((part / ALONE).glob("*"))
-    return alone or [part]
-
-
-def _predictions(folder: Path) -> pd.DataFrame:
-    return read_table(folder / PREDICTIONS, COPY)
-
-
 def simulate(config: Config) -> dict[str, Any]:
+    """Do all that `config` asks for, from the data to the report; return the row that a sweep's table shows.
+
+    Raises ValueError when the run cannot begin, RunFailed when it cannot finish.
+    """
     if not partition_asked(config):
         adopt_cohort(config)
     request = Request(config=config, typed=parse_typed_keys(words_given(), config))
@@ -325,21 +326,28 @@ def simulate(config: Config) -> dict[str, Any]:
 
 
 def report_run(folder: Path, cohort: Cohort) -> Path:
-    """Write a finished run's report.html, and what it is made from; its path. Of two stages the first has its own."""
+    """Write a finished run's report.html and the files it is made from; return its path.
+
+    The first of two stages has a report of its own.
+    """
+    # these load matplotlib, which must not delay the first round
     from fl_rsna.reporting.images.explanations import explain
-    from fl_rsna.reporting.pages.data_pages import cohort_view  # these load matplotlib: not before the first round
+    from fl_rsna.reporting.pages.data_pages import cohort_view
     from fl_rsna.reporting.pages.run_page import write_report
 
     if (folder / SLICE_STAGE).is_dir():
         report_run(folder / SLICE_STAGE, cohort)
     RunFolder(folder).write_json(COHORT_VIEW, cohort_view(cohort))
-    if (folder / MODEL).exists():  # every site alone has its own
+    if (folder / MODEL).exists():  # baseline=local has no global model
         explain(folder)
     return write_report(folder)
 
 
 def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str, Any]:
-    """Print what federating cost against pooling and gained over going alone."""
+    """Report the three runs of a gap, and print how federated compares with pooled and alone; return the row of a sweep's table."""
+    from fl_rsna.reporting.pages.comparison import write_comparison
+    from fl_rsna.reporting.pages.find_runs import find_runs
+
     row = say_result(folder / "federated", report_run(folder / "federated", cohort))
     label = read_run(folder / "federated").primary_label
     for name, by_label in summary["gap"].items():
@@ -349,22 +357,15 @@ def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str,
             f"federated against {name}, {area_name(label)}: {text}, paired over patients", soft_wrap=True, markup=False
         )
         row[f"federated / {name}"] = interval(found["ratio"])
-    console.print(f"all three: {_comparison(folder, cohort)}", soft_wrap=True, markup=False)
+    for part in ("central", "local"):
+        report_run(folder / part, cohort)
+    page = write_comparison(find_runs(folder), folder / "compare.html")
+    console.print(f"all three: {page}", soft_wrap=True, markup=False)
     return row
 
 
-def _comparison(folder: Path, cohort: Cohort) -> Path:
-    """The reports of the other two parts of a gap, and the page that puts all three side by side."""
-    from fl_rsna.reporting.pages.comparison import write_comparison
-    from fl_rsna.reporting.pages.find_runs import find_runs
-
-    for part in ("central", "local"):
-        report_run(folder / part, cohort)
-    return write_comparison(find_runs(folder), folder / "compare.html")
-
-
 def say_alone(folder: Path, report: Path) -> dict[str, Any]:
-    """Print how good each site's own model is on the test site."""
+    """Print the test-site AUROC of each site's own model and where the report is; return the row of a sweep's table."""
     summary = RunFolder(folder).read_json("summary.json")
     label = read_run(folder).primary_label
     areas = {site: interval(area_of(alone["test_site"], label)) for site, alone in summary["alone"].items()}
@@ -378,7 +379,7 @@ def say_alone(folder: Path, report: Path) -> dict[str, Any]:
 
 
 def say_result(folder: Path, report: Path) -> dict[str, Any]:
-    """Print the final numbers and, last, where the report is; return the row a sweep's table shows."""
+    """Print the final numbers and, last, where the report is; return the row of a sweep's table."""
     run = read_run(folder)
     assert run.summary is not None
     scores, pictures = run.summary["test_site"], plural(run.task.picture)
