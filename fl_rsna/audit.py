@@ -73,7 +73,7 @@ def audit_cohort(request: Request, folder: Path | None) -> Audit:
     assert folder is not None, "request_of sees to it"
     with Display() as display:
         cohort = read_on_disk(folder, pixels=request.pixels, on_progress=display.step)
-    asked = f"partition.group={cohort.group}" if cohort.group else "cohort.json"
+    asked = f"partition.group={cohort.group}"
     read = {"pixels": f"compared by {cohort.pixels_by}"} | (
         {"leaky": f"on purpose, by {asked}"} if cohort.leaky else {}
     )

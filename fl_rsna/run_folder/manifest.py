@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fl_rsna.cohort.sites.site_folders import Cohort, cohort_files
 from fl_rsna.common.arithmetic import describe_arithmetic
@@ -39,7 +39,29 @@ def settings_sha256(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def describe_start(config: Config, cohort: Cohort, device: str) -> dict[str, Any]:
+class Manifest(TypedDict, total=False):
+    """What manifest.json says of a run: what began it, on which machine, on which data. A run folder without that file has none of it."""
+
+    command: list[str]
+    versions: dict[str, str | None]
+    plugins: dict[str, str]
+    python: str
+    machine: str
+    arithmetic: dict[str, Any]
+    device: str
+    git_commit: str | None
+    cohort: str
+    cohort_sha256: str
+    ids: str | None
+    seed: int
+    cohort_files: dict[str, str]
+    id: str
+    config_sha256: str
+    weights_sha256: str
+    started: str
+
+
+def describe_start(config: Config, cohort: Cohort, device: str) -> Manifest:
     """Collect what manifest.json says of a run's start."""
     named = {STRATEGIES: config.strategy.name, MODELS: config.model.name, TASKS: config.data.task}
     return {

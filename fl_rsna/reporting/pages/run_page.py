@@ -5,8 +5,8 @@ and pictures.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,108 @@ from markupsafe import Markup
 from rich.markup import escape
 
 from fl_rsna.common.atomic import write_whole
+from fl_rsna.learning.data.crop import TRUTH_SHOWN
 from fl_rsna.reporting.pages.data_pages import render_page, write_page
-from fl_rsna.reporting.pages.paper import as_markdown, as_tex, paper_tables
-from fl_rsna.reporting.pages.report import Report, build_report
+from fl_rsna.reporting.record.cells import Kind, Table, format_cell
 from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
-from fl_rsna.reporting.record.run_record import read_run
-from fl_rsna.reporting.sections.cohort import read_view
-from fl_rsna.reporting.sections.pictures import read_explained_slices
+from fl_rsna.reporting.record.run_record import Failure, RunRecord, read_run
+from fl_rsna.reporting.record.wording import task_words
+from fl_rsna.reporting.sections.calibration import build_calibration
+from fl_rsna.reporting.sections.classes import build_classes
+from fl_rsna.reporting.sections.cohort import build_cohort, read_view
+from fl_rsna.reporting.sections.cost import build_cost
+from fl_rsna.reporting.sections.curves import build_curves
+from fl_rsna.reporting.sections.headline import Headline, headlines
+from fl_rsna.reporting.sections.pictures import build_pictures, read_explained_slices
+from fl_rsna.reporting.sections.points import build_points
+from fl_rsna.reporting.sections.provenance import build_provenance, settings_table
+from fl_rsna.reporting.sections.scorecard import build_scorecard
+from fl_rsna.reporting.sections.section import Section
+from fl_rsna.reporting.sections.sites import build_sites
+from fl_rsna.reporting.sections.stacking import build_stacking
+from fl_rsna.reporting.sections.stages import build_stages
+from fl_rsna.settings.stages import Baseline, Stage
+
+TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "≥": r"$\geq$", "·": r"$\cdot$",
+}  # fmt: skip
+# The sections that a paper takes tables of, in its order.
+ORDER = ("cohort", "classes", "scorecard", "stages", "stacking", "sites", "points", "cost")
+SCORES = frozenset(ORDER) - {"cohort", "cost"}
+
+
+# The sections in the page's order, by their key in report.json, which is also the name of their template and their anchor on the page.
+SECTIONS: Mapping[str, Callable[[RunRecord], Section | None]] = {
+    "cohort": build_cohort,
+    "curves": build_curves,
+    "stages": build_stages,
+    "stacking": build_stacking,
+    "classes": build_classes,
+    "scorecard": build_scorecard,
+    "sites": build_sites,
+    "points": build_points,
+    "calibration": build_calibration,
+    "pictures": build_pictures,
+    "cost": build_cost,
+    "provenance": build_provenance,
+}
+KINDS = {Baseline.central: "Baseline: all sites' data pooled", Baseline.local: "Baseline: every site alone"}
+STAGES = {Stage.sequence: ", second stage: a head over series", Stage.stacking: ", a stacking of slice models"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """How a run ended, why it failed, its last round, files that are not as it wrote them, and what makes its scores no results."""
+
+    status: str
+    reason: str | None
+    last_round: int | None
+    beware: list[str]
+    leaky: bool
+    crops_from_truth: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that a run's report says. `sections` holds None for a section that the run does not have."""
+
+    name: str
+    kind: str
+    state: State
+    labels: list[str]
+    headline: str
+    words: Mapping[str, str]
+    headlines: list[Headline]
+    sections: Mapping[str, Section | None]
+    failures: list[Failure]
+    settings: Table
+
+
+def build_report(run: RunRecord) -> Report:
+    """Build every section of a run's report."""
+    found, status = run.summary, "unfinished" if run.summary is None else run.summary["status"]
+    state = State(
+        status=status,
+        reason=None if found is None else found.get("reason"),
+        last_round=None if run.rounds.empty else int(run.rounds["round"].max()),
+        beware=run.beware,
+        leaky=run.leaky,
+        crops_from_truth=run.crops_from_truth,
+    )
+    return Report(
+        name=run.name,
+        kind=KINDS.get(run.config["baseline"], "Federated run") + STAGES.get(run.config["stage"], ""),
+        state=state,
+        labels=run.labels,
+        headline=run.headline,
+        words=task_words(run.task),
+        headlines=headlines(run),
+        sections={name: build(run) for name, build in SECTIONS.items()},
+        failures=run.failures,
+        settings=settings_table(run.config),
+    )
 
 
 def report_json(report: Report) -> bytes:
@@ -81,3 +175,64 @@ def _plots_in(found: object) -> Iterator[Mapping[str, Any]]:
         case list():
             for part in found:
                 yield from _plots_in(part)
+
+
+def paper_tables(report: Report) -> list[Table]:
+    """The tables of a paper in its order; those of scores say so where annotations decided what the model was shown."""
+    tables = []
+    for name in ORDER:
+        section = report.sections[name]
+        for table in section.paper if section else ():
+            warned = report.state.crops_from_truth and name in SCORES
+            tables.append(replace(table, title=f"{table.title}. NOT A RESULT: {TRUTH_SHOWN}") if warned else table)
+    return tables
+
+
+def as_markdown(name: str, tables: Sequence[Table]) -> str:
+    """Write the tables as Markdown below a heading with the run's name."""
+    return "\n".join([f"# {_cell_md(name)}", "", *(_markdown(table) for table in tables)])
+
+
+def as_tex(name: str, tables: Sequence[Table]) -> str:
+    """Write the tables as LaTeX to \\input; they need the package booktabs."""
+    return "\n".join(
+        [f"% {name}: needs \\usepackage{{booktabs}}".replace("\n", " "), *(_tex(table) for table in tables)]
+    )
+
+
+def _markdown(table: Table) -> str:
+    heads = " | ".join(_cell_md(column.name) for column in table.columns)
+    rule = " | ".join(":---" if column.kind is Kind.text else "---:" for column in table.columns)
+    rows = [" | ".join(_cell_md(text) for text in texts) for texts in _texts(table)]
+    return "\n".join([f"## {table.title}", "", *(f"| {row} |" for row in (heads, rule, *rows)), ""])
+
+
+def _tex(table: Table) -> str:
+    sides = "".join("l" if column.kind is Kind.text else "r" for column in table.columns)
+    heads = " & ".join(_cell_tex(column.name) for column in table.columns)
+    rows = [f"  {' & '.join(_cell_tex(text) for text in texts)} \\\\" for texts in _texts(table)]
+    begin = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_cell_tex(table.title)}}}",
+        rf"\begin{{tabular}}{{{sides}}}",
+        r"\toprule",
+    ]
+    end = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join([*begin, f"  {heads} \\\\", r"\midrule", *rows, *end])
+
+
+def _texts(table: Table) -> list[list[str]]:
+    return [
+        [format_cell(cell, column.kind) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows
+    ]
+
+
+def _cell_md(text: str) -> str:
+    for mark in "\\`*_[]<>|":
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("\n", " ")
+
+
+def _cell_tex(text: str) -> str:
+    return "".join(TEX.get(mark, mark) for mark in text).replace("\n", " ")

@@ -23,10 +23,12 @@ from fl_rsna.learning.metrics.figures import (
     ScorecardFigures,
 )
 from fl_rsna.reporting.record.events import Event, describe_damage, read_log
+from fl_rsna.run_folder.manifest import Manifest
 from fl_rsna.run_folder.run_folder import (
     CONFIG,
     COPY,
     EVENTS,
+    MANIFEST,
     REST,
     SCORECARDS,
     describe_changed_tables,
@@ -96,7 +98,7 @@ class RunRecord:
 
     folder: Path
     config: Mapping[str, Any]  # settings by group, as config.yaml has them
-    manifest: Mapping[str, Any]  # what began the run, as manifest.json has it; empty where that was not written
+    manifest: Manifest  # empty where manifest.json was not written
     summary: Summary | None
     rounds: pd.DataFrame
     sites: pd.DataFrame
@@ -178,7 +180,7 @@ def read_run(folder: Path) -> RunRecord:
     return RunRecord(
         folder=folder,
         config=config,
-        manifest=_json(folder / "manifest.json") or {},
+        manifest=cast(Manifest, _json(folder / MANIFEST) or {}),
         summary=summary,
         rounds=rounds,
         sites=_sites(folder / "sites.csv"),

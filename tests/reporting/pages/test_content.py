@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from made_runs import LABELS, made_gap, made_run
 
-from fl_rsna.reporting.pages.report import SECTIONS
-from fl_rsna.reporting.pages.run_page import write_report
+from fl_rsna.reporting.pages.run_page import SECTIONS, write_report
 from fl_rsna.reporting.record.run_record import read_run
 from fl_rsna.run_folder.run_folder import RunFolder
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from made_runs import LABELS, made_run
 
-from fl_rsna.reporting.pages.paper import as_markdown, as_tex, paper_tables
-from fl_rsna.reporting.pages.report import build_report
-from fl_rsna.reporting.pages.run_page import write_report
+from fl_rsna.reporting.pages.run_page import as_markdown, as_tex, build_report, paper_tables, write_report
 from fl_rsna.reporting.record.cells import Table, columns
 from fl_rsna.reporting.record.run_record import read_run
 

@@ -6,9 +6,7 @@ from typing import Any
 
 from made_runs import LABELS, estimate, made_run
 
-from fl_rsna.reporting.pages.paper import paper_tables
-from fl_rsna.reporting.pages.report import build_report
-from fl_rsna.reporting.pages.run_page import report_json, write_report
+from fl_rsna.reporting.pages.run_page import build_report, paper_tables, report_json, write_report
 from fl_rsna.reporting.record.run_record import RunRecord, read_run
 from fl_rsna.reporting.sections.stages import stage_lines
 
