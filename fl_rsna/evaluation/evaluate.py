@@ -42,6 +42,7 @@ from fl_rsna.learning.data.crop import TRUTH_SHOWN
 from fl_rsna.learning.inference.blending import enforce_union
 from fl_rsna.learning.inference.predict import exam_table
 from fl_rsna.learning.inference.stacking import SavedStack
+from fl_rsna.learning.metrics.figures import ScorecardFigures
 from fl_rsna.learning.metrics.operating_points import OperatingPoints, calibrate
 from fl_rsna.learning.metrics.scorecard import scorecard
 from fl_rsna.learning.training.train import choose_device, settle_process
@@ -157,7 +158,7 @@ def find_known_rows(scored: Scored) -> np.ndarray[Any, np.dtype[np.intp]]:
     return np.flatnonzero(known[:, known.any(axis=0)].all(axis=1) & known.any(axis=1))
 
 
-def card(scored: Scored, task: Task, settings: OperatingPoints | None, seed: int) -> dict[str, Any]:
+def card(scored: Scored, task: Task, settings: OperatingPoints | None, seed: int) -> ScorecardFigures:
     """Score the slices that have labels, at the thresholds and temperatures of `settings`, which were chosen on other slices."""
     assert scored.labels is not None
     patients, exams = (scored.index[key].to_numpy(str) for key in (task.group_key, task.exam_key))

@@ -1,4 +1,4 @@
-"""The ServerApp: the rounds of a run behind any engine's Grid. A run's settings say which of its kinds it is."""
+"""Make the ServerApp, which runs a federated training behind the Grid of any engine; the run's settings select its kind."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,9 @@ Story = Callable[[Grid, Config, Cohort, RunFolder], None]
 def make_server_app(
     prepare: Callable[[Context], tuple[Config, Cohort, RunFolder]], story: Story = run_rounds
 ) -> ServerApp:
-    """A ServerApp that gets its configuration, cohort and run folder from `prepare` when it starts, then tells `story`.
+    """Make a ServerApp that gets configuration, cohort and run folder from `prepare` when it starts, and then runs `story`.
 
-    What ends it stands in the run's folder, whichever thread of an engine it is in.
+    An error is recorded in the run's folder, whichever thread of an engine it is raised in.
     """
     app = ServerApp()
 
@@ -36,6 +36,7 @@ def make_server_app(
 
 
 def select_entry(config: Config) -> Story:
+    """Select the function that runs this kind of run: a stacking, every site alone, or a federation."""
     match config.stage:
         case Stage.stacking:
             return run_stacking

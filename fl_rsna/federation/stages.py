@@ -1,4 +1,4 @@
-"""The stages of a run as runs of their own: the slice model's, then that of the head over its series."""
+"""Divide a run into its stages, each a run of its own: the slice model, then the head over series."""
 
 import copy
 from dataclasses import replace
@@ -13,12 +13,12 @@ from fl_rsna.settings.stages import Stage
 
 
 def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
-    """What is run where, in this order: each part is a whole run, and says in its settings what it does.
+    """List the parts of a run in their order, each with its settings and its folder; each part is a whole run.
 
     Raises ValueError when sequence.encoder names no slice model.
     """
     match config.stage:
-        case Stage.slice | Stage.stacking:  # a stacking's folds are runs inside it
+        case Stage.slice | Stage.stacking:  # the folds of a stacking are runs inside this one
             return [(config, folder)]
         case Stage.sequence:
             kept = folder / ENCODER
@@ -29,14 +29,14 @@ def stages(config: Config, folder: Path) -> list[tuple[Config, Path]]:
             first.stage, second.stage, second.start = Stage.slice, Stage.sequence, None
             inside = folder / SLICE_STAGE
             first.resume, first.run.name = config.resume and inside.exists(), SLICE_STAGE
-            second.sequence.encoder, second.resume = str(inside), True  # its folder holds the first stage by then
+            second.sequence.encoder, second.resume = str(inside), True  # its folder holds the first stage already
             return [(first, inside), (_second(second, replace(config.model, pretrained=False, weights=None)), folder)]
 
 
 def _second(config: Config, model: ModelConfig) -> Config:
-    """The same run over series: the encoder's model, and rounds and training of the head in place of the slice model's.
+    """Return the settings of the second stage: the encoder's model, and rounds and training of the head.
 
-    Every slice of a series is seen: none is drawn or mixed with another.
+    The head trains on every slice of a series: slices are neither sampled nor mixed.
     """
     found, own = copy.deepcopy(config), config.sequence
     found.model = model

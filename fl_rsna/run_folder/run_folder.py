@@ -184,11 +184,11 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         return read_json(self.folder / name, COPY)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str | None]:
         """Return what tells this run's checkpoints from another run's, whatever its folder is called."""
         return {"run": self.read_json(MANIFEST).get("id")}
 
-    def table_hashes(self) -> dict[str, dict[str, Any]]:
+    def table_hashes(self) -> dict[str, dict[str, str | int]]:
         """Measure the lengths of rounds.csv, sites.csv and events.jsonl in bytes, and hash their content."""
         found = {path.name: path.read_bytes() for path in (*self._tables(), self.folder / EVENTS) if path.exists()}
         return {name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in found.items()}

@@ -8,7 +8,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,22 +270,20 @@ def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) 
     """
     patients = ours[task.group_key].to_numpy()
     by_label = {
-        label: asdict(
-            compare_aurocs(
-                np.nan_to_num(labels_in(ours, [label])[:, 0]),  # NaN: a label that the site does not annotate
-                probabilities_in(ours, [label])[:, 0],
-                [probabilities_in(table, [label])[:, 0] for table in theirs],
-                patients,
-                seed=derive_seed(seed, "bootstrap", label),
-            )
-        )
+        label: compare_aurocs(
+            np.nan_to_num(labels_in(ours, [label])[:, 0]),  # NaN: a label that the site does not annotate
+            probabilities_in(ours, [label])[:, 0],
+            [probabilities_in(table, [label])[:, 0] for table in theirs],
+            patients,
+            seed=derive_seed(seed, "bootstrap", label),
+        ).to_json()
         for label in task.labels
     }
     if task.kind is not LabelKind.multi_class:
         return by_label
     truth, seed = labels_in(ours, task.labels), derive_seed(seed, "bootstrap", MACRO)
     scores, *others = (probabilities_in(table, task.labels) for table in (ours, *theirs))
-    return {MACRO: asdict(compare_macro_aurocs(truth, scores, others, patients, seed=seed)), **by_label}
+    return {MACRO: compare_macro_aurocs(truth, scores, others, patients, seed=seed).to_json(), **by_label}
 
 
 def simulate(config: Config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -220,31 +220,40 @@ def cohort_files(cohort: Cohort) -> dict[str, str]:
     return {name: file_sha256(path) for name in names if (path := cohort.folder / name).is_file()}
 
 
-def counts(table: pd.DataFrame, task: Task) -> dict[str, Any]:
-    """Count patients, slices, and positive slices of each label, by part (train, validation, test) of one site's table.
+class PartCounts(TypedDict):
+    """Counts of one part (train, validation or test) of a site's data; None is withheld, or of a label the site does not annotate.
 
-    Positives are None for a label that the site does not annotate. Where only some slices have a label, as in a pool of sites of which one
-    does not annotate it, `known` counts them.
+    `positives` holds positive slices by label. `known` holds, for labels that only some slices have, how many have them.
     """
-    return {
-        str(part): {
+
+    patients: int | None
+    slices: int
+    positives: dict[str, int | None]
+    known: NotRequired[dict[str, int]]
+
+
+def counts(table: pd.DataFrame, task: Task) -> dict[str, PartCounts]:
+    """Count patients, slices and, by label, positive slices of each part of one site's table.
+
+    A count is None for a label that the site does not annotate. Only some slices have a label in a pool of sites of which one does
+    not annotate it: then `known` says how many.
+    """
+    found = dict[str, PartCounts]()
+    for part, rows in table.groupby("split"):
+        found[str(part)] = {
             "patients": int(rows[task.group_key].nunique()),
             "slices": len(rows),
-            "positives": {
-                label: int(rows[label].sum()) if label in rows and not rows[label].isna().all() else None
-                for label in task.labels
-            },
-            **_partly_known(rows, task),
+            "positives": {label: _positives(rows, label) for label in task.labels},
         }
-        for part, rows in table.groupby("split")
-    }
+        known = {label: int(rows[label].notna().sum()) for label in task.labels if label in rows}
+        some = {label: count for label, count in known.items() if 0 < count < len(rows)}
+        if some:
+            found[str(part)]["known"] = some
+    return found
 
 
-def _partly_known(rows: pd.DataFrame, task: Task) -> dict[str, dict[str, int]]:
-    """Count the slices with a label that only some of them have; empty without such a label."""
-    known = {label: int(rows[label].notna().sum()) for label in task.labels if label in rows}
-    some = {label: count for label, count in known.items() if 0 < count < len(rows)}
-    return {"known": some} if some else {}
+def _positives(rows: pd.DataFrame, label: str) -> int | None:
+    return int(rows[label].sum()) if label in rows and not rows[label].isna().all() else None
 
 
 def _peculiarities(sites: list[SitePatients]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The local engine: a Flower Grid that runs the ClientApp in this process or in pre-loaded worker processes.
+"""Run the local engine: a Flower Grid that runs the ClientApp in this process or in pre-loaded worker processes.
 
-Everything private of Flower that an in-process Grid needs is named in this file alone (1.42): the
-TaskIdentity of whoever makes messages, a message's `_message_id`, and Run.create_empty.
+Only this file uses the private parts of Flower (1.42) that an in-process Grid needs: the TaskIdentity of the process that makes
+messages, a message's `_message_id`, and Run.create_empty.
 """
 
 import logging
@@ -25,14 +25,14 @@ from fl_rsna.federation.engines.shared_memory import SharedContents, forget_kill
 from fl_rsna.federation.engines.workers import Worker, WorkerDied, hire
 
 RUN_ID, TASK_ID, FIRST_NODE_ID = 1, 1, 1000
-ATTEMPTS = 2  # of one site in one phase, where the system kills its worker
+ATTEMPTS = 2  # tries of one site in one phase whose worker the system kills
 
 AppFactory = Callable[[], ClientApp]
 OnDeath = Callable[[int, Message, str], None]  # the node's partition-id, what it was asked, how its worker ended
 
 
 def unheard(position: int, message: Message, how: str) -> None:
-    """For those who need not know."""
+    """Ignore the death of a worker."""
 
 
 def run_local(
@@ -43,19 +43,19 @@ def run_local(
     workers: int,
     on_death: OnDeath = unheard,
 ) -> None:
-    """Run a ServerApp against `num_sites` nodes; `workers` processes, or none for everything in this one.
+    """Run a ServerApp against `num_sites` nodes in `workers` processes; with 0 workers everything runs in this process.
 
-    `client_app` makes the ClientApp and must be picklable when there are workers. `on_death` hears of every worker that
-    died under a site; the site is asked once more.
+    `client_app` makes the ClientApp and must be picklable when there are workers. `on_death` is called for every worker that
+    died at a site's message; the site is asked once more.
     """
-    logging.getLogger("flwr").setLevel(logging.WARNING)  # its account of a round is in the events already
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # the run's events already tell of its rounds
     identify()
     grid = LocalGrid(client_app, num_sites, workers, on_death)
     server_app(grid, Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {}))
 
 
 class LocalGrid(Grid):
-    """Nodes 1000, 1001, ... with `partition-id` 0, 1, ...; replies are yielded as they come."""
+    """A Grid of nodes 1000, 1001, ... with `partition-id` 0, 1, ..., which yields replies as they come."""
 
     def __init__(
         self,
@@ -80,32 +80,38 @@ class LocalGrid(Grid):
 
     @property
     def run(self) -> Run:
+        """Return Flower's run."""
         return self._run
 
     def set_run(self, run: Run) -> None:
+        """Set Flower's run."""
         self._run = run
 
     def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of all nodes."""
         return list(self._contexts)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
+        """Make a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Replies in order of completion; what has not come after `timeout` seconds is left out, as in Flower."""
+        """Send messages and yield replies in order of completion; later ones than `timeout` seconds are left out, as in Flower."""
         messages = list(messages)
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
         return self._inline(messages) if self._app is not None else self._run_in_pool(messages, timeout)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, wait for all replies, and return the messages' ids."""
         replies = list(self.send_and_receive(messages))
         self._replies.update({reply.metadata.reply_to_message_id: reply for reply in replies})
         return [reply.metadata.reply_to_message_id for reply in replies]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies to these messages, each of them once."""
         return [self._replies.pop(message_id) for message_id in list(message_ids) if message_id in self._replies]
 
     def _inline(self, messages: list[Message]) -> Iterator[Message]:
@@ -117,14 +123,14 @@ class LocalGrid(Grid):
                 yield _error(message, f"{type(error).__name__}: {error}")
 
     def _run_in_pool(self, messages: list[Message], timeout: float | None) -> Iterator[Message]:
-        """One message a worker at a time. A worker that still works at the end does so for nobody, and is ended."""
+        """Give each worker one message at a time, and yield the replies. A worker that is still at work at the end is ended."""
         end = None if timeout is None else time.monotonic() + timeout
         queue, idle, replies = deque(messages), deque(hire(self._workers)), list[Message]()
         working, deaths = dict[Any, tuple[Worker, Message]](), Counter[int]()
         try:
             with SharedContents() as shared:
                 while True:
-                    while idle and queue:  # before replies are folded, so that nobody waits for that
+                    while idle and queue:  # before replies are aggregated, so that no worker waits for that
                         worker, message = idle.popleft(), queue.popleft()
                         paths = shared.path(message.content), shared.answer(worker.position)
                         worker.send(_work, self._factory, *paths, *self._whereabouts(message))
@@ -144,14 +150,14 @@ class LocalGrid(Grid):
                         idle.append(worker)
         finally:
             for pipe, (worker, _) in working.items():
-                if worker.pipe is pipe:  # nobody has hired it anew
+                if worker.pipe is pipe:  # it was not restarted since
                     worker.end()
 
     def _whereabouts(self, message: Message) -> tuple[object, Context]:
         return message.metadata, self._contexts[message.metadata.dst_node_id]
 
     def _receive_reply(self, worker: Worker, message: Message, answer: Path, deaths: Counter[int]) -> Message | None:
-        """The worker's reply; None where it died and another will be asked, an error where that one died, too."""
+        """Return the worker's reply; None where it died and the message will be sent again, an error where it died again."""
         node = message.metadata.dst_node_id
         try:
             error = worker.receive()
@@ -159,7 +165,10 @@ class LocalGrid(Grid):
             worker.restart()
             self._on_death(node - FIRST_NODE_ID, message, str(death))
             deaths[node] += 1
-            return _error(message, _died_again(death)) if deaths[node] == ATTEMPTS else None
+            if deaths[node] < ATTEMPTS:
+                return None
+            advice = "lower engine.workers, train.batch_size or model.image_size, or give the machine more memory"
+            return _error(message, f"the worker that ran this site died twice ({death}); {advice}")
         if error is not None:
             return _error(message, error)
         reply: Message
@@ -168,27 +177,21 @@ class LocalGrid(Grid):
 
 
 def identify() -> None:
+    """Set Flower's identity of this process, which it needs to make messages."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, TASK_ID, SUPERLINK_NODE_ID
-
-
-def _died_again(death: WorkerDied) -> str:
-    return (
-        f"the worker that ran this site died twice ({death}); "
-        "lower engine.workers, train.batch_size or model.image_size, or give the machine more memory"
-    )
 
 
 def _error(message: Message, reason: str) -> Message:
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
-# in a worker process: what it keeps between messages
+# the state of a worker process between messages
 _app: tuple[bytes, ClientApp] | None = None
 _content: tuple[Path, RecordDict] | None = None
 
 
 def _work(factory: bytes, path: Path, answer: Path, metadata: object, context: Context) -> str | None:
-    """Leave the site's reply and its context in `answer`, or say what was raised on the way to it."""
+    """Write the site's reply and its context to `answer`; return an error as text, else None."""
     global _app, _content
     try:
         identify()

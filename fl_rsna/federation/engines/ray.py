@@ -1,6 +1,6 @@
-"""The ray engine: Flower's simulation runtime, for several GPUs or a Ray cluster. Imported only when asked for.
+"""Run the ray engine: Flower's simulation runtime, for several GPUs or a Ray cluster. It is imported only where it is used.
 
-An actor that the system kills is started again and asked again, once a message, as a worker of the local engine is.
+An actor that the system kills is started and asked again, once for each message, like a worker of the local engine.
 """
 
 import logging
@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from flwr.app import Context
@@ -19,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fl_rsna.common.command_end import RunFailed
 
-ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # what the head of a Ray cluster answers, and nothing else does
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # only the head of a Ray cluster answers this call
 ANSWER_S = 10
 NOBODY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
 
@@ -33,10 +32,10 @@ def run_ray(
     gpus_per_worker: float | None,
     address: str | None = None,
 ) -> None:
-    """Run a ServerApp against `num_sites` nodes on Ray actors of one CPU each, and of an even share of the GPUs unless told.
+    """Run a ServerApp against `num_sites` nodes on Ray actors of one CPU and `gpus_per_worker` GPUs, by default an even share.
 
-    There are `workers` of them on this machine; on the cluster at `address`, which keeps running, as many as fit. Raises
-    ValueError when there is no such cluster or nothing fits.
+    This machine gets `workers` actors; the cluster at `address`, which keeps running, gets as many as fit. Raises ValueError
+    when there is no such cluster or no actor fits.
     """
     from flwr.simulation import run_simulation
 
@@ -44,7 +43,7 @@ def run_ray(
 
     @watched.main()
     def _main(grid: Grid, context: Context) -> None:
-        """In a thread of Flower's, which loses some of what ends it."""
+        """Run the ServerApp and keep its error, because Flower's thread loses some errors."""
         try:
             server_app(grid, context)
             ended.append(None)
@@ -77,7 +76,7 @@ Resources = dict[str, float]  # of a node, in Ray's names: CPU, GPU
 
 
 def gpu_share(workers: int, nodes: list[Resources], *, alone: bool) -> float:
-    """GPUs of one worker: none where there are none, a whole one in a cluster, and here what `workers` can have alike."""
+    """Return the GPUs of one worker: 0 without GPUs, 1 in a cluster, and alone on this machine an even share for `workers`."""
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus == 0:
         return 0.0
@@ -85,7 +84,7 @@ def gpu_share(workers: int, nodes: list[Resources], *, alone: bool) -> float:
 
 
 def check_room(nodes: list[Resources], share: float) -> None:
-    """Refuse to begin where no node can hold a single worker."""
+    """Refuse to begin where no node has room for a worker; raises ValueError."""
     if not any(node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= share for node in nodes):
         held = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise ValueError(
@@ -96,15 +95,13 @@ def check_room(nodes: list[Resources], share: float) -> None:
 
 @contextmanager
 def _cluster(workers: int, address: str | None) -> Iterator[list[Resources]]:
-    """What the nodes of the cluster at `address` have, or of a new one here; joined, and left or ended at the end."""
+    """Join the cluster at `address`, or start one here, and yield the resources of its nodes; leave or end it afterwards."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["OMP_NUM_THREADS"] = "1"
     import ray
 
-    place: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": False}
     if address is not None:
         check_alive(address)
-        place = {"address": address}
     code = [folder or os.getcwd() for folder in [*sys.path, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]]
     variables = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(code)),
@@ -114,7 +111,14 @@ def _cluster(workers: int, address: str | None) -> Iterator[list[Resources]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            ray.init(**place, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address="local" if address is None else address,
+                num_cpus=workers if address is None else None,
+                include_dashboard=False if address is None else None,
+                runtime_env={"env_vars": variables},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         except (ConnectionError, RuntimeError, SystemExit) as error:  # SystemExit: Ray's way to say it timed out
             if address is None:
                 raise
@@ -127,7 +131,7 @@ def _cluster(workers: int, address: str | None) -> Iterator[list[Resources]]:
 
 
 def check_alive(address: str) -> None:
-    """Refuse an address at which no head of a Ray cluster answers: Ray itself tries for minutes and ends the process."""
+    """Refuse an address at which no head of a Ray cluster answers; raises ValueError. Ray itself tries for minutes and ends the process."""
     if address == "auto" or os.environ.get("RAY_USE_TLS", "0") != "0":
         return
     try:

@@ -1,4 +1,4 @@
-"""Contents of messages in shared memory: written once, however many sites they go to, and gone when the phase ends."""
+"""Keep contents of messages in shared memory: each is written once for all its sites, and deleted when the phase ends."""
 
 import contextlib
 import fcntl
@@ -14,29 +14,29 @@ from fl_rsna.common.ownership import drop_folder, make_folder, what_is
 MEMORY = Path("/dev/shm")
 ROOM = 1_000_000_000  # bytes
 PREFIX, UNOWNED = "fl_rsna_shared-", "fl_rsna_new-"
-WHAT = "shared memory"  # of a folder, in owner.json
+WHAT = "shared memory"  # the kind of folder, in owner.json
 
 
 def memory_folder() -> Path:
-    """Where shared memory is a folder with room, that folder (a container's has 64 MB); else the one for temporary files."""
+    """Return the folder of shared memory if it has ROOM free (a container's has 64 MB), else the folder for temporary files."""
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM
     return MEMORY if roomy else Path(tempfile.gettempdir())
 
 
 def leave(item: Any, path: Path) -> None:
-    """Pickle an item over what is there, so that no memory has to be asked for anew."""
+    """Pickle an item over the file's old content, so that its memory is used again."""
     with path.open("r+b" if path.exists() else "wb") as file:
         pickle.dump(item, file, protocol=5)
 
 
 def take(path: Path) -> Any:
-    """What was left last."""
+    """Unpickle the item that was left there last."""
     with path.open("rb") as file:
         return pickle.load(file)
 
 
 class SharedContents:
-    """A folder of pickles, locked as long as its process lives."""
+    """A folder of pickled contents, locked as long as its process lives."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._home = folder or memory_folder()
@@ -56,19 +56,19 @@ class SharedContents:
         os.close(self._lock)
 
     def path(self, content: Any) -> Path:
-        """The file that holds a content, which must live as long as this."""
+        """Return the file of a content, which is written at the first call; the content must live as long as this object."""
         if id(content) not in self._paths:
             self._paths[id(content)] = self._folder / str(len(self._paths))
             leave(content, self._paths[id(content)])
         return self._paths[id(content)]
 
     def answer(self, worker: int) -> Path:
-        """Where a worker leaves its answers, one after the other."""
+        """Return the file in which a worker leaves its answers, one after the other."""
         return self._folder / f"answer-{worker}"
 
 
 def forget_killed(folder: Path | None = None) -> None:
-    """Delete what runs of this user left in shared memory when they were killed: their record is in it, and nobody holds its lock."""
+    """Delete folders that killed runs of this user left in shared memory: those with this user's record and without a lock."""
     for left in (folder or memory_folder()).glob(f"{PREFIX}*"):
         try:
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)

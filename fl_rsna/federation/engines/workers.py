@@ -1,4 +1,4 @@
-"""Worker processes that outlive a run: warm for the next one, a CUDA device each, and new ones for those that died."""
+"""Keep worker processes from one run to the next, one CUDA device each, and replace those that died."""
 
 import contextlib
 import os
@@ -13,15 +13,15 @@ from fl_rsna.common.process import create_worker_context, end_with_parent, witho
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
 WITHOUT_CUDA = 2  # workers, where none are asked for
-GRACE_S = 10  # for a dead process to tell how it ended
+GRACE_S = 10  # seconds to wait for a dead process's exit code
 
 
 class WorkerDied(Exception):
-    """The process ended before it answered; the message says by which signal or exit code."""
+    """The error of a process that ended before it answered; the message names its signal or exit code."""
 
 
 class Worker:
-    """One process that does one thing at a time: `send` it, wait for `pipe`, `receive` what came of it."""
+    """A process that runs one call at a time: `send` the call, wait for `pipe`, `receive` the result."""
 
     def __init__(self, position: int) -> None:
         self.position = position
@@ -38,13 +38,13 @@ class Worker:
         theirs.close()
 
     def send(self, act: Callable[..., Any], *args: Any) -> None:
-        """Have it do `act(*args)`, of which both must pickle; of a dead worker one hears on receiving."""
+        """Send the call `act(*args)`, which must pickle; a dead worker is noticed by `receive`."""
         self.busy = True
         with contextlib.suppress(OSError):
             self.pipe.send((act, args))
 
     def receive(self) -> Any:
-        """What `act` gave. Raises WorkerDied."""
+        """Return the result of the call. Raises WorkerDied."""
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -53,14 +53,16 @@ class Worker:
         return answer
 
     def is_ready(self) -> bool:
+        """Tell whether the worker lives and is not at work."""
         return self.process.is_alive() and not self.busy
 
     def restart(self) -> None:
-        """Another process in its place, whatever the old one does."""
+        """End the process, whatever it does, and start another in its place."""
         self.end()
         self._start()
 
     def end(self) -> None:
+        """Kill the process."""
         self.process.kill()
         self.pipe.close()
 
@@ -76,7 +78,7 @@ _staff: list[Worker] = []  # the jobs of a sweep share them and what they have l
 
 
 def hire(count: int) -> list[Worker]:
-    """The first `count` workers of this process, each ready: new where there is none, or one that died or still works."""
+    """Return the first `count` workers, each ready: a missing one is started, one that died or is still at work is restarted."""
     for position in range(count):
         if position == len(_staff):
             _staff.append(Worker(position))
@@ -86,9 +88,9 @@ def hire(count: int) -> list[Worker]:
 
 
 def device_of(position: int, count: int, visible: str | None) -> str | None:
-    """The CUDA_VISIBLE_DEVICES of worker `position` among `count` devices, dealt in turn; None where there is none.
+    """Return the CUDA_VISIBLE_DEVICES of worker `position`; `count` devices are assigned in turn. None without devices.
 
-    `visible` is this process's own CUDA_VISIBLE_DEVICES: indices or ids of which `count` are there.
+    `visible` is this process's own CUDA_VISIBLE_DEVICES: the indices or ids of the `count` devices.
     """
     if count == 0:
         return None
@@ -97,7 +99,7 @@ def device_of(position: int, count: int, visible: str | None) -> str | None:
 
 
 def workers_for(asked: int | None, devices: int) -> int:
-    """How many workers: as many as asked for, else one a CUDA device, else two."""
+    """Return the number of workers: as many as asked for, else one for each CUDA device, else WITHOUT_CUDA."""
     return asked if asked is not None else devices or WITHOUT_CUDA
 
 
@@ -105,7 +107,7 @@ def workers_for(asked: int | None, devices: int) -> int:
 
 
 def _serve(pipe: "Connection[Any, Any]", device: str | None) -> None:
-    """Do what comes until nobody is there to ask."""
+    """Run the calls that come through the pipe until its other end is closed."""
     if device is not None:
         os.environ[DEVICES] = device  # read when CUDA starts, which is with the first site
     end_with_parent()  # a worker whose run was killed must not stay behind with its memory

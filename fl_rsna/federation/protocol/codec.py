@@ -1,12 +1,12 @@
-"""Encode a vector in few bytes: float32 as it is, two-byte floats, or one byte a value with error feedback.
+"""Encode a vector in few bytes: as float32, as two-byte floats, or as one byte a value.
 
-What a site sends in less than float32 is its change of the model, which is small and centred; the server adds it to the
-model that was sent. float16 has 11 significant bits up to 65,504, bfloat16 8 bits over float32's range.
+Below float32 a site sends its change of the model, which is small and centred on 0; the server adds it to the model that it sent.
+float16 has 11 significant bits up to 65,504, bfloat16 8 bits over float32's range.
 
-BatchNorm's running statistics stay in float32 (`exact`), one value in a hundred: variances span five powers of ten, and one that
-rounding makes negative ends the model.
+BatchNorm's running statistics, one value in a hundred, stay in float32 (`exact`): variances span five powers of ten, and a variance that
+rounding makes negative makes the model useless.
 
-Boosted trees travel as XGBoost's JSON, which Flower's strategies merge, deflated; one array a label.
+Boosted trees are sent as XGBoost's JSON, which Flower's strategies merge, deflated, as one array for each label.
 """
 
 import io
@@ -29,13 +29,13 @@ FLOATS, SCALES = "floats", "scales"
 EXACT, EXACT_AT = (
     "exact",
     "exact_at",
-)  # values that are not rounded, and the stretches they fill: start, stop, start, stop, ...
+)  # the values that are not rounded, and their ranges: start, stop, start, stop, ...
 CHUNK = 1024  # values that share a scale in int8
-MOST_BYTES = 256 << 20  # of one label's JSON: what inflates to more is none of ours
+MOST_BYTES = 256 << 20  # of one label's JSON; more is refused
 
 
 def pack(values: NDArray[Any]) -> Array:
-    """Flower's array of a vector, byte for byte as `Array(values)`, with one copy fewer."""
+    """Make Flower's array of a vector, byte for byte as `Array(values)` does, with one copy fewer."""
     header = io.BytesIO()
     npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(values))
     content = np.ascontiguousarray(values).data.cast("B") if values.size else b""
@@ -43,9 +43,9 @@ def pack(values: NDArray[Any]) -> Array:
 
 
 def unpack(array: Array) -> NDArray[Any]:
-    """The vector inside Flower's array, not to be written to: it is the array's own memory.
+    """Return the vector [N] inside Flower's array without a copy, so it must not be written to.
 
-    Raises ValueError when the bytes are none.
+    Raises ValueError when the bytes are not a vector of numbers as numpy writes it.
     """
     header = io.BytesIO(array.data)
     if array.stype != "numpy.ndarray" or npy.read_magic(header) != (1, 0):
@@ -57,7 +57,7 @@ def unpack(array: Array) -> NDArray[Any]:
 
 
 def encode(values: Vector, precision: Precision, exact: NDArray[np.bool_] | None = None) -> dict[str, Array]:
-    """The arrays that stand for `values` [N]; `decode` gives back what they hold of them, and all of those at `exact` [N]."""
+    """Encode `values` [N] in `precision`, and those at `exact` [N] in float32; `decode` reads the arrays."""
     if exact is None or not exact.any() or precision is Precision.fp32:
         return _round_values(values, precision)
     rest = np.where(exact, np.float32(0), values)
@@ -65,7 +65,7 @@ def encode(values: Vector, precision: Precision, exact: NDArray[np.bool_] | None
 
 
 def stretches(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Where runs of True begin and end in `mask`: start, stop, start, stop, ..."""
+    """Find where runs of True begin and end in `mask` [N]: start, stop, start, stop, ..."""
     edges = np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8))
     return np.flatnonzero(edges).astype(np.int64)
 
@@ -88,7 +88,7 @@ def _round_values(values: Vector, precision: Precision) -> dict[str, Array]:
 
 
 def decode(arrays: ArrayRecord | dict[str, Array]) -> Vector:
-    """float32 [N] of what `encode` made. Raises ValueError when the exact values do not fit the others."""
+    """Decode the arrays that `encode` made to float32 [N]. Raises ValueError when the exact values do not fit the others."""
     values = _from_rounded(arrays)
     if EXACT not in arrays:
         return values
@@ -119,7 +119,7 @@ def _from_rounded(arrays: ArrayRecord | dict[str, Array]) -> Vector:
 
 
 def _chunks(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Rows of CHUNK values, the last filled up with zeros."""
+    """Arrange values [N] in rows of CHUNK, the last one padded with zeros."""
     rows = -(-values.size // CHUNK)
     padded = np.zeros(rows * CHUNK, np.float32)
     padded[: values.size] = values
@@ -127,7 +127,7 @@ def _chunks(values: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def pack_trees(forests: Mapping[str, Forest], features: int, priors: Mapping[str, float]) -> ArrayRecord:
-    """An array a label, `trees/<label>`."""
+    """Encode trees over `features` features as one array for each label, `trees/<label>`."""
     return ArrayRecord(
         {
             key_of(label): pack(np.frombuffer(zlib.compress(to_json(forest, features, priors[label]), 6), np.int8))
@@ -137,11 +137,12 @@ def pack_trees(forests: Mapping[str, Forest], features: int, priors: Mapping[str
 
 
 def unpack_trees(arrays: ArrayRecord, labels: Iterable[str], features: int) -> dict[str, Forest]:
-    """Raises KeyError for a label without trees, ValueError for what are none."""
+    """Decode the trees of `labels`; raises KeyError for a label without trees, ValueError for bytes that are no trees."""
     return {label: from_json(_inflate_trees(unpack(arrays[key_of(label)]).tobytes()), features) for label in labels}
 
 
 def key_of(label: str) -> str:
+    """Return the name of a label's array of trees."""
     return f"trees/{label}"
 
 

@@ -1,4 +1,4 @@
-"""Messages out and replies in, whatever happens to a site in between."""
+"""Send messages to sites and collect their replies, also where a site goes away in between."""
 
 import math
 import time
@@ -13,8 +13,8 @@ from fl_rsna.settings.runtime import EngineName
 from fl_rsna.settings.strategy import Lost
 
 POLL_S = 1.0
-LONGEST_S = 10 * 365 * 86400.0  # how long Flower keeps a message that no time limits; its own default is 12 hours
-LOST = {  # Flower's errors that say a site did not answer, not that it answered badly
+LONGEST_S = 10 * 365 * 86400.0  # how long Flower keeps a message without a time limit; its own default is 12 hours
+LOST = {  # Flower's errors for a site that did not answer
     ErrorCode.MESSAGE_UNAVAILABLE,
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
     ErrorCode.NODE_UNAVAILABLE,
@@ -23,17 +23,20 @@ LOST = {  # Flower's errors that say a site did not answer, not that it answered
 
 
 def patience_s(config: Config) -> float | None:
-    """How long a run waits for the replies of one phase. No time limits a simulation: its sites work or are known to have died."""
+    """Return how many seconds a run waits for the replies of one phase; None, without limit, in a simulation.
+
+    The sites of a simulation either work or are known to have died.
+    """
     return config.strategy.timeout_s if config.engine.name is EngineName.deployment else None
 
 
 def deliver(
     grid: Grid, messages: list[Message], *, timeout_s: float | None, lost: Lost, gone_s: float | None = None
 ) -> Iterator[Message]:
-    """Replies as they come, until all are there or `timeout_s` is over; what has not come by then is left out.
+    """Send messages and yield replies as they come, until all are there or `timeout_s` seconds are over; later replies are left out.
 
-    Under `wait` a message whose site went away goes out once more when the site is back, within `gone_s` of when it was
-    missed, else within `timeout_s`. What the site then does is the same, so is the model; in simulation nothing is ever lost so.
+    Under `lost=wait` a message whose site went away is sent once more when the site is back, within `gone_s` seconds if that is given,
+    else within `timeout_s`. The site then does the same work, so the model is the same. No message is lost in a simulation.
     """
     start = time.monotonic()
     end = math.inf if timeout_s is None else start + timeout_s
@@ -44,7 +47,8 @@ def deliver(
         left = None if timeout_s is None else max(0.0, end - time.monotonic())
         for reply in grid.send_and_receive(list(asked.values()), timeout=left):
             known = find_request(reply, asked)
-            if known and lost is Lost.wait and is_lost(reply) and time.monotonic() < end:
+            is_lost = reply.has_error() and reply.error.code in LOST
+            if known and lost is Lost.wait and is_lost and time.monotonic() < end:
                 missed[known.metadata.dst_node_id] = reply
             else:
                 yield reply
@@ -54,7 +58,7 @@ def deliver(
 
 
 def find_request(reply: Message, asked: dict[int, Message]) -> Message | None:
-    """The message that `reply` answers. What the SuperLink itself says for a node that is gone is made that node's own answer."""
+    """Find the message that `reply` answers. A reply that the SuperLink makes for a node that is gone becomes that node's own."""
     told = reply.metadata
     if told.src_node_id not in asked:
         for node_id, message in asked.items():
@@ -63,19 +67,14 @@ def find_request(reply: Message, asked: dict[int, Message]) -> Message | None:
     return asked.get(told.src_node_id)
 
 
-def is_lost(reply: Message) -> bool:
-    """Whether a reply only says that the site could not be asked, or went away."""
-    return reply.has_error() and reply.error.code in LOST
-
-
 def again(message: Message) -> Message:
-    """The same message as a new one: Flower delivers each once."""
+    """Copy a message, because Flower delivers each message once."""
     told = message.metadata
     return Message(message.content, told.dst_node_id, told.message_type, group_id=told.group_id)
 
 
 def _wait_for_nodes(grid: Grid, wanted: set[int], end: float) -> set[int]:
-    """Those of the wanted that are there when all are, or at the end."""
+    """Wait until all `wanted` nodes are there, or until the time `end`; return those that are there."""
     while not wanted <= (there := set(grid.get_node_ids())) and time.monotonic() < end:
         time.sleep(POLL_S)
     return wanted & there

@@ -1,15 +1,16 @@
-"""What travels between server and sites: a model as one float32 and one int64 vector, and the small records around it.
+"""Make and read the messages between server and sites: a model as one float32 and one int64 vector, and small records beside it.
 
-Flower's records are made and taken apart here only. A message to a site holds `arrays` (the global model) and
-`config` (what to do); a reply holds `arrays` and `metrics`, or `failure` when the site raised. In the second stage the
-instructions also say which features, which head and which blend; for a network that stacks, whose predictions and which shape.
+Only this module makes Flower's records and takes them apart. A message to a site holds `arrays` (the global model) and `config`
+(the instructions). A reply holds `arrays` and `metrics`, or `failure` when the site raised. Instructions of the second stage also
+name the features, the head and the blend; those of a network that stacks name the folds' runs and the network's shape.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import EnumType
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypedDict, TypeVar, get_origin
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -35,20 +36,25 @@ from fl_rsna.version import code_version
 T = TypeVar("T")
 ARRAYS, CONFIG, METRICS, FAILURE, SITE, SCORE = "arrays", "config", "metrics", "failure", "site", "score"
 COUNTS, SCORECARD = f"{MessageType.EVALUATE}.counts", f"{MessageType.EVALUATE}.scorecard"  # of the final model
-FEATURES, ENCODE = f"{MessageType.EVALUATE}.features", f"{MessageType.EVALUATE}.encode"  # of the second stage, before
-BLEND = f"{MessageType.EVALUATE}.blend"  # and after its rounds
-OUT_OF_FOLD = f"{MessageType.EVALUATE}.out_of_fold"  # of a fold's final model, on the patients it never saw
-GROW, GROWN = f"{MessageType.TRAIN}.trees", f"{MessageType.EVALUATE}.trees"  # one more tree; validation of all
-TREE_COUNTS = f"{MessageType.EVALUATE}.tree_counts"  # as COUNTS
+FEATURES, ENCODE = (
+    f"{MessageType.EVALUATE}.features",
+    f"{MessageType.EVALUATE}.encode",
+)  # before the second stage's rounds
+BLEND = f"{MessageType.EVALUATE}.blend"  # after the second stage's rounds
+OUT_OF_FOLD = (
+    f"{MessageType.EVALUATE}.out_of_fold"  # a fold's final model predicts the patients that its training left out
+)
+GROW, GROWN = f"{MessageType.TRAIN}.trees", f"{MessageType.EVALUATE}.trees"  # grow one more tree; validate all trees
+TREE_COUNTS = f"{MessageType.EVALUATE}.tree_counts"  # COUNTS for a stacker of trees
 RUN_ID = re.compile(r"[0-9a-f]{0,64}")
 INTEGERS = "integers"
-VERSION = "version"  # of the code, at the roll call
-SECOND = "second"  # a vector beside the model: SCAFFOLD's control variate, or its change
+VERSION = "version"  # the version of the code, in the roll call
+SECOND = "second"  # a vector beside the model, such as SCAFFOLD's control variate or its change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceInstructions:
-    """Plain values, for they travel as JSON."""
+    """Instructions of the second stage: the encoder's features and the head over a series. All values are plain, because they travel as JSON."""
 
     encoder_id: str
     encoder_layout: str  # hash of the encoder's layout
@@ -58,12 +64,13 @@ class SequenceInstructions:
     width: int
     layers: int
     dropout: float
-    weights: tuple[float, ...] = ()  # of the head in the final blend, a label; without them it is scored alone
+    weights: tuple[float, ...] = ()  # the head's weight in the final blend, by label; if empty the head is scored alone
 
 
 def build_sequence_instructions(
     config: SequenceConfig, encoder_id: str, layout: str, features: int
 ) -> SequenceInstructions:
+    """Make the instructions of a second stage whose encoder makes `features` numbers a slice."""
     return SequenceInstructions(
         encoder_id=encoder_id,
         encoder_layout=layout,
@@ -77,6 +84,7 @@ def build_sequence_instructions(
 
 
 def shape_of(instructions: SequenceInstructions, task: Task) -> HeadShape:
+    """Return the shape of the head that the instructions describe."""
     return HeadShape(
         head=instructions.head,
         width=instructions.width,
@@ -88,12 +96,12 @@ def shape_of(instructions: SequenceInstructions, task: Task) -> HeadShape:
 
 
 def to_views(instructions: SequenceInstructions, train: TrainConfig) -> Views:
-    """The features a site has, or is to make."""
+    """Return the views that identify the features of the second stage."""
     return views_of(instructions.encoder_id, instructions.copies, train)
 
 
 def head_training(config: Config) -> TrainConfig:
-    """How a head over series trains: as `sequence` says, without what only a slice model's training has."""
+    """Return the training settings of a head over series: those of `sequence`, without sampling, mixup and other settings of slice models."""
     own = config.sequence
     return replace(
         config.train,
@@ -110,15 +118,16 @@ def head_training(config: Config) -> TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackInstructions:
-    """Plain values, for they travel as JSON."""
+    """Instructions for a network that stacks: the ids of the folds' runs and its shape. All values are plain, because they travel as JSON."""
 
-    runs: tuple[str, ...]  # of the folds
+    runs: tuple[str, ...]
     width: int
     layers: int
     dropout: float
 
 
 def stack_shape(instructions: StackInstructions, task: Task) -> HeadShape:
+    """Return the shape of the network that stacks: its one feature a slice is the logit that the folds' models give."""
     return HeadShape(
         head=HeadName.cnn,
         width=instructions.width,
@@ -141,7 +150,7 @@ RECORDS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instructions:
-    """All a site is told besides the model."""
+    """The instructions to a site in one message, beside the model."""
 
     task: str
     model: RunModel
@@ -150,23 +159,23 @@ class Instructions:
     faults: FaultsConfig
     precision_up: Precision
     seed: int
-    run_id: str  # what a site remembers belongs to one run
+    run_id: str  # a site keeps one memory for each run
     round: int
     learning_rate: float
     layout_sha256: str
-    salt: str  # of the hashes that let the server see shared patients; new in every run
-    group_key: str = "patient_id"  # the index column they are of; another one in a cohort that was asked to leak
-    accepted: dict[str, int] = field(default_factory=dict)  # a site's last round that entered a model
-    prior: tuple[float, ...] = ()  # share of positive training slices of all sites, a label
-    target: tuple[float, ...] = ()  # the prevalence to train for, a label; empty: the prior
-    kept: float = 1.0  # share of the slices without the union label that a pass draws, the same at every site
-    estimate: bool = False  # BatchNorm's statistics anew, instead of training
-    min_count: int = 0  # no smaller count, but 0, leaves a site
-    keep_all: bool = False  # sites keep what they remember of every round, so that any can be repeated
-    sequence: SequenceInstructions | None = None  # of the second stage: the model is a head on an encoder's features
-    stacking: StackingConfig | None = None  # where a fold of the training part is left out, or was
-    plugins: dict[str, str] = field(default_factory=dict)  # version by package that the strategy comes from
-    stack: StackInstructions | None = None  # the model is a network on what the folds' models say of slices
+    salt: str  # salts the hashes by which the server finds shared patients; new in every run
+    group_key: str = "patient_id"  # the index column that is hashed; another one in a cohort that may leak
+    accepted: dict[str, int] = field(default_factory=dict)  # by site: its last round that entered a model
+    prior: tuple[float, ...] = ()  # by label: share of positive training slices over all sites
+    target: tuple[float, ...] = ()  # by label: the prevalence to train for; if empty the prior
+    kept: float = 1.0  # share of the slices without the union label that an epoch draws, the same at every site
+    estimate: bool = False  # estimate BatchNorm's statistics instead of training
+    min_count: int = 0  # no count from 1 to min_count - 1 leaves a site
+    keep_all: bool = False  # sites keep their memory of every round, so that any round can be repeated
+    sequence: SequenceInstructions | None = None  # in the second stage: the model is a head on an encoder's features
+    stacking: StackingConfig | None = None  # where a stacking divides the training part into folds
+    plugins: dict[str, str] = field(default_factory=dict)  # by package that provides strategy, model or task: version
+    stack: StackInstructions | None = None  # the model is a network on the predictions of the folds' models
 
 
 def to_arrays(
@@ -175,25 +184,27 @@ def to_arrays(
     precision: Precision = Precision.fp32,
     exact: NDArray[np.bool_] | None = None,
 ) -> ArrayRecord:
-    """A model, its floats in `precision` but for those at `exact`, and perhaps a second vector, always in float32."""
+    """Encode a model, with its floats in `precision` except those at `exact` [N], and, where there is one, a second vector in float32."""
     arrays = {**encode(flat.floats, precision, exact), INTEGERS: pack(flat.integers)}
     return ArrayRecord(arrays if second is None else {**arrays, SECOND: pack(second)})
 
 
 def from_arrays(arrays: ArrayRecord) -> FlatModel:
+    """Decode the model of `to_arrays`. Raises KeyError or ValueError for other arrays."""
     return FlatModel(decode(arrays), unpack(arrays[INTEGERS]))
 
 
 def instruct(instructions: Instructions) -> ConfigRecord:
-    """What is only of the second stage is not said in the first."""
+    """Write instructions as Flower's record; those that are None, such as the second stage's in the first stage, are left out."""
     plain = {name: value for name, value in asdict(instructions).items() if value is not None}
     return ConfigRecord({"instructions": json.dumps(plain)})
 
 
 def read_instructions(message: Message) -> Instructions:
-    """Raises ValueError for a server of another version, which may say what is not known here, and for a run id that could name
+    """Read the instructions in a message.
 
-    another folder: at the site it names one.
+    Raises ValueError for a server of another version, whose instructions may mean something else here, and for a run id that is
+    not hexadecimal: the site names a folder by it.
     """
     record = record_in(message.content, CONFIG, ConfigRecord)
     version = str(record.get(VERSION, code_version()))
@@ -203,7 +214,9 @@ def read_instructions(message: Message) -> Instructions:
         )
     said: dict[str, Any] = json.loads(str(record["instructions"]))
     check_run_id(said["run_id"])
-    check_plugins(said)
+    check_plugins(
+        said.get("plugins", {}), strategy=said["strategy"]["name"], model=said["model"]["name"], task=said["task"]
+    )
     said["strategy"] = parse_strategy(said["strategy"])
     for name, kind in RECORDS.items():
         said |= {name: parse_record(kind, said[name])} if said.get(name) is not None else {}
@@ -212,10 +225,12 @@ def read_instructions(message: Message) -> Instructions:
     return Instructions(**said)
 
 
-def check_plugins(said: dict[str, Any]) -> None:
-    """Refuse instructions that rest on a package which is not installed here, or in another version; raises ValueError."""
-    named = {STRATEGY_GROUP: said["strategy"]["name"], MODELS: said["model"]["name"], TASKS: said["task"]}
-    asked, here = said.get("plugins", {}), versions_of({group: str(name) for group, name in named.items()})
+def check_plugins(asked: Mapping[str, str], *, strategy: str, model: str, task: str) -> None:
+    """Refuse instructions whose strategy, model or task comes from a package that is not installed here in the version `asked` for.
+
+    Raises ValueError.
+    """
+    here = versions_of({STRATEGY_GROUP: str(strategy), MODELS: str(model), TASKS: str(task)})
     if asked != here:
         theirs, ours = (
             " and ".join(f"{package} {version}" for package, version in found.items()) for found in (asked, here)
@@ -227,7 +242,7 @@ def check_plugins(said: dict[str, Any]) -> None:
 
 
 def parse_strategy(said: dict[str, Any]) -> StrategyConfig:
-    """The settings of the server's strategy; raises ValueError for one that is not known here."""
+    """Read the settings of the server's strategy from JSON; raises ValueError for a strategy that is not installed here."""
     name = str(said["name"])
     if name not in STRATEGIES:
         raise ValueError(f"expected a strategy that is installed here, got {name!r}; install what has it")
@@ -236,7 +251,7 @@ def parse_strategy(said: dict[str, Any]) -> StrategyConfig:
 
 
 def check_run_id(name: object) -> str:
-    """A run id as it is sent; raises ValueError for one that could name another folder."""
+    """Return a run id as text; raises ValueError for one that is not hexadecimal and so could name another folder."""
     if not RUN_ID.fullmatch(str(name)):
         raise ValueError(f"expected a run id of hexadecimal digits, got {name!r}; the server is not one of ours")
     return str(name)
@@ -251,6 +266,7 @@ def reply_with(
     precision: Precision = Precision.fp32,
     exact: NDArray[np.bool_] | None = None,
 ) -> Message:
+    """Answer a message with metrics and, where there is one, a model and a second vector, encoded as `to_arrays` does."""
     content = RecordDict({METRICS: MetricRecord(dict(metrics))})
     if model is not None:
         content[ARRAYS] = to_arrays(model, second, precision, exact)
@@ -258,16 +274,13 @@ def reply_with(
 
 
 def reply_failure(message: Message, failure: Failure, site: str = "") -> Message:
-    """A site's own exception as a reply, the same in every engine; federation/protocol/failures.py says what of it may leave.
-
-    `site` is its name, as far as it knows it.
-    """
+    """Answer a message with a site's failure, the same in every engine; `site` is the site's name, if it is known."""
     told = ConfigRecord({"error": failure.error, "traceback": failure.traceback, **({"site": site} if site else {})})
     return Message(RecordDict({FAILURE: told}), reply_to=message)
 
 
 def failure_of(message: Message) -> tuple[str, str] | None:
-    """(one line, traceback) when the reply is a failure of the site or of what carried it, else None."""
+    """Return one line and a traceback when the reply reports a failure of the site or of its delivery, else None."""
     if message.has_error():
         reason = message.error.reason or "no reason given"
         return reason.splitlines()[0], reason
@@ -275,8 +288,15 @@ def failure_of(message: Message) -> tuple[str, str] | None:
     return (str(failure["error"]), str(failure["traceback"])) if isinstance(failure, ConfigRecord) else None
 
 
-def phase_of(message: Message) -> dict[str, Any]:
-    """The round and phase a message to a site belongs to, as the run's events name them; the roll call has no round."""
+class Phase(TypedDict):
+    """The round and phase of a message, as the run's events name them; the round of the roll call is 0."""
+
+    round: int
+    phase: str
+
+
+def phase_of(message: Message) -> Phase:
+    """Return the round and the phase that a message to a site belongs to."""
     group, kind = message.metadata.group_id, message.metadata.message_type
     phase = {
         MessageType.QUERY: "roll call",
@@ -295,18 +315,18 @@ def phase_of(message: Message) -> dict[str, Any]:
 
 
 def describe_phase(message: Message) -> str:
-    """The same in words, for a site's log."""
+    """Name the phase and the round of a message in words, for a site's log."""
     phase = phase_of(message)
-    return f"{phase['phase']} of round {phase['round']}" if phase["round"] else str(phase["phase"])
+    return f"{phase['phase']} of round {phase['round']}" if phase["round"] else phase["phase"]
 
 
 def action_of(kind: str) -> str:
-    """What a ClientApp registers for messages of this kind: Flower writes `<category>.<action>`."""
+    """Return the action under which a ClientApp registers messages of this kind; Flower writes `<category>.<action>`."""
     return kind.partition(".")[2]
 
 
 def record_in(content: RecordDict, name: str, kind: type[T]) -> T:
-    """The record of that name; raises KeyError when there is none of that kind.
+    """Return the record of that name; raises KeyError when there is none of that kind.
 
     Flower's views (`content.array_records` and the like) hold the content in a reference cycle: a model that was read
     through one stays in memory until the garbage collector happens to run, and a round's replies pile up.
@@ -318,7 +338,7 @@ def record_in(content: RecordDict, name: str, kind: type[T]) -> T:
 
 
 def num_bytes(content: RecordDict) -> int:
-    """Bytes of a message's content as Flower ships it: its arrays' data, and the objects around them as it writes them."""
+    """Count the bytes of a message's content as Flower sends it: the data of its arrays, and the objects around them."""
     data, around = 0, RecordDict()
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
@@ -329,12 +349,12 @@ def num_bytes(content: RecordDict) -> int:
 
 
 def _count_bytes(item: Any) -> int:
-    """Bytes of one of Flower's objects and of all it holds, each of which travels by itself."""
+    """Count the bytes of one of Flower's objects and of all objects in it, each of which is sent by itself."""
     return len(item.deflate()) + sum(_count_bytes(child) for child in (item.children or {}).values())
 
 
 def parse_record(config: type[T], values: dict[str, Any]) -> T:
-    """A configuration record from JSON, where choices came as plain strings and tuples as lists."""
+    """Make a configuration record from JSON, in which choices are plain strings and tuples are lists."""
     kinds = {item.name: item.type for item in fields(config)}  # type: ignore[arg-type]
 
     def read(kind: Any, value: Any) -> Any:

@@ -2,58 +2,61 @@
 
 Statistical offices call this small-cell suppression.
 
-0 and 1 leave everything as it is. A count that may not leave is withheld: None, not 0. Tables are made coarser instead:
-neighbouring bins are added up until every cell is 0 or at least k, and stand where the mean of their rows lies, so that
-the tables of sites still add. A label with too few positives or negatives is absent from them. Of classes, which add up
-to all slices, another one or more is absent with it. Slices are counted where a table is of slices, patients where a
-score is of patients.
+k of 0 or 1 changes nothing. A withheld count is None, not 0. Tables of counts are made coarser instead: neighbouring bins are added
+up until every cell is 0 or at least k. The sum stands in the bin at the mean place of its rows, so the tables of sites still add. A
+label with too few positives or negatives is absent from the tables. Classes add up to all slices, so at least one more class is
+absent with it. Tables of slices count slices, and scores of patients count patients.
 
 A row of a confusion matrix adds up to the slices of its class, which are reported elsewhere, and the accuracy reveals the sum of
-its diagonal. So a row with one small cell is withheld whole, and with any row both accuracies over all classes; a mean over
-classes of which one is hidden would reveal that one, and is withheld. The parts of a scorecard follow the same rules.
+the diagonal. So a row with one small cell is withheld whole, and with any such row both accuracies over all classes. A mean over
+classes would reveal a hidden class, so it is withheld where any class is. All parts of a scorecard follow these rules.
 """
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.sites.site_folders import PartCounts
 from fl_rsna.learning.inference.blending import GRIDS
-from fl_rsna.learning.metrics.classification import ACCURACIES, RANKINGS
+from fl_rsna.learning.metrics.figures import (
+    BinFigures,
+    ClassesFigures,
+    EstimateFigures,
+    LabelFigures,
+    LevelsOfClasses,
+    PointFigures,
+    ScorecardFigures,
+)
 from fl_rsna.learning.metrics.operating_points import LOSS, SLICE
 
-LOSSES = {LOSS, *GRIDS}  # summed losses, a row a label
+LOSSES = {LOSS, *GRIDS}  # the sums that are losses, with a row for each label
 Sums = dict[str, NDArray[np.generic]]
-CELLS = ("tp", "fn"), ("fp", "tn")  # of a confusion table: two that add up to a count that is told
-READ_FROM = ("sensitivity", "false_negative_rate"), ("specificity",)  # what tells one of each pair
-READ_FROM_ALL = ("ppv", "npv", "f1")
-CLASSES = "classes"
 
 
 def check_floor(asked: int, floor: int) -> None:
-    """Refuse a run that would have counts leave which the site keeps to itself."""
+    """Refuse a run whose privacy.min_count, `asked`, is below the site's own, `floor`; raises ValueError."""
     if asked < floor:
         raise ValueError(
             f"privacy.min_count: expected at least {floor}, this site's floor, got {asked}; say privacy.min_count={floor}"
         )
 
 
-def is_small(count: float, k: int) -> bool:
-    """Whether a count would tell of few."""
-    return 0 < count < k
+def is_small(count: float | None, k: int) -> bool:
+    """Tell whether a count must be withheld: whether it is from 1 to k - 1. A withheld count, None, is not."""
+    return count is not None and 0 < count < k
 
 
-def suppress_small(count: int, k: int) -> int | None:
-    """A count, or None where it may not leave."""
+def suppress_small(count: int | None, k: int) -> int | None:
+    """Return a count, or None where it must be withheld."""
     return None if is_small(count, k) else count
 
 
-def suppress_counts(counts: Mapping[str, Any], k: int, *, exclusive: bool) -> dict[str, Any]:
-    """Counts by part of cohort.sites.site_folders.counts without the small ones; of `exclusive` labels, without those that give them away.
+def suppress_counts(counts: Mapping[str, PartCounts], k: int, *, exclusive: bool) -> dict[str, PartCounts]:
+    """Withhold small counts by part, as cohort.sites.site_folders.counts makes them; for `exclusive` labels also those that reveal them.
 
-    Raises ValueError for a part of fewer than k slices: its size is a weight that every round would tell.
+    Raises ValueError for a part of 1 to k - 1 slices: its size is a weight, which every round would reveal.
     """
     for part, held in counts.items():
         if is_small(held["slices"], k):
@@ -64,8 +67,8 @@ def suppress_counts(counts: Mapping[str, Any], k: int, *, exclusive: bool) -> di
     return {part: _suppress_part(held, k, exclusive) for part, held in counts.items()}
 
 
-def _suppress_part(held: Mapping[str, Any], k: int, exclusive: bool) -> dict[str, Any]:
-    positives = {label: n for label, n in held["positives"].items() if n is not None}  # of an unannotated label: None
+def _suppress_part(held: PartCounts, k: int, exclusive: bool) -> PartCounts:
+    positives = {label: n for label, n in held["positives"].items() if n is not None}  # None: not annotated
     known = {label: held.get("known", {}).get(label, held["slices"]) for label in positives}
     few = {label for label, n in positives.items() if is_small(n, k) or is_small(known[label] - n, k)}
     if exclusive:
@@ -74,13 +77,16 @@ def _suppress_part(held: Mapping[str, Any], k: int, exclusive: bool) -> dict[str
     return {**held, "patients": suppress_small(held["patients"], k), "positives": told}
 
 
-def tells_positives(held: Mapping[str, Any], label: str, k: int) -> bool:
-    """Whether a part's count of a label leaves its site, and so what follows from it may."""
+def tells_positives(held: PartCounts, label: str, k: int) -> bool:
+    """Tell whether the site may reveal a part's count of a label, and so also figures that follow from it."""
     return _suppress_part(held, k, exclusive=False)["positives"][label] is not None
 
 
 def add_complementary_classes(positives: Mapping[str, int], few: set[str], k: int) -> set[str]:
-    """`few` and the next smallest classes, until what they are together says nothing of one: classes add up to all."""
+    """Add the next smallest classes to `few` until they are two or more with k positives together.
+
+    Classes add up to all slices, so the other classes reveal the sum of those in `few`.
+    """
     for label in sorted(positives, key=lambda label: positives[label]):
         if not few or (len(few) > 1 and sum(positives[name] for name in few) >= k):
             break
@@ -89,16 +95,16 @@ def add_complementary_classes(positives: Mapping[str, int], few: set[str], k: in
 
 
 def pad_hashes(hashes: Iterable[str], k: int) -> list[str]:
-    """Hashes of patients with hashes of nobody, to a multiple of k: how many there are would be one more count."""
+    """Add random hashes to hashes of patients up to a multiple of k, because their number would be one more count."""
     known = set(hashes)
     missing = -len(known) % k if k > 1 else 0
     return sorted(known | {secrets.token_hex(8) for _ in range(missing)})
 
 
 def groups(cells: NDArray[np.int64], k: int) -> list[tuple[int, int]]:
-    """First and after-last bin of neighbours whose sums [C] are each 0 or at least k; all of them cover the bins [N, C].
+    """Group neighbouring bins [N, C] so that the sums [C] of each group are 0 or at least k; return first and after-last bin of each.
 
-    One group may still be small in the end: where the whole column is.
+    The groups cover all bins. A sum of the only group is still small where that of its whole column is.
     """
     found: list[tuple[int, int]] = []
     start, total = 0, np.zeros(cells.shape[1], np.int64)
@@ -114,7 +120,10 @@ def groups(cells: NDArray[np.int64], k: int) -> list[tuple[int, int]]:
 
 
 def coarsen_table(table: NDArray[np.int64], cells: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """`table` [N, C] with neighbouring rows added up as `groups` of `cells` [N, D] says, each at its rows' mean place by `cells`' first column."""
+    """Add up neighbouring rows of `table` [N, C] by the groups of `cells` [N, D].
+
+    Each sum stands at the mean place of its rows, weighted by the first column of `cells`; other rows are 0.
+    """
     coarse = np.zeros_like(table)
     for start, end in groups(cells, k):
         weight = cells[start:end, 0]
@@ -124,9 +133,9 @@ def coarsen_table(table: NDArray[np.int64], cells: NDArray[np.int64], k: int) ->
 
 
 def suppress_controls(table: NDArray[np.int64], k: int, *, exclusive: bool = False) -> NDArray[np.int64]:
-    """A table of learning.controls, slices and positives a bin [BINS, 1 + L], with every cell and its rest 0 or at least k.
+    """Coarsen a control's table, slices and positives by bin [BINS, 1 + L], until positives and negatives of each cell are 0 or at least k.
 
-    Of `exclusive` labels what is left to those that are hidden, too.
+    For `exclusive` labels the slices of all hidden labels together are 0 or at least k, too.
     """
     if k <= 1:
         return table
@@ -140,7 +149,7 @@ def suppress_controls(table: NDArray[np.int64], k: int, *, exclusive: bool = Fal
 
 
 def suppress_sums(sums: Sums, k: int, *, exclusive: bool = False) -> Sums:
-    """What sites add up, with histograms [L, 2, BINS] coarser and labels of few slices or exams all 0: their losses, too."""
+    """Coarsen the histograms [L, 2, BINS] of a site's sums; set histograms and losses of labels with few slices or exams to 0."""
     if k <= 1:
         return sums
     hidden = _find_few_in_sums(sums, k) if exclusive else set()
@@ -153,7 +162,7 @@ def suppress_sums(sums: Sums, k: int, *, exclusive: bool = False) -> Sums:
 
 
 def _find_few_in_sums(sums: Sums, k: int) -> set[str]:
-    """Classes, by their place, that no histogram may tell of: slices first, as `suppress_counts` has it, then exams."""
+    """Find the classes, by their index, to hide in all histograms: by slices first, as `suppress_counts` does, then by exams."""
     hidden: set[str] = set()
     for name in sorted(sums.keys() - LOSSES, key=lambda name: name != SLICE):
         sides = {str(label): of.tolist() for label, of in enumerate(sums[name].astype(np.int64).sum(2))}
@@ -172,9 +181,9 @@ def _coarse_scores(counts: NDArray[np.generic], k: int, hidden: Collection[str])
 
 
 def rests_on_enough(labels: NDArray[np.float32], patients: NDArray[np.generic], k: int) -> list[bool]:
-    """Whether a score of each label of [N, L] rests on k slices of either kind, and on k patients with a positive one.
+    """Tell for each label of [N, L] whether it has k positive slices, k negative slices and k patients with a positive slice.
 
-    One of a label that the site does not annotate rests on nothing.
+    With k of 0 or 1 one slice of known label is enough. A label that the site does not annotate has none.
     """
     found = []
     for label in range(labels.shape[1]):
@@ -185,129 +194,177 @@ def rests_on_enough(labels: NDArray[np.float32], patients: NDArray[np.generic], 
     return found
 
 
-def suppress_class_scores(found: Mapping[str, Any], hidden: Collection[str], k: int) -> dict[str, Any]:
-    """Scores of learning.classes without the `hidden` classes, and without counts and ratios that tell of few."""
-    if not found:  # of exams where there are none
-        return {}
+def suppress_class_scores(found: ClassesFigures, hidden: Collection[str], k: int) -> ClassesFigures:
+    """Withhold the `hidden` classes from scores of classes, and counts and ratios that would reveal small counts."""
     rows = {
         label
         for label, row in found["confusion"].items()
         if label in hidden or any(is_small(cell["count"], k) for cell in row.values())
     }
-    withheld = {*(ACCURACIES if rows else ()), *(RANKINGS if hidden else ())}
-    told = {
-        name: _blank_estimate(found[name]) if name in withheld else found[name] for name in (*ACCURACIES, *RANKINGS)
-    }
+
+    def blank_if(withheld: bool, estimate: EstimateFigures) -> EstimateFigures:
+        return _blank_estimate() if withheld else estimate
+
     return {
-        **told,
-        "classes": {label: _class(of, label in rows, label in hidden) for label, of in found["classes"].items()},
-        "confusion": {label: _blank_row(row) if label in rows else row for label, row in found["confusion"].items()},
+        "accuracy": blank_if(bool(rows), found["accuracy"]),
+        "balanced_accuracy": blank_if(bool(rows), found["balanced_accuracy"]),
+        "macro_auroc": blank_if(bool(hidden), found["macro_auroc"]),
+        "mean_average_precision": blank_if(bool(hidden), found["mean_average_precision"]),
+        "classes": {
+            label: {
+                "accuracy": blank_if(label in rows, of["accuracy"]),
+                "voc_average_precision": blank_if(label in hidden, of["voc_average_precision"]),
+            }
+            for label, of in found["classes"].items()
+        },
+        "confusion": {
+            label: {other: {"count": None, "share": _blank_estimate()} for other in row} if label in rows else row
+            for label, row in found["confusion"].items()
+        },
     }
 
 
-def _class(of: Mapping[str, Any], without_accuracy: bool, without_ranking: bool) -> dict[str, Any]:
-    gone = {"accuracy": without_accuracy, "voc_average_precision": without_ranking}
-    return {name: _blank_estimate(estimate) if gone[name] else estimate for name, estimate in of.items()}
+def _blank_estimate() -> EstimateFigures:
+    return {
+        "value": None,
+        "low": None,
+        "high": None,
+        "positives": None,
+        "negatives": None,
+        "positive_patients": None,
+    }
 
 
-def _blank_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {label: {"count": None, "share": _blank_estimate(cell["share"])} for label, cell in row.items()}
-
-
-def _blank_estimate(estimate: Mapping[str, Any]) -> dict[str, Any]:
-    return dict.fromkeys(estimate)
-
-
-def suppress_card(card: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """A scorecard without the labels that rest on fewer than k, and without counts, ratios and bins that tell of few."""
+def suppress_card(card: ScorecardFigures, k: int) -> ScorecardFigures:
+    """Withhold the labels of a scorecard that rest on fewer than k, and counts, ratios and bins that would reveal small counts."""
     if k <= 1:
-        return dict(card)
-    told = {name: suppress_small(card[name], k) for name in ("patients", "exams")}
-    hidden = _find_few_in_card(card, k) if CLASSES in card else set()
-    overall = card["log_loss"]
-    if _of_few(overall, k) or hidden:  # of all slices; only what it is counted by is of few
-        overall = {**_blank_estimate(overall), "value": overall["value"]}
-    exams = {how: _suppress_labels(of, k, hidden) for how, of in card["exam"].items()}
-    slices = _suppress_labels(card["slice"], k, hidden)
-    return {**card, **told, "log_loss": overall, "slice": slices, "exam": exams, **_classes(card, hidden, k)}
+        return card
+    hidden = _find_few_in_card(card, k) if "classes" in card else set[str]()
+    # the log loss is over all slices; the counts it rests on are those of one label, which may be small
+    overall = _keep_value(card["log_loss"]) if _of_few(card["log_loss"], k) or hidden else card["log_loss"]
+    told: ScorecardFigures = {
+        **card,
+        "patients": suppress_small(card["patients"], k),
+        "exams": suppress_small(card["exams"], k),
+        "log_loss": overall,
+        "slice": _suppress_labels(card["slice"], k, hidden),
+        "exam": {how: _suppress_labels(of, k, hidden) for how, of in card["exam"].items()},
+    }
+    if "classes" in card:
+        told["classes"] = _suppress_levels(card["classes"], hidden, k)
+    return told
 
 
-def without_labels(card: Mapping[str, Any], unknown: Collection[str], headline: str) -> dict[str, Any]:
-    """A scorecard in which labels that the site does not annotate are withheld."""
+def without_labels(card: ScorecardFigures, unknown: Collection[str], headline: str) -> ScorecardFigures:
+    """Withhold from a scorecard the labels `unknown`, which the site does not annotate, and all figures of classes together."""
 
-    def blank_unknown(cards: Mapping[str, Any]) -> dict[str, Any]:
+    def blank_unknown(cards: dict[str, LabelFigures]) -> dict[str, LabelFigures]:
         return {label: _blank_label(of) if label in unknown else of for label, of in cards.items()}
 
-    overall = card["log_loss"]
-    if headline in unknown:
-        overall = {**_blank_estimate(overall), "value": overall["value"]}
-    exams = {how: blank_unknown(of) for how, of in card["exam"].items()}
-    together = _classes(card, set(card["slice"]), k=0)  # nothing of all classes without one of them
-    return {**card, "log_loss": overall, "slice": blank_unknown(card["slice"]), "exam": exams, **together}
+    told: ScorecardFigures = {
+        **card,
+        "log_loss": _keep_value(card["log_loss"]) if headline in unknown else card["log_loss"],
+        "slice": blank_unknown(card["slice"]),
+        "exam": {how: blank_unknown(of) for how, of in card["exam"].items()},
+    }
+    if "classes" in card:
+        told["classes"] = _suppress_levels(card["classes"], set(card["slice"]), k=0)
+    return told
 
 
-def _find_few_in_card(card: Mapping[str, Any], k: int) -> set[str]:
-    """Classes of few, and those that give them away: in slices as the counts of the roll call, then in exams, then in patients."""
+def _keep_value(estimate: EstimateFigures) -> EstimateFigures:
+    return {**_blank_estimate(), "value": estimate["value"]}
+
+
+def _find_few_in_card(card: ScorecardFigures, k: int) -> set[str]:
+    """Find classes of small counts, and those that would reveal them: by slices as in the roll call, then by exams, then by patients."""
     hidden: set[str] = set()
-    for counted, *rest in (("positives", "negatives"), ("positive_patients",)):
+    for of_patients in (False, True):
         for cards in (card["slice"], *card["exam"].values()):
             areas = {label: of["auroc"] for label, of in cards.items()}
-            few = {label for label, area in areas.items() if any(is_small(area[name], k) for name in (counted, *rest))}
-            hidden = add_complementary_classes({label: area[counted] for label, area in areas.items()}, hidden | few, k)
+            counted = {
+                label: [area["positive_patients"]] if of_patients else [area["positives"], area["negatives"]]
+                for label, area in areas.items()
+            }
+            few = {label for label, counts in counted.items() if any(is_small(count, k) for count in counts)}
+            positives = {label: counts[0] or 0 for label, counts in counted.items()}
+            hidden = add_complementary_classes(positives, hidden | few, k)
     return hidden
 
 
-def _classes(card: Mapping[str, Any], hidden: Collection[str], k: int) -> dict[str, Any]:
-    """What is said of classes together, where there are any."""
-    if CLASSES not in card:
-        return {}
-    return {CLASSES: {level: suppress_class_scores(found, hidden, k) for level, found in card[CLASSES].items()}}
+def _suppress_levels(levels: LevelsOfClasses, hidden: Collection[str], k: int) -> LevelsOfClasses:
+    told: LevelsOfClasses = {"slice": suppress_class_scores(levels["slice"], hidden, k)}
+    if "exam" in levels:
+        told["exam"] = suppress_class_scores(levels["exam"], hidden, k)
+    return told
 
 
-def _suppress_labels(cards: Mapping[str, Any], k: int, hidden: Collection[str]) -> dict[str, Any]:
+def _suppress_labels(cards: Mapping[str, LabelFigures], k: int, hidden: Collection[str]) -> dict[str, LabelFigures]:
     return {
         label: _blank_label(of) if _of_few(of["auroc"], k) or label in hidden else _suppress_label(of, k)
         for label, of in cards.items()
     }
 
 
-def _of_few(estimate: Mapping[str, Any], k: int) -> bool:
-    return bool(min(estimate["positives"], estimate["negatives"], estimate["positive_patients"]) < k)
+def _of_few(estimate: EstimateFigures, k: int) -> bool:
+    """Tell whether an estimate rests on fewer than k positives, negatives or patients with a positive."""
+    counts = (estimate["positives"], estimate["negatives"], estimate["positive_patients"])
+    return any(count is not None and count < k for count in counts)
 
 
-def _blank_label(of: Mapping[str, Any]) -> dict[str, Any]:
-    """A label's card with nothing in it but the common temperature."""
-    scores = {
-        name: _blank_estimate(estimate)
-        for name, estimate in of.items()
-        if isinstance(estimate, dict) and "value" in estimate
+def _blank_label(of: LabelFigures) -> LabelFigures:
+    """Withhold every score of a label; the temperature, which all sites share, stays."""
+    return {
+        "auroc": _blank_estimate(),
+        "average_precision": _blank_estimate(),
+        "partial_auroc": _blank_estimate(),
+        "log_loss": _blank_estimate(),
+        "brier": _blank_estimate(),
+        "ece": _blank_estimate(),
+        "points": dict.fromkeys(of["points"]),
+        "calibration": {"before": None, "after": None},
+        "temperature": of["temperature"],
     }
-    return {**of, **scores, "points": dict.fromkeys(of["points"]), "calibration": {"before": None, "after": None}}
 
 
-def _suppress_label(of: Mapping[str, Any], k: int) -> dict[str, Any]:
-    points = {name: found and _suppress_point(found, k) for name, found in of["points"].items()}
-    curves = {
-        when: found and {**found, "bins": _coarsen_bins(found["bins"], k)} for when, found in of["calibration"].items()
+def _suppress_label(of: LabelFigures, k: int) -> LabelFigures:
+    curves = of["calibration"]
+    return {
+        **of,
+        "points": {name: point and _suppress_point(point, k) for name, point in of["points"].items()},
+        "calibration": {
+            "before": curves["before"] and {**curves["before"], "bins": _coarsen_bins(curves["before"]["bins"], k)},
+            "after": curves["after"] and {**curves["after"], "bins": _coarsen_bins(curves["after"]["bins"], k)},
+        },
     }
-    return {**of, "points": points, "calibration": curves}
 
 
-def _suppress_point(found: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """Counts and ratios at a threshold without a pair of counts of which one is small, nor what it could be read from."""
-    told, few = dict(found), [any(is_small(found[cell], k) for cell in pair) for pair in CELLS]
-    for pair, ratios, small in zip(CELLS, READ_FROM, few, strict=True):
-        if small:
-            told |= dict.fromkeys(pair) | {name: _blank_estimate(found[name]) for name in ratios}
-    return told | ({name: _blank_estimate(found[name]) for name in READ_FROM_ALL} if any(few) else {})
+def _suppress_point(found: PointFigures, k: int) -> PointFigures:
+    """Withhold counts at a threshold of which one is small, and the ratios from which they could be computed.
+
+    tp + fn and fp + tn are reported elsewhere, so either count of a pair reveals the other.
+    """
+    told = found.copy()
+    few_positives = is_small(found["tp"], k) or is_small(found["fn"], k)
+    few_negatives = is_small(found["fp"], k) or is_small(found["tn"], k)
+    if few_positives:
+        told["tp"] = told["fn"] = None
+        told["sensitivity"], told["false_negative_rate"] = _blank_estimate(), _blank_estimate()
+    if few_negatives:
+        told["fp"] = told["tn"] = None
+        told["specificity"] = _blank_estimate()
+    if few_positives or few_negatives:
+        told["ppv"], told["npv"], told["f1"] = _blank_estimate(), _blank_estimate(), _blank_estimate()
+    return told
 
 
-def _coarsen_bins(bins: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
-    """Fewer and wider bins: slices, positives and negatives of each are 0 or at least k. A wider one has no interval."""
+def _coarsen_bins(bins: list[BinFigures], k: int) -> list[BinFigures]:
+    """Merge neighbouring bins until slices, positives and negatives of each are 0 or at least k; a merged bin has no interval."""
     counts = np.array([found["count"] for found in bins], np.int64)
-    shares, means = (np.array([found[name] or 0.0 for found in bins]) for name in ("share", "mean"))
+    shares = np.array([found["share"] or 0.0 for found in bins])
+    means = np.array([found["mean"] or 0.0 for found in bins])
     positives = np.rint(shares * counts).astype(np.int64)
-    told = []
+    told = list[BinFigures]()
     for start, end in groups(np.stack([counts, positives, counts - positives], axis=1), k):
         here = slice(start, end)
         if end - start == 1:

@@ -1,7 +1,6 @@
-"""Simulated faults and simulated time, seeded and the same in every engine and on every machine.
+"""Simulate faults and time, from a seed and so alike in every engine and on every machine.
 
-Faults: sites drop out, straggle, crash or send what they should not. Time: how long a round would take over real links, from
-bytes and steps.
+Sites drop out, straggle, crash or send corrupt models. The time of a round over real links is computed from bytes and steps.
 """
 
 import numpy as np
@@ -12,11 +11,11 @@ from fl_rsna.settings.federation import FaultKind, FaultsConfig, LinkConfig, par
 
 
 class SiteCrashed(RuntimeError):
-    """What a site raises that was told to crash."""
+    """The error of a site that faults.sites tells to crash."""
 
 
 def fault_of(faults: FaultsConfig, site: str, round_: int) -> FaultKind | None:
-    """What is wrong with a site in a round."""
+    """Return the fault of a site in a round; None where it has none."""
     if site not in faults.sites:
         return None
     fault = parse_fault(faults.sites[site])
@@ -24,7 +23,7 @@ def fault_of(faults: FaultsConfig, site: str, round_: int) -> FaultKind | None:
 
 
 def corrupt_model(kind: FaultKind, received: FlatModel, trained: FlatModel) -> FlatModel:
-    """What the site sends instead of what it trained."""
+    """Make the model that a site with this fault sends in place of the one it trained. Raises SiteCrashed under crash."""
     change = trained.floats - received.floats
     match kind:
         case FaultKind.crash:
@@ -44,12 +43,12 @@ def corrupt_model(kind: FaultKind, received: FlatModel, trained: FlatModel) -> F
 
 
 def drops_out(faults: FaultsConfig, seed: int, site: str, round_: int) -> bool:
-    """Whether a site is out of reach for a whole round."""
+    """Draw whether a site is out of reach for a whole round."""
     return _draw(seed, "dropout", site, round_) < faults.dropout
 
 
 def slowdown(faults: FaultsConfig, seed: int, site: str, round_: int) -> float:
-    """How many times as long as usual a site takes in a round."""
+    """Draw the factor by which a site is slower than usual in a round; 1 for most sites."""
     return faults.slowdown if _draw(seed, "straggler", site, round_) < faults.stragglers else 1.0
 
 
@@ -60,10 +59,10 @@ def _draw(seed: int, purpose: str, site: str, round_: int) -> float:
 def site_seconds(
     network: LinkConfig, site: str, *, bytes_down: float, bytes_up: float, steps: float, slowdown: float = 1.0
 ) -> float:
-    """Virtual seconds from sending a site the model to holding its reply.
+    """Compute the virtual seconds from sending a site the model until its reply is there.
 
-    Two latencies, both transfers at the link's rate, and the steps at `step_s` each over the site's speed; all of it as
-    much longer as the site's downtime makes it on average.
+    They are two latencies, both transfers at the link's rate, and the steps at `step_s` each, divided by the site's speed and
+    multiplied by `slowdown`; the sum is divided by 1 - downtime, the share of time in which the site is reachable.
     """
     transfer_s = 8e-6 * (bytes_down / network.down_mbit + bytes_up / network.up_mbit)
     work_s = slowdown * steps * network.step_s / network.speeds.get(site, 1.0)
@@ -71,5 +70,5 @@ def site_seconds(
 
 
 def money(network: LinkConfig, *, byte_count: float, seconds: float, sites: int) -> float:
-    """US dollars for so much traffic, and for the machines of so many sites over so many virtual seconds."""
+    """Compute the US dollars of `byte_count` bytes of traffic and of the machines of `sites` sites over `seconds` virtual seconds."""
     return network.usd_per_gigabyte * byte_count / 1e9 + network.usd_per_hour * sites * seconds / 3600

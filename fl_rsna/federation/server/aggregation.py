@@ -1,4 +1,4 @@
-"""Aggregate what sites trained in a round: replies in site order, each checked before it may enter the running sums."""
+"""Aggregate the models that sites trained in a round: replies in site order, each checked before it enters the running sums."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -28,22 +28,23 @@ from fl_rsna.settings.strategy import StrategyConfig, Weighting
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.strategies.strategy import RoundAggregate, Strategy, Update
 
-PART = 131_072  # values at a time: what is worked on stays in the processor's cache
+PART = 131_072  # values at a time, few enough for the processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What a usable reply brought."""
+    """The model in a usable reply, and the vector sent beside it."""
 
     model: FlatModel
     second: NDArray[np.float32] | None
 
 
 class Sums:
-    """One float64 vector, whatever the number of sites, unless the strategy needs every update.
+    """Running sums of the sites' models: one float64 vector, whatever the number of sites, unless the strategy needs every update.
 
-    `stepped` is where the strategy steps, by default everywhere. Where weights are divided by steps, what is no result of the
-    round's steps, BatchNorm's statistics and what sites keep to themselves, is summed a second time, by p_i alone.
+    `stepped` [N] marks the values that the strategy's step changes, by default all. Where the strategy divides weights by steps, the
+    other values (BatchNorm's statistics, and values personal to sites) are not results of steps, so they are summed a second time,
+    weighted by p_i alone.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Sums:
         self.count, self.integers = 0, None  # type: tuple[int, NDArray[np.int64] | None]
 
     def add(self, sent: Sent, metrics: dict[str, float]) -> None:
+        """Add one site's model, weighted by its examples (or 1), divided by its steps where the strategy counts them."""
         p = metrics["num-examples"] if self._weighting is Weighting.examples else 1.0
         count_steps = self._strategy.count_steps
         steps = 1.0 if count_steps is None else count_steps(self._train, metrics.get("steps", 1.0) or 1.0)
@@ -81,6 +83,7 @@ class Sums:
             self._updates.append(Update(change=change, examples=p, loss=metrics.get("loss", 0.0)))
 
     def aggregate(self) -> RoundAggregate:
+        """Divide the sums by the weights."""
         mean = divide_total(self._total, self._weight)
         mean[self._apart] = divide_total(self._rest, self._examples)
         return RoundAggregate(
@@ -95,7 +98,7 @@ class Sums:
 
 
 def add_scaled(total: NDArray[np.float64], values: NDArray[np.float32], weight: float) -> None:
-    """total += weight * values, in float64."""
+    """Compute total += weight * values in float64."""
     product = np.empty(PART)
     for start in range(0, total.size, PART):
         part = total[start : start + PART]
@@ -106,7 +109,7 @@ def add_scaled(total: NDArray[np.float64], values: NDArray[np.float32], weight: 
 
 
 def divide_total(total: NDArray[np.float64], weight: float) -> NDArray[np.float32]:
-    """total / weight, rounded once."""
+    """Compute total / weight, rounded once to float32."""
     found = np.empty(total.size, np.float32)
     for start in range(0, total.size, PART):
         found[start : start + PART] = total[start : start + PART] / weight
@@ -115,7 +118,7 @@ def divide_total(total: NDArray[np.float64], weight: float) -> NDArray[np.float3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a reply is held against: the model that was sent and its norm."""
+    """The values a reply is checked against: the model that was sent, its norm, and the limits on an update."""
 
     model: FlatModel
     norm: float
@@ -124,7 +127,7 @@ class Expected:
 
 
 def read_sent(arrays: ArrayRecord, model: FlatModel) -> Sent:
-    """The site's model, as sent in float32 or the sent one plus its change in less, and the vector beside it.
+    """Read a site's model, and the vector beside it; below float32 the arrays hold the change from `model`, which is added.
 
     Raises KeyError, TypeError or ValueError when they cannot be read.
     """
@@ -135,7 +138,7 @@ def read_sent(arrays: ArrayRecord, model: FlatModel) -> Sent:
 
 
 def update_sha256(reply: Message | None) -> str:
-    """Hash of all a site sent of what it trained, as it travelled; empty where it sent nothing."""
+    """Hash the arrays of a reply as they were sent; empty where there are none."""
     digest = hashlib.sha256()
     arrays = reply.content.get(ARRAYS) if reply is not None and reply.has_content() else None
     if not isinstance(arrays, ArrayRecord):
@@ -147,7 +150,7 @@ def update_sha256(reply: Message | None) -> str:
 
 
 def fault_of(sent: Sent, metrics: dict[str, float], expected: Expected) -> str:
-    """Why an update must not enter the mean; empty when it may."""
+    """Say why an update must not enter the mean; empty when it may."""
     floats, model, second_size = sent.model.floats, expected.model, expected.second_size
     if floats.shape != model.floats.shape or sent.model.integers.shape != model.integers.shape:
         return f"expected an update of {model.floats.size} values, got {floats.size}"
@@ -166,7 +169,7 @@ def fault_of(sent: Sent, metrics: dict[str, float], expected: Expected) -> str:
 
 
 def distance(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """Euclidean distance of two vectors; infinite or not a number when a value is, or when it is too large for a float32."""
+    """Compute the Euclidean distance of two vectors; it is not finite where a value is not, or where it overflows float32."""
     square, change = 0.0, np.empty(PART, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, ours.size, PART):
@@ -179,10 +182,10 @@ def distance(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a round asked for, and of whom."""
+    """The sites and the model of a round, and the rules for its replies."""
 
     sites: list[Site]
-    model: FlatModel  # what they were sent
+    model: FlatModel  # as it was sent
     strategy: Strategy[Any]
     settings: StrategyConfig
     train: TrainConfig
@@ -190,18 +193,18 @@ class Asked:
     bytes_down: int  # of one message
     second_size: int = 0  # length of the vector expected beside each model
     timed: Callable[[SiteReply], float] = lambda reply: 0.0  # virtual seconds of a reply
-    deadline_s: float | None = None  # above which it comes too late
-    absent: AbstractSet[str] = frozenset()  # of `sites`: out of reach, not asked
-    stepped: NDArray[np.bool_] | None = None  # where the strategy steps; None is everywhere
+    deadline_s: float | None = None  # a reply of more virtual seconds is too late
+    absent: AbstractSet[str] = frozenset()  # those of `sites` that are out of reach and were not asked
+    stepped: NDArray[np.bool_] | None = None  # the values that the strategy's step changes; None is all
 
 
 def aggregate_replies(
     asked: Asked, replies: Iterable[Message], on_reply: Callable[[SiteReply], None]
 ) -> tuple[RoundAggregate, NDArray[np.int64], list[SiteReply]]:
-    """Aggregate the replies, in site order, to a running mean; also integers and every site's record.
+    """Aggregate the replies in site order; return the aggregate, the integers and every site's record.
 
     Memory is one float64 vector, whatever the number of sites, unless the strategy needs every update. Integer
-    buffers are no quantity to average: the first site's are kept. Raises BelowQuorum when fewer than
+    buffers cannot be averaged: the first site's are kept. Raises BelowQuorum when fewer than
     strategy.quorum * len(sites) replies are usable.
     """
     model, strategy, settings = asked.model, asked.strategy, asked.settings
@@ -230,7 +233,7 @@ def aggregate_replies(
 
 
 def _in_time(record: SiteReply, seconds: float, deadline_s: float | None, sent: Sent) -> tuple[SiteReply, Sent | None]:
-    """A reply with its virtual seconds; one that came too late counts for nothing."""
+    """Add its virtual seconds to a reply's record; a reply that came too late becomes a failure."""
     if deadline_s is not None and seconds > deadline_s:
         return replace(
             record, metrics={}, error=f"too late: {seconds:.1f} virtual s, faults.deadline_s is {deadline_s:g}"
@@ -239,7 +242,7 @@ def _in_time(record: SiteReply, seconds: float, deadline_s: float | None, sent: 
 
 
 def _usable(site: Site, reply: Message | None, expected: Expected, bytes_down: int) -> tuple[SiteReply, Sent | None]:
-    """The record of a reply and what it brought, which is None when it must not enter the mean."""
+    """Make the record of a reply, and read the model it brought, which is None when it must not enter the mean."""
 
     def record_failure(error: str, text: str = "") -> tuple[SiteReply, None]:
         return SiteReply(

@@ -1,7 +1,7 @@
-"""Ask sites: send one content to each, wait, check what comes, write it down, count its bytes, and hold the quorum.
+"""Ask sites: send one content to each, wait, check and record the replies, count their bytes, and require a quorum.
 
-Whatever the server asks of the sites after the roll call goes through `ask` or `ask_for`. Where replies are aggregated as they come,
-`send` hands them on one by one.
+Every question of the server after the roll call goes through `ask` or `ask_for`. Where replies are aggregated as they come, `send`
+yields them one by one.
 """
 
 import json
@@ -32,14 +32,14 @@ from fl_rsna.run_folder.run_folder import RunFolder, finite_or_null
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.strategy import StrategyConfig
 
-KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # of a site's metrics, in sites.csv
+KEPT = ("num-examples", "steps", "loss", "seconds", "virtual_s")  # the metrics that have columns in sites.csv
 QUORUM = "strategy.quorum"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteReply:
-    """One site's part in one phase of a round; `error` is empty when it succeeded."""
+    """A site's reply in one phase of a round; `error` is empty when it succeeded."""
 
     site: str
     metrics: dict[str, float]
@@ -47,11 +47,11 @@ class SiteReply:
     bytes_up: int
     error: str = ""
     traceback: str = ""
-    update_sha256: str = ""  # of what a site trained, so that a repetition can be compared
+    update_sha256: str = ""  # hash of the trained model as sent, by which a repetition is compared
 
 
 class Traffic(Protocol):
-    """What counts the bytes and failures of a run: the state of its rounds."""
+    """The counts of bytes and failures in the state of a run."""
 
     bytes_down: int
     bytes_up: int
@@ -59,7 +59,7 @@ class Traffic(Protocol):
 
 
 class BelowQuorum(RunFailed):
-    """Too few sites replied for their mean to stand for the cohort."""
+    """The error of a phase in which fewer sites replied than the quorum needs."""
 
 
 def ask(
@@ -71,7 +71,7 @@ def ask(
     round_: int,
     on_reply: Callable[[SiteReply], None],
 ) -> list[SiteReply]:
-    """Send `content` to each of `sites` as a message of this kind; every site's reply, in their order."""
+    """Send `content` to each of `sites` as a message of this kind and return each site's reply, in their order."""
     answers = ask_for(context, sites, kind, content, round_=round_, on_reply=on_reply, read=lambda reply: None)
     return [reply for reply, _ in answers]
 
@@ -86,18 +86,18 @@ def ask_for(
     on_reply: Callable[[SiteReply], None],
     read: Callable[[Message], T],
 ) -> list[tuple[SiteReply, T | None]]:
-    """As `ask`, with what `read` finds in each reply; None beside the failure of a site that has no such reply."""
+    """Ask as `ask` does, and return beside each reply the result of `read`; None where the site failed or `read` raised."""
     arriving = send(context, sites, kind, content, round_)
     return read_replies(sites, arriving, read, bytes_down=num_bytes(content), on_reply=on_reply)
 
 
 def send(context: RunContext, sites: list[Site], kind: str, content: RecordDict, round_: int) -> Iterator[Message]:
-    """Send one content to each of `sites`; replies as they come, within the time that the run gives sites that may be gone."""
+    """Send one content to each of `sites` and yield replies as they come, within the time limit of the run."""
     return context.deliver([Message(content, site.node_id, kind, group_id=str(round_)) for site in sites])
 
 
 def in_site_order(sites: list[Site], replies: Iterable[Message]) -> Iterator[tuple[Site, Message | None]]:
-    """Pair replies with sites, in the order of `sites`, holding back only those that came early; None for the silent."""
+    """Pair sites with their replies in the order of `sites`, keeping replies that came early; None for a site that did not reply."""
     waiting: dict[int, Message] = {}
     arriving = iter(replies)
     for site in sites:
@@ -117,7 +117,10 @@ def read_replies(
     bytes_down: int,
     on_reply: Callable[[SiteReply], None],
 ) -> list[tuple[SiteReply, T | None]]:
-    """Every site's metrics and what `read` finds in its reply, as `ask_for` says. `read` raises KeyError or ValueError for another reply."""
+    """Read every site's metrics, and the result of `read`, from its reply as `ask_for` describes.
+
+    A KeyError or ValueError of `read` makes the reply a failure, and so does a metric that is not finite.
+    """
     answers: list[tuple[SiteReply, T | None]] = []
     for site, reply in in_site_order(sites, replies):
         found, metrics, up = None, dict[str, float](), 0
@@ -138,7 +141,7 @@ def read_replies(
 
 
 def read_metrics(reply: Message) -> dict[str, float]:
-    """The figures that a reply holds. Raises KeyError when it has none."""
+    """Read the metrics of a reply. Raises KeyError when it has none."""
     return {
         name: float(value)
         for name, value in record_in(reply.content, METRICS, MetricRecord).items()
@@ -147,7 +150,7 @@ def read_metrics(reply: Message) -> dict[str, float]:
 
 
 def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], None]:
-    """Write each site's part as it comes: an event, and a row of sites.csv."""
+    """Make a function that records each reply as an event and a row of sites.csv."""
 
     def record(reply: SiteReply) -> None:
         if reply.error:
@@ -179,7 +182,7 @@ def recorder(run: RunFolder, phase: str, round_: int) -> Callable[[SiteReply], N
 
 
 def sum_traffic(replies: Iterable[SiteReply]) -> dict[str, int]:
-    """Bytes down and up, and how many replies are failures."""
+    """Add up bytes down, bytes up and failures of the replies."""
     counted = list(replies)
     return {
         "bytes_down": sum(reply.bytes_down for reply in counted),
@@ -189,7 +192,7 @@ def sum_traffic(replies: Iterable[SiteReply]) -> dict[str, int]:
 
 
 def count_traffic(progress: Traffic, replies: Iterable[SiteReply]) -> dict[str, int]:
-    """Add bytes and failures of these replies to those of the run; what was added."""
+    """Add the bytes and failures of these replies to those of the run; return what was added."""
     found = sum_traffic(replies)
     progress.bytes_down += found["bytes_down"]
     progress.bytes_up += found["bytes_up"]
@@ -207,7 +210,7 @@ def require_quorum(
     least: int = 1,
     needed_by: str = QUORUM,
 ) -> None:
-    """Raise BelowQuorum when fewer of the `asked` sites came than strategy.quorum or `least` needs, with why each failed."""
+    """Raise BelowQuorum, with the reason of each failure, when fewer of the `asked` sites replied than strategy.quorum or `least` needs."""
     needed = max(least, math.ceil(strategy.quorum * asked))
     if came < needed:
         failed = "; ".join(f"{reply.site}: {reply.error}" for reply in replies if reply.error)
@@ -221,5 +224,5 @@ def model_content(
     precision: Precision = Precision.fp32,
     exact: NDArray[np.bool_] | None = None,
 ) -> RecordDict:
-    """What a message with a model holds, for every site the same."""
+    """Make the content of a message with a model, which is the same for every site."""
     return RecordDict({ARRAYS: to_arrays(model, second, precision, exact), CONFIG: config})

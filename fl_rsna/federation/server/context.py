@@ -1,14 +1,13 @@
-"""What stays the same in every round of a run, and the checks before the first.
+"""Make the context of a run, which is the same in every round, and check it before the first round.
 
 The initial model comes from the run's seed or from the weights that `start` names. A model that is given to a run must never
-have seen the test site's patients: what it says of them would be no test.
+have seen the test site's patients: its scores on them would be no test.
 """
 
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,9 +60,9 @@ from fl_rsna.task import Task, find_task
 
 
 def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFolder) -> FlatModel:
-    """The weights of round 0: those of `network`, or of config.start, which is then written into the run's manifest.
+    """Return the weights of round 0: those of `network`, or of config.start, which is then written into the run's manifest.
 
-    A run that goes on has them in its checkpoint. Raises ValueError for a model of another task, kind of images or layout.
+    A run that goes on has its weights in its checkpoint. Raises ValueError for a model of another task, kind of images or layout.
     """
     begun = run.read_json(MANIFEST)
     if config.start is None or "start" in begun:
@@ -74,7 +73,7 @@ def first_model(config: Config, cohort: Cohort, network: nn.Module, run: RunFold
 
 
 def read_start_model(config: Config, task: Task, image: ImageKind, network: nn.Module) -> SavedModel:
-    """The model that `start` names, of the shapes of `network`. Raises ValueError for one that does not fit."""
+    """Read the model that `start` names. Raises ValueError for one of another task, labels, kind of images or layout than `network`."""
     given = Path(str(config.start))
     path = given / MODEL if given.is_dir() else given
     try:
@@ -101,14 +100,14 @@ def read_start_model(config: Config, task: Task, image: ImageKind, network: nn.M
     return saved
 
 
-def read_start_facts(run: RunFolder) -> dict[str, Any] | None:
-    """The file and hash of the model that a run began with; None when it was its seed's own."""
-    found: dict[str, Any] | None = run.read_json(MANIFEST).get("start")
+def read_start_facts(run: RunFolder) -> dict[str, str] | None:
+    """Read file and hash of the model that a run began with from its manifest; None where the weights came from the seed."""
+    found: dict[str, str] | None = run.read_json(MANIFEST).get("start")
     return found
 
 
 def list_model_files(config: Config) -> dict[str, Path]:
-    """The files of models that the words of a run name, by the word."""
+    """List the files of models that a run's settings name, by the name of the setting."""
     found = {
         "start": config.start,
         "sequence.encoder": config.sequence.encoder,
@@ -119,15 +118,15 @@ def list_model_files(config: Config) -> dict[str, Path]:
 
 
 def read_chains(config: Config) -> dict[str, Chain]:
-    """What is known of the models that a run is given, by the word."""
+    """Read the ancestry of the models that a run is given, by the name of the setting."""
     return {word: before(word, chain_of(facts_in(file), file)) for word, file in list_model_files(config).items()}
 
 
 def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dict[str, Chain]) -> list[str]:
-    """Refuse a model that patients of the index `test` trained or helped to choose; return what nobody could find out.
+    """Refuse a model that was trained or chosen on patients of the index `test`; return a warning for each model of which that is unknown.
 
-    That is refused, too, unless config.allow_unknown_patients. A cohort of which a roll call has found that none of these
-    patients is of it is taken: this very cohort, or another with the same test site.
+    An unknown one is refused, too, unless config.allow_unknown_patients is set. A model is accepted where a roll call found none of
+    these patients in its cohort: where that is this cohort, or another with the same test site. Raises ValueError.
     """
     unknown, files, key = [], list_model_files(config), "patient_id"
     patients = Patients(index=test, ids=cohort.ids, cohort_sha256=cohort.sha256)
@@ -148,7 +147,7 @@ def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dic
 
 
 def read_ancestry(run: RunFolder) -> tuple[Link, ...] | None:
-    """The links that a run which goes on wrote down; None of one that begins."""
+    """Read the links that a run which goes on has written; None for a run that begins."""
     if not (run.folder / ANCESTRY).exists():
         return None
     return tuple(link_from(said) for said in run.read_json(ANCESTRY)["links"])
@@ -157,7 +156,7 @@ def read_ancestry(run: RunFolder) -> tuple[Link, ...] | None:
 def write_ancestry(
     run: RunFolder, cohort: Cohort, test: pd.DataFrame, chains: Sequence[Chain], *, compared: bool
 ) -> tuple[Link, ...]:
-    """The links of a run's models, which it writes down; `compared` says that its roll call could compare patients."""
+    """Write the links of a run's models into its folder and return them; `compared` says that the roll call could compare patients."""
     can_tell = compared and not cohort.facts.get("leaky", False)
     own = own_link(
         cohort.folder, cohort.sha256, cohort.ids, patients_sha256(test["patient_id"], cohort.ids) if can_tell else None
@@ -171,7 +170,7 @@ def write_ancestry(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What stays the same in every round."""
+    """The parts of a run that stay the same in every round."""
 
     grid: Grid
     config: Config
@@ -181,28 +180,28 @@ class RunContext:
     test: HeldOut
     run: RunFolder
     network: nn.Module  # for its names and shapes; models are flat vectors everywhere else
-    initial: FlatModel  # of round 0
-    parameters: NDArray[np.bool_]  # where parameters lie in a flat model
-    stepped: NDArray[np.bool_]  # those that sites share: where strategies step; the rest is the sites' weighted mean
-    trained: NDArray[np.bool_]  # and of these, those that sites train
+    initial: FlatModel  # the model of round 0
+    parameters: NDArray[np.bool_]  # which values of a flat model are parameters
+    stepped: NDArray[
+        np.bool_
+    ]  # which of them sites share: strategies step there; other values are the sites' weighted mean
+    trained: NDArray[np.bool_]  # which of the stepped values sites train
     encoder: Encoder | None = None  # of the second stage
-    ancestry: tuple[Link, ...] = ()  # whose images its models have seen
-    sigmas: NDArray[np.float64] | None = (
-        None  # and once they are chosen, the widths by which the slice model is smoothed
-    )
+    ancestry: tuple[Link, ...] = ()  # the cohorts whose images its models have seen
+    sigmas: NDArray[np.float64] | None = None  # by label: the chosen width of smoothing of the slice model, in slices
 
     def deliver(self, messages: list[Message]) -> Iterator[Message]:
-        """Replies to messages of one phase, within the time that the run gives sites that may be gone."""
+        """Send the messages of one phase and yield the replies that come within the run's time limit."""
         return deliver(self.grid, messages, timeout_s=patience_s(self.config), lost=self.config.strategy.lost)
 
     @property
     def exact(self) -> NDArray[np.bool_]:
-        """Where BatchNorm's statistics lie, and what stays at sites: no precision rounds it."""
+        """Mark the values that no precision rounds: BatchNorm's statistics, and the values personal to sites."""
         return ~self.stepped
 
 
 def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> RunContext:
-    """Roll call and everything that must be right before a site trains."""
+    """Call the roll and check everything that must hold before a site trains. Raises ValueError."""
     task = find_task(config.data.task)
     encoder = encoder_of(config, cohort, run) if config.stage is Stage.sequence else None
     instructions = first_instructions(config, cohort, encoder)
@@ -255,7 +254,7 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Ru
         ancestry=ancestry
         or write_ancestry(run, cohort, held_out.index, list(chains.values()), compared=incomparable is None),
     )
-    run.forget_end()  # nothing refuses it any more
+    run.forget_end()  # all checks have passed
     announce(context)
     for text in (*unknown, *single, *cautions(config), *_warnings(config, instructions, encoder, parameters.size)):
         run.event("warning", text=text)
@@ -263,16 +262,16 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Ru
 
 
 def heartbeat_folder(config: Config, run: RunFolder) -> Path | None:
-    """Where the server of a simulation says how far it is with the test site's images."""
+    """Return the folder for heartbeats of a simulation's server; None in a deployment."""
     return None if config.engine.name is EngineName.deployment else run.folder / FOLDER
 
 
 def roll_patience(config: Config, run: RunFolder, expected: int) -> RollPatience:
-    """How long the roll call waits: longer for answers than for nodes, for a site packs its images before it answers."""
+    """Return how long the roll call waits: longer for answers than for nodes, because a site packs its images before it answers."""
     deployed = config.engine.name is EngineName.deployment
 
     def on_answer(here: int) -> None:
-        if deployed and here < expected:  # of a simulation the heartbeats tell
+        if deployed and here < expected:  # a simulation has heartbeats
             run.event("answered", sites=here, expected=expected)
 
     return RollPatience(
@@ -284,13 +283,13 @@ def roll_patience(config: Config, run: RunFolder, expected: int) -> RollPatience
 
 
 def _warnings(config: Config, instructions: Instructions, encoder: Encoder | None, values: int) -> list[str]:
-    """What whoever asked should know before round 1."""
+    """Return the warnings that the settings of a run give before round 1."""
     known = [approximate(config.train)] if encoder is None else warnings_of(encoder, values)
     return [text for text in (*known, TRUTH_SHOWN if instructions.model.crop.shows_truth else None) if text is not None]
 
 
 def prepare_test_site(data: SiteData, task: Task, instructions: Instructions, encoder: Encoder | None) -> HeldOut:
-    """The test site, with features of its own slices in the second stage: one copy, as they are."""
+    """Prepare the test site; in the second stage compute features of its slices, of one copy without augmentation."""
     if encoder is None:
         return HeldOut(data, task, instructions)
     instructions = replace(instructions, sequence=replace(instructions.sequence or encoder.instructions, copies=1))
@@ -301,7 +300,7 @@ def prepare_test_site(data: SiteData, task: Task, instructions: Instructions, en
 
 
 def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) -> Instructions:
-    """What sites are told at the roll call; later messages add to it. The salt is new in every run."""
+    """Make the instructions of the roll call, to which later messages add; the salt is new in every run."""
     return Instructions(
         task=config.data.task,
         model=select_model_config(config, encoder),
@@ -331,43 +330,45 @@ def first_instructions(config: Config, cohort: Cohort, encoder: Encoder | None) 
 
 
 def select_model_config(config: Config, encoder: Encoder | None) -> RunModel:
-    """The slice model's settings, in the second stage the encoder's own; no path on this machine is among them."""
+    """Return the slice model's settings, in the second stage those of the encoder, without a path on this machine."""
     return to_run_model(replace(config.model, weights=None)) if encoder is None else model_of(encoder.saved)
 
 
 def stacks(config: Config) -> bool:
-    """Whether folds of the sites' training parts matter to a run: to a stacking, or to the model of one of its folds."""
+    """Tell whether a run divides the sites' training parts into folds: a stacking, or the run of one of its folds."""
     return config.stage is Stage.stacking or config.stacking.left_out is not None
 
 
 def announce(context: RunContext, rounds: int | None = None) -> None:
-    """Write down who takes part, what they hold and how many rounds there will be, as configured unless said."""
+    """Record who takes part, their counts, and the number of rounds: `rounds` if given, else the setting."""
     test = counts(context.test.data.index, context.test.task)
     held = {**{site.name: site.counts for site in context.sites}, TEST_SITE: test}
     facts = context.cohort.facts
     known = {"leaky": facts.get("leaky", False), "noise": facts.get("noise", {})}
     unannotated = {site.name: sorted(site.unannotated) for site in context.sites if site.unannotated}
     said = {"unannotated": unannotated} if unannotated else {}
-    shown = {"task": context.instructions.task, **truth_shown(context.instructions)}
+    shown = {"crops_from_truth": True} if context.instructions.model.crop.shows_truth else {}
     plugins = {"plugins": context.instructions.plugins} if context.instructions.plugins else {}
     context.run.event(
-        "roll_call", sites=held, rounds=rounds or context.config.rounds, **known, **said, **shown, **plugins
+        "roll_call",
+        sites=held,
+        rounds=rounds or context.config.rounds,
+        **known,
+        **said,
+        task=context.instructions.task,
+        **shown,
+        **plugins,
     )
 
 
-def truth_shown(instructions: Instructions) -> dict[str, bool]:
-    """The stamp of a run whose model was shown what the annotations decide; of any other nothing."""
-    return {"crops_from_truth": True} if instructions.model.crop.shows_truth else {}
-
-
 def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[float, ...]:
-    """The prevalence to train for, a label: as stated, else the sites' own; nothing where none is stated."""
+    """Return by label the prevalence to train for: the stated one, else the sites' own; empty where none is stated."""
     stated = config.match.prevalence
     return tuple(stated.get(label, share) for label, share in zip(task.labels, prior, strict=True)) if stated else ()
 
 
 def prevalence_of(context: RunContext) -> dict[str, dict[str, float]]:
-    """By label: the share of positive training slices, and the one that the model's probabilities are meant for."""
+    """Return by label the share of positive training slices, and the prevalence that the model's probabilities are meant for."""
     instructions, labels = context.instructions, context.test.task.labels
     return {
         "training": dict(zip(labels, instructions.prior, strict=True)),

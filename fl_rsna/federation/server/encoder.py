@@ -1,4 +1,4 @@
-"""The frozen slice model under the second stage: read once, kept in the run's folder, never trained again."""
+"""Read the encoder of the second stage: the frozen slice model, which is kept in the run's folder and never trained again."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -19,12 +19,12 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import Norm, RunModel, Window
 
-ROUND_BYTES = 6e6  # up and down together, above which a run says so
+ROUND_BYTES = 6e6  # bytes of a round and site, up and down together, above which a run warns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoder:
-    """A slice model, what sites are told of it, and its weights as they travel."""
+    """A frozen slice model, the instructions about it, and its weights as they are sent."""
 
     saved: SavedModel
     instructions: SequenceInstructions
@@ -32,7 +32,7 @@ class Encoder:
 
 
 def read_encoder(word: str) -> SavedModel:
-    """The slice model that sequence.encoder names: a run's folder or a file. Raises ValueError."""
+    """Read the slice model that sequence.encoder names, a run's folder or a file. Raises ValueError where there is none."""
     path = Path(word)
     file = path if path.is_file() else path / MODEL
     if not file.is_file():
@@ -47,12 +47,15 @@ def read_encoder(word: str) -> SavedModel:
 
 
 def model_of(saved: SavedModel) -> RunModel:
-    """The encoder's settings; its weights come with it, so nobody needs ImageNet's."""
+    """Return the encoder's settings, without pretraining: its file holds its weights."""
     return replace(saved.config, pretrained=False)
 
 
 def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
-    """The run's encoder, from its folder where it went on; raises ValueError where it does not fit the cohort or is another."""
+    """Read the run's encoder, from the run's folder where the run goes on, and copy it there where it begins.
+
+    Raises ValueError for an encoder that does not fit the cohort, or is not the one that the run began with.
+    """
     kept = run.folder / ENCODER
     asked = Path(str(config.sequence.encoder))
     saved = read_encoder(str(kept if kept.exists() else asked))
@@ -70,12 +73,14 @@ def encoder_of(config: Config, cohort: Cohort, run: RunFolder) -> Encoder:
         )
     layout = layout_sha256(saved.network)
     identity = encoder_id(saved.sha256, model_of(saved), saved.task.name, saved.image)
-    instructions = build_sequence_instructions(config.sequence, identity, layout, feature_width(saved))
+    side, channels = saved.config.image_size, planes_of(saved.image) * (1 + 2 * saved.config.neighbours)
+    features, _ = encode(saved.network, torch.zeros(1, channels, side, side), saved.task)
+    instructions = build_sequence_instructions(config.sequence, identity, layout, int(features.shape[1]))
     return Encoder(saved=saved, instructions=instructions, flat=flatten(saved.network))
 
 
 def check_encoder(saved: SavedModel, task: str, image: ImageKind) -> None:
-    """Refuse a slice model of another task or for images of another kind."""
+    """Refuse a slice model of another task or for images of another kind; raises ValueError."""
     if (saved.task.name, saved.image) != (task, image):
         raise ValueError(
             f"sequence.encoder: expected a model of task {task} for images of kind {image}, got one of "
@@ -83,16 +88,9 @@ def check_encoder(saved: SavedModel, task: str, image: ImageKind) -> None:
         )
 
 
-def feature_width(saved: SavedModel) -> int:
-    """How many numbers the encoder has of a slice."""
-    side, channels = saved.config.image_size, planes_of(saved.image) * (1 + 2 * saved.config.neighbours)
-    features, _ = encode(saved.network, torch.zeros(1, channels, side, side), saved.task)
-    return int(features.shape[1])
-
-
 def warnings_of(encoder: Encoder, values: int) -> list[str]:
-    """What somebody who asked for a head of so many values should know."""
-    moved, found = 3 * 4 * values, []  # down to train, up, down to be validated, in float32
+    """Return the warnings for a second stage with this encoder and a head of `values` parameters."""
+    moved, found = 3 * 4 * values, []  # bytes: in float32 down to train, up, and down to be validated
     if moved > ROUND_BYTES:
         found.append(
             f"sequence.width: a head of {values:,} values moves {moved / 1e6:.1f} MB a round and site, more than "

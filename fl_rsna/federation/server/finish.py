@@ -1,15 +1,13 @@
-"""The end of a run: which round's model is final, its scores on the test site, and what all of it took.
+"""Finish a run: choose the final model, score it at the sites and on the test site, and write model, predictions and summary.json.
 
-BatchNorm's statistics of the final model can be estimated at the sites. A running statistic trails behind the weights it belongs
-to: it is a mean over the batches of a round in which the weights moved, and the sites' mean is of models that none of them
-trained. The mean model gets its own at the end (precise BatchNorm, Wu and Johnson 2021, arXiv:2105.07576); docs/gap.md has what
-it is worth.
+BatchNorm's statistics of the final model can be estimated at the sites. Running statistics lag behind the weights: they are means over
+the batches of a round in which the weights changed, and the sites' mean of them belongs to no model that a site trained. So the mean
+model gets statistics of its own at the end (precise BatchNorm, Wu and Johnson 2021, arXiv:2105.07576); docs/gap.md measures the gain.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from flwr.app import MessageType
@@ -21,15 +19,27 @@ from fl_rsna.federation.protocol.simulated import money
 from fl_rsna.federation.server.aggregation import Asked, aggregate_replies
 from fl_rsna.federation.server.ask import count_traffic, model_content, recorder, send
 from fl_rsna.federation.server.checkpoint import Progress, StackProgress
-from fl_rsna.federation.server.context import RunContext, prevalence_of, read_start_facts, truth_shown
+from fl_rsna.federation.server.context import RunContext, prevalence_of, read_start_facts
 from fl_rsna.federation.server.roll_call import sum_controls
-from fl_rsna.federation.server.run_log import read_model, write_model
+from fl_rsna.federation.server.run_log import ModelFacts, read_model, write_model
 from fl_rsna.federation.server.same_sites import rests_on
 from fl_rsna.federation.server.scoring.site_scores import score_at_sites
 from fl_rsna.federation.server.sequence import reweight_stages, stage_summary, whole_network
-from fl_rsna.learning.metrics.classification import ACCURACIES, RANKINGS
+from fl_rsna.learning.metrics.figures import (
+    CardFigures,
+    ClassesFigures,
+    ClassesInBrief,
+    HeldOutFigures,
+    HeldOutInBrief,
+    LabelFigures,
+    LabelInBrief,
+    LevelsInBrief,
+    ScorecardFigures,
+    ScorecardInBrief,
+)
 from fl_rsna.learning.models.flat import FlatModel, flatten, layout_sha256, model_sha256
-from fl_rsna.run_folder.run_folder import MODEL, PREDICTIONS, SCORECARDS, STACK_NETWORK, TABLES
+from fl_rsna.run_folder.run_folder import MODEL, PREDICTIONS, SCORECARDS, STACK_NETWORK
+from fl_rsna.run_folder.summary import Rests, SummaryInBrief
 from fl_rsna.settings.federation import Precision
 from fl_rsna.settings.model import Norm, Trainable
 from fl_rsna.settings.training import Select
@@ -40,24 +50,23 @@ from fl_rsna.strategies.strategy import Step, take_step
 PHASE = "recalibration"
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
 TEST = "test_site"
-More = Callable[[dict[str, Any], NDArray[np.float32]], dict[str, Any]]
+More = Callable[[SummaryInBrief, NDArray[np.float32]], SummaryInBrief]
 
 
 def is_recalibrated(context: RunContext) -> bool:
-    """Whether the final model gets statistics of its own: only where the sites train with them, and average them.
+    """Tell whether BatchNorm's statistics of the final model are estimated: only where sites train and average them.
 
-    A head over series has none, and its encoder keeps those it came with.
+    A head over series has no BatchNorm, and its encoder keeps its statistics.
     """
     model, trains_all = context.config.model, context.config.train.trainable is Trainable.all
     return context.encoder is None and model.recalibrate and model.norm is Norm.average and trains_all
 
 
 def recalibrate_model(context: RunContext, progress: Progress, model: FlatModel) -> FlatModel:
-    """`model` with the statistics that every site's training slices have under it, weighed as in training.
+    """Give `model` the statistics that every site's training slices have under it, weighted as in training.
 
-    A robust strategy takes them as it takes updates; no parameter changes. Counts bytes and failures. Raises BelowQuorum.
-
-    It is written down as the round after the last, which a run that was killed at it plays again.
+    A robust strategy aggregates them as it aggregates updates; no parameter changes. Bytes and failures are counted. The replies are
+    recorded as those of the round after the last, which a run that was killed then repeats. Raises BelowQuorum.
     """
     config, round_ = context.config, progress.round + 1
     asked_for = find_strategy(config.strategy)
@@ -87,12 +96,12 @@ def recalibrate_model(context: RunContext, progress: Progress, model: FlatModel)
 
 
 def final_model(context: RunContext, progress: Progress) -> tuple[FlatModel, int]:
-    """The model the run is for, and its round: the last, or the best by the sites' validation."""
+    """Return the final model and its round: the last, or the best by the sites' validation."""
     return (progress.shown, progress.round) if _takes_last(context, progress) else (progress.best, progress.best_round)
 
 
-def describe_selection(context: RunContext, progress: Progress) -> dict[str, Any] | None:
-    """On which sites' answers the choice of the round rests; nothing where the last round is taken whatever they say."""
+def describe_selection(context: RunContext, progress: Progress) -> Rests | None:
+    """Describe the sites' answers that the choice of the round rests on; None where the last round is taken without a choice."""
     if _takes_last(context, progress):
         return None
     return rests_on(progress.choice, [site.name for site in context.sites])
@@ -106,11 +115,12 @@ def finish(
     context: RunContext,
     progress: Progress,
     more: More = lambda summary, found: {},
-    own: Mapping[str, Any] = MappingProxyType({}),
+    folds: Sequence[str] = (),
 ) -> None:
     """Score the selected model at the sites and on the test site; write it, its predictions and summary.json. Raises BelowQuorum.
 
-    `more` is what else the summary says, given itself and the test site's probabilities; `own` what else the model's file does.
+    `more` makes further keys of the summary from the summary and the test site's probabilities. `folds` are the hashes of the slice
+    models under a stacker.
     """
     final, selected = final_model(context, progress)
     write_last(context, progress)
@@ -125,18 +135,19 @@ def finish(
     write_table(context.run.folder / PREDICTIONS, context.test.predictions(found))
     network = whole_network(context, final)
     sha256 = model_sha256(flatten(network), layout_sha256(network))
-    facts = {
+    facts: ModelFacts = {
         "round": selected,
         "model_sha256": sha256,
         "prevalence": prevalence_of(context),
         "platt": at_sites.lines(),
         "operating_points": at_sites.describe_points(),
-        **own,
     }
+    if folds:
+        facts["folds"] = list(folds)
     write_of(context, final, MODEL if context.instructions.stack is None else STACK_NETWORK, facts)
     context.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
-    summary = {
-        **run_facts(context, progress),
+    summary = run_facts(context, progress)
+    summary |= {
         "model_sha256": sha256,
         "selected_round": selected,
         "recalibrated": is_recalibrated(context),
@@ -144,12 +155,13 @@ def finish(
         "selected_on": describe_selection(context, progress),
         "virtual_s": progress.virtual_s,
         "usd": _cost(context, progress),
-        TEST: in_brief(scores),
+        "test_site": test_site_in_brief(scores),
         "operating_points": at_sites.describe_points(),
         "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
-        TABLES: context.run.table_hashes(),
-        **({} if stages is None else {"sequence": stage_summary(context, final, stages, progress)}),
+        "tables": context.run.table_hashes(),
     }
+    if stages is not None:
+        summary["sequence"] = stage_summary(context, final, stages)
     summary |= more(summary, found)
     context.run.write_json("summary.json", summary)
     context.run.event(
@@ -161,9 +173,9 @@ def finish(
     )
 
 
-def run_facts(context: RunContext, progress: Progress | StackProgress) -> dict[str, Any]:
-    """What summary.json says of any run but its model and its scores."""
-    return {
+def run_facts(context: RunContext, progress: Progress | StackProgress) -> SummaryInBrief:
+    """Make the part of summary.json that every run has: settings, cohort, times and bytes, without its model and scores."""
+    found: SummaryInBrief = {
         "status": "finished",
         "baseline": context.config.baseline.value,
         "run_id": progress.run_id,
@@ -176,27 +188,77 @@ def run_facts(context: RunContext, progress: Progress | StackProgress) -> dict[s
         "engine": context.config.engine.name.value,
         "cohort": {"name": context.cohort.name, "sha256": context.cohort.sha256, "sites": len(context.sites)},
         "leaky": context.cohort.facts.get("leaky", False),
-        **truth_shown(context.instructions),
+    }
+    if context.instructions.model.crop.shows_truth:
+        found["crops_from_truth"] = True
+    found |= {
         "without_effect": context.run.without_effect,
         "wall_s": progress.seconds,
         "bytes_down": progress.bytes_down,
         "bytes_up": progress.bytes_up,
         "site_failures": progress.failures,
     }
+    return found
 
 
-def in_brief(card: dict[str, Any]) -> dict[str, Any]:
-    """A scorecard's counts, what ranks slices and exams, and figures of all classes; the whole of it is in scorecards.json."""
+class _Together(TypedDict, total=False):
+    """The key of a scorecard that only tasks of classes have."""
 
-    def select_rankings(by_label: dict[str, Any]) -> dict[str, Any]:
-        return {label: {name: of[name] for name in ("auroc", "average_precision")} for label, of in by_label.items()}
+    classes: LevelsInBrief
 
-    def together(of_level: dict[str, Any]) -> dict[str, Any]:
-        return {name: of_level[name] for name in (*ACCURACIES, *RANKINGS) if name in of_level}
 
-    exams = {kind: select_rankings(by_label) for kind, by_label in card["exam"].items()}
-    classes = {level: together(of_level) for level, of_level in card.get("classes", {}).items()}
-    return {**card, "slice": select_rankings(card["slice"]), "exam": exams, **({"classes": classes} if classes else {})}
+def in_brief(card: ScorecardFigures) -> ScorecardInBrief:
+    """Select the part of a site's scorecard for summary.json: counts, rankings, and figures of all classes together."""
+    return {
+        "slices": card["slices"],
+        "patients": card["patients"],
+        "exams": card["exams"],
+        "resamples": card["resamples"],
+        "log_loss": card["log_loss"],
+        "slice": _select_rankings(card["slice"]),
+        "exam": {how: _select_rankings(by_label) for how, by_label in card["exam"].items()},
+        **_select_together(card),
+    }
+
+
+def test_site_in_brief(card: HeldOutFigures) -> HeldOutInBrief:
+    """Select the part of the test site's scorecard for summary.json: counts, rankings, controls, and figures of all classes together."""
+    return {
+        "slices": card["slices"],
+        "patients": card["patients"],
+        "exams": card["exams"],
+        "resamples": card["resamples"],
+        "log_loss": card["log_loss"],
+        "slice": _select_rankings(card["slice"]),
+        "exam": {how: _select_rankings(by_label) for how, by_label in card["exam"].items()},
+        **_select_together(card),
+        "log_loss_interval": card["log_loss_interval"],
+        "controls": card["controls"],
+    }
+
+
+def _select_rankings(by_label: Mapping[str, LabelFigures]) -> dict[str, LabelInBrief]:
+    return {
+        label: {"auroc": of["auroc"], "average_precision": of["average_precision"]} for label, of in by_label.items()
+    }
+
+
+def _select_together(card: CardFigures) -> _Together:
+    def select(of: ClassesFigures) -> ClassesInBrief:
+        return {
+            "accuracy": of["accuracy"],
+            "balanced_accuracy": of["balanced_accuracy"],
+            "macro_auroc": of["macro_auroc"],
+            "mean_average_precision": of["mean_average_precision"],
+        }
+
+    if "classes" not in card:
+        return {}
+    levels = card["classes"]
+    found: LevelsInBrief = {"slice": select(levels["slice"])}
+    if "exam" in levels:
+        found["exam"] = select(levels["exam"])
+    return {"classes": found}
 
 
 def _cost(context: RunContext, progress: Progress) -> float:
@@ -204,23 +266,26 @@ def _cost(context: RunContext, progress: Progress) -> float:
     return money(context.config.network, byte_count=traffic, seconds=progress.virtual_s, sites=len(context.sites))
 
 
-def write_of(context: RunContext, flat: FlatModel, name: str, facts: dict[str, Any]) -> None:
-    said = {**facts, "ancestry": [link.to_json() for link in context.ancestry]}
+def write_of(context: RunContext, flat: FlatModel, name: str, facts: ModelFacts) -> None:
+    """Write a model of the run, with these facts and the run's ancestry, to the file `name` in its folder."""
+    said = facts.copy()
+    said["ancestry"] = [link.to_json() for link in context.ancestry]
     write_model(context.run, name, whole_network(context, flat), context.instructions, context.cohort, said)
 
 
 def write_best(context: RunContext, progress: Progress) -> None:
+    """Write the best model of the rounds so far to its own file."""
     write_of(context, progress.best, BEST, {"round": progress.best_round, "run_id": progress.run_id})
 
 
 def read_best(context: RunContext, progress: Progress) -> FlatModel:
-    """The best model of the rounds so far, from its file; raises ValueError when that was changed or is another round's."""
-    of = {"round": progress.best_round, "run_id": progress.run_id}
+    """Read the best model of the rounds so far from its file; raises ValueError when the file was changed or is of another round."""
+    of: dict[str, str | int] = {"round": progress.best_round, "run_id": progress.run_id}
     return read_model(context.run.folder / BEST, context.network, of)
 
 
 def write_last(context: RunContext, progress: Progress) -> None:
-    """Leave the models of the run's last and best rounds where people look for them."""
+    """Write the models of the run's last and best rounds to checkpoints/last.safetensors and checkpoints/best.safetensors."""
     if progress.round:
         write_of(context, progress.shown, LAST, {"round": progress.round, "run_id": progress.run_id})
     if progress.best_round:

@@ -1,4 +1,4 @@
-"""One site's part in one round again, from what the run kept: the model as sent, the instructions, the site's memory."""
+"""Repeat one site's part in one round from the files that the run kept: the model as sent, the instructions, the site's memory."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ from fl_rsna.task import find_task
 
 
 def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory: Path) -> str:
-    """The hash of what `site` sends in `round_`, trained anew; `memory` is a copy of the run's site memories.
+    """Train `site`'s model of `round_` again and return the hash of its update; `memory` is a copy of the run's site memories.
 
     Raises ValueError when the run kept nothing of that round.
     """
@@ -68,7 +68,7 @@ def repeat_round(run: RunFolder, cohort: Cohort, site: str, round_: int, memory:
 
 
 def see_to_features(run: RunFolder, instructions: Instructions, place: SitePaths) -> None:
-    """Features under the run's encoder, made again where the site no longer has them."""
+    """Compute the features under the run's encoder where the site no longer has them."""
     assert instructions.sequence is not None
     network, device = read_saved(run.folder / ENCODER).network, choose_device(instructions.train.device)
     data = open_data(place, instructions.model)

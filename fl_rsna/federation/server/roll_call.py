@@ -1,4 +1,4 @@
-"""The roll call before round 1: every node says which site it is and what it holds; the server refuses what must not train together.
+"""Call the roll before round 1: every node names its site and its counts, and the server refuses sites that must not train together.
 
 The sites' counts together decide each label's prior, and how many slices without a finding are drawn.
 """
@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from fl_rsna.cohort.partition.dealing import site_number
 from fl_rsna.cohort.prepared.index import hash_id
 from fl_rsna.cohort.prepared.patients import are_placeholders
+from fl_rsna.cohort.sites.site_folders import PartCounts
 from fl_rsna.common.id_scheme import as_texts, unlike_places
 from fl_rsna.federation.protocol.delivery import deliver
 from fl_rsna.federation.protocol.messages import CONFIG, FAILURE, SITE, VERSION, Instructions, failure_of, instruct
@@ -37,30 +37,30 @@ STRIDE = 32  # pixels of an image that one value of a network's last feature map
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One answer to the roll call."""
+    """A site's answer to the roll call."""
 
     name: str
     node_id: int
-    version: str  # of the code it runs
+    version: str  # of its code
     cohort_sha256: str
     task: str
-    counts: dict[str, Any]  # by part: patients, slices, positives a label; None is withheld
+    counts: dict[str, PartCounts]  # by part: train and validation
     controls: dict[str, list[list[int]]]
     patients: frozenset[str]  # salted hashes
-    unannotated: frozenset[str] = frozenset()  # labels that it says nothing about
-    image: str = ""  # the kind of its images, where it says
+    unannotated: frozenset[str] = frozenset()  # labels that it does not annotate
+    image: str = ""  # the kind of its images, if it is known
     ids: str | None = None  # how its patients' ids were made, by common/id_scheme.py
-    placeholders: bool = False  # whether it holds images under ids such as ANONYMOUS, whose patients nobody can compare
+    placeholders: bool = False  # whether it holds images under ids such as ANONYMOUS, whose patients cannot be compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollPatience:
-    """How long the roll call waits, None for as long as it takes; and who hears how far it is."""
+    """The time limits of the roll call in seconds, None for no limit, and the functions that it calls while it waits."""
 
-    nodes_s: float | None  # until all nodes are there, and for one that went away
-    answers_s: float | None  # for the answers: a site packs its images first
-    on_wait: Callable[[int], None]  # nodes that are there
-    on_answer: Callable[[int], None]  # sites that answered
+    nodes_s: float | None  # until all nodes are there, and for a node that went away
+    answers_s: float | None  # until all sites have answered, which pack their images first
+    on_wait: Callable[[int], None]  # gets the number of nodes that are there
+    on_answer: Callable[[int], None]  # gets the number of sites that have answered
 
 
 def call_roll(grid: Grid, instructions: Instructions, patience: RollPatience, *, expected: int) -> list[Site]:
@@ -95,12 +95,11 @@ def check_roll(
     image: str | None = None,
     allow_unknown: bool = False,
 ) -> str | None:
-    """Refuse a wrong or doubled site, another version of the code, another cohort, task or kind of `image`, shared patients, and
+    """Refuse sites that must not train together; raises ValueError.
 
-    a site with nothing to train on.
-
-    Where ids of two places were made in different ways nobody can tell whether they share patients: refused, too, unless
-    `allow_unknown`; then the sentence that says so is returned.
+    Refused are a site that answers twice, another version of the code, another cohort, task or kind of `image`, shared patients, and
+    a site without training or validation slices. Where ids of two places were made in different ways it is unknown whether they share
+    patients: that is refused, too, unless `allow_unknown` is set; then the sentence that says so is returned, else None.
     """
     names = [site.name for site in sites]
     for name in names:
@@ -132,7 +131,8 @@ def check_roll(
         )
     for site in sites:
         for part in ("train", "validation"):
-            if site.counts.get(part, {}).get("slices", 0) == 0:
+            held = site.counts.get(part)
+            if held is None or held.get("slices", 0) == 0:
                 raise ValueError(
                     f"roll call: expected {part} images at {site.name}, got none; partition again with fewer sites"
                 )
@@ -150,7 +150,7 @@ def check_roll(
 
 
 def warn_of_placeholders(sites: list[Site], test: pd.DataFrame) -> list[str]:
-    """The warning of places whose images are under ids that stand for nobody; their patients are compared with no other place."""
+    """Return a warning for places whose images have ids such as ANONYMOUS: their patients cannot be compared with other places."""
     names = [site.name for site in sites if site.placeholders] + ["the test site"] * bool(are_placeholders(test).any())
     if not names:
         return []
@@ -161,7 +161,7 @@ def warn_of_placeholders(sites: list[Site], test: pd.DataFrame) -> list[str]:
 
 
 def check_annotated(sites: list[Site], task: Task, sampling: Sampling) -> None:
-    """Refuse labels that no site annotates, and a draw by a label that one does not."""
+    """Refuse labels that no site annotates, and sampling by a label that a site does not annotate; raises ValueError."""
     for label in task.labels:
         lacking = [site.name for site in sites if label in site.unannotated]
         if len(lacking) == len(sites):
@@ -184,9 +184,9 @@ def check_annotated(sites: list[Site], task: Task, sampling: Sampling) -> None:
 
 
 def check_single(sites: list[Site], model: ModelConfig, trainable: Trainable) -> list[str]:
-    """Warnings of sites with one training image, from which BatchNorm learns nothing; raises ValueError where it cannot even train.
+    """Return warnings for sites with one training image, from which BatchNorm learns nothing; raises ValueError where training is impossible.
 
-    A network's last feature map is one value of an image of 32 pixels, and one value has no variance.
+    The last feature map of a network is a single value for an image of 32 pixels, and one value has no variance.
     """
     learned = trainable is Trainable.all and model.norm not in (Norm.frozen, Norm.group)
     alone = [site.name for site in sites if site.counts["train"]["slices"] == 1] if learned else []
@@ -199,12 +199,12 @@ def check_single(sites: list[Site], model: ModelConfig, trainable: Trainable) ->
 
 
 def hash_patients(patients: pd.Series, salt: str) -> frozenset[str]:
-    """The test site's patients under the run's salt, comparable with the sites' answers."""
+    """Hash the test site's patients with the run's salt, as sites hash theirs."""
     return frozenset(hash_id(patient, salt) for patient in as_texts(patients))
 
 
 def sum_controls(sites: list[Site], task: Task) -> dict[Control, NDArray[np.int64]]:
-    """The control tables of all sites, added up: int64 [BINS, 1 + L] a control."""
+    """Add up the control tables of all sites: int64 [BINS, 1 + L] for each control."""
     return {
         control: np.sum([site.controls[control.value] for site in sites], axis=0, dtype=np.int64)
         for control in controls_of(task.rendering)
@@ -226,17 +226,13 @@ def _wait_for_nodes(grid: Grid, expected: int, patience: RollPatience) -> list[i
     return nodes
 
 
-def _speaker(reply: Message) -> str:
-    """The site that answered with a failure, where it said who it is, else its node."""
-    failure = reply.content.get(FAILURE) if reply.has_content() else None
-    site = failure.get("site") if isinstance(failure, ConfigRecord) else None
-    return str(site) if site else f"node {reply.metadata.src_node_id}"
-
-
 def _read(reply: Message) -> Site:
     failure = failure_of(reply)
     if failure is not None:
-        raise ValueError(f"roll call: {_speaker(reply)} cannot take part: {failure[0]}")
+        told = reply.content.get(FAILURE) if reply.has_content() else None
+        site = told.get("site") if isinstance(told, ConfigRecord) else None
+        speaker = str(site) if site else f"node {reply.metadata.src_node_id}"
+        raise ValueError(f"roll call: {speaker} cannot take part: {failure[0]}")
     answer = reply.content.config_records[SITE]
     patients, unannotated = answer["patients"], answer.get("unannotated", [])
     assert isinstance(patients, list)
@@ -258,10 +254,10 @@ def _read(reply: Message) -> Site:
 
 
 def with_label_priors(instructions: Instructions, sites: Sequence[Site], task: Task) -> Instructions:
-    """Instructions with what the counts of `sites` decide; the model they name corrects for what is drawn.
+    """Add to the instructions the prior, and under train.sampling=under the share of slices to draw, that the counts of `sites` decide.
 
-    Under train.sampling=under one share of the slices without the union label is kept at every site, so that the sites'
-    priors keep their relation, and one correction holds for all.
+    Under train.sampling=under the same share of the slices without the union label is kept at every site. So the sites' priors keep
+    their relation, and the model corrects for the share in the same way everywhere.
     """
     instructions = _with_class_weights(replace(instructions, prior=prior_of(sites, task)), task)
     if instructions.train.sampling is not Sampling.under:
@@ -272,7 +268,7 @@ def with_label_priors(instructions: Instructions, sites: Sequence[Site], task: T
 
 
 def _with_class_weights(instructions: Instructions, task: Task) -> Instructions:
-    """Classes that are to count by how rare they are: the model they are trained with takes their weights off again."""
+    """Give the model the class weights of label_weights=prevalence, which it divides out of its probabilities; else change nothing."""
     by_class = task.kind is LabelKind.multi_class and instructions.train.label_weights is LabelWeights.prevalence
     if not by_class or instructions.train.correction is Correction.none:
         return instructions
@@ -283,7 +279,7 @@ def _with_class_weights(instructions: Instructions, task: Task) -> Instructions:
 
 
 def approximate(train: TrainConfig) -> str | None:
-    """What somebody should know who draws by hard labels, learns soft ones and has the prior given back."""
+    """Return a warning where the correction of the prior is approximate: sampling by hard labels, but training on soft ones."""
     soft = {
         "train.mixup": train.mixup > 0,
         "train.smooth_z": train.smooth_z > 1,
@@ -299,9 +295,9 @@ def approximate(train: TrainConfig) -> str | None:
 
 
 def by_own_counts(instructions: Instructions, site: Site, task: Task) -> Instructions:
-    """The same for a site that trains by itself and knows its own counts only.
+    """Add to the instructions what a site's own counts decide, for a site that trains by itself.
 
-    Where it withholds them from the roll call those of all sites stand in: any share can be corrected for.
+    Where the site withholds a count in the roll call, the counts of all sites take its place: any share can be corrected for.
     """
     own = np.array(prior_of([site], task))
     known = np.array([_count_positives(site, label) is not None for label in task.labels])
@@ -312,7 +308,7 @@ def by_own_counts(instructions: Instructions, site: Site, task: Task) -> Instruc
 
 
 def prior_of(sites: Sequence[Site], task: Task) -> tuple[float, ...]:
-    """Share of positive training slices of all sites together, a label; of those that say how many they have."""
+    """Compute by label the share of positive training slices over all sites that report their counts."""
     shares = []
     for label in task.labels:
         known = _collect_label_counts(sites, label)
@@ -322,9 +318,9 @@ def prior_of(sites: Sequence[Site], task: Task) -> tuple[float, ...]:
 
 
 def compute_draw_share(sites: Sequence[Site], task: Task, wanted: float, min_count: int) -> float:
-    """The share of slices without the union label to draw, so that `wanted` come to a positive one over all sites that tell.
+    """Compute the share of slices without the union label to draw, so that over all sites there are `wanted` of them to one positive.
 
-    Raises ValueError when no site tells, and when no slice is positive.
+    Raises ValueError when no site reports its counts, and when no slice is positive.
     """
     assert task.union is not None
     known = _collect_label_counts(sites, task.union)
@@ -342,12 +338,11 @@ def compute_draw_share(sites: Sequence[Site], task: Task, wanted: float, min_cou
 
 
 def _collect_label_counts(sites: Sequence[Site], label: str) -> list[tuple[int, int]]:
-    """Training slices with the label, and those of which it is known, of each site that tells."""
+    """Return, for each site that reports them, the training slices with the label and those for which it is known."""
     held = [(count, site.counts["train"]) for site in sites if (count := _count_positives(site, label)) is not None]
-    return [(count, int(train.get("known", {}).get(label, train["slices"]))) for count, train in held]
+    return [(count, train.get("known", {}).get(label, train["slices"])) for count, train in held]
 
 
 def _count_positives(site: Site, label: str) -> int | None:
-    """Training slices with the label, None where the site does not tell."""
-    found = site.counts["train"]["positives"].get(label)
-    return None if found is None else int(found)
+    """Return the number of training slices with the label, None where the site does not report it."""
+    return site.counts["train"]["positives"].get(label)

@@ -1,9 +1,8 @@
-"""The story of a run: roll call, rounds of training and evaluation, and the final model with its scores."""
+"""Run a federated training: roll call, rounds of training and evaluation, and the final model with its scores."""
 
 import secrets
 import time
 from dataclasses import replace
-from typing import Any
 
 from flwr.app import MessageType
 from flwr.serverapp import Grid
@@ -23,7 +22,7 @@ from fl_rsna.federation.server.sampling import sample_sites
 from fl_rsna.federation.server.sequence import with_features
 from fl_rsna.federation.site.memory import check_memories
 from fl_rsna.learning.training.train import compute_learning_rate, schedule_factor
-from fl_rsna.run_folder.run_folder import TABLES, RunFolder
+from fl_rsna.run_folder.run_folder import RunFolder
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import Norm
 from fl_rsna.strategies.find import find_strategy
@@ -33,9 +32,9 @@ from fl_rsna.strategies.strategy import Step, take_step
 def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
     """Train a global model over the sites behind `grid` and write the whole run folder.
 
-    A run folder with a checkpoint goes on after the round it holds. Raises ValueError before round 1 when the roll call
-    refuses; BelowQuorum when too few sites reply and FloatingPointError when the model diverges: then there is no model
-    file, and the checkpoint of the last good round stays. What is raised is told in the folder by `end_in_folder`.
+    A run folder with a checkpoint goes on after the checkpoint's round. Raises ValueError before round 1 when the roll call
+    refuses, BelowQuorum when too few sites reply, and FloatingPointError when the model diverges: then there is no model
+    file, and the checkpoint of the last good round stays. `end_in_folder` records the error in the folder.
     """
     context = call_sites(grid, config, cohort, run)
     progress = begin(context)
@@ -49,14 +48,14 @@ def run_rounds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> No
 
 
 def begin(context: RunContext) -> Progress:
-    """The state to go on from: the folder's checkpoint, or round 0."""
+    """Read the state from the folder's checkpoint, or make and save that of round 0."""
     path = context.run.checkpoints / STATE
     if path.exists():
-        progress, facts = load_checkpoint(path, context.run.identity())
+        progress, tables = load_checkpoint(path, context.run.identity())
         if 0 < progress.best_round < progress.round:
             progress.best = read_best(context, progress)
         check_memories(context.run.site_memory, progress.run_id, progress.accepted)
-        changed = context.run.rewind(progress.round, facts.get(TABLES))
+        changed = context.run.rewind(progress.round, tables)
         context.run.event("resumed", round=progress.round)
         for text in changed:
             context.run.event("warning", text=text)
@@ -72,13 +71,13 @@ def begin(context: RunContext) -> Progress:
 
 
 def save(context: RunContext, progress: Progress) -> None:
-    """Write the checkpoint, with whose it is and how far the tables were."""
+    """Write the checkpoint, with the run it is of and the hashes of its tables."""
     run = context.run
-    save_progress(run.checkpoints / STATE, progress, {**run.identity(), TABLES: run.table_hashes()})
+    save_progress(run.checkpoints / STATE, progress, run.identity(), run.table_hashes())
 
 
 def play_rounds(context: RunContext, progress: Progress) -> None:
-    """All rounds that are left, until the last or until train.patience rounds that could be compared were no better."""
+    """Play the rounds that are left, until the last, or until train.patience comparable rounds in a row were no better."""
     start, before, patience = time.perf_counter(), progress.seconds, context.config.train.patience
     while progress.round < context.config.rounds:
         if patience is not None and progress.best_round and progress.no_better >= patience:
@@ -117,7 +116,8 @@ def _play_round(context: RunContext, progress: Progress, round_: int) -> None:
     _keep(context, progress)
     point = context.test.curve_point(progress.shown)
     traffic = count_traffic(progress, trained + evaluated)
-    row: dict[str, Any] = {
+    virtual_s = max(reply.metrics.get("virtual_s", config.faults.deadline_s or 0.0) for reply in trained)
+    row: dict[str, float | None] = {
         "train_loss": average_metric((reply.metrics for reply in trained), "loss"),
         **of_round(
             progress.answers,
@@ -130,20 +130,20 @@ def _play_round(context: RunContext, progress: Progress, round_: int) -> None:
         "failed": traffic["failures"],
         "bytes_down": traffic["bytes_down"],
         "bytes_up": traffic["bytes_up"],
-        "virtual_s": max(reply.metrics.get("virtual_s", config.faults.deadline_s or 0.0) for reply in trained),
+        "virtual_s": virtual_s,
         "train_s": trained_at - start,
         "validation_s": validated_at - trained_at,
         "test_s": time.perf_counter() - validated_at,
         "seconds": time.perf_counter() - start,
     }
-    progress.virtual_s += row["virtual_s"]
+    progress.virtual_s += virtual_s
     write_round(context.run, task, round_, row)
 
 
 def _train(
     context: RunContext, progress: Progress, instructions: Instructions, chosen: list[Site], out: set[str]
 ) -> list[SiteReply]:
-    """Send the global model to the chosen sites and replace it with what the strategy makes of their replies."""
+    """Send the global model to the chosen sites, aggregate their replies, and take the strategy's step."""
     settings, round_ = context.config.strategy, instructions.round
     strategy = find_strategy(settings)
     second_size = int(context.trained.sum()) if strategy.second is not None else 0
@@ -199,7 +199,7 @@ def _virtual_seconds(context: RunContext, reply: SiteReply, round_: int) -> floa
 
 
 def validate(context: RunContext, progress: Progress, instructions: Instructions, sites: list[Site]) -> list[SiteReply]:
-    """Score the model that is shown on the validation part of each of `sites`."""
+    """Ask each of `sites` to score the model that is shown on its validation part."""
     network = context.config.network
     content = model_content(progress.shown, instruct(instructions), None, network.precision_down, context.exact)
     record = recorder(context.run, "validation", instructions.round)
@@ -207,11 +207,11 @@ def validate(context: RunContext, progress: Progress, instructions: Instructions
 
 
 def _keep(context: RunContext, progress: Progress) -> None:
-    """Take the round's model for the best when the sites' validation says so: federation/server/same_sites.py.
+    """Keep the round's model as the best where the sites' validation chooses it, as federation/server/same_sites.py compares rounds.
 
-    A round that no site answered is compared with none. The best model gets its own file when a later round is no better:
-    until then it is in the checkpoint. That comes before the later round's checkpoint, so a run killed in between finds the
-    file or does not need it.
+    A round that no site answered is not compared. The best model gets its own file when a later round is no better; until then it is
+    in the checkpoint. The file is written before the later round's checkpoint, so a run that is killed in between has the file or
+    does not need it.
     """
     progress.choice = choose(progress.choice, progress.answers, progress.round)
     if progress.best_round == progress.round:

@@ -1,11 +1,11 @@
-"""What a run writes down as it goes: a row a round and a site, models with what is needed to read them."""
+"""Write the record of a run: a row of rounds.csv for each round, and models with the facts that are needed to read them."""
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from torch import nn
 
@@ -20,15 +20,32 @@ from fl_rsna.learning.models.flat import FlatModel, flatten
 from fl_rsna.learning.models.saved import read_tensors, write_saved
 from fl_rsna.learning.models.series_head import SeriesHead
 from fl_rsna.run_folder.run_folder import REST, RunFolder
+from fl_rsna.run_folder.summary import ChosenPoints
 from fl_rsna.settings.federation import Precision
 from fl_rsna.task import Task
 
-HEAD = "head."  # of names in a file of two stages
-STATE = "state.safetensors"  # in checkpoints/: what a killed run goes on from
+HEAD = "head."  # prefix of the head's weights in a file of two stages
+STATE = "state.safetensors"  # the checkpoint, in checkpoints/
 
 
-def write_round(run: RunFolder, task: Task, round_: int, row: dict[str, Any]) -> None:
-    """One row of rounds.csv and its event."""
+class ModelFacts(TypedDict, total=False):
+    """The facts in a model's file: its round and hash, and what is needed to use its probabilities.
+
+    `prevalence` is by part and label; `folds` are the hashes of a stacking's slice models; `ancestry` says whose images it has seen.
+    """
+
+    round: int
+    run_id: str
+    model_sha256: str
+    prevalence: dict[str, dict[str, float]]
+    platt: dict[str, dict[str, float] | None]
+    operating_points: ChosenPoints | None
+    folds: list[str]
+    ancestry: list[dict[str, str | int | list[str] | None]]
+
+
+def write_round(run: RunFolder, task: Task, round_: int, row: Mapping[str, float | None]) -> None:
+    """Write one row of rounds.csv and its event; columns without a value stay empty."""
     columns = ["round", "train_loss", "validation_loss", f"validation_auroc_{task.primary_label}", *REST, "test_loss"]
     columns += [f"test_auroc_{label}" for label in dict.fromkeys([*task.labels, task.primary_label])]
     columns += [
@@ -53,9 +70,9 @@ def write_model(
     network: nn.Module,
     instructions: Instructions,
     cohort: Cohort,
-    facts: dict[str, Any],
+    facts: ModelFacts,
 ) -> None:
-    """Write a model as safetensors, with what is needed to build, read and use it in its metadata."""
+    """Write a model as safetensors, with the facts that are needed to build, read and use it in its metadata."""
     write_saved(
         run.folder / name,
         network,
@@ -67,10 +84,10 @@ def write_model(
     )
 
 
-def read_model(path: Path, network: nn.Module, of: Mapping[str, Any] | None = None) -> FlatModel:
-    """The model `write_model` wrote with the facts `of`, or the head of one of two stages.
+def read_model(path: Path, network: nn.Module, of: Mapping[str, str | int] | None = None) -> FlatModel:
+    """Read a model that `write_model` wrote with the facts `of` into `network`; of a model of two stages a SeriesHead reads the head.
 
-    Raises ValueError when the file was changed, or is another one.
+    Raises ValueError when the file was changed, or has other facts.
     """
     metadata, tensors = read_tensors(path)
     with refuse_unreadable(path, "a model with its facts", GONE):
@@ -89,9 +106,10 @@ def read_model(path: Path, network: nn.Module, of: Mapping[str, Any] | None = No
 
 
 def keep_round(run: RunFolder, instructions: Instructions, precision: Precision, second_size: int) -> None:
-    """Keep what a round began with, so that any site's part in it can be repeated: the checkpoint, under one more name.
+    """Keep the checkpoint before a round under one more name, so that any site's part in the round can be repeated.
 
-    Beside it the instructions, the precision the model travelled in, and the length of SCAFFOLD's vector beside it.
+    Beside it are kept the instructions, the precision in which the model was sent, and the length of the vector sent with it, such
+    as SCAFFOLD's.
     """
     state, sent = round_paths(run, instructions.round)
     said = {
@@ -110,6 +128,6 @@ def keep_round(run: RunFolder, instructions: Instructions, precision: Precision,
 
 
 def round_paths(run: RunFolder, round_: int) -> tuple[Path, Path]:
-    """Where the checkpoint before a round and what was said in it are kept."""
+    """Return where the checkpoint before a round, and the instructions of the round, are kept."""
     name = run.checkpoints / f"round-{round_:05d}"
     return name.with_suffix(".safetensors"), name.with_suffix(".json")

@@ -1,24 +1,25 @@
-"""Rounds are compared on the same sites: what each site's validation part said last, and which round is chosen by it.
+"""Choose the best round by comparing rounds on the same sites: each site's last validation scores are kept.
 
-A site that does not answer in a round is taken to say what it said last, so two rounds differ only by sites that answered in
-between. A later round is compared with the best so far on the sites that had answered by both. Where these hold no more than
-half of the validation slices of all that have answered by now, too little is known of the earlier round, and the later one is
-taken: no round stays the best for the loss of a few sites that were heard first.
+A site that does not answer in a round keeps its last answer, so two rounds differ only by sites that answered in between. A later
+round is compared with the best round so far on the sites that had answered by both. Where these sites hold no more than half of the
+validation slices of all sites that have answered by now, too little is known of the earlier round, and the later one is taken.
+Otherwise a round could stay the best by the loss of a few sites that answered first.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
 from fl_rsna.federation.server.ask import SiteReply
 from fl_rsna.run_folder.run_folder import REST
+from fl_rsna.run_folder.summary import Rests
 
 LOSS, EXAMPLES = "loss", "num-examples"  # among a reply's metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a site said last of its validation part, and of which round's model."""
+    """A site's last validation scores, and the round whose model they are of."""
 
     round: int
     metrics: dict[str, float]
@@ -32,21 +33,35 @@ class Choice:
     """The best round so far; 0 before there is one."""
 
     round: int = 0
-    answers: Answers = field(default_factory=dict)  # the sites' last by then, of what it was chosen by
+    answers: Answers = field(default_factory=dict)  # the sites' last answers by then, with the metric it was chosen by
 
 
-def read_answers(plain: dict[str, Any]) -> Answers:
-    """What `asdict` made of answers, read from JSON."""
-    return {site: Answer(**answer) for site, answer in plain.items()}
+class PlainAnswer(TypedDict):
+    """An answer in a checkpoint's JSON."""
+
+    round: int
+    metrics: dict[str, float]
 
 
-def read_choice(plain: dict[str, Any]) -> Choice:
-    """The same of a choice."""
+class PlainChoice(TypedDict):
+    """A choice in a checkpoint's JSON."""
+
+    round: int
+    answers: dict[str, PlainAnswer]
+
+
+def read_answers(plain: Mapping[str, PlainAnswer]) -> Answers:
+    """Read answers from a checkpoint's JSON, which `asdict` made."""
+    return {site: Answer(round=answer["round"], metrics=answer["metrics"]) for site, answer in plain.items()}
+
+
+def read_choice(plain: PlainChoice) -> Choice:
+    """Read a choice from a checkpoint's JSON, which `asdict` made."""
     return Choice(round=plain["round"], answers=read_answers(plain["answers"]))
 
 
 def with_answers(known: Answers, replies: list[SiteReply], round_: int) -> Answers:
-    """`known` after a round. Failures and validation parts without a slice say nothing."""
+    """Update the answers `known` with a round's replies; failures and validation parts without a slice change nothing."""
     return known | {
         reply.site: Answer(round=round_, metrics=dict(reply.metrics))
         for reply in replies
@@ -55,12 +70,12 @@ def with_answers(known: Answers, replies: list[SiteReply], round_: int) -> Answe
 
 
 def has_news(known: Answers, round_: int) -> bool:
-    """Whether any site answered in the round; else there is nothing to compare it by."""
+    """Tell whether any site answered in the round, so that it can be compared."""
     return any(answer.round == round_ for answer in known.values())
 
 
 def choose(before: Choice, known: Answers, round_: int, metric: str = LOSS) -> Choice:
-    """The round just played where it is better than the best before, else that. One that no site answered is never better."""
+    """Choose the round just played if its `metric` is lower than the best round's, else the best round; a round without answers is not chosen."""
     told = {
         site: replace(answer, metrics={name: answer.metrics[name] for name in (metric, EXAMPLES)})
         for site, answer in known.items()
@@ -84,21 +99,21 @@ def _examples(found: Iterable[Mapping[str, float]]) -> float:
 
 
 def of_round(known: Answers, round_: int, metrics: Mapping[str, str]) -> dict[str, float | None]:
-    """Columns of rounds.csv: the mean of the sites' last answers, a metric, or None in a round that no site answered."""
+    """Average the sites' last answers for columns of rounds.csv (column -> metric); None in a round that no site answered."""
     news = has_news(known, round_)
     found = [answer.metrics for answer in known.values()]
     return {column: average_metric(found, metric) if news else None for column, metric in metrics.items()}
 
 
 def count_answers(known: Answers, sites: Iterable[str], round_: int) -> dict[str, int]:
-    """Columns of rounds.csv: how many of `sites` these means rest on, how many of them by an earlier answer, how many never answered."""
+    """Count for rounds.csv the sites that the means rest on, those of them with an earlier answer, and those of `sites` without any."""
     on = [answer.round for answer in known.values()] if has_news(known, round_) else []
     unknown = sum(site not in known for site in sites)
     return dict(zip(REST, (len(on), sum(answered < round_ for answered in on), unknown), strict=True))
 
 
-def rests_on(choice: Choice, sites: Iterable[str]) -> dict[str, Any]:
-    """What summary.json says of a choice: of how many sites it rests on, whose answers are of which earlier round, and who had not answered."""
+def rests_on(choice: Choice, sites: Iterable[str]) -> Rests:
+    """Describe for summary.json the answers that a choice among `sites` rests on."""
     names = list(sites)
     return {
         "sites": len(choice.answers),
@@ -109,7 +124,7 @@ def rests_on(choice: Choice, sites: Iterable[str]) -> dict[str, Any]:
 
 
 def average_metric(found: Iterable[Mapping[str, float]], metric: str) -> float | None:
-    """A metric over the sites that have it among what they `found`, weighted by their examples."""
+    """Average a metric over the sites that have it, weighted by their numbers of examples; None where no site has it."""
     pairs = [(metrics[metric], metrics["num-examples"]) for metrics in found if metric in metrics]
     weight = sum(examples for _, examples in pairs)
     return sum(value * examples for value, examples in pairs) / weight if weight else None

@@ -1,17 +1,14 @@
-"""What the server asks of the sites before and after the rounds of the second stage.
+"""Ask the sites for features before the rounds of the second stage, and for sums of losses after them.
 
-Before them, every site has features under the frozen encoder, or gets it once and makes them. After them, the sites add up losses
-of their validation parts under every weight of the head and every width of smoothing, and the server chooses. A label that no
-validation part has a positive of keeps the slice model.
+Before the rounds, every site has features under the frozen encoder, or gets the encoder once and computes them. After the rounds, the
+sites sum losses over their validation parts for every weight of the head and every width of smoothing, and the server chooses both. A
+label without a positive in any validation part keeps the slice model.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
-from numpy.typing import NDArray
 from torch import nn
 
 from fl_rsna.common.seeds import derive_seed
@@ -50,22 +47,29 @@ from fl_rsna.learning.metrics.comparison import compare_stages
 from fl_rsna.learning.models.flat import FlatModel, unflatten
 from fl_rsna.learning.models.series_head import SeriesHead, TwoStage, as_probabilities, final_probabilities
 from fl_rsna.learning.training.train import choose_device
+from fl_rsna.run_folder.summary import SequenceSummary, StageChoice
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import Task
 
 
 def with_features(context: RunContext, progress: Progress) -> RunContext:
-    """The context with those sites that have features now; one that failed is a named event. Counts bytes and failures.
+    """See to it that the sites have features, and return the context with the sites that have them; the first stage needs none.
 
-    In the first stage the context as it is. Raises BelowQuorum when fewer than strategy.quorum of the sites have any.
+    A site that fails is an event. Bytes and failures are counted. Raises BelowQuorum when fewer than strategy.quorum of the sites
+    have features.
     """
     encoder = context.encoder
     if encoder is None:
         return context
     instructions = replace(context.instructions, run_id=progress.run_id)
     content = RecordDict({CONFIG: instruct(instructions)})
-    write = _failures_only(recorder(context.run, "features", 0))
-    asked = ask(context, context.sites, FEATURES, content, round_=0, on_reply=write)
+    write = recorder(context.run, "features", 0)
+
+    def record_failure(reply: SiteReply) -> None:
+        if reply.error:
+            write(reply)
+
+    asked = ask(context, context.sites, FEATURES, content, round_=0, on_reply=record_failure)
     lacking = [site for site, reply in zip(context.sites, asked, strict=True) if reply.metrics.get(THERE) == 0.0]
     made = _encode(context, encoder, lacking, instructions) if lacking else []
     count_traffic(progress, [*asked, *made])
@@ -77,22 +81,16 @@ def with_features(context: RunContext, progress: Progress) -> RunContext:
 
 
 def _encode(context: RunContext, encoder: Encoder, sites: list[Site], instructions: Instructions) -> list[SiteReply]:
-    """Send the encoder to these sites, in full precision: its hash is what their features are called by."""
+    """Send the encoder to these sites in full precision, because their features are named by its hash."""
     content, write = model_content(encoder.flat, instruct(instructions)), recorder(context.run, "encoding", 0)
     return ask(context, sites, ENCODE, content, round_=0, on_reply=write)
 
 
-def _failures_only(write: Callable[[SiteReply], None]) -> Callable[[SiteReply], None]:
-    return lambda reply: write(reply) if reply.error else None
+def reweight_stages(context: RunContext, progress: Progress, head: FlatModel) -> tuple[RunContext, StageChoice | None]:
+    """Choose weight of the head and width of smoothing from the sites' sums; return the context with them, and the choice.
 
-
-def reweight_stages(
-    context: RunContext, progress: Progress, head: FlatModel
-) -> tuple[RunContext, dict[str, Any] | None]:
-    """The context in which the head is blended as the sites choose together, and what they chose; in the first stage as it is.
-
-    Written down as the round after the last, which a run that was killed at it plays again. Counts bytes and failures.
-    Where no site answers, the slice model stays.
+    The first stage has no choice. The replies are recorded as those of the round after the last, which a run that was killed then
+    repeats. Bytes and failures are counted. Where no site answers, the slice model stays.
     """
     encoder, task = context.encoder, context.test.task
     if encoder is None:
@@ -111,25 +109,21 @@ def reweight_stages(
     count_traffic(progress, [reply for reply, _ in answers])
     sums = [found for _, found in answers if found is not None]
     nothing = np.zeros(len(task.labels))
-    sigmas, weights = choose_stages(add_sums(sums), has_positives(context.sites, task)) if sums else (nothing, nothing)
+    held = [site.counts["validation"]["positives"] for site in context.sites]
+    known = np.array([any(positives[label] for positives in held) for label in task.labels])  # by some validation part
+    sigmas, weights = choose_stages(add_sums(sums), known) if sums else (nothing, nothing)
     chosen = replace(context.instructions, sequence=replace(encoder.instructions, weights=tuple(weights.tolist())))
     test = prepare_test_site(context.test.data, task, chosen, encoder)
-    facts = {
+    choice: StageChoice = {
         "chosen_on": f"validation parts of {len(sums)} of {len(answers)} sites",
         "weights": dict(zip(task.labels, weights.tolist(), strict=True)),
         "sigmas": dict(zip(task.labels, sigmas.tolist(), strict=True)),
     }
-    return replace(context, instructions=chosen, test=test, sigmas=sigmas), facts
-
-
-def has_positives(sites: list[Site], task: Task) -> NDArray[np.bool_]:
-    """Whether any validation part has a positive slice of each label [L], as far as sites say."""
-    held = [site.counts["validation"]["positives"] for site in sites]
-    return np.array([any(positives[label] for positives in held) for label in task.labels])
+    return replace(context, instructions=chosen, test=test, sigmas=sigmas), choice
 
 
 def read_stage_sums(reply: Message, task: Task) -> Sums:
-    """Raises KeyError or ValueError when the reply holds other sums than were asked for."""
+    """Read a site's sums of losses: [L, G] for each grid. Raises KeyError or ValueError when the reply holds other sums."""
     arrays, sums = record_in(reply.content, SCORE, ArrayRecord), Sums()
     for name, grid in GRIDS.items():
         values = unpack(arrays[name])
@@ -140,7 +134,7 @@ def read_stage_sums(reply: Message, task: Task) -> Sums:
 
 
 def whole_network(context: RunContext, flat: FlatModel) -> nn.Module:
-    """What a model file holds: the network itself, or in the second stage encoder, head and weights; without any the head alone."""
+    """Make the network of a model file: the slice model, or in the second stage encoder, head and, once chosen, the weights of the blend."""
     task, encoder = context.test.task, context.encoder
     if encoder is None:
         unflatten(flat, context.network)
@@ -156,8 +150,8 @@ def whole_network(context: RunContext, flat: FlatModel) -> nn.Module:
     return whole
 
 
-def stage_summary(context: RunContext, flat: FlatModel, chosen: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """What summary.json says of the two stages: the encoder, what was chosen, and all four predictions on the test site."""
+def stage_summary(context: RunContext, flat: FlatModel, chosen: StageChoice) -> SequenceSummary:
+    """Describe the two stages for summary.json: the encoder, the head, the choice, and four predictions' scores on the test site."""
     encoder, test, task = context.encoder, context.test, context.test.task
     assert encoder is not None
     instructions = replace(encoder.instructions, copies=1)
@@ -185,7 +179,7 @@ def stage_summary(context: RunContext, flat: FlatModel, chosen: dict[str, Any], 
 
 
 def bytes_a_round(context: RunContext) -> float | None:
-    """What passes between the server and a site in a round, up and down together: the mean over the run."""
+    """Compute the mean number of bytes between the server and a site in a round, up and down together; None without any."""
     rows = context.run.rows("sites")
     moved = [
         (row["round"], row["site"], int(row["bytes_down"]) + int(row["bytes_up"]))

@@ -1,4 +1,4 @@
-"""What the settings say of sites, how many and which, against the sites that there are."""
+"""Check the settings that name sites, or need a number of them, against the sites that there are."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,11 +9,11 @@ from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.strategies.find import find_strategy
 
-SHOWN = 10  # names in a sentence
+SHOWN = 10  # at most so many names in a message
 
 
 def check_sites(config: Config, sites: Sequence[str]) -> None:
-    """Refuse a strategy that needs more sites a round than `sites` are, and settings of sites that are not there."""
+    """Refuse a strategy that needs more sites a round than there are, and settings of sites that are not there; raises ValueError."""
     strategy, pooled = config.strategy, config.baseline is Baseline.central
     if strategy.min_sites > len(sites) and not pooled:
         raise ValueError(
@@ -28,7 +28,7 @@ def check_sites(config: Config, sites: Sequence[str]) -> None:
             "take more sites, raise strategy.fraction or ask less of the strategy"
             + ("" if config.baseline is Baseline.none else f", and no baseline={config.baseline}")
         )
-    if pooled:  # nothing there is any site's
+    if pooled:  # a pool has no sites of its own
         return
     for key, named in (
         ("faults.sites", config.faults.sites),
@@ -42,7 +42,7 @@ def check_sites(config: Config, sites: Sequence[str]) -> None:
 
 
 def _describe_parameters(strategy: StrategyConfig) -> str:
-    """The strategy's own parameters, as they are typed."""
+    """Name the strategy's own parameters as they are typed."""
     common = {item.name for item in fields(StrategyConfig)}
     own = [
         f"strategy.{item.name}={getattr(strategy, item.name)}" for item in fields(strategy) if item.name not in common

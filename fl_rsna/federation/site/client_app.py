@@ -1,6 +1,6 @@
-"""The ClientApp of every engine: it finds its site and lets it act; what a site raises becomes a reply that names it.
+"""Make the ClientApp of every engine: it finds its site and calls the handler of a message; an error becomes a reply that names the site.
 
-A deployed site's log gets one line a message: what was done here, in words for who looks after the site.
+A deployed site's log gets one line for each message, in words for the people who look after the site.
 """
 
 import json
@@ -44,13 +44,13 @@ from fl_rsna.learning.data.dataset import POOLED
 from fl_rsna.learning.training.train import settle_process
 
 FLOOR = "FL_RSNA_MIN_COUNT"
-LOG = "failures.log"  # of a simulated site, beside what it remembers; a deployed one has its SuperNode's log
+LOG = "failures.log"  # of a simulated site, in its memory; a deployed site has its SuperNode's log
 
 
 def line_of(message: Message, reply: Message, site: str) -> str:
-    """What became of a message at `site`, e.g. `site-1  round 2  trained on 245 images in 7.5 s, loss 0.226`."""
+    """Describe what `site` did for a message, e.g. `site-1  round 2  trained on 245 images in 7.5 s, loss 0.226`."""
     said = phase_of(message)
-    round_, phase = said["round"], str(said["phase"])
+    round_, phase = said["round"], said["phase"]
     where = f"{site}  round {round_}  " if round_ else f"{site}  "
     failed = failure_of(reply)
     if failed is not None:
@@ -59,7 +59,7 @@ def line_of(message: Message, reply: Message, site: str) -> str:
     return where + _describe_work(phase, metrics if isinstance(metrics, MetricRecord) else {})
 
 
-def _describe_work(phase: str, found: Mapping[str, object]) -> str:
+def _describe_work(phase: str, found: Mapping[str, int | float | list[int] | list[float]]) -> str:
     images, loss, seconds = found.get("num-examples"), found.get("loss"), found.get("seconds")
     of = f" {images} images" if images is not None else ""
     taken = f" in {seconds:.1f} s" if isinstance(seconds, float) else ""
@@ -77,12 +77,12 @@ def _describe_work(phase: str, found: Mapping[str, object]) -> str:
 
 
 def site_name(folder: Path) -> str:
-    """What a site folder calls its site; the folder's own name where it does not say."""
+    """Return the name of a folder's site, by its site.json or, without one, by the folder."""
     return read_site_name(folder) or folder.name
 
 
 def read_site_name(folder: Path) -> str:
-    """What a site folder calls its site; nothing where it does not say."""
+    """Read the name of a folder's site from its site.json; empty where it cannot be read."""
     try:
         return str(json.loads((folder / "site.json").read_text())["site"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -90,7 +90,7 @@ def read_site_name(folder: Path) -> str:
 
 
 def make_client_app(locate: Callable[[Context], SitePaths]) -> ClientApp:
-    """The ClientApp of every engine; `locate` says where this node's site is."""
+    """Make a ClientApp; `locate` returns where this node's site is."""
     app = ClientApp()
 
     def wrap_handler(act: Callable[[Message, SitePaths], Message]) -> Callable[[Message, Context], Message]:
@@ -112,9 +112,9 @@ def make_client_app(locate: Callable[[Context], SitePaths]) -> ClientApp:
 
 
 def _answer(message: Message, locate: Callable[[], SitePaths], act: Callable[[Message, SitePaths], Message]) -> Message:
-    """Whatever a site raises becomes a reply that names it, so no failure is dropped in silence.
+    """Answer a message; an error of the site becomes a reply that names the site, so that no failure is lost.
 
-    Nothing of what the site holds is in that reply; the site's own log has the whole.
+    The reply holds no data of the site; the whole traceback is in the site's own log.
     """
     place, name = None, ""
     try:
@@ -127,7 +127,7 @@ def _answer(message: Message, locate: Callable[[], SitePaths], act: Callable[[Me
     except Exception as error:
         log_failure(error, describe_phase(message), place.log if place else None)
         said = scrub_failure(error, place.folders, place.memory) if place else without_data(error)
-        asked_who = message.metadata.message_type == MessageType.QUERY  # later the server knows who answers
+        asked_who = message.metadata.message_type == MessageType.QUERY  # in later phases the server knows who answers
         reply = reply_failure(message, said, name if asked_who else "")
     if place is not None and place.aloud:
         print(line_of(message, reply, site_name(place.folders[0])), file=sys.stderr, flush=True)
@@ -135,10 +135,10 @@ def _answer(message: Message, locate: Callable[[], SitePaths], act: Callable[[Me
 
 
 def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> ClientApp:
-    """The ClientApp of a simulation: the node with partition-id i is the i-th site of a cohort folder.
+    """Make the ClientApp of a simulation: the node with partition-id i is the i-th site of a cohort folder.
 
-    What its sites remember goes to `memory`/<site>/, their failures to failures.log there, how far they are to heartbeat/
-    beside `memory`. With `pooled` the one node holds all sites' data.
+    A site keeps its memory in `memory`/<site>/, its failures in failures.log there, and its heartbeat in heartbeat/ beside `memory`.
+    With `pooled` one node holds all sites' data.
     """
 
     def locate(context: Context) -> SitePaths:
@@ -158,11 +158,10 @@ def app_for_cohort(cohort: Path, memory: Path, *, pooled: bool = False) -> Clien
 
 
 def _locate_by_node(context: Context) -> SitePaths:
-    """Where a SuperNode was told to look: `site-folder` and `memory-folder`, or the partition-id-th site of the run's cohort.
+    """Locate a SuperNode's site by `site-folder` and `memory-folder` of its configuration, or as the partition-id-th site of the run's cohort.
 
-    With a `memory-folder` everything is written there and the site's folder may be read-only; without one the site
-    remembers and packs in its own folder. `min-count`, or FL_RSNA_MIN_COUNT, is its
-    own floor.
+    With a `memory-folder` the site writes only there, and its own folder may be read-only; without one its memory and its packed
+    images are in its own folder. `min-count`, or FL_RSNA_MIN_COUNT, is the site's own least privacy.min_count.
     """
     node, run = context.node_config, context.run_config
     named = node.get("site-folder")
@@ -175,7 +174,7 @@ def _locate_by_node(context: Context) -> SitePaths:
 
 
 def _floor_of(stated: object) -> int:
-    """The greater of what the node's configuration and the environment state as this site's own privacy.min_count."""
+    """Return the larger of the least privacy.min_count in the node's configuration and in the environment; raises ValueError for others."""
     floors = [str(stated), os.environ.get(FLOOR) or "0"]
     for floor in floors:
         if not re.fullmatch(r"[0-9]+", floor):
@@ -195,7 +194,7 @@ def _site_of(cohort: Path, position: int) -> Path:
 
 @lru_cache(maxsize=4)
 def _sites_of(cohort: Path, changed: int) -> tuple[str, ...]:
-    """Read once, not for every message: cohort.json grows with its sites, and a round would with their square."""
+    """Read the sites of a cohort once, not for every message: the time of a round would grow with the square of their number."""
     return read_cohort(cohort).sites
 
 

@@ -1,6 +1,6 @@
-"""What a site does for the second stage before and after its rounds: it makes features, and adds up what a blend is worth.
+"""Answer the messages of the second stage before and after its rounds: compute features, and sum losses for the choice of a blend.
 
-Features are kept at the site, beside its packed images, and never sent. What leaves it is whether they are there, and sums.
+Features are kept at the site, beside its packed images, and never sent. The site only tells whether it has them, and sends sums.
 """
 
 import time
@@ -39,7 +39,7 @@ THERE = "features-there"
 
 
 def has_features(message: Message, place: SitePaths) -> Message:
-    """Whether this site has the encoder's features."""
+    """Tell whether this site has the encoder's features."""
     instructions = read_instructions(message)
     data = open_data(place, instructions.model)
     there = is_encoded(data, to_views(_sequence(instructions), instructions.train))
@@ -47,7 +47,7 @@ def has_features(message: Message, place: SitePaths) -> Message:
 
 
 def encode(message: Message, place: SitePaths) -> Message:
-    """Compute the features under the encoder in the message; raises ValueError when it is not the one it is called."""
+    """Compute the features under the encoder in the message; raises ValueError when its hash is not that of the instructions."""
     instructions = read_instructions(message)
     data = open_data(place, instructions.model)
     network, device = _encoder(message, instructions, data), choose_device(instructions.train.device)
@@ -59,7 +59,7 @@ def encode(message: Message, place: SitePaths) -> Message:
 
 
 def weigh(message: Message, place: SitePaths) -> Message:
-    """Sums of the validation part from which all sites together choose smoothing and blend of the head in the message."""
+    """Sum losses of the validation part, from which smoothing and blend of the head in the message are chosen over all sites."""
     instructions = read_instructions(message)
     data = open_data(place, instructions.model)
     task, head = ready(message, data, instructions, {})

@@ -1,8 +1,8 @@
-"""What a site does with each kind of message: it answers the roll call, trains the model it is sent, and evaluates it.
+"""Handle the messages to a site: answer the roll call, train the model in a message, and evaluate it.
 
-Of counts where a fold is left out, a site reports nothing from which one could subtract a small one. The counts of all training
-slices are reported once, and those without a fold K times; each difference is a fold's. So a label of which any fold holds few is
-withheld in all of the K, and a site with a fold of few slices stays out.
+In a stacking no difference of reported counts may be small. The counts of all training slices are reported once, and those without a
+fold K times, once for each fold; each difference is a fold's count. So a label with a small count in any fold is withheld in all K
+reports, and a site with a fold of few slices does not take part.
 """
 
 import json
@@ -22,7 +22,7 @@ from torch import nn
 
 from fl_rsna.cohort.prepared.index import hash_id, read_facts
 from fl_rsna.cohort.prepared.patients import are_placeholders, comparable
-from fl_rsna.cohort.sites.site_folders import counts
+from fl_rsna.cohort.sites.site_folders import PartCounts, counts
 from fl_rsna.common.seeds import derive_seed
 from fl_rsna.federation.protocol.codec import decode, encode, unpack
 from fl_rsna.federation.protocol.messages import (
@@ -65,14 +65,14 @@ from fl_rsna.task import LabelKind, Task, find_task
 from fl_rsna.version import code_version
 
 PACKING_LINE_S = 10.0  # between two lines about packing
-LOST = "lost"  # of the last change, by rounding
-NORM = "norm"  # a site's own values: of BatchNorm, and its window
+LOST = "lost"  # the rounding error of the last change
+NORM = "norm"  # values personal to the site: BatchNorm's, and the window
 
 
 def counts_by_fold(
-    data: SiteData, task: Task, stacking: StackingConfig, seed: int, k: int, whole: dict[str, Any]
-) -> dict[str, Any]:
-    """`whole` where no fold is left out, else the counts without it. Raises ValueError for a fold of 1 to k - 1 slices."""
+    data: SiteData, task: Task, stacking: StackingConfig, seed: int, k: int, whole: dict[str, PartCounts]
+) -> dict[str, PartCounts]:
+    """Return the counts without the fold that is left out, or `whole` where none is. Raises ValueError for a fold of 1 to k - 1 slices."""
     fold = fold_of(data, task, stacking.folds, seed)
     slices = np.bincount(fold[fold >= 0], minlength=stacking.folds)
     if any(is_small(int(count), k) for count in slices):
@@ -95,7 +95,7 @@ def counts_by_fold(
 
 
 def _few(labels: NDArray[np.float32], fold: NDArray[np.int64], folds: int, k: int) -> bool:
-    """Whether any fold, or the rest without it, has 1 to k - 1 positives or negatives."""
+    """Tell whether any fold, or the rest without it, has 1 to k - 1 positives or negatives of one label [N]."""
     sides = [fold == number for number in range(folds)]
     sides += [(fold >= 0) & ~side for side in sides]
     return any(
@@ -107,11 +107,11 @@ def _few(labels: NDArray[np.float32], fold: NDArray[np.int64], folds: int, k: in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitePaths:
-    """Where a site's data lies, and where it keeps what it remembers of a run; several folders are pooled.
+    """The folders of a site's data, which are pooled where they are several, and the folder of its memory of runs.
 
     `cache` is where one folder's images are packed; without it they are packed inside the folder. `heartbeat` is a
-    folder in which it may say how far it is; `log` is the file its failures go to, stderr without one. With `aloud` every
-    message leaves a line on stderr. A run that asks for a smaller privacy.min_count than its own is refused.
+    folder for its progress; `log` is the file for its failures, stderr without one. With `aloud` every message writes a line
+    to stderr. A run whose privacy.min_count is below `min_count` is refused.
     """
 
     folders: tuple[Path, ...]
@@ -124,9 +124,9 @@ class SitePaths:
 
 
 def roll_call(message: Message, place: SitePaths) -> Message:
-    """Who this site is, what it holds, and hashes of its patients under the run's salt. No identifier leaves it.
+    """Answer the roll call: the site's name, its counts, and hashes of its patients with the run's salt. No identifier leaves the site.
 
-    A site knows only the labels it has: where partition.noise made some wrong, counts and controls are of those.
+    Counts and controls are of the site's own labels, also where partition.noise made some of them wrong.
     """
     instructions = read_instructions(message)
     task = find_task(instructions.task)
@@ -168,7 +168,7 @@ def roll_call(message: Message, place: SitePaths) -> Message:
 
 
 def check_held(folders: Iterable[Path], task: Task) -> None:
-    """Refuse folders of another task or other labels than the run's, before anything of them is opened or packed."""
+    """Refuse folders of another task or other labels than the run's, before their images are opened; raises ValueError."""
     for folder in folders:
         facts = read_facts(
             folder / "site.json",
@@ -187,8 +187,8 @@ def check_held(folders: Iterable[Path], task: Task) -> None:
             )
 
 
-def _report_counts(data: SiteData, task: Task, instructions: Instructions) -> dict[str, object]:
-    """Counts of what is trained and validated on; a fold's are checked, too, where one is left out."""
+def _report_counts(data: SiteData, task: Task, instructions: Instructions) -> dict[str, PartCounts]:
+    """Count the slices that are trained and validated on; in a stacking check the counts of the folds, too."""
     exclusive = task.kind is LabelKind.multi_class
     whole = suppress_counts(counts(data.index, task), instructions.min_count, exclusive=exclusive)
     if instructions.stacking is None:
@@ -199,21 +199,22 @@ def _report_counts(data: SiteData, task: Task, instructions: Instructions) -> di
 
 
 def train(message: Message, place: SitePaths) -> Message:
-    """One round from the model in the message: local training, or an estimate of BatchNorm's statistics under it."""
+    """Train one round from the model in the message, or estimate BatchNorm's statistics under it; reply with the result."""
     instructions = read_instructions(message)
     folder, device = place.memory / instructions.run_id, choose_device(instructions.train.device)
     data = leave_fold_out(open_data(place, instructions.model), instructions)
     accepted = instructions.accepted.get(data.name, 0)
     memory = recall(folder, accepted, data.name)
     task, model = ready(message, data, instructions, memory)
-    received, second = from_arrays(record_in(message.content, ARRAYS, ArrayRecord)), _second_in(message)
+    arrays = record_in(message.content, ARRAYS, ArrayRecord)
+    received = from_arrays(arrays)
+    second: Vector | None = unpack(arrays[SECOND]) if SECOND in arrays else None  # such as SCAFFOLD's control variate
     personal = personal_names(model, instructions.model)
     own = positions(model, personal)
     if instructions.estimate:
         assert isinstance(model, Classifier)
-        drawn = (
-            build_stage_data(data, task, instructions).objective().draw(np.random.default_rng(0))
-        )  # what the weights learned from
+        # the slices that training draws from
+        drawn = build_stage_data(data, task, instructions).objective().draw(np.random.default_rng(0))
         result = estimate_norm(model, data, rows=drawn, batch_size=EVALUATION_BATCH, device=device)
         part = SitePart(result=result, remembered={}, second=None if second is None else np.zeros_like(second))
     else:
@@ -233,7 +234,9 @@ def train(message: Message, place: SitePaths) -> Message:
     counted = {"num-examples": result.examples, "steps": result.steps, "seconds": result.seconds}
     loss = {} if result.loss is None else {"loss": result.loss}
     if kind is not None:
-        sent = corrupt_model(kind, _start_of(sent, received, instructions.precision_up), sent)
+        is_change = instructions.precision_up is not Precision.fp32
+        start = FlatModel(np.zeros_like(sent.floats), sent.integers) if is_change else received
+        sent = corrupt_model(kind, start, sent)
     return reply_with(
         message,
         metrics={**counted, **loss},
@@ -247,10 +250,10 @@ def train(message: Message, place: SitePaths) -> Message:
 def _encode_update(
     trained: FlatModel, received: FlatModel, precision: Precision, memory: Memory, exact: NDArray[np.bool_]
 ) -> tuple[FlatModel, Memory]:
-    """What travels of the trained model, and what of it the site must keep because it was lost on the way.
+    """Return the part of the trained model that is sent, and the rounding error that the site must keep.
 
-    In float32 that is the model itself, else its change from the model in the message, which the server adds to its own;
-    so layers that stay at the site arrive as they are, whatever the site began with. Under int8 the loss is added to the next
+    In float32 the model itself is sent, else its change from the model in the message, which the server adds to its own; so layers
+    that are personal to the site arrive unchanged, whatever the site began with. Under int8 the rounding error is added to the next
     round's change: error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847).
     """
     if precision is Precision.fp32:
@@ -262,15 +265,10 @@ def _encode_update(
     return FlatModel(change, trained.integers), {LOST: change - decode(encode(change, precision, exact))}
 
 
-def _start_of(sent: FlatModel, received: FlatModel, precision: Precision) -> FlatModel:
-    """What `sent` is a change from: the received model, or nothing where the change itself is sent."""
-    return received if precision is Precision.fp32 else FlatModel(np.zeros_like(sent.floats), sent.integers)
-
-
 def evaluate(message: Message, place: SitePaths) -> Message:
-    """Log loss and AUROC a label on the site's own validation part, of the model in the message with what is personal here.
+    """Score the model in the message, with the layers personal to the site, on its validation part: log loss, and AUROC by label.
 
-    A model of its own that the site keeps, as under Ditto, is scored, too, as `personal/...`.
+    A personal model that the site keeps, as under Ditto, is scored, too, as `personal/...`.
     """
     instructions = read_instructions(message)
     data = open_data(place, instructions.model)
@@ -297,12 +295,6 @@ def _scores(model: nn.Module, data: SiteData, task: Task, instructions: Instruct
     return {"loss": log_loss(truth, found, task), **known}
 
 
-def _second_in(message: Message) -> Vector | None:
-    """The vector that some strategies send beside the model, such as SCAFFOLD's control variate."""
-    arrays = record_in(message.content, ARRAYS, ArrayRecord)
-    return unpack(arrays[SECOND]) if SECOND in arrays else None
-
-
 def _round(
     instructions: Instructions, data: SiteData, task: Task, device: torch.device, second: Vector | None, memory: Path
 ) -> Round[Any]:
@@ -323,7 +315,7 @@ def _round(
 
 
 def ready(message: Message, data: SiteData, instructions: Instructions, memory: Memory) -> tuple[Task, nn.Module]:
-    """The model in the message, with the layers that are the site's own put in."""
+    """Return the task and the model in the message, with the layers that are personal to the site. Raises ValueError for another layout."""
     task = find_task(instructions.task)
     model = network_of(instructions, task, data.image)
     if layout_sha256(model) != instructions.layout_sha256:
@@ -347,12 +339,12 @@ def _open(model: ModelConfig, folders: tuple[Path, ...], cache: Path | None, on_
 
 
 def site_of(place: SitePaths) -> str:
-    """What a site is called before its data are open: by its folder."""
+    """Return a site's name before its data are open: that of its folder."""
     return place.folders[0].name if len(place.folders) == 1 else POOLED
 
 
 def report_progress(place: SitePaths, on_packed: OnPacked) -> OnPacked:
-    """The same, and a line on stderr every PACKING_LINE_S seconds: the first message may take an hour."""
+    """Extend `on_packed` by a line on stderr every PACKING_LINE_S seconds, because the first message may take an hour."""
     last = time.monotonic()
 
     def on_image(done: int, images: int) -> None:
@@ -366,7 +358,7 @@ def report_progress(place: SitePaths, on_packed: OnPacked) -> OnPacked:
 
 
 def leave_fold_out(data: SiteData, instructions: Instructions) -> SiteData:
-    """The site without the fold it is to leave out: no slice of it is in any part."""
+    """Return the site without the fold that the instructions leave out: no slice of it is in any part."""
     if instructions.stacking is None or instructions.stacking.left_out is None:
         return data
     task = find_task(instructions.task)
@@ -374,7 +366,7 @@ def leave_fold_out(data: SiteData, instructions: Instructions) -> SiteData:
 
 
 def open_data(place: SitePaths, model: ModelConfig) -> SiteData:
-    """As `_open`, kept between messages until a site's files change."""
+    """Open a site's data, which are kept between messages until its files change."""
     files = [folder / name for folder in place.folders for name in ("site.json", "index.csv")]
     changed = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in files)
     return _open_cached(json.dumps(asdict(model)), place.folders, place.cache, changed)
@@ -382,5 +374,5 @@ def open_data(place: SitePaths, model: ModelConfig) -> SiteData:
 
 @lru_cache(maxsize=64)
 def _open_cached(model: str, folders: tuple[Path, ...], cache: Path | None, changed: tuple[int, ...]) -> SiteData:
-    """Keyed by the configuration's JSON."""
+    """Open a site's data; `model` is the JSON of its settings, which can be a key of the cache."""
     return _open(parse_record(RunModel, json.loads(model)), folders, cache)

@@ -1,7 +1,7 @@
-"""How far sites are in their batches: a tiny file a site, which displays read when they like.
+"""Write and read the progress of sites in their batches: a small file for each site, for displays.
 
-Two counts and nothing else are in it. Nobody waits for it, no result depends on it, and it is gone when the site is done.
-Sites of a simulation write it, into the run's folder; deployed sites do not.
+The file holds counts alone. Nothing waits for it, no result depends on it, and it is deleted when the site is done. Sites of a
+simulation write it into the run's folder; deployed sites do not.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A site has done `batch` of its `batches` in a round, or packed `batch` of its `batches` images before the first."""
+    """A site's progress: `batch` of its `batches` in a round, or, before the first round, `batch` of `batches` packed images."""
 
     round: int
     batch: int
@@ -32,9 +32,9 @@ class Beat:
 def keep_heartbeat(
     folder: Path | None, site: str, round_: int, *, packing: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """What to call after every batch, or packed image: it writes at most every EVERY_S seconds, and never raises for a disk.
+    """Yield a function to call after every batch, or packed image: it writes at most every EVERY_S seconds.
 
-    Without a folder nobody listens.
+    It ignores errors of the disk, and does nothing without a folder.
     """
     if folder is None:
         yield lambda batch, batches: None
@@ -56,7 +56,7 @@ def keep_heartbeat(
 
 
 def _write(path: Path, beat: Beat) -> None:
-    """Without waiting for the disk: it tells what is going on, and nobody goes on from it."""
+    """Write a beat without waiting for the disk, because no run goes on from it."""
     part = path.with_name(f".{path.name}.part")
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
@@ -65,20 +65,20 @@ def _write(path: Path, beat: Beat) -> None:
 
 
 def read_beats(run: Path) -> dict[str, Beat]:
-    """By site, what those that train at this moment last wrote into a run's folder; nothing where none do."""
+    """Read by site the last beat of those that train at this moment; empty where none do."""
     return {path.name: beat for path, beat in _beats_in(run) if not path.name.startswith(".")}
 
 
 def _beats_in(run: Path) -> Iterator[tuple[Path, Beat]]:
     with contextlib.suppress(OSError):
         for path in (run / FOLDER).iterdir():
-            with contextlib.suppress(OSError, ValueError, TypeError):  # gone by now, or not ours
+            with contextlib.suppress(OSError, ValueError, TypeError):  # deleted by now, or another program's
                 yield path, Beat(**json.loads(path.read_bytes()))
 
 
 @contextlib.contextmanager
 def no_old_beats(run: Path) -> Iterator[None]:
-    """Without beats before and after: what a killed run left there is about nothing."""
+    """Delete beats before and after the body, because those of a killed run are out of date."""
     _drop_beats(run)
     try:
         yield
@@ -87,7 +87,7 @@ def no_old_beats(run: Path) -> Iterator[None]:
 
 
 def _drop_beats(run: Path) -> None:
-    """The files of a run that are beats, or the beginning of one, and their folder where nothing else is in it."""
+    """Delete the files of a run that are beats, or the beginning of one, and their folder where nothing else is in it."""
     with contextlib.suppress(OSError):
         parts = [path for path in (run / FOLDER).glob(".*.part") if b'{"round"'.startswith(path.read_bytes()[:8])]
         clear_folder(run / FOLDER, [*parts, *(path for path, _ in _beats_in(run))])

@@ -1,4 +1,4 @@
-"""What a site remembers from round to round: a few vectors in its own folder, one file a round, never sent."""
+"""Keep a site's memory from round to round: a few vectors in its own folder, one file for each round, never sent."""
 
 import re
 from collections.abc import Mapping
@@ -17,41 +17,37 @@ NAME = re.compile(r"round-(\d{5,})\.safetensors")
 
 
 def recall(folder: Path, round_: int, site: str) -> Memory:
-    """What `site` knew after its last accepted round, `round_`, of the run that `folder` is named after; nothing before there
-    was one.
+    """Read the memory of `site` after its last accepted round, `round_`, of the run that `folder` is named after; empty without one.
 
-    A round that was lost, refused or repeated may have left another file; it does not count. Raises ValueError when the
-    file was changed, or is of another run, site or round.
+    Files of rounds that were lost, refused or repeated are not read. Raises ValueError when the file was changed, or is of another
+    run, site or round.
     """
     path = _path(folder, round_)
     return read_vectors(path, GONE, _facts(folder, round_, site))[0] if path.exists() else {}
 
 
 def remember(folder: Path, round_: int, memory: Memory, site: str, *, accepted: int, keep_all: bool) -> None:
-    """Write the memory after `round_`, and forget what is older than the last accepted round."""
+    """Write the memory after `round_`, and delete those older than the last accepted round unless `keep_all`."""
     if not memory:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_vectors(_path(folder, round_), memory, _facts(folder, round_, site))
-    for old in () if keep_all else _rounds(folder):
-        if old < accepted:
-            drop(_path(folder, old))
+    for path in () if keep_all else list(folder.glob("round-*")):
+        found = NAME.fullmatch(path.name)
+        if found and int(found[1]) < accepted:
+            drop(_path(folder, int(found[1])))
 
 
 def check_memories(folder: Path, run_id: str, accepted: Mapping[str, int]) -> None:
-    """Refuse to go on where a site's memory of its last accepted round, below `folder`/<site>, is not what was written there.
+    """Refuse to go on where a site's memory of its last accepted round, below `folder`/<site>, was changed; raises ValueError.
 
-    A simulation does so before it goes on: later it would be one site's failure, and the run would go on without the site.
+    A simulation checks this before it goes on: later it would be a failure of one site, and the run would go on without the site.
     """
     for site, round_ in accepted.items():
         recall(folder / site / run_id, round_, site)
 
 
-def _rounds(folder: Path) -> list[int]:
-    return [int(found[1]) for path in folder.glob("round-*") if (found := NAME.fullmatch(path.name))]
-
-
-def _facts(folder: Path, round_: int, site: str) -> dict[str, object]:
+def _facts(folder: Path, round_: int, site: str) -> dict[str, str | int]:
     return {"run_id": folder.name, "site": site, "round": round_}
 
 

@@ -1,7 +1,7 @@
-"""What a site does when the final model is there: counts for the operating points, then a scorecard of its own.
+"""Answer the messages about the final model: counts for the operating points, then the site's own scorecard.
 
-The probabilities of its validation slices stay at the site, beside what else it remembers of the run. What leaves it are
-counts by probability, sums of losses, and at last the scorecard: metrics whose intervals are drawn from its own patients.
+The probabilities of its validation slices stay at the site, in its memory of the run. It sends counts by probability, sums of losses,
+and last the scorecard, whose intervals are from resampling its own patients.
 """
 
 import json
@@ -30,7 +30,7 @@ POINTS = "operating_points"
 
 
 def count(message: Message, place: SitePaths) -> Message:
-    """Score the final model, with what is personal here, on the validation part; remember that, and reply with counts of it."""
+    """Predict the validation part with the final model and the site's personal layers; keep the predictions, and reply with counts."""
     instructions = read_instructions(message)
     data = open_data(place, instructions.model)
     task, model = ready(
@@ -45,7 +45,7 @@ def count(message: Message, place: SitePaths) -> Message:
 
 
 def keep_and_count(message: Message, place: SitePaths, instructions: Instructions, table: pd.DataFrame) -> Message:
-    """Remember a final model's predictions and reply with what adds up over sites."""
+    """Keep a final model's predictions and reply with sums that add up over sites."""
     task, path = find_task(instructions.task), final_predictions(place.memory, instructions.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, table, {"run_id": instructions.run_id, "site": open_data(place, instructions.model).name})
@@ -57,15 +57,23 @@ def keep_and_count(message: Message, place: SitePaths, instructions: Instruction
 
 
 def score(message: Message, place: SitePaths) -> Message:
-    """The scorecard of what `count` remembered, at the operating points in the message."""
+    """Reply with the scorecard of the predictions that `count` kept, at the operating points in the message."""
     instructions = read_instructions(message)
     points = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[POINTS]))
     name, task = open_data(place, instructions.model).name, find_task(instructions.task)
     table = read_final(final_predictions(place.memory, instructions.run_id), name)
-    card = suppress_card(
-        score_table(table, instructions, OperatingPoints.from_json(points), name), instructions.min_count
+    labels = labels_in(table, task.labels)
+    whole = scorecard(
+        labels,
+        probabilities_in(table, task.labels),
+        table[task.group_key].to_numpy(),
+        table[task.exam_key].to_numpy(),
+        task=task,
+        settings=OperatingPoints.from_json(points),
+        seed=derive_seed(instructions.seed, "bootstrap", name),
     )
-    unknown = np.isnan(labels_in(table, task.labels)).any(axis=0)
+    card = suppress_card(whole, instructions.min_count)
+    unknown = np.isnan(labels).any(axis=0)
     if unknown.any():
         card = without_labels(card, np.array(task.labels)[unknown].tolist(), task.headline)
     content = RecordDict({SCORE: ConfigRecord({"scorecard": json.dumps(card)})})
@@ -74,22 +82,22 @@ def score(message: Message, place: SitePaths) -> Message:
 
 
 def final_predictions(memory: Path, run_id: str) -> Path:
-    """Where a site keeps what the final model says of its validation slices."""
+    """Return where a site keeps the final model's predictions of its validation slices."""
     return memory / run_id / "final.parquet"
 
 
 def read_final(path: Path, site: str) -> pd.DataFrame:
-    """What `site` keeps there; raises ValueError when the file was changed, or is another run's or site's."""
+    """Read the predictions that `site` keeps there; raises ValueError when the file was changed, or is of another run or site."""
     return read_table(path, GONE, {"run_id": path.parent.name, "site": site})
 
 
 def sums_of(
     table: pd.DataFrame, task: Task, instructions: Instructions | None = None
 ) -> dict[str, NDArray[np.generic]]:
-    """What adds up over sites: counts of slices and exams by probability, losses by temperature.
+    """Compute the sums that add up over sites: counts of slices and exams by probability, and losses by temperature.
 
-    Losses of a model that was trained for a target's prevalence are weighed as its training was: its temperatures are to
-    hold there.
+    The losses of a model that was trained for a target prevalence are weighted as in its training, so that its temperatures hold at
+    that prevalence.
     """
     labels, found = labels_in(table, task.labels), probabilities_in(table, task.labels)
     weights = (
@@ -98,19 +106,3 @@ def sums_of(
         else None
     )
     return site_sums(labels, found, table[task.group_key].to_numpy(), table[task.exam_key].to_numpy(), task, weights)
-
-
-def score_table(
-    table: pd.DataFrame, instructions: Instructions, points: OperatingPoints, site: str
-) -> dict[str, object]:
-    """Plain values, with intervals over the site's patients."""
-    task = find_task(instructions.task)
-    return scorecard(
-        labels_in(table, task.labels),
-        probabilities_in(table, task.labels),
-        table[task.group_key].to_numpy(),
-        table[task.exam_key].to_numpy(),
-        task=task,
-        settings=points,
-        seed=derive_seed(instructions.seed, "bootstrap", site),
-    )

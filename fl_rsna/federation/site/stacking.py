@@ -1,7 +1,7 @@
-"""What a site does for a stacker: keeps what each fold's model says of patients it never saw, and grows trees on that.
+"""Answer the messages of a stacking: keep each fold's predictions of the patients that its training left out, and grow trees on them.
 
-Predictions of single slices stay at the site, beside what else it remembers of each fold's run. What leaves it are trees,
-a loss a label, and the counts and scorecards every model's end has.
+Predictions of single slices stay at the site, in its memory of each fold's run. It sends trees, a loss for each label, and the counts
+and scorecards of every final model.
 """
 
 import json
@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -49,21 +49,28 @@ from fl_rsna.settings.federation import FaultKind
 from fl_rsna.settings.stages import Boosting
 from fl_rsna.task import Task, find_task
 
-STACK = "stack"  # beside the instructions: the folds' runs, and all training slices of the sites that are asked
+STACK = "stack"  # the record beside the instructions that holds StackFacts
+
+
+class StackFacts(TypedDict):
+    """The ids of the folds' runs, and the number of training slices of all sites that are asked."""
+
+    runs: list[str]
+    slices: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What a site can train and validate a stacker on: features [N, F], and the slices they are of."""
+    """The data on which a site trains and validates a stacker: features [N, F] of its slices, and their labels."""
 
     train: Floats
     labels: Floats  # [N, L]
     validation: Floats
-    table: pd.DataFrame  # of the validation slices, with the mean of the folds' probabilities
+    table: pd.DataFrame  # the validation slices, with the mean of the folds' probabilities
 
 
 def keep_out_of_fold(message: Message, place: SitePaths) -> Message:
-    """Ask the model in the message, a fold's, about that fold's patients and the validation part; remember what it says."""
+    """Predict a fold's patients and the validation part with that fold's model in the message, and keep the predictions."""
     instructions = read_instructions(message)
     assert instructions.stacking is not None
     assert instructions.stacking.left_out is not None
@@ -79,7 +86,7 @@ def keep_out_of_fold(message: Message, place: SitePaths) -> Message:
     )
     rows = np.concatenate([strangers, data.rows("validation")])
     found = build_stage_data(data, task, instructions).predict(model, rows)
-    known = {f"{LABEL}{name}": data.labels[rows, i] for i, name in enumerate(task.labels)}  # NaN where nobody knows
+    known = {f"{LABEL}{name}": data.labels[rows, i] for i, name in enumerate(task.labels)}  # NaN where unknown
     table = prediction_table(data, rows, found, task)
     table = table.assign(**known, **{STRANGER: np.arange(len(rows)) < len(strangers)})
     path = place.memory / instructions.run_id / OUT_OF_FOLD
@@ -89,18 +96,15 @@ def keep_out_of_fold(message: Message, place: SitePaths) -> Message:
 
 
 def grow_trees(message: Message, place: SitePaths) -> Message:
-    """One more tree a label on the site's out-of-fold features; under cyclic the whole forests with it."""
+    """Grow one more tree for each label on the site's out-of-fold features; under cyclic reply with the whole forests."""
     instructions, asked = read_instructions(message), _read_stack_config(message)
     assert instructions.stacking is not None
-    start, task, held = (
-        time.perf_counter(),
-        find_task(instructions.task),
-        _read_held(message, place, instructions),
-    )
+    start, task = time.perf_counter(), find_task(instructions.task)
+    held = _read_held(message, place, instructions)
     name = open_data(place, instructions.model).name
     if fault_of(instructions.faults, name, instructions.round) is FaultKind.crash:
         raise SiteCrashed("told to crash by faults.sites")
-    share = len(held.train) / int(asked["slices"]) if instructions.stacking.method is Boosting.bagging else 1.0
+    share = len(held.train) / asked["slices"] if instructions.stacking.method is Boosting.bagging else 1.0
     forests, grown = _forests(message, held, task), dict[str, Forest]()
     for i, label in enumerate(task.labels):
         before = margins(forests[label], held.train, instructions.prior[i])
@@ -115,7 +119,7 @@ def grow_trees(message: Message, place: SitePaths) -> Message:
 
 
 def validate_trees(message: Message, place: SitePaths) -> Message:
-    """Mean log loss of each label on the validation part; without labels that rest on too few under privacy.min_count."""
+    """Compute each label's mean log loss on the validation part, without labels of fewer than privacy.min_count slices or patients."""
     instructions = read_instructions(message)
     task, held = find_task(instructions.task), _read_held(message, place, instructions)
     labels = labels_in(held.table, task.labels)
@@ -131,15 +135,16 @@ def validate_trees(message: Message, place: SitePaths) -> Message:
 
 
 def count_trees(message: Message, place: SitePaths) -> Message:
-    """As for a network: remember what the final trees say of the validation part, and reply with counts of it."""
+    """Predict the validation part with the final trees, keep the predictions, and reply with counts."""
     instructions = read_instructions(message)
     task, held = find_task(instructions.task), _read_held(message, place, instructions)
     found = by_trees(_forests(message, held, task), held.validation, instructions.prior, task)
     return keep_and_count(message, place, instructions, with_probabilities(held.table, found, task))
 
 
-def _read_stack_config(message: Message) -> dict[str, Any]:
-    return dict(json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[STACK])))
+def _read_stack_config(message: Message) -> StackFacts:
+    found: StackFacts = json.loads(str(record_in(message.content, CONFIG, ConfigRecord)[STACK]))
+    return found
 
 
 def _forests(message: Message, held: Held, task: Task) -> dict[str, Forest]:
@@ -153,7 +158,7 @@ def _read_held(message: Message, place: SitePaths, instructions: Instructions) -
 
 @lru_cache(maxsize=64)
 def _read(paths: tuple[Path, ...], changed: tuple[int, ...], task_name: str) -> Held:
-    """Kept between messages until a file changes."""
+    """Read the data of a stacker, which are kept between messages until a file changes."""
     task = find_task(task_name)
     own, others = read_tables(paths, task)
     return Held(

@@ -1,8 +1,7 @@
-"""The data and the model of a stage at a site: single slices in the first, series of features in the second, predictions in a stacking.
+"""Make the data and the model of a stage at a site: single slices in the first, series of features in the second, predictions in a stacking.
 
-Everything else in a run, rounds, strategies and scores, is the same for all. What every fold's model said of a site's patients is
-a table a fold, in what the site remembers of that fold's run; a network along the series reads it as logits in the order of the
-site's index.
+The rest of a run, its rounds, strategies and scores, is the same for all stages. The predictions of each fold's model are a table in
+the site's memory of that fold's run; a network along the series reads them as logits in the order of the site's index.
 """
 
 import json
@@ -45,13 +44,13 @@ from fl_rsna.settings.training import Sampling
 from fl_rsna.task import Task
 
 OUT_OF_FOLD = "out_of_fold.parquet"
-STRANGER = "stranger"  # of the fold's patients, whom the model never saw; else of the validation part
+STRANGER = "stranger"  # True for the fold's patients, whom the model never saw; False for the validation part
 Logits = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
 
 def paths_of(memory: Path, runs: Iterable[str]) -> tuple[Path, ...]:
-    """A path a fold's run; raises ValueError for a fold about which this site was not asked."""
+    """Return the path of each fold's predictions; raises ValueError for a fold whose predictions this site does not have."""
     paths = tuple(memory / check_run_id(run) / OUT_OF_FOLD for run in runs)
     for number, path in enumerate(paths, 1):
         if not path.exists():
@@ -63,18 +62,19 @@ def paths_of(memory: Path, runs: Iterable[str]) -> tuple[Path, ...]:
 
 
 def check_tables(memory: Path, sites: Sequence[str], runs: Sequence[str]) -> None:
-    """Refuse to go on where a table at a simulated site, below `memory`/<site>, is not what was written there."""
+    """Refuse to go on where a table at a simulated site, below `memory`/<site>, was changed; raises ValueError."""
     for site in sites if memory.is_dir() else ():
         for path in paths_of(memory / site, runs):
             read_table(path, GONE, {"run_id": path.parent.name, "site": site})
 
 
 def write_fold_table(path: Path, table: pd.DataFrame, site: str) -> None:
+    """Write a fold's predictions with the run and the site they are of."""
     write_table(path, table, {"run_id": path.parent.name, "site": site})
 
 
 def read_tables(paths: Iterable[Path], task: Task) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The training slices, each as the model that never saw its patient has it; and the validation slices, as the mean of all."""
+    """Read the training slices, predicted by the model that never saw their patient, and the validation slices, by the mean of all models."""
     tables = [read_table(path, GONE, {"run_id": path.parent.name}) for path in paths]
     own = pd.concat([table[table[STRANGER]] for table in tables], ignore_index=True)
     assert own["image_id"].is_unique, "a slice is in two folds"
@@ -85,18 +85,13 @@ def read_tables(paths: Iterable[Path], task: Task) -> tuple[pd.DataFrame, pd.Dat
 
 
 def with_probabilities(table: pd.DataFrame, found: NDArray[np.floating], task: Task) -> pd.DataFrame:
-    """The table with other probabilities [N, L]."""
+    """Replace the probabilities of a table by `found` [N, L]."""
     columns = {f"{PROBABILITY}{name}": found[:, i].astype(np.float32) for i, name in enumerate(task.labels)}
     return table.assign(**columns)
 
 
-def read_logits(data: SiteData, task: Task, paths: Iterable[Path]) -> Logits:
-    """[N, L], of training slices by the model that never saw the patient, of validation slices by the mean of all; others 0."""
-    return in_index(data.index, pd.concat(read_tables(paths, task), ignore_index=True), task)
-
-
 def in_index(index: pd.DataFrame, table: pd.DataFrame, task: Task) -> Logits:
-    """Logits [N, L] of a table's probabilities in the order of `index`; 0 for slices it does not hold."""
+    """Compute logits [N, L] of a table's probabilities in the order of `index`; 0 for slices that are not in the table."""
     found = np.zeros((len(index), len(task.labels)), np.float32)
     rows = pd.Index(index["image_id"]).get_indexer(pd.Index(table["image_id"]))
     assert (rows >= 0).all(), "a prediction is of no slice here"
@@ -106,20 +101,22 @@ def in_index(index: pd.DataFrame, table: pd.DataFrame, task: Task) -> Logits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageData:
-    """A site's data as a stage takes it."""
+    """The functions through which a stage uses a site's data."""
 
     objective: Callable[[], SliceObjective]
-    predict: Callable[[nn.Module, Rows], NDArray[np.float32]]  # probabilities [len(rows), L] of these slices
+    predict: Callable[[nn.Module, Rows], NDArray[np.float32]]  # probabilities [len(rows), L]
 
 
 def build_stage_data(data: SiteData, task: Task, instructions: Instructions, memory: Path | None = None) -> StageData:
-    """Raises ValueError in a second stage when the encoder's features, or the folds' predictions in `memory`, are not there."""
+    """Make the data of the stage that the instructions are of.
+
+    Raises ValueError when the encoder's features, or the folds' predictions in `memory`, are missing.
+    """
     device = choose_device(instructions.train.device)
     if instructions.stack is not None:
         assert memory is not None
-        return of_stack(
-            data, task, instructions, read_logits(data, task, paths_of(memory, instructions.stack.runs)), device
-        )
+        table = pd.concat(read_tables(paths_of(memory, instructions.stack.runs), task), ignore_index=True)
+        return of_stack(data, task, instructions, in_index(data.index, table, task), device)
     if instructions.sequence is None:
         return _of_slices(data, task, instructions, device)
     return _of_series(data, task, instructions, instructions.sequence, device)
@@ -151,7 +148,7 @@ def _of_slices(data: SiteData, task: Task, instructions: Instructions, device: t
 def _of_series(
     data: SiteData, task: Task, instructions: Instructions, of: SequenceInstructions, device: torch.device
 ) -> StageData:
-    """The head alone, or with `of.weights` its blend with the slice model."""
+    """Make the data of the second stage, which predicts by the head alone, or with `of.weights` by its blend with the slice model."""
     encoded = open_encoded(data, to_views(of, instructions.train))
 
     def predict_rows(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
@@ -172,7 +169,7 @@ def _of_series(
 def of_stack(
     data: SiteData, task: Task, instructions: Instructions, logits: NDArray[np.float32], device: torch.device
 ) -> StageData:
-    """A network along the series of the slices' logits [N, L]: a head whose slice model are the folds' models, without features."""
+    """Make the data of a network along the series of the slices' logits [N, L], which the folds' models give; it has no other features."""
     encoded = logits_alone(logits, data.rows("train"))
 
     def predict_rows(model: nn.Module, rows: Rows) -> NDArray[np.float32]:
@@ -188,7 +185,7 @@ def of_stack(
 
 
 def network_of(instructions: Instructions, task: Task, image: ImageKind) -> nn.Module:
-    """The network whose weights travel in a run's rounds; its own mean nothing, and the last slice model made is kept."""
+    """Return a network of the kind that a run trains; its weights mean nothing, and the last slice model is kept and returned again."""
     return (
         classifier(instructions.model, task, image)
         if instructions.sequence is None and instructions.stack is None
@@ -199,7 +196,7 @@ def network_of(instructions: Instructions, task: Task, image: ImageKind) -> nn.M
 def new_network(
     instructions: Instructions, task: Task, image: ImageKind, seed: int = 0, weights: Path | None = None
 ) -> nn.Module:
-    """The same, made anew, with the weights of a seed, and those of a file where a slice model starts from one."""
+    """Make a new network of the kind that a run trains, with weights from a seed or, for a slice model, from the file `weights`."""
     if instructions.stack is not None:
         return build_head(stack_shape(instructions.stack, task), seed=seed)
     if instructions.sequence is None:
@@ -208,10 +205,11 @@ def new_network(
 
 
 def classifier(config: ModelConfig, task: Task, image: ImageKind) -> Classifier:
+    """Return a slice model of these settings; its weights mean nothing, and the last one is kept and returned again."""
     return _classifier(json.dumps(asdict(config)), task, image)
 
 
 @lru_cache(maxsize=1)
 def _classifier(config: str, task: Task, image: ImageKind) -> Classifier:
-    """Keyed by the configuration's JSON; seed 0, because its weights come with every message."""
+    """Make a slice model; `config` is the JSON of its settings, which can be a key of the cache. Its weights come with every message."""
     return build_model(parse_record(RunModel, json.loads(config)), task, image, seed=0)

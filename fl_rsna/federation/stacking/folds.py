@@ -1,6 +1,6 @@
-"""A stacking's first models: one ordinary run of the slice stage a fold, in which every site leaves that fold out.
+"""Run the folds of a stacking: an ordinary run of the slice stage for each, in which every site leaves that fold out.
 
-Then every site is asked about every fold by that fold's model, once; what it says stays there.
+Then every site predicts, once for each fold, that fold's patients with that fold's model; the predictions stay at the site.
 """
 
 import copy
@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -40,6 +40,7 @@ from fl_rsna.run_folder.run_folder import (
     read_summary,
     start_run,
 )
+from fl_rsna.run_folder.summary import SummaryInBrief
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.stages import Stage
@@ -52,7 +53,7 @@ SHOWN = (
     "site_failed",
     "round_end",
     "resumed",
-)  # of a fold, in the whole's display
+)  # the events of a fold that displays of the whole run show
 ASKED = "out_of_fold.json"  # in checkpoints/
 
 
@@ -63,17 +64,18 @@ class FoldRun:
     number: int  # from 0
     folder: Path
     run_id: str
-    accepted: dict[str, int]  # a site's last round that entered its model: what is personal there is of that round
-    summary: dict[str, Any]
-    config: RunModel  # as its run left it: what its predictions are corrected for is of that run
+    accepted: dict[str, int]  # by site: its last round that entered the model, whose personal layers it uses
+    summary: SummaryInBrief
+    config: RunModel  # as its run saved it, with the corrections of its predictions
 
     @property
     def model(self) -> Path:
+        """Return the file of the fold's final model."""
         return self.folder / MODEL
 
 
 def play_folds(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> list[FoldRun]:
-    """Run every fold that is not finished, one after the other, each going on where it was killed. Raises as `run_rounds`."""
+    """Run the folds that are not finished, one after the other; a fold that was killed goes on. Raises the errors of `run_rounds`."""
     device = str(run.read_json(MANIFEST)["device"])
     for number in range(config.stacking.folds):
         folder = fold_folder(run.folder, number)
@@ -96,7 +98,7 @@ def _config_of(config: Config, number: int, *, resume: bool) -> Config:
 
 
 def _make_listener(run: RunFolder) -> Listener:
-    """Rounds of a fold for those who watch the whole; its own end is not the whole's."""
+    """Make a listener that shows a fold's rounds to the displays of the whole run, but not the fold's end."""
 
     def listen(kind: str, fields: Mapping[str, Any]) -> None:
         if kind in SHOWN:
@@ -106,7 +108,7 @@ def _make_listener(run: RunFolder) -> Listener:
 
 
 def _read(folder: Path, number: int) -> FoldRun:
-    summary, run = read_summary(folder), RunFolder(folder)
+    summary, run = cast(SummaryInBrief, read_summary(folder)), RunFolder(folder)
     accepted = load_progress(run.checkpoints / STATE, run.identity()).accepted
     config = read_saved(folder / MODEL).config
     return FoldRun(
@@ -116,7 +118,7 @@ def _read(folder: Path, number: int) -> FoldRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedFolds:
-    """Sites that have an answer of every fold, and what asking took."""
+    """The sites that have predictions of every fold, and the traffic and time it took to ask for them."""
 
     able: list[str]
     bytes_down: int
@@ -125,11 +127,15 @@ class AskedFolds:
     seconds: float
 
     def sites(self, context: RunContext) -> list[Site]:
+        """Return the sites of the run that have predictions of every fold."""
         return [site for site in context.sites if site.name in self.able]
 
 
 def ask_folds(context: RunContext, folds: list[FoldRun]) -> AskedFolds:
-    """What was asked before a kill is not asked again. Raises BelowQuorum when too few sites have an answer of every fold."""
+    """Send every fold's model to every site, which keeps its predictions of that fold; a run that goes on does not ask again.
+
+    Raises BelowQuorum when too few sites have predictions of every fold.
+    """
     path = context.run.checkpoints / ASKED
     if path.exists():
         with refuse_unreadable(path, "what sites said of the folds", GONE):
@@ -137,18 +143,22 @@ def ask_folds(context: RunContext, folds: list[FoldRun]) -> AskedFolds:
         check_tables(context.run.site_memory, asked.able, [fold.run_id for fold in folds])
         return asked
     start = time.perf_counter()
-    replies = [reply for fold in folds for reply in _ask(context, fold)]
-    found = AskedFolds(
-        able=_able(context, replies),
-        **sum_traffic(replies),
-        seconds=time.perf_counter() - start,
-    )
+    replies = list[SiteReply]()
+    for fold in folds:
+        model = read_model(fold.model, context.network)
+        content = model_content(model, instruct(_build_instructions(context, fold)))
+        record = recorder(context.run, f"out of fold {fold.number + 1}", 0)
+        replies += ask(context, context.sites, OUT_OF_FOLD, content, round_=0, on_reply=record)
+    failed = {reply.site for reply in replies if reply.error}
+    able = [site.name for site in context.sites if site.name not in failed]
+    require_quorum("out of fold", len(able), len(context.sites), context.config.strategy, replies)
+    found = AskedFolds(able=able, **sum_traffic(replies), seconds=time.perf_counter() - start)
     write_record(path, {**context.run.identity(), "asked": asdict(found)})
     return found
 
 
 def mean_on_test_site(context: RunContext, folds: list[FoldRun]) -> NDArray[np.float32]:
-    """Probabilities [N, L] of the test slices, the mean of the folds' models."""
+    """Predict the test slices by the mean of the folds' models: probabilities [N, L]."""
     data, task = context.test.data, context.test.task
     found = [
         HeldOut(data, task, _build_instructions(context, fold)).probabilities(read_model(fold.model, context.network))
@@ -157,25 +167,10 @@ def mean_on_test_site(context: RunContext, folds: list[FoldRun]) -> NDArray[np.f
     return mean_of_folds(found)
 
 
-def _ask(context: RunContext, fold: FoldRun) -> list[SiteReply]:
-    """Send a fold's model to every site, which keeps what it says of that fold's patients."""
-    model = read_model(fold.model, context.network)
-    content = model_content(model, instruct(_build_instructions(context, fold)))
-    record = recorder(context.run, f"out of fold {fold.number + 1}", 0)
-    return ask(context, context.sites, OUT_OF_FOLD, content, round_=0, on_reply=record)
-
-
 def _build_instructions(context: RunContext, fold: FoldRun) -> Instructions:
-    """As in the fold's own run, so that a site's personal layers of that run are found."""
+    """Make the instructions of the fold's own run, so that a site finds its personal layers of that run."""
     assert context.instructions.stacking is not None
     stacking = replace(context.instructions.stacking, left_out=fold.number)
     return replace(
         context.instructions, model=fold.config, run_id=fold.run_id, accepted=fold.accepted, stacking=stacking
     )
-
-
-def _able(context: RunContext, replies: list[SiteReply]) -> list[str]:
-    failed = {reply.site for reply in replies if reply.error}
-    able = [site.name for site in context.sites if site.name not in failed]
-    require_quorum("out of fold", len(able), len(context.sites), context.config.strategy, replies)
-    return able

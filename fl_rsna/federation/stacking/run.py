@@ -1,14 +1,13 @@
-"""A stacking from beginning to end: a slice model a fold, what each says of patients it never saw, and a second model on that.
+"""Run a stacking: a slice model for each fold, its predictions of the patients it never saw, and a stacker, a second model, on them.
 
-A second model that is a network along the series has the rounds, strategies and end of any run. One of trees ends with every label's
-best round, its scores, and what it gains over the folds' mean.
+A stacker that is a network along the series has the rounds, strategies and end of any run. A stacker of trees ends with each label's
+best round, its scores, and its gain over the mean of the folds' models.
 """
 
 import copy
 import json
 import secrets
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -23,7 +22,7 @@ from fl_rsna.federation.protocol.messages import TREE_COUNTS, StackInstructions,
 from fl_rsna.federation.server.ask import BelowQuorum, count_traffic, recorder
 from fl_rsna.federation.server.checkpoint import STACK_STATE, StackProgress, load_stack
 from fl_rsna.federation.server.context import RunContext, announce, call_sites
-from fl_rsna.federation.server.finish import TEST, finish, in_brief, run_facts, write_last
+from fl_rsna.federation.server.finish import TEST, finish, in_brief, run_facts, test_site_in_brief, write_last
 from fl_rsna.federation.server.roll_call import sum_controls
 from fl_rsna.federation.server.rounds import begin, play_rounds
 from fl_rsna.federation.server.run_log import write_round
@@ -35,25 +34,18 @@ from fl_rsna.federation.stacking.folds import FoldRun, ask_folds, mean_on_test_s
 from fl_rsna.federation.stacking.trees import Forests, Stacking, play_trees
 from fl_rsna.learning.inference.stacking import feature_names, stack_features, stack_sha256, trees_sha256
 from fl_rsna.learning.metrics.comparison import compare_losses
+from fl_rsna.learning.metrics.figures import StageFigures
 from fl_rsna.learning.metrics.metrics import compare_aurocs
 from fl_rsna.learning.models.classifier import set_training
 from fl_rsna.learning.models.flat import flatten, layout_sha256, parameter_positions, positions
 from fl_rsna.learning.models.saved import FORMAT
 from fl_rsna.learning.models.trees import to_json
 from fl_rsna.learning.training.train import choose_device
-from fl_rsna.run_folder.run_folder import PREDICTIONS, SCORECARDS, STACKER, TABLES, RunFolder
+from fl_rsna.run_folder.run_folder import PREDICTIONS, SCORECARDS, STACKER, RunFolder
+from fl_rsna.run_folder.summary import FoldSummary, StackedScores, SummaryInBrief
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.model import Norm
 from fl_rsna.settings.stages import Stacker
-
-SUMS = (
-    "wall_s",
-    "virtual_s",
-    "usd",
-    "bytes_down",
-    "bytes_up",
-    "site_failures",
-)  # over the folds' runs and the stacker's
 
 
 def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
@@ -66,83 +58,94 @@ def finish_trees(stacking: Stacking, folds: list[FoldRun]) -> None:
     write_table(context.run.folder / PREDICTIONS, context.test.predictions(found))
     sha256, size = _write(stacking, folds, chosen, best, at_sites)
     context.run.write_json(SCORECARDS, {TEST: scores, "sites": at_sites.cards})
-    own = {
+    names = [site.name for site in context.sites]
+    rests = [rests_on(choice, names) for choice in progress.choices.values()]
+    summary = run_facts(context, progress)
+    summary |= {
+        "stage": context.config.stage.value,
+        "recalibrated": False,
+        "selected_by": "validation loss",
+        "selected_on": max(
+            rests, key=lambda of: (len(of["unknown"]), len(of["carried"]))
+        ),  # the label whose choice rests on the fewest answers
+        "virtual_s": 0.0,
+        "usd": 0.0,
+        "model_sha256": sha256,
+        "selected_round": max(best.values()),
+        "test_site": test_site_in_brief(scores),
+        "operating_points": at_sites.describe_points(),
+        "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
+        "tables": context.run.table_hashes(),
+    }
+    scored = stack_summary(context, folds, found, stacking.mean)
+    summary["stacking"] = {
         "stacker": context.config.stacking.stacker.value,
         "method": context.config.stacking.method.value,
         "features": stacking.test.shape[1],
         "selected_rounds": best,
         "model_bytes": size,
-    }
-    summary = {
-        **run_facts(context, progress),
-        "stage": context.config.stage.value,
-        "recalibrated": False,
-        "selected_by": "validation loss",
-        "selected_on": _describe_selection(stacking),
-        "virtual_s": 0.0,
-        "usd": 0.0,
-        "model_sha256": sha256,
-        "selected_round": max(best.values()),
-        TEST: in_brief(scores),
-        "operating_points": at_sites.describe_points(),
-        "sites": {site: in_brief(card) for site, card in at_sites.cards.items()},
-        TABLES: context.run.table_hashes(),
-        "stacking": {**own, **stack_summary(context, folds, found, stacking.mean)},
+        "folds": scored["folds"],
+        "mean_of_folds": scored["mean_of_folds"],
+        "against_mean_of_folds": scored["against_mean_of_folds"],
     }
     summary |= of_all_parts(summary, folds)
     context.run.write_json("summary.json", summary)
-    named = ("model_sha256", "selected_round", "selected_on", "wall_s")
-    context.run.event("run_end", **{name: summary[name] for name in named})
+    context.run.event(
+        "run_end",
+        model_sha256=summary["model_sha256"],
+        selected_round=summary["selected_round"],
+        selected_on=summary["selected_on"],
+        wall_s=summary["wall_s"],
+    )
 
 
-def _describe_selection(stacking: Stacking) -> dict[str, Any]:
-    """On which sites' answers the choice of rounds rests, of the label whose choice rests on least."""
-    names = [site.name for site in stacking.context.sites]
-    found = [rests_on(choice, names) for choice in stacking.progress.choices.values()]
-    return max(found, key=lambda rests: (len(rests["unknown"]), len(rests["carried"])))
-
-
-def of_all_parts(summary: dict[str, Any], folds: list[FoldRun]) -> dict[str, Any]:
-    """Of a stacker's own summary what is of the folds, too: times, bytes, failures, and the hash of the whole model."""
-    sums = {name: summary[name] + sum(fold.summary[name] for fold in folds) for name in SUMS}
-    return {**sums, "model_sha256": stack_sha256(shas_of(folds), summary["model_sha256"])}
+def of_all_parts(summary: SummaryInBrief, folds: list[FoldRun]) -> SummaryInBrief:
+    """Return the values of a stacker's summary that include the folds: times, bytes, failures, and the hash of the whole model."""
+    parts = [fold.summary for fold in folds]
+    return {
+        "wall_s": summary["wall_s"] + sum(part["wall_s"] for part in parts),
+        "virtual_s": summary["virtual_s"] + sum(part["virtual_s"] for part in parts),
+        "usd": summary["usd"] + sum(part["usd"] for part in parts),
+        "bytes_down": summary["bytes_down"] + sum(part["bytes_down"] for part in parts),
+        "bytes_up": summary["bytes_up"] + sum(part["bytes_up"] for part in parts),
+        "site_failures": summary["site_failures"] + sum(part["site_failures"] for part in parts),
+        "model_sha256": stack_sha256(shas_of(folds), summary["model_sha256"]),
+    }
 
 
 def shas_of(folds: list[FoldRun]) -> list[str]:
-    """The hashes of the folds' models, in their order."""
-    return [str(fold.summary["model_sha256"]) for fold in folds]
+    """Return the hashes of the folds' models in their order."""
+    return [fold.summary["model_sha256"] for fold in folds]
 
 
 def stack_summary(
     context: RunContext, folds: list[FoldRun], found: NDArray[np.float32], mean: NDArray[np.float32]
-) -> dict[str, Any]:
-    """What summary.json says of the parts, and of the stacker against the mean of the folds' models on the test site."""
+) -> StackedScores:
+    """Describe for summary.json the folds' models, their mean, and the stacker minus that mean on the test site."""
     scores = context.test.scores(mean, sum_controls(context.sites, context.test.task), context.config.seed, None)
     return {
         "folds": [_of_fold(fold) for fold in folds],
-        "mean_of_folds": in_brief(scores),
+        "mean_of_folds": test_site_in_brief(scores),
         "against_mean_of_folds": compare_with_mean(context.test, found, mean, context.config.seed),
     }
 
 
-def compare_with_mean(
-    test: HeldOut, found: NDArray[np.float32], mean: NDArray[np.float32], seed: int
-) -> dict[str, Any]:
-    """The stacker minus the mean of the folds' models, paired over patients: log loss, and AUROC by label."""
+def compare_with_mean(test: HeldOut, found: NDArray[np.float32], mean: NDArray[np.float32], seed: int) -> StageFigures:
+    """Estimate the stacker minus the mean of the folds' models, paired over patients: log loss, and AUROC by label."""
     labels, patients = test.labels, test.slices[test.task.group_key].to_numpy()
     areas = {
         label: compare_aurocs(
             labels[:, i], found[:, i], [mean[:, i]], patients, seed=derive_seed(seed, "bootstrap", label)
-        ).difference
+        ).difference.to_json()
         for i, label in enumerate(test.task.labels)
     }
     loss_seed = derive_seed(seed, "bootstrap", "log loss")
     loss = compare_losses(labels, found, mean, patients, task=test.task, seed=loss_seed)
-    return {"log_loss": asdict(loss), "auroc": {label: asdict(area) for label, area in areas.items()}}
+    return {"log_loss": loss.to_json(), "auroc": areas}
 
 
 def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
-    """As every run's end: written down as the round after the last; bytes and failures count."""
+    """Score the trees at the sites as every final model; the replies are recorded as those of the round after the last."""
     context, progress, instructions = stacking.context, stacking.progress, stacking.instructions
     content = stacking.content(stacking.able, chosen, instructions)
     found = collect_scores(
@@ -160,7 +163,7 @@ def _score_at_sites(stacking: Stacking, chosen: Forests) -> AtSites:
 def _write(
     stacking: Stacking, folds: list[FoldRun], chosen: Forests, best: dict[str, int], at_sites: AtSites
 ) -> tuple[str, int]:
-    """stacker.json, with each label's trees as XGBoost itself reads them; their hash, and how many bytes it has."""
+    """Write stacker.json, with each label's trees as XGBoost itself reads them; return their hash, and the number of bytes."""
     context, width = stacking.context, stacking.test.shape[1]
     priors = dict(zip(chosen, context.instructions.prior, strict=True))
     content = {
@@ -181,15 +184,30 @@ def _write(
     return sha256, len(json.dumps(whole).encode())
 
 
-def _of_fold(fold: FoldRun) -> dict[str, Any]:
-    kept = ("run_id", "model_sha256", "selected_round", *SUMS)
-    scores, own = fold.summary[TEST], {name: fold.summary[name] for name in kept}
-    areas = {label: of["auroc"] for label, of in scores["slice"].items()}
-    return {"folder": fold.folder.name, **own, "log_loss": scores["log_loss"], "auroc": areas}
+def _of_fold(fold: FoldRun) -> FoldSummary:
+    summary = fold.summary
+    scores = summary["test_site"]
+    return {
+        "folder": fold.folder.name,
+        "run_id": summary["run_id"],
+        "model_sha256": summary["model_sha256"],
+        "selected_round": summary["selected_round"],
+        "wall_s": summary["wall_s"],
+        "virtual_s": summary["virtual_s"],
+        "usd": summary["usd"],
+        "bytes_down": summary["bytes_down"],
+        "bytes_up": summary["bytes_up"],
+        "site_failures": summary["site_failures"],
+        "log_loss": scores["log_loss"],
+        "auroc": {label: of["auroc"] for label, of in scores["slice"].items()},
+    }
 
 
 def stack_by_network(context: RunContext, folds: list[FoldRun]) -> None:
-    """Raises BelowQuorum and FloatingPointError as an ordinary run, leaving its last models in checkpoints/."""
+    """Train a network on the folds' predictions and finish the run.
+
+    Raises BelowQuorum and FloatingPointError as an ordinary run does; the last models are then in checkpoints/.
+    """
     mean = mean_on_test_site(context, folds)
     second = _second(context, folds, mean)
     announce(second)
@@ -205,19 +223,23 @@ def stack_by_network(context: RunContext, folds: list[FoldRun]) -> None:
         write_last(second, progress)
         raise
 
-    def more(summary: dict[str, Any], found: NDArray[np.float32]) -> dict[str, Any]:
-        stacker = {"stacker": context.config.stacking.stacker.value, "parameters": int(second.parameters.sum())}
-        return {
-            **of_all_parts(summary, folds),
-            "stage": context.config.stage.value,
-            "stacking": {**stacker, **stack_summary(second, folds, found, mean)},
+    def more(summary: SummaryInBrief, found: NDArray[np.float32]) -> SummaryInBrief:
+        scored, added = stack_summary(second, folds, found, mean), of_all_parts(summary, folds)
+        added["stage"] = context.config.stage.value
+        added["stacking"] = {
+            "stacker": context.config.stacking.stacker.value,
+            "parameters": int(second.parameters.sum()),
+            "folds": scored["folds"],
+            "mean_of_folds": scored["mean_of_folds"],
+            "against_mean_of_folds": scored["against_mean_of_folds"],
         }
+        return added
 
-    finish(second, progress, more, {"folds": shas_of(folds)})
+    finish(second, progress, more, shas_of(folds))
 
 
 def _second(context: RunContext, folds: list[FoldRun], mean: NDArray[np.float32]) -> RunContext:
-    """The context of the stacker's rounds, with a test site that shows the mean of the folds' models."""
+    """Make the context of the stacker's rounds, whose test site has the predictions of the mean of the folds' models."""
     config, task, data = _config_of(context.config), context.test.task, context.test.data
     shape = config.sequence
     stack = StackInstructions(
@@ -247,7 +269,7 @@ def _second(context: RunContext, folds: list[FoldRun], mean: NDArray[np.float32]
 
 
 def _config_of(config: Config) -> Config:
-    """Rounds and training of the stacker in place of the slice models'; nothing of it is BatchNorm."""
+    """Return the settings with rounds and training of the stacker, which has no BatchNorm, in place of the slice models'."""
     found, own = copy.deepcopy(config), config.sequence
     found.rounds = own.rounds or config.stacking.rounds
     found.model = replace(config.model, norm=Norm.average, recalibrate=False)
@@ -265,26 +287,22 @@ def run_stacking(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> 
     folds = play_folds(grid, config, cohort, run)
     match config.stacking.stacker:
         case Stacker.xgboost:
-            _stack_by_trees(context, folds)
+            announce(context, config.stacking.rounds)
+            stacking = _begin(context, folds)
+            play_trees(stacking)
+            finish_trees(stacking, folds)
         case Stacker.cnn:
             stack_by_network(context, folds)
 
 
-def _stack_by_trees(context: RunContext, folds: list[FoldRun]) -> None:
-    announce(context, context.config.stacking.rounds)
-    stacking = _begin(context, folds)
-    play_trees(stacking)
-    finish_trees(stacking, folds)
-
-
 def _begin(context: RunContext, folds: list[FoldRun]) -> Stacking:
-    """The state to go on from: the folder's checkpoint, or round 0, before which every site was asked about every fold."""
+    """Read the state from the folder's checkpoint, or make that of round 0 after asking every site about every fold."""
     path, task, mean = context.run.checkpoints / STACK_STATE, context.test.task, mean_on_test_site(context, folds)
     features = stack_features(context.test.slices, mean)
     if path.exists():
-        progress, facts = load_stack(path, features.shape[1], context.run.identity())
+        progress, tables = load_stack(path, features.shape[1], context.run.identity())
         check_tables(context.run.site_memory, progress.able, progress.runs)
-        changed = context.run.rewind(progress.round, facts.get(TABLES))
+        changed = context.run.rewind(progress.round, tables)
         context.run.event("resumed", round=progress.round)
         for text in changed:
             context.run.event("warning", text=text)

@@ -1,15 +1,14 @@
-"""The rounds of a stacker of boosted trees: sites grow one each or in turn, and all say how good the common ones are.
+"""Play the rounds of a stacker of boosted trees: all sites, or one in turn, grow a tree, and all validate the common trees.
 
-Flower's strategies for XGBoost get what a round's replies came to, one label at a time. Bagging (FedXgbBagging) appends one tree
-of every site to the common ones; all are of the same state, so each site grew its own at its share of the learning rate. Cyclic
-(FedXgbCyclic) takes one site's whole trees; sites take turns.
+Flower's strategies for XGBoost merge the replies of a round, one label at a time. Bagging (FedXgbBagging) appends one tree of every
+site to the common ones; all start from the same trees, so each site grows its tree at its share of the learning rate. Cyclic
+(FedXgbCyclic) takes the whole trees of one site; sites take turns.
 """
 
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord, RecordDict
@@ -38,21 +37,20 @@ from fl_rsna.federation.server.sampling import sample_sites
 from fl_rsna.federation.site.stacking import STACK
 from fl_rsna.learning.inference.stacking import by_trees
 from fl_rsna.learning.models.trees import Floats, Forest, from_json, to_json
-from fl_rsna.run_folder.run_folder import TABLES
 from fl_rsna.settings.stages import Boosting
 
 Forests = dict[str, Forest]
 
 
 def turn(sites: list[Site], round_: int) -> list[Site]:
-    """The one site of a cyclic round, in the order of their names."""
+    """Return the one site of a cyclic round; sites take turns in their order."""
     return [sites[(round_ - 1) % len(sites)]]
 
 
 def merge_trees(
     method: Boosting, round_: int, before: Forest, replies: Sequence[Forest], features: int, prior: float
 ) -> Forest:
-    """What Flower's strategy makes of one label's trees."""
+    """Merge one label's trees by Flower's strategy."""
     sent = [_reply(to_json(forest, features, prior)) for forest in replies]
     match method:
         case Boosting.bagging:
@@ -66,7 +64,7 @@ def merge_trees(
 
 
 def check_grown(method: Boosting, before: Forest, sent: Forest) -> None:
-    """Raises ValueError unless a site sent one new tree, and under cyclic left the others as they were."""
+    """Check that a site sent one new tree and, under cyclic, the others unchanged; raises ValueError."""
     kept = before if method is Boosting.cyclic else []
     same = len(sent) == len(kept) + 1 and all(
         np.array_equal(getattr(old, name), getattr(new, name))
@@ -85,27 +83,31 @@ def _reply(raw: bytes) -> Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stacking:
-    """What a stacker's rounds work on. `test` [N, F] and `mean` [N, L] are of the test site, which chooses nothing."""
+    """The state of a stacker of trees, and the test site's features [N, F], on which no choice depends."""
 
     context: RunContext
     progress: StackProgress
     test: Floats
-    mean: NDArray[np.float32]  # of the folds' models: what a stacker has to beat
+    mean: NDArray[
+        np.float32
+    ]  # [N, L]: predictions of the mean of the folds' models, with which the stacker is compared
 
     @property
     def able(self) -> list[Site]:
+        """Return the sites that have predictions of every fold."""
         return [site for site in self.context.sites if site.name in self.progress.able]
 
     @property
     def instructions(self) -> Instructions:
+        """Return the instructions of the next round."""
         return replace(self.context.instructions, run_id=self.progress.run_id, round=self.progress.round + 1)
 
     def probabilities(self, forests: Forests) -> NDArray[np.float32]:
-        """[N, L] of the test slices."""
+        """Predict the test slices by these trees: probabilities [N, L]."""
         return by_trees(forests, self.test, self.context.instructions.prior, self.context.test.task)
 
     def content(self, sites: list[Site], forests: Forests, instructions: Instructions) -> RecordDict:
-        """What a message to each of `sites` holds: the trees and what belongs to them."""
+        """Make the content of a message to each of `sites`: the trees, the instructions and the folds' runs."""
         config, labels = instruct(instructions), self.context.test.task.labels
         held = sum(site.counts["train"]["slices"] for site in sites)
         config[STACK] = json.dumps({"runs": self.progress.runs, "slices": held})
@@ -113,15 +115,14 @@ class Stacking:
         return RecordDict({ARRAYS: pack_trees(forests, self.test.shape[1], priors), CONFIG: config})
 
     def save(self) -> None:
-        run = self.context.run
-        facts = {**run.identity(), TABLES: run.table_hashes()}
-        save_stack(
-            run.checkpoints / STACK_STATE, self.progress, self.test.shape[1], self.context.instructions.prior, facts
-        )
+        """Write the checkpoint."""
+        run, prior = self.context.run, self.context.instructions.prior
+        path = run.checkpoints / STACK_STATE
+        save_stack(path, self.progress, self.test.shape[1], prior, run.identity(), run.table_hashes())
 
 
 def play_trees(stacking: Stacking) -> None:
-    """All rounds that are left."""
+    """Play the rounds that are left, with a checkpoint after each."""
     progress = stacking.progress
     start, before = time.perf_counter(), progress.seconds
     while progress.round < stacking.context.config.stacking.rounds:
@@ -138,13 +139,15 @@ def _play_round(stacking: Stacking) -> None:
     context.run.event("round_start", round=round_, sites=[site.name for site in chosen])
     grown = _grow(stacking, instructions, chosen)
     trained_at = time.perf_counter()
-    evaluated = _validate(stacking, instructions)
+    content = stacking.content(stacking.able, progress.forests, instructions)
+    record = recorder(context.run, "validation", round_)
+    evaluated = ask(context, stacking.able, GROWN, content, round_=round_, on_reply=record)
     progress.take(evaluated, round_)
     validated_at = time.perf_counter()
     losses, weights = progress.losses[-1], dict(zip(task.labels, task.label_weights, strict=True))
     mean = sum(weights[label] * loss for label, loss in losses.items()) / (sum(weights[label] for label in losses) or 1)
     traffic = count_traffic(progress, grown + evaluated)
-    row: dict[str, Any] = {
+    row: dict[str, float | None] = {
         "validation_loss": mean if losses else None,
         **count_answers(progress.answers, [site.name for site in context.sites], round_),
         **context.test.point(stacking.probabilities(progress.forests)),
@@ -161,7 +164,7 @@ def _play_round(stacking: Stacking) -> None:
 
 
 def choose_sites(stacking: Stacking, round_: int) -> list[Site]:
-    """Who grows a tree in a round: those that strategy.fraction takes, or the one whose turn it is."""
+    """Choose the sites that grow a tree in a round: a sample of strategy.fraction, or the one whose turn it is."""
     config = stacking.context.config
     match config.stacking.method:
         case Boosting.bagging:
@@ -171,7 +174,7 @@ def choose_sites(stacking: Stacking, round_: int) -> list[Site]:
 
 
 def _grow(stacking: Stacking, instructions: Instructions, chosen: list[Site]) -> list[SiteReply]:
-    """Ask the chosen sites for a tree a label, and add what Flower's strategy makes of them."""
+    """Ask the chosen sites for a tree of each label, and merge them by Flower's strategy."""
     context, progress = stacking.context, stacking.progress
     config, labels, width = context.config, context.test.task.labels, stacking.test.shape[1]
     out = {site.name for site in chosen if drops_out(config.faults, config.seed, site.name, instructions.round)}
@@ -199,16 +202,10 @@ def _grow(stacking: Stacking, instructions: Instructions, chosen: list[Site]) ->
 
 
 def _check_quorum(stacking: Stacking, round_: int, chosen: int, came: int, replies: list[SiteReply]) -> None:
-    """Raise BelowQuorum when too few of the chosen sites replied; where sites take turns, of those of the last cycle."""
+    """Raise BelowQuorum when too few of the chosen sites replied; where sites take turns, the last cycle of them counts."""
     progress, config = stacking.progress, stacking.context.config
     if config.stacking.method is Boosting.cyclic:
         progress.lost.append(not came)
         cycle = progress.lost[-len(stacking.able) :]
         chosen, came = len(stacking.able), len(stacking.able) - sum(cycle)
     require_quorum(f"round {round_}", came, chosen, config.strategy, replies)
-
-
-def _validate(stacking: Stacking, instructions: Instructions) -> list[SiteReply]:
-    content = stacking.content(stacking.able, stacking.progress.forests, instructions)
-    record = recorder(stacking.context.run, "validation", instructions.round)
-    return ask(stacking.context, stacking.able, GROWN, content, round_=instructions.round, on_reply=record)

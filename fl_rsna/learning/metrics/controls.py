@@ -1,7 +1,7 @@
-"""Score without the image's content, by the prevalence at a slice's position, mean brightness or view, as a control of a model.
+"""Score controls, which see one property of an image and no more: its position in the series, its mean brightness or its view.
 
-Each site sends two small tables of counts; their sums are a classifier. A model whose AUROC is not clearly higher than this control's has
-learned where findings are, or how bright images are, and not what findings look like.
+Each site sends two small tables of counts; their sums over sites are a classifier, by the prevalence in each bin. A model whose AUROC
+is not clearly above a control's has learned where findings lie, or how bright images are, and not what findings look like.
 """
 
 from enum import StrEnum
@@ -14,20 +14,20 @@ from fl_rsna.task import Rendering
 
 
 class Control(StrEnum):
-    """The one quantity of an image that a control uses."""
+    """The property that a control sees of an image."""
 
     position = "position"  # of a slice in its series
     brightness = "brightness"  # mean HU of the brain
     grey = "grey"  # mean grey of a radiograph
-    view = "view"  # projection of a radiograph; AP is for patients who cannot stand
+    view = "view"  # how a radiograph was taken: AP is for patients who cannot stand
 
 
 BINS = 20
-VIEWS = ("PA", "AP")  # any other view has a third bin
+VIEWS = ("PA", "AP")  # any other is a third
 
 
 def controls_of(rendering: Rendering) -> tuple[Control, ...]:
-    """Return the quantities that may reveal labels on such images; the first is reported beside every headline."""
+    """Return the controls that can predict labels on such images; the first is quoted beside every headline."""
     match rendering:
         case Rendering.hounsfield:
             return Control.position, Control.brightness
@@ -36,12 +36,12 @@ def controls_of(rendering: Rendering) -> tuple[Control, ...]:
 
 
 def bins(index: pd.DataFrame, control: Control) -> NDArray[np.intp]:
-    """Return the bin, 0 to BINS - 1, of each row of a site's index."""
+    """Return the bin, 0 to BINS - 1, of each row of a site's index: [N]."""
     match control:
         case Control.position:
             share = index["relative_position"].to_numpy(np.float64)
         case Control.brightness:
-            share = (index["brain_hu_mean"].to_numpy(np.float64) - 15) / 40  # every head lies in 15 to 55 HU
+            share = (index["brain_hu_mean"].to_numpy(np.float64) - 15) / 40  # 15 to 55 HU holds every head
         case Control.grey:
             share = index["grey_mean"].to_numpy(np.float64)
         case Control.view:
@@ -50,7 +50,7 @@ def bins(index: pd.DataFrame, control: Control) -> NDArray[np.intp]:
 
 
 def count_table(index: pd.DataFrame, labels: NDArray[np.float32], control: Control) -> NDArray[np.int64]:
-    """Count the slices and the positives of each label in each bin, int64 [BINS, 1 + L], slices first."""
+    """Count slices and positives in each bin: int64 [BINS, 1 + L], slices in the first column; `labels` is [N, L]."""
     rows = np.concatenate([np.ones((len(index), 1)), labels], axis=1)
     table = np.zeros((BINS, rows.shape[1]))
     np.add.at(table, bins(index, control), rows)
@@ -58,7 +58,7 @@ def count_table(index: pd.DataFrame, labels: NDArray[np.float32], control: Contr
 
 
 def control_scores(table: NDArray[np.int64], index: pd.DataFrame, control: Control) -> NDArray[np.float32]:
-    """Return the prevalence in each slice's bin, [N, L], shrunk to the overall prevalence with the weight of one slice."""
+    """Score each slice by the prevalence in its bin, [N, L], shrunk towards the overall prevalence by the weight of one slice."""
     overall = table[:, 1:].sum(0) / max(1, table[:, 0].sum())
     prevalence = (table[:, 1:] + overall) / (table[:, :1] + 1)
     scores: NDArray[np.float32] = prevalence[bins(index, control)].astype(np.float32)

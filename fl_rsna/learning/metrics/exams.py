@@ -1,7 +1,7 @@
-"""Combine slices to exams: a series or a study is one exam, positive when any of its slices is positive.
+"""Group slices into exams: a series or a study is one exam, and it is positive when any of its slices is.
 
-Without a positive slice, an exam is negative if all its slices are known, else its label is unknown (NaN). All code that scores, counts
-or lists exams takes their labels from here.
+An exam without a positive slice is negative only where every slice is known to be negative; otherwise its label is unknown, NaN. All
+code that scores, counts or lists exams takes their labels from here.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from fl_rsna.task import LabelKind
 
 
 class Aggregate(StrEnum):
-    """The function that combines the probabilities of an exam's slices."""
+    """The ways to make an exam's probability from those of its slices."""
 
-    max = "max"  # the highest; assumes that slices show the same bleed, so more slices are no more evidence
-    noisy_or = "noisy_or"  # 1 - prod(1 - p); assumes independent slices, but neighbours are not, so it is too high
-    mean = "mean"  # for classes that exclude each other, whose means still add up to 1
+    max = "max"  # of all slices: assumes that slices show the same finding, so that more slices are no more evidence
+    noisy_or = "noisy_or"  # 1 - prod(1 - p): assumes independent errors; neighbours' are not, so it is overconfident
+    mean = "mean"  # over all slices: for classes that exclude each other, whose means still add up to 1
 
 
 def aggregates(kind: LabelKind) -> tuple[Aggregate, ...]:
-    """Return the aggregates that are valid for labels of a kind, the simplest first."""
+    """Return the aggregates that are defined for such labels, the simplest first."""
     match kind:
         case LabelKind.multi_label:
             return Aggregate.max, Aggregate.noisy_or
@@ -32,7 +32,7 @@ def aggregates(kind: LabelKind) -> tuple[Aggregate, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exams:
-    """E exams of N slices: the exam of each slice [N], and the exams' labels [E, L] and patients [E]."""
+    """E exams of N slices: the exam of each slice [N], and each exam's labels [E, L] and patient [E]."""
 
     member: NDArray[np.int64]
     labels: NDArray[np.float32]
@@ -45,9 +45,10 @@ def group_exams(
     series: NDArray[np.generic],
     kind: LabelKind = LabelKind.multi_label,
 ) -> Exams:
-    """Group slices [N, L] to exams by their series or study; a name that two patients use is two exams.
+    """Group slices with labels [N, L] into exams by their series or study; one name used by two patients is two exams.
 
-    A label of a slice or of an exam is NaN where it is unknown. An exam with a known positive class is negative for the others.
+    A label of a slice or an exam is NaN where it is unknown. A known class rules out the others, so an exam's label of classes is
+    unknown only where no class is known.
     """
     patient_names, patient_of = np.unique(patients, return_inverse=True)
     series_names, series_of = np.unique(series, return_inverse=True)
@@ -61,7 +62,7 @@ def group_exams(
 
 
 def _of_exams(labels: NDArray[np.float32], starts: NDArray[np.intp], kind: LabelKind) -> NDArray[np.float32]:
-    """Combine labels of slices, in the order of their exams, to labels [E, L] of exams."""
+    """Make labels of exams [E, L] from those of slices [N, L] in the order of their exams; `starts` [E] is each exam's first slice."""
     unknown = np.isnan(labels)
     positive = np.logical_or.reduceat(labels > 0, starts, axis=0)
     open_ = np.logical_or.reduceat(unknown, starts, axis=0) & ~positive
@@ -71,11 +72,11 @@ def _of_exams(labels: NDArray[np.float32], starts: NDArray[np.intp], kind: Label
 
 
 def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggregate: Aggregate) -> NDArray[np.float64]:
-    """Combine probabilities of slices [N, L] to probabilities of exams [E, L].
+    """Compute probabilities of exams [E, L] from those of their slices [N, L].
 
-    The max assumes that an exam is as suspicious as its most suspicious slice, whatever the number of slices. The noisy-or is the
-    probability that at least one slice is positive if slices were independent, and grows with their number; it is summed as
-    log(1 - p), so that many small probabilities are not lost. The mean weights all slices equally.
+    The max takes the most suspicious slice, whatever the number of slices. The noisy-or, 1 - prod(1 - p), is the probability
+    that at least one slice is positive if slices were independent; it is summed as log(1 - p), so that many small
+    probabilities are not lost, and grows with the number of slices. The mean weighs every slice alike.
     """
     order, starts = _group_by_exam(exams.member)
     by_exam = probabilities.astype(np.float64)[order]
@@ -91,6 +92,6 @@ def exam_probabilities(probabilities: NDArray[np.floating], exams: Exams, aggreg
 
 
 def _group_by_exam(member: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the slices in the order of their exams, and the position at which each exam starts."""
+    """Return the order [N] that sorts slices by exam, and where in it each exam starts [E]."""
     order = np.argsort(member, kind="stable")
     return order, np.flatnonzero(np.r_[True, np.diff(member[order]) > 0])

@@ -1,13 +1,13 @@
-"""The JSON of estimates, labels and scorecards, as in summary.json, scorecards.json, messages and report.json.
+"""Types of the JSON of scores, as summary.json, scorecards.json, messages and report.json hold it.
 
-A value is None where it is undefined or withheld: a site withholds values that would disclose few patients (privacy.min_count).
+A value is None where it is undefined or withheld: a site withholds figures that would reveal small counts (privacy.min_count).
 """
 
 from typing import NotRequired, TypedDict
 
 
 class EstimateFigures(TypedDict):
-    """An estimate with its 95% interval, and the numbers of rows with the label, rows without it, and patients with it."""
+    """An estimate with its 95% interval, and the counts it rests on: rows with the label, rows without it, patients with it."""
 
     value: float | None
     low: float | None
@@ -60,11 +60,16 @@ class CalibrationFigures(TypedDict):
     after: CurveFigures | None
 
 
-class LabelFigures(TypedDict):
-    """All scores of one label on the slices, or on the exams, of one set of patients."""
+class LabelInBrief(TypedDict):
+    """The scores of one label that summary.json keeps."""
 
     auroc: EstimateFigures
     average_precision: EstimateFigures
+
+
+class LabelFigures(LabelInBrief):
+    """The scores of one label on the slices, or on the exams, of one set of patients."""
+
     partial_auroc: EstimateFigures
     log_loss: EstimateFigures
     brier: EstimateFigures
@@ -82,19 +87,24 @@ class ClassFigures(TypedDict):
 
 
 class CellFigures(TypedDict):
-    """A cell of a confusion matrix: rows of one true and one predicted class, and their share of the true class."""
+    """A cell of a confusion matrix: the rows of a true class that got one named class, and their share of the true class."""
 
     count: int | None
     share: EstimateFigures
 
 
-class ClassesFigures(TypedDict):
-    """Scores of classes that exclude each other: of all together, of each, and the confusion matrix by true and predicted class."""
+class ClassesInBrief(TypedDict):
+    """Scores over all classes that exclude each other."""
 
     accuracy: EstimateFigures
     balanced_accuracy: EstimateFigures
     macro_auroc: EstimateFigures
     mean_average_precision: EstimateFigures
+
+
+class ClassesFigures(ClassesInBrief):
+    """Scores over all classes that exclude each other, scores of each class, and the confusion matrix by true and named class."""
+
     classes: dict[str, ClassFigures]
     confusion: dict[str, dict[str, CellFigures]]
 
@@ -106,16 +116,36 @@ class LevelsOfClasses(TypedDict):
     exam: NotRequired[ClassesFigures]
 
 
-class CardFigures(TypedDict):
-    """The part that every scorecard has: counts, and labels at slice level and, by the aggregate of slices, at exam level."""
+class LevelsInBrief(TypedDict):
+    """Scores over all classes by level, as summary.json keeps them."""
+
+    slice: ClassesInBrief
+    exam: NotRequired[ClassesInBrief]
+
+
+class CountsFigures(TypedDict):
+    """The counts at the head of a scorecard: slices, patients and exams that it rests on, and resamples of its intervals."""
 
     slices: int
     patients: int | None
     exams: int | None
     resamples: int
+
+
+class CardFigures(CountsFigures):
+    """The part that every scorecard has: its counts, and its labels at slice level and, by the aggregate of slices, at exam level."""
+
     slice: dict[str, LabelFigures]
     exam: dict[str, dict[str, LabelFigures]]
     classes: NotRequired[LevelsOfClasses]
+
+
+class CardInBrief(CountsFigures):
+    """The part that every scorecard in summary.json has."""
+
+    slice: dict[str, LabelInBrief]
+    exam: dict[str, dict[str, LabelInBrief]]
+    classes: NotRequired[LevelsInBrief]
 
 
 class ScorecardFigures(CardFigures):
@@ -124,8 +154,14 @@ class ScorecardFigures(CardFigures):
     log_loss: EstimateFigures
 
 
+class ScorecardInBrief(CardInBrief):
+    """The scorecard of a model at a site, as summary.json keeps it."""
+
+    log_loss: EstimateFigures
+
+
 class AreaFigures(TypedDict):
-    """The AUROC alone, such as that of a control."""
+    """The AUROC of a control, which has no other score."""
 
     auroc: EstimateFigures
 
@@ -138,28 +174,36 @@ class HeldOutFigures(CardFigures):
     controls: dict[str, dict[str, AreaFigures]]
 
 
+class HeldOutInBrief(CardInBrief):
+    """The scorecard of a model on the test site, as summary.json keeps it."""
+
+    log_loss: float
+    log_loss_interval: EstimateFigures
+    controls: dict[str, dict[str, AreaFigures]]
+
+
 class ComparisonFigures(TypedDict):
-    """A score against a reference, paired over patients: their difference and their ratio."""
+    """The difference and the ratio of two scores on the same slices, paired over patients."""
 
     difference: EstimateFigures
     ratio: EstimateFigures
 
 
 class StageFigures(TypedDict):
-    """Log loss and AUROC by label of one prediction, or the differences of two predictions."""
+    """Log loss, and AUROC by label, of one prediction; or the differences of two predictions."""
 
     log_loss: EstimateFigures
     auroc: dict[str, EstimateFigures]
 
 
 class ComparedFigures(StageFigures):
-    """Log loss and AUROC by label of a stage of a run, and the differences from the slice model's for any other stage."""
+    """Log loss, and AUROC by label, of one stage of a run; `minus_slice` holds the differences from the slice model, which has none."""
 
     minus_slice: NotRequired[StageFigures]
 
 
 class ThresholdFigures(TypedDict):
-    """Operating points: a threshold by label and point, for slices and by the aggregate of slices for exams; a temperature by label."""
+    """Operating points: thresholds by label and point, of slices and, by the aggregate of slices, of exams; a temperature by label."""
 
     slice: dict[str, dict[str, float | None]]
     exam: dict[str, dict[str, dict[str, float | None]]]

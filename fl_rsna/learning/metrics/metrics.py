@@ -1,4 +1,4 @@
-"""Compute weighted log loss, and AUROC and average precision of a label, with intervals by resampling patients."""
+"""Score probabilities: weighted log loss, AUROC and average precision of each label, with intervals from resampling patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.learning.metrics.bootstrap import RESAMPLES, Estimate, Scale, draw_patients, estimate, support
+from fl_rsna.learning.metrics.figures import ComparisonFigures
 from fl_rsna.learning.metrics.ranking import Ranking, rank
 from fl_rsna.learning.metrics.saturation import clip_probabilities
 from fl_rsna.task import MACRO, LabelKind, Task
@@ -26,17 +27,17 @@ __all__ = [
     "slice_losses",
 ]
 
-CLIP = 1e-6  # distance that probabilities keep from 0 and 1 in the log loss
+CLIP = 1e-6  # probabilities are kept this far from 0 and 1 in the log loss
 
 
 def label_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Compute the log loss of each label of [N] or [N, L]; 0 where the label is unknown (NaN)."""
+    """Compute the log loss of each label by itself, [N] or [N, L] like the labels; 0 where a label is unknown, NaN."""
     clipped = clip_probabilities(probabilities, CLIP)
     return np.where(np.isnan(labels), 0.0, -np.log(np.where(labels > 0, clipped, 1 - clipped)))
 
 
 def slice_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
-    """Compute the log loss of each row [N]: weighted over its known labels (sum w * loss / sum w), or of the true class."""
+    """Compute the log loss of each row [N]: weighted over its known labels, sum(w * loss) / sum(w), or that of the true class."""
     if task.kind is LabelKind.multi_class:
         return -np.log(clip_probabilities(probabilities[labels > 0], CLIP))
     losses, known = label_losses(labels, probabilities), ~np.isnan(labels)
@@ -46,12 +47,12 @@ def slice_losses(labels: NDArray[np.float32], probabilities: NDArray[np.floating
 
 
 def log_loss(labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task) -> float:
-    """Compute the mean log loss of [N, L]: weighted over labels, or of the true class."""
+    """Compute the mean log loss over rows of probabilities [N, L]: weighted over labels, or that of the true class."""
     return float(slice_losses(labels, probabilities, task).mean())
 
 
 def auroc(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | None:
-    """Compute the area under the ROC curve of one label [N], with ties counted half; None with one class only."""
+    """Compute the area under the ROC curve of one label [N], ties counted half; None where all labels are equal."""
     value = _rank_once(labels, scores).auroc[0]
     return None if np.isnan(value) else float(value)
 
@@ -59,9 +60,9 @@ def auroc(labels: NDArray[np.float32], scores: NDArray[np.floating]) -> float | 
 def aurocs(
     labels: NDArray[np.float32], probabilities: NDArray[np.floating], task: Task, asked: Sequence[bool] | None = None
 ) -> dict[str, float | None]:
-    """Compute the AUROC of each label of [N, L] over the rows where it is known and, for classes, their mean as MACRO.
+    """Compute the AUROC of each label of [N, L] over the rows where it is known, and for classes their mean as MACRO.
 
-    A value is None where it is undefined or not `asked` for. The mean is None unless every class has a value, as a mean over
+    A value is None where it is undefined or not `asked` for [L]. MACRO is None unless every class has a value: a mean over
     fewer classes would be another figure.
     """
     known = ~np.isnan(labels)
@@ -93,7 +94,7 @@ def auroc_with_interval(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Estimate the AUROC of one label [N] with a 95% interval by resampling whole patients; none for too few patients."""
+    """Estimate the AUROC of one label [N] with a 95% interval from resampling whole patients; `Estimate` says when there is none."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     found = support(drawn, labels)
     return estimate(rank(labels, scores, drawn).auroc, found, found.fewest)
@@ -101,10 +102,14 @@ def auroc_with_interval(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The difference and ratio of two models' AUROCs on the same slices, with 95% intervals."""
+    """The difference and the ratio of two models' AUROCs on the same slices, with 95% intervals."""
 
     difference: Estimate
     ratio: Estimate
+
+    def to_json(self) -> ComparisonFigures:
+        """Return the comparison as plain values."""
+        return {"difference": self.difference.to_json(), "ratio": self.ratio.to_json()}
 
 
 def compare_aurocs(
@@ -116,7 +121,7 @@ def compare_aurocs(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Comparison:
-    """Compare the AUROC of `scores` [N] with the mean AUROC of `references`; every resample draws the same patients for all."""
+    """Compare the AUROC of `scores` [N] with the mean AUROC of `references` [N]; every resample draws the same patients for all."""
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
     found = support(drawn, labels)
     ours = rank(labels, scores, drawn).auroc

@@ -1,13 +1,14 @@
-"""Choose thresholds, temperatures and Platt scaling from sums over sites' validation parts: counts and losses, never single slices.
+"""Choose thresholds, temperatures and Platt scaling from sums of counts and losses over the sites' validation parts.
 
-Sums are added over sites, so every choice is that of the pooled slices. Platt scaling (Platt 1999) corrects a label's probabilities by a
-slope and an intercept of their logits, found by Newton's method over bins of logits. A temperature leaves probabilities of 1/2 unchanged.
-An intercept also makes their mean equal to that of the labels, without which a prevalence cannot be estimated elsewhere (Alexandari,
-Kundaje and Shrikumar 2020, arXiv:1901.06852).
+Every choice sees sums only, and no single slice. The sums of sites add, so the choice is the same as on the pooled slices.
+Platt scaling (Platt 1999) corrects a label's probabilities by a slope and an intercept of their logits; both are fitted by Newton's
+method over bins of logits. A temperature keeps probabilities of 1/2 unchanged. An intercept also makes the mean probability equal the
+share of positives, without which a prevalence cannot be estimated elsewhere (Alexandari, Kundaje and Shrikumar 2020,
+arXiv:1901.06852).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -17,28 +18,29 @@ from scipy.special import expit
 
 from fl_rsna.learning.metrics.bootstrap import MIN_PATIENTS
 from fl_rsna.learning.metrics.exams import aggregates, exam_probabilities, group_exams
+from fl_rsna.learning.metrics.figures import ThresholdFigures
 from fl_rsna.learning.metrics.metrics import label_losses, slice_losses
 from fl_rsna.learning.metrics.saturation import clip_probabilities, finite_logits
 from fl_rsna.task import LabelKind, Task
 
-BINS = 1024  # bins of logits, evenly on [-LOGITS, LOGITS]
+BINS = 1024  # of logits, evenly on [-LOGITS, LOGITS]
 LOGITS = 16.0
 EDGES = np.r_[0.0, 1 / (1 + np.exp(-np.linspace(-LOGITS, LOGITS, BINS + 1)[1:-1]))]  # lower edge of every bin, [BINS]
 TEMPERATURES = np.geomspace(0.1, 10, 101)  # 1 is in the middle; neighbours differ by 4.7%
 SENSITIVITY, SPECIFICITY = 0.95, 0.90
 Thresholds = dict[str, dict[str, float | None]]  # label -> point -> threshold
 CENTRES = -LOGITS + (np.arange(BINS) + 0.5) * (2 * LOGITS / BINS)  # logit in the middle of every bin
-SLOPES = (0.1, 10.0)  # least and greatest slope, the range of temperatures
-LOOSE = np.array([0.5, 1.0])  # standard deviations of the prior of slope and intercept around 1 and 0
+SLOPES = (0.1, 10.0)  # the range of the temperatures
+LOOSE = np.array([0.5, 1.0])  # prior standard deviations of slope and intercept, about 1 and 0
 SLICE, LOSS = "slice", "loss_by_temperature"
 
 
 class Point(StrEnum):
-    """The aim by which an operating point is chosen."""
+    """The criterion by which an operating point is chosen."""
 
-    sensitivity_95 = "sensitivity_95"  # the highest threshold with a sensitivity of at least 95%
-    specificity_90 = "specificity_90"  # the lowest threshold with a specificity of at least 90%
-    youden = "youden"  # the highest sensitivity + specificity (Youden 1950), and the lowest such threshold
+    sensitivity_95 = "sensitivity_95"  # the highest threshold that still finds 95% of positives
+    specificity_90 = "specificity_90"  # the lowest threshold that clears 90% of negatives
+    youden = "youden"  # sensitivity + specificity at its highest (Youden 1950); of equal thresholds the lowest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +51,20 @@ class OperatingPoints:
     exam: dict[str, Thresholds]
     temperatures: dict[str, float | None]
 
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain values."""
+    def to_json(self) -> ThresholdFigures:
+        """Return the operating points as plain values."""
         return {"slice": self.slice, "exam": self.exam, "temperatures": self.temperatures}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "OperatingPoints":
-        """Convert from the values of `to_json`; other keys are ignored."""
+        """Read operating points from the JSON that `to_json` gave; other keys are ignored. Raises KeyError where one is missing."""
         return cls(slice=found["slice"], exam=found["exam"], temperatures=found["temperatures"])
 
 
 def score_counts(labels: NDArray[np.float32], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Count negatives (0) and positives (1) of [N, L] in the bins of their probabilities, [L, 2, BINS].
+    """Count negatives (0) and positives (1) of [N, L] by the bin of their probability: [L, 2, BINS].
 
-    Bin i holds EDGES[i] <= p < EDGES[i + 1], 1/32 of a logit. Counts can be added over sites; an unknown label (NaN) is not counted.
+    Bin i holds EDGES[i] <= p < EDGES[i + 1], about 1/32 of a logit. Counts of sites add; an unknown label, NaN, is not counted.
     """
     bins = np.searchsorted(EDGES, probabilities.astype(np.float64), side="right") - 1
     places = bins + BINS * (labels > 0) + 2 * BINS * np.arange(labels.shape[1])
@@ -72,7 +74,7 @@ def score_counts(labels: NDArray[np.float32], probabilities: NDArray[np.floating
 def choose_points(counts: NDArray[np.int64], labels: Sequence[str]) -> Thresholds:
     """Choose thresholds by label and point from summed counts [L, 2, BINS]; p >= threshold is predicted positive.
 
-    A threshold is None where a label has no positives or no negatives, or where no threshold reaches the aim.
+    A threshold is None where a label has no positives or no negatives, or where no threshold meets the criterion.
     """
     return {label: _points(*counts[i]) for i, label in enumerate(labels)}
 
@@ -95,7 +97,7 @@ def calibrate(
     temperature: float | NDArray[np.float64],
     kind: LabelKind = LabelKind.multi_label,
 ) -> NDArray[np.float64]:
-    """Divide the logits of probabilities (for classes [N, L], the log-probabilities) by a temperature (Guo et al. 2017).
+    """Divide the logits of probabilities (or, for classes [N, L], the log-probabilities) by a temperature (Guo et al. 2017).
 
     A temperature above 1 makes probabilities less extreme, one below 1 more extreme; the order within a label stays.
     """
@@ -116,9 +118,9 @@ def loss_by_temperature(
     task: Task,
     weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Sum the log loss of [N, L] over rows at each of TEMPERATURES, [L, T], or [1, T] where labels are classes.
+    """Sum the log loss of [N, L] over rows at each of TEMPERATURES: [L, T], or [1, T] where labels are classes. Sums of sites add.
 
-    Sums can be added over sites. `weights` [N, L] are the weights of each label of each slice; classes take none.
+    `weights` [N, L] weigh each label of each slice; they are ignored for classes.
     """
     match task.kind:
         case LabelKind.multi_label:
@@ -132,10 +134,10 @@ def loss_by_temperature(
 def choose_temperature(
     sums: NDArray[np.float64], labels: Sequence[str], counts: NDArray[np.int64]
 ) -> dict[str, float | None]:
-    """Choose each label's temperature of least summed loss from `sums` [L, T]; classes share the one of `sums` [1, T].
+    """Choose by label the temperature of least summed loss from `sums` [L, T]; classes share the one of [1, T].
 
-    It is None for a label without positives or without negatives in `counts` [L, 2, BINS], and where the loss is least at an end of the
-    grid, as the data then do not determine it.
+    It is None for a label without positives or without negatives in `counts` [L, 2, BINS], and where the least loss is at an end
+    of TEMPERATURES: then the data do not bound the temperature.
     """
     best = np.broadcast_to(np.argmin(sums, axis=1), len(labels))
     known = (counts.sum(axis=2) > 0).all(axis=1) & (best > 0) & (best < len(TEMPERATURES) - 1)
@@ -144,26 +146,26 @@ def choose_temperature(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platt:
-    """Platt scaling, sigmoid(slope * logit + intercept), with its mean `prevalence` on the slices on which it was fitted."""
+    """Platt scaling of one label, sigmoid(slope * logit + intercept); `prevalence` is its mean on the slices it was fitted on."""
 
     slope: float
     intercept: float
     prevalence: float
 
     def to_json(self) -> dict[str, float]:
-        """Convert to plain values."""
-        return asdict(self)
+        """Return slope, intercept and prevalence as plain values."""
+        return {"slope": self.slope, "intercept": self.intercept, "prevalence": self.prevalence}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Platt":
-        """Convert from the values of `to_json`; other keys are ignored."""
+        """Read Platt scaling from the JSON that `to_json` gave. Raises KeyError where a value is missing."""
         return cls(**{name: float(found[name]) for name in ("slope", "intercept", "prevalence")})
 
 
 def fit_platt(counts: NDArray[np.integer] | NDArray[np.floating]) -> Platt:
-    """Fit Platt scaling to one label's counts [2, BINS] of negatives and positives by the bin of their logit; both must occur.
+    """Fit Platt scaling on one label's counts [2, BINS] of negatives and positives by the bin of their logit; both must have some.
 
-    The prior LOOSE limits the influence of few positives, and keeps the fit finite where positives and negatives are separable.
+    The normal prior LOOSE bounds the slope where positives are few, and where the scores separate the classes perfectly.
     """
     negatives, positives = counts.astype(np.float64)
     weights = negatives + positives
@@ -184,7 +186,7 @@ def fit_platt(counts: NDArray[np.integer] | NDArray[np.floating]) -> Platt:
 
 
 def honest(probabilities: NDArray[np.floating], fitted: Platt) -> NDArray[np.float64]:
-    """Apply a label's Platt scaling to its probabilities [N]."""
+    """Correct one label's probabilities [N] by Platt scaling."""
     made: NDArray[np.float64] = expit(fitted.slope * finite_logits(probabilities) + fitted.intercept)
     return made
 
@@ -197,9 +199,9 @@ def site_sums(
     task: Task,
     weights: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.generic]]:
-    """Compute a site's sums: score counts of slices [N, L] and of exams by each aggregate, and losses by temperature.
+    """Compute one site's sums: score counts of slices [N, L] and of exams by aggregate, and losses by temperature.
 
-    Sums can be added over sites, key by key. `weights` [N, L] are the weights of each label of each slice in the losses.
+    The sums of sites add, key by key. `weights` [N, L] weigh each label of each slice in the losses.
     """
     exams = group_exams(labels, patients, series, task.kind)
     of_exams = {
@@ -227,10 +229,10 @@ def choose(sums: Mapping[str, NDArray[np.generic]], task: Task) -> OperatingPoin
 def choose_platt(
     sums: Mapping[str, NDArray[np.generic]], task: Task, odds: NDArray[np.float64] | None = None
 ) -> dict[str, Platt | None]:
-    """Fit each label's Platt scaling to the added sums of all sites; `odds` [2, L] weight negatives and positives.
+    """Fit Platt scaling of each label on the added sums of all sites; `odds` [2, L] weigh negatives and positives.
 
-    It is None for a label of fewer than MIN_PATIENTS positive or negative exams, as its calibration is unknown, and None for classes,
-    whose probabilities cannot be corrected one class at a time.
+    It is None for a label with fewer than MIN_PATIENTS positive or negative exams, which are too few to fit, and for classes:
+    correcting one of them alone would change the sum of all.
     """
     plainest = aggregates(task.kind)[0]
     slices, exams = sums[SLICE].astype(np.int64), sums[plainest].astype(np.int64).sum(axis=2)

@@ -1,10 +1,9 @@
-"""Score one model on one set of patients, by slice and by exam: rankings, losses, calibration and operating points.
+"""Make the scorecard of one model on one set of patients: all scores of its slices and of its exams.
 
-Calibration is measured by expected calibration error, Brier score and the reliability curve.
+Calibration is measured by the expected calibration error (ECE), the Brier score and the reliability curve.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +25,24 @@ from fl_rsna.learning.metrics.bootstrap import (
 )
 from fl_rsna.learning.metrics.classification import at_threshold, class_scores
 from fl_rsna.learning.metrics.exams import Exams, aggregates, exam_probabilities, group_exams
+from fl_rsna.learning.metrics.figures import (
+    BinFigures,
+    ClassesFigures,
+    CurveFigures,
+    EstimateFigures,
+    LabelFigures,
+    LevelsOfClasses,
+    ScorecardFigures,
+)
 from fl_rsna.learning.metrics.metrics import label_losses, slice_losses
 from fl_rsna.learning.metrics.operating_points import OperatingPoints, Thresholds, calibrate
 from fl_rsna.learning.metrics.ranking import rank
 from fl_rsna.task import LabelKind, Task
 
-BINS = 15  # bins of equal width on [0, 1]
+BINS = 15  # of equal width on [0, 1]
+
+Labels = NDArray[np.float32]
+Probabilities = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +52,11 @@ class Calibration:
     log_loss: Estimate
     brier: Estimate
     ece: Estimate
-    bins: list[dict[str, Any]]
+    bins: list[BinFigures]
+
+    def to_json(self) -> CurveFigures:
+        """Return ECE, Brier score and bins as plain values."""
+        return {"ece": self.ece.to_json(), "brier": self.brier.to_json(), "bins": self.bins}
 
 
 def calibration(
@@ -49,8 +64,8 @@ def calibration(
 ) -> Calibration:
     """Measure the calibration of one label's rows [N].
 
-    The expected calibration error is the mean of |share of positives - mean probability| over BINS bins, weighted by their rows (Naeini
-    et al. 2015; Guo et al. 2017). It cannot be negative, so noise alone raises it where bins hold few patients.
+    The ECE is the mean of |share of positives - mean probability| over BINS bins, weighted by their rows (Naeini et al. 2015;
+    Guo et al. 2017). It cannot be negative, so noise alone raises it where bins hold few patients.
     """
     found = probabilities.astype(np.float64)
     losses, squares = label_losses(labels, found), (found - labels) ** 2
@@ -74,8 +89,8 @@ def _by_patient_and_bin(drawn: Drawn, bins: NDArray[np.int64], column: NDArray[n
 
 def _reliability_curve(
     drawn: Drawn, bins: NDArray[np.int64], counts: Floats, means: Floats, positives: Floats
-) -> list[dict[str, Any]]:
-    """Return the bins, each with the 95% interval of its share of positives; bins of fewer than MIN_PATIENTS patients have none."""
+) -> list[BinFigures]:
+    """Make the bins with the 95% interval of each share of positives; a bin of fewer than MIN_PATIENTS patients has no interval."""
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = positives / counts
     bands = [interval(share, patients(drawn, bins == i)) for i, share in enumerate(shares)]
@@ -93,10 +108,6 @@ def _reliability_curve(
     ]
 
 
-Labels = NDArray[np.float32]
-Probabilities = NDArray[np.floating]
-
-
 def scorecard(
     labels: Labels,
     probabilities: Probabilities,
@@ -107,24 +118,25 @@ def scorecard(
     settings: OperatingPoints | None,
     seed: int,
     resamples: int = RESAMPLES,
-) -> dict[str, Any]:
-    """Score every label [N, L] at slice level and, with the exam of each slice [N], at exam level, as plain values.
+) -> ScorecardFigures:
+    """Score every label [N, L] at slice level and, where `exams` [N] names each slice's exam, at exam level, as plain values.
 
-    All scores are over the same draws of patients. Thresholds and temperatures come from `settings`; without it there are none.
-    The probabilities of exams after calibration come from calibrated slices. Classes are scored each against the rest and, in
-    "classes", together. Slices and exams whose label is unknown (NaN) are left out of that label's scores, but an exam's
-    probability takes all its slices. The card of a label that is unknown for all slices means nothing.
+    All scores use the same draws of `patients` [N]. Thresholds and temperatures come from `settings` and are applied as they are;
+    without settings there are none. Exams after calibration are made of calibrated slices. Classes are scored each against the
+    rest and, in "classes", together. Slices and exams whose label is unknown, NaN, are left out of that label's scores, but an
+    exam's probability is made of all its slices. Scores of a label that is unknown everywhere mean nothing.
     """
     known: NDArray[np.bool_] = np.any(~np.isnan(labels), axis=1)
-    whose = np.isin(patients, np.unique(patients[known]))  # patients without any known label cannot be scored
+    whose = np.isin(patients, np.unique(patients[known]))  # a patient without a known label has no score
     if not whose.all():
         labels, probabilities, patients, known = labels[whose], probabilities[whose], patients[whose], known[whose]
         exams = None if exams is None else exams[whose]
     drawn = draw_patients(patients, seed=seed, resamples=resamples)
-    after = _apply_temperatures(probabilities, task, settings)
     temperatures = settings.temperatures if settings else {}
+    divisors = np.array([temperatures.get(label) or 1.0 for label in task.labels])
+    after = calibrate(probabilities, divisors, task.kind)
     thresholds = settings.slice if settings else {}
-    found: dict[str, Any] = {
+    found: ScorecardFigures = {
         "slices": int(known.sum()),
         "patients": drawn.patients,
         "exams": 0,
@@ -150,14 +162,14 @@ def scorecard(
 
 def _classes(
     labels: Labels, probabilities: Probabilities, drawn: Drawn, exams: Exams | None, task: Task
-) -> dict[str, Any]:
-    """Score the classes together, at slice and at exam level, over the rows where all classes are known."""
+) -> LevelsOfClasses:
+    """Score all classes together over slices and, where there are any, exams; only rows with every class known count."""
 
-    def scores(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> dict[str, Any]:
+    def scores(labels: Labels, probabilities: Probabilities, drawn: Drawn) -> ClassesFigures:
         known: NDArray[np.bool_] = np.all(~np.isnan(labels), axis=1)
         return class_scores(labels[known], probabilities[known], drawn.among(known), task.labels)
 
-    found = {"slice": scores(labels, probabilities, drawn), "exam": {}}
+    found: LevelsOfClasses = {"slice": scores(labels, probabilities, drawn)}
     if exams is not None:
         (how,) = aggregates(task.kind)
         of_exams = drawn.of_rows(exams.patients)
@@ -166,19 +178,11 @@ def _classes(
     return found
 
 
-def _apply_temperatures(
-    probabilities: Probabilities, task: Task, settings: OperatingPoints | None
-) -> NDArray[np.float64]:
-    """Calibrate probabilities by each label's temperature; a label without one does not change."""
-    chosen = settings.temperatures if settings else {}
-    return calibrate(probabilities, np.array([chosen.get(label) or 1.0 for label in task.labels]), task.kind)
-
-
-def _log_loss(labels: Labels, probabilities: Probabilities, task: Task, drawn: Drawn) -> dict[str, Any]:
-    """Estimate the task's log loss; it has an interval where the headline label has enough patients."""
+def _log_loss(labels: Labels, probabilities: Probabilities, task: Task, drawn: Drawn) -> EstimateFigures:
+    """Estimate the task's log loss; it rests on the counts of the headline label, so its interval is withheld with that label's."""
     loss, rows = totals(drawn, by_patient(drawn, slice_losses(labels, probabilities, task), np.ones(len(labels))))
     rests_on = support(drawn, np.nan_to_num(labels[:, task.labels.index(task.headline)]))
-    return asdict(estimate(loss / rows, rests_on, rests_on.patients, Scale.positive))
+    return estimate(loss / rows, rests_on, rests_on.patients, Scale.positive).to_json()
 
 
 def _cards(
@@ -191,26 +195,19 @@ def _cards(
     temperatures: dict[str, float | None],
     *,
     exams: bool,
-) -> dict[str, Any]:
-    return {
-        label: _card(
-            *_where_known(labels[:, i], before[:, i], after[:, i], drawn),
-            thresholds.get(label, {}),
-            temperatures.get(label),
-            exams=exams,
+) -> dict[str, LabelFigures]:
+    """Score each label over the rows where it is known; a label that is known nowhere is scored as negative everywhere."""
+    found = dict[str, LabelFigures]()
+    for i, label in enumerate(task.labels):
+        known = ~np.isnan(labels[:, i])
+        if not known.any():
+            known = np.ones_like(known)
+        truth = np.nan_to_num(labels[known, i])
+        points, temperature = thresholds.get(label, {}), temperatures.get(label)
+        found[label] = _card(
+            truth, before[known, i], after[known, i], drawn.among(known), points, temperature, exams=exams
         )
-        for i, label in enumerate(task.labels)
-    }
-
-
-def _where_known(
-    labels: Labels, before: Probabilities, after: NDArray[np.float64], drawn: Drawn
-) -> tuple[Labels, Probabilities, NDArray[np.float64], Drawn]:
-    """Select the rows [N] where a label is known; where it is known for none, return all rows as if negative."""
-    known = ~np.isnan(labels)
-    if not known.any():
-        return np.nan_to_num(labels), before, after, drawn
-    return labels[known], before[known], after[known], drawn.among(known)
+    return found
 
 
 def _card(
@@ -222,35 +219,30 @@ def _card(
     temperature: float | None,
     *,
     exams: bool,
-) -> dict[str, Any]:
-    """Score one label; a label that can have no interval is not resampled."""
+) -> LabelFigures:
+    """Score one label's rows [N]; where no interval is possible nothing is resampled."""
     rests_on = support(drawn, labels)
     drawn = drawn if rests_on.enough else drawn.point_only()
-    # Few patients have the positive slices; a ranking of exams compares all patients.
-    ranking = rests_on.patients if exams else rests_on.fewest
+    ranking = rests_on.patients if exams else rests_on.fewest  # exams compare all patients; positive slices are of few
     ranked = rank(labels, before, drawn)
     as_is = calibration(labels, before, drawn, rests_on)
     scaled = calibration(labels, after, drawn, rests_on) if temperature else None
     return {
-        "auroc": asdict(_estimate_area(ranked.auroc, rests_on, ranking)),
-        "average_precision": asdict(_estimate_area(ranked.average_precision, rests_on, rests_on.patients)),
-        "partial_auroc": asdict(_estimate_area(ranked.partial_auroc, rests_on, ranking)),
-        "log_loss": asdict(as_is.log_loss),
-        "brier": asdict(as_is.brier),
-        "ece": asdict(as_is.ece),
+        "auroc": _estimate_area(ranked.auroc, rests_on, ranking),
+        "average_precision": _estimate_area(ranked.average_precision, rests_on, rests_on.patients),
+        "partial_auroc": _estimate_area(ranked.partial_auroc, rests_on, ranking),
+        "log_loss": as_is.log_loss.to_json(),
+        "brier": as_is.brier.to_json(),
+        "ece": as_is.ece.to_json(),
         "points": {
             point: None if threshold is None else at_threshold(labels, before, threshold, drawn, rests_on)
             for point, threshold in thresholds.items()
         },
-        "calibration": {"before": _curve(as_is), "after": _curve(scaled) if scaled else None},
+        "calibration": {"before": as_is.to_json(), "after": scaled.to_json() if scaled else None},
         "temperature": temperature,
     }
 
 
-def _estimate_area(values: Floats, rests_on: Support, carriers: int) -> Estimate:
-    """Estimate an area; that of a perfect ranking is based on the fewer of positive and negative patients."""
-    return estimate(values, rests_on, rests_on.fewest if values[0] == 1 else carriers)
-
-
-def _curve(found: Calibration) -> dict[str, Any]:
-    return {"ece": asdict(found.ece), "brier": asdict(found.brier), "bins": found.bins}
+def _estimate_area(values: Floats, rests_on: Support, carriers: int) -> EstimateFigures:
+    """Estimate an area under a curve; a perfect ranking rests on the smaller of the numbers of patients with and without positives."""
+    return estimate(values, rests_on, rests_on.fewest if values[0] == 1 else carriers).to_json()

@@ -91,23 +91,10 @@ class Scored:
         Where every site trained alone it is the mean of the sites' own models, without an interval.
         """
         if self.run.test_site is not None:
-            area = area_of(self.run.test_site, label)
-            return _with_counts(area["value"], area["low"], area["high"], area)
+            return area_of(self.run.test_site, label)
         areas = [area_of(of["test_site"], label) for of in (self.run.summary or {})["alone"].values()]
         values = [area["value"] for area in areas if area["value"] is not None]
-        return _with_counts(float(np.mean(values)) if values else None, None, None, areas[0])
-
-
-def _with_counts(value: float | None, low: float | None, high: float | None, of: Mapping[str, Any]) -> EstimateFigures:
-    """State a value and its interval with the counts that the estimate `of` rests on."""
-    return {
-        "value": value,
-        "low": low,
-        "high": high,
-        "positives": of["positives"],
-        "negatives": of["negatives"],
-        "positive_patients": of["positive_patients"],
-    }
+        return {**areas[0], "value": float(np.mean(values)) if values else None, "low": None, "high": None}
 
 
 def read_predictions(run: RunRecord) -> Scored | None:
@@ -134,7 +121,7 @@ def difference(one: Scored, other: Scored, label: str) -> Difference:
         apart = None
         if ours["value"] is not None and theirs["value"] is not None:
             apart = ours["value"] - theirs["value"]
-        return {**_with_counts(apart, None, None, ours), "paired": False}
+        return {**ours, "value": apart, "low": None, "high": None, "paired": False}
     table, task, seed = one.tables[0], one.run.task, derive_seed(0, "bootstrap", label)
     patients = table[task.group_key].to_numpy()
     if label == MACRO:
@@ -143,8 +130,7 @@ def difference(one: Scored, other: Scored, label: str) -> Difference:
     else:
         own, *others = (probabilities_in(of, [label])[:, 0] for of in (table, *other.tables))
         found = compare_aurocs(labels_in(table, [label])[:, 0], own, others, patients, seed=seed)
-    interval = found.difference
-    return {**_with_counts(interval.value, interval.low, interval.high, asdict(interval)), "paired": True}
+    return {**found.difference.to_json(), "paired": True}
 
 
 def baseline_of(one: Scored, runs: Sequence[Scored], kind: str) -> Scored | None:

@@ -12,11 +12,13 @@ from typing import Any, NotRequired, TypedDict, cast
 import numpy as np
 import pandas as pd
 
+from fl_rsna.cohort.sites.site_folders import PartCounts
 from fl_rsna.common.reading import check_keys, read_json, refuse, refuse_unreadable
 from fl_rsna.learning.metrics.bootstrap import MIN_PATIENTS
 from fl_rsna.learning.metrics.figures import (
     AreaFigures,
     CardFigures,
+    CardInBrief,
     ComparisonFigures,
     EstimateFigures,
     HeldOutFigures,
@@ -54,18 +56,6 @@ class Failure(TypedDict):
     phase: str
     site: str
     error: str
-
-
-class PartCounts(TypedDict):
-    """What a site holds of one part: patients, slices, slices with each label, and slices of which a label is known, if not all.
-
-    None is withheld.
-    """
-
-    patients: int | None
-    slices: int
-    positives: dict[str, int | None]
-    known: NotRequired[dict[str, int | None]]
 
 
 class ReadableCounts(TypedDict):
@@ -222,7 +212,7 @@ def primary_label_of(config: Mapping[str, Any], headline: str) -> str:
     return MACRO if task_of(config).kind is LabelKind.multi_class else headline
 
 
-def area_of(card: CardFigures, label: str) -> EstimateFigures:
+def area_of(card: CardFigures | CardInBrief, label: str) -> EstimateFigures:
     """The AUROC of a label on the test site or at a site, as an estimate; for MACRO the mean over classes."""
     return card["classes"]["slice"]["macro_auroc"] if label == MACRO else card["slice"][label]["auroc"]
 
@@ -269,7 +259,7 @@ def format_counts(
     """
     withheld = UNKNOWN if min_count <= 1 else f"<{min_count}"
 
-    def read(counts: Mapping[str, int | None], unknown: Sequence[str]) -> dict[str, int | str]:
+    def read(counts: Mapping[str, int] | Mapping[str, int | None], unknown: Sequence[str]) -> dict[str, int | str]:
         return {
             label: count if count is not None else UNKNOWN if label in unknown else withheld
             for label, count in counts.items()

@@ -161,7 +161,7 @@ def test_classes_are_scored_together_over_the_same_draws_and_labels_are_not() ->
     of_exams = class_scores(exams.labels, mean, drawn.of_rows(exams.patients), CHEST.labels)
     assert found["classes"]["exam"] == of_exams
     assert sum(cell["count"] for row in of_exams["confusion"].values() for cell in row.values()) == 48
-    assert card(CHEST, with_series=False)["classes"]["exam"] == {}
+    assert "exam" not in card(CHEST, with_series=False)["classes"]
     assert "classes" not in card()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 

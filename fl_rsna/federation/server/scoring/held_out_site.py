@@ -1,7 +1,6 @@
-"""The held-out test site: scored once a round for the curve and once at the end, never asked for a choice."""
+"""Score models on the held-out test site: once a round for the curve and once at the end; no choice depends on it."""
 
-from dataclasses import asdict
-from typing import Any
+import math
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from fl_rsna.learning.data.dataset import SiteData
 from fl_rsna.learning.inference.predict import prediction_table
 from fl_rsna.learning.metrics.classification import macro_auroc
 from fl_rsna.learning.metrics.controls import Control, control_scores
+from fl_rsna.learning.metrics.figures import AreaFigures, HeldOutFigures
 from fl_rsna.learning.metrics.metrics import auroc_with_interval, aurocs, log_loss
 from fl_rsna.learning.metrics.operating_points import OperatingPoints
 from fl_rsna.learning.metrics.scorecard import scorecard
@@ -28,7 +28,7 @@ class HeldOut:
     def __init__(
         self, data: SiteData, task: Task, instructions: Instructions, stage_data: StageData | None = None
     ) -> None:
-        """Raises ValueError in the second stage when the encoder's features of it are not there."""
+        """Take the test slices of the site's data. Raises ValueError in the second stage when the encoder's features are missing."""
         self.data, self.task = data, task
         self.rows = data.rows("test")
         self.labels = data.labels[self.rows]
@@ -37,20 +37,20 @@ class HeldOut:
 
     @property
     def slices(self) -> pd.DataFrame:
-        """The index of the test slices."""
+        """Return the index of the test slices."""
         return self.data.index.iloc[self.rows].reset_index(drop=True)
 
     def probabilities(self, flat: FlatModel) -> NDArray[np.float32]:
-        """[N, L] of the test slices, in the order of the site's index."""
+        """Predict the test slices: probabilities [N, L] in the order of the site's index."""
         unflatten(flat, self._network)
         return self._stage_data.predict(self._network, self.rows)
 
     def curve_point(self, flat: FlatModel) -> dict[str, float | None]:
-        """Log loss and AUROC a label, as one round's row has them; None where a label has one class only."""
+        """Score a model for one row of rounds.csv: log loss, and AUROC by label, None where all labels are equal."""
         return self.point(self.probabilities(flat))
 
     def point(self, found: NDArray[np.float32]) -> dict[str, float | None]:
-        """The same of probabilities [N, L]."""
+        """Score probabilities [N, L] for one row of rounds.csv: log loss, and AUROC by label, None where all labels are equal."""
         areas = aurocs(self.labels, found, self.task).items()
         return {
             "test_loss": log_loss(self.labels, found, self.task),
@@ -63,25 +63,26 @@ class HeldOut:
         controls: dict[Control, NDArray[np.int64]],
         seed: int,
         points: OperatingPoints | None,
-    ) -> dict[str, Any]:
-        """The scorecard at operating points that were chosen elsewhere, and the controls' AUROC over the same draws of patients."""
+    ) -> HeldOutFigures:
+        """Make the scorecard of probabilities `found` [N, L] at `points`, and estimate the controls' AUROCs in the same draws of patients."""
         table = self.data.index.iloc[self.rows]
         patients, drawn = table[self.task.group_key].to_numpy(), derive_seed(seed, "bootstrap", TEST_SITE)
         exams = table[self.task.exam_key].to_numpy()
         card = scorecard(self.labels, found, patients, exams, task=self.task, settings=points, seed=drawn)
 
-        def areas(scores: NDArray[np.float32]) -> dict[str, Any]:
+        def areas(scores: NDArray[np.float32]) -> dict[str, AreaFigures]:
             found = {
                 label: auroc_with_interval(self.labels[:, i], scores[:, i], patients, seed=drawn)
                 for i, label in enumerate(self.task.labels)
             }
             if self.task.kind is LabelKind.multi_class:
                 found[MACRO] = macro_auroc(self.labels, scores, patients, seed=drawn)
-            return {label: {"auroc": asdict(area)} for label, area in found.items()}
+            return {label: {"auroc": area.to_json()} for label, area in found.items()}
 
+        loss = card["log_loss"]["value"]
         return {
             **card,
-            "log_loss": card["log_loss"]["value"],
+            "log_loss": math.nan if loss is None else loss,
             "log_loss_interval": card["log_loss"],
             "controls": {
                 control.value: areas(control_scores(counted, table, control)) for control, counted in controls.items()
@@ -89,5 +90,5 @@ class HeldOut:
         }
 
     def predictions(self, found: NDArray[np.float32]) -> pd.DataFrame:
-        """One row a test slice, as learning/inference/predict.py writes them."""
+        """Make the table of predictions, one row for each test slice."""
         return prediction_table(self.data, self.rows, found, self.task)

@@ -1,13 +1,12 @@
-"""How good the final model is at the sites: operating points chosen from sums of their counts, and a scorecard of each.
+"""Score the final model at the sites: choose operating points from the sums of their counts, and collect a scorecard from each.
 
-Both are asked of every site, whatever its part in the rounds. A site that fails here is a named event and has no scorecard;
-the operating points then rest on the others. No choice sees the test site.
+Every site is asked for both, whether or not it took part in the rounds. A site that fails is an event and has no scorecard; the
+operating points then rest on the other sites. No choice depends on the test site.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -29,6 +28,7 @@ from fl_rsna.federation.server.context import RunContext
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.federation.site.scoring import POINTS
 from fl_rsna.learning.metrics.exams import aggregates
+from fl_rsna.learning.metrics.figures import ScorecardFigures
 from fl_rsna.learning.metrics.operating_points import (
     BINS,
     LOSS,
@@ -41,37 +41,38 @@ from fl_rsna.learning.metrics.operating_points import (
 )
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.training.targets import compute_prevalence_odds
+from fl_rsna.run_folder.summary import ChosenPoints
 from fl_rsna.task import LabelKind, Task
 
 Sums = dict[str, NDArray[np.generic]]
-Recorder = Callable[[str], Callable[[SiteReply], None]]  # what is done with each site's reply, by the name of a phase
+Recorder = Callable[[str], Callable[[SiteReply], None]]  # phase -> the function that records a site's reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtSites:
-    """What the sites' validation parts say of a model; no points when no site answered."""
+    """Operating points and scorecards of a model on the sites' validation parts; there are no points when no site answered."""
 
     points: OperatingPoints | None
     asked: int
     counted: int  # sites whose counts the points rest on
-    cards: dict[str, dict[str, Any]]  # scorecard by site
+    cards: dict[str, ScorecardFigures]  # by site
     replies: list[SiteReply]
-    platt: dict[str, Platt | None]  # by label; none of a label of too few exams
+    platt: dict[str, Platt | None]  # by label; None for a label of too few exams
 
-    def describe_points(self) -> dict[str, Any] | None:
-        """The operating points and what they rest on, for summary.json."""
+    def describe_points(self) -> ChosenPoints | None:
+        """Describe the operating points for summary.json, with the sites they rest on; None where there are none."""
         rests_on = f"validation parts of {self.counted} of {self.asked} sites"
         return None if self.points is None else {"chosen_on": rests_on, **self.points.to_json(), "platt": self.lines()}
 
     def lines(self) -> dict[str, dict[str, float] | None]:
-        """What makes each label's probabilities honest, as plain values."""
+        """Return each label's Platt scaling as plain values."""
         return {label: None if fitted is None else fitted.to_json() for label, fitted in self.platt.items()}
 
 
 def score_at_sites(context: RunContext, progress: Progress, model: FlatModel) -> AtSites:
-    """Ask every site about the run's final model, write its part down, and count bytes and failures.
+    """Ask every site to score the run's final model; record the replies, and count bytes and failures.
 
-    Written down as the round after the last, which a run that was killed at it plays again.
+    The replies are recorded as those of the round after the last, which a run that was killed then repeats.
     """
     found = ask_sites(context, progress, model, lambda phase: recorder(context.run, phase, progress.round + 1))
     count_traffic(progress, found.replies)
@@ -79,9 +80,9 @@ def score_at_sites(context: RunContext, progress: Progress, model: FlatModel) ->
 
 
 def ask_sites(context: RunContext, progress: Progress, model: FlatModel, record: Recorder) -> AtSites:
-    """Ask every site for its counts under `model`, choose, and ask those that counted for their scorecards.
+    """Ask every site for its counts under `model`, choose operating points, and ask the sites that counted for their scorecards.
 
-    `record` gives, for the name of a phase, what is done with each site's reply.
+    `record` gives for each phase the function that records a site's reply.
     """
     round_ = progress.round + 1
     instructions = replace(context.instructions, run_id=progress.run_id, round=round_, accepted=dict(progress.accepted))
@@ -93,7 +94,7 @@ def ask_sites(context: RunContext, progress: Progress, model: FlatModel, record:
 def collect_scores(
     context: RunContext, instructions: Instructions, sites: list[Site], kind: str, content: RecordDict, record: Recorder
 ) -> AtSites:
-    """Ask `sites` for their counts by messages of this kind and content, and go on from there as `ask_sites` says."""
+    """Ask `sites` for their counts by messages of this kind and content, choose operating points, and ask for scorecards."""
     task, round_ = context.test.task, instructions.round
     on_reply = record("operating points")
     answers = ask_for(
@@ -102,15 +103,13 @@ def collect_scores(
     replies, sums = [reply for reply, _ in answers], [found for _, found in answers if found is not None]
     if not sums:
         return AtSites(points=None, asked=len(answers), counted=0, cards={}, replies=replies, platt={})
-    total, odds = (
-        add_sums(sums),
-        compute_prevalence_odds(instructions.prior, instructions.target) if instructions.target else None,
-    )
-    points, counted = (
-        choose(total, task),
-        [site for site, (_, found) in zip(sites, answers, strict=True) if found is not None],
-    )
-    asked = _points_content(instructions, points)
+    total, target = add_sums(sums), instructions.target
+    odds = compute_prevalence_odds(instructions.prior, target) if target else None
+    points = choose(total, task)
+    counted = [site for site, (_, found) in zip(sites, answers, strict=True) if found is not None]
+    config = instruct(instructions)
+    config[POINTS] = json.dumps(points.to_json())
+    asked = RecordDict({CONFIG: config})  # without the model: a site keeps its predictions
     scored = ask_for(context, counted, SCORECARD, asked, round_=round_, on_reply=record("scorecard"), read=_read_card)
     cards = {reply.site: card for reply, card in scored if card is not None}
     return AtSites(
@@ -120,25 +119,18 @@ def collect_scores(
 
 
 def add_sums(sums: list[Sums]) -> Sums:
-    """The sites' sums together."""
+    """Add up the sums of sites, key by key."""
     return {name: np.sum([of_site[name] for of_site in sums], axis=0) for name in sums[0]}
 
 
 def shapes_of(task: Task) -> dict[str, tuple[int, ...]]:
-    """What a site's sums look like."""
+    """Return the shapes of a site's sums by their names."""
     counts, losses = (len(task.labels), 2, BINS), 1 if task.kind is LabelKind.multi_class else len(task.labels)
     return {SLICE: counts, **{how.value: counts for how in aggregates(task.kind)}, LOSS: (losses, len(TEMPERATURES))}
 
 
-def _points_content(instructions: Instructions, points: OperatingPoints) -> RecordDict:
-    """What asks for a scorecard: no model, for a site remembers what the last message said."""
-    config = instruct(instructions)
-    config[POINTS] = json.dumps(points.to_json())
-    return RecordDict({CONFIG: config})
-
-
 def read_sums(reply: Message, task: Task) -> Sums:
-    """Raises KeyError or ValueError when the reply holds none of the shapes of this task, or what cannot be counted."""
+    """Read a site's sums. Raises KeyError or ValueError when one is missing, of another shape, negative or not finite."""
     arrays, sums = record_in(reply.content, SCORE, ArrayRecord), Sums()
     for name, shape in shapes_of(task).items():
         values = unpack(arrays[name])
@@ -148,6 +140,6 @@ def read_sums(reply: Message, task: Task) -> Sums:
     return sums
 
 
-def _read_card(reply: Message) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads(str(record_in(reply.content, SCORE, ConfigRecord)["scorecard"]))
+def _read_card(reply: Message) -> ScorecardFigures:
+    card: ScorecardFigures = json.loads(str(record_in(reply.content, SCORE, ConfigRecord)["scorecard"]))
     return card
