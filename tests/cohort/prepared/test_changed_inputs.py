@@ -4,15 +4,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from copies import Copy, copies_of
 from dicom_files import write_tiny
 
 from fl_rsna.cohort.prepared.index import Changes, Prepared, hash_id
@@ -182,38 +181,39 @@ def test_whatever_happened_the_folder_is_as_if_prepared_anew(
 
 
 AGAIN = """
-import os, signal, sys
 from pathlib import Path
 from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
 from fl_rsna.imaging.sources import find_files
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
-folder, dicom, last = sys.argv[1:]
-happened = 0
-def count(event, _):
-    global happened
-    if event in ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
-        happened += 1
-        if happened == int(last):  # nothing is tidied up
-            os.kill(os.getpid(), signal.SIGKILL)
-request = Request(task=ICH, image=ImageKind.hu, size=4, hash_ids=True, salt="s")
-files = find_files(Path(dicom))
-sys.addaudithook(count)
-prepare_folder(Path(folder), request, files, None, max_rejected=1.0, convert=convert_here)
-print(happened)
+def act(folder, dicom, last):
+    happened = 0
+    def count(event, _):
+        nonlocal happened
+        if event in ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
+            happened += 1
+            if happened == int(last):  # nothing is tidied up
+                os.kill(os.getpid(), signal.SIGKILL)
+    request = Request(task=ICH, image=ImageKind.hu, size=4, hash_ids=True, salt="s")
+    files = find_files(Path(dicom))
+    sys.addaudithook(count)
+    prepare_folder(Path(folder), request, files, None, max_rejected=1.0, convert=convert_here)
+    return happened
 """
 
 
-def again(folder: Path, dicom: Path, last: int = -1) -> subprocess.CompletedProcess[str]:
-    """A process that prepares and is killed when it links, renames or deletes the `last`-th time."""
-    return subprocess.run(
-        [sys.executable, "-c", AGAIN, str(folder), str(dicom), str(last)], capture_output=True, text=True
-    )
+@pytest.fixture
+def again() -> Iterator[Copy]:
+    """A process that prepares and is killed when it links, renames or deletes the n-th time: folder, dicom, n."""
+    with copies_of(AGAIN) as call:
+        yield call
 
 
 @pytest.mark.slow
-def test_killed_anywhere_while_it_is_exchanged_it_is_the_old_or_the_new_one(dicom: Path, tmp_path: Path) -> None:
+def test_killed_anywhere_while_it_is_exchanged_it_is_the_old_or_the_new_one(
+    dicom: Path, tmp_path: Path, again: Copy
+) -> None:
     prepare(tmp_path / "first", dicom)
     (tmp_path / "first" / "notes.txt").write_text("mine")
     old = contents(tmp_path / "first")
@@ -222,13 +222,13 @@ def test_killed_anywhere_while_it_is_exchanged_it_is_the_old_or_the_new_one(dico
     prepare(tmp_path / "fresh", dicom)
     new = contents(tmp_path / "fresh") | {"notes.txt": b"mine"}
     shutil.copytree(tmp_path / "first", tmp_path / "whole")
-    steps = int(again(tmp_path / "whole", dicom).stdout)
+    steps = int(again(tmp_path / "whole", dicom, -1)[1])
     assert contents(tmp_path / "whole") == new
     left = 0
     for last in range(2, steps + 1, 3):
         place = tmp_path / str(last)
         shutil.copytree(tmp_path / "first", place / "new")
-        assert again(place / "new", dicom, last).returncode == -signal.SIGKILL
+        assert again(place / "new", dicom, last)[0] == -signal.SIGKILL
         left += (place / "new.part").exists()
         if (place / "new" / "prepare.json").exists():
             found = {

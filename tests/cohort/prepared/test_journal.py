@@ -7,38 +7,41 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from copies import Copy, copies_of
 from dicom_files import write_tiny
 
 from fl_rsna.cohort.prepared.journal import Unfinished, open_unfinished
 
 FILES = 250  # eight chunks
 PREPARE = """
-import os, signal, sys
+import resource
 from pathlib import Path
 from fl_rsna.cohort.prepared.inputs import find_inputs
 from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.task import ICH
-folder, dicom, last = sys.argv[1:]
-opened = 0
-def count(event, _):
-    global opened
-    if event == "open":
-        opened += 1
-        if opened == int(last):  # nothing is tidied up
-            os.kill(os.getpid(), signal.SIGKILL)
-files = find_inputs(Path(dicom), None, ICH, unlabelled=True, test_set=False).files
-request = Request(task=ICH, image=ImageKind.hu, size=32, hash_ids=True, salt="")
-sys.addaudithook(count)
-prepare_folder(
-    Path(folder), request, files, None, max_rejected=1.0, convert=convert_here, on_progress=lambda done, total: None
-)
-print(opened)
+def act(folder, dicom, last, file_bytes=resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_bytes), resource.RLIM_INFINITY))
+    opened = 0
+    def count(event, _):
+        nonlocal opened
+        if event == "open":
+            opened += 1
+            if opened == int(last):  # nothing is tidied up
+                os.kill(os.getpid(), signal.SIGKILL)
+    files = find_inputs(Path(dicom), None, ICH, unlabelled=True, test_set=False).files
+    request = Request(task=ICH, image=ImageKind.hu, size=32, hash_ids=True, salt="")
+    sys.addaudithook(count)
+    prepare_folder(
+        Path(folder), request, files, None, max_rejected=1.0, convert=convert_here, on_progress=lambda done, total: None
+    )
+    return opened
 """
 
 
@@ -54,10 +57,11 @@ def dicom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepare(folder: Path, dicom: Path, files_opened: int = -1) -> subprocess.CompletedProcess[str]:
-    """A process that prepares, and is killed when it opens its `files_opened`-th file: no clock decides where that is."""
-    words = [sys.executable, "-c", PREPARE, str(folder), str(dicom), str(files_opened)]
-    return subprocess.run(words, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def prepare() -> Iterator[Copy]:
+    """A process that prepares, and is killed when it opens its n-th file: no clock decides where that is. Folder, dicom, n, bytes a file."""
+    with copies_of(PREPARE) as call:
+        yield call
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,18 +69,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_anywhere_and_repeated_it_ends_with_the_same_bytes(dicom: Path, tmp_path: Path) -> None:
-    opened = int(prepare(tmp_path / "whole", dicom).stdout)
+def test_killed_anywhere_and_repeated_it_ends_with_the_same_bytes(dicom: Path, tmp_path: Path, prepare: Copy) -> None:
+    opened = int(prepare(tmp_path / "whole", dicom, -1)[1])
     rng, left = random.Random(0), set()
     for _ in range(12):
         if (tmp_path / "killed").exists():
             break
-        done = prepare(tmp_path / "killed", dicom, files_opened=rng.randrange(opened // 20, opened // 3))
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        code, said = prepare(tmp_path / "killed", dicom, rng.randrange(opened // 20, opened // 3))
+        assert code in (0, -signal.SIGKILL), said
         journal = tmp_path / "killed.part" / "journal.jsonl"
         left.add(len(journal.read_text().splitlines()) if journal.exists() else None)
     assert len(left) > 1, "the process was killed at one point only"
-    assert prepare(tmp_path / "killed", dicom).returncode == 0
+    assert prepare(tmp_path / "killed", dicom, -1)[0] == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
@@ -188,18 +192,15 @@ def test_nothing_begun_is_nothing_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(dicom: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_loses_nothing(dicom: Path, tmp_path: Path, prepare: Copy) -> None:
     """A limit on file sizes stands for the disk: the journal reaches it after some files."""
-    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))\n" + PREPARE
-    words = [sys.executable, "-c", code, str(tmp_path / "new"), str(dicom), "-1"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    last = done.stderr.splitlines()[-1]
+    _, last = prepare(tmp_path / "new", dicom, -1, 40_000)
     assert last.startswith("ValueError: data.name: cannot write ")
     assert os.strerror(errno.EFBIG) in last
     assert "run the same command again: what is done is kept" in last
-    assert prepare(tmp_path / "whole", dicom).returncode == 0
+    assert prepare(tmp_path / "whole", dicom, -1)[0] == 0
     images = {path.name: path.read_bytes() for path in (tmp_path / "new.part" / "images").iterdir()}
     assert images
     assert images.items() <= {p.name: p.read_bytes() for p in (tmp_path / "whole" / "images").iterdir()}.items()
-    assert prepare(tmp_path / "new", dicom).returncode == 0
+    assert prepare(tmp_path / "new", dicom, -1)[0] == 0
     assert contents(tmp_path / "new") == contents(tmp_path / "whole")
