@@ -1,5 +1,6 @@
 """Build a checked Config from command-line overrides with Hydra. The files in conf/ choose values; the dataclasses refuse unknown keys."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,8 +52,9 @@ class PluginFolders(SearchPathPlugin):
             search_path.append(provider=package, path=f"file://{folder}")
 
 
+@functools.cache
 def register_schema() -> None:
-    """Make the dataclasses the schema of conf/config.yaml.
+    """Make the dataclasses the schema of conf/config.yaml, once a process.
 
     Mappings by site accept any site's name, mappings by label any label. The schema leaves `strategy` open: its keys are checked
     later, when the strategy's name is known.
