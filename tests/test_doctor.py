@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dicom_files import write_tiny
 from saved_runs import labels_csv
-from tiny import tiny_config, tiny_prepared
+from tiny import LITE0, tiny_config, tiny_prepared
 
 from fl_rsna.checks.check import Check, Needed, State, check_packages, check_python, read_requirements
 from fl_rsna.checks.data import check_data, check_disk, check_run_folder, check_space, each
@@ -90,14 +90,14 @@ def test_a_network_that_cannot_be_built_here_is_a_problem() -> None:
 
 @pytest.mark.slow
 def test_what_does_not_fit_says_a_batch_that_does() -> None:
-    config = tiny_config(train__batch_size=1024, model__image_size=256, engine__workers=0)
+    config = tiny_config(**LITE0, train__batch_size=1024, model__image_size=256, engine__workers=0)
     config.train.device = "cpu"  # type: ignore[assignment]
     needed = memory_needed(config, footprint_of(config), cuda=False)
     assert needed.total(1) > 50 * GB
     batch = largest_batch(config, 8 * GB, cuda=False)
     assert batch is not None
     for size_, fits in ((batch, True), (2 * batch, False)):
-        smaller = tiny_config(train__batch_size=size_, model__image_size=256)
+        smaller = tiny_config(**LITE0, train__batch_size=size_, model__image_size=256)
         assert (memory_needed(smaller, footprint_of(smaller), cuda=False).worker <= 8 * GB) is fits
     assert largest_batch(config, 10**6, cuda=False) is None
 

@@ -29,7 +29,7 @@ from fl_rsna.imaging.sources import find_files
 from fl_rsna.imaging.workers import convert_here
 from fl_rsna.learning.metrics.operating_points import calibrate
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import Norm
+from fl_rsna.settings.model import ModelName, Norm
 from fl_rsna.task import ICH
 
 PATIENTS, SLICES = 6, 3
@@ -174,7 +174,8 @@ def test_labels_that_lie_beside_and_fit_nothing_are_a_warning(dicom: Path, run_f
 
 
 def test_operating_points_and_temperatures_are_applied(dicom: Path, run_folder: Path, cohort: Cohort) -> None:
-    write_tiny_run(Path("run"), cohort, SETTINGS)
+    """Of the default network, whose probabilities are far enough from each other for all of it to show."""
+    write_tiny_run(Path("run"), cohort, SETTINGS, name=ModelName.efficientnet_lite0, pretrained=True)
     out = evaluated("model=run", "data.name=kept")
     table = pd.read_parquet(out / "predictions.parquet")
     before = table["probability_any"].to_numpy(np.float64)

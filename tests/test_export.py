@@ -34,7 +34,7 @@ from fl_rsna.learning.inference.onnx_export import (
 from fl_rsna.learning.models.classifier import build_model
 from fl_rsna.learning.models.saved import read_saved, write_saved
 from fl_rsna.settings.data import ImageKind
-from fl_rsna.settings.model import ModelConfig, Norm, Window
+from fl_rsna.settings.model import ModelConfig, ModelName, Norm, Window
 from fl_rsna.task import COVID_CXR, ICH
 
 SIZE = 32
@@ -63,7 +63,9 @@ def typed_from_card(folder: Path, *paths: Path) -> dict[str, list[float]]:
 
 @pytest.mark.slow
 def test_dicom_through_the_cards_example_gives_what_evaluate_gives(cohort: Cohort, tmp_path: Path) -> None:
-    run = write_tiny_run(tmp_path / "runs" / "first", cohort, size=48)
+    run = write_tiny_run(
+        tmp_path / "runs" / "first", cohort, size=48, name=ModelName.efficientnet_lite0, pretrained=True
+    )
     export(f"model={run}")
     for number in range(5):
         hu = np.random.default_rng(number).normal(30 + 20 * number, 30, (64, 64)).round().astype(np.int16)
@@ -180,7 +182,7 @@ def test_a_model_of_an_under_sampled_run_is_exported_with_its_correction(tmp_pat
 
 @pytest.mark.slow
 def test_a_model_of_films_is_exported_and_tried_on_films(tmp_path: Path) -> None:
-    config = ModelConfig(image_size=SIZE)
+    config = ModelConfig(image_size=SIZE, name="tiny", pretrained=False)
     network = build_model(config, COVID_CXR, ImageKind.grey, seed=0).eval()
     path = tmp_path / "model.safetensors"
     write_saved(path, network, task=COVID_CXR.name, image=ImageKind.grey, png_size=32, config=config, facts={})

@@ -136,7 +136,7 @@ def test_patients_are_dealt_by_a_package_s_function_and_each_has_one_place(other
         ("strategy.name=moon", "expected one thing called moon, got two: fl_rsna's own and that of other"),
         ("strategy.name=unlike", "expected a Strategy called unlike in other, got one called other"),
         ("strategy.name=absent", "expected other:ABSENT of the package other 1.2, got AttributeError"),
-        ("model.name=large", "model.name: expected one of efficientnet_b0, .*, small, got 'large'"),
+        ("model.name=large", "model.name: expected one of efficientnet_b0, .*, small, tiny, got 'large'"),
         ("partition.kind=robin", "partition.kind: expected one of iid, .*, round_robin, twice, got 'robin'"),
         ("data.task=bled", "data.task: expected one of ich, covid_cxr, bleeds, got 'bled'"),
     ],

@@ -60,10 +60,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("encoder") / "slice.safetensors")
 
 
-def written(path: Path, **changes: Any) -> Path:
-    """A slice model that nobody trained, but on ImageNet."""
-    config = RunModel(image_size=SIDE, **changes)
-    network = build_model(config, ICH, ImageKind.hu, seed=7)
+def written(path: Path, seed: int = 7, **changes: Any) -> Path:
+    """A slice model that nobody trained."""
+    config = RunModel(image_size=SIDE, **{"name": "tiny", "pretrained": False, **changes})
+    network = build_model(config, ICH, ImageKind.hu, seed=seed)
     write_saved(path, network, task="ich", image=ImageKind.hu, png_size=32, config=config, facts={})
     return path
 
@@ -232,7 +232,9 @@ def test_same_seed_same_model_on_ray(cohort: Cohort, encoder: Path, plain: Path,
     assert again["model_sha256"] == summary_of(plain)["model_sha256"]
 
 
-def test_features_are_made_once_and_the_encoder_travels_once(own_cohort: Cohort, encoder: Path, tmp_path: Path) -> None:
+def test_features_are_made_once_and_the_encoder_travels_once(own_cohort: Cohort, tmp_path: Path) -> None:
+    """Of the default network, beside whose megabytes all else that travels is little."""
+    encoder = written(tmp_path / "lite0.safetensors", name=ModelName.efficientnet_lite0, pretrained=True)
     first = run(own_cohort, tmp_path / "first", asked(encoder, rounds=1))
     other = asked(encoder, rounds=1, seed=5, sequence__head=HeadName.transformer, sequence__dropout=0.5)
     second = run(own_cohort, tmp_path / "second", other)
@@ -383,7 +385,7 @@ def test_an_encoder_that_does_not_fit_is_refused_and_leaves_nothing(
     cohort: Cohort, encoder: Path, plain: Path, tmp_path: Path
 ) -> None:
     windows = tmp_path / "windows.safetensors"
-    config = ModelConfig(image_size=SIDE)
+    config = ModelConfig(image_size=SIDE, name="tiny", pretrained=False)
     network = build_model(config, ICH, ImageKind.windows, seed=7)
     write_saved(windows, network, task="ich", image=ImageKind.windows, png_size=32, config=config, facts={})
     for path, sentence in (
@@ -400,10 +402,7 @@ def test_a_run_goes_on_with_its_own_encoder_and_no_other(cohort: Cohort, tmp_pat
     mine = written(tmp_path / "mine.safetensors")
     killed(cohort, tmp_path / "run", asked(mine), 12)
     written(mine, norm_momentum=0.2, dropout=0.3)  # the same weights under other settings are another encoder's file
-    network = build_model(ModelConfig(image_size=SIDE), ICH, ImageKind.hu, seed=8)
-    write_saved(
-        mine, network, task="ich", image=ImageKind.hu, png_size=32, config=ModelConfig(image_size=SIDE), facts={}
-    )
+    written(mine, seed=8)
     with pytest.raises(ValueError, match="was begun with another encoder than the one in"):
         run(cohort, tmp_path / "run", asked(mine, resume=True))
     mine.unlink()
@@ -417,7 +416,7 @@ def warnings_of(folder: Path) -> list[str]:
 
 
 def test_other_encoders_are_frozen_as_well(cohort: Cohort, tmp_path: Path) -> None:
-    """Of another network, and one whose sites kept BatchNorm of their own: said in a line."""
+    """Of a network of fl_rsna's own, and one whose sites kept BatchNorm of their own: said in a line."""
     b0 = written(tmp_path / "b0.safetensors", name=ModelName.efficientnet_b0, pretrained=False, norm=Norm.local)
     found = run(cohort, tmp_path / "run", asked(b0, rounds=1))
     assert found["status"] == "finished"

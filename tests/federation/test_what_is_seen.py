@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import SIZE, tiny_config, tiny_prepared
+from tiny import LITE0, SIZE, tiny_config, tiny_prepared
 from torchvision_operators import make_importable
 
 from fl_rsna.cohort.partition.split import split_patients
@@ -44,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "personal": {"model__window": Window.personal},
     "crop": {"model__crop": Crop.head},
     "tta": {"model__tta": 3},
-    "layer_decay": {"train__layer_decay": 0.7},
+    "layer_decay": {**LITE0, "train__layer_decay": 0.7},  # of a network whose stages are known without timm
     "dropout": {"model__dropout": 0.6},
 }
 ALL = {key: value for words in SETTINGS.values() for key, value in words.items()}  # with the window personal
@@ -99,6 +99,14 @@ def plain(boxed: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def packaged(boxed: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plain run of the default network, from ImageNet's packaged weights."""
+    folder = tmp_path_factory.mktemp("runs") / "packaged"
+    run(boxed, folder, tiny_config(rounds=1, **LITE0))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def whole(boxed: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rounds with everything at once."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
@@ -124,13 +132,15 @@ def test_every_setting_at_its_default_is_the_plain_run(boxed: Cohort, tmp_path: 
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
-def test_what_a_setting_changes_the_model_file_knows(boxed: Cohort, tmp_path: Path, plain: Path, name: str) -> None:
+def test_what_a_setting_changes_the_model_file_knows(
+    boxed: Cohort, tmp_path: Path, plain: Path, packaged: Path, name: str
+) -> None:
     """Its probabilities are those of the run: read from a site's folder, and from PNGs and their index."""
-    folder = tmp_path / "run"
+    folder, without = tmp_path / "run", packaged if name == "layer_decay" else plain
     assert run(boxed, folder, tiny_config(rounds=1, **SETTINGS[name]))["site_failures"] == 0
     expected = probabilities(folder / "predictions.parquet")
-    assert not expected.equals(probabilities(plain / "predictions.parquet"))
-    assert (sha256(folder) == sha256(plain)) == (name == "tta")  # which only looks more often
+    assert not expected.equals(probabilities(without / "predictions.parquet"))
+    assert (sha256(folder) == sha256(without)) == (name == "tta")  # which only looks more often
     scored_as_in_the_run(boxed, folder, tmp_path)
 
 
@@ -230,15 +240,15 @@ def test_strategies_of_every_kind_go_with_all_of_it(boxed: Cohort, tmp_path: Pat
     assert summary["site_failures"] == 0
 
 
-def test_a_run_starts_from_a_file_and_tells_nobody_where_it_lies(boxed: Cohort, tmp_path: Path, plain: Path) -> None:
+def test_a_run_starts_from_a_file_and_tells_nobody_where_it_lies(boxed: Cohort, tmp_path: Path, packaged: Path) -> None:
     """ImageNet's weights from a file give the run that the packaged ones give; the manifest has the file's hash."""
-    packaged = build_model(tiny_config().model, ICH, ImageKind.hu, seed=0).backbone.state_dict()
-    save_file({name: value.contiguous() for name, value in packaged.items()}, tmp_path / "w.safetensors")
-    start = {"model__pretrained": False, "model__weights": str(tmp_path / "w.safetensors")}
+    imagenet = build_model(tiny_config(**LITE0).model, ICH, ImageKind.hu, seed=0).backbone.state_dict()
+    save_file({name: value.contiguous() for name, value in imagenet.items()}, tmp_path / "w.safetensors")
+    start = {**LITE0, "model__pretrained": False, "model__weights": str(tmp_path / "w.safetensors")}
     start |= {"allow_unknown_patients": True}
     folder = tmp_path / "run"
     run(boxed, folder, tiny_config(rounds=1, **start))
-    assert sha256(folder) == sha256(plain)
+    assert sha256(folder) == sha256(packaged)
     assert len(json.loads((folder / "manifest.json").read_text())["weights_sha256"]) == 64
     sent = (folder / "checkpoints" / "round-00001.json").read_text()
     assert str(tmp_path) not in sent + (folder / "model.safetensors").read_bytes().decode("latin1")

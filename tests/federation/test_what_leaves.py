@@ -14,7 +14,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 from package import ROOT
-from tiny import rewrite_site, tiny_cohort, tiny_config
+from tiny import LITE0, rewrite_site, tiny_cohort, tiny_config
 from wiretap import FROM, TO, Secrets, Tapped, documented, keys_of, shipped, tapped_run
 
 from fl_rsna.cohort.sites.site_folders import Cohort
@@ -90,7 +90,7 @@ def secrets(cohort: Cohort) -> Secrets:
 @pytest.fixture(scope="module")
 def plain(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Tapped]:
     """Ditto, whose sites score a model of their own, too, in float32, with new BatchNorm statistics at the end."""
-    config = tiny_config(rounds=1, strategy__name="ditto", model__image_size=PIXELS, model__recalibrate=True)
+    config = tiny_config(**LITE0, rounds=1, strategy__name="ditto", model__image_size=PIXELS, model__recalibrate=True)
     return tapped_run(cohort, tmp_path_factory.mktemp("plain") / "run", config, lambda kind, fields: None)
 
 
@@ -102,7 +102,7 @@ def broken(
 
     `secrets` and `plain` need the images whole, so they come first in any order of tests.
     """
-    config = tiny_config(rounds=1, strategy__name="scaffold", model__image_size=PIXELS)
+    config = tiny_config(**LITE0, rounds=1, strategy__name="scaffold", model__image_size=PIXELS)
     config.network.precision_up, config.network.precision_down = Precision.int8, Precision.fp16
 
     def damage(kind: str, fields: object) -> None:
@@ -287,6 +287,8 @@ def test_what_travels_is_what_the_threat_model_lists(
     """Nothing more; and nothing is listed that does not travel, but for scores that this little data may not define."""
     labels, listed = {*ICH.labels, *COVID_CXR.labels}, documented(PAGE)
     seen = keys_of([*everything, *staged[1], *stacked[1], *of_classes], labels, cohort.sites)
+    package = "instructions.plugins.tiny-network"  # of whose version the page speaks beside its tables
+    seen -= {row for row in seen if row[3] == package}
     assert seen - listed == set()
     assert {row for row in listed - seen if not row[3].startswith("scorecard.")} == set()
 

@@ -1,4 +1,4 @@
-"""Runs to use, without training any: ImageNet's features under a random head, in a folder like a finished run's."""
+"""Runs to use, without training any: a tiny network under a random head, in a folder like a finished run's."""
 
 import json
 from dataclasses import asdict
@@ -35,7 +35,8 @@ def write_tiny_model(
     png_size: int = 32,
     **model: Any,
 ) -> Path:
-    config = ModelConfig(image_size=image_size, norm=norm, **model)
+    """`model` are further settings of it, such as another network than `tiny_network`."""
+    config = ModelConfig(image_size=image_size, norm=norm, **{"name": "tiny", "pretrained": False, **model})
     network = build_model(config, ICH, image, seed=1)
     torch.manual_seed(seed)
     torch.nn.init.normal_(network.head.weight, std=0.3)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from fl_rsna.strategies.find import STRATEGIES
 from fl_rsna.task import COVID_CXR, ICH, LabelKind, Rendering, Task
 
 SIZE = 32
+LITE0: dict[str, Any] = {"model__name": ModelName.efficientnet_lite0, "model__pretrained": True}  # of `tiny_config`
 
 CHEST = replace(COVID_CXR, name="chest", rendering=Rendering.hounsfield, modalities=("CT",))  # classes, on slices
 
@@ -100,9 +102,10 @@ def rewrite_site(folder: Path, table: pd.DataFrame | None = None, **facts: objec
 
 
 def tiny_config(**changes: object) -> Config:
-    """Two rounds of the default network at 32 px in this process, the final model as its round left it."""
+    """Two rounds of `tiny_network` at 32 px in this process, the final model as its round left it; `**LITE0` for the default network."""
     config = Config(rounds=2)
-    config.model.image_size, config.model.name, config.model.recalibrate = SIZE, ModelName.efficientnet_lite0, False
+    config.model.name, config.model.pretrained = "tiny", False
+    config.model.image_size, config.model.recalibrate = SIZE, False
     config.engine.name, config.engine.workers, config.train.batch_size = EngineName.local, 0, 8
     if "strategy__name" in changes:
         config.strategy = STRATEGIES[str(changes.pop("strategy__name"))].settings()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flwr.app import Message, MessageType, RecordDict
 from telling import app_that, app_that_hangs, die, leave_pid
-from tiny import tiny_config
+from tiny import LITE0, tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import LocalGrid, identify, run_local
@@ -99,10 +99,10 @@ def test_a_site_whose_workers_always_die_is_named_and_the_others_go_on(cohort: C
 
 @pytest.mark.slow
 def test_the_run_folder_says_that_a_worker_died(cohort: Cohort, tmp_path: Path) -> None:
-    config, [worker] = tiny_config(rounds=1, engine__name=EngineName.local, engine__workers=1), hire(1)
+    config, [worker] = tiny_config(**LITE0, rounds=1, engine__name=EngineName.local, engine__workers=1), hire(1)
 
     def kill(kind: str, fields: Mapping[str, Any]) -> None:
-        """Kill the worker on site-1's reply: by then it has site-2 in hand, whose reply nobody has read."""
+        """Kill the worker on site-1's reply: by then it has site-2 in hand, of a network that takes a while."""
         if kind == "site_done" and fields["phase"] == "train" and fields["site"] == "site-1":
             worker.process.kill()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import tiny_config
+from tiny import LITE0, tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.federation.engines.local import run_local
@@ -193,6 +193,6 @@ def test_early_stopping_counts_rounds_that_could_be_compared(cohort: Cohort, tmp
         train__learning_rate=1e-30,
         train__patience=2,
         model__norm="frozen",
-        model__pretrained=True,
+        **LITE0,
     )
     assert found["rounds"] == 3

@@ -63,7 +63,7 @@ def test_a_run_goes_on_from_another_runs_final_model(first: Path, cohort: Cohort
     assert read(first / "summary.json")["started_from"] is None
     rows = [pd.read_csv(folder / "rounds.csv")["test_loss"] for folder in (first, second)]
     assert rows[1][0] == pytest.approx(rows[0][1], rel=1e-5)
-    weights = [read_saved(folder / "model.safetensors").network.backbone._fc.weight for folder in (first, second)]
+    weights = [read_saved(folder / "model.safetensors").network.head.weight for folder in (first, second)]
     torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=1e-6)
 
 
@@ -100,7 +100,7 @@ def test_every_site_alone_begins_with_the_same_weights(first: Path, cohort: Coho
     ("made", "sentence"),
     [
         ({"image": ImageKind.windows}, "^start: expected a model for images hu, got one for windows in "),
-        ({"layout": "other"}, "^start: expected a efficientnet_lite0 as model.* describes it, got the weights of a "),
+        ({"layout": "other"}, "^start: expected a tiny as model.* describes it, got the weights of a "),
         ({"nowhere": True}, "^start: no model at "),
     ],
 )

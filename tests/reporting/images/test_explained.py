@@ -1,11 +1,10 @@
 """explanations.json shows slices of the test site as the run predicted them, and knows a phantom's blood."""
 
 import base64
+import importlib
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +141,12 @@ def test_heat_is_measured_in_the_blood_of_all_true_positives(run: Path) -> None:
     assert 0 <= found["share"]["value"] <= 1
 
 
-def test_the_script_measures_every_label_on_both_maps(run: Path) -> None:
-    words = [sys.executable, "studies/heat_in_lesion.py", str(chosen(run, 0.0))]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+def test_the_script_measures_every_label_on_both_maps(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
+    importlib.import_module("heat_in_lesion").measure(chosen(run, 0.0))
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     table = pd.read_parquet(run / "predictions.parquet")
     counts = {label: int(table[f"label_{label}"].sum()) for label in ICH.labels}
     for name in ("at least 6 cells a side", "the last"):

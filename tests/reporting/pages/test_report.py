@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,20 @@ from fl_rsna.reporting.record.run_record import interval, read_run
 from fl_rsna.run_folder.run_folder import COHORT_VIEW, RunFolder, start_run
 
 
+@pytest.fixture(scope="module")
+def trained(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that no test may write into."""
+    folder, config = tmp_path_factory.mktemp("trained"), tiny_config(rounds=1, model__recalibrate=True)
+    server = make_server_app(lambda context: (config, cohort, start_run(folder / "run", config, cohort, "cpu", ())))
+    run_local(server, functools.partial(app_for_cohort, cohort.folder, folder / "memory"), num_sites=3, workers=0)
+    RunFolder(folder / "run").write_json(COHORT_VIEW, cohort_view(cohort))
+    return folder / "run"
+
+
 @pytest.fixture
-def finished(cohort: Cohort, tmp_path: Path) -> Path:
-    config = tiny_config(rounds=1, model__recalibrate=True)
-    server = make_server_app(lambda context: (config, cohort, start_run(tmp_path / "run", config, cohort, "cpu", ())))
-    run_local(server, functools.partial(app_for_cohort, cohort.folder, tmp_path / "memory"), num_sites=3, workers=0)
-    RunFolder(tmp_path / "run").write_json(COHORT_VIEW, cohort_view(cohort))
-    return tmp_path / "run"
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, in which a test may write a report."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def in_a_cell(estimate: dict[str, Any]) -> str:
