@@ -19,10 +19,10 @@ demo-sites: .venv/run.stamp
 	$(BIN)/python scripts/demo_sites.py --sites $(SITES) $(DEMO)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not extra" --durations=12
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not extra" --durations=12
 
 slow: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(SLOW_JOBS) --dist load -m "slow and not extra" --durations=12
+	$(BIN)/python -m pytest -n $(SLOW_JOBS) --dist loadgroup -m "slow and not extra" --durations=12
 
 extra: .venv/dev.stamp
 	$(BIN)/python -m pytest -m extra --durations=12

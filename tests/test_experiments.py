@@ -14,6 +14,7 @@ from fl_rsna.learning.models.saved import read_saved
 from fl_rsna.simulation.simulation import report_run, run_federation
 from fl_rsna.task import COVID_CXR, find_task
 
+pytestmark = pytest.mark.xdist_group("demo")  # which the tests of one worker share
 SMALL = [
     "demo.patients=30", "demo.slices_per_series=5", "demo.size=64", "data.size=64", "partition.num_sites=2",
     "partition.allow_missing_labels=true", "rounds=1", "train.batch_size=16", "tracking=none", "engine.workers=0",

@@ -33,6 +33,8 @@ from fl_rsna.deployment.keys.key_folder import CA, demo_files, server_files, sit
 from fl_rsna.deployment.launch import environment
 from fl_rsna.deployment.superlink import open_sockets, run_superlink
 
+pytestmark = pytest.mark.xdist_group("SuperLink")  # which the tests of one worker share
+
 
 @dataclass(frozen=True)
 class Running:

@@ -79,7 +79,7 @@ def combine(settings: list[Setting]) -> Setting:
 
 def run_tests(setting: Setting, tests: str, jobs: int) -> Outcome:
     """One whole run of pytest in this setting."""
-    dist = ["-n", str(jobs), "--dist", "loadfile" if tests == "fast" else "load"]
+    dist = ["-n", str(jobs), "--dist", "worksteal" if tests == "fast" else "loadgroup"]
     command = [sys.executable, "-m", "pytest", *dist, "-m", MARKS[tests], "-p", "no:cacheprovider", *setting.words]
     start = time.monotonic()
     with ExitStack() as stack:

@@ -24,6 +24,8 @@ from fl_rsna.federation.site.client_app import app_for_cohort
 from fl_rsna.run_folder.run_folder import start_run
 from fl_rsna.settings.config import Config
 
+pytestmark = pytest.mark.xdist_group("Ray cluster")  # which the tests of one worker share
+
 
 def test_gpus_are_shared_alike() -> None:
     machine = [{"CPU": 8.0, "GPU": 2.0}]
