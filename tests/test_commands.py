@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,15 @@ from fl_rsna.simulation.simulation import simulate
 from fl_rsna.task import ICH
 
 Run = Callable[..., tuple[int, str]]
-SMALL = ["model.image_size=32", "engine.workers=0", "train.batch_size=8", "rounds=1"]
+LOOK = threading.Event()  # never set: between two looks at what another process has written, which needs the core
+SMALL = [
+    "model.name=tiny",
+    "model.pretrained=false",
+    "model.image_size=32",
+    "engine.workers=0",
+    "train.batch_size=8",
+    "rounds=1",
+]
 
 
 @pytest.fixture
@@ -35,7 +44,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.chdir(tmp_path)
 
     def act(story: Callable[[Config], object], *words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["fl_rsna", *words])
+        few = ["prepare.workers=1"] if story is prepare else []  # a process each, for 48 files
+        monkeypatch.setattr(sys, "argv", ["fl_rsna", *words, *few])
         capfd.readouterr()
         with pytest.raises(SystemExit) as left:
             run_command(story)
@@ -262,7 +272,7 @@ def test_a_killed_preparation_leaves_no_worker_and_is_finished(dicom: Path, tmp_
     with subprocess.Popen([*words, "data.name=killed"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
         part = tmp_path / "prepared" / "killed.part"
         while running.poll() is None and not list(part.glob("images/*.png")):
-            pass
+            LOOK.wait(0.01)
         running.kill()
         running.communicate()  # ends when no worker holds the pipe any more
     assert not (tmp_path / "prepared" / "killed").exists()

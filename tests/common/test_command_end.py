@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
@@ -33,6 +34,8 @@ from fl_rsna.reporting.live.state import State, Status, phase_of, reduce_events
 from fl_rsna.reporting.record.events import EVENTS, EventLog
 from fl_rsna.run_folder.run_end import end_in_folder, end_of_parts, guard_report
 from fl_rsna.run_folder.run_folder import RunFolder
+
+LOOK = threading.Event()  # never set: between two looks at what another process has written, which needs the core
 
 
 class Panic(BaseException):
@@ -453,7 +456,7 @@ def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path) -> None:
         while running.poll() is None and not any(
             "round_start" in log.read_text() for log in tmp_path.glob(f"runs/*/{EVENTS}")
         ):
-            pass
+            LOOK.wait(0.05)
         os.killpg(running.pid, signal.SIGINT)
         said = running.communicate()[1]  # ends when nobody holds the pipe any more
     assert (running.returncode, said.count("\n")) == (1, 1)
