@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tiny import rewrite_site, tiny_config
+from tiny import LITE0, rewrite_site, tiny_cohort, tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.common.command_end import EndKind, RunFailed
@@ -25,6 +25,12 @@ from fl_rsna.settings.config import Config
 from fl_rsna.settings.runtime import EngineName
 from fl_rsna.settings.stages import Baseline, Stage
 from fl_rsna.simulation.simulation import run_federation
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Two sites, each of which is several processes where it is started; tests must not change them."""
+    return tiny_cohort(tmp_path_factory.mktemp("two"), num_sites=2)
 
 
 def config_at(folder: Path, **changes: object) -> Config:
@@ -260,7 +266,7 @@ def test_both_stages_run_between_machines_one_after_the_other(cohort: Cohort, tm
         again = federation.coordinate("run.name=staged", "resume=true", *words)
     assert (again.returncode, "head over the series alone" in again.stdout) == (0, True)
     config = config_at(
-        tmp_path, stage=Stage.both, sequence__width=16, model__image_size=24, rounds=1, model__recalibrate=True
+        tmp_path, **LITE0, stage=Stage.both, sequence__width=16, model__image_size=24, rounds=1, model__recalibrate=True
     )
     run_federation(config, cohort, tmp_path / "here", ())
     for part in ("slice", "."):
