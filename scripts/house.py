@@ -57,6 +57,7 @@ def measure(package: Path) -> dict[str, tuple[float, float, list[str]]]:
         for path in paths
         if path.relative_to(package).parts[0] in ("reporting", "federation")
     }
+    fronts = [names[path] for path in paths if re.search(r"argparse\.ArgumentParser|hydra\.main\(", path.read_text())]
     fullest, longest = folders.most_common(3), sorted(paths, key=lambda path: -lines[path])[:3]
     return {
         "files in the fullest folder": (
@@ -71,6 +72,7 @@ def measure(package: Path) -> dict[str, tuple[float, float, list[str]]]:
             40,
             [f"{name} {count}" for name, count in sorted(loose.items(), key=lambda one: -one[1]) if count],
         ),
+        "modules that read a command line": (len(fronts), 2, fronts),
         "lines of the longest module": (
             lines[longest[0]],
             500,
