@@ -42,9 +42,8 @@ from fl_rsna.learning.data.crop import TRUTH_SHOWN
 from fl_rsna.learning.inference.blending import enforce_union
 from fl_rsna.learning.inference.predict import exam_table
 from fl_rsna.learning.inference.stacking import SavedStack
-from fl_rsna.learning.metrics.figures import ScorecardFigures
 from fl_rsna.learning.metrics.operating_points import OperatingPoints, calibrate
-from fl_rsna.learning.metrics.scorecard import scorecard
+from fl_rsna.learning.metrics.scorecard import ScorecardFigures, scorecard
 from fl_rsna.learning.training.train import choose_device, settle_process
 from fl_rsna.reporting.pages.submissions import (
     check_class_submission,

@@ -11,13 +11,10 @@ from fl_rsna.learning.metrics.figures import (
     ComparedFigures,
     ComparisonFigures,
     EstimateFigures,
-    HeldOutFigures,
-    HeldOutInBrief,
-    ScorecardFigures,
-    ScorecardInBrief,
     StageFigures,
     ThresholdFigures,
 )
+from fl_rsna.learning.metrics.scorecard import HeldOutFigures, HeldOutInBrief, ScorecardFigures, ScorecardInBrief
 
 
 class Rests(TypedDict):

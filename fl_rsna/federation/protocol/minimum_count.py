@@ -14,22 +14,16 @@ classes would reveal a hidden class, so it is withheld where any class is. All p
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.sites.site_folders import PartCounts
 from fl_rsna.learning.inference.blending import GRIDS
-from fl_rsna.learning.metrics.figures import (
-    BinFigures,
-    ClassesFigures,
-    EstimateFigures,
-    LabelFigures,
-    LevelsOfClasses,
-    PointFigures,
-    ScorecardFigures,
-)
+from fl_rsna.learning.metrics.figures import BinFigures, ClassesFigures, EstimateFigures, PointFigures
 from fl_rsna.learning.metrics.operating_points import LOSS, SLICE
+from fl_rsna.learning.metrics.scorecard import LabelFigures, LevelsOfClasses, ScorecardFigures
 
 LOSSES = {LOSS, *GRIDS}  # the sums that are losses, with a row for each label
 Sums = dict[str, NDArray[np.generic]]
@@ -313,18 +307,10 @@ def _of_few(estimate: EstimateFigures, k: int) -> bool:
 
 
 def _blank_label(of: LabelFigures) -> LabelFigures:
-    """Withhold every score of a label; the temperature, which all sites share, stays."""
-    return {
-        "auroc": _blank_estimate(),
-        "average_precision": _blank_estimate(),
-        "partial_auroc": _blank_estimate(),
-        "log_loss": _blank_estimate(),
-        "brier": _blank_estimate(),
-        "ece": _blank_estimate(),
-        "points": dict.fromkeys(of["points"]),
-        "calibration": {"before": None, "after": None},
-        "temperature": of["temperature"],
-    }
+    """Withhold every score of a label, whichever there are; the temperature, which all sites share, stays."""
+    scores = {name: _blank_estimate() for name, score in of.items() if isinstance(score, dict) and "value" in score}
+    rest = {"points": dict.fromkeys(of["points"]), "calibration": {"before": None, "after": None}}
+    return cast(LabelFigures, {**of, **scores, **rest})
 
 
 def _suppress_label(of: LabelFigures, k: int) -> LabelFigures:

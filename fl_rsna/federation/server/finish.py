@@ -25,10 +25,9 @@ from fl_rsna.federation.server.run_log import ModelFacts, read_model, write_mode
 from fl_rsna.federation.server.same_sites import rests_on
 from fl_rsna.federation.server.scoring.site_scores import score_at_sites
 from fl_rsna.federation.server.sequence import reweight_stages, stage_summary, whole_network
-from fl_rsna.learning.metrics.figures import (
+from fl_rsna.learning.metrics.figures import ClassesFigures, ClassesInBrief
+from fl_rsna.learning.metrics.scorecard import (
     CardFigures,
-    ClassesFigures,
-    ClassesInBrief,
     HeldOutFigures,
     HeldOutInBrief,
     LabelFigures,

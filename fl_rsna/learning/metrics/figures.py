@@ -60,25 +60,6 @@ class CalibrationFigures(TypedDict):
     after: CurveFigures | None
 
 
-class LabelInBrief(TypedDict):
-    """The scores of one label that summary.json keeps."""
-
-    auroc: EstimateFigures
-    average_precision: EstimateFigures
-
-
-class LabelFigures(LabelInBrief):
-    """The scores of one label on the slices, or on the exams, of one set of patients."""
-
-    partial_auroc: EstimateFigures
-    log_loss: EstimateFigures
-    brier: EstimateFigures
-    ece: EstimateFigures
-    points: dict[str, PointFigures | None]
-    calibration: CalibrationFigures
-    temperature: float | None
-
-
 class ClassFigures(TypedDict):
     """Scores of one class of several that exclude each other."""
 
@@ -107,79 +88,6 @@ class ClassesFigures(ClassesInBrief):
 
     classes: dict[str, ClassFigures]
     confusion: dict[str, dict[str, CellFigures]]
-
-
-class LevelsOfClasses(TypedDict):
-    """Scores of classes over slices, and over exams where there are any."""
-
-    slice: ClassesFigures
-    exam: NotRequired[ClassesFigures]
-
-
-class LevelsInBrief(TypedDict):
-    """Scores over all classes by level, as summary.json keeps them."""
-
-    slice: ClassesInBrief
-    exam: NotRequired[ClassesInBrief]
-
-
-class CountsFigures(TypedDict):
-    """The counts at the head of a scorecard: slices, patients and exams that it rests on, and resamples of its intervals."""
-
-    slices: int
-    patients: int | None
-    exams: int | None
-    resamples: int
-
-
-class CardFigures(CountsFigures):
-    """The part that every scorecard has: its counts, and its labels at slice level and, by the aggregate of slices, at exam level."""
-
-    slice: dict[str, LabelFigures]
-    exam: dict[str, dict[str, LabelFigures]]
-    classes: NotRequired[LevelsOfClasses]
-
-
-class CardInBrief(CountsFigures):
-    """The part that every scorecard in summary.json has."""
-
-    slice: dict[str, LabelInBrief]
-    exam: dict[str, dict[str, LabelInBrief]]
-    classes: NotRequired[LevelsInBrief]
-
-
-class ScorecardFigures(CardFigures):
-    """The scorecard of a model at a site."""
-
-    log_loss: EstimateFigures
-
-
-class ScorecardInBrief(CardInBrief):
-    """The scorecard of a model at a site, as summary.json keeps it."""
-
-    log_loss: EstimateFigures
-
-
-class AreaFigures(TypedDict):
-    """The AUROC of a control, which has no other score."""
-
-    auroc: EstimateFigures
-
-
-class HeldOutFigures(CardFigures):
-    """The scorecard of a model on the test site: its log loss as a number and as an estimate, and by control the AUROC of each label."""
-
-    log_loss: float
-    log_loss_interval: EstimateFigures
-    controls: dict[str, dict[str, AreaFigures]]
-
-
-class HeldOutInBrief(CardInBrief):
-    """The scorecard of a model on the test site, as summary.json keeps it."""
-
-    log_loss: float
-    log_loss_interval: EstimateFigures
-    controls: dict[str, dict[str, AreaFigures]]
 
 
 class ComparisonFigures(TypedDict):

@@ -4,6 +4,7 @@ Calibration is measured by the expected calibration error (ECE), the Brier score
 """
 
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,12 @@ from fl_rsna.learning.metrics.classification import at_threshold, class_scores
 from fl_rsna.learning.metrics.exams import Exams, aggregates, exam_probabilities, group_exams
 from fl_rsna.learning.metrics.figures import (
     BinFigures,
+    CalibrationFigures,
     ClassesFigures,
+    ClassesInBrief,
     CurveFigures,
     EstimateFigures,
-    LabelFigures,
-    LevelsOfClasses,
-    ScorecardFigures,
+    PointFigures,
 )
 from fl_rsna.learning.metrics.metrics import label_losses, slice_losses
 from fl_rsna.learning.metrics.operating_points import OperatingPoints, Thresholds, calibrate
@@ -43,6 +44,98 @@ BINS = 15  # of equal width on [0, 1]
 
 Labels = NDArray[np.float32]
 Probabilities = NDArray[np.floating]
+
+
+class LabelInBrief(TypedDict):
+    """The scores of one label that summary.json keeps."""
+
+    auroc: EstimateFigures
+    average_precision: EstimateFigures
+
+
+class LabelFigures(LabelInBrief):
+    """The scores of one label on the slices, or on the exams, of one set of patients."""
+
+    partial_auroc: EstimateFigures
+    log_loss: EstimateFigures
+    brier: EstimateFigures
+    ece: EstimateFigures
+    points: dict[str, PointFigures | None]
+    calibration: CalibrationFigures
+    temperature: float | None
+
+
+class LevelsOfClasses(TypedDict):
+    """Scores of classes over slices, and over exams where there are any."""
+
+    slice: ClassesFigures
+    exam: NotRequired[ClassesFigures]
+
+
+class LevelsInBrief(TypedDict):
+    """Scores over all classes by level, as summary.json keeps them."""
+
+    slice: ClassesInBrief
+    exam: NotRequired[ClassesInBrief]
+
+
+class CountsFigures(TypedDict):
+    """The counts at the head of a scorecard: slices, patients and exams that it rests on, and resamples of its intervals."""
+
+    slices: int
+    patients: int | None
+    exams: int | None
+    resamples: int
+
+
+class CardFigures(CountsFigures):
+    """The part that every scorecard has: its counts, and its labels at slice level and, by the aggregate of slices, at exam level."""
+
+    slice: dict[str, LabelFigures]
+    exam: dict[str, dict[str, LabelFigures]]
+    classes: NotRequired[LevelsOfClasses]
+
+
+class CardInBrief(CountsFigures):
+    """The part that every scorecard in summary.json has."""
+
+    slice: dict[str, LabelInBrief]
+    exam: dict[str, dict[str, LabelInBrief]]
+    classes: NotRequired[LevelsInBrief]
+
+
+class ScorecardFigures(CardFigures):
+    """The scorecard of a model at a site."""
+
+    log_loss: EstimateFigures
+
+
+class ScorecardInBrief(CardInBrief):
+    """The scorecard of a model at a site, as summary.json keeps it."""
+
+    log_loss: EstimateFigures
+
+
+class AreaFigures(TypedDict):
+    """The AUROC of a control, which has no other score."""
+
+    auroc: EstimateFigures
+
+
+class HeldOutFigures(CardFigures):
+    """The scorecard of a model on the test site: its log loss as a number and as an estimate, and by control the AUROC of each label."""
+
+    log_loss: float
+    log_loss_interval: EstimateFigures
+    controls: dict[str, dict[str, AreaFigures]]
+
+
+class HeldOutInBrief(CardInBrief):
+    """The scorecard of a model on the test site, as summary.json keeps it."""
+
+    log_loss: float
+    log_loss_interval: EstimateFigures
+    controls: dict[str, dict[str, AreaFigures]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@ from fl_rsna.cohort.audit.overlap import Sharing, Verdict, kind_in_words
 from fl_rsna.cohort.audit.slices import Kind
 from fl_rsna.common.reading import read_csv, read_json
 from fl_rsna.imaging.dicom.rejections import MEANING, Reason
-from fl_rsna.learning.metrics.figures import EstimateFigures, LabelFigures, ScorecardFigures
+from fl_rsna.learning.metrics.figures import EstimateFigures
+from fl_rsna.learning.metrics.scorecard import LabelFigures, ScorecardFigures
 from fl_rsna.reporting.record.cells import format_cell
 from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.run_record import UNKNOWN

@@ -15,15 +15,8 @@ import pandas as pd
 from fl_rsna.cohort.sites.site_folders import PartCounts
 from fl_rsna.common.reading import check_keys, read_json, refuse, refuse_unreadable
 from fl_rsna.learning.metrics.bootstrap import MIN_PATIENTS
-from fl_rsna.learning.metrics.figures import (
-    AreaFigures,
-    CardFigures,
-    CardInBrief,
-    ComparisonFigures,
-    EstimateFigures,
-    HeldOutFigures,
-    ScorecardFigures,
-)
+from fl_rsna.learning.metrics.figures import ComparisonFigures, EstimateFigures
+from fl_rsna.learning.metrics.scorecard import AreaFigures, CardFigures, CardInBrief, HeldOutFigures, ScorecardFigures
 from fl_rsna.reporting.record.events import Event, describe_damage, read_log
 from fl_rsna.run_folder.manifest import Manifest
 from fl_rsna.run_folder.run_folder import (

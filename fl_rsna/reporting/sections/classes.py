@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fl_rsna.learning.metrics.figures import CardFigures, CellFigures, ClassesFigures, EstimateFigures
+from fl_rsna.learning.metrics.figures import CellFigures, ClassesFigures, EstimateFigures
+from fl_rsna.learning.metrics.scorecard import CardFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.record.plotly import Plot, Trace, axes, category_axis
 from fl_rsna.reporting.record.run_record import RunRecord, control_of, interval

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from fl_rsna.learning.metrics.controls import Control
-from fl_rsna.learning.metrics.figures import EstimateFigures, HeldOutFigures, LevelsOfClasses
+from fl_rsna.learning.metrics.figures import EstimateFigures
+from fl_rsna.learning.metrics.scorecard import HeldOutFigures, LevelsOfClasses
 from fl_rsna.reporting.record.cells import Kind, format_cell
 from fl_rsna.reporting.record.events import choice_rests
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, control_of

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from fl_rsna.common.hashes import read_table
-from fl_rsna.learning.metrics.figures import AreaFigures, EstimateFigures, HeldOutFigures, LabelFigures
+from fl_rsna.learning.metrics.figures import EstimateFigures
 from fl_rsna.learning.metrics.ranking import pr_points, roc_points
+from fl_rsna.learning.metrics.scorecard import AreaFigures, HeldOutFigures, LabelFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.record.plotly import SQUARE, Plot, Trace, axes, diagonal, line
 from fl_rsna.reporting.record.run_record import RunRecord

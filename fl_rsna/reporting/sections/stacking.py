@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fl_rsna.learning.metrics.figures import HeldOutFigures
+from fl_rsna.learning.metrics.scorecard import HeldOutFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.record.run_record import RunRecord, interval
 from fl_rsna.reporting.sections.section import Section

@@ -15,7 +15,8 @@ from fl_rsna.federation.server.rounds import begin, play_rounds
 from fl_rsna.federation.server.run_log import read_model
 from fl_rsna.federation.server.scoring.held_out_site import HeldOut
 from fl_rsna.federation.server.scoring.site_scores import ask_sites
-from fl_rsna.learning.metrics.figures import EstimateFigures, ScorecardFigures, ScorecardInBrief
+from fl_rsna.learning.metrics.figures import EstimateFigures
+from fl_rsna.learning.metrics.scorecard import ScorecardFigures, ScorecardInBrief
 from fl_rsna.run_folder.run_end import end_in_folder
 from fl_rsna.run_folder.run_folder import (
     ALONE,

@@ -13,10 +13,9 @@ from fl_rsna.learning.data.dataset import SiteData
 from fl_rsna.learning.inference.predict import prediction_table
 from fl_rsna.learning.metrics.classification import macro_auroc
 from fl_rsna.learning.metrics.controls import Control, control_scores
-from fl_rsna.learning.metrics.figures import AreaFigures, HeldOutFigures
 from fl_rsna.learning.metrics.metrics import auroc_with_interval, aurocs, log_loss
 from fl_rsna.learning.metrics.operating_points import OperatingPoints
-from fl_rsna.learning.metrics.scorecard import scorecard
+from fl_rsna.learning.metrics.scorecard import AreaFigures, HeldOutFigures, scorecard
 from fl_rsna.learning.models.flat import FlatModel, unflatten
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.task import MACRO, LabelKind, Task

@@ -28,7 +28,6 @@ from fl_rsna.federation.server.context import RunContext
 from fl_rsna.federation.server.roll_call import Site
 from fl_rsna.federation.site.scoring import POINTS
 from fl_rsna.learning.metrics.exams import aggregates
-from fl_rsna.learning.metrics.figures import ScorecardFigures
 from fl_rsna.learning.metrics.operating_points import (
     BINS,
     LOSS,
@@ -39,6 +38,7 @@ from fl_rsna.learning.metrics.operating_points import (
     choose,
     choose_platt,
 )
+from fl_rsna.learning.metrics.scorecard import ScorecardFigures
 from fl_rsna.learning.models.flat import FlatModel
 from fl_rsna.learning.training.targets import compute_prevalence_odds
 from fl_rsna.run_folder.summary import ChosenPoints
