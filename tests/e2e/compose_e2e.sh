@@ -51,7 +51,7 @@ say "cohort and keys are there"
 $COMPOSE up -d >up.log 2>&1 || { cat up.log; exit 1; }
 say "superlink and sites are up"
 started=$SECONDS
-$COMPOSE run --rm -T coordinator run.name=calm "${demo[@]}" "${words[@]}" >calm.log 2>&1 || { cat calm.log; $COMPOSE logs --tail 30; exit 1; }
+$COMPOSE run --rm -T coordinator run.name=calm "${words[@]}" >calm.log 2>&1 || { cat calm.log; $COMPOSE logs --tail 30; exit 1; }
 deployed=$(model_of calm)
 say "containers: model $deployed after $((SECONDS - started)) s"
 
@@ -76,5 +76,5 @@ RUN python -c "import fl_rsna.task as changed; open(changed.__file__, 'a').write
 USER 10001:10001
 OTHER
 say "faults"
-python3 tests/e2e/compose_faults.py --model "$deployed" -- "${demo[@]}" "${words[@]}"
+python3 tests/e2e/compose_faults.py --model "$deployed" -- "${words[@]}"
 say "done"
