@@ -32,8 +32,9 @@ from fl_rsna.federation.site.client_app import _locate_by_node, make_client_app
 from fl_rsna.learning.inference.blending import GRIDS
 from fl_rsna.learning.metrics.operating_points import EDGES, LOSS, SLICE, choose, choose_points, site_sums
 from fl_rsna.learning.metrics.scorecard import scorecard
-from fl_rsna.reporting.pages.run_page import cohort_table, write_report
+from fl_rsna.reporting.pages.run_page import write_report
 from fl_rsna.reporting.record.run_record import read_run
+from fl_rsna.reporting.sections.cohort import cohort_table
 from fl_rsna.settings.config import Config
 from fl_rsna.task import COVID_CXR, ICH
 
