@@ -7,7 +7,6 @@ model gets statistics of its own at the end (precise BatchNorm, Wu and Johnson 2
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypedDict
 
 import numpy as np
 from flwr.app import MessageType
@@ -28,11 +27,11 @@ from fl_rsna.federation.server.sequence import reweight_stages, stage_summary, w
 from fl_rsna.learning.metrics.figures import ClassesFigures, ClassesInBrief
 from fl_rsna.learning.metrics.scorecard import (
     CardFigures,
+    CardInBrief,
     HeldOutFigures,
     HeldOutInBrief,
     LabelFigures,
     LabelInBrief,
-    LevelsInBrief,
     ScorecardFigures,
     ScorecardInBrief,
 )
@@ -200,40 +199,37 @@ def run_facts(context: RunContext, progress: Progress | StackProgress) -> Summar
     return found
 
 
-class _Together(TypedDict, total=False):
-    """The key of a scorecard that only tasks of classes have."""
-
-    classes: LevelsInBrief
-
-
 def in_brief(card: ScorecardFigures) -> ScorecardInBrief:
     """Select the part of a site's scorecard for summary.json: counts, rankings, and figures of all classes together."""
-    return {
-        "slices": card["slices"],
-        "patients": card["patients"],
-        "exams": card["exams"],
-        "resamples": card["resamples"],
-        "log_loss": card["log_loss"],
-        "slice": _select_rankings(card["slice"]),
-        "exam": {how: _select_rankings(by_label) for how, by_label in card["exam"].items()},
-        **_select_together(card),
-    }
+    return {**_select_common(card), "log_loss": card["log_loss"]}
 
 
 def test_site_in_brief(card: HeldOutFigures) -> HeldOutInBrief:
     """Select the part of the test site's scorecard for summary.json: counts, rankings, controls, and figures of all classes together."""
     return {
+        **_select_common(card),
+        "log_loss": card["log_loss"],
+        "log_loss_interval": card["log_loss_interval"],
+        "controls": card["controls"],
+    }
+
+
+def _select_common(card: CardFigures) -> CardInBrief:
+    """Select the part that both have; figures of all classes are there only for a task of classes."""
+    found: CardInBrief = {
         "slices": card["slices"],
         "patients": card["patients"],
         "exams": card["exams"],
         "resamples": card["resamples"],
-        "log_loss": card["log_loss"],
         "slice": _select_rankings(card["slice"]),
         "exam": {how: _select_rankings(by_label) for how, by_label in card["exam"].items()},
-        **_select_together(card),
-        "log_loss_interval": card["log_loss_interval"],
-        "controls": card["controls"],
     }
+    if "classes" in card:
+        levels = card["classes"]
+        found["classes"] = {"slice": _select_overall(levels["slice"])}
+        if "exam" in levels:
+            found["classes"]["exam"] = _select_overall(levels["exam"])
+    return found
 
 
 def _select_rankings(by_label: Mapping[str, LabelFigures]) -> dict[str, LabelInBrief]:
@@ -242,22 +238,13 @@ def _select_rankings(by_label: Mapping[str, LabelFigures]) -> dict[str, LabelInB
     }
 
 
-def _select_together(card: CardFigures) -> _Together:
-    def select(of: ClassesFigures) -> ClassesInBrief:
-        return {
-            "accuracy": of["accuracy"],
-            "balanced_accuracy": of["balanced_accuracy"],
-            "macro_auroc": of["macro_auroc"],
-            "mean_average_precision": of["mean_average_precision"],
-        }
-
-    if "classes" not in card:
-        return {}
-    levels = card["classes"]
-    found: LevelsInBrief = {"slice": select(levels["slice"])}
-    if "exam" in levels:
-        found["exam"] = select(levels["exam"])
-    return {"classes": found}
+def _select_overall(of: ClassesFigures) -> ClassesInBrief:
+    return {
+        "accuracy": of["accuracy"],
+        "balanced_accuracy": of["balanced_accuracy"],
+        "macro_auroc": of["macro_auroc"],
+        "mean_average_precision": of["mean_average_precision"],
+    }
 
 
 def _cost(context: RunContext, progress: Progress) -> float:
