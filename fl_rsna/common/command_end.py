@@ -6,6 +6,7 @@ before anything else is loaded.
 
 import atexit
 import errno
+import gc
 import os
 import re
 import shlex
@@ -124,8 +125,10 @@ _process = _Process()
 def begin_command(*, goes_on: bool = False) -> None:
     """Install the handlers by which this process ends as every command does. Call it before anything slow is imported.
 
-    `goes_on` says that the command, typed again, continues what it has done so far.
+    `goes_on` says that the command, typed again, continues what it has done so far. Until `end_command`, which starts the work, garbage is
+    not collected: what is imported stays.
     """
+    gc.disable()
     _process.guarded, _process.goes_on, now.goes_on = True, goes_on, goes_on
     guard_screen()
     sys.excepthook = lambda kind, error, trace: _leave(error)
@@ -168,7 +171,12 @@ def attempt(act: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def end_command(act: Callable[[], object]) -> NoReturn:
-    """Run `act` as the whole command and exit, with the number that it returns or else 0."""
+    """Run `act` as the whole command and exit, with the number that it returns or else 0.
+
+    The garbage collector is told to pass over what is loaded by then, about a million objects: each of its full passes took 0.3 to 0.5 s.
+    """
+    gc.freeze()
+    gc.enable()
     code = run_to_end(act)
     _process.over = True
     sys.exit(code if isinstance(code, int) else 0)

@@ -309,6 +309,13 @@ def command(code: str, **more: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, **more)  # type: ignore[call-overload, no-any-return]
 
 
+def test_the_garbage_collector_passes_over_what_was_loaded() -> None:
+    done = command(
+        "import gc; before = gc.isenabled(); end_command(lambda: print(before, gc.isenabled(), gc.get_freeze_count() > 1000))"
+    )
+    assert done.stdout == "False True True\n"
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGXCPU"])
 def test_a_signal_is_one_sentence(name: str) -> None:
     heard = functools.partial(signal.signal, getattr(signal, name), signal.SIG_DFL)  # nohup ignores SIGHUP

@@ -6,6 +6,7 @@ arXiv:1801.06146, section 3.2).
 """
 
 import functools
+import gc
 import itertools
 import math
 import time
@@ -38,11 +39,13 @@ OnBatch = Callable[[int, int], None]  # (batches done, batches in all)
 def settle_process() -> None:
     """Set this process, once, to one compute thread and cuDNN's deterministic algorithms, and let it keep freed memory.
 
-    One thread adds numbers in the same order in every engine; sites run in parallel instead.
+    One thread adds numbers in the same order in every engine; sites run in parallel instead. The garbage collector passes over what is
+    loaded by now.
     """
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     keep_freed_memory()
+    gc.freeze()
 
 
 def layer_rates(model: nn.Module, trained: list[nn.Parameter], rate: float, decay: float) -> Groups:
