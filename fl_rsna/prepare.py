@@ -13,8 +13,10 @@ from fl_rsna.reporting.pages.data_pages import write_prepare_page
 from fl_rsna.reporting.record.console import console, say_prepared, say_without_effect
 from fl_rsna.settings.compose import words_given
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import PrepareEngine
 from fl_rsna.settings.effects import list_salt_warnings, parse_typed_keys
 from fl_rsna.settings.fields import Asked, Command
+from fl_rsna.settings.runtime import check_ray
 from fl_rsna.task import find_task
 
 
@@ -24,6 +26,8 @@ def prepare(config: Config) -> None:
         Asked(config=config, command=Command.prepare, image=config.data.image), parse_typed_keys(words_given(), config)
     )
     check_named(config)
+    if config.prepare.engine is PrepareEngine.ray and config.data.dicom is not None:
+        check_ray("prepare.engine")
     for text in list_salt_warnings(config):
         console.print(f"warning: {text}", soft_wrap=True, markup=False)
     with Display() as display:

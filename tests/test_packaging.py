@@ -44,6 +44,32 @@ def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Pat
     assert done.stdout.strip() == str(tmp_path / "installed" / "fl_rsna" / "conf"), done.stderr
 
 
+WITHOUT_RAY = """
+import runpy, sys
+from hidden_package import hide_package
+with hide_package("ray"):
+    runpy.run_module("fl_rsna.simulate", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_simulation_needs_no_ray(cohort: Cohort, tmp_path: Path) -> None:
+    """In a process that never had ray, with two worker processes."""
+    words = "rounds=1 model.name=tiny model.pretrained=false model.image_size=32 train.batch_size=8 run.name=bare data.name=tiny"
+    folders = [f"paths.sites={cohort.folder.parent}", f"partition.name={cohort.folder.name}", "engine.workers=2"]
+    search = os.pathsep.join([str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RAY, *words.split(), *folders],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "runs" / "bare" / "summary.json").read_text())
+    assert len(summary["model_sha256"]) == 64
+
+
 @pytest.fixture
 def flower_home(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment for `flwr run` with ports and a home of its own; the SuperLink it leaves running is ended."""

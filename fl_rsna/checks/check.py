@@ -53,7 +53,7 @@ def check_python(version: tuple[int, int, int] = sys.version_info[:3]) -> Check:
 
 
 def check_packages(
-    needed: list[Needed], extras: tuple[str, ...] = ("export", "mlflow", "timm", "wandb")
+    needed: list[Needed], extras: tuple[str, ...] = ("ray", "export", "stacking", "timm", "mlflow", "wandb")
 ) -> Iterator[Check]:
     """Yield one check of the packages that are always needed, and one for each of `extras`."""
     wrong = [sentence for one in needed if not one.extra and (sentence := _wrong(one))]
@@ -72,7 +72,7 @@ def check_packages(
         if wrong:
             yield Check(what=f"extra {extra}", state=State.warning, found="; ".join(wrong), change=mended)
         elif of_extra:
-            found = f"not installed: {', '.join(missing)}; only who wants it says {mended}" if missing else "installed"
+            found = f"not installed: {', '.join(missing)}; optional: {mended}" if missing else "installed"
             yield Check(what=f"extra {extra}", state=State.ok, found=found)
 
 

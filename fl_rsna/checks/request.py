@@ -5,7 +5,6 @@ disk; they run before anything is drawn, prepared, dealt or written. Those in ON
 made. Add here every new refusal that can be known before round 1, so that users learn of it at once.
 """
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,12 +45,12 @@ from fl_rsna.phantom.head.cohort import patient_id
 from fl_rsna.reporting.trackers.follow import check_packages
 from fl_rsna.run_folder.run_folder import ENCODER, MANIFEST, check_same, is_begun, is_new, kind_of, kinds_of
 from fl_rsna.settings.config import Config
-from fl_rsna.settings.data import ImageKind, is_demo
+from fl_rsna.settings.data import ImageKind, PrepareEngine, is_demo
 from fl_rsna.settings.effects import refuse_typed
 from fl_rsna.settings.fields import Asked, Command
 from fl_rsna.settings.model import check_model
 from fl_rsna.settings.partition import TEST_SITE, UNANNOTATED, Group, PartitionKind
-from fl_rsna.settings.runtime import EngineName
+from fl_rsna.settings.runtime import EngineName, check_ray
 from fl_rsna.settings.stages import Stacker, Stage
 from fl_rsna.settings.training import Sampling
 from fl_rsna.task import LabelKind, Rendering, Task, find_task
@@ -128,10 +127,10 @@ def check_libraries(request: Request) -> None:
     """Raise ValueError when a package is missing that only these settings need."""
     config = request.config
     check_packages(config.tracking)
-    if config.engine.name is EngineName.ray and importlib.util.find_spec("ray") is None:
-        raise ValueError(
-            "engine.name: expected the package ray, which is not installed; pip install ray or say engine=local"
-        )
+    if config.engine.name is EngineName.ray:
+        check_ray("engine.name")
+    if config.prepare.engine is PrepareEngine.ray and config.data.dicom is not None:
+        check_ray("prepare.engine")
     if config.stage is Stage.stacking and config.stacking.stacker is Stacker.xgboost:
         xgboost()
 

@@ -1,5 +1,6 @@
 """Settings of where and how a run is carried out: the engine, the deployment, trackers, paths, and the run folder."""
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,6 +130,15 @@ def check_engine(engine: EngineConfig) -> None:
         raise ValueError(
             f"engine.workers: expected nothing beside engine.address, whose cluster has one worker a CPU, or as many as "
             f"engine.gpus_per_worker allows, got {engine.workers}; leave it out"
+        )
+
+
+def check_ray(key: str) -> None:
+    """Raise ValueError where the package ray is not installed, for which the value ray of the setting `key` asks."""
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError(
+            f"{key}: expected the package ray, which is not installed; pip install 'fl-rsna[ray]' or say "
+            f"{key.removesuffix('.name')}=local"
         )
 
 

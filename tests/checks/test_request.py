@@ -2,9 +2,11 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hidden_package import hide_package
 from tiny import tiny_config
 
 from fl_rsna.checks.doctor import examine
@@ -19,6 +21,7 @@ from fl_rsna.checks.request import (
 )
 from fl_rsna.cli.command import run_command
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
+from fl_rsna.prepare import prepare
 from fl_rsna.run_folder.run_folder import start_run
 from fl_rsna.settings.compose import words_given
 from fl_rsna.settings.config import Config
@@ -133,6 +136,32 @@ def test_the_doctor_says_each_as_a_problem_and_goes_on(
         "ok       device: ",
     ):
         assert sum(line.startswith(begin) for line in said) == 1, begin
+    assert [path.name for path in here.iterdir()] == ["file"]
+
+
+OWN = ["data.name=mine", "data.dicom=file", "data.labels=file"]
+
+
+@pytest.mark.parametrize(
+    ("story", "key", "words"),
+    [(simulate, "engine", SMALL), (simulate, "prepare.engine", OWN), (prepare, "prepare.engine", OWN)],
+)
+def test_ray_that_is_not_installed_is_refused_in_one_sentence(
+    story: Callable[[Config], object],
+    key: str,
+    words: list[str],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fl_rsna", *words, f"{key}=ray"])
+    with hide_package("ray"), pytest.raises(SystemExit) as left:
+        run_command(story)
+    name = "engine.name" if key == "engine" else key
+    assert left.value.code == 2
+    assert capfd.readouterr().err == (
+        f"error: {name}: expected the package ray, which is not installed; pip install 'fl-rsna[ray]' or say {key}=local\n"
+    )
     assert [path.name for path in here.iterdir()] == ["file"]
 
 
