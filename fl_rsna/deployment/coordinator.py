@@ -127,7 +127,7 @@ def _read_key(path: Path) -> bytes:
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ValueError(
-            f"{path}: expected the public key scripts/make_certificates.py makes at a site, got something else; have it sent again"
+            f"{path}: expected the public key that python -m fl_rsna.keys makes at a site, got something else; have it sent again"
         )
     return as_flower_writes(key)
 

@@ -70,10 +70,10 @@ say "cohort dealt, simulated, and brought to its places"
 
 # Keys: each side its own; the .pub goes one way, ca.crt the other.
 cd "$work/coordinator"
-"$python" "$repo/scripts/make_certificates.py" server --host "$(server 1)" --host "$(server 2)" >/dev/null
+"$python" -m fl_rsna.keys server --host "$(server 1)" --host "$(server 2)" >/dev/null
 mkdir -p certificates/authorized
 for n in 1 2; do
-  (cd "$work/hospital-$n" && "$python" "$repo/scripts/make_certificates.py" site --name "site-$n" >/dev/null)
+  (cd "$work/hospital-$n" && "$python" -m fl_rsna.keys site --name "site-$n" >/dev/null)
   cp "$work/hospital-$n/certificates/authorized/site-$n.pub" certificates/authorized/
   cp certificates/superlink/ca.crt "$work/hospital-$n/certificates/sites/site-$n/ca.crt"
 done

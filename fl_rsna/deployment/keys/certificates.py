@@ -35,7 +35,7 @@ SLACK = timedelta(hours=1)  # for clocks that are behind this machine's
 DNS_NAME = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.I
 )
-MAKE = "make them with scripts/make_certificates.py"
+MAKE = "make them with python -m fl_rsna.keys"
 HERE = ip_address("127.0.0.1")
 
 

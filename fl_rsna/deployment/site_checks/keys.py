@@ -18,7 +18,7 @@ from fl_rsna.deployment.keys.key_folder import key_fingerprint
 from fl_rsna.deployment.site_node import CA, LOOPBACK, NODE_KEY, RUNTIME
 
 SOON = timedelta(days=30)
-OWN = "python scripts/make_certificates.py site --name <site>"
+OWN = "python -m fl_rsna.keys site --name <site>"
 
 ok, warning, problem = State.ok, State.warning, State.problem
 

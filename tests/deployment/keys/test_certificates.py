@@ -1,11 +1,8 @@
 """Keys and certificates hold what they promise: to Flower's loader, to Python's TLS, and to the next person who types the command."""
 
 import ipaddress
-import os
 import ssl
 import stat
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +10,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key, load_ssh_public_key
-from package import ROOT
 
 from fl_rsna.deployment.keys.certificates import (
     as_name,
@@ -212,14 +208,3 @@ def test_what_is_told_names_each_file_and_what_travels(tmp_path: Path) -> None:
     lines = describe_files(tmp_path, site_files("site-1"))
     assert len(lines) == 5
     assert [line.split()[0] for line in lines if " travels " in line] == [str(tmp_path / "authorized/site-1.pub")]
-
-
-def test_the_command_makes_a_demo_and_refuses_to_make_it_again(tmp_path: Path) -> None:
-    words = ["scripts/make_certificates.py", "demo", "--folder", str(tmp_path), "--sites", "a", "b", "--host", "h"]
-    command, env = [sys.executable, *words], {**os.environ, "PYTHONPATH": str(ROOT)}
-    made = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
-    assert (made.returncode, made.stderr) == (0, "")
-    assert len(made.stdout.splitlines()) == len([path for path in tmp_path.rglob("*") if path.is_file()]) == 16
-    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
-    assert (again.returncode, again.stdout, len(again.stderr.splitlines())) == (2, "", 1)
-    assert "never overwritten" in again.stderr
