@@ -10,6 +10,7 @@ import gc
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import sysconfig
@@ -31,6 +32,7 @@ from fl_rsna.version import PACKAGE
 T = TypeVar("T")
 
 ERROR_LOG = "error.log"  # in a run's folder: the tracebacks of the errors that ended the run, each appended
+SCRIPT = "fl-rsna"  # the console script; pyproject.toml
 LONGEST = 600  # characters of a library's message that are shown
 
 SIGNALS = (
@@ -258,13 +260,23 @@ def log_traceback(text: str, folder: Path | None) -> Path | None:
 
 def command_again(*more: str) -> str:
     """Write the typed command for a shell, with the words `more` in place of those with the same key."""
-    typed, words = list(sys.orig_argv), sys.argv[1:]
-    program = typed[: len(typed) - len(words)] if typed[len(typed) - len(words) :] == words else typed[:1]
-    if not any(word.startswith("fl_rsna.") for word in program):
-        program = ["python", "-m", f"fl_rsna.{Path(sys.argv[0]).stem}"]
+    words = sys.argv[1:]
     keys = {word.partition("=")[0] for word in more}
     kept = [word for word in words if word.lstrip("+").partition("=")[0] not in keys]
-    return shlex.join([*program, *kept, *more])
+    return shlex.join([*_find_program(), *kept, *more])
+
+
+def _find_program() -> list[str]:
+    """Find what was typed before a command's words: python -m fl_rsna.simulate, python -m fl_rsna simulate, or fl-rsna simulate."""
+    typed = list(sys.orig_argv)
+    for place, word in enumerate(typed):
+        if word.startswith("fl_rsna.") and typed[place - 1] == "-m":
+            return typed[: place + 1]
+        if word == "fl_rsna" and typed[place - 1] == "-m":
+            return typed[: place + 2]
+        if Path(word).name == SCRIPT:
+            return [SCRIPT if shutil.which(SCRIPT) == word else word, *typed[place + 1 : place + 2]]
+    return ["python", "-m", f"fl_rsna.{Path(sys.argv[0]).stem}"]
 
 
 def sentence_of(error: BaseException, log: Path | None) -> str:

@@ -1,0 +1,70 @@
+"""The table of commands, the list of them, and what is no command."""
+
+import ast
+import runpy
+import sys
+
+import pytest
+from package import COMMANDS as MODULES
+from package import PACKAGE, ROOT
+
+from fl_rsna.cli.commands import COMMANDS, list_commands, main
+
+
+def test_every_command_stands_in_the_table_once() -> None:
+    assert set(COMMANDS) == MODULES - {"__main__"}
+
+
+def test_the_page_of_commands_has_the_same_table() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text().splitlines()
+    for name, what in COMMANDS.items():
+        assert f"| `{name}` | {what} |" in page
+
+
+@pytest.mark.parametrize("typed", [[], ["--help"], ["help"]])
+def test_the_list_has_a_line_for_each_command(typed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    list_commands(typed)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    for name, what in COMMANDS.items():
+        assert [line.split(maxsplit=1) for line in lines if line.startswith(f"  {name} ")] == [[name, what]]
+
+
+def test_the_version_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    list_commands(["--version"])
+    assert " (code " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("simualte", "simualte: no such command; did you mean fl-rsna simulate?"),
+        ("own-sites", "own-sites: no such command; did you mean fl-rsna own_site?"),
+        ("qqq", "qqq: no such command; fl-rsna without a word lists all commands"),
+        ("rounds=5", "rounds=5: expected a command first, e.g. fl-rsna simulate; fl-rsna without a word lists all"),
+    ],
+)
+def test_what_is_no_command_is_refused_in_one_sentence(word: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=": ") as refused:
+        list_commands([word])
+    assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("word", ["own_site", "own-site"])
+def test_a_command_gets_its_own_words(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is started as python -m would start its module."""
+    started = []
+    monkeypatch.setattr(runpy, "run_module", lambda name, **how: started.append((name, how, sys.argv[1:])))
+    monkeypatch.setattr(sys, "argv", ["/env/bin/fl-rsna", word, "--site", "a"])
+    main()
+    assert started == [("fl_rsna.own_site", {"run_name": "__main__", "alter_sys": True}, ["--site", "a"])]
+
+
+def test_the_table_loads_no_command_and_no_library() -> None:
+    names = {
+        alias.name if isinstance(node, ast.Import) else str(node.module)
+        for node in ast.parse((PACKAGE / "cli" / "commands.py").read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert names <= {"runpy", "sys", "difflib", "fl_rsna.common.command_end"}
