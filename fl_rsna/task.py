@@ -32,7 +32,8 @@ class Task:
     the label whose AUROC is quoted first. `modalities` are the values of DICOM's Modality that it takes. `group_key` is the
     index column that no two splits may share, `exam_key` the one whose images are judged together. `demo` is the name
     of the synthetic cohort that stands in for data. `picture` and `exam` are the words for one image and one exam, `finding` for
-    the sign of disease and `body` for where it is.
+    the sign of disease and `body` for where it is. `title` says what is found on what, and `condition` is what an exam with the
+    headline label has.
     """
 
     name: str
@@ -51,6 +52,8 @@ class Task:
     exam: str
     finding: str
     body: str
+    title: str
+    condition: str
 
     def __post_init__(self) -> None:
         assert len(self.labels) == len(self.label_weights) == len(set(self.labels)) == len(self.published)
@@ -86,6 +89,8 @@ ICH = Task(
     exam="exam",
     finding="blood",
     body="head",
+    title="Intracranial hemorrhage on head CT",
+    condition="hemorrhage",
 )
 
 COVID_CXR = Task(  # the study classes of SIIM-FISABIO-RSNA COVID-19 (Litmanovich et al. 2020, J Thorac Imaging 35:354)
@@ -105,6 +110,8 @@ COVID_CXR = Task(  # the study classes of SIIM-FISABIO-RSNA COVID-19 (Litmanovic
     exam="study",
     finding="opacity",
     body="film",
+    title="COVID-19 on chest radiographs",
+    condition="typical COVID-19 pneumonia",
 )
 
 

@@ -20,13 +20,13 @@ from fl_rsna.reporting.record.cells import Kind, Table, format_cell
 from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
 from fl_rsna.reporting.record.run_record import Failure, RunRecord, read_run
-from fl_rsna.reporting.record.wording import task_words
+from fl_rsna.reporting.record.wording import run_title, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
 from fl_rsna.reporting.sections.classes import build_classes
 from fl_rsna.reporting.sections.cohort import build_cohort, read_view
 from fl_rsna.reporting.sections.cost import build_cost
 from fl_rsna.reporting.sections.curves import build_curves
-from fl_rsna.reporting.sections.headline import Headline, headlines
+from fl_rsna.reporting.sections.headline import Detection, Headline, detect_exams, headlines
 from fl_rsna.reporting.sections.pictures import build_pictures, read_explained_slices
 from fl_rsna.reporting.sections.points import build_points
 from fl_rsna.reporting.sections.provenance import build_provenance, settings_table
@@ -67,12 +67,16 @@ STAGES = {Stage.sequence: ", second stage: a head over series", Stage.stacking: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """How a run ended, why it failed, its last round, files that are not as it wrote them, and what makes its scores no results."""
+    """How a run ended, why it failed, its last round, files that are not as it wrote them, and what makes its scores no results.
+
+    `synthetic` says that its images are phantoms.
+    """
 
     status: str
     reason: str | None
     last_round: int | None
     beware: list[str]
+    synthetic: bool
     leaky: bool
     crops_from_truth: bool
 
@@ -82,11 +86,13 @@ class Report:
     """Everything that a run's report says. `sections` holds None for a section that the run does not have."""
 
     name: str
+    title: str
     kind: str
     state: State
     labels: list[str]
     headline: str
     words: Mapping[str, str]
+    detection: Detection | None
     headlines: list[Headline]
     sections: Mapping[str, Section | None]
     failures: list[Failure]
@@ -101,16 +107,19 @@ def build_report(run: RunRecord) -> Report:
         reason=None if found is None else found.get("reason"),
         last_round=None if run.rounds.empty else int(run.rounds["round"].max()),
         beware=run.beware,
+        synthetic=run.is_synthetic,
         leaky=run.leaky,
         crops_from_truth=run.crops_from_truth,
     )
     return Report(
         name=run.name,
+        title=run_title(run.task, run.config["baseline"], run.num_training_sites),
         kind=KINDS.get(run.config["baseline"], "Federated run") + STAGES.get(run.config["stage"], ""),
         state=state,
         labels=run.labels,
         headline=run.headline,
         words=task_words(run.task),
+        detection=detect_exams(run),
         headlines=headlines(run),
         sections={name: build(run) for name, build in SECTIONS.items()},
         failures=run.failures,

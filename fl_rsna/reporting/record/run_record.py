@@ -31,6 +31,7 @@ from fl_rsna.run_folder.run_folder import (
 )
 from fl_rsna.run_folder.summary import Summary
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.data import DataConfig, is_demo
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.task import MACRO, LabelKind, Task, find_task
 
@@ -123,6 +124,12 @@ class RunRecord:
     def counts(self) -> dict[str, dict[str, ReadableCounts]]:
         """`cohort` as people read it."""
         return format_counts(self.cohort, self.config["privacy"]["min_count"], self.unannotated)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the run's images are phantoms of the task's demo, and no patients'."""
+        data = self.config["data"]
+        return data["dicom"] is None and is_demo(DataConfig(name=data["name"], task=data["task"]))
 
     @property
     def is_finished(self) -> bool:

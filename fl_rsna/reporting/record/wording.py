@@ -1,5 +1,6 @@
 """What a page calls an image and an exam of the run's task, and what it says of them."""
 
+from fl_rsna.settings.stages import Baseline
 from fl_rsna.task import MACRO, Rendering, Task
 
 
@@ -19,6 +20,24 @@ def task_words(task: Task) -> dict[str, str]:
         "controls": controls,
         "sought": task.finding,
     }
+
+
+def run_title(task: Task, baseline: Baseline, sites: int) -> str:
+    """What a run's model finds on what, and where it learned: the title of its page. `sites` is 0 where none has answered yet."""
+    match baseline:
+        case _ if not sites:
+            return task.title
+        case Baseline.central:
+            return f"{task.title}, data of {format_count(sites, 'site')} pooled"
+        case Baseline.local:
+            return f"{task.title}, {format_count(sites, 'site')}, each alone"
+        case _:
+            return f"{task.title}, federated over {format_count(sites, 'site')}"
+
+
+def label_in_words(task: Task, label: str) -> str:
+    """A label as a reader says it: `any hemorrhage` for the union of all, others by their own name."""
+    return f"{label} {task.condition}" if label == task.union else label
 
 
 def area_name(label: str) -> str:

@@ -1,14 +1,15 @@
-"""The figures that a reader wants first: the AUROC, the gap to pooling, the worst site."""
+"""What a reader wants first: how many exams with the finding the model finds, the AUROC, the gap to pooling, the worst site."""
 
 from dataclasses import dataclass
 
 from fl_rsna.learning.metrics.controls import Control
-from fl_rsna.learning.metrics.figures import EstimateFigures
+from fl_rsna.learning.metrics.figures import EstimateFigures, PointFigures
 from fl_rsna.learning.metrics.scorecard import HeldOutFigures, LevelsOfClasses
 from fl_rsna.reporting.record.cells import Kind, format_cell
 from fl_rsna.reporting.record.events import choice_rests
-from fl_rsna.reporting.record.run_record import RunRecord, area_of, control_of
-from fl_rsna.reporting.record.wording import plural
+from fl_rsna.reporting.record.run_record import RunRecord, area_of, control_of, interval
+from fl_rsna.reporting.record.wording import label_in_words, plural, with_article
+from fl_rsna.reporting.sections.scorecard import POINTS
 from fl_rsna.reporting.sections.sites import areas_by_site, measure_spread
 from fl_rsna.task import MACRO, LabelKind
 
@@ -21,6 +22,54 @@ class Headline:
     text: str
     note: str
     value: EstimateFigures | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """How many test exams with the headline label the model finds, and how many it calls positive without it, at one operating point.
+
+    `text` says it in a sentence, and `how` what the threshold is and what makes an exam positive. The counts are None where no
+    threshold was chosen.
+    """
+
+    text: str
+    how: str
+    counts: PointFigures | None
+
+
+POINT_ORDER = ("youden", *(point for point in POINTS if point != "youden"))  # the first that has a threshold is quoted
+
+
+def detect_exams(run: RunRecord) -> Detection | None:
+    """State sensitivity and specificity of exams in words; None of a run without exams scored on the test site."""
+    if not run.is_finished or run.test_site is None or not run.test_site["exam"]:
+        return None
+    aggregate, cards = next(iter(run.test_site["exam"].items()))
+    test, task, label = run.test_site, run.task, run.headline
+    exams = "patients" if test["exams"] == test["patients"] else plural(task.exam)
+    found = next(((point, of) for point in POINT_ORDER if (of := cards[label]["points"].get(point))), None)
+    sought = task.condition if label == task.headline else label
+    if found is None:
+        text = f"How many {exams} with {sought} the model finds is not known: no threshold could be chosen."
+        return Detection(text=text, how="", counts=None)
+    point, of = found
+    positives, negatives = (of["tp"] or 0) + (of["fn"] or 0), (of["fp"] or 0) + (of["tn"] or 0)
+    parts = [f"The test site has no {exams} with {sought}: sensitivity cannot be known"]
+    if positives:
+        rate = f"sensitivity {interval(of['sensitivity'])}"
+        parts = [f"Finds {of['tp'] or 'none'} of {positives} {exams} with {sought} ({rate})"]
+    if negatives:
+        alarms = "no false alarm" if not of["fp"] else f"{of['fp']} false alarm{'s' if of['fp'] > 1 else ''}"
+        parts.append(f"{alarms} in {negatives} without (specificity {interval(of['specificity'])})")
+    else:
+        parts.append(f"no {exams} without it, so specificity cannot be known")
+    by = {"max": f"its highest {task.picture}", "noisy_or": f"the noisy-OR of its {plural(task.picture)}"}
+    whose = by.get(aggregate, f"the mean of its {plural(task.picture)}")
+    how = (
+        f"{with_article(task.exam).capitalize()} is positive when {whose} reaches {of['threshold']:.3g}: "
+        f"{POINTS[point][0].lower()}{POINTS[point][1:]}, chosen on validation data and never on test data."
+    )
+    return Detection(text="; ".join(parts) + ".", how=how, counts=of)
 
 
 def headlines(run: RunRecord) -> list[Headline]:
@@ -46,9 +95,10 @@ def _area(run: RunRecord, test: HeldOutFigures) -> Headline:
     over = f"95% interval over {test['patients']} patients"
     if run.primary_label == MACRO:
         note = f"{over}; mean of {len(run.labels)} classes, each against the rest, over {test['slices']} {pictures}"
-        return _headline("test-site macro AUROC", area, Kind.score, note)
+        return _headline(f"macro AUROC (test site, {pictures})", area, Kind.score, note)
     note = f"{over}, {area['positives']} of {test['slices']} {pictures} positive"
-    return _headline(f"test-site AUROC, {run.headline}", area, Kind.score, note)
+    label = label_in_words(run.task, run.headline)
+    return _headline(f"AUROC, {label} (test site, {pictures})", area, Kind.score, note)
 
 
 def _control(run: RunRecord, test: HeldOutFigures) -> list[Headline]:
@@ -112,7 +162,7 @@ def _alone(run: RunRecord) -> list[Headline]:
         (site for site in areas if areas[site]["value"] is not None), key=lambda site: areas[site]["value"] or 0.0
     )
     return [
-        _headline(f"{name} site's own model, test-site {quoted}", areas[site], Kind.score, site)
+        _headline(f"{name} site's own model, {quoted} (test site)", areas[site], Kind.score, site)
         for name, site in (zip(("best", "worst"), (order[-1], order[0]), strict=True) if order else ())
     ]
 
@@ -123,8 +173,8 @@ def _describe_choice(run: RunRecord) -> str:
     assert summary is not None
     rests = summary.get("selected_on")
     on = f" {choice_rests(rests)}" if rests else ""
-    anew = "; BatchNorm statistics estimated anew for it" if summary.get("recalibrated") else ""
-    return f"round {summary['selected_round']} of {summary['rounds']}, chosen by {summary['selected_by']}{on}{anew}"
+    again = "; BatchNorm statistics re-estimated for it" if summary.get("recalibrated") else ""
+    return f"round {summary['selected_round']} of {summary['rounds']}, chosen by {summary['selected_by']}{on}{again}"
 
 
 def _headline(name: str, value: EstimateFigures | float, kind: Kind, note: str) -> Headline:

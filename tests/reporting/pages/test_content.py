@@ -119,7 +119,7 @@ def test_a_gap_beside_the_run_is_told(tmp_path: Path) -> None:
     _, found = written(made_gap(tmp_path / "mine"))
     assert found["name"] == "mine/federated"
     names = [line["name"] for line in found["headlines"]]
-    assert names[:3] == ["test-site AUROC, any", "gap to pooled data", "gain over the sites alone"]
+    assert names[:3] == ["AUROC, any hemorrhage (test site, slices)", "gap to pooled data", "gain over the sites alone"]
     plots = {plot["name"]: plot for plot in found["sites"]["plots"]}
     own = 0.8  # of every site's model at its own site
     areas = {row[0]: row[2] for row in plots["joining"]["table"]["rows"]}

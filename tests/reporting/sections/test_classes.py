@@ -83,8 +83,8 @@ def test_the_summary_holds_figures_and_the_scorecards_all(chest: Path) -> None:
 def test_the_page_begins_with_all_classes(chest: Path, page: str) -> None:
     found, classes = told(chest), read_run(chest).test_site["classes"]  # type: ignore[index]
     lines = {line["name"]: line["value"] for line in found["headlines"]}
-    assert list(lines)[:3] == ["test-site macro AUROC", "balanced accuracy", "study mAP"]
-    assert lines["test-site macro AUROC"] == classes["slice"]["macro_auroc"]
+    assert list(lines)[:3] == ["macro AUROC (test site, images)", "balanced accuracy", "study mAP"]
+    assert lines["macro AUROC (test site, images)"] == classes["slice"]["macro_auroc"]
     assert lines["study mAP"] == classes["exam"]["mean_average_precision"]
     for name in list(lines)[:3]:
         assert name in page
