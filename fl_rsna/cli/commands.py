@@ -23,6 +23,7 @@ COMMANDS = {  # name of the module -> what it does; the order is that of the lis
     "replay": "repeat a site's part in a round, and compare it bit by bit",
     "salt": "make the secret under which all hospitals of a federation hash their ids",
     "own_site": "make one site's folder from a hospital's own prepared data",
+    "keys": "make the keys and certificates of a federation between machines",
     "superlink": "serve the SuperLink of a federation between machines",
     "site": "take part in a federation as one site",
     "coordinate": "run a federation between machines, from beside the SuperLink",
