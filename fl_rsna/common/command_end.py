@@ -128,8 +128,13 @@ def begin_command(*, goes_on: bool = False) -> None:
     """Install the handlers by which this process ends as every command does. Call it before anything slow is imported.
 
     `goes_on` says that the command, typed again, continues what it has done so far. Until `end_command`, which starts the work, garbage is
-    not collected: what is imported stays.
+    not collected: what is imported stays. On Windows itself, which lacks POSIX's file locks, signals and users, the process ends with code 2.
     """
+    if sys.platform == "win32":
+        sys.stderr.write(
+            "error: fl_rsna needs Linux or macOS, got Windows; install WSL2 (wsl --install) and install fl_rsna inside it\n"
+        )
+        sys.exit(2)
     gc.disable()
     _process.guarded, _process.goes_on, now.goes_on = True, goes_on, goes_on
     guard_screen()

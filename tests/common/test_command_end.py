@@ -28,7 +28,16 @@ from PIL import Image
 from safetensors.torch import load
 from tiny import tiny_config
 
-from fl_rsna.common.command_end import ERROR_LOG, EndKind, RunFailed, Stopped, command_again, end_of, run_to_end
+from fl_rsna.common.command_end import (
+    ERROR_LOG,
+    EndKind,
+    RunFailed,
+    Stopped,
+    begin_command,
+    command_again,
+    end_of,
+    run_to_end,
+)
 from fl_rsna.federation.server.ask import BelowQuorum
 from fl_rsna.reporting.live.state import State, Status, phase_of, reduce_events
 from fl_rsna.reporting.record.events import EVENTS, EventLog
@@ -56,6 +65,18 @@ def raising(error: BaseException) -> Callable[[], object]:
 
 def endless() -> None:
     endless()
+
+
+def test_windows_is_answered_by_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as left:
+        begin_command()
+    monkeypatch.undo()
+    said = capsys.readouterr().err
+    assert (left.value.code, said.count("\n")) == (2, 1)
+    assert said.startswith("error: fl_rsna needs Linux or macOS, got Windows; install WSL2")
 
 
 def of_no_use(folder: Path) -> Path:
