@@ -1,6 +1,7 @@
 # make simulate   from nothing to a federated result and its report
 # make test       the tests;  make slow  those that start Ray, clusters, servers and benchmarks;  make extra  more of them, not in .ci/run
 # make demo-sites a demo cohort for docker compose, with keys and .env: SITES=5 for five, DEMO="demo.patients=40" for fewer
+# make docs       the documentation site, in site/, which opens from the folder;  make figures-check  figures older than the code they measure
 # make check      style and types;  make clean  removes what the others made
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ SITES ?= 3
 DEMO ?=
 export FLWR_TELEMETRY_ENABLED ?= 0
 
-.PHONY: simulate demo-sites test slow extra check clean
+.PHONY: simulate demo-sites test slow extra check docs figures-check clean
 
 simulate: .venv/run.stamp
 	$(BIN)/python -m fl_rsna.simulate
@@ -32,8 +33,14 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: .venv/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+figures-check: .venv/run.stamp
+	$(BIN)/python scripts/figures.py check
+
 clean:
-	rm -rf .venv prepared runs evaluations dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv prepared runs evaluations dist site .pytest_cache .mypy_cache .ruff_cache
 	find site_data -mindepth 1 ! -name README.md ! -name .gitignore -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -19,8 +19,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "all-settings.md"
 HEAD = "\n| setting | default | may be | meaning |\n|---|---|---|---|"
 BEGIN = """# All settings
 
-Written by `scripts/describe_settings.py` from the declarations in `fl_rsna/settings/` and `fl_rsna/strategies/`. [settings.md](settings.md) says
-which of them to use for what. A setting with no effect in a run is refused where it was typed, and named where a file chose it.
+Written by `scripts/describe_settings.py` from the declarations in `fl_rsna/settings/` and `fl_rsna/strategies/`. [settings.md](settings.md)
+says which of them to use for what. A setting with no effect in a run is refused where it was typed, and named where a file chose it.
 """
 
 

@@ -155,8 +155,8 @@ def plain_words() -> Iterator[None]:
 
 
 def words_given() -> list[str]:
-    """List the key=value words of this command line."""
-    return list(HydraConfig.get().overrides.task)
+    """List the key=value arguments of this command line; there are none where settings were composed in Python."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def partition_asked(config: Config) -> bool:

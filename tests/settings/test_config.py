@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from composed import compose_config
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from package import ROOT
 
 from fl_rsna.cohort.steps import cohort_name
-from fl_rsna.settings.compose import conf_folder, quote_value
+from fl_rsna.settings.compose import conf_folder, quote_value, words_given
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import list_settings
 from fl_rsna.settings.validation import FOLDER_NAMES, check
@@ -34,6 +35,11 @@ def test_every_group_has_a_choice() -> None:
 def test_unknown_and_mistyped_are_refused(word: str) -> None:
     with pytest.raises(HydraException):
         compose_config([word])
+
+
+def test_settings_composed_in_python_were_not_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    assert words_given() == []
 
 
 @pytest.mark.parametrize("word", ["+nothing=1", "+model.nothing=1"])
