@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,9 @@ def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Pat
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     package, conf = tmp_path / "installed" / "fl_rsna", ROOT / "conf"
+    [metadata] = (tmp_path / "installed").glob("*.dist-info/METADATA")
+    assert "# fl_rsna" in metadata.read_text()
+    assert not re.search(r"\]\((?!https?:)", metadata.read_text())  # a relative link leads nowhere on a package index
     installed = {path.relative_to(package).as_posix() for path in package.rglob("*.*")}
     assert {f"conf/{path.relative_to(conf).as_posix()}" for path in conf.rglob("*.yaml")} <= installed
     assert "reporting/templates/report.html.j2" in installed

@@ -90,11 +90,11 @@ assert MY_STRATEGY.second(memory, 2).tolist() == [-2.0, 1.0]
 # 4. Install the package and run it:
 #
 #         pip install examples/my_strategy
-#         python -m fl_rsna.simulate strategy=my_strategy strategy.alpha=0.2
+#         fl-rsna simulate strategy=my_strategy strategy.alpha=0.2
 #
 # 5. Compare it with FedAvg over several seeds:
 #
-#         python -m fl_rsna.simulate --multirun strategy=fedavg,my_strategy seed=0,1,2 run.name=mine
+#         fl-rsna simulate --multirun strategy=fedavg,my_strategy seed=0,1,2 run.name=mine
 #
 # Networks, tasks and ways to split patients are added in the same way, by the entry points `fl_rsna.models`, `fl_rsna.tasks` and `fl_rsna.partitioners`.
 #
