@@ -24,7 +24,8 @@ PAGES = sorted(
 )
 HISTORY = {"CHANGELOG.md", "decisions.md"}  # they name what was, too
 PAGES = [page for page in PAGES if page.name not in HISTORY]
-ROOTS = (ROOT, ROOT / "examples" / "my_strategy" / "my_strategy")
+EXAMPLE = ROOT / "examples" / "my_strategy"
+ROOTS = (ROOT, EXAMPLE, EXAMPLE / "my_strategy")
 MESSAGES = "threat-model.md"  # it names keys of messages; tests/federation/test_what_leaves.py reads it
 OWN = {"evaluate": EvaluateConfig, "ensemble": EnsembleConfig, "export": ExportConfig}
 COMPOSED = {"simulate", "prepare", "partition", "doctor", "coordinate"}

@@ -1,4 +1,4 @@
-"""Settings of the partition: how patients are dealt to sites, and which errors of labels and scanners are simulated."""
+"""Settings of the partition: how patients are assigned to sites, and which errors of labels and scanners are simulated."""
 
 import math
 import re
@@ -25,7 +25,7 @@ OF_NOISE: dict[str, Range] = {
 
 
 class PartitionKind(StrEnum):
-    """fl_rsna's own ways to deal patients to sites. Other packages may add some."""
+    """fl_rsna's own ways to assign patients to sites. Other packages may add some."""
 
     iid = "iid"
     dirichlet = "dirichlet"
@@ -38,7 +38,7 @@ class PartitionKind(StrEnum):
 
 
 class Group(StrEnum):
-    """The unit that is dealt. With series or slices one patient can be at two places; they exist only to reproduce published splits."""
+    """The unit that is assigned to a site. With series or slices one patient can be at two places; they exist only to reproduce published splits."""
 
     patient = "patient"
     series = "series"
@@ -81,9 +81,9 @@ BETWEEN_0_AND_1 = Range("between 0 and 1", lambda value: 0 < value < 1)
 
 @dataclass(kw_only=True, slots=True)
 class PartitionConfig:
-    """Settings of how a prepared set is dealt to sites."""
+    """Settings of how a prepared set is split into sites."""
 
-    kind: str = declare(PartitionKind.iid.value, "how patients are dealt to sites")
+    kind: str = declare(PartitionKind.iid.value, "how patients are assigned to sites")
     name: str | None = declare(
         None, "folder under paths.sites; default: data.name, kind, sites and a hash of the settings"
     )
@@ -116,7 +116,7 @@ class PartitionConfig:
     )
     test: Any = declare(
         0.2,
-        "test site: a share of the patients, the name of a dealt site, a list of patients, or a file of patients",
+        "test site: a share of the patients, the name of one of the sites, a list of patients, or a file of patients",
         within=BETWEEN_0_AND_1,
     )
     folds: int | None = declare(
@@ -128,14 +128,14 @@ class PartitionConfig:
     validation: float = declare(0.2, "share of a site's patients that is kept for validation", within=BETWEEN_0_AND_1)
     group: Group = declare(
         Group.patient,
-        "unit that is dealt; series and slice put one patient at several places, only to reproduce published splits",
+        "unit that is assigned; series and slice put one patient at several places, only to reproduce published splits",
     )
-    seed: int = declare(0, "seed of the dealing", within=NOT_NEGATIVE)
+    seed: int = declare(0, "seed of the split", within=NOT_NEGATIVE)
     layout: Layout = declare(
         Layout.standard,
-        "files beside the sites' folders; s0 adds the tables and folders of the RSNA preprocessing S0 (cohort/sites/s0_layout.py)",
+        "files beside the sites' folders; s0 adds the tables and folders of the reference implementation S0 (cohort/sites/s0_layout.py)",
     )
-    allow_missing_labels: bool = declare(False, "deal the set even where no patient has a certain label")
+    allow_missing_labels: bool = declare(False, "split the set even where no patient has a certain label")
     noise: dict[str, Any] = declare(
         {},
         "simulated errors by site, or for all: labels, hu_shift, hu_noise, blur, unannotated (cohort/sites/noise.py)",
@@ -186,7 +186,7 @@ def check_partition(part: PartitionConfig) -> None:
 
 
 def check_noise(asked: Mapping[str, Any], key: str = NOISE, labels: Sequence[str] = ()) -> None:
-    """Raise ValueError for simulated errors that are unknown or out of range. Names of sites are checked later, when the sites are dealt.
+    """Raise ValueError for simulated errors that are unknown or out of range. Names of sites are checked later, when the sites are made.
 
     `labels` are those of the task; without any, the names of unannotated labels are not checked.
     """
