@@ -62,7 +62,7 @@ def partition_once(folder: Path, words: argparse.Namespace) -> tuple[float, floa
     """Seconds and peak GB of one `python -m fl_rsna.partition`; its sites are deleted again."""
     command = [
         sys.executable, "-m", "fl_rsna.partition", "data.name=bench", f"partition={words.partition}", f"partition.num_sites={words.sites}",
-        f"partition.layout={words.layout}", "partition.allow_missing_labels=true",
+        f"partition.layout={words.layout}",
         f"paths.prepared={folder / 'prepared'}", f"paths.sites={folder / 'sites'}",
     ]  # fmt: skip
     start = time.perf_counter()

@@ -32,7 +32,7 @@ from fl_rsna.strategies.find import STRATEGIES
 DATA = {
     "demo": (["data.name=demo", "model.image_size=64", "rounds=8", "train.local_steps=20"], ["seed={}"]),
     "ct_ich": (
-        ["experiment=ct_ich", "partition.allow_missing_labels=true", "model.image_size=96", "train.local_steps=15"],
+        ["experiment=ct_ich", "model.image_size=96", "train.local_steps=15"],
         ["seed={}", "partition.seed={}"],
     ),
 }

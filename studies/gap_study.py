@@ -92,7 +92,7 @@ def run(words: argparse.Namespace, split: str, name: str, seed: int) -> None:
     config = compose_config(
         [
             f"experiment={words.data}", "model.recalibrate=false", *SPLITS[split], *VARIANTS[name], f"seed={seed}", f"partition.seed={seed}",
-            "partition.allow_missing_labels=true", "resume=true", "run.keep=last", *words.words,
+            "resume=true", "run.keep=last", *words.words,
         ],
         STRATEGIES,
     )  # fmt: skip

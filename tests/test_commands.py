@@ -289,16 +289,12 @@ def test_partition_refuses_what_the_data_cannot_give(run: Run, dicom: Path, tmp_
     prepared(run)
     code, err = run(partition, "data.name=mine", "partition.num_sites=9")
     assert (code, err.startswith("error: partition.num_sites: expected at least 19 patients for 9 sites")) == (2, True)
-    labels = pd.read_csv(tmp_path / "labels.csv")
-    labels.loc[labels["ID"].str.endswith("_epidural"), "Label"] = 0
-    positive = labels["ID"].str.contains("_any") & labels["ID"].str[3:5].astype(int).mod(6).eq(0)
-    labels.loc[positive, "Label"] = 0
+    labels = pd.read_csv(tmp_path / "labels.csv").assign(Label=0)
     labels.to_csv(tmp_path / "none.csv", index=False)
     assert run(prepare, "data.dicom=dicom", "data.labels=none.csv", "data.name=none")[0] == 0
     code, err = run(partition, "data.name=none")
-    assert (code, "got none for epidural" in err, "partition.allow_missing_labels" in err) == (2, True, True)
-    assert run(partition, "data.name=none", "partition.allow_missing_labels=true")[0] == 0
-    assert len(list((tmp_path / "site_data").iterdir())) == 1
+    assert (code, "expected images with the label any" in err, "got none of 48 in" in err) == (2, True, True)
+    assert list((tmp_path / "site_data").iterdir()) == []
 
 
 def test_data_of_another_task_is_refused(run: Run, dicom: Path, tmp_path: Path) -> None:
@@ -351,7 +347,6 @@ def test_another_demo_is_not_taken_for_this_one(run: Run, tmp_path: Path) -> Non
         "demo.slices_per_series=4",
         "demo.size=32",
         "partition.num_sites=2",
-        "partition.allow_missing_labels=true",
     ]
     assert run(simulate, *words, *SMALL, "run.name=first") == (0, "")
     assert run(simulate, *words, *SMALL, "run.name=second") == (0, "")

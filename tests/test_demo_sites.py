@@ -13,7 +13,6 @@ WORDS = [
     "demo.slices_per_series=2",
     "demo.size=32",
     "data.size=32",
-    "partition.allow_missing_labels=true",
 ]
 
 

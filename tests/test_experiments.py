@@ -17,7 +17,7 @@ from fl_rsna.task import COVID_CXR, find_task
 pytestmark = pytest.mark.xdist_group("demo")  # which the tests of one worker share
 SMALL = [
     "demo.patients=30", "demo.slices_per_series=5", "demo.size=64", "data.size=64", "partition.num_sites=2",
-    "partition.allow_missing_labels=true", "rounds=1", "train.batch_size=16", "tracking=none", "engine.workers=0",
+    "rounds=1", "train.batch_size=16", "tracking=none", "engine.workers=0",
 ]  # fmt: skip
 EXPERIMENTS = {  # what makes each as small, and what its summary must tell of
     "s0_benchmark": (["model=efficientnet_lite0", "model.image_size=32"], set()),

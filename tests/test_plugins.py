@@ -172,7 +172,7 @@ def test_a_site_refuses_a_run_whose_packages_it_has_not_in_the_same_version(othe
 
 SMALL = (
     "rounds=2 demo.patients=12 demo.slices_per_series=4 model.image_size=32 partition.num_sites=2 engine.workers=0 "
-    "partition.allow_missing_labels=true tracking=none train.optimizer=sgd train.learning_rate=0.01"
+    "tracking=none train.optimizer=sgd train.learning_rate=0.01"
 )
 
 

@@ -158,7 +158,7 @@ def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
 def test_undersampling_calibration(tmp_path: Path) -> None:
     """Nine patients' phantoms: corrected probabilities mean the share of positives, uncorrected ones more."""
     words = ["demo.patients=24", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32"]
-    words += ["partition.num_sites=2", "partition.allow_missing_labels=true", "rounds=1", "engine.workers=0"]
+    words += ["partition.num_sites=2", "rounds=1", "engine.workers=0"]
     paths = [f"paths.{name}={tmp_path / name}" for name in ("prepared", "sites")]
     options = ["--seeds", "0", "--negatives", "0.3", "--runs", str(tmp_path / "runs")]
     figures = last_line("studies/undersampling_calibration.py", *options, *words, *paths)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_rsna.cohort.partition.assignment import Known, read_assignment, read_listed
-from fl_rsna.cohort.partition.partitioners import group_column, rarest_labels
+from fl_rsna.cohort.partition.partitioners import find_positive, group_column
 from fl_rsna.cohort.partition.split import SitePatients, split_patients
 from fl_rsna.cohort.prepared.index import Prepared, read_prepared
 from fl_rsna.cohort.prepared.inputs import find_inputs
@@ -32,7 +32,7 @@ from fl_rsna.phantom.head.cohort import write_cohort as write_phantoms
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import PrepareEngine, is_demo
 from fl_rsna.settings.partition import TEST_SITE, Group, Layout, PartitionConfig, PartitionKind
-from fl_rsna.task import Rendering, Task, find_task, restrict_task
+from fl_rsna.task import LabelKind, Rendering, Task, find_task, restrict_task
 
 FILES = "files_sha256"  # key of the hashes of files in the settings of a cohort
 TEST_SET = "{}-test"  # name of the set without labels beside data.name
@@ -254,9 +254,10 @@ def partition_step(config: Config) -> Cohort:
 def plan_partition(config: Config) -> Cohort | Deal:
     """Return the cohort that the same request dealt before, or the deal that is to be written.
 
-    Raises ValueError when the data lack a label or a positive patient of a label, or cannot be dealt.
+    Raises ValueError when the data have no labels or no positives of the headline label, and when they cannot be divided. Other
+    labels may lack positives: cohort/sites/absent_labels.py says what cannot be known then.
     """
-    task, part = find_task(config.data.task), config.partition
+    task = find_task(config.data.task)
     prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
     if unlabelled := [label for label in task.labels if label not in prepared.index]:
         raise ValueError(
@@ -266,20 +267,34 @@ def plan_partition(config: Config) -> Cohort | Deal:
     folder = Path(config.paths.sites) / cohort_name(config)
     if os.path.lexists(folder):
         return reuse_cohort(folder, config, prepared)
-    missing = [label for label in task.labels if not prepared.index[label].any()]
-    if missing and not part.allow_missing_labels:  # nothing could be learned or measured about them
+    present = [label for label in task.labels if prepared.index[label].any()]
+    if task.kind is LabelKind.multi_label and task.headline not in present:
         raise ValueError(
-            f"data.name: expected positives of every label in {prepared.folder}, got none for {', '.join(missing)} "
-            f"among {len(rarest_labels(prepared.index, task))} patients; use other data or set partition.allow_missing_labels=true"
+            f"data.name: expected images with the label {task.headline}, without which nothing can be learned, got none of "
+            f"{len(prepared.index)} in {prepared.folder}; add positive exams, or score these with python -m fl_rsna.evaluate"
+        )
+    if task.kind is LabelKind.multi_class and len(present) < 2:
+        raise ValueError(
+            f"data.name: expected images of two classes or more, got only {', '.join(present) or 'none'} in {prepared.folder}; "
+            "add images of another class"
         )
     return deal_prepared(config, prepared)
 
 
 def deal_prepared(config: Config, prepared: Prepared) -> Deal:
-    """Deal the patients of prepared data. Raises ValueError when there are too few, or partition.noise names an unknown site."""
+    """Assign the patients of prepared data to sites.
+
+    Raises ValueError when they are too few, no training part has a positive, or partition.noise names an unknown site.
+    """
     task, part = find_task(config.data.task), config.partition
     assignment, test = _who_is_where(config, prepared, task)
     sites = split_patients(prepared.index, task, replace(part, test=test), assignment)
+    positive = find_positive(prepared.index, task, group_column(part.group, task))
+    if task.kind is LabelKind.multi_label and not any(positive.intersection(site.train) for site in sites):
+        raise ValueError(
+            f"partition.test: expected {part.group.plural} with the label {task.headline} in a training part, got none: all "
+            f"{len(positive)} are in the test site or in validation; hold out others, or say partition.seed={part.seed + 1}"
+        )
     noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
     return Deal(prepared=prepared, sites=sites, noise=noise)
 

@@ -135,7 +135,6 @@ class PartitionConfig:
         Layout.standard,
         "files beside the sites' folders; s0 adds the tables and folders of the reference implementation S0 (cohort/sites/s0_layout.py)",
     )
-    allow_missing_labels: bool = declare(False, "split the set even where no patient has a certain label")
     noise: dict[str, Any] = declare(
         {},
         "simulated errors by site, or for all: labels, hu_shift, hu_noise, blur, unannotated (cohort/sites/noise.py)",

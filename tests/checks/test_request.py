@@ -39,7 +39,7 @@ SMALL = [
     "engine.workers=0",
     "rounds=1",
 ]
-SMALL += ["partition.allow_missing_labels=true", "partition.num_sites=2"]
+SMALL += ["partition.num_sites=2"]
 
 REFUSED = {  # words beside those of a small demo that is not drawn yet -> how the refusal begins
     "resume=true": "resume: expected the run.name",

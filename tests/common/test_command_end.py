@@ -480,7 +480,7 @@ def test_the_page_names_every_kind_of_end() -> None:
 
 DEMO = [
     *("demo.patients=12", "demo.slices_per_series=4", "demo.size=64", "data.size=64", "model.image_size=32", "tracking=none"),
-    *("partition.num_sites=2", "partition.allow_missing_labels=true", "train.batch_size=8", "engine.workers=2"),
+    *("partition.num_sites=2", "train.batch_size=8", "engine.workers=2"),
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 sites=3
 demo=(demo.patients=40 demo.slices_per_series=6 demo.size=64 data.size=64)
-dealt=(partition.num_sites=$sites partition.allow_missing_labels=true)
+dealt=(partition.num_sites=$sites)
 words=(rounds=${ROUNDS:-2} seed=7 model.image_size=32 train.batch_size=8 tracking=none model.recalibrate=false)
 
 if docker compose version >/dev/null 2>&1; then COMPOSE="docker compose"

@@ -54,7 +54,7 @@ from fl_rsna.strategies.find import STRATEGIES
 
 WORDS = (
     "demo.patients=16", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32", "partition.num_sites=2",
-    "partition.allow_missing_labels=true", "rounds=2", "engine.workers=0", "train.batch_size=8", "train.device=cpu",
+    "rounds=2", "engine.workers=0", "train.batch_size=8", "train.device=cpu",
     "prepare.workers=1", "paths.prepared=prepared", "paths.sites=site_data", "paths.runs=runs", "run.name=run",
 )  # fmt: skip
 KINDS = {

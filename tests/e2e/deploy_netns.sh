@@ -13,7 +13,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/fl-rsna-deploy.XXXXXX")
 tag=fl$$
 port=9092
 words=(rounds=2 seed=7 model.image_size=32 train.batch_size=8 tracking=none)
-demo=(demo.patients=24 demo.slices_per_series=6 demo.size=64 data.size=64 partition.num_sites=2 partition.name=deal partition.allow_missing_labels=true)
+demo=(demo.patients=24 demo.slices_per_series=6 demo.size=64 data.size=64 partition.num_sites=2 partition.name=deal)
 started=()
 
 say() { printf '%5ss  %s\n' "$SECONDS" "$*"; }

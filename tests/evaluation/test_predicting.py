@@ -17,7 +17,7 @@ from fl_rsna.simulation.simulation import simulate
 from fl_rsna.task import COVID_CXR, ICH
 
 WORDS = ["model.image_size=24", "data.size=32", "train.batch_size=8", "rounds=1", "engine.workers=0", "tracking=none"]
-WORDS += ["partition.num_sites=2", "partition.allow_missing_labels=true", "train.trainable=head", "prepare.workers=1"]
+WORDS += ["partition.num_sites=2", "train.trainable=head", "prepare.workers=1"]
 
 
 @pytest.fixture

@@ -89,6 +89,11 @@ def findings(index: pd.DataFrame, task: Task, group: Group = Group.patient) -> p
     return index.groupby(group_column(group, task), sort=True)[list(task.specific_labels)].max()
 
 
+def find_positive(index: pd.DataFrame, task: Task, key: str) -> frozenset[str]:
+    """Find the patients, by their id in the column `key`, who have the task's headline label on an image at least."""
+    return frozenset(index.loc[index[task.headline] == 1, key])
+
+
 def rarest_labels(index: pd.DataFrame, task: Task) -> pd.Series:
     """Find the rarest positive label of each patient, NO_FINDING without any; indexed by patient in sorted order."""
     return rarest_finding(findings(index, task))

@@ -7,12 +7,20 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from fl_rsna.cohort.partition.dealing import MIN_PATIENTS, Dealt, check_enough, check_sizes, deal, sites_that_are_there
-from fl_rsna.cohort.partition.partitioners import findings, group_column, rarest_finding, take_count, take_stratified
+from fl_rsna.cohort.partition.partitioners import (
+    find_positive,
+    findings,
+    group_column,
+    rarest_finding,
+    take_count,
+    take_stratified,
+)
 from fl_rsna.settings.partition import TEST_SITE, Group, PartitionConfig
 from fl_rsna.task import Task
 
@@ -82,9 +90,11 @@ def _share(
     """
     needed = num_sites * MIN_PATIENTS + 1
     if len(rarest) < needed:
+        most = (len(rarest) - 1) // MIN_PATIENTS
+        advice = "lower partition.num_sites" if there else f"say partition.num_sites={most}" if most else "take more"
         raise ValueError(
             f"partition.num_sites: expected at least {needed} {group.plural} for {num_sites} sites "
-            f"({MIN_PATIENTS} a site and one in the test site), got {len(rarest)}; lower partition.num_sites"
+            f"({MIN_PATIENTS} a site and one in the test site), got {len(rarest)}; {advice}"
         )
     share = min(share, (len(rarest) - num_sites * MIN_PATIENTS) / len(rarest))
     if not there:
@@ -92,6 +102,32 @@ def _share(
     kept = {site.patients[i] for site in there for i in rng.permutation(len(site.patients))[:MIN_PATIENTS]}
     free = rarest[[patient for patient in rarest.index if patient not in kept]]
     return take_count(free, min(max(1, round(share * len(rarest))), len(free)), rng)[0]
+
+
+def swap_for_positive(
+    chosen: Sequence[str],
+    left: Sequence[str],
+    positive: frozenset[str],
+    rng: np.random.Generator,
+    site_of: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Exchange one chosen patient for one who is left, of the same site, where only one of the two groups has a positive patient.
+
+    The chosen ones get a positive patient from two or more who are left, and give one back to those who have none. Otherwise
+    `chosen` stays as it is.
+    """
+    ours, theirs = positive.intersection(chosen), positive.intersection(left)
+    if not ours and len(theirs) > 1:
+        pairs = [(out, into) for out in chosen for into in left if into in theirs]
+    elif ours and not theirs:
+        pairs = [(out, into) for out in chosen if out in ours for into in left]
+    else:
+        return list(chosen)
+    pairs = [(out, into) for out, into in pairs if site_of.get(out) == site_of.get(into)]
+    if not pairs:
+        return list(chosen)
+    out, into = pairs[rng.integers(len(pairs))]
+    return sorted(into if patient == out else patient for patient in chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +159,9 @@ def split_patients(
 
     `part.test` is a share, the name of a dealt site or a list of patients with the ids of `index`; a file of them was read before. For
     explicit sites, `assignment` has the site of every patient that is not in that list. The result depends on the set of patients, their
-    labels and, for sites by scanner or origin, their headers; it does not depend on the order of rows. Raises ValueError when there are too
-    few patients.
+    labels and, for sites by scanner or origin, their headers; it does not depend on the order of rows. Where the data lack a label,
+    positives are so few that chance leaves parts without any: then a share as the test site, and each validation part, get a positive
+    patient where there are two, and training keeps one. Raises ValueError when there are too few patients.
     """
     kind, group, test, folds = part.kind, part.group, part.test, part.folds
     found, key = findings(index, task, group), group_column(group, task)
@@ -132,6 +169,11 @@ def split_patients(
     there = sites_that_are_there(index, key, part, assignment)
     num_sites = len(there) or part.num_sites
     held_out = hold_out_patients(rarest, there, num_sites, part, rng)
+    positive = find_positive(index, task, key) if not found.any().all() else frozenset()
+    positive_rng = np.random.default_rng([part.seed, *b"positive"])
+    if folds is None and isinstance(test, float | int):
+        left, site_of = sorted(set(rarest.index) - set(held_out)), {who: at.name for at in there for who in at.patients}
+        held_out = swap_for_positive(held_out, left, positive, positive_rng, site_of)
     rest, unplaced = sorted(set(rarest.index) - set(held_out)), list[str]()
     if there:
         left = set(rest)
@@ -152,7 +194,9 @@ def split_patients(
     training = []
     for site in dealt:
         own_rng = np.random.default_rng([part.seed, site.number])
-        validation, train = map(tuple, take_stratified(rarest[site.patients], part.validation, own_rng))
+        taken, others = take_stratified(rarest[site.patients], part.validation, own_rng)
+        validation = tuple(swap_for_positive(taken, others, positive, positive_rng))
+        train = tuple(sorted(set(site.patients) - set(validation)))
         training.append(
             SitePatients(name=site.name, train=train, validation=validation, made_of=site.made_of, lacks=site.lacks)
         )

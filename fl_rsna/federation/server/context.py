@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_rsna.cohort.prepared.patients import comparable
+from fl_rsna.cohort.sites.absent_labels import describe_absent_labels
 from fl_rsna.cohort.sites.ancestry import Link, chain_links, link_from, own_link, patients_sha256
 from fl_rsna.cohort.sites.provenance import Chain, Patients, before, chain_of, find_image_roles, is_clear
-from fl_rsna.cohort.sites.site_folders import Cohort, counts
+from fl_rsna.cohort.sites.site_folders import Cohort, PartCounts, counts
 from fl_rsna.common.plugins import MODELS, STRATEGIES, TASKS, versions_of
 from fl_rsna.common.seeds import derive_seed
 from fl_rsna.federation.protocol.delivery import deliver, patience_s
@@ -255,8 +256,14 @@ def call_sites(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> Ru
         or write_ancestry(run, cohort, held_out.index, list(chains.values()), compared=incomparable is None),
     )
     run.forget_end()  # all checks have passed
-    announce(context)
-    for text in (*unknown, *single, *cautions(config), *_warnings(config, instructions, encoder, parameters.size)):
+    absent = describe_absent_labels(announce(context), task)
+    for text in (
+        *absent,
+        *unknown,
+        *single,
+        *cautions(config),
+        *_warnings(config, instructions, encoder, parameters.size),
+    ):
         run.event("warning", text=text)
     return context
 
@@ -339,8 +346,8 @@ def stacks(config: Config) -> bool:
     return config.stage is Stage.stacking or config.stacking.left_out is not None
 
 
-def announce(context: RunContext, rounds: int | None = None) -> None:
-    """Record who takes part, their counts, and the number of rounds: `rounds` if given, else the setting."""
+def announce(context: RunContext, rounds: int | None = None) -> dict[str, dict[str, PartCounts]]:
+    """Record who takes part, their counts, and the number of rounds: `rounds` if given, else the setting. Return the counts by site."""
     test = counts(context.test.data.index, context.test.task)
     held = {**{site.name: site.counts for site in context.sites}, TEST_SITE: test}
     facts = context.cohort.facts
@@ -359,6 +366,7 @@ def announce(context: RunContext, rounds: int | None = None) -> None:
         **shown,
         **plugins,
     )
+    return held
 
 
 def target_of(config: Config, prior: tuple[float, ...], task: Task) -> tuple[float, ...]:

@@ -5,10 +5,12 @@ from collections.abc import Collection, Mapping
 from typing import IO, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fl_rsna.cohort.prepared.index import Prepared
 from fl_rsna.cohort.prepared.label_ids import describe_fits
+from fl_rsna.cohort.sites.absent_labels import describe_absent_labels
 from fl_rsna.cohort.sites.noise import describe_noise
 from fl_rsna.cohort.sites.s0_layout import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA
 from fl_rsna.cohort.sites.site_folders import Cohort
@@ -93,6 +95,8 @@ def say_cohort(cohort: Cohort) -> None:
             positives = [str(held["positives"][label]) for label in cohort.labels]
             table.add_row(site, part, str(held["patients"]), str(held["slices"]), *positives)
     console.print(table)
+    for sentence in describe_absent_labels(cohort.facts["sites"], find_task(cohort.facts["task"])):
+        console.print(f"[yellow]warning: {escape(sentence)}[/yellow]", soft_wrap=True)
     for site, noise in cohort.facts.get("noise", {}).items():
         console.print(f"noise at {site}: {describe_noise(noise)}; its files stay true", soft_wrap=True)
     if cohort.facts["settings"]["layout"] == Layout.s0:

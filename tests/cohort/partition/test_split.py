@@ -22,6 +22,30 @@ def split(index: pd.DataFrame, task: Task = ICH, **changes: object) -> list[Site
     return split_patients(index, task, PartitionConfig(**{**settings, **changes}), assignment)  # type: ignore[arg-type]
 
 
+def rare_index(patients: int, positive: int) -> pd.DataFrame:
+    """Patients of whom the first `positive` have one subtype, and nobody another."""
+    index = tiny_index(patients=patients, slices=3)
+    has = index["patient_id"].isin(sorted(set(index["patient_id"]))[:positive]) & (index["rank"] == 1)
+    return index.assign(**dict.fromkeys(ICH.labels, 0)).assign(any=has.astype(int), subdural=has.astype(int))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("patients", "num_sites"), [(6, 2), (10, 2), (10, 4), (20, 4)])
+def test_where_positives_are_few_training_keeps_one_and_the_test_site_and_validation_get_one(
+    patients: int, num_sites: int, seed: int
+) -> None:
+    for positive in range(1, patients):
+        index = rare_index(patients, positive)
+        sites = split(index, num_sites=num_sites, seed=seed, kind=PartitionKind.iid)
+        has = set(index.loc[index["any"] == 1, "patient_id"])
+        training = [site for site in sites[:-1] if has.intersection(site.train)]
+        assert training
+        assert bool(has.intersection(sites[-1].test)) == (positive > 1)
+        for site in sites[:-1]:  # a second one is for validation
+            assert bool(has.intersection(site.validation)) == (len(has.intersection(site.all)) > 1)
+        assert placed(sites) == sorted(index["patient_id"].unique())
+
+
 def placed(sites: list[SitePatients]) -> list[str]:
     return sorted(patient for site in sites for patient in site.all)
 
@@ -97,7 +121,7 @@ def test_the_fewest_patients_that_suffice_suffice(kind: PartitionKind, test: flo
 def test_too_many_sites_are_refused(kind: PartitionKind) -> None:
     with pytest.raises(
         ValueError,
-        match=r"^partition\.num_sites: expected at least 9 patients for 4 sites .*, got 8; lower partition\.num_sites$",
+        match=r"^partition\.num_sites: expected at least 9 patients for 4 sites .*, got 8; say partition\.num_sites=3$",
     ):
         split(tiny_index(patients=8, slices=3), kind=kind, num_sites=4)
 

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explained")
     config = tiny_config(rounds=1, run__name="run", partition__num_sites=2, partition__test=0.4)
     config.demo.patients, config.demo.size, config.demo.slices_per_series, config.demo.seed = 14, 64, 8, 3
-    config.data.size, config.partition.allow_missing_labels, config.prepare.workers = 64, True, 1
+    config.data.size, config.prepare.workers = 64, 1
     for name in ("prepared", "sites", "runs"):
         setattr(config.paths, name, str(folder / name))
     cohort = cohort_for_run(config, lambda what, done, total: None)

@@ -201,11 +201,11 @@ def test_a_noisy_site_is_shown_as_its_scanner_sees_and_said_to_be(own_cohort: Co
 
 def test_only_settings_that_decided_are_told(own_cohort: Cohort) -> None:
     settings = {"kind": "dirichlet", "name": None, "alpha": 0.3, "sigma": 1.0, "folds": 5, "fold": 2, "test": 0.2}
-    files = {"layout": "s0", "allow_missing_labels": True, "files_sha256": {"assignment": "abcd"}}
+    files = {"layout": "s0", "validation": 0.3, "files_sha256": {"assignment": "abcd"}}
     page = write_partition_page(changed(own_cohort, settings=settings | files), ICH).read_text()
     told = dict(re.findall(r"<td>([\w ]+)</td><td><code>(.*?)</code>", page))
     decided = {"kind": "dirichlet", "alpha": "0.3", "folds": "5", "fold": "2", "layout": "s0"}
-    decided |= {"allow_missing_labels": "true", "assignment sha256": "abcd"}
+    decided |= {"validation": "0.3", "assignment sha256": "abcd"}
     assert {name: value for name, value in told.items() if "sha256" not in name or name in decided} == decided
 
 
