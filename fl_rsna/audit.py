@@ -1,7 +1,8 @@
 """python -m fl_rsna.audit: who is in two places, and how unlike the sites are.
 
-    python -m fl_rsna.audit cohort=site_data/<cohort>
-    python -m fl_rsna.audit table=<csv, csv.gz or parquet, one row a slice>
+    fl-rsna audit cohort=site_data/<cohort>
+    fl-rsna audit table=<csv, csv.gz or parquet, one row a slice>
+    fl-rsna audit cohort=site_data/<cohort> pixels=true strict=true out=audit.json
 
 cohort  a folder made by partition; pixels=true decodes every image and compares what it shows;
         allow_unknown_patients=true takes ids that sites made in different ways, of which nobody can tell, for a doubt
@@ -15,27 +16,29 @@ Exit codes: 0 no patient is in two places, 1 one is or nobody can tell, 2 the re
 """
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("audit", loads="pandas")
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fl_rsna.cli.arguments import create_parser
-from fl_rsna.cohort.audit.heterogeneity import heterogeneity, prevalence
-from fl_rsna.cohort.audit.on_disk import Difference, read_on_disk
-from fl_rsna.cohort.audit.overlap import find_shared, judge
-from fl_rsna.cohort.audit.slices import SPELLINGS, Slices, read_published
+from fl_rsna.cli.guess import read_words
 from fl_rsna.common.atomic import write_whole
 from fl_rsna.common.command_end import end_command
 from fl_rsna.common.ownership import refuse_stranger
-from fl_rsna.reporting.live.terminal import Display
-from fl_rsna.reporting.pages.console_summary import Audit, say_audit
-from fl_rsna.reporting.record.wording import plural
+from fl_rsna.settings.suggest import suggest_key
 from fl_rsna.task import ICH, find_task
+
+if TYPE_CHECKING:
+    from fl_rsna.cohort.audit.on_disk import Difference
+    from fl_rsna.cohort.audit.slices import Slices
+    from fl_rsna.reporting.pages.console_summary import Audit
 
 COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")
 ONLY_FOR = {"pixels": "cohort", "allow_unknown_patients": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}
@@ -59,6 +62,10 @@ class Request:
 def audit(words: Sequence[str]) -> int:
     """Audit the cohort or table that the words name, print the result and write it if out= says so; return the exit code."""
     request = request_of(words)
+    from fl_rsna.reporting.pages.console_summary import (
+        say_audit,
+    )  # loads pandas, which a refused word need not wait for
+
     if request.out is not None:
         refuse_stranger(request.out, lambda earlier: b'"verdict"' in earlier)
     found = audit_table(request, request.table) if request.table else audit_cohort(request, request.cohort)
@@ -68,8 +75,13 @@ def audit(words: Sequence[str]) -> int:
     return found.verdict.code
 
 
-def audit_cohort(request: Request, folder: Path | None) -> Audit:
+def audit_cohort(request: Request, folder: Path | None) -> "Audit":
     """Audit a folder made by partition. Raises ValueError for one that cannot be read."""
+    from fl_rsna.cohort.audit.on_disk import read_on_disk
+    from fl_rsna.cohort.audit.overlap import judge
+    from fl_rsna.reporting.live.terminal import Display
+    from fl_rsna.reporting.record.wording import plural
+
     assert folder is not None, "request_of sees to it"
     with Display() as display:
         cohort = read_on_disk(folder, pixels=request.pixels, on_progress=display.step)
@@ -90,8 +102,11 @@ def audit_cohort(request: Request, folder: Path | None) -> Audit:
     return replace(found, verdict=verdict)
 
 
-def audit_table(request: Request, path: Path) -> Audit:
+def audit_table(request: Request, path: Path) -> "Audit":
     """Audit a table with a row a slice. Raises ValueError for one that cannot be read."""
+    from fl_rsna.cohort.audit.slices import read_published
+    from fl_rsna.reporting.record.wording import plural
+
     table = read_published(path, request.columns, request.labels)
     read = {role: ", ".join(columns) for role, columns in table.columns.items() if columns}
     return examine(path, table.slices, plural(ICH.picture), read, (), None, request.strict)
@@ -99,14 +114,18 @@ def audit_table(request: Request, path: Path) -> Audit:
 
 def examine(
     path: Path,
-    slices: Slices,
+    slices: "Slices",
     pictures: str,
     read: dict[str, str],
-    differences: tuple[Difference, ...],
+    differences: "tuple[Difference, ...]",
     leaky: str | None,
     strict: bool,
-) -> Audit:
+) -> "Audit":
     """Examine slices: shared patients and images, prevalence by site and by place, heterogeneity, and the verdict."""
+    from fl_rsna.cohort.audit.heterogeneity import heterogeneity, prevalence
+    from fl_rsna.cohort.audit.overlap import find_shared, judge
+    from fl_rsna.reporting.pages.console_summary import Audit
+
     sharing, columns = find_shared(slices), [str(name) for name in slices.places]
     choices = {"/".join(by): by for by in ([slices.site or columns[0]], columns)}
     return Audit(
@@ -127,7 +146,8 @@ def request_of(words: Sequence[str]) -> Request:
     for word in words:
         key, _, value = word.partition("=")
         if key not in WORDS:
-            raise ValueError(f"{key}: no such word; expected key=value with one of {', '.join(WORDS)}")
+            takes = f"expected key=value with one of {', '.join(WORDS)}"
+            raise ValueError(f"{key}: no such word{suggest_key(key, WORDS, word.partition('=')[2], otherwise=takes)}")
         if not value or key in said:
             raise ValueError(f"{key}: expected {key}=<value>, once, got {word!r}")
         said[key] = value
@@ -165,11 +185,13 @@ def _out(name: str | None) -> Path | None:
 
 
 def parse_arguments() -> list[str]:
+    from fl_rsna.cohort.audit.slices import SPELLINGS
+
     usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())
     more = f"usual names of columns, in any case, with or without punctuation:\n{usual}"
     parser = create_parser("audit", __doc__, more)
     parser.add_argument("words", nargs="*", metavar="key=value")
-    return list(parser.parse_args().words)
+    return list(parser.parse_args(read_words("audit", sys.argv[1:], WORDS)).words)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ sites whose keys are in deploy.authorized, prints a line an event, goes on with 
 import os
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command(goes_on=True)
+    start_command("coordinate", goes_on=True, loads="PyTorch and Flower")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from fl_rsna.cli.command import run_command

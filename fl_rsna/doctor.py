@@ -11,9 +11,9 @@ if __name__ == "__main__":
     if sys.version_info < (3, 11):  # noqa: UP036 - an older Python says so here
         sys.exit("problem  python: %d.%d; install Python 3.11 or newer" % sys.version_info[:2])  # noqa: UP031
 
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("doctor", loads="PyTorch and Flower")
 
     import os
 

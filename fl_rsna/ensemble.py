@@ -15,9 +15,9 @@ Exit codes: 0 done, 1 a model cannot score, 2 the request cannot be met (one sen
 """
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("ensemble", loads="PyTorch")
 
 import os
 
@@ -41,4 +41,4 @@ def main(asked: EnsembleConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_own_command(main, OwnSettings(command="ensemble", schema=EnsembleConfig, about=__doc__ or ""))
+    run_own_command(main, OwnSettings(command="ensemble", schema=EnsembleConfig))

@@ -22,9 +22,9 @@ Exit codes: 0 done, 1 the model cannot score, 2 the request cannot be met (one s
 """
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("evaluate", loads="PyTorch")
 
 import os
 
@@ -47,4 +47,4 @@ def main(asked: EvaluateConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_own_command(main, OwnSettings(command="evaluate", schema=EvaluateConfig, about=__doc__ or ""))
+    run_own_command(main, OwnSettings(command="evaluate", schema=EvaluateConfig))

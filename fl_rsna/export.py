@@ -15,9 +15,9 @@ Exit codes: 0 done, 1 ONNX and torch differ, 2 the request cannot be met (one se
 """
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("export", loads="PyTorch")
 
 import os
 
@@ -44,4 +44,4 @@ def main(asked: ExportConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_own_command(main, OwnSettings(command="export", schema=ExportConfig, about=__doc__ or ""))
+    run_own_command(main, OwnSettings(command="export", schema=ExportConfig))

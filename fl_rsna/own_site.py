@@ -8,29 +8,37 @@ The command prints twelve digits of the cohort's hash. They are the same everywh
 """
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("own_site", loads="pandas")
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fl_rsna.cli.arguments import create_parser, parse_share
-from fl_rsna.cohort.prepared.index import Prepared, read_facts, read_prepared
-from fl_rsna.cohort.sites.own_site import write_own_site, write_own_test_site
-from fl_rsna.cohort.steps import partition_settings
 from fl_rsna.common.command_end import end_command
 from fl_rsna.common.id_scheme import describe_scheme
-from fl_rsna.reporting.record.wording import plural
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.partition import TEST_SITE, PartitionKind, check_annotated_task, check_unannotated
 from fl_rsna.task import Task, find_task, list_tasks, restrict_task
 
+if TYPE_CHECKING:
+    from fl_rsna.cohort.prepared.index import Prepared
+
+EXAMPLES = """examples:
+  fl-rsna own_site --cohort stroke-2026 --prepared prepared/ours --site hospital-a
+  fl-rsna own_site --cohort stroke-2026 --prepared prepared/ours --site hospital-a --unannotated epidural
+  fl-rsna own_site --cohort stroke-2026 --prepared prepared/test --hospitals hospital-a hospital-b
+more: docs/deploy.md"""
+
 
 def own_site(words: argparse.Namespace) -> None:
     """Write a hospital's site, or the coordinator's test site, and print what it holds. Raises ValueError."""
+    from fl_rsna.cohort.sites.own_site import write_own_site, write_own_test_site
+    from fl_rsna.reporting.record.wording import plural
+
     prepared, task = read_any(words.prepared, words.unannotated)
     folder: Path = words.sites / words.cohort
     if words.hospitals:
@@ -68,11 +76,13 @@ def own_site(words: argparse.Namespace) -> None:
     print(f"ids {describe_scheme(prepared.ids)}: everybody must read the same, or nobody can tell who is at two places")
 
 
-def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, Task]:
+def read_any(folder: Path, unannotated: Sequence[str] = ()) -> "tuple[Prepared, Task]":
     """Read prepared data and the task that they were prepared for, without the `unannotated` labels.
 
     Raises ValueError when there are none, when the task is unknown, and when the task has no such label.
     """
+    from fl_rsna.cohort.prepared.index import read_facts, read_prepared
+
     missing = f"--prepared: no prepared data at {folder}; run python -m fl_rsna.prepare first"
     stated = read_facts(folder / "prepare.json", missing).get("task")
     if stated not in list_tasks():
@@ -86,8 +96,10 @@ def read_any(folder: Path, unannotated: Sequence[str] = ()) -> tuple[Prepared, T
     return read_prepared(folder, restrict_task(task, unannotated)), task
 
 
-def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
+def _settings(words: argparse.Namespace, prepared: "Prepared") -> dict[str, Any]:
     """Build the settings that partition would record, so that partition.name= takes this cohort like any other."""
+    from fl_rsna.cohort.steps import partition_settings
+
     config = Config()
     config.data.name, config.partition.kind, config.partition.name = (
         prepared.folder.name,
@@ -99,9 +111,11 @@ def _settings(words: argparse.Namespace, prepared: Prepared) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = create_parser("own_site", "Make one site's folder from own data.")
+    parser = create_parser("own_site", "Make one site's folder from a hospital's own prepared data.", EXAMPLES)
     parser.add_argument("--cohort", required=True, help="the name that all hospitals agreed on")
-    parser.add_argument("--prepared", type=Path, required=True, metavar="prepared/<name>")
+    parser.add_argument(
+        "--prepared", type=Path, required=True, metavar="prepared/<name>", help="what fl-rsna prepare made"
+    )
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--site", help="a hospital's name")
     who.add_argument(

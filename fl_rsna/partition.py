@@ -1,9 +1,9 @@
 """Deal the patients of prepared data to sites in site_data/<cohort>/: python -m fl_rsna.partition."""
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("partition", loads="pandas")
 
 from fl_rsna.cli.command import run_command
 from fl_rsna.cohort.steps import partition_step

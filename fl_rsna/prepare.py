@@ -1,9 +1,9 @@
 """Convert DICOM files and their labels to prepared/<name>/: python -m fl_rsna.prepare."""
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command(goes_on=True)
+    start_command("prepare", goes_on=True, loads="the readers of DICOM")
 
 from fl_rsna.cli.command import run_command
 from fl_rsna.cohort.prepared.index import read_facts

@@ -1,29 +1,38 @@
 """python -m fl_rsna.replay run=<run> site=<site> round=<n>: repeat one site's part in a round and compare it, bit by bit."""
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("replay", loads="PyTorch and Flower")
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
 from fl_rsna.cli.arguments import create_parser
-from fl_rsna.cohort.prepared.index import read_facts
-from fl_rsna.cohort.sites import provenance as took_part
-from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
+from fl_rsna.cli.guess import read_words
 from fl_rsna.common.command_end import RunFailed, end_command
-from fl_rsna.federation.server.replay import repeat_round
-from fl_rsna.reporting.record.console import console
-from fl_rsna.reporting.record.events import EVENTS, describe_damage, read_log
-from fl_rsna.run_folder.repeatable import not_kept, of_its_kind, site_memory_of
-from fl_rsna.run_folder.run_folder import MANIFEST, RunFolder
+
+if TYPE_CHECKING:
+    from fl_rsna.cohort.sites.site_folders import Cohort
 
 WORDS = ("run", "site", "round")
+ABOUT = """Repeat one site's part in a round of a run and compare its update with the recorded one, bit by bit.
+
+run    the folder of a run, runs/<name>
+site   the name of one of its sites, e.g. site-1
+round  the number of a round that the site finished, 1 or more"""
+EXAMPLES = """examples:
+  fl-rsna replay run=runs/first site=site-1 round=3
+  fl-rsna replay runs/first site-1 3
+  fl-rsna replay run=runs/sizes/partition.num_sites=2 site=site-2 round=1
+more: docs/reproducibility.md
+exit codes: 0 the same, 1 it came out differently, 2 the request cannot be met"""
 
 
 def replay(words: list[str]) -> None:
@@ -36,6 +45,11 @@ def replay(words: list[str]) -> None:
         raise ValueError(
             f"expected run=<run folder> site=<site> round=<number>, got {' '.join(words) or 'nothing'}; give all three"
         )
+    from fl_rsna.federation.server.replay import repeat_round  # loads torch, which a refused word need not wait for
+    from fl_rsna.reporting.record.console import console
+    from fl_rsna.run_folder.repeatable import not_kept, of_its_kind, site_memory_of
+    from fl_rsna.run_folder.run_folder import RunFolder
+
     run, site, round_ = RunFolder(Path(asked["run"])), asked["site"], int(asked["round"])
     reason = of_its_kind(run.folder)
     if reason is not None:
@@ -65,8 +79,13 @@ def strip_quotes(value: str) -> str:
     return value[1:-1] if quoted and not Path(value).exists() else value
 
 
-def cohort_of(run: Path) -> Cohort:
+def cohort_of(run: Path) -> "Cohort":
     """Read the cohort that a run was trained on, where it was or beside the run; raises ValueError when it is missing or has changed."""
+    from fl_rsna.cohort.prepared.index import read_facts
+    from fl_rsna.cohort.sites import provenance as took_part
+    from fl_rsna.cohort.sites.site_folders import read_cohort
+    from fl_rsna.run_folder.run_folder import MANIFEST
+
     facts = read_facts(run / MANIFEST, f"run: no {MANIFEST} in {run}; copy the run again")
     cohort = read_cohort(took_part.cohort_of(run) or Path(str(facts.get("cohort"))))
     if cohort.sha256 != facts.get("cohort_sha256"):
@@ -81,6 +100,8 @@ def read_update_sha256(folder: Path, site: str, round_: int) -> str:
 
     Raises ValueError when the site did not finish that round.
     """
+    from fl_rsna.reporting.record.events import EVENTS, describe_damage, read_log
+
     if not (folder / EVENTS).is_file():
         raise ValueError(f"run: expected a run folder with {EVENTS}, got {folder}; give runs/<name>")
     events, damaged = read_log(folder / EVENTS)
@@ -97,9 +118,9 @@ def read_update_sha256(folder: Path, site: str, round_: int) -> str:
 
 
 def parse_arguments() -> list[str]:
-    parser = create_parser("replay", __doc__)
-    parser.add_argument("words", nargs="*", metavar="key=value")
-    return list(parser.parse_args().words)
+    parser = create_parser("replay", ABOUT, EXAMPLES)
+    parser.add_argument("words", nargs="*", metavar="key=value", help="run=, site= and round=, in any order")
+    return list(parser.parse_args(read_words("replay", sys.argv[1:], WORDS)).words)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Write the report of each run, and a comparison of several runs: python -m fl_rsna.report runs/<name> ..."""
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("report", loads="what draws the pages")
 
 import argparse
 from collections.abc import Sequence
@@ -11,11 +11,6 @@ from pathlib import Path
 
 from fl_rsna.cli.arguments import create_parser
 from fl_rsna.common.command_end import end_command
-from fl_rsna.reporting.pages.comparison import DAMAGE, damage, read_left_out, write_comparison
-from fl_rsna.reporting.pages.find_runs import common_folder, failures_in, find_runs, is_run
-from fl_rsna.reporting.pages.run_page import write_report
-from fl_rsna.reporting.record.console import console
-from fl_rsna.run_folder.run_folder import EXPLANATIONS, MODEL
 
 ABOUT = """Write report.html, report.json, paper.md and paper.tex into run folders, finished or not.
 With two runs or more also compare.html and compare.json: side by side, with paired differences in AUROC and curves
@@ -27,9 +22,11 @@ HOW = """a path may be
   runs/<gap>          an experiment=gap: its federated, central and local run
   runs/<sweep>        a --multirun: the runs of its jobs
 
-  python -m fl_rsna.report runs/a runs/b
-  python -m fl_rsna.simulate -m run.name=sizes partition.num_sites=2,4,8 seed=0,1,2 && python -m fl_rsna.report runs/sizes
-The first run named is the one others are compared with."""
+examples:
+  fl-rsna report runs/first
+  fl-rsna report runs/a runs/b --out both.html
+  fl-rsna report runs/sizes
+The first run named is the one others are compared with. More: docs/commands.md"""
 
 
 def report(runs: Sequence[Path], out: Path | None = None) -> None:
@@ -37,6 +34,10 @@ def report(runs: Sequence[Path], out: Path | None = None) -> None:
 
     Raises ValueError for a path without a run, and for a single run that cannot be read.
     """
+    from fl_rsna.reporting.pages.comparison import DAMAGE, damage, read_left_out, write_comparison
+    from fl_rsna.reporting.pages.find_runs import common_folder, failures_in, find_runs, is_run
+    from fl_rsna.reporting.record.console import console
+
     folders = list({folder.absolute(): folder for path in runs for folder in find_runs(path)}.values())
     failed = [job for path in runs if not is_run(path) for job in failures_in(path)]
     if out is not None and len(folders) < 2:
@@ -57,6 +58,9 @@ def report(runs: Sequence[Path], out: Path | None = None) -> None:
 
 
 def _report(folder: Path) -> Path:
+    from fl_rsna.reporting.pages.run_page import write_report
+    from fl_rsna.run_folder.run_folder import EXPLANATIONS, MODEL
+
     if (folder / MODEL).exists() and not (folder / EXPLANATIONS).exists():
         from fl_rsna.reporting.images.explanations import explain  # loads torch, which the page alone does not need
 

@@ -1,16 +1,17 @@
 """python -m fl_rsna.salt: the secret under which all hospitals of a federation hash their ids.
 
-    python -m fl_rsna.salt --out stroke-2026.salt     one hospital makes it: 128 random bits, in a file that its user alone can read
-    python -m fl_rsna.salt --of stroke-2026.salt      every hospital reads the fingerprint of what it got, to compare by telephone
+    fl-rsna salt --out stroke-2026.salt     one hospital makes it: 128 random bits, in a file that its user alone can read
+    fl-rsna salt --of stroke-2026.salt      every hospital reads the fingerprint of what it got, to compare by telephone
+    fl-rsna prepare data.dicom=scans data.labels=labels.csv data.name=ours data.salt="$(cat stroke-2026.salt)"
 
 The file goes from hospital to hospital on a way that others cannot read, and not to the coordinator. Prepare takes it as
-data.salt="$(cat stroke-2026.salt)". Exit codes: 0 done, 2 the request cannot be met (one sentence on stderr).
+data.salt="$(cat stroke-2026.salt)". More: docs/deploy.md. Exit codes: 0 done, 2 the request cannot be met (one sentence on stderr).
 """
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("salt")
 
 import argparse
 import os
@@ -20,7 +21,6 @@ from pathlib import Path
 from fl_rsna.cli.arguments import create_parser
 from fl_rsna.common.command_end import end_command
 from fl_rsna.common.id_scheme import SALT_BYTES, can_be_guessed, describe_scheme, id_scheme
-from fl_rsna.common.reading import refuse_unreadable
 
 LONGEST = 1024  # bytes of a salt's file
 
@@ -55,6 +55,8 @@ def _write_new(path: Path, content: str) -> None:
 
 
 def _read(path: Path) -> str:
+    from fl_rsna.common.reading import refuse_unreadable  # loads pandas, which --help need not wait for
+
     with refuse_unreadable(path, "a salt's file", "have it sent again", key="--of: "), path.open("rb") as stream:
         found = stream.read(LONGEST + 1).decode().strip()
     if len(found) > LONGEST or can_be_guessed(found):

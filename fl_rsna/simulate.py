@@ -3,9 +3,9 @@
 import os
 
 if __name__ == "__main__":  # slow imports come after begin_loading, which loads the workers' server on another core
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command(goes_on=True)
+    start_command("simulate", goes_on=True, loads="PyTorch and Flower")
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"
     )  # set before torch is loaded: sites run in parallel, with one thread each

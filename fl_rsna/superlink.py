@@ -6,9 +6,9 @@ same sites.
 """
 
 if __name__ == "__main__":
-    from fl_rsna.common.command_end import begin_command
+    from fl_rsna.cli.start import start_command
 
-    begin_command()
+    start_command("superlink", loads="Flower")
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,11 @@ from fl_rsna.cli.arguments import create_parser
 from fl_rsna.common.command_end import RunFailed, end_command
 
 PORT = 9092
+EXAMPLES = """examples:
+  fl-rsna superlink --certificates certificates/superlink --state state
+  fl-rsna superlink --certificates certificates/superlink --state state --port 9443
+  fl-rsna superlink --certificates certificates/superlink --state state --host 192.168.1.5
+more: docs/deploy.md"""
 
 
 def superlink(words: argparse.Namespace) -> None:
@@ -28,7 +33,7 @@ def superlink(words: argparse.Namespace) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = create_parser("superlink", "Serve a federation's SuperLink.")
+    parser = create_parser("superlink", "Serve the SuperLink of a federation, until stopped.", EXAMPLES)
     parser.add_argument("--certificates", type=Path, required=True, help="with ca.crt, server.crt and server.key")
     parser.add_argument("--state", type=Path, required=True, help="a folder of its own, made when missing")
     parser.add_argument("--host", default="0.0.0.0", help="the address to listen at; default: all of this machine's")

@@ -5,13 +5,12 @@ python scripts/describe_settings.py
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from enum import Enum
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import KEY, Declaration
+from fl_rsna.settings.reference import describe_values, write_value
 from fl_rsna.settings.strategy import StrategyConfig
 from fl_rsna.strategies.find import STRATEGIES
 
@@ -49,40 +48,10 @@ def _rows(record: Any, path: str, without: frozenset[str] | set[str] = frozenset
         declared: Declaration = item.metadata[KEY]
         cells = (
             f"`{path}{item.name}`",
-            f"`{_say(getattr(record, item.name))}`",
-            _describe_values(kinds[item.name], declared),
+            f"`{write_value(getattr(record, item.name))}`",
+            _in_cell(describe_values(kinds[item.name], declared)),
         )
         yield f"| {' | '.join(cells)} | {_in_cell(declared.meaning)} |"
-
-
-def _describe_values(kind: Any, declared: Declaration) -> str:
-    """The range of a number, the choices of a choice, or what kind of value it is."""
-    if declared.within is not None:
-        return _in_cell(str(declared.within))
-    if get_origin(kind) in (list, dict):
-        return "a list" if get_origin(kind) is list else "a mapping"
-    kinds = [of for of in get_args(kind) or (kind,) if of is not NoneType]
-    null = ", or null" if NoneType in get_args(kind) else ""
-    if isinstance(kinds[0], type) and issubclass(kinds[0], Enum):
-        return ", ".join(f"`{choice.value}`" for choice in kinds[0]) + null
-    return ("`true` or `false`" if kinds[0] is bool else "text") + null
-
-
-def _say(value: Any) -> str:
-    """A value as one types it."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case Enum():
-            return str(value.value)
-        case "":
-            return "''"
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)
 
 
 def _in_cell(text: str) -> str:

@@ -371,9 +371,8 @@ def test_what_another_command_reads_is_named(run: Run, dicom: Path, monkeypatch:
     assert not any(line.startswith("data.size") for line in shown)
 
 
-def test_help_and_printing_the_configuration(run: Run) -> None:
+def test_the_configuration_is_printed(run: Run) -> None:
     assert run(simulate, "--cfg", "job")[0] == 0
-    assert run(simulate, "--help")[0] == 0
 
 
 def test_report_of_no_run_is_one_sentence(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Pat
     assert {f"conf/{path.relative_to(conf).as_posix()}" for path in conf.rglob("*.yaml")} <= installed
     assert "reporting/templates/report.html.j2" in installed
     code = (
-        "from fl_rsna.settings.compose import compose_config, conf_folder; from fl_rsna.strategies.find import STRATEGIES; "
+        "from fl_rsna.settings.compose import compose_config; from fl_rsna.settings.reference import conf_folder; "
+        "from fl_rsna.strategies.find import STRATEGIES; "
         "compose_config(['experiment=ct_ich'], STRATEGIES); print(conf_folder())"
     )
     done = subprocess.run(

@@ -25,6 +25,18 @@ def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
             watch(run, "127.0.0.1", 0)
 
 
+def test_a_run_that_is_not_there_is_said_at_once_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("")
+    with pytest.raises(ValueError, match=r"frist: no such run; did you mean .*/first\? With --wait this command waits"):
+        watch(tmp_path / "frist", "127.0.0.1", 0)
+    with pytest.raises(ValueError, match="no such run; there are first, second; with --wait"):
+        watch(tmp_path / "other", "127.0.0.1", 0)
+    with pytest.raises(ValueError, match="no such run; there is no run in "):
+        watch(tmp_path / "none" / "x", "127.0.0.1", 0)
+
+
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with make_server(Watcher(tmp_path), 0) as taken, pytest.raises(ValueError, match="--port: expected a free port"):
         watch(tmp_path, "127.0.0.1", taken.server_address[1])
@@ -39,7 +51,7 @@ def hears_ctrl_c() -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_told_to_stop(tmp_path: Path, stop: signal.Signals) -> None:
-    command = [sys.executable, "-m", "fl_rsna.watch", str(tmp_path / "to-come"), "--port", "0"]
+    command = [sys.executable, "-m", "fl_rsna.watch", str(tmp_path / "to-come"), "--port", "0", "--wait"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
     ) as process:

@@ -2,14 +2,56 @@
 
 import argparse
 import math
-from typing import NoReturn
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fl_rsna.settings.suggest import find_near
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises ValueError for words it cannot read, so that the command says one sentence and exits with code 2."""
+    """A parser that raises ValueError for words it cannot read, so that the command says one sentence and exits with code 2.
+
+    It also takes key=value where it has an option or a path of that name: run=runs/first is runs/first, and port=8020 is --port 8020.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(self._read_words(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; {self.prog} --help says what is expected")
+        raise ValueError(f"{message}; {self._suggest(message) or f'{self.prog} --help says what is expected'}")
+
+    def _read_words(self, typed: Sequence[str]) -> list[str]:
+        """Write key=value words as options and paths; a path that exists stays as it is."""
+        positional = {action.dest.rstrip("s") for action in self._get_positional_actions()} - {"word"}
+        found = list[str]()
+        for word in typed:
+            key, equals, value = word.partition("=")
+            action = self._option_string_actions.get(f"--{key.replace('_', '-')}")
+            if not equals or key.startswith("-") or Path(word).exists():
+                found.append(word)
+            elif key.rstrip("s") in positional:
+                found += value.strip("[]").split(",") if value.startswith("[") else [value]
+            elif action is None:
+                found.append(word)
+            elif action.nargs == 0:
+                found += [action.option_strings[-1]] if value.lower() == "true" else []
+            else:
+                values = value.strip("[]").split(",") if action.nargs == "+" else [value]
+                found += [action.option_strings[-1], *values]
+        return found
+
+    def _suggest(self, message: str) -> str:
+        """Write what was meant by an option or a choice that does not exist; nothing where none is near."""
+        if option := re.match(r"unrecognized arguments: (--?[\w-]+)", message):
+            near = find_near(option[1], [name for name in self._option_string_actions if name.startswith("--")])
+        elif choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            near = find_near(choice[1], [name.strip("' ") for name in choice[2].split(",")], 0.5)
+        else:
+            return ""
+        return f"did you mean {near}?" if near else ""
 
 
 def create_parser(command: str, about: str | None, more: str | None = None) -> Parser:

@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 from fl_rsna.cli.own_settings import OwnSettings
 from fl_rsna.cli.words import quote_paths, split_options
 from fl_rsna.common.command_end import end_command, run_to_end
-from fl_rsna.settings.compose import conf_folder, plain_words, read_config, register_schema
+from fl_rsna.settings.compose import plain_words, read_config, register_schema
 from fl_rsna.settings.config import Config
+from fl_rsna.settings.reference import conf_folder
 from fl_rsna.strategies.find import STRATEGIES
 
 T = TypeVar("T")

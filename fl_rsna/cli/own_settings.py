@@ -14,31 +14,24 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from fl_rsna.settings.compose import plain_words
+from fl_rsna.settings.suggest import suggest_key
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSettings(Generic[T]):
-    """A command, the dataclass of its settings, and what its --help says. `schema` may hold further dataclasses."""
+    """A command and the dataclass of its settings, which may hold further dataclasses."""
 
     command: str
     schema: type[T]
-    about: str
 
     def register(self) -> None:
         """Store the dataclass as Hydra's primary configuration, by the command's name."""
-        typed = {True: "true", False: "false", None: "null"}
-        words = "".join(
-            f"\n  {key}={typed[value] if isinstance(value, bool | None) else value}"
-            for key, value in list_words(self.schema)
-        )
-        help_text = f"{self.about.strip()}\n\nwords and their defaults:{words}\n"
-        template = help_text.replace("$", "$$").replace("${", "\\${")  # Hydra and OmegaConf would fill in $ and ${}
         store = ConfigStore.instance()
         store.store(name=f"{self.command}_schema", node=OmegaConf.structured(self.schema))
         quiet = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
-        hydra = {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}, "help": {"template": template}}
+        hydra = {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}}
         node = {"defaults": [f"{self.command}_schema", "_self_", *quiet], "hydra": hydra}
         store.store(name=self.command, node=node)
 
@@ -57,8 +50,9 @@ class OwnSettings(Generic[T]):
                     "quote special characters: key='\"a value\"'"
                 )
             if override.key_or_group not in known:
-                key, takes = override.key_or_group, ", ".join(known)
-                raise ValueError(f"{key}: no such word; python -m fl_rsna.{self.command} takes {takes}")
+                key, takes = override.key_or_group, f"python -m fl_rsna.{self.command} takes {', '.join(known)}"
+                value = word.partition("=")[2]
+                raise ValueError(f"{key}: no such setting{suggest_key(key, known, value, otherwise=takes)}")
 
     def read(self, composed: DictConfig) -> T:
         """Turn what Hydra composed into the dataclass. Raises ValueError."""

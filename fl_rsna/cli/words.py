@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from fl_rsna.settings.suggest import find_near
 
 NAMED = r"(.*/)?[A-Za-z]\w*(\.\w+)*=."  # a path with a folder that is named by a key=value word
 PLAIN = r"[^\s,\[\]{}()'\":$]+"  # text between the signs that have a meaning in a value
@@ -52,6 +51,9 @@ def quote_paths(word: str) -> str:
 
 
 def _is_readable(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # not loaded for --help
+    from hydra.errors import HydraException
+
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:
@@ -76,7 +78,8 @@ def split_options(words: Sequence[str], such_as: str) -> tuple[list[str], list[s
             options += [word, *(left[:1] if left and "=" not in left[0] else [])]
             left = left[1:] if left and "=" not in left[0] else left
         else:
-            raise ValueError(
-                f"{word}: expected key=value words, such as {such_as}, got an option that is none; --help lists them"
-            )
+            known = [option for option in (*FLAGS, *VALUED) if option.startswith("--")]
+            near = find_near(word.partition("=")[0], known)
+            said = f"did you mean {near}?" if near else "--help lists them"
+            raise ValueError(f"{word}: expected key=value words, such as {such_as}, got an option that is none; {said}")
     return options, rest

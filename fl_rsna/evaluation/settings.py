@@ -5,10 +5,18 @@ from enum import StrEnum
 from typing import Any
 
 from fl_rsna.settings.data import ImageKind, PrepareConfig
+from fl_rsna.settings.fields import NOT_NEGATIVE, SHARE, at_least, declare
 from fl_rsna.settings.runtime import PathsConfig
 from fl_rsna.settings.training import Device
 
 EQUAL = "equal"
+MODEL = "run folder, or a .safetensors file; with its run beside it the run's thresholds and temperatures are applied"
+SITE = "folder of a site of any cohort, whose slices are scored"
+PART = "part of the site's slices; default: test where there is one, else validation"
+SHIFT = (
+    "write two readings: as the run calibrated it, and matched to the prevalence that is estimated in the scored slices "
+    "(Saerens et al. 2002)"
+)
 
 
 class Part(StrEnum):
@@ -24,34 +32,44 @@ class Part(StrEnum):
 class ScansConfig:
     """The words data.*. They mean what they mean to prepare, but size and image default to the model's."""
 
-    dicom: str | None = None  # folder searched recursively, zip, or a CSV or Parquet list with a column `path`
-    name: str | None = None  # prepared set under paths.prepared: with data.dicom made and kept, without it taken
-    labels: str | None = None  # CSV or Parquet; default: stage_2_train.csv beside or inside data.dicom, if there is one
-    test_set: bool = False  # in RSNA's layout, score stage_2_test instead of stage_2_train
-    size: int | None = None
-    image: ImageKind | None = None
-    hash_ids: bool = True
-    salt: str = ""
-    max_rejected: float = 1.0
+    dicom: str | None = declare(
+        None,
+        "scans to score: a folder (searched with its subfolders), a zip, or a CSV or Parquet list with a column `path`",
+    )
+    name: str | None = declare(
+        None, "prepared set under paths.prepared; with data.dicom it is made and kept, without it scored"
+    )
+    labels: str | None = declare(
+        None,
+        "CSV or Parquet table of labels, for a scorecard; default: stage_2_train.csv with data.dicom, if there is one",
+    )
+    test_set: bool = declare(False, "in RSNA's layout, score stage_2_test instead of stage_2_train")
+    size: int | None = declare(
+        None, "side of the stored PNG, in pixels; default: the model's", within=at_least(16).or_null()
+    )
+    image: ImageKind | None = declare(None, "how a stored PNG holds an image; default: as the model saw it")
+    hash_ids: bool = declare(True, "replace patient, study and series ids by salted hashes")
+    salt: str = declare("", "secret that ids are hashed with; the one of the data the model was trained on")
+    max_rejected: float = declare(1.0, "largest share of files that may be rejected", within=SHARE)
 
 
 @dataclass(kw_only=True, slots=True)
 class WhereConfig:
     """The words train.*: where the model computes."""
 
-    device: Device = Device.auto
+    device: Device = declare(Device.auto, "where the model computes")
 
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
     """The settings of evaluate."""
 
-    model: str | None = None  # run folder or .safetensors file
-    site: str | None = None  # folder of a site of any cohort
-    part: Part | None = None  # of that site; default: test if it has one, else validation
-    shift: bool = False  # also write the reading matched to the prevalence estimated in the scored slices
-    out: str | None = None  # new folder; default: evaluations/<date-time>
-    seed: int = 0  # of the bootstrap
+    model: str | None = declare(None, MODEL)
+    site: str | None = declare(None, SITE)
+    part: Part | None = declare(None, PART)
+    shift: bool = declare(False, SHIFT)
+    out: str | None = declare(None, "new folder for the results; default: evaluations/<date-time>")
+    seed: int = declare(0, "seed of the bootstrap", within=NOT_NEGATIVE)
     data: ScansConfig = field(default_factory=ScansConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     train: WhereConfig = field(default_factory=WhereConfig)
@@ -84,13 +102,18 @@ def check_words(asked: EvaluateConfig) -> None:
 class EnsembleConfig:
     """The settings of ensemble."""
 
-    models: list[str] = field(default_factory=list)  # run folders or .safetensors files, two or more
-    weights: Any = None  # equal, or a share for each model; default: fitted on the sites' validation predictions
-    site: str | None = None  # folder of a site of any cohort
-    part: Part | None = None
-    shift: bool = False
-    out: str | None = None  # new folder; default: ensembles/<date-time>
-    seed: int = 0  # of the bootstrap and of the folds
+    models: list[str] = declare(
+        [], "two or more run folders or .safetensors files, of one task and kind of images: models=[runs/a,runs/b]"
+    )
+    weights: Any = declare(
+        None,
+        "equal, or a share for each model; default: fitted on the validation slices of the sites of simulated runs",
+    )
+    site: str | None = declare(None, SITE)
+    part: Part | None = declare(None, PART)
+    shift: bool = declare(False, SHIFT)
+    out: str | None = declare(None, "new folder for the results; default: ensembles/<date-time>")
+    seed: int = declare(0, "seed of the bootstrap and of the folds", within=NOT_NEGATIVE)
     data: ScansConfig = field(default_factory=ScansConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     train: WhereConfig = field(default_factory=WhereConfig)
@@ -125,7 +148,9 @@ def check_ensemble(asked: EnsembleConfig) -> None:
 class ExportConfig:
     """The settings of export."""
 
-    model: str | None = None  # run folder or .safetensors file
-    site: str | None = None  # site whose slices are compared; default: the test site of the run's cohort, if at hand
-    out: str | None = None  # new folder; default: export/ in the run's folder, or <name>_export beside the file
-    seed: int = 0  # of random and synthetic slices
+    model: str | None = declare(None, MODEL)
+    site: str | None = declare(
+        None, "site whose slices ONNX and torch are compared on; default: the test site of the run's cohort, if at hand"
+    )
+    out: str | None = declare(None, "new folder; default: export/ in the run folder, or <name>_export beside the file")
+    seed: int = declare(0, "seed of the random and synthetic slices", within=NOT_NEGATIVE)

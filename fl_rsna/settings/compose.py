@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from hydra import compose, initialize_config_dir
@@ -18,13 +17,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_rsna.common.plugins import GROUPS, find_plugins
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import list_settings
 from fl_rsna.settings.partition import PartitionConfig
+from fl_rsna.settings.reference import conf_folder, list_plugin_folders
 from fl_rsna.settings.strategy import StrategyConfig
+from fl_rsna.settings.suggest import ALL_SETTINGS, list_keys, suggest_key, suggest_value
 from fl_rsna.settings.validation import check
-from fl_rsna.version import PACKAGE
 
 
 class HasSettings(Protocol):
@@ -37,18 +36,11 @@ class HasSettings(Protocol):
 Strategies = Mapping[str, HasSettings]
 
 
-def conf_folder() -> Path:
-    """Return the folder of the YAML groups: inside the package when installed, beside it in a checkout."""
-    inside = PACKAGE / "conf"
-    return inside if inside.is_dir() else PACKAGE.parent / "conf"
-
-
 class PluginFolders(SearchPathPlugin):
     """A Hydra plug-in that searches the conf folders of other installed packages after fl_rsna's own."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        plugins = [plugin for group in GROUPS for plugin in find_plugins(group).values()]
-        for folder, package in {plugin.conf: plugin.package for plugin in plugins if plugin.conf is not None}.items():
+        for folder, package in list_plugin_folders().items():
             search_path.append(provider=package, path=f"file://{folder}")
 
 
@@ -88,18 +80,19 @@ def _read_strategy(node: DictConfig, strategies: Strategies) -> StrategyConfig:
     """
     name, said = str(node.name), dict(node)
     if name not in strategies:
-        raise ValueError(f"strategy.name: expected one of {', '.join(strategies)}, got {name!r}; choose one of them")
+        near = suggest_value("strategy", name, list(strategies)) or "; choose one of them"
+        raise ValueError(f"strategy.name: expected one of {', '.join(strategies)}, got {name!r}{near}")
     kind = strategies[name].settings
     known = {field.name for field in fields(kind)}
     for key in [str(key) for key in said if key not in known]:
         value = said.pop(key)
         owners = [other for other in strategies if key in {field.name for field in fields(strategies[other].settings)}]
         if not owners:
-            raise ValueError(
-                f"strategy.{key}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them"
-            )
-        theirs = strategies[owners[0]].settings()
-        off = next(declared.off for item, _, declared in list_settings(theirs) if item == key)
+            theirs = {f"strategy.{field.name}" for other in strategies.values() for field in fields(other.settings)}
+            near = suggest_key(f"strategy.{key}", [*theirs, *list_keys()], str(value), otherwise=ALL_SETTINGS)
+            raise ValueError(f"strategy.{key}: no such setting{near}")
+        owner = strategies[owners[0]].settings()
+        off = next(declared.off for item, _, declared in list_settings(owner) if item == key)
         if value not in off:
             raise ValueError(
                 f"strategy.{key}: expected strategy={' or '.join(owners)}, without which it has no effect, got {value}; leave it out"
@@ -118,7 +111,8 @@ def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
     kinds: dict[str, Any] = {field.name: field.type for field in fields(schema)}
     for key in map(str, node):
         if key not in kinds:
-            raise ValueError(f"{path}{key}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them")
+            near = suggest_key(f"{path}{key}", list_keys(), str(node[key]), otherwise=ALL_SETTINGS)
+            raise ValueError(f"{path}{key}: no such setting{near}")
         if is_dataclass(kinds[key]):
             _refuse_unknown(node[key], kinds[key], f"{path}{key}.")
 
@@ -172,11 +166,15 @@ def _sentence(error: Exception) -> str:
         return f"{error.override}: expected key=value words, e.g. rounds=5, got one that cannot be read; quote special characters"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}: expected one of {', '.join(error.options)}, got {choice!r}"
+        return f"{group}: expected one of {', '.join(error.options)}, got {choice!r}{suggest_value(group, choice, error.options)}"
     text, cause = (str(error).splitlines() or [type(error).__name__])[0], error.__cause__
     if unknown := re.match(r"Could not (?:override|append.*) '(.+?)'", text):
-        return f"{unknown[1]}: no such setting; python -m fl_rsna.simulate --cfg job prints all of them"
+        typed = re.search(r"use \+(.+?)=(.*)", str(error))
+        value = typed[2].strip() if typed and typed[1] == unknown[1] else None
+        return f"{unknown[1]}: no such setting{suggest_key(unknown[1], list_keys(), value, otherwise=ALL_SETTINGS)}"
     told = cause or error
     if key := getattr(told, "full_key", None):
-        return f"{key}: {str(told).splitlines()[0]}"
+        said = str(told).splitlines()[0]
+        wrong = re.match(r"Invalid value '(.*?)', expected one of \[(.*)\]", said)
+        return f"{key}: {said}" + (suggest_value(key, wrong[1], wrong[2].split(", ")) if wrong else "")
     return text

@@ -45,15 +45,15 @@ def test_words_are_read_as_hydra_reads_them(words: list[str], expected: Outer) -
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("modell=x", "modell: no such word; python -m fl_rsna.try takes model, colour, data.size, data.name"),
-        ("data=x", "data: no such word"),
+        ("modell=x", "modell: no such setting; did you mean model=x?"),
+        ("xyzzy=x", "xyzzy: no such setting; python -m fl_rsna.try takes model, colour, data.size, data.name"),
         ("+model=x", r"\+model=x: expected a key=value word"),
         ("~model", "~model: expected a key=value word"),
         ("model", "model: expected a key=value word"),
         ("model=a,b", "model=a,b: expected a key=value word"),
         ("model=a(b", "quote special characters"),
         ("data.size=many", "data.size: Value 'many'"),
-        ("colour=blue", "colour: Invalid value 'blue', expected one of"),
+        ("colour=reed", r"colour: Invalid value 'reed', expected one of \[red\]; did you mean colour=red\?"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_sentence(word: str, sentence: str) -> None:
@@ -67,7 +67,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, list[Outer]]
     told: list[Outer] = []
     monkeypatch.setattr(sys, "argv", ["fl_rsna", *words])
     with pytest.raises(SystemExit) as left:
-        run_own_command(told.append, OwnSettings(command="try", schema=Outer, about="Try costs 5 $ a ${thing}."))
+        run_own_command(told.append, OwnSettings(command="try", schema=Outer))
     return int(left.value.code or 0), told
 
 
@@ -86,12 +86,3 @@ def test_a_command_refuses_in_one_sentence(
     said = capfd.readouterr().err
     assert said.startswith(f"error: {word.partition('=')[0]}: ")
     assert said.count("\n") == 1
-
-
-def test_the_help_says_what_the_command_does_and_lists_words_with_defaults(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, "--help") == (0, [])
-    said = capfd.readouterr().out
-    assert said.startswith("Try costs 5 $ a ${thing}.\n\nwords and their defaults:\n  model=null\n")
-    assert said.rstrip().endswith("data.size=null\n  data.name=x")

@@ -21,7 +21,16 @@ def test_options_come_first_and_words_keep_their_order(typed: str, read: str) ->
     assert [*options, *words] == read.split()
 
 
-@pytest.mark.parametrize("option", ["--rounds=5", "--resume", "-x"])
+@pytest.mark.parametrize("option", ["--colour=5", "--qqq", "-x"])
 def test_an_option_that_is_none_is_refused(option: str) -> None:
     with pytest.raises(ValueError, match=rf"^{option}: expected key=value words.*--help lists them$"):
         split_options(["seed=1", option], "rounds=5")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("--multirn", "--multirun"), ("--multi-run", "--multirun"), ("--confg-name=x", "--config-name")],
+)
+def test_the_option_that_was_meant_is_named(typed: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"got an option that is none; did you mean {meant}\?$"):
+        split_options([typed], "rounds=5")

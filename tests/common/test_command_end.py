@@ -454,10 +454,13 @@ def test_no_command_bypasses_the_end(name: str) -> None:
     body = ast.parse((PACKAGE / f"{name}.py").read_text()).body
     blocks = [node for node in body if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)]
     first, last = blocks[0].body, blocks[-1].body
-    begins = next(index for index, node in enumerate(first) if ast.unparse(node).startswith("begin_command("))
+    begins = next(
+        index for index, node in enumerate(first) if ast.unparse(node).startswith(("begin_command(", "start_command("))
+    )
     before = body[: body.index(blocks[0])] + first[:begins]
     modules = {name for node in before for name in ast.unparse(node).split("\n") if name.startswith(("import", "from"))}
-    assert modules <= {"import sys", "import os", "from fl_rsna.common.command_end import begin_command"}
+    begin = {"from fl_rsna.common.command_end import begin_command", "from fl_rsna.cli.start import start_command"}
+    assert modules <= {"import sys", "import os", *begin}
     assert body[-1] is blocks[-1]
     assert ast.unparse(last[-1]).startswith(("run_command(", "run_own_command(", "end_command("))
 

@@ -12,9 +12,10 @@ from hydra.errors import HydraException
 from package import ROOT
 
 from fl_rsna.cohort.steps import cohort_name
-from fl_rsna.settings.compose import conf_folder, quote_value, words_given
+from fl_rsna.settings.compose import quote_value, words_given
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import list_settings
+from fl_rsna.settings.reference import conf_folder
 from fl_rsna.settings.validation import FOLDER_NAMES, check
 
 CHOICES = sorted((path.parent.name, path.stem) for path in conf_folder().glob("*/*.yaml"))

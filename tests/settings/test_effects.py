@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 from tiny import tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
-from fl_rsna.settings.compose import conf_folder
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.effects import (
@@ -23,6 +22,7 @@ from fl_rsna.settings.effects import (
     without_effect,
 )
 from fl_rsna.settings.fields import Asked, Command, list_settings
+from fl_rsna.settings.reference import conf_folder
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.settings.training import Optimizer
 from fl_rsna.simulation.simulation import PARTS, run_federation

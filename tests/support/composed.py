@@ -25,7 +25,7 @@ def strategy_config(name: str, **settings: Any) -> StrategyConfig:
 
 def read_own(schema: type[T], words: Sequence[str]) -> T:
     """The settings that a command of its own dataclass `schema` gets from these words on its command line."""
-    own, quoted = OwnSettings(command="try", schema=schema, about="Try."), [quote_paths(word) for word in words]
+    own, quoted = OwnSettings(command="try", schema=schema), [quote_paths(word) for word in words]
     own.register()
     own.refuse_unknown(quoted)
     with compose.plain_words(), hydra.initialize(config_path=None, version_base="1.3"):

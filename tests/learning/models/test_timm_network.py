@@ -15,9 +15,9 @@ from fl_rsna.learning.models.flat import flatten, unflatten
 from fl_rsna.learning.training.local_rule import list_trainable_parameters
 from fl_rsna.learning.training.memory_estimate import footprint
 from fl_rsna.learning.training.train import layer_rates
-from fl_rsna.settings.compose import conf_folder
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.model import ModelConfig, ModelName, Norm, Trainable, Window
+from fl_rsna.settings.reference import conf_folder
 from fl_rsna.settings.training import TrainConfig
 from fl_rsna.task import ICH
 
