@@ -27,6 +27,7 @@ COMMANDS = {  # name of the module -> what it does; the order is that of the lis
     "superlink": "serve the SuperLink of a federation between machines",
     "site": "take part in a federation as one site",
     "coordinate": "run a federation between machines, from beside the SuperLink",
+    "completion": "print the shell's completion of commands, settings and choices",
 }
 
 

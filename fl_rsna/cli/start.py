@@ -13,21 +13,24 @@ def start_command(name: str, *, goes_on: bool = False, loads: str = "") -> None:
     """Install the ends of command_end.py, answer --help, and rewrite the command line in key=value words.
 
     `goes_on` says that the command, typed again, continues what it has done so far. `loads` names what is imported next and takes
-    seconds; a terminal is told so on stderr. A command without a guide reads its words itself.
+    seconds; a terminal is told so on stderr, with the words as they were read where they were typed in another way. A command without a
+    guide reads its words itself.
     """
     begin_command(goes_on=goes_on)
     from fl_rsna.cli.guides import GUIDES, list_command_keys, write_help
 
-    topic = find_topic(sys.argv[1:])
+    typed = sys.argv[1:]
+    topic = find_topic(typed)
     if topic is not None and name in GUIDES:
         end_command(lambda: print(write_help(name, topic), end=""))
     if topic is None and name in GUIDES:
         from fl_rsna.cli.guess import RUNS, read_words
         from fl_rsna.settings.suggest import list_keys
 
-        sys.argv[1:] = read_words(name, sys.argv[1:], list_keys() if name in RUNS else list_command_keys(name))
+        sys.argv[1:] = read_words(name, typed, list_keys() if name in RUNS else list_command_keys(name))
     if loads and topic is None and sys.stderr.isatty():
-        print(f"{name}: loading {loads} ...", file=sys.stderr, flush=True)
+        read = "" if sys.argv[1:] == typed else " " + " ".join(sys.argv[1:])
+        print(f"{name}{read}: loading {loads} ...", file=sys.stderr, flush=True)
 
 
 def find_topic(words: Sequence[str]) -> str | None:
