@@ -99,6 +99,8 @@ def test_prepare_partition_simulate(run: Run, dicom: Path, tmp_path: Path) -> No
     assert run(simulate, *words, "run.name=first") == (0, "")
     names = {path.name for path in (tmp_path / "runs" / "first").iterdir()}
     assert {"report.html", "model.safetensors", "summary.json", "cohort_view.json", "explanations.json"} <= names
+    said = (tmp_path / "runs" / "first" / "console.log").read_text()
+    assert ("round 1" in said, said.splitlines()[-1]) == (True, "report: runs/first/report.html")
     (tmp_path / "runs" / "first" / "report.html").unlink()
     done = subprocess.run([sys.executable, "-m", "fl_rsna.report", "runs/first"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "report: runs/first/report.html\n")
@@ -140,6 +142,8 @@ def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: P
         f"partition.num_sites={n}" for n in (1, 2)
     ]
     assert (runs / "compare.html").exists()
+    for n in (1, 2):
+        assert "report: " in (runs / f"partition.num_sites={n}" / "console.log").read_text()
     assert len(list((tmp_path / "site_data").iterdir())) == 2
 
 

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from fl_rsna.common.command_end import attempt, command_again, goes_on_with, run_to_end
+from fl_rsna.common.console_log import end_log, note
 from fl_rsna.common.ownership import drop_folder, hold_lock, holds_nothing, make_folder, what_is
 from fl_rsna.run_folder.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job
 from fl_rsna.run_folder.sweep_words import (
@@ -169,11 +170,14 @@ def run_job(story: Story, composed: DictConfig) -> None:
         row, sentence = attempt(act)
     except KeyboardInterrupt:
         write(JobState.interrupted)
+        note("error: interrupted\n")
         if _of_process.keeps:
             goes_on_with("resume=true")
         raise
     except SystemExit as left:
         row, sentence = None, f"ended with exit code {left.code}"
+    finally:
+        end_log()
     if sentence is not None:
         write(JobState.failed, sentence)
     else:

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from fl_rsna.common.console_log import note
 from fl_rsna.common.screen import close_stderr, guard_screen
 from fl_rsna.version import PACKAGE
 
@@ -326,6 +327,7 @@ def _say(error: BaseException) -> str:
         log = log_traceback(traceback_of(error), None)
     sentence = sentence_of(error, log)
     print(f"error: {sentence}", file=sys.stderr, flush=True)
+    note(f"error: {sentence}\n")
     return sentence
 
 
@@ -353,7 +355,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
         raise stopped
     for tell in reversed(now.open):
         tell(stopped)
-    print(f"error: {sentence_of(stopped, None)}", file=sys.stderr, flush=True)
+    sentence = f"error: {sentence_of(stopped, None)}"
+    print(sentence, file=sys.stderr, flush=True)
+    note(f"{sentence}\n")
     os._exit(1)
 
 

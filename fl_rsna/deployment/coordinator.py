@@ -23,6 +23,7 @@ from flwr.cli.build import build_fab_from_disk
 from fl_rsna.checks.request import Request, check_on_cohort, check_request
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
 from fl_rsna.common.command_end import ERROR_LOG, EndKind, RunFailed, end_of, goes_on_in
+from fl_rsna.common.console_log import CONSOLE_LOG, console_log, keep_log
 from fl_rsna.common.ownership import drop, hold_lock, take_back
 from fl_rsna.deployment.flower_internals import UNREGISTERED, FlowerRun, as_flower_writes, control
 from fl_rsna.deployment.keys.key_folder import key_fingerprint
@@ -136,6 +137,7 @@ POLL_S, LOOK_S = 1.0, 5.0  # seconds between two looks at the events, and at Flo
 T = TypeVar("T")
 
 
+@console_log()
 def coordinate(config: Config) -> dict[str, Any]:
     """Run the federation at the sites behind deploy.superlink; a finished run is only reported.
 
@@ -157,6 +159,8 @@ def coordinate(config: Config) -> dict[str, Any]:
     if new and len(parts) > 1:  # the server makes a run of each part; this is the folder that holds them
         with hold_lock(folder):
             whole = take_run(folder, last, cohort, kind=BOTH, resume=config.resume)
+    if len(parts) > 1 and not is_finished(folder):
+        keep_log(folder)
     try:
         for part, where in parts:
             if not is_finished(where):
@@ -169,7 +173,7 @@ def coordinate(config: Config) -> dict[str, Any]:
                 see_to_the_end(deploy, asked, where, log, secrets.token_hex(16))
     except ValueError:
         if whole is not None:
-            take_back(folder, whole, ())
+            take_back(folder, whole, (CONSOLE_LOG,))
         raise
     with guard_report(folder, words_beside(cohort, folder)):
         report = report_run(folder, cohort)
@@ -271,6 +275,8 @@ def follow(deploy: DeployConfig, run_id: int, folder: Path, log: EventLog, token
             for event in log.new():
                 say(sentence(event))
                 round_ = max(round_, event["round"]) if event["event"] in ("round_end", "resumed") else round_
+                if event.get("kind") != EndKind.refused:
+                    keep_log(folder)
                 raise_for(event, folder, token)
             if over:
                 raise_refusal(refusal(folder, token))

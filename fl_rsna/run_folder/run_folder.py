@@ -18,6 +18,7 @@ import yaml
 
 from fl_rsna.cohort.sites.site_folders import Cohort, cohort_files
 from fl_rsna.common.atomic import write_whole
+from fl_rsna.common.console_log import CONSOLE_LOG
 from fl_rsna.common.ownership import drop, holds_nothing, make_folder, what_is
 from fl_rsna.common.reading import (
     build_damage_error,
@@ -78,6 +79,7 @@ UNTRAINED = (
     MANIFEST,
     "events.jsonl",
     "error.log",
+    CONSOLE_LOG,
     "summary.json",
     ENCODER,
     "checkpoints",

@@ -22,6 +22,7 @@ from fl_rsna.checks.request import Request, check_on_cohort, check_request, true
 from fl_rsna.cohort.sites.site_folders import Cohort, read_site_files
 from fl_rsna.cohort.steps import adopt_cohort, cohort_for_run
 from fl_rsna.common.command_end import RunFailed, goes_on_in
+from fl_rsna.common.console_log import CONSOLE_LOG, console_log, keep_log
 from fl_rsna.common.hashes import read_table
 from fl_rsna.common.ownership import hold_lock, take_back
 from fl_rsna.common.seeds import derive_seed
@@ -113,12 +114,14 @@ def run_federation(
             if is_begun(where):
                 check_same(where, part, cohort)  # check all parts before any of them goes on
         whole = take_run(folder, parts[-1][0], cohort, kind=BOTH, resume=config.resume) if len(parts) > 1 else None
+        if len(parts) > 1 and not is_finished(folder):
+            keep_log(folder)
         try:
             for number, (part, where) in enumerate(parts):
                 _run_stage(part, cohort, where, listeners, named, says=number == 0)
         except ValueError:
             if whole is not None:
-                take_back(folder, whole, ())
+                take_back(folder, whole, (CONSOLE_LOG,))
             raise
 
 
@@ -142,6 +145,7 @@ def _run_stage(
             run.event("warning", text=describe_need(key, need))
         if is_finished(folder):
             return
+        keep_log(folder)
         for text in dict.fromkeys(str(each.message) for each in found):
             run.event("warning", text=text)
         story = select_entry(config)
@@ -209,6 +213,8 @@ def run_gap(
     named = without_effect(Asked(config=config, image=cohort.image)) if without is None else without
     with hold_lock(folder), end_of_parts(folder, config):
         made = take_folder(folder, (kind_of(config),), resume=config.resume)
+        if not is_finished(folder):
+            keep_log(folder)
         try:
             for name, baseline in PARTS.items():
                 part = copy.deepcopy(config)
@@ -217,7 +223,7 @@ def run_gap(
                 run_federation(part, cohort, folder / name, listeners, named if baseline is Baseline.none else {})
         except ValueError:
             if made is not None:
-                take_back(folder, made, ())
+                take_back(folder, made, (CONSOLE_LOG,))
             raise
         summary = _summary(folder, config)
         RunFolder(folder).write_json("summary.json", summary)
@@ -286,6 +292,7 @@ def _gap(ours: pd.DataFrame, theirs: list[pd.DataFrame], task: Task, seed: int) 
     return {MACRO: compare_macro_aurocs(truth, scores, others, patients, seed=seed).to_json(), **by_label}
 
 
+@console_log()
 def simulate(config: Config) -> dict[str, Any]:
     """Do all that `config` asks for, from the data to the report; return the row that a sweep's table shows.
 

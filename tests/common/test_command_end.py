@@ -38,6 +38,7 @@ from fl_rsna.common.command_end import (
     end_of,
     run_to_end,
 )
+from fl_rsna.common.console_log import CONSOLE_LOG
 from fl_rsna.federation.server.ask import BelowQuorum
 from fl_rsna.reporting.live.state import State, Status, phase_of, reduce_events
 from fl_rsna.reporting.record.events import EVENTS, EventLog
@@ -519,3 +520,9 @@ def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert events(folder)[-1]["event"] == "run_end"
     assert (folder / "report.html").exists()
+    log = (folder / CONSOLE_LOG).read_text()
+    assert (log.count("\n--- "), f"\n{said}--- " in log) == (
+        1,
+        True,
+    )  # the sentence ends the first part, the resumed run appended
+    assert log.splitlines()[-1].startswith("report: ")

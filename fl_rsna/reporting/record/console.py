@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import IO, Any
 
 from rich.console import Console
+from rich.control import Control
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,6 +15,7 @@ from fl_rsna.cohort.sites.absent_labels import describe_absent_labels
 from fl_rsna.cohort.sites.noise import describe_noise
 from fl_rsna.cohort.sites.s0_layout import IMAGES, TEST_METADATA, TRAIN, TRAIN_METADATA
 from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.common.console_log import is_recording, note
 from fl_rsna.imaging.dicom.rejections import MEANING, Reason
 from fl_rsna.reporting.record.wording import format_count, plural
 from fl_rsna.settings.effects import without_effect
@@ -21,9 +23,22 @@ from fl_rsna.settings.fields import Asked
 from fl_rsna.settings.partition import Layout
 from fl_rsna.task import find_task
 
+WIDTH = 140  # of output that is no terminal: a log file has no width of its own
+
 
 class PathConsole(Console):
-    """A console that writes what the output cannot hold, such as a path that is not UTF-8, with escapes."""
+    """A console that writes what the output cannot hold, such as a path that is not UTF-8, with escapes.
+
+    What it prints for a run is kept as plain text in the run's console.log, without what a live display redraws.
+    """
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*objects, **how)
+        if is_recording() and not any(isinstance(each, Control) for each in objects):
+            plain = Console(file=io.StringIO(), width=WIDTH, highlight=False, color_system=None, force_terminal=False)
+            plain.print(*objects, **how)
+            assert isinstance(plain.file, io.StringIO)
+            note(plain.file.getvalue())
 
     @property
     def file(self) -> IO[str]:
@@ -39,7 +54,7 @@ class PathConsole(Console):
 
 console = PathConsole(highlight=False)
 if not console.is_terminal:
-    console = PathConsole(highlight=False, width=140)  # a log file has no width of its own
+    console = PathConsole(highlight=False, width=WIDTH)
 
 
 def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
