@@ -15,7 +15,10 @@ shift   true: two readings side by side. safe is what the model says, as its run
         safe_<label> and risky_<label>, submission_safe.csv and submission_risky.csv, a scorecard of each, and the
         match.prevalence= words that have a federation train for that prevalence
 out     the new folder, by default evaluations/<date-time>: predictions.parquet and .csv, exams.csv, submission.csv
-        (Kaggle's long form; of classes SIIM's), rejected.csv, evaluation.json and, where labels are known, scorecard.json
+        (Kaggle's long form; of classes SIIM's), rejected.csv, evaluation.json and, where labels are known, scorecard.json;
+        evaluation.html: exams sorted by probability, their slices, thresholds, Grad-CAM heat, and the scores
+page    page.exams=30 exams have images on that page, the most probable ones, page.slices=48 of each at most, page.heats=8
+        of these with heat; page.exams=0 writes no page. The page holds images and ids: keep it where these may be kept
 
 Also train.device=, paths.prepared=, seed= (of the bootstrap). Research use, not for diagnosis.
 Exit codes: 0 done, 1 the model cannot score, 2 the request cannot be met (one sentence on stderr).

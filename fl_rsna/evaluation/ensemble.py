@@ -32,6 +32,7 @@ from fl_rsna.evaluation.inputs import Progress, Scored, score
 from fl_rsna.evaluation.label_shift import Lines, readings
 from fl_rsna.evaluation.load_model import Trained, as_json, read_named_model
 from fl_rsna.evaluation.settings import EnsembleConfig, EvaluateConfig, ScansConfig, as_evaluate, check_ensemble
+from fl_rsna.evaluation.worklist import write_worklist
 from fl_rsna.federation.site.scoring import final_predictions
 from fl_rsna.learning.inference.ensemble_weights import combine_logits, convex_weights, out_of_fold, sums_at
 from fl_rsna.learning.inference.predict import labels_in, probabilities_in
@@ -167,8 +168,8 @@ def ensemble(asked: EnsembleConfig, progress: Progress) -> Path:
             ]
         except FloatingPointError as error:
             raise RunFailed(str(error)) from None
-        drop_folder(building / "prepared")
-        write_evaluation(building, _verdict(members, scored, combination, asked))
+        made = _verdict(members, scored, combination, asked)
+        write_evaluation(building, made)
         record = {
             "models": [{"file": str(member.saved.path), "sha256": member.saved.sha256} for member in members],
             "weights": dict(zip(members[0].saved.task.labels, combination.weights.tolist(), strict=True)),
@@ -176,6 +177,9 @@ def ensemble(asked: EnsembleConfig, progress: Progress) -> Path:
             "fitted_on_validation": combination.fitted,
         }
         (building / ENSEMBLE).write_bytes(as_json(record))
+        models = [member.saved for member in members]
+        write_worklist(building, made.scored, models, made.settings, asked.page, device, progress)
+        drop_folder(building / "prepared")
     return out
 
 

@@ -37,6 +37,7 @@ from fl_rsna.evaluation.label_shift import (
 )
 from fl_rsna.evaluation.load_model import Trained, as_json, read_named_model
 from fl_rsna.evaluation.settings import EvaluateConfig, ScansConfig, WhereConfig, check_words
+from fl_rsna.evaluation.worklist import write_worklist
 from fl_rsna.federation.protocol.minimum_count import without_labels
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
 from fl_rsna.learning.inference.blending import enforce_union
@@ -68,7 +69,8 @@ def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
     """Score the slices with the model that `asked` names, and write a new folder, all of it or nothing; return the folder.
 
     predictions.parquet and .csv have a row a slice, exams.csv a row an exam, submission.csv Kaggle's format, rejected.csv the
-    files that gave no slice, scorecard.json the scores where labels are known, and evaluation.json what was done.
+    files that gave no slice, scorecard.json the scores where labels are known, evaluation.json what was done, and evaluation.html
+    shows the exams.
     Raises ValueError for a request that cannot be met, RunFailed for a model that diverged.
     """
     check_words(asked)
@@ -84,8 +86,10 @@ def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
             scored = score(asked, trained, device, building, progress)
         except FloatingPointError as error:
             raise RunFailed(str(error)) from None
+        made = verdict(scored, trained, lines, asked.seed)
+        write_evaluation(building, made)
+        write_worklist(building, scored, [trained.saved], made.settings, asked.page, device, progress)
         drop_folder(building / "prepared")
-        write_evaluation(building, verdict(scored, trained, lines, asked.seed))
     return out
 
 

@@ -22,8 +22,10 @@ from fl_rsna.cohort.prepared.prepare import Request, prepare_folder, read_reject
 from fl_rsna.cohort.sites.provenance import Patients
 from fl_rsna.evaluation.load_model import Trained
 from fl_rsna.evaluation.settings import EvaluateConfig, Part
+from fl_rsna.imaging.png_store import Image, read_png
 from fl_rsna.imaging.workers import convert_local
-from fl_rsna.learning.data.dataset import open_for
+from fl_rsna.learning.data.dataset import open_for, read_site
+from fl_rsna.learning.data.site_noise import scan_of
 from fl_rsna.learning.inference.predict import score_images, score_rows
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import Task
@@ -34,13 +36,18 @@ Known = tuple[NDArray[np.float32] | None, tuple[str, ...]]  # labels [N, L] or N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """Slices with their probabilities `found` [N, L]; `labels` [N, L] is NaN where a label is unknown, None where all are."""
+    """Slices with their probabilities `found` [N, L]; `labels` [N, L] is NaN where a label is unknown, None where all are.
+
+    `read` returns the stored image of a row of the index, as the model was shown it: with the effects of a site's scanner. The
+    images of data.dicom without data.name are there only until the evaluation is written.
+    """
 
     source: dict[str, Any]  # the description of the slices in evaluation.json
     index: pd.DataFrame
     found: NDArray[np.floating]
     labels: NDArray[np.float32] | None
     rejected: pd.DataFrame
+    read: Callable[[int], Image]
     label_words: tuple[str, ...] = ()  # sentences on how labels were matched to images
     ids: str | None = None  # how patients' ids were made, by common/id_scheme.py
 
@@ -73,6 +80,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
         labels=labels,
         label_words=words,
         rejected=read_rejected(prepared.folder) if rejects.exists() else none_rejected(),
+        read=lambda row: read_png(images / f"{index['image_id'].iloc[row]}.png"),
         ids=prepared.ids,
     )
 
@@ -156,13 +164,18 @@ def _score_site(
             raise ValueError(f"part: expected {chosen.value} images in {folder}, got none; choose another part")
         found = score_rows(saved, data, rows, device)
         labels = data.labels[rows].copy()
+    facts, _, _, noise = read_site(folder)
+    scan, index = scan_of(noise, facts["site"]), data.index.iloc[rows].reset_index(drop=True)
     source = {"site": str(folder), "name": data.name, "part": chosen.value, "cohort_sha256": data.cohort_sha256}
     return Scored(
         source={**source, "image": data.image.value},
-        index=data.index.iloc[rows].reset_index(drop=True),
+        index=index,
         found=found,
         labels=labels,
         rejected=none_rejected(),
+        read=lambda row: scan(
+            read_png(folder / "images" / f"{index['image_id'].iloc[row]}.png"), dict(index.iloc[row])
+        ),
         ids=data.ids,
     )
 

@@ -61,6 +61,15 @@ class WhereConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class PageConfig:
+    """The settings page.*: how many images evaluation.html holds."""
+
+    exams: int = 30  # exams with images, those of the highest probability; 0: no page
+    slices: int = 48  # of an exam, at even steps
+    heats: int = 8  # slices of an exam with Grad-CAM heat, those of the highest probability
+
+
+@dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
     """The settings of evaluate."""
 
@@ -74,6 +83,7 @@ class EvaluateConfig:
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     train: WhereConfig = field(default_factory=WhereConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    page: PageConfig = field(default_factory=PageConfig)
 
 
 def check_words(asked: EvaluateConfig) -> None:
@@ -96,6 +106,12 @@ def check_words(asked: EvaluateConfig) -> None:
             raise ValueError(f"data.{key}: expected nothing with {of}=, whose images are as they are; leave it out")
     if not 0 <= data.max_rejected <= 1 or (data.size is not None and data.size < 16) or asked.prepare.workers < 0:
         raise ValueError("data: expected max_rejected of 0 to 1, size of 16 or more, prepare.workers of 0 or more")
+    page = asked.page
+    if page.exams < 0 or page.slices < 1 or page.heats < 0:
+        raise ValueError(
+            f"page: expected page.exams and page.heats of 0 or more, page.slices of 1 or more, got {page.exams}, {page.heats} and "
+            f"{page.slices}; page.exams=0 writes no page"
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -118,6 +134,7 @@ class EnsembleConfig:
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     train: WhereConfig = field(default_factory=WhereConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    page: PageConfig = field(default_factory=PageConfig)
 
 
 def as_evaluate(asked: EnsembleConfig) -> EvaluateConfig:

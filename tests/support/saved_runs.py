@@ -33,18 +33,19 @@ def write_tiny_model(
     seed: int = 0,
     facts: dict[str, Any] | None = None,
     png_size: int = 32,
+    task: Task = ICH,
     **model: Any,
 ) -> Path:
     """`model` are further settings of it, such as another network than `tiny_network`."""
     config = ModelConfig(image_size=image_size, norm=norm, **{"name": "tiny", "pretrained": False, **model})
-    network = build_model(config, ICH, image, seed=1)
+    network = build_model(config, task, image, seed=1)
     torch.manual_seed(seed)
     torch.nn.init.normal_(network.head.weight, std=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_saved(
         path,
         network,
-        task="ich",
+        task=task.name,
         image=image,
         png_size=png_size,
         config=config,

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fl_rsna.imaging.png_store import fit_square, read_png
+from fl_rsna.imaging.png_store import Image, fit_square, read_png
 from fl_rsna.learning.data.crop import cut, squares
 from fl_rsna.learning.data.dataset import SiteData, gather
 from fl_rsna.learning.data.series import Stacked, neighbour_table
@@ -76,7 +76,8 @@ def score_images(
         steps = [_part_of(on_progress, number, len(model.folds)) for number in range(len(model.folds))]
         parts = [score_images(fold, images, index, device, step) for fold, step in zip(model.folds, steps, strict=True)]
         return model.second(index, mean_of_folds(parts), device)
-    batches = _batches(model, images, index, device, on_progress)
+    names, read = index["image_id"].to_numpy(), lambda row: read_png(images / f"{names[row]}.png")
+    batches = read_batches(model, read, index, np.arange(len(index)), device, on_progress)
     network = model.network.to(device).eval()
     if model.two_stage is not None:
         encoded = encode_batches(network, batches, model.task)
@@ -94,25 +95,28 @@ def _part_of(on_progress: Callable[[int, int], None], number: int, parts: int) -
     return lambda done, slices: on_progress(number * slices + done, parts * slices)
 
 
-def _batches(
+def read_batches(
     model: SavedModel,
-    images: Path,
+    read: Callable[[int], Image],
     index: pd.DataFrame,
+    rows: NDArray[np.intp],
     device: torch.device,
     on_progress: Callable[[int, int], None],
+    batch_size: int = EVALUATION_BATCH,
 ) -> Iterator[torch.Tensor]:
-    """Yield batches of stored values [B, C, S, S] of the slices of an index, read from PNGs."""
-    config, names, shown = model.config, index["image_id"].to_numpy(), squares(index, model.config.crop)
+    """Yield batches of stored values [B, C, S, S] of the slices at `rows` of an index, cut and resized as the model sees them.
+
+    `read` returns the stored image of a row of the index; the model's neighbours are read as well.
+    """
+    config, shown = model.config, squares(index, model.config.crop)
     table = neighbour_table(index, config.neighbours) if config.neighbours else np.arange(len(index))[:, None]
-    on_progress(0, len(index))
-    for start in range(0, len(index), EVALUATION_BATCH):
-        needed, places = np.unique(table[start : start + EVALUATION_BATCH], return_inverse=True)
-        read = [
-            fit_square(cut(read_png(images / f"{names[row]}.png"), shown[row]), config.image_size) for row in needed
-        ]
-        batch = Stacked(np.stack(read), places) if config.neighbours else np.stack(read)
+    on_progress(0, len(rows))
+    for start in range(0, len(rows), batch_size):
+        needed, places = np.unique(table[rows[start : start + batch_size]], return_inverse=True)
+        pixels = np.stack([fit_square(cut(read(int(row)), shown[row]), config.image_size) for row in needed])
+        batch = Stacked(pixels, places) if config.neighbours else pixels[places.ravel()]
         yield gather(batch, np.arange(len(places)), device)
-        on_progress(start + len(places), len(index))
+        on_progress(start + len(places), len(rows))
 
 
 def score_encoded(

@@ -401,7 +401,7 @@ def entries(run: Finished, picked: list[tuple[str, Kind, int]], lesions: Lesions
 
 
 def _entry(run: Finished, label: str, kind: Kind, row: int, heat: NDArray[np.float32], lesions: Lesions) -> Entry:
-    facts, view = run.table.iloc[row], _view(run.data.image, label)
+    facts, view = run.table.iloc[row], choose_view(run.data.image, label)
     image_id, outline = str(facts["image_id"]), None
     if image_id in lesions and (lesion := lesion_of(lesions[image_id].lesions, label)).any():
         outline = lesion_uri(fit_square(lesion.astype(np.uint8) * 255, SIDE) > 127)
@@ -418,7 +418,7 @@ def _entry(run: Finished, label: str, kind: Kind, row: int, heat: NDArray[np.flo
     }
 
 
-def _view(kind: ImageKind, label: str) -> View:
+def choose_view(kind: ImageKind, label: str) -> View:
     """Choose the window in which a label is best seen."""
     if kind is ImageKind.grey:
         return View.grey

@@ -104,6 +104,8 @@ def say_evaluation(folder: Path) -> None:
         _say_shift(folder, record["shift"])
     for line in _describe_exams(folder, record, task):
         console.print(escape(line), soft_wrap=True)
+    if (page := folder / "evaluation.html").exists():
+        console.print(f"page: {page}", soft_wrap=True, markup=False)
     console.print(f"everything: {folder}", soft_wrap=True)
 
 

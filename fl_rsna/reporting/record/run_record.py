@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, Protocol, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from fl_rsna.run_folder.run_folder import (
     describe_changed_tables,
     read_config,
 )
-from fl_rsna.run_folder.summary import Summary
+from fl_rsna.run_folder.summary import ChosenPoints, Summary
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import DataConfig, is_demo
 from fl_rsna.settings.stages import Baseline
@@ -74,6 +74,28 @@ class Gap:
 
     references: Mapping[str, Compared]
     sites: Mapping[str, Compared]
+
+
+class ScoredRecord(Protocol):
+    """What the sections on scores need: a run has it, and so has an evaluation of new scans.
+
+    `scored_on` is what the scores are of, as a page says it. `folder` holds predictions.parquet.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def labels(self) -> list[str]: ...
+    @property
+    def headline(self) -> str: ...
+    @property
+    def test_site(self) -> HeldOutFigures | None: ...
+    @property
+    def chosen_points(self) -> ChosenPoints | None: ...
+    @property
+    def scored_on(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +162,16 @@ class RunRecord:
     def test_site(self) -> HeldOutFigures | None:
         """The final model's scores on the test site; None while there are none, and where every site trained alone."""
         return None if self.summary is None else self.summary.get("test_site")
+
+    @property
+    def chosen_points(self) -> ChosenPoints | None:
+        """The thresholds that the sites' validation parts chose; None while there are none."""
+        return None if self.summary is None else self.summary.get("operating_points")
+
+    @property
+    def scored_on(self) -> str:
+        """What `test_site` holds the scores of."""
+        return "the test site"
 
     @property
     def cards(self) -> dict[str, ScorecardFigures]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fl_rsna.learning.metrics.figures import BinFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.record.plotly import SQUARE, Plot, Trace, axes, diagonal, points
-from fl_rsna.reporting.record.run_record import RunRecord
+from fl_rsna.reporting.record.run_record import ScoredRecord
 from fl_rsna.reporting.record.wording import level_titles, task_words
 from fl_rsna.reporting.sections.scorecard import Cards, levels
 from fl_rsna.reporting.sections.section import Section
@@ -21,8 +21,8 @@ class Calibration:
     plots: Sequence[Plot]
 
 
-def build_calibration(run: RunRecord) -> Section | None:
-    """Build the section; None of a run without scores on the test site."""
+def build_calibration(run: ScoredRecord) -> Section | None:
+    """Build the section; None of a record without scores."""
     if run.test_site is None:
         return None
     titles = level_titles(run.task)

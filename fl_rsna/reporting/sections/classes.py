@@ -8,7 +8,7 @@ from fl_rsna.learning.metrics.figures import CellFigures, ClassesFigures, Estima
 from fl_rsna.learning.metrics.scorecard import CardFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.record.plotly import Plot, Trace, axes, category_axis
-from fl_rsna.reporting.record.run_record import RunRecord, control_of, interval
+from fl_rsna.reporting.record.run_record import ScoredRecord, control_of, interval
 from fl_rsna.reporting.record.wording import task_words, with_article
 from fl_rsna.reporting.sections.section import Section
 from fl_rsna.task import MACRO, Task
@@ -31,16 +31,16 @@ class Classes:
     plots: Sequence[Plot]
 
 
-def build_classes(run: RunRecord) -> Section | None:
-    """Build the section; None of a run without classes, or without a final model's scores."""
+def build_classes(run: ScoredRecord) -> Section | None:
+    """Build the section; None of a record without classes, or without scores."""
     if run.test_site is None or "classes" not in run.test_site:
         return None
     levels = class_levels(run.test_site, run.task)
     body = Classes(
-        figures=figures_table(levels, control_of(run.test_site["controls"], MACRO)),
+        figures=figures_table(levels, control_of(run.test_site["controls"], MACRO), run.scored_on),
         by_class=[by_class_table(of, run.task, title) for title, of in levels.items()],
         names={short: run.task.published[i] for i, short in enumerate(initials(run.task).values())},
-        plots=[confusion_plot(levels, run.task)],
+        plots=[confusion_plot(levels, run.task, run.scored_on)],
     )
     confusion = [confusion_table(of, run.task, title) for title, of in levels.items()]
     return Section(title="Classes", body=body, paper=[body.figures, *body.by_class, *confusion])
@@ -70,7 +70,9 @@ def initials(task: Task) -> dict[str, str]:
     return dict(zip(task.labels, short if len(set(short)) == len(short) else task.published, strict=True))
 
 
-def figures_table(levels: Mapping[str, ClassesFigures], controls: Mapping[str, EstimateFigures]) -> Table:
+def figures_table(
+    levels: Mapping[str, ClassesFigures], controls: Mapping[str, EstimateFigures], scored_on: str
+) -> Table:
     """One row a level: the figures of all classes together; of images also what the controls reach without looking at them."""
     heads = [Column(name="level", kind=Kind.text), *(Column(name=name) for name in FIGURES.values())]
     heads += [Column(name=f"macro AUROC, {control} alone") for control in controls]
@@ -83,7 +85,7 @@ def figures_table(levels: Mapping[str, ClassesFigures], controls: Mapping[str, E
         ]
         for title, of in levels.items()
     ]
-    return Table(title="All classes together, on the test site", columns=heads, rows=rows)
+    return Table(title=f"All classes together, on {scored_on}", columns=heads, rows=rows)
 
 
 def by_class_table(of_level: ClassesFigures, task: Task, title: str) -> Table:
@@ -110,12 +112,12 @@ def confusion_table(of_level: ClassesFigures, task: Task, title: str) -> Table:
     return Table(title=f"Confusion matrix. {title}", columns=heads, rows=rows)
 
 
-def confusion_plot(levels: Mapping[str, ClassesFigures], task: Task) -> Plot:
+def confusion_plot(levels: Mapping[str, ClassesFigures], task: Task, scored_on: str) -> Plot:
     """Plot how often a class was taken for each, as a share of the true class and counted, for one level at a time."""
     names = list(initials(task).values())
     return Plot(
         name="confusion",
-        title="Confusion matrix on the test site",
+        title=f"Confusion matrix on {scored_on}",
         data=[_cells(of, names, title) for title, of in levels.items()],
         layout=axes(
             "named by the model",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.record.plotly import SHARE, Plot, axes
 from fl_rsna.reporting.record.plotly import points as marks
-from fl_rsna.reporting.record.run_record import RunRecord
+from fl_rsna.reporting.record.run_record import ScoredRecord
 from fl_rsna.reporting.record.wording import level_titles
 from fl_rsna.reporting.sections.scorecard import POINTS, SHORT_POINTS, Cards, levels
 from fl_rsna.reporting.sections.section import Section
@@ -32,11 +32,11 @@ class Points:
     thresholds: Table | None
 
 
-def build_points(run: RunRecord) -> Section | None:
-    """Build the section; None of a run without scores on the test site."""
+def build_points(run: ScoredRecord) -> Section | None:
+    """Build the section; None of a record without scores."""
     if run.test_site is None:
         return None
-    chosen = run.summary.get("operating_points") if run.summary is not None else None
+    chosen = run.chosen_points
     by_level = {name: cards for name, cards in levels(run.test_site).items() if has_points(cards)}
     if chosen is None or not by_level:
         missing = "No site's counts arrived when thresholds were to be chosen, or no label had both positives and negatives: there are none."
@@ -49,7 +49,7 @@ def build_points(run: RunRecord) -> Section | None:
         missing="",
         chosen_on=chosen["chosen_on"],
         levels=[PointsOfLevel(title=titles[name], tables=of_level) for name, of_level in tables.items()],
-        plots=[points_plot(next(iter(by_level.values())))],
+        plots=[points_plot(next(iter(by_level.values())), run.scored_on)],
         thresholds=thresholds_table(chosen, titles),
     )
     paper = [replace(table, title=f"Operating point: {table.title}") for table in tables.get("slice", ())]
@@ -90,7 +90,7 @@ def thresholds_table(chosen: ChosenPoints, titles: Mapping[str, str]) -> Table:
     return Table(title="Thresholds", columns=heads, rows=rows)
 
 
-def points_plot(cards: Cards) -> Plot:
+def points_plot(cards: Cards, scored_on: str) -> Plot:
     """Plot the sensitivity and specificity of each label at the operating point that is chosen above the plot."""
     data, rows = [], []
     for point, name in SHORT_POINTS.items():
@@ -103,7 +103,7 @@ def points_plot(cards: Cards) -> Plot:
         rows += [[label, name, found["sensitivity"], found["specificity"]] for label, found in held.items()]
     return Plot(
         name="points",
-        title="Sensitivity and specificity on the test site",
+        title=f"Sensitivity and specificity on {scored_on}",
         data=data,
         layout=axes("", "", yaxis=SHARE, scattermode="group", scattergap=0.7),
         table=Table(

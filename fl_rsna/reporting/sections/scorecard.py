@@ -13,7 +13,7 @@ from fl_rsna.learning.metrics.ranking import pr_points, roc_points
 from fl_rsna.learning.metrics.scorecard import AreaFigures, HeldOutFigures, LabelFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.record.plotly import SQUARE, Plot, Trace, axes, diagonal, line
-from fl_rsna.reporting.record.run_record import RunRecord
+from fl_rsna.reporting.record.run_record import RunRecord, ScoredRecord
 from fl_rsna.reporting.record.wording import level_titles, task_words
 from fl_rsna.reporting.sections.section import Section
 from fl_rsna.run_folder.run_folder import COPY, PREDICTIONS
@@ -52,10 +52,15 @@ def build_scorecard(run: RunRecord) -> Section | None:
     if run.test_site is None:
         body = Scorecard(tables=[alone_table(run)], plots=[], resamples=None)
         return Section(title="Scorecard", body=body)
-    titles = level_titles(run.task)
-    tables = {level: scores_table(run.test_site, level, titles[level]) for level in levels(run.test_site)}
-    paper = [scores_table(run.test_site, level, f"Performance on the test site. {titles[level]}") for level in tables]
-    body = Scorecard(tables=list(tables.values()), plots=roc_pr_plots(run), resamples=run.test_site["resamples"])
+    return build_scores(run, run.test_site)
+
+
+def build_scores(record: ScoredRecord, card: HeldOutFigures) -> Section:
+    """Build the section of one model's scorecard, a run's or that of new scans."""
+    titles = level_titles(record.task)
+    tables = {level: scores_table(card, level, titles[level]) for level in levels(card)}
+    paper = [scores_table(card, level, f"Performance on {record.scored_on}. {titles[level]}") for level in tables]
+    body = Scorecard(tables=list(tables.values()), plots=roc_pr_plots(record), resamples=card["resamples"])
     return Section(title="Scorecard", body=body, paper=paper)
 
 
@@ -93,8 +98,8 @@ def alone_table(run: RunRecord) -> Table:
     return Table(title="AUROC of each site's own model on the test site", columns=heads, rows=rows)
 
 
-def roc_pr_plots(run: RunRecord) -> list[Plot]:
-    """Plot ROC and precision-recall curves on the test site, from the predictions of the final model."""
+def roc_pr_plots(run: ScoredRecord) -> list[Plot]:
+    """Plot ROC and precision-recall curves of what was scored, from the predictions of the model."""
     path = run.folder / PREDICTIONS
     if not path.exists():
         return []
@@ -102,10 +107,15 @@ def roc_pr_plots(run: RunRecord) -> list[Plot]:
     roc, pr = ({label: found for label in run.labels if (found := of(table, label))} for of in (_roc, _pr))
     return [
         _curve_plot(
-            "roc", f"ROC curves, test-site {pictures}", "false positive rate", "sensitivity", roc, [diagonal()]
+            "roc", f"ROC curves, {pictures} of {run.scored_on}", "false positive rate", "sensitivity", roc, [diagonal()]
         ),
         _curve_plot(
-            "pr", f"Precision and recall, test-site {pictures}", "recall (sensitivity)", "precision (PPV)", pr, []
+            "pr",
+            f"Precision and recall, {pictures} of {run.scored_on}",
+            "recall (sensitivity)",
+            "precision (PPV)",
+            pr,
+            [],
         ),
     ]
 
@@ -121,7 +131,8 @@ def _pr(table: pd.DataFrame, label: str) -> tuple[list[float], list[float]] | No
 
 
 def _extract_predictions(table: pd.DataFrame, label: str) -> tuple[Any, Any]:
-    return table[f"label_{label}"].to_numpy(np.float32), table[f"probability_{label}"].to_numpy(np.float32)
+    known = table[table[f"label_{label}"].notna()]
+    return known[f"label_{label}"].to_numpy(np.float32), known[f"probability_{label}"].to_numpy(np.float32)
 
 
 def _curve_plot(
