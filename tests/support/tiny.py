@@ -81,6 +81,30 @@ def tiny_prepared(folder: Path, task: Task = ICH, image: ImageKind = ImageKind.h
     )
 
 
+def with_facts(prepared: Prepared, rejected: list[dict[str, str]] | None = None, **changes: Any) -> Prepared:
+    """Write prepare.json and rejected.csv for a tiny prepared folder."""
+    rejected = rejected or []
+    columns = ["path", "image_id", "reason", "tag", "detail"]
+    pd.DataFrame(rejected, columns=columns).fillna("").to_csv(prepared.folder / "rejected.csv", index=False)
+    reasons = pd.Series([row["reason"] for row in rejected], dtype=str).value_counts().to_dict()
+    facts = {
+        "task": prepared.task,
+        "labels": list(prepared.labels),
+        "image": prepared.image,
+        "size": prepared.size,
+        "slices": len(prepared.index),
+        "series": int(prepared.index["series_id"].nunique()),
+        "patients": int(prepared.index["patient_id"].nunique()),
+        "rejected": {str(reason): int(count) for reason, count in reasons.items()},
+        "labels_without_image": 0,
+        "index_sha256": prepared.index_sha256,
+        "request": {"hash_ids": True},
+        **changes,
+    }
+    (prepared.folder / "prepare.json").write_text(json.dumps(facts))
+    return prepared
+
+
 def tiny_cohort(
     folder: Path, task: Task = ICH, image: ImageKind = ImageKind.hu, num_sites: int = 3, ids: str = PLAIN, **counts: int
 ) -> Cohort:

@@ -30,7 +30,7 @@ from fl_rsna.learning.data.site_noise import scan_of
 from fl_rsna.reporting.images import contact_sheets as sheets
 from fl_rsna.reporting.images.contact_sheets import NO_LABEL, SiteRow
 from fl_rsna.reporting.record.cells import format_cell
-from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
+from fl_rsna.reporting.record.matplotlib import SHARES, as_svg, heterogeneity
 from fl_rsna.reporting.record.run_record import interval, megabytes
 from fl_rsna.reporting.record.wording import format_count, task_words
 from fl_rsna.settings.data import ImageKind
@@ -382,7 +382,7 @@ def write_partition_page(cohort: Cohort, task: Task) -> Path:
         headline=task.headline,
         least=min(shares),
         most=max(shares),
-        heterogeneity=as_svg(heterogeneity(facts["sites"], list(cohort.labels))),
+        heterogeneity=as_svg(heterogeneity(facts["sites"], list(cohort.labels)), SHARES),
         view=cohort_view(cohort),
     )
     write_page(cohort.folder / "partition.html", page)

@@ -18,7 +18,7 @@ from fl_rsna.learning.data.crop import TRUTH_SHOWN
 from fl_rsna.reporting.pages.data_pages import render_page, write_page
 from fl_rsna.reporting.record.cells import Kind, Table, format_cell
 from fl_rsna.reporting.record.console import console
-from fl_rsna.reporting.record.matplotlib import as_svg, heterogeneity
+from fl_rsna.reporting.record.matplotlib import SHARES, as_svg, heterogeneity
 from fl_rsna.reporting.record.run_record import Failure, RunRecord, read_run
 from fl_rsna.reporting.record.wording import run_title, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
@@ -157,7 +157,7 @@ def write_report(folder: Path) -> Path:
         "report.html.j2",
         page=page,
         sections={name: section.title for name, section in report.sections.items() if section},
-        heterogeneity=as_svg(heterogeneity(run.cohort, run.labels)) if run.cohort else None,
+        heterogeneity=as_svg(heterogeneity(run.cohort, run.labels), SHARES) if run.cohort else None,
         view=read_view(run),
         explanations=read_explained_slices(run.folder),
         **interactive(page),

@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -30,6 +31,7 @@ PALETTE = (
 )  # Okabe and Ito: colour-blind safe; black becomes the page's own ink
 FEW_SITES = 16  # at most, for shares to be written into the cells
 ROOM, LEAST_ROOM = 110, 9  # characters below all columns together, and below one
+SHARES = "share of each site's images with each label; the counts are in the table of sites"
 FULL_COLOUR = 2.0  # doublings of the whole cohort's share, up or down, at which a cell has its full colour
 
 
@@ -99,14 +101,14 @@ def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> 
     return figure
 
 
-def as_svg(figure: Figure) -> str:
-    """Encode a figure as inline SVG: no XML prologue, no ground, black as the page's ink, and the same bytes every time."""
+def as_svg(figure: Figure, what: str) -> str:
+    """Encode a figure as inline SVG that says `what` it shows: no ground, black as the page's ink, and the same bytes every time."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "fl_rsna", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     plt.close(figure)
     text = buffer.getvalue().replace("#000000", "currentColor")
-    return text[text.index("<svg") :]
+    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(what)}"', 1)
 
 
 def _line(

@@ -1,15 +1,27 @@
-"""The page in a real browser: quiet, on its own, fitting phone and desktop, light and dark, and its plots work."""
+"""Pages in a real browser: quiet, offline, fitting phone, desktop and paper, readable by eye, keyboard and screen reader; and plots work."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from logs import whole_run
 from made_runs import made_gap, made_run
+from page_laws import find_faults
+from tiny import tiny_prepared, with_facts
 
+from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.reporting.live.server import Seen
+from fl_rsna.reporting.live.server import page as live_page
+from fl_rsna.reporting.live.state import State, reduce_events
 from fl_rsna.reporting.pages.comparison import write_comparison
+from fl_rsna.reporting.pages.data_pages import cohort_view, write_partition_page, write_prepare_page
 from fl_rsna.reporting.pages.run_page import write_report
+from fl_rsna.run_folder.run_folder import COHORT_VIEW, RunFolder
+from fl_rsna.task import ICH
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
@@ -84,6 +96,31 @@ def until(page: Any, script: str, wanted: Callable[[Any], bool]) -> Any:
             return found
         page.wait_for_timeout(20)
     raise AssertionError(f"{script} stayed {found}")
+
+
+@pytest.fixture(scope="module")
+def every_page(pages: dict[str, Path], cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Those pages, a run's with its cohort's pictures, that of prepared data with a rejected file, a cohort's, and the live one."""
+    folder = tmp_path_factory.mktemp("others")
+    run = made_run(folder / "run")
+    RunFolder(run).write_json(COHORT_VIEW, cohort_view(cohort))
+    rejected = [{"path": "a.dcm", "reason": "not_dicom", "detail": "no DICM"}]
+    prepared = with_facts(tiny_prepared(folder / "prepared"), rejected)
+    copied = Path(shutil.copytree(cohort.folder, folder / "cohort"))
+    live = folder / "live.html"
+    state = reduce_events(State(), whole_run())
+    text = live_page(Seen(name="a run", state=state, beats={}, silent_s=0.0, part="", parts=("",)))
+    live.write_text(re.sub(r"<script>.*</script>", "", text, flags=re.DOTALL))  # nobody answers it here
+    partition = write_partition_page(replace(cohort, folder=copied), ICH)
+    others = {"prepare": write_prepare_page(prepared, ICH), "partition": partition, "live": live}
+    return {**pages, "run": write_report(run), **others}
+
+
+@pytest.mark.parametrize("name", ["run", "many", "unfinished", "comparison", "prepare", "partition", "live"])
+def test_pages_are_for_everybody_on_every_screen_and_on_paper(
+    every_page: dict[str, Path], opened: Open, name: str
+) -> None:
+    assert find_faults(opened(every_page[name]), broad=name == "many") == []
 
 
 def test_a_click_in_the_legend_hides_a_line(pages: dict[str, Path], opened: Open) -> None:

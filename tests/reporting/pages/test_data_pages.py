@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pictures import pixels_of
-from tiny import tiny_cohort, tiny_prepared
+from tiny import tiny_cohort, tiny_prepared, with_facts
 
 from fl_rsna.cohort.audit.heterogeneity import PATIENTS, heterogeneity
 from fl_rsna.cohort.audit.on_disk import read_on_disk
@@ -23,30 +23,6 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import COVID_CXR, ICH
 
 Write = Callable[[], Path]
-
-
-def with_facts(prepared: Prepared, rejected: list[dict[str, str]] | None = None, **changes: Any) -> Prepared:
-    """Write prepare.json and rejected.csv for a tiny prepared folder."""
-    rejected = rejected or []
-    columns = ["path", "image_id", "reason", "tag", "detail"]
-    pd.DataFrame(rejected, columns=columns).fillna("").to_csv(prepared.folder / "rejected.csv", index=False)
-    reasons = pd.Series([row["reason"] for row in rejected], dtype=str).value_counts().to_dict()
-    facts = {
-        "task": prepared.task,
-        "labels": list(prepared.labels),
-        "image": prepared.image,
-        "size": prepared.size,
-        "slices": len(prepared.index),
-        "series": int(prepared.index["series_id"].nunique()),
-        "patients": int(prepared.index["patient_id"].nunique()),
-        "rejected": {str(reason): int(count) for reason, count in reasons.items()},
-        "labels_without_image": 0,
-        "index_sha256": prepared.index_sha256,
-        "request": {"hash_ids": True},
-        **changes,
-    }
-    (prepared.folder / "prepare.json").write_text(json.dumps(facts))
-    return prepared
 
 
 def page_of(prepared: Prepared) -> str:
