@@ -29,7 +29,7 @@ ROOTS = (ROOT, EXAMPLE, EXAMPLE / "my_strategy")
 MESSAGES = "threat-model.md"  # it names keys of messages; tests/federation/test_what_leaves.py reads it
 OWN = {"evaluate": EvaluateConfig, "ensemble": EnsembleConfig, "export": ExportConfig}
 COMPOSED = {"simulate", "prepare", "partition", "doctor", "coordinate"}
-START = re.compile(r"(?:python3? -m fl_rsna\.|fl-rsna )(\w+)((?:\\\n|[^`\n])*)")
+START = re.compile(r"(?:python3? -m fl_rsna\.|fl-rsna |docker compose run --rm )(\w+)((?:\\\n|[^`\n])*)")
 FOLDERS = "fl_rsna|conf|docs|tests|studies|benchmarks|scripts|examples|deploy"
 FILE = re.compile(rf"(?<![\w/.<-])(?:{FOLDERS})/[\w./-]*\w(?:/|\.\w+)")
 
@@ -45,7 +45,7 @@ def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
         rest = re.sub(r"<[^>]*>", "x", rest)
         arguments = shlex.split(rest, comments=True)
         if arguments and "..." not in arguments and arguments != ["site"]:  # `keys site` in a sentence
-            yield command, arguments
+            yield {"coordinator": "coordinate"}.get(command, command), arguments  # a container's name
 
 
 CALLS = [(page, *call) for page in PAGES for call in commands_of(page.read_text())]
@@ -125,3 +125,10 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
 
 def test_readme_fits_on_a_page() -> None:
     assert (ROOT / "README.md").stat().st_size <= 9_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_target_of_make_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:`|^    )make (?:\w+=\S+ )*([a-z][a-z-]*)", page.read_text(), re.MULTILINE)
+    assert set(named) <= targets

@@ -9,7 +9,7 @@ import pytest
 from package import ROOT
 
 TINY = """
-PATIENTS, SLICES, SIDE, ROUNDS = 12, 3, 32, 1
+PATIENTS, SLICES, SIDE, ROUNDS = 20, 4, 32, 1
 MORE = ["engine.workers=0", "model.image_size=32", "tracking=none"]
 """
 

@@ -94,6 +94,8 @@ run("report", *[f"runs/{name}" for name in NAMES])
 figure, axis = plt.subplots(figsize=(85 / 25.4, 45 / 25.4), layout="constrained")
 for row, name in enumerate(NAMES):
     found = json.loads(Path("runs", name, "summary.json").read_text())["test_site"]["slice"]["any"]["auroc"]
+    if found["value"] is None:  # the test site has no positive slice
+        continue
     axis.plot(found["value"], row, "o", color="black")
     if found["low"] is not None:  # no interval with fewer than five positive patients
         axis.plot([found["low"], found["high"]], [row, row], color="black")
