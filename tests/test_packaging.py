@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from package import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from fl_rsna.cohort.sites.site_folders import Cohort
 
@@ -47,6 +50,37 @@ def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Pat
         text=True,
     )
     assert done.stdout.strip() == str(tmp_path / "installed" / "fl_rsna" / "conf"), done.stderr
+
+
+def read_pins(name: str) -> dict[str, str]:
+    """The exact version of every package in a file of pins, by its normalized name."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE)
+    return {canonicalize_name(package): version for package, version in found}
+
+
+LOCKS = ("requirements.lock", "requirements-torch.lock")
+
+
+def test_the_locks_pin_what_the_package_needs_at_the_tested_versions() -> None:
+    """python scripts/lock.py writes them anew."""
+    locked = {package: version for name in LOCKS for package, version in read_pins(name).items()}
+    tested = read_pins("constraints.txt")
+    assert {package: tested[package] for package in locked if package in tested} == {
+        package: version for package, version in locked.items() if package in tested
+    }
+    facts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for needed in map(Requirement, facts["dependencies"]):
+        assert needed.specifier.contains(locked[canonicalize_name(needed.name)]), needed
+    assert "torch" not in read_pins(LOCKS[0]), "another build of torch can be installed first"
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_pin_of_a_lock_has_a_hash_and_no_address(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    pins = [line for line in text.replace("\\\n", " ").splitlines() if not line.startswith("#")]
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}\b", pin) for pin in pins)
+    assert len(pins) == len(read_pins(name))
 
 
 WITHOUT_RAY = """
