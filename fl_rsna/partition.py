@@ -1,4 +1,4 @@
-"""Deal the patients of prepared data to sites in site_data/<cohort>/: python -m fl_rsna.partition."""
+"""Assign the patients of prepared data to sites in site_data/<cohort>/: python -m fl_rsna.partition."""
 
 if __name__ == "__main__":
     from fl_rsna.cli.start import start_command
@@ -17,7 +17,7 @@ from fl_rsna.task import find_task
 
 
 def partition(config: Config) -> None:
-    """Deal the patients of prepared data to sites, and write the cohort and its page. Raises ValueError."""
+    """Assign the patients of prepared data to sites, and write the cohort and its page. Raises ValueError."""
     say_without_effect(
         Asked(config=config, command=Command.deal, image=config.data.image), parse_typed_keys(words_given(), config)
     )

@@ -90,7 +90,7 @@ def cohort_of(run: Path) -> "Cohort":
     cohort = read_cohort(took_part.cohort_of(run) or Path(str(facts.get("cohort"))))
     if cohort.sha256 != facts.get("cohort_sha256"):
         raise ValueError(
-            f"run: expected the cohort of {run}, got another one in {cohort.folder}; deal the run's own again"
+            f"run: expected the cohort of {run}, got another one in {cohort.folder}; partition the run's own data again"
         )
     return cohort
 

@@ -177,7 +177,7 @@ def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_r
     assert (dicom / "ID_000.dcm").stat().st_size == size
     words = [sys.executable, "-m", "fl_rsna.prepare", "data.dicom=dicom", "data.labels=labels.csv", "data.name=mine"]
     assert (
-        "kept 47 files, converted 1 again, 0 new, 0 gone"
+        "kept 47 files, converted 1 again, 0 new, 0 removed"
         in subprocess.run(words, capture_output=True, text=True).stdout
     )
     assert "kept all 48 files: none has changed" in subprocess.run(words, capture_output=True, text=True).stdout
@@ -188,7 +188,7 @@ def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_r
         simulate, "data.name=mine", "data.dicom=dicom", "data.labels=labels.csv", *SMALL, "partition.num_sites=2"
     )
     assert (code, err.count("\n")) == (2, 1)
-    assert "was dealt from other data than prepared/mine holds now; delete it to deal again" in err
+    assert "was made from other data than prepared/mine holds now; delete it to partition again" in err
     assert {path: path.read_bytes() for path in dealt} == dealt
 
 

@@ -183,5 +183,9 @@ def check_run_folder(config: Config) -> list[Check]:
         except ValueError as error:
             return [as_problem("run.name", error)]
     if config.resume and not there:
-        return [Check(what="run.name", state=warning, found=f"no run to go on with at {folder}: it begins anew")]
+        return [
+            Check(
+                what="run.name", state=warning, found=f"no run to go on with at {folder}: it starts from the beginning"
+            )
+        ]
     return [Check(what="run.name", state=ok, found=f"{folder}, {'goes on' if there else 'new'}")]

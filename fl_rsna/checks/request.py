@@ -175,7 +175,7 @@ def check_asked_data(request: Request) -> None:
         if (is_demo(config.data) or f"data.{key}" in request.typed) and asked != made:
             raise ValueError(
                 f"data.{key}: expected {made}, as {request.data_folder} was made with, got {asked}; "
-                "choose another data.name, or delete that folder to make it anew"
+                "choose another data.name, or delete that folder to make it again"
             )
 
 

@@ -85,9 +85,7 @@ def adopt_cohort(config: Config) -> None:
     for cohort in dealt:
         known = {field.name for field in fields(PartitionConfig)}
         settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
-        with refuse_unreadable(
-            cohort.folder / "cohort.json", "the settings it was dealt with", "deal the cohort again"
-        ):
+        with refuse_unreadable(cohort.folder / "cohort.json", "the settings it was made with", "partition again"):
             choices = {"group": Group(settings["group"]), "layout": Layout(settings["layout"])}
         config.partition = PartitionConfig(**{**settings, **choices, "name": cohort.name})
 
@@ -97,7 +95,7 @@ def reuse_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
     cohort = read_cohort(folder)
     if cohort.facts["prepared"]["index_sha256"] != prepared.index_sha256:
         raise ValueError(
-            f"partition.name: {folder} was dealt from other data than {prepared.folder} holds now; delete it to deal again, or choose "
+            f"partition.name: {folder} was made from other data than {prepared.folder} holds now; delete it to partition again, or choose "
             "another partition.name"
         )
     check_dealt(cohort, config)
@@ -105,7 +103,7 @@ def reuse_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
 
 
 def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> None:
-    """Raise ValueError for a cohort that was dealt with other settings than `config` has; those in `but` are not compared."""
+    """Raise ValueError for a cohort that was made with other settings than `config` has; those in `but` are not compared."""
     asked, dealt = partition_settings(config), cohort.facts["settings"]
 
     def same(key: str) -> bool:
@@ -117,7 +115,7 @@ def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> No
     changed = sorted(key for key in asked if key not in ("name", FILES, *but) and not same(key))
     if changed:
         raise ValueError(
-            f"partition.name: {cohort.folder} was dealt with other settings ({', '.join('partition.' + key for key in changed)} differ); "
+            f"partition.name: {cohort.folder} was made with other settings ({', '.join('partition.' + key for key in changed)} differ); "
             "choose another partition.name or delete it"
         )
 
@@ -217,11 +215,11 @@ def _draw(config: Config, dicom: Path, on_patient: Callable[[int], None]) -> Non
 def check_demo(config: Config, folder: Path) -> None:
     """Raise ValueError where the prepared demo in `folder` was made with other settings than `config.demo`."""
     path = folder / "demo.json"
-    made = read_json(path, "delete that folder to make it anew") if path.exists() else {}
+    made = read_json(path, "delete that folder to make it again") if path.exists() else {}
     for key, value in asdict(config.demo).items():
         if made.get(key, value) != value:
             raise ValueError(
-                f"demo.{key}: expected {made[key]}, as {folder} was made with, got {value}; delete that folder to make it anew"
+                f"demo.{key}: expected {made[key]}, as {folder} was made with, got {value}; delete that folder to make it again"
             )
 
 
@@ -261,7 +259,7 @@ def plan_partition(config: Config) -> Cohort | Deal:
     prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
     if unlabelled := [label for label in task.labels if label not in prepared.index]:
         raise ValueError(
-            f"data.name: expected labelled data to deal to sites, got {prepared.folder} without {', '.join(unlabelled)}; "
+            f"data.name: expected labelled data to assign to sites, got {prepared.folder} without {', '.join(unlabelled)}; "
             "prepare it with data.labels"
         )
     folder = Path(config.paths.sites) / cohort_name(config)

@@ -55,7 +55,7 @@ from fl_rsna.settings.effects import parse_typed_keys, without_effect
 from fl_rsna.settings.fields import Asked, Command
 from fl_rsna.settings.runtime import DeployConfig
 from fl_rsna.settings.stages import Baseline, Stage
-from fl_rsna.simulation.simulation import report_run, say_alone, say_result
+from fl_rsna.simulation.simulation import report_run, say_alone, say_report, say_result
 
 
 def sync_keys(superlink: str, ca: Path, folder: Path) -> list[str]:
@@ -177,7 +177,9 @@ def coordinate(config: Config) -> dict[str, Any]:
         raise
     with guard_report(folder, words_beside(cohort, folder)):
         report = report_run(folder, cohort)
-        return say_alone(folder, report) if config.baseline is Baseline.local else say_result(folder, report)
+        found = say_alone(folder) if config.baseline is Baseline.local else say_result(folder)
+        say_report(report)
+        return found
 
 
 def admit(deploy: DeployConfig) -> None:

@@ -94,7 +94,7 @@ TABLES = "tables"  # the key of `table_hashes` in a checkpoint and in summary.js
 END = ("run_failed", "run_end")  # the events that end a run
 OF_MANY = ("site_done", "site_failed")  # events that come once a site; the next other event syncs them
 
-COPY = "bring the file back from a copy of the run, or begin anew under another run.name"
+COPY = "bring the file back from a copy of the run, or start again under another run.name"
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 
@@ -431,7 +431,7 @@ def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
     for name, sha256 in begun_with.get("cohort_files", {}).items():
         if here.get(name, sha256) != sha256:
             raise build_damage_error(
-                cohort.folder / name, f"{folder} was begun with another; bring that back, or begin anew"
+                cohort.folder / name, f"{folder} was begun with another; bring that back, or start again"
             )
 
 

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from rich.markup import escape
 
 from fl_rsna.checks.batch_size import settle_batch
 from fl_rsna.checks.data import check_space
@@ -41,14 +42,17 @@ from fl_rsna.federation.stages import stages
 from fl_rsna.learning.data.dataset import POOLED
 from fl_rsna.learning.inference.predict import labels_in, probabilities_in
 from fl_rsna.learning.metrics.classification import compare_macro_aurocs
+from fl_rsna.learning.metrics.controls import Control
 from fl_rsna.learning.metrics.metrics import compare_aurocs
 from fl_rsna.learning.training.train import choose_device, settle_process
 from fl_rsna.reporting.live.terminal import Display
 from fl_rsna.reporting.pages.console_summary import say_evaluation, say_submissions
 from fl_rsna.reporting.record.console import console
+from fl_rsna.reporting.record.outcome import CONTROLS, describe_final_model, list_cautions, title_area
 from fl_rsna.reporting.record.run_record import area_of, control_of, interval, read_run
 from fl_rsna.reporting.record.wording import area_name, plural
 from fl_rsna.reporting.sections.classes import class_lines
+from fl_rsna.reporting.sections.headline import detect_exams
 from fl_rsna.reporting.sections.stacking import stack_lines
 from fl_rsna.reporting.sections.stages import stage_lines
 from fl_rsna.reporting.trackers.follow import check_packages, track_run
@@ -77,6 +81,7 @@ from fl_rsna.run_folder.run_folder import (
     take_folder,
     take_run,
 )
+from fl_rsna.run_folder.summary import Summary
 from fl_rsna.settings.compose import partition_asked, words_given
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.effects import describe_need, parse_typed_keys, without_effect
@@ -320,13 +325,18 @@ def simulate(config: Config) -> dict[str, Any]:
         run_federation(config, cohort, folder, (display.event,), named)
     with guard_report(folder):
         if config.baseline is Baseline.local:
-            return say_alone(folder, report_run(folder, cohort))
-        found = say_result(folder, report_run(folder, cohort))
+            report = report_run(folder, cohort)
+            found = say_alone(folder)
+            say_report(report)
+            return found
+        report = report_run(folder, cohort)
+        found = say_result(folder)
     if config.predict is not None:
         with Display() as display:
             predicted = predict_set(config, folder, display.step)
         say_evaluation(predicted)
         say_submissions(folder, find_task(config.data.task), hashed=config.data.hash_ids)
+    say_report(report)
     return found
 
 
@@ -353,54 +363,56 @@ def _say_gap(folder: Path, summary: dict[str, Any], cohort: Cohort) -> dict[str,
     from fl_rsna.reporting.pages.comparison import write_comparison
     from fl_rsna.reporting.pages.find_runs import find_runs
 
-    row = say_result(folder / "federated", report_run(folder / "federated", cohort))
-    label = read_run(folder / "federated").primary_label
+    reports = {name: report_run(folder / name, cohort) for name in PARTS}
+    row = say_result(folder / GLOBAL)
+    label = read_run(folder / GLOBAL).primary_label
     for name, by_label in summary["gap"].items():
         found = by_label[label]
         text = f"difference {interval(found['difference'])}, ratio {interval(found['ratio'])}"
-        console.print(
-            f"federated against {name}, {area_name(label)}: {text}, paired over patients", soft_wrap=True, markup=False
-        )
+        _say(f"federated against {name}, {area_name(label)}: {text}, paired over patients")
         row[f"federated / {name}"] = interval(found["ratio"])
-    for part in ("central", "local"):
-        report_run(folder / part, cohort)
-    page = write_comparison(find_runs(folder), folder / "compare.html")
-    console.print(f"all three: {page}", soft_wrap=True, markup=False)
+    say_report(reports[GLOBAL])
+    _say(f"all three: {write_comparison(find_runs(folder), folder / 'compare.html')}")
     return row
 
 
-def say_alone(folder: Path, report: Path) -> dict[str, Any]:
-    """Print the test-site AUROC of each site's own model and where the report is; return the row of a sweep's table."""
+def say_alone(folder: Path) -> dict[str, Any]:
+    """Print which round each site's own model is of and its AUROC on the test site; return the row of a sweep's table."""
     summary = RunFolder(folder).read_json("summary.json")
-    label = read_run(folder).primary_label
-    areas = {site: interval(area_of(alone["test_site"], label)) for site, alone in summary["alone"].items()}
-    for site, area in areas.items():
-        console.print(f"{site} alone, test-site {area_name(label)}: {area}", soft_wrap=True, markup=False)
-    console.print(f"each model at every site: {report}", soft_wrap=True, markup=False)
+    run, areas = read_run(folder), dict[str, str]()
+    for site, alone in summary["alone"].items():
+        areas[site] = interval(area_of(alone["test_site"], run.primary_label))
+        chosen = describe_final_model(cast(Summary, read_summary(folder / ALONE / site)), run.config)
+        _say(f"{site} alone, final model: {chosen}")
+        _say(f"{site} alone, {title_area(run.task, run.primary_label)}: {areas[site]}")
     return {
         "run": str(folder),
         **{f"{site} alone": area for site, area in areas.items()},
     }
 
 
-def say_result(folder: Path, report: Path) -> dict[str, Any]:
-    """Print the final numbers and, last, where the report is; return the row of a sweep's table."""
+def say_result(folder: Path) -> dict[str, Any]:
+    """Print which model a run ended with, its scores on the test site and what they cannot show; return the row of a sweep's table."""
     run = read_run(folder)
     assert run.summary is not None
     scores, pictures = run.summary["test_site"], plural(run.task.picture)
+    _say(f"final model: {describe_final_model(run.summary, run.config)}")
+    if (detection := detect_exams(run)) is not None:
+        _say(detection.text)
+        _say(detection.how)
     for line in class_lines(scores, run.task):
-        console.print(f"test-site {line}", soft_wrap=True, markup=False)
+        _say(f"test site, {line}")
+    names = {label: title_area(run.task, label) for label in scores["slice"]}
     for label, score in scores["slice"].items():
         counted = f"{score['auroc']['positives']} of {scores['slices']} {pictures} positive"
-        console.print(
-            f"test-site AUROC {label:<17} {interval(score['auroc'])}, {counted}", soft_wrap=True, markup=False
-        )
+        _say(f"{names[label]:<{max(map(len, names.values()))}}  {interval(score['auroc'])}, {counted}")
     controls = {name: interval(area) for name, area in control_of(scores["controls"], run.primary_label).items()}
     for control, area in controls.items():
-        console.print(f"{control} alone, {area_name(run.primary_label)}: {area}", soft_wrap=True, markup=False)
+        _say(f"{title_area(run.task, run.primary_label)} from {CONTROLS[Control(control)]} alone: {area}")
     for line in [*stage_lines(run.summary, run.headline), *stack_lines(run.summary, run.headline)]:
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(f"report: {report}", soft_wrap=True, markup=False)
+        _say(line)
+    for text in list_cautions(run):
+        console.print(f"[yellow]warning: {escape(text)}[/yellow]", soft_wrap=True)
     return {
         "run": str(folder),
         f"test {area_name(run.primary_label)} [95%]": interval(area_of(scores, run.primary_label)),
@@ -409,3 +421,13 @@ def say_result(folder: Path, report: Path) -> dict[str, Any]:
         "seconds": f"{run.summary['wall_s']:.0f}",
         "model_sha256": run.summary["model_sha256"][:12],
     }
+
+
+def say_report(report: Path) -> None:
+    """Print where the report is: the last line of a run."""
+    _say(f"report: {report}")
+
+
+def _say(line: str) -> None:
+    if line:
+        console.print(line, soft_wrap=True, markup=False)

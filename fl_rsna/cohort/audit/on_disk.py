@@ -70,10 +70,8 @@ def read_on_disk(folder: Path, *, pixels: bool, on_progress: Progress) -> OnDisk
         by_hand=True,
     )
     if not isinstance(facts.get("sites"), dict) or not isinstance(facts.get("labels"), list):
-        raise ValueError(
-            f"cohort: expected sites and labels in {folder / 'cohort.json'}, got none; deal the cohort again"
-        )
-    check_keys(facts, folder / "cohort.json", {"task": str, "group": str, "leaky": bool}, "deal the cohort again")
+        raise ValueError(f"cohort: expected sites and labels in {folder / 'cohort.json'}, got none; partition again")
+    check_keys(facts, folder / "cohort.json", {"task": str, "group": str, "leaky": bool}, "partition again")
     for site, parts in facts["sites"].items():
         check_keys({site: parts}, folder / "cohort.json", {site: dict})
         check_keys(parts, folder / "cohort.json", dict.fromkeys(parts, dict))
@@ -125,7 +123,7 @@ def _site_table(folder: Path, labels: Sequence[str]) -> pd.DataFrame:
     ):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=lambda name: name in wanted)
     if missing := [name for name in (*NEEDED, *labels) if name not in table]:
-        raise ValueError(f"cohort: expected columns {', '.join(missing)} in {path}, got none; deal the cohort again")
+        raise ValueError(f"cohort: expected columns {', '.join(missing)} in {path}, got none; partition again")
     for name in map(str, table.columns.drop(PLACEHOLDER, errors="ignore")):
         table[name] = pd.to_numeric(table[name], errors="coerce") if name in labels else as_ids(table[name])
     return table

@@ -100,7 +100,7 @@ def deal_by_plugin(found: pd.DataFrame, part: PartitionConfig, rng: np.random.Ge
     parts = [sorted(map(str, patients)) for patients in dealt]
     if len(parts) != part.num_sites or sorted(itertools.chain.from_iterable(parts)) != sorted(map(str, found.index)):
         raise ValueError(
-            f"partition.kind: expected each of {len(found)} patients at one of {part.num_sites} sites, got another deal from "
+            f"partition.kind: expected each of {len(found)} patients at one of {part.num_sites} sites, got another assignment from "
             f"{part.kind} of {plugin.package} {plugin.version}; ask its authors"
         )
     return parts

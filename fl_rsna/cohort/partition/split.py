@@ -172,8 +172,8 @@ def split_patients(
     positive = find_positive(index, task, key) if not found.any().all() else frozenset()
     positive_rng = np.random.default_rng([part.seed, *b"positive"])
     if folds is None and isinstance(test, float | int):
-        left, site_of = sorted(set(rarest.index) - set(held_out)), {who: at.name for at in there for who in at.patients}
-        held_out = swap_for_positive(held_out, left, positive, positive_rng, site_of)
+        kept, site_of = sorted(set(rarest.index) - set(held_out)), {who: at.name for at in there for who in at.patients}
+        held_out = swap_for_positive(held_out, kept, positive, positive_rng, site_of)
     rest, unplaced = sorted(set(rarest.index) - set(held_out)), list[str]()
     if there:
         left = set(rest)

@@ -58,14 +58,12 @@ def describe_absent_labels(sites: Parts, task: Task) -> list[str]:
         if "train" in parts and not ("validation" in parts and parts["validation"]["slices"])
     ]
     if empty:
-        found.append(
-            f"{_name(empty)} {'has' if len(empty) == 1 else 'have'} no validation part: too few patients to set one aside"
-        )
+        found.append(f"no validation part at {_name(empty)}: too few patients to set one aside")
     bare = [
         site for site, parts in sites.items() if "train" in parts and parts["train"]["positives"].get(headline) == 0
     ]
     if one_of_two and bare and headline not in absent["train"]:
-        found.append(f"{_name(bare)} {'trains' if len(bare) == 1 else 'train'} without a {picture} that has {headline}")
+        found.append(f"no training {picture} at {_name(bare)} has {headline}")
     return found
 
 

@@ -122,7 +122,7 @@ def _write(
     facts, place = site_facts(patients.name, build_agreement(folder.name, prepared, task)), folder / patients.name
     facts |= {"noise": {UNANNOTATED: list(unannotated)}} if unannotated else {}
     if os.path.lexists(place):
-        raise ValueError(f"{place}: expected no such folder; delete it to make it anew")
+        raise ValueError(f"{place}: expected no such folder; delete it to make it again")
     [table] = site_tables(prepared.index, [patients], group_column(Group.patient, task)).values()
     with build_whole(place) as building:
         write_site(building, table, prepared.folder / "images")

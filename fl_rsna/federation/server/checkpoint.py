@@ -32,7 +32,7 @@ TableHashes = dict[str, dict[str, str | int]]  # by file: its length in bytes an
 
 MODELS = ("model", "shown")
 MEMORY, WINDOW = "memory.", "window."  # prefixes of the names of vectors in the checkpoint
-GONE = "a run cannot go on from it: bring it back from a copy, or begin anew under another run.name"
+GONE = "a run cannot go on from it: bring it back from a copy, or start again under another run.name"
 STACK_STATE = "stacker.json"  # in checkpoints/
 
 

@@ -96,7 +96,7 @@ def read_start_model(config: Config, task: Task, image: ImageKind, network: nn.M
     if layout_sha256(saved.network) != layout_sha256(network):
         raise ValueError(
             f"start: expected a {config.model.name} as model.* describes it, got the weights of a {saved.config.name} "
-            f"of other shapes in {path}; repeat its model words"
+            f"of other shapes in {path}; repeat its model settings"
         )
     return saved
 
@@ -137,7 +137,7 @@ def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dic
         if seen.images:
             raise ValueError(
                 f"{word}: expected a model that never saw the test site's patients, got {files[word]}: {seen.images} of their {len(test)} images "
-                "are of patients who trained it or helped to choose it; take a model of this cohort, or deal as that one was dealt"
+                "are of patients who trained it or helped to choose it; take a model of this cohort, or partition as that one was partitioned"
             )
         if seen.why:
             said = f"{word}: unknown whether {files[word]} saw the test site's patients ({'; '.join(seen.why)})"

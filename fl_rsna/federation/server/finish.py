@@ -211,6 +211,7 @@ def test_site_in_brief(card: HeldOutFigures) -> HeldOutInBrief:
         "log_loss": card["log_loss"],
         "log_loss_interval": card["log_loss_interval"],
         "controls": card["controls"],
+        "minus_controls": card["minus_controls"],
     }
 
 

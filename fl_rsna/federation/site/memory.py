@@ -12,7 +12,7 @@ from fl_rsna.common.ownership import drop
 
 Memory = dict[str, NDArray[np.float32]]
 
-GONE = "the site cannot go on from it: bring it back from a copy, or begin anew under another run.name"
+GONE = "the site cannot go on from it: bring it back from a copy, or start again under another run.name"
 NAME = re.compile(r"round-(\d{5,})\.safetensors")
 
 

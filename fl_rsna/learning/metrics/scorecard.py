@@ -123,11 +123,15 @@ class AreaFigures(TypedDict):
 
 
 class HeldOutFigures(CardFigures):
-    """The scorecard of a model on the test site: its log loss as a number and as an estimate, and by control the AUROC of each label."""
+    """The scorecard of a model on the test site: its log loss as a number and as an estimate, and by control the AUROC of each label.
+
+    `minus_controls` is, by control, the model's AUROC of what it is judged by minus the control's, paired over patients.
+    """
 
     log_loss: float
     log_loss_interval: EstimateFigures
     controls: dict[str, dict[str, AreaFigures]]
+    minus_controls: dict[str, EstimateFigures]
 
 
 class HeldOutInBrief(CardInBrief):
@@ -136,6 +140,7 @@ class HeldOutInBrief(CardInBrief):
     log_loss: float
     log_loss_interval: EstimateFigures
     controls: dict[str, dict[str, AreaFigures]]
+    minus_controls: dict[str, EstimateFigures]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

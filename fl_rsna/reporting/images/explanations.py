@@ -1,4 +1,4 @@
-"""Write explanations.json: the slices that a model is surest and most wrong about, each with its Grad-CAM heat.
+"""Write explanations.json: the slices that a model is most confident and most wrong about, each with its Grad-CAM heat.
 
 The pictures are of the test site, which the server holds. No data of another site are opened, so nothing leaves a site. Heat and
 lesions are transparent pictures that lie over a slice. Each has one hue, which everyone can tell from grey, and a slice has a black
@@ -167,7 +167,7 @@ def read_finished(folder: Path) -> Finished:
     cohort = read_cohort(Path(manifest["cohort"]))
     if cohort.sha256 != manifest["cohort_sha256"]:
         raise ValueError(
-            f"expected the cohort of {folder}, got another one in {cohort.folder}; deal the run's own again"
+            f"expected the cohort of {folder}, got another one in {cohort.folder}; partition the run's own data again"
         )
     saved, there = read_saved(folder / MODEL), cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, RunFolder(folder).cache_folder(cohort.sha256))

@@ -209,9 +209,7 @@ def sections(seen: Seen) -> dict[str, str]:
         "state": state,
         "word": word_of(seen),
         "phase": (format_pack_progress(seen.beats) if state.status is Status.waiting else "") or phase_of(state),
-        "left": describe_time_left(state, seen.silent_s)
-        .removesuffix(" left")
-        .replace("time left after", "known after"),
+        "left": describe_time_left(state, seen.silent_s).removesuffix(" remaining").removeprefix("remaining time is "),
         "silent": clock(seen.silent_s),
         "gone": None if state.began is None or state.last is None else clock(state.last - state.began),
         "row": state.curve[-1] if state.curve else None,

@@ -311,9 +311,13 @@ def describe_time_left(state: State, silent_s: float) -> str:
         return state.status.value
     left = seconds_left(state, silent_s)
     if left is None:
-        return "time left after round 1" if not any(row["round"] for row in state.curve) else "nearly done"
+        return (
+            "remaining time is known after round 1" if not any(row["round"] for row in state.curve) else "nearly done"
+        )
     low, high = (clock(value) for value in left)
-    return f"about {high} left" if low == high or left[1] - left[0] < 0.1 * left[1] else f"{low} to {high} left"
+    return (
+        f"about {high} remaining" if low == high or left[1] - left[0] < 0.1 * left[1] else f"{low} to {high} remaining"
+    )
 
 
 def clock(seconds: float) -> str:

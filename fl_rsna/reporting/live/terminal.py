@@ -87,7 +87,7 @@ def rounds_view(state: State, beats: Mapping[str, Beat], silent_s: float) -> Ren
 def _head(state: State, silent_s: float) -> RenderableType:
     done = state.round - 1 if state.open else state.round
     grid = Table.grid(padding=(0, 1))
-    gone = "" if state.began is None or state.last is None else f"{clock(state.last - state.began + silent_s)} gone"
+    gone = "" if state.began is None or state.last is None else f"{clock(state.last - state.began + silent_s)} elapsed"
     bar = ProgressBar(total=max(1, state.rounds), completed=done, width=BAR, complete_style="cyan")
     grid.add_row(Text(f"round {state.round} of {state.rounds}", style="bold"), bar, Text(phase_of(state)))
     last = f"{gone}, {describe_time_left(state, silent_s)}"
@@ -258,7 +258,7 @@ class Display:
         elif not self._console.is_terminal and now - pace.said >= LINE_S and rate:
             pace.said = now
             left = datetime.timedelta(seconds=round((total - done) / rate))
-            self._say(f"{what}: {done} of {total} ({done / total:.0%}), {rate:,.0f} a second, {left} left")
+            self._say(f"{what}: {done} of {total} ({done / total:.0%}), {rate:,.0f} a second, {left} remaining")
 
     def _event(self, kind: str, fields: Mapping[str, Any]) -> None:
         now = datetime.datetime.now(datetime.UTC)

@@ -94,7 +94,7 @@ def say_evaluation(folder: Path) -> None:
             soft_wrap=True,
         )
     for warning in record["warnings"]:
-        console.print(f"[yellow]beware: {escape(warning)}[/yellow]", soft_wrap=True)
+        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     if (folder / CARD).exists():
         card = cast(ScorecardFigures, read_json(folder / CARD))
         for line in class_lines(card, task):
@@ -130,7 +130,7 @@ def _say_shift(folder: Path, shift: Shift) -> None:
             found = read_json(path, keys={"log_loss": dict})["log_loss"]
             console.print(f"{name}: log loss {escape(format_cell(found, SCORE))}", soft_wrap=True)
     if shift["words"]:
-        console.print(f"to train for this prevalence: {escape(shift['words'])}", soft_wrap=True)
+        console.print(f"settings to train for this prevalence: {escape(shift['words'])}", soft_wrap=True)
 
 
 def say_ensemble(folder: Path) -> None:
@@ -180,7 +180,7 @@ def _describe_exams(folder: Path, record: Evaluation, task: Task) -> list[str]:
         match task.kind:
             case LabelKind.multi_label:
                 independent = f"{row[f'noisy_or_{headline}']:.3f} if {plural(task.picture)} were independent"
-                said = f"{headline} {row[f'max_{headline}']:.3f} by its surest {task.picture}, {independent}"
+                said = f"{headline} {row[f'max_{headline}']:.3f} by its highest {task.picture}, {independent}"
             case LabelKind.multi_class:
                 said = ", ".join(f"{label} {row[f'mean_{label}']:.3f}" for label in task.labels)
         lines.append(f"{task.exam} {row[task.exam_key]}, {format_count(int(row['slices']), task.picture)}: {said}")
@@ -322,7 +322,7 @@ def _say_heterogeneity(found: Heterogeneity, pictures: str) -> None:
             _say(f"label shift by {found.between}, {MEANINGS[name].format(pictures=pictures)}: {_distances(distances)}")
     if any(distances.mean is not None for distances in found.distances.values()):
         _say(
-            "label shift is Jensen-Shannon distance, base 2: 0 the same labels, 1 none in common; by chance: the same patients dealt at random"
+            "label shift is Jensen-Shannon distance, base 2: 0 the same labels, 1 none in common; by chance: the same patients assigned at random"
         )
 
 

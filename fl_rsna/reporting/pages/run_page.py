@@ -19,6 +19,7 @@ from fl_rsna.reporting.pages.data_pages import render_page, write_page
 from fl_rsna.reporting.record.cells import Kind, Table, format_cell
 from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.matplotlib import SHARES, as_svg, heterogeneity
+from fl_rsna.reporting.record.outcome import list_cautions
 from fl_rsna.reporting.record.run_record import Failure, RunRecord, read_run
 from fl_rsna.reporting.record.wording import run_title, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
@@ -69,7 +70,7 @@ STAGES = {Stage.sequence: ", second stage: a head over series", Stage.stacking: 
 class State:
     """How a run ended, why it failed, its last round, files that are not as it wrote them, and what makes its scores no results.
 
-    `synthetic` says that its images are phantoms.
+    `synthetic` says that its images are phantoms; `cautions` are what its counts cannot show.
     """
 
     status: str
@@ -79,6 +80,7 @@ class State:
     synthetic: bool
     leaky: bool
     crops_from_truth: bool
+    cautions: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ def build_report(run: RunRecord) -> Report:
         synthetic=run.is_synthetic,
         leaky=run.leaky,
         crops_from_truth=run.crops_from_truth,
+        cautions=list_cautions(run),
     )
     return Report(
         name=run.name,
@@ -151,7 +154,7 @@ def write_report(folder: Path) -> Path:
     write_whole(folder / "paper.md", as_markdown(report.name, tables).encode(errors="backslashreplace"))
     write_whole(folder / "paper.tex", as_tex(report.name, tables).encode(errors="backslashreplace"))
     for text in run.beware:
-        console.print(f"[yellow]beware: {escape(text)}[/yellow]", soft_wrap=True)
+        console.print(f"[yellow]warning: {escape(text)}[/yellow]", soft_wrap=True)
     path, page = folder / "report.html", json.loads(content)
     html = render_page(
         "report.html.j2",

@@ -69,14 +69,14 @@ def say_prepared(prepared: Prepared, facts: Mapping[str, Any]) -> None:
         if changes.kept and not (changes.again or changes.new or changes.gone):
             console.print(f"kept all {kept}: none has changed")
         elif changes.kept or changes.again or changes.gone:
-            console.print(f"kept {kept}, converted {changes.again} again, {changes.new} new, {changes.gone} gone")
+            console.print(f"kept {kept}, converted {changes.again} again, {changes.new} new, {changes.gone} removed")
     positives = ", ".join(f"{label} {count}" for label, count in facts["positives"].items())
     console.print(
         f"positive {plural(picture)}: {positives}" if positives else "without labels: to be scored only", soft_wrap=True
     )
     if orders := facts["series_by_order"]:
         said = ", ".join(f"{order.replace('_', ' ')} {count}" for order, count in orders.items())
-        console.print(f"series by what orders their slices: {said}", soft_wrap=True)
+        console.print(f"series by the tag that orders their slices: {said}", soft_wrap=True)
     for reason, count in facts["rejected"].items():
         console.print(f"rejected: {count} {reason}: {MEANING[Reason(reason)]}", soft_wrap=True)
     if facts["rejected"]:

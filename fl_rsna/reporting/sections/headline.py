@@ -6,9 +6,9 @@ from fl_rsna.learning.metrics.controls import Control
 from fl_rsna.learning.metrics.figures import EstimateFigures, PointFigures
 from fl_rsna.learning.metrics.scorecard import HeldOutFigures, LevelsOfClasses
 from fl_rsna.reporting.record.cells import Kind, format_cell
-from fl_rsna.reporting.record.events import choice_rests
+from fl_rsna.reporting.record.outcome import describe_final_model, title_area
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, control_of, interval
-from fl_rsna.reporting.record.wording import label_in_words, plural, with_article
+from fl_rsna.reporting.record.wording import plural, with_article
 from fl_rsna.reporting.sections.scorecard import POINTS
 from fl_rsna.reporting.sections.sites import areas_by_site, measure_spread
 from fl_rsna.task import MACRO, LabelKind
@@ -86,7 +86,9 @@ def headlines(run: RunRecord) -> list[Headline]:
         case LabelKind.multi_class:
             found += [*_of_classes(run, run.test_site["classes"]), *_worst(run), *_control(run, run.test_site)]
             loss = "log loss"
-    return [*found, _headline(loss, run.test_site["log_loss"], Kind.score, _describe_choice(run))]
+    assert run.summary is not None, "a finished run has a summary"
+    chosen = f"final model: {describe_final_model(run.summary, run.config)}"
+    return [*found, _headline(loss, run.test_site["log_loss"], Kind.score, chosen)]
 
 
 def _area(run: RunRecord, test: HeldOutFigures) -> Headline:
@@ -95,10 +97,9 @@ def _area(run: RunRecord, test: HeldOutFigures) -> Headline:
     over = f"95% interval over {test['patients']} patients"
     if run.primary_label == MACRO:
         note = f"{over}; mean of {len(run.labels)} classes, each against the rest, over {test['slices']} {pictures}"
-        return _headline(f"macro AUROC (test site, {pictures})", area, Kind.score, note)
-    note = f"{over}, {area['positives']} of {test['slices']} {pictures} positive"
-    label = label_in_words(run.task, run.headline)
-    return _headline(f"AUROC, {label} (test site, {pictures})", area, Kind.score, note)
+    else:
+        note = f"{over}, {area['positives']} of {test['slices']} {pictures} positive"
+    return _headline(title_area(run.task, run.primary_label), area, Kind.score, note)
 
 
 def _control(run: RunRecord, test: HeldOutFigures) -> list[Headline]:
@@ -165,16 +166,6 @@ def _alone(run: RunRecord) -> list[Headline]:
         _headline(f"{name} site's own model, {quoted} (test site)", areas[site], Kind.score, site)
         for name, site in (zip(("best", "worst"), (order[-1], order[0]), strict=True) if order else ())
     ]
-
-
-def _describe_choice(run: RunRecord) -> str:
-    """Which round was chosen, by what, and on whose answers."""
-    summary = run.summary
-    assert summary is not None
-    rests = summary.get("selected_on")
-    on = f" {choice_rests(rests)}" if rests else ""
-    again = "; BatchNorm statistics re-estimated for it" if summary.get("recalibrated") else ""
-    return f"round {summary['selected_round']} of {summary['rounds']}, chosen by {summary['selected_by']}{on}{again}"
 
 
 def _headline(name: str, value: EstimateFigures | float, kind: Kind, note: str) -> Headline:

@@ -144,7 +144,7 @@ def test_a_cohort_that_does_not_say_what_was_dealt_is_refused(own_cohort: Cohort
     facts = json.loads(path.read_text())
     del facts[key]
     path.write_bytes(dump_hashed_json(facts))
-    with pytest.raises(ValueError, match=rf"^expected {key} in .*cohort\.json, got none; deal the cohort again$"):
+    with pytest.raises(ValueError, match=rf"^expected {key} in .*cohort\.json, got none; partition again$"):
         read(own_cohort.folder)
 
 

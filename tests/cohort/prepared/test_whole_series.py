@@ -245,7 +245,10 @@ def test_prepare_says_how_many_series_are_ordered_by_what(tmp_path: Path, capsys
     facts = json.loads((tmp_path / "set" / "prepare.json").read_text())
     assert facts["series_by_order"] == {"position": 1, "slice_location": 1, "unknown": 1}
     say_prepared(read_prepared(tmp_path / "set", ICH), facts)
-    assert "series by what orders their slices: position 1, slice location 1, unknown 1\n" in capsys.readouterr().out
+    assert (
+        "series by the tag that orders their slices: position 1, slice location 1, unknown 1\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_positions_that_were_blanked_out_are_none(tmp_path: Path) -> None:

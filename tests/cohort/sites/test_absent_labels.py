@@ -62,8 +62,8 @@ def test_a_site_without_the_headline_label_and_one_without_validation_are_named(
     found = sites(part(any=0), part(any=0), part())
     del found["site-1"]["validation"]
     assert describe_absent_labels(found, ICH) == [
-        "site-1 has no validation part: too few patients to set one aside",
-        "site-1 trains without a slice that has any",
+        "no validation part at site-1: too few patients to set one aside",
+        "no training slice at site-1 has any",
     ]
 
 

@@ -113,10 +113,10 @@ def test_a_recalibration_is_no_round_and_counts_once_when_it_is_played_again() -
 def test_time_left_is_what_the_last_rounds_took() -> None:
     state = reduce_events(State(), stamped([roll_call(rounds=10), round_end(0, 99.0)]))
     assert seconds_left(state, 0.0) is None
-    assert describe_time_left(state, 0.0) == "time left after round 1"
+    assert describe_time_left(state, 0.0) == "remaining time is known after round 1"
     state = reduce_events(state, stamped([*played(1, seconds=10.0), *played(2, seconds=20.0)], 2))
     assert seconds_left(state, 5.0) == (80.0, 160.0)  # eight rounds
-    assert describe_time_left(state, 0.0) == "1:20 to 2:40 left"
+    assert describe_time_left(state, 0.0) == "1:20 to 2:40 remaining"
     state = reduce_events(state, stamped(played(3)[:2], 100))  # began a second ago
     assert seconds_left(state, 3.0) == (70.0 + 6.0, 140.0 + 16.0)
     assert seconds_left(state, 1000.0) == (70.0, 140.0)  # this one takes longer than any before

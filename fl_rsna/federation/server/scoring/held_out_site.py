@@ -11,9 +11,10 @@ from fl_rsna.federation.protocol.messages import Instructions
 from fl_rsna.federation.site.stage_data import StageData, build_stage_data, new_network
 from fl_rsna.learning.data.dataset import SiteData
 from fl_rsna.learning.inference.predict import prediction_table
-from fl_rsna.learning.metrics.classification import macro_auroc
+from fl_rsna.learning.metrics.classification import compare_macro_aurocs, macro_auroc
 from fl_rsna.learning.metrics.controls import Control, control_scores
-from fl_rsna.learning.metrics.metrics import auroc_with_interval, aurocs, log_loss
+from fl_rsna.learning.metrics.figures import EstimateFigures
+from fl_rsna.learning.metrics.metrics import auroc_with_interval, aurocs, compare_aurocs, log_loss
 from fl_rsna.learning.metrics.operating_points import OperatingPoints
 from fl_rsna.learning.metrics.scorecard import AreaFigures, HeldOutFigures, scorecard
 from fl_rsna.learning.models.flat import FlatModel, unflatten
@@ -63,7 +64,10 @@ class HeldOut:
         seed: int,
         points: OperatingPoints | None,
     ) -> HeldOutFigures:
-        """Make the scorecard of probabilities `found` [N, L] at `points`, and estimate the controls' AUROCs in the same draws of patients."""
+        """Make the scorecard of probabilities `found` [N, L] at `points`, in one set of draws of patients.
+
+        The controls' AUROCs, and the model's minus theirs, are estimated in the same draws.
+        """
         table = self.data.index.iloc[self.rows]
         patients, drawn = table[self.task.group_key].to_numpy(), derive_seed(seed, "bootstrap", TEST_SITE)
         exams = table[self.task.exam_key].to_numpy()
@@ -78,14 +82,22 @@ class HeldOut:
                 found[MACRO] = macro_auroc(self.labels, scores, patients, seed=drawn)
             return {label: {"auroc": area.to_json()} for label, area in found.items()}
 
+        def difference(scores: NDArray[np.float32]) -> EstimateFigures:
+            if self.task.kind is LabelKind.multi_class:
+                compared = compare_macro_aurocs(self.labels, found, [scores], patients, seed=drawn)
+            else:
+                at = self.task.labels.index(self.task.headline)
+                compared = compare_aurocs(self.labels[:, at], found[:, at], [scores[:, at]], patients, seed=drawn)
+            return compared.difference.to_json()
+
+        alone = {control.value: control_scores(counted, table, control) for control, counted in controls.items()}
         loss = card["log_loss"]["value"]
         return {
             **card,
             "log_loss": math.nan if loss is None else loss,
             "log_loss_interval": card["log_loss"],
-            "controls": {
-                control.value: areas(control_scores(counted, table, control)) for control, counted in controls.items()
-            },
+            "controls": {control: areas(scores) for control, scores in alone.items()},
+            "minus_controls": {control: difference(scores) for control, scores in alone.items()},
         }
 
     def predictions(self, found: NDArray[np.float32]) -> pd.DataFrame:
