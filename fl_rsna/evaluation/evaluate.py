@@ -250,6 +250,7 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
         "guessed_in_submission": guessed,
         "submission": "calibrated" if settings else "as the model says",
         "operating_points": settings.to_json() if settings else None,
+        "seed": made.seed,
         "shift": describe_readings(made.readings, made.task) if made.readings else None,
         "seen_in_training": made.seen.counts(),
         "unknown_in_training": "; ".join(made.seen.why) or None,

@@ -25,6 +25,7 @@ from fl_rsna.reporting.record.run_record import ScoredRecord
 from fl_rsna.reporting.record.wording import plural, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
 from fl_rsna.reporting.sections.classes import build_classes
+from fl_rsna.reporting.sections.discrimination import build_discrimination
 from fl_rsna.reporting.sections.points import build_points
 from fl_rsna.reporting.sections.scorecard import POINTS, build_scores
 from fl_rsna.reporting.sections.section import Section
@@ -55,6 +56,7 @@ class EvaluationRecord:
     test_site: HeldOutFigures | None
     chosen_points: ChosenPoints | None
     scored_on: str
+    draws_seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,7 @@ def _sections(record: ScoredRecord) -> dict[str, Section | None]:
         return {}
     return {
         "scorecard": build_scores(record, record.test_site),
+        "discrimination": build_discrimination(record),
         "classes": build_classes(record),
         "points": build_points(record),
         "calibration": build_calibration(record),
@@ -141,6 +144,7 @@ def _read_record(folder: Path, said: Mapping[str, Any], task: Task) -> Evaluatio
         test_site=test,
         chosen_points=cast(ChosenPoints, {**points, **whence}) if points else None,
         scored_on=f"these {plural(task.exam)}",
+        draws_seed=said["seed"],
     )
 
 

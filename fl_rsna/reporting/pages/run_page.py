@@ -27,6 +27,7 @@ from fl_rsna.reporting.sections.classes import build_classes
 from fl_rsna.reporting.sections.cohort import build_cohort, read_view
 from fl_rsna.reporting.sections.cost import build_cost
 from fl_rsna.reporting.sections.curves import build_curves
+from fl_rsna.reporting.sections.discrimination import build_discrimination
 from fl_rsna.reporting.sections.headline import Detection, Headline, detect_exams, headlines
 from fl_rsna.reporting.sections.pictures import build_pictures, read_explained_slices
 from fl_rsna.reporting.sections.points import build_points
@@ -55,6 +56,7 @@ SECTIONS: Mapping[str, Callable[[RunRecord], Section | None]] = {
     "stacking": build_stacking,
     "classes": build_classes,
     "scorecard": build_scorecard,
+    "discrimination": build_discrimination,
     "sites": build_sites,
     "points": build_points,
     "calibration": build_calibration,

@@ -67,8 +67,10 @@ def lines(by_name: Mapping[str, Mapping[int, float]], rounds: Sequence[int], of:
     return [every, line(rounds, middle, f"median of the {of}s", 0, width=2.8), *one]
 
 
-def points(x: Iterable[Any], estimates: Sequence[Any], name: str, style: int, **more: Any) -> Trace:
-    """Markers with the interval of each estimate, where it has one; numbers have none."""
+def points(
+    x: Iterable[Any], estimates: Sequence[Any], name: str, style: int, *, across: bool = False, **more: Any
+) -> Trace:
+    """Markers with the interval of each estimate, where it has one; numbers have none. `across`: estimates lie on the x axis, as in a forest."""
     found = [cell if isinstance(cell, dict) else {"value": cell, "low": None, "high": None} for cell in estimates]
     bars = {
         "type": "data",
@@ -81,9 +83,8 @@ def points(x: Iterable[Any], estimates: Sequence[Any], name: str, style: int, **
     }
     marker = {"color": COLOURS[style % 7], "symbol": MARKERS[style % 7], "size": 8}
     values = [cell["value"] for cell in found]
-    return {
-        "type": "scatter", "mode": "markers", "x": list(x), "y": values, "name": name, "error_y": bars, "marker": marker, **more
-    }  # fmt: skip
+    place = {"x": values, "y": list(x), "error_x": bars} if across else {"x": list(x), "y": values, "error_y": bars}
+    return {"type": "scatter", "mode": "markers", **place, "name": name, "marker": marker, **more}
 
 
 def diagonal() -> Trace:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from fl_rsna.cohort.sites.site_folders import PartCounts
 from fl_rsna.common.reading import check_keys, read_json, refuse, refuse_unreadable
+from fl_rsna.common.seeds import derive_seed
 from fl_rsna.learning.metrics.bootstrap import MIN_PATIENTS
 from fl_rsna.learning.metrics.figures import ComparisonFigures, EstimateFigures
 from fl_rsna.learning.metrics.scorecard import AreaFigures, CardFigures, CardInBrief, HeldOutFigures, ScorecardFigures
@@ -32,6 +33,7 @@ from fl_rsna.run_folder.run_folder import (
 from fl_rsna.run_folder.summary import ChosenPoints, Summary
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import DataConfig, is_demo
+from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.settings.stages import Baseline
 from fl_rsna.task import MACRO, LabelKind, Task, find_task
 
@@ -79,7 +81,8 @@ class Gap:
 class ScoredRecord(Protocol):
     """What the sections on scores need: a run has it, and so has an evaluation of new scans.
 
-    `scored_on` is what the scores are of, as a page says it. `folder` holds predictions.parquet.
+    `scored_on` is what the scores are of, as a page says it. `folder` holds predictions.parquet, and `draws_seed` seeds the draws of
+    patients that the intervals rest on.
     """
 
     @property
@@ -96,6 +99,8 @@ class ScoredRecord(Protocol):
     def chosen_points(self) -> ChosenPoints | None: ...
     @property
     def scored_on(self) -> str: ...
+    @property
+    def draws_seed(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +177,11 @@ class RunRecord:
     def scored_on(self) -> str:
         """What `test_site` holds the scores of."""
         return "the test site"
+
+    @property
+    def draws_seed(self) -> int:
+        """The seed of the draws of patients that the intervals of `test_site` rest on."""
+        return derive_seed(self.config["seed"], "bootstrap", TEST_SITE)
 
     @property
     def cards(self) -> dict[str, ScorecardFigures]:

@@ -55,7 +55,11 @@ def reliability_plot(cards: Cards, headline: str, pictures: str) -> Plot:
         curves = cards[label]["calibration"]
         for i, (when, curve) in enumerate((("before", curves["before"]), ("after", curves["after"]))):
             bins = [of for of in curve["bins"] if of["count"]] if curve else []
-            data += [_reliability(bins, f"{when} temperature scaling", i, label, pictures)] if bins else []
+            if bins:
+                data += [
+                    _reliability(bins, f"{when} temperature scaling", i, label, pictures),
+                    _bars(bins, i, label, pictures),
+                ]
             rows += [
                 [label, when, of["count"], of["mean"], of["share"], of["share_low"], of["share_high"]] for of in bins
             ]
@@ -66,7 +70,16 @@ def reliability_plot(cards: Cards, headline: str, pictures: str) -> Plot:
         name="reliability",
         title="Reliability",
         data=data,
-        layout=axes("mean probability of a bin", f"share of its {pictures} positive", xaxis=SQUARE, yaxis=SQUARE),
+        layout=axes(
+            "mean probability of a bin",
+            f"share of its {pictures} positive",
+            xaxis={**SQUARE, "anchor": "y2"},
+            yaxis={**SQUARE, "domain": [0.34, 1]},
+            yaxis2={"title": {"text": pictures}, "domain": [0, 0.2], "type": "log", "dtick": 1},
+            height=440,
+            barmode="group",
+        ),
+        note=f"Below: how many {pictures} are in each bin, on a logarithmic scale.",
         table=Table(title="Reliability", columns=heads, rows=rows),
         choices=labels,
         choice_name="Label",
@@ -79,6 +92,15 @@ def _reliability(bins: Sequence[BinFigures], name: str, style: int, label: str, 
     trace = points([of["mean"] for of in bins], shares, name, style, meta={"choice": label})
     look = {"color": f"--c{style}", "dash": ("solid", "dash")[style], "width": 1.6}
     return {**trace, "mode": "lines+markers", "line": look, "text": [f"{of['count']:,} {pictures}" for of in bins]}
+
+
+def _bars(bins: Sequence[BinFigures], style: int, label: str, pictures: str) -> Trace:
+    """Bars of how many rows are in each bin, below the curve."""
+    x, y = [(of["low"] + of["high"]) / 2 for of in bins], [of["count"] for of in bins]
+    return {
+        "type": "bar", "x": x, "y": y, "yaxis": "y2", "name": f"{pictures} in the bin", "showlegend": False, "meta": {"choice": label},
+        "marker": {"color": f"--c{style}"},
+    }  # fmt: skip
 
 
 def _labels_with_curves(cards: Cards) -> list[str]:

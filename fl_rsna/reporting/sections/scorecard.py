@@ -1,22 +1,14 @@
-"""The section of scores on the test site: how good the final model is by label, for slices and for exams, with its ROC curves."""
+"""The section of scores on the test site: how good the final model is by label, for slices and for exams."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from fl_rsna.common.hashes import read_table
 from fl_rsna.learning.metrics.figures import EstimateFigures
-from fl_rsna.learning.metrics.ranking import pr_points, roc_points
 from fl_rsna.learning.metrics.scorecard import AreaFigures, HeldOutFigures, LabelFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
-from fl_rsna.reporting.record.plotly import SQUARE, Plot, Trace, axes, diagonal, line
 from fl_rsna.reporting.record.run_record import RunRecord, ScoredRecord
-from fl_rsna.reporting.record.wording import level_titles, task_words
+from fl_rsna.reporting.record.wording import level_titles
 from fl_rsna.reporting.sections.section import Section
-from fl_rsna.run_folder.run_folder import COPY, PREDICTIONS
 
 POINTS = {
     "sensitivity_95": "Sensitivity of at least 0.95",
@@ -35,13 +27,12 @@ Cards = Mapping[str, LabelFigures]  # by label
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorecard:
-    """A table a level, the ROC and precision-recall plots, and how many resamples of patients the intervals rest on.
+    """A table a level, and how many resamples of patients the intervals rest on.
 
     Where every site trained alone, the one table holds each site's own model, and `resamples` is None.
     """
 
     tables: Sequence[Table]
-    plots: Sequence[Plot]
     resamples: int | None
 
 
@@ -50,7 +41,7 @@ def build_scorecard(run: RunRecord) -> Section | None:
     if run.summary is None or not run.is_finished:
         return None
     if run.test_site is None:
-        body = Scorecard(tables=[alone_table(run)], plots=[], resamples=None)
+        body = Scorecard(tables=[alone_table(run)], resamples=None)
         return Section(title="Scorecard", body=body)
     return build_scores(run, run.test_site)
 
@@ -60,7 +51,7 @@ def build_scores(record: ScoredRecord, card: HeldOutFigures) -> Section:
     titles = level_titles(record.task)
     tables = {level: scores_table(card, level, titles[level]) for level in levels(card)}
     paper = [scores_table(card, level, f"Performance on {record.scored_on}. {titles[level]}") for level in tables]
-    body = Scorecard(tables=list(tables.values()), plots=roc_pr_plots(record), resamples=card["resamples"])
+    body = Scorecard(tables=list(tables.values()), resamples=card["resamples"])
     return Section(title="Scorecard", body=body, paper=paper)
 
 
@@ -96,57 +87,3 @@ def alone_table(run: RunRecord) -> Table:
     heads = [Column(name="model of", kind=Kind.text), *(Column(name=label) for label in run.labels)]
     rows = [[site, *(of["test_site"]["slice"][label]["auroc"] for label in run.labels)] for site, of in alone.items()]
     return Table(title="AUROC of each site's own model on the test site", columns=heads, rows=rows)
-
-
-def roc_pr_plots(run: ScoredRecord) -> list[Plot]:
-    """Plot ROC and precision-recall curves of what was scored, from the predictions of the model."""
-    path = run.folder / PREDICTIONS
-    if not path.exists():
-        return []
-    table, pictures = read_table(path, COPY, hashed=False), task_words(run.task)["pictures"]
-    roc, pr = ({label: found for label in run.labels if (found := of(table, label))} for of in (_roc, _pr))
-    return [
-        _curve_plot(
-            "roc", f"ROC curves, {pictures} of {run.scored_on}", "false positive rate", "sensitivity", roc, [diagonal()]
-        ),
-        _curve_plot(
-            "pr",
-            f"Precision and recall, {pictures} of {run.scored_on}",
-            "recall (sensitivity)",
-            "precision (PPV)",
-            pr,
-            [],
-        ),
-    ]
-
-
-def _roc(table: pd.DataFrame, label: str) -> tuple[list[float], list[float]] | None:
-    found = roc_points(*_extract_predictions(table, label))
-    return (found["fpr"], found["tpr"]) if found["fpr"] else None
-
-
-def _pr(table: pd.DataFrame, label: str) -> tuple[list[float], list[float]] | None:
-    found = pr_points(*_extract_predictions(table, label))
-    return (found["recall"], found["precision"]) if found["recall"] else None
-
-
-def _extract_predictions(table: pd.DataFrame, label: str) -> tuple[Any, Any]:
-    known = table[table[f"label_{label}"].notna()]
-    return known[f"label_{label}"].to_numpy(np.float32), known[f"probability_{label}"].to_numpy(np.float32)
-
-
-def _curve_plot(
-    name: str, title: str, x: str, y: str, found: Mapping[str, tuple[list[float], list[float]]], ground: list[Trace]
-) -> Plot:
-    data = [
-        line(*xy, label, i, width=2.8 if i == 0 else 1.4, markers=False) for i, (label, xy) in enumerate(found.items())
-    ]
-    heads = [Column(name="label", kind=Kind.text), Column(name=x), Column(name=y)]
-    rows = [[label, *pair] for label, xy in found.items() for pair in zip(*xy, strict=True)]
-    return Plot(
-        name=name,
-        title=title,
-        data=[*ground, *data],
-        layout=axes(x, y, xaxis=SQUARE, yaxis=SQUARE),
-        table=Table(title=title, columns=heads, rows=rows),
-    )

@@ -60,7 +60,21 @@ def test_every_number_of_the_tables_is_in_the_json(full: Path) -> None:
 def test_every_plot_has_a_table_and_finite_data(full: Path) -> None:
     page, found = written(full)
     plots = [plot for part in found.values() if isinstance(part, dict) for plot in part.get("plots", [])]
-    expected = {"loss", "auroc", "sites_by_round", "roc", "pr", "sites", "points", "reliability", "seconds", "traffic"}
+    expected = {
+        "loss",
+        "auroc",
+        "sites_by_round",
+        "roc",
+        "pr",
+        "scores",
+        "benefit",
+        "subgroups",
+        "sites",
+        "points",
+        "reliability",
+        "seconds",
+        "traffic",
+    }
     assert {plot["name"] for plot in plots} == expected
     for plot in plots:
         figure = re.search(rf'<figure class="plot[^"]*" id="plot-{plot["name"]}">.*?</figure>', page, flags=re.DOTALL)
@@ -268,7 +282,7 @@ def test_explained_slices_are_shown_where_there_are_some(full: Path) -> None:
     (full / "explanations.json").write_text(json.dumps(content))
     page, found = written(full)
     assert "Missed: the worst false negatives" in page
-    assert "<h4>any 0.04</h4>" in page
+    assert "any 0.04</p>" in page
     assert "labelled any<br>" in page
     assert "data:image/png;base64,BBBB" in page
     assert found["pictures"]["entries"][0]["probabilities"] == one["probabilities"]
