@@ -7,8 +7,8 @@ share of the heat of true positives that lies in it is measured.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypedDict
@@ -37,6 +37,9 @@ from fl_rsna.learning.models.saved import read_saved
 from fl_rsna.learning.training.train import choose_device, settle_process
 from fl_rsna.phantom.head.cohort import Drawn, draw_again
 from fl_rsna.reporting.images.contact_sheets import View, as_uri, render_view
+from fl_rsna.reporting.images.exam_strips import SIDE as STRIP_SIDE
+from fl_rsna.reporting.images.exam_strips import ExamStrip, build_strip, choose_slices
+from fl_rsna.reporting.images.heat_shares import HeatSummary, Mask, shares, summarize_shares
 from fl_rsna.reporting.record.console import console
 from fl_rsna.run_folder.run_folder import (
     COPY,
@@ -53,7 +56,7 @@ from fl_rsna.run_folder.summary import ChosenPoints
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.partition import TEST_SITE
 from fl_rsna.settings.training import Device
-from fl_rsna.task import Task
+from fl_rsna.task import Rendering, Task
 
 EVEN = 0.5  # the threshold of a run that chose none
 BATCH = 16
@@ -69,6 +72,8 @@ class Kind(StrEnum):
 
 
 OF_HEADLINE = dict.fromkeys(Kind, 4)  # slices of each kind, each of another patient
+STRIPS = {Kind.true_positive: 2, Kind.false_positive: 1, Kind.false_negative: 1}  # whole exams of each kind
+STRIP_SLICES, STRIP_HEATS = 24, 3  # of an exam, at most
 OF_OTHERS = {Kind.true_positive: 2, Kind.false_positive: 1, Kind.false_negative: 1}
 
 
@@ -199,8 +204,6 @@ def _thresholds(points: ChosenPoints | None, task: Task) -> tuple[dict[str, floa
     return thresholds, said + (f"; {EVEN} for {', '.join(lacking)}" if lacking else "")
 
 
-RESAMPLES, FEWEST = 2000, 5  # draws of patients; no interval from fewer patients
-Mask = NDArray[np.bool_]
 HEAT_RGB, LESION_RGB = (230, 159, 0), (86, 180, 233)  # orange and sky blue of Okabe and Ito
 DENSEST, STEPS = 0.6, 12  # opacity of full heat, and steps up to it: enough to look smooth, few enough for a small PNG
 LINE_AT = 0.5  # of the highest heat
@@ -208,41 +211,6 @@ SIDE = 256  # pixels of a picture
 MEASURED = 20  # patients whose heat is measured at most: drawing one again takes a quarter of a second
 EXTRA_AXIAL = ("epidural", "subdural")  # read in the subdural window, which tells blood from the skull
 Lesions = dict[str, Drawn]  # by image
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """Shares of heat of each true positive, 0..1 [N] in the order of the slices.
-
-    `share` of its heat lies inside its lesion, not dilated, and `outside` outside the head. `uniform` would lie in the
-    lesion if heat were spread evenly over the head. `others` is the share of other patients' heat that lies in the lesion,
-    on average.
-    """
-
-    share: NDArray[np.float64]
-    outside: NDArray[np.float64]
-    uniform: NDArray[np.float64]
-    others: NDArray[np.float64]
-
-
-class HeatFigures(TypedDict):
-    """A mean over slices with its 95% interval over patients; None where it is undefined or the patients are too few."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class HeatSummary(TypedDict):
-    """Means of `Shares` over slices; `times_uniform` is the mean share of heat in the lesion divided by the uniform one."""
-
-    slices: int
-    patients: int
-    share: HeatFigures
-    outside: HeatFigures
-    uniform: HeatFigures
-    others: HeatFigures
-    times_uniform: HeatFigures
 
 
 class LesionHeat(HeatSummary):
@@ -263,51 +231,6 @@ class Entry(TypedDict):
     image_id: str
     labels: dict[str, int]
     probabilities: dict[str, float]
-
-
-def shares(heat: NDArray[np.float32], lesions: Mask, heads: Mask, patients: Sequence[str]) -> Shares:
-    """Compute the shares of heat of true positives; heat, lesions and heads are [N, S, S]. A slice without heat has a share of 0."""
-    count = len(heat)
-    flat = heat.reshape(count, -1).astype(np.float64)
-    flat /= np.maximum(flat.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    lesion, head = lesions.reshape(count, -1).astype(np.float64), heads.reshape(count, -1).astype(np.float64)
-    crossed = flat @ lesion.T  # heat of the row's slice in the lesion of the column's
-    names = np.asarray(patients, dtype=object)
-    strange = names[:, None] != names[None, :]
-    with np.errstate(invalid="ignore"):
-        others = (crossed * strange).sum(axis=0) / strange.sum(axis=0)
-    return Shares(
-        share=np.diag(crossed).copy(),
-        outside=(flat * (1 - head)).sum(axis=1),
-        uniform=(lesion * head).sum(axis=1) / head.sum(axis=1),
-        others=others,
-    )
-
-
-def summarize_shares(found: Shares, patients: Sequence[str], *, seed: int) -> HeatSummary:
-    """Average shares of heat over slices, with 95% intervals by bootstrap over patients, from the generator of `seed`."""
-    names, member = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    weights = np.concatenate([np.ones((1, len(member))), draws[:, member]])
-    total, enough = weights.sum(axis=1), len(names) >= FEWEST
-    share, uniform = weights @ found.share / total, weights @ found.uniform / total
-    return {
-        "slices": len(member),
-        "patients": len(names),
-        "share": _estimate(share, enough=enough),
-        "outside": _estimate(weights @ found.outside / total, enough=enough),
-        "uniform": _estimate(uniform, enough=enough),
-        "others": _estimate(weights @ found.others / total, enough=enough),
-        "times_uniform": _estimate(share / uniform, enough=enough),
-    }
-
-
-def _estimate(values: NDArray[np.float64], *, enough: bool) -> HeatFigures:
-    """Take the first value with the middle 95% of the others; None where it is undefined or there are not `enough` patients."""
-    if not np.isfinite(values[0]):
-        return {"value": None, "low": None, "high": None}
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return {"value": float(values[0]), "low": float(low) if enough else None, "high": float(high) if enough else None}
 
 
 def body_of(image: Image, kind: ImageKind) -> Mask:
@@ -369,6 +292,7 @@ def write_explanations(folder: Path) -> Path:
     measured = to_measure(run, run.task.headline, MEASURED)
     lesions = lesions_on(run, [*measured, *(row for label, _, row in picked if run.table[f"label_{label}"].iloc[row])])
     content = {
+        "strips": [asdict(strip) for strip in draw_exams(run)],
         "finding": run.task.finding,
         "body": run.task.body,
         "threshold_from": run.threshold_from,
@@ -381,6 +305,41 @@ def write_explanations(folder: Path) -> Path:
     path = folder / EXPLANATIONS
     write_whole(path, dump_hashed_json(content, indent=None))
     return path
+
+
+def draw_exams(run: Finished) -> list[ExamStrip]:
+    """Draw whole exams: those that the model is surest of, and most wrong about, by their highest slice at the slices' threshold.
+
+    None for images without an order along the body.
+    """
+    task, label, table = run.task, run.task.headline, run.table.reset_index(drop=True)
+    if task.rendering is not Rendering.hounsfield:
+        return []
+    groups, threshold = table.groupby([task.group_key, task.exam_key], sort=True), run.thresholds[label]
+    truth = {f"label_{label}": groups[f"label_{label}"].max().to_numpy()}
+    best = table.loc[groups[f"probability_{label}"].idxmax()].assign(**truth)
+    members, found = list(groups.indices.values()), list[ExamStrip]()
+    for kind, most in STRIPS.items():
+        for number, exam in enumerate(extreme(best, label, kind, threshold)[:most]):
+            rows = [int(row) for row in members[exam][np.argsort(table["rank"].iloc[members[exam]], kind="stable")]]
+            probabilities = table[f"probability_{label}"].iloc[rows].to_numpy(np.float64)
+            shown, ids = (
+                choose_slices(probabilities, STRIP_SLICES),
+                [str(name) for name in table["image_id"].iloc[rows]],
+            )
+            hottest = sorted(sorted(shown, key=lambda place: -probabilities[place])[:STRIP_HEATS])
+            heats, view = (
+                run.heat([rows[place] for place in hottest], label, STRIP_SIDE),
+                choose_view(run.data.image, label),
+            )
+            strip = build_strip(
+                key=f"{kind.replace(' ', '-')}-{number}", title=f"{kind.capitalize()} {task.exam}", label=label, picture=task.picture,
+                image_ids=ids, probabilities=probabilities, truth=[bool(one) for one in table[f"label_{label}"].iloc[rows]],
+                threshold=threshold, pictures={place: render_view(run.image(ids[place]), view, STRIP_SIDE) for place in shown},
+                heats={place: heat_uri(one) for place, one in zip(hottest, heats, strict=True)},
+            )  # fmt: skip
+            found.append(strip)
+    return found
 
 
 def explain(folder: Path) -> None:

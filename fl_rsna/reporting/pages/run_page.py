@@ -29,7 +29,7 @@ from fl_rsna.reporting.sections.cost import build_cost
 from fl_rsna.reporting.sections.curves import build_curves
 from fl_rsna.reporting.sections.discrimination import build_discrimination
 from fl_rsna.reporting.sections.headline import Detection, Headline, detect_exams, headlines
-from fl_rsna.reporting.sections.pictures import build_pictures, read_explained_slices
+from fl_rsna.reporting.sections.pictures import build_pictures, read_explained_slices, read_strips
 from fl_rsna.reporting.sections.points import build_points
 from fl_rsna.reporting.sections.provenance import build_provenance, settings_table
 from fl_rsna.reporting.sections.scorecard import build_scorecard
@@ -165,6 +165,7 @@ def write_report(folder: Path) -> Path:
         heterogeneity=as_svg(heterogeneity(run.cohort, run.labels), SHARES) if run.cohort else None,
         view=read_view(run),
         explanations=read_explained_slices(run.folder),
+        strips=read_strips(run.folder),
         **interactive(page),
     )
     write_page(path, html)

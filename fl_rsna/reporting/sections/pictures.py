@@ -27,7 +27,7 @@ Entry = Mapping[str, Any]  # an explained slice as explanations.json has it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """How the slices were explained, the explained slices without their pictures, and how much heat lies in the known finding.
+    """How the slices were explained, the explained slices and exams without their pictures, and how much heat lies in the known finding.
 
     `outlined` says whether the finding of any slice is known and outlined.
     """
@@ -36,6 +36,7 @@ class Pictures:
     threshold_from: str
     thresholds: Mapping[str, float | None]
     entries: Sequence[Entry]
+    exams: Sequence[Entry]
     outlined: bool
     measured: Table | None
 
@@ -51,17 +52,30 @@ def build_pictures(run: RunRecord) -> Section | None:
         method=found["method"],
         threshold_from=found["threshold_from"],
         thresholds=found["thresholds"],
-        entries=[{key: value for key, value in entry.items() if key not in IMAGES} for entry in entries],
+        entries=[_without_images(entry) for entry in entries],
+        exams=[
+            {**exam, "slices": [_without_images(one) for one in exam["slices"]]} for exam in found.get("strips", [])
+        ],
         outlined=any(entry.get("lesion") for entry in entries),
         measured=_heat_table(heat, found["finding"], found["body"]) if heat else None,
     )
     return Section(title="Pictures", body=body)
 
 
+def _without_images(entry: Entry) -> Entry:
+    return {key: value for key, value in entry.items() if key not in IMAGES}
+
+
 def read_explained_slices(folder: Path) -> Sequence[Entry]:
     """The explained slices of a run with their pictures; none where it was not explained. Raises ValueError for a damaged file."""
     path = folder / EXPLANATIONS
     return read_json(path, AGAIN, keys={"entries": list})["entries"] if path.exists() else []
+
+
+def read_strips(folder: Path) -> Sequence[Entry]:
+    """The exams of a run that are drawn whole, with their pictures, as templates/strips.html.j2 takes them."""
+    path = folder / EXPLANATIONS
+    return read_json(path, AGAIN).get("strips", []) if path.exists() else []
 
 
 def _heat_table(found: Mapping[str, Any], finding: str, body: str) -> Table:

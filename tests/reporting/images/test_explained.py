@@ -213,3 +213,19 @@ def test_report_does_without_a_cohort_or_a_finished_run(run: Path, capsys: pytes
     assert "no explanations" not in capsys.readouterr().out
     assert not (run / EXPLANATIONS).exists()
     assert (run / "report.html").exists()
+
+
+def test_whole_exams_are_drawn_from_the_lowest_slice_to_the_highest(made: Path) -> None:
+    run = made / "runs" / "run"
+    table = pd.read_parquet(run / "predictions.parquet").set_index("image_id")
+    found = read_json(run / EXPLANATIONS)
+    assert found["strips"]
+    for strip in found["strips"]:
+        rows = table.loc[[one["image_id"] for one in strip["slices"]]]
+        assert rows["series_id"].nunique() == 1
+        assert len(rows) == (table["series_id"] == rows["series_id"].iloc[0]).sum()  # eight slices: all are shown
+        assert rows["rank"].is_monotonic_increasing
+        assert [one["probability"] for one in strip["slices"]] == pytest.approx(rows["probability_any"].tolist())
+        called, truth = rows["probability_any"].max() >= strip["threshold"], rows["label_any"].max() == 1
+        assert strip["title"] == f"{'True' if called == truth else 'False'} {'positive' if called else 'negative'} exam"
+        assert sum(one["heat"] is not None for one in strip["slices"]) == 3

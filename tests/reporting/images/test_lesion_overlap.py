@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fl_rsna.imaging.dicom.hounsfield import HU_OFFSET
-from fl_rsna.reporting.images.explanations import head_of, lesion_of, shares, summarize_shares
+from fl_rsna.reporting.images.explanations import head_of, lesion_of
+from fl_rsna.reporting.images.heat_shares import shares, summarize_shares
 
 SIDE = 10
 PATIENTS = ("a", "a", "b")
