@@ -3,6 +3,7 @@
 Differences in AUROC are computed on the same test slices, with intervals by a paired bootstrap over patients.
 """
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from fl_rsna.reporting.pages.find_runs import common_folder, name_of
 from fl_rsna.reporting.pages.run_page import interactive
 from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, words_to_draw
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
+from fl_rsna.reporting.record.paper import as_csv, as_markdown, as_tex
 from fl_rsna.reporting.record.plotly import Plot, area_axis, axes, by_rounds, category_axis, lines, points
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, read_run
 from fl_rsna.reporting.record.wording import area_name, area_title, task_words
@@ -38,6 +40,12 @@ from fl_rsna.task import MACRO
 
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
 Score = EstimateFigures | float | None
+TITLE = "Comparison of runs"
+BEGINNINGS = {
+    ".csv": b"run,state,",
+    ".md": f"# {TITLE}\n".encode(),
+    ".tex": f"% fl_rsna, {TITLE}".encode(),
+}  # of our files
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)  # what a damaged file may raise
 
 
@@ -149,19 +157,30 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
 
 
 def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] = ()) -> Path:
-    """Write the page `out` and its content as JSON beside it, and return `out`.
+    """Write the page `out` and its content as JSON beside it, and return `out`; beside them its tables for a paper and as CSV.
 
     The page compares the runs that can be read and that learned the same. It names the others, and the jobs of a sweep that
     `failed`. Raises ValueError when no run can be read, and where files of these names are no comparisons.
     """
     refuse_stranger(out, lambda earlier: MARK in earlier)
     refuse_stranger(out.with_suffix(".json"), _is_comparison)
+    for suffix, begin in BEGINNINGS.items():
+        refuse_stranger(out.with_suffix(suffix), functools.partial(_begins_with, begin))
     runs, left_out = readable_runs(folders)
     comparison = compare_runs(runs, left_out, failed={job.label: job.sentence for job in failed})
     found = json.loads(json.dumps(asdict(comparison), allow_nan=False))  # the page is given what the file holds
     write_whole(out.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
-    write_page(out, render_page("compare.html.j2", page=found, **interactive(found)))
+    tables = [comparison.table, *([comparison.differences] if comparison.differences else []), comparison.labels]
+    write_whole(out.with_suffix(".csv"), as_csv(comparison.table).encode(errors="backslashreplace"))
+    write_whole(out.with_suffix(".md"), as_markdown(TITLE, tables).encode(errors="backslashreplace"))
+    write_whole(out.with_suffix(".tex"), as_tex(TITLE, tables).encode(errors="backslashreplace"))
+    beside = [out.with_suffix(suffix).name for suffix in BEGINNINGS]
+    write_page(out, render_page("compare.html.j2", page=found, beside=beside, **interactive(found)))
     return out
+
+
+def _begins_with(begin: bytes, earlier: bytes) -> bool:
+    return earlier.startswith(begin)
 
 
 def _is_comparison(earlier: bytes) -> bool:

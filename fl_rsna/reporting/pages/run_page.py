@@ -5,7 +5,7 @@ and pictures.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from rich.markup import escape
 from fl_rsna.common.atomic import write_whole
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
 from fl_rsna.reporting.pages.data_pages import render_page, write_page
-from fl_rsna.reporting.record.cells import Kind, Table, format_cell
+from fl_rsna.reporting.record.cells import Table
 from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.matplotlib import SHARES, as_svg, heterogeneity
 from fl_rsna.reporting.record.outcome import list_cautions
+from fl_rsna.reporting.record.paper import as_markdown, as_tex
 from fl_rsna.reporting.record.run_record import Failure, RunRecord, read_run
 from fl_rsna.reporting.record.wording import run_title, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
@@ -39,10 +40,6 @@ from fl_rsna.reporting.sections.stacking import build_stacking
 from fl_rsna.reporting.sections.stages import build_stages
 from fl_rsna.settings.stages import Baseline, Stage
 
-TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "≥": r"$\geq$", "·": r"$\cdot$",
-}  # fmt: skip
 # The sections that a paper takes tables of, in its order.
 ORDER = ("cohort", "classes", "scorecard", "stages", "stacking", "sites", "points", "cost")
 SCORES = frozenset(ORDER) - {"cohort", "cost"}
@@ -203,53 +200,3 @@ def paper_tables(report: Report) -> list[Table]:
             warned = report.state.crops_from_truth and name in SCORES
             tables.append(replace(table, title=f"{table.title}. NOT A RESULT: {TRUTH_SHOWN}") if warned else table)
     return tables
-
-
-def as_markdown(name: str, tables: Sequence[Table]) -> str:
-    """Write the tables as Markdown below a heading with the run's name."""
-    return "\n".join([f"# {_cell_md(name)}", "", *(_markdown(table) for table in tables)])
-
-
-def as_tex(name: str, tables: Sequence[Table]) -> str:
-    """Write the tables as LaTeX to \\input; they need the package booktabs."""
-    return "\n".join(
-        [f"% {name}: needs \\usepackage{{booktabs}}".replace("\n", " "), *(_tex(table) for table in tables)]
-    )
-
-
-def _markdown(table: Table) -> str:
-    heads = " | ".join(_cell_md(column.name) for column in table.columns)
-    rule = " | ".join(":---" if column.kind is Kind.text else "---:" for column in table.columns)
-    rows = [" | ".join(_cell_md(text) for text in texts) for texts in _texts(table)]
-    return "\n".join([f"## {table.title}", "", *(f"| {row} |" for row in (heads, rule, *rows)), ""])
-
-
-def _tex(table: Table) -> str:
-    sides = "".join("l" if column.kind is Kind.text else "r" for column in table.columns)
-    heads = " & ".join(_cell_tex(column.name) for column in table.columns)
-    rows = [f"  {' & '.join(_cell_tex(text) for text in texts)} \\\\" for texts in _texts(table)]
-    begin = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_cell_tex(table.title)}}}",
-        rf"\begin{{tabular}}{{{sides}}}",
-        r"\toprule",
-    ]
-    end = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-    return "\n".join([*begin, f"  {heads} \\\\", r"\midrule", *rows, *end])
-
-
-def _texts(table: Table) -> list[list[str]]:
-    return [
-        [format_cell(cell, column.kind) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows
-    ]
-
-
-def _cell_md(text: str) -> str:
-    for mark in "\\`*_[]<>|":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
-
-
-def _cell_tex(text: str) -> str:
-    return "".join(TEX.get(mark, mark) for mark in text).replace("\n", " ")

@@ -331,3 +331,20 @@ def test_a_path_that_is_not_utf8_stands_with_escapes(tmp_path: Path, capsys: pyt
     assert "caf\\udce9" in capsys.readouterr().out
     assert "caf\\udce9" in (tmp_path / "compare.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))["runs"][0] == "a"
+
+
+def test_the_tables_of_a_comparison_are_beside_its_page(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path / name, auroc=area) for name, area in (("a", 0.9), ("b", 0.8))]
+    page = write_comparison(runs, tmp_path / "compare.html")
+    found = json.loads(page.with_suffix(".json").read_text())["table"]
+    table = pd.read_csv(page.with_suffix(".csv"))
+    assert list(table["run"]) == ["a", "b"]
+    assert list(table["AUROC any"]) == [row["AUROC any"]["value"] for row in cells(found)]
+    for suffix in (".md", ".tex"):
+        text = page.with_suffix(suffix).read_text()
+        assert all(title in text for title in ("Runs", "AUROC any", "AUROC of every label"))
+        assert f'href="compare{suffix}"' in page.read_text()
+    write_comparison(runs, page)  # it may write its own files again
+    page.with_suffix(".csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"compare\.csv: expected no such file"):
+        write_comparison(runs, page)
