@@ -87,11 +87,13 @@ def rounds_view(state: State, beats: Mapping[str, Beat], silent_s: float) -> Ren
 def _head(state: State, silent_s: float) -> RenderableType:
     done = state.round - 1 if state.open else state.round
     grid = Table.grid(padding=(0, 1))
-    gone = "" if state.began is None or state.last is None else f"{clock(state.last - state.began + silent_s)} elapsed"
+    elapsed = (
+        "" if state.began is None or state.last is None else f"{clock(state.last - state.began + silent_s)} elapsed"
+    )
     bar = ProgressBar(total=max(1, state.rounds), completed=done, width=BAR, complete_style="cyan")
     grid.add_row(Text(f"round {state.round} of {state.rounds}", style="bold"), bar, Text(phase_of(state)))
-    last = f"{gone}, {describe_time_left(state, silent_s)}"
-    return Group(grid, Text(f"{last}{_scores(state)}", style="dim"))
+    times, scores = f"{elapsed}, {describe_time_left(state, silent_s)}", _scores(state)
+    return Group(grid, *(Text(line, style="dim") for line in (times, scores) if line))
 
 
 def _scores(state: State) -> str:
@@ -103,7 +105,7 @@ def _scores(state: State) -> str:
     if area is not None and headline is not None:
         since = f" (round 0: {first:.3f})" if first is not None and row["round"] else ""
         parts.append(f"test {area_name(headline)} {area:.3f}{since}")
-    return "".join(f" · {part}" for part in parts)
+    return " · ".join(parts)
 
 
 def _summary(state: State, beats: Mapping[str, Beat]) -> str:
