@@ -117,7 +117,6 @@ GUIDES = {
             *("data.name", "partition.num_sites", "partition.alpha", "partition.test", "partition.validation"),
             *(
                 "partition.group",
-                "partition.allow_missing_labels",
                 "partition.name",
                 "partition.assignment",
                 "partition.folds",
