@@ -13,7 +13,7 @@ from fl_rsna.cli.arguments import create_parser
 from fl_rsna.common.command_end import end_command
 
 ABOUT = """Write report.html, report.json, paper.md and paper.tex into run folders, finished or not.
-With two runs or more also compare.html and compare.json: side by side, with paired differences in AUROC and curves
+With two runs or more also compare.html, .json, .csv, .md and .tex: side by side, with paired differences in AUROC and curves
 over every setting that differs among them; runs that differ in seeds only are one point's repeats. A run that cannot be read,
 or learned other labels than the first, is named there and left out."""
 HOW = """a path may be
@@ -26,11 +26,12 @@ examples:
   fl-rsna report runs/first
   fl-rsna report runs/a runs/b --out both.html
   fl-rsna report runs/sizes
+  fl-rsna report runs/first figures=true    # runs/first/figures/<plot>.svg and .pdf, 85 or 175 mm wide
 The first run named is the one others are compared with. More: docs/commands.md"""
 
 
-def report(runs: Sequence[Path], out: Path | None = None) -> None:
-    """Write the report of every run in `runs`, and of two or more a comparison at `out`.
+def report(runs: Sequence[Path], out: Path | None = None, *, figures: bool = False) -> None:
+    """Write the report of every run in `runs`, and of two or more a comparison at `out`; with `figures` every plot for a paper.
 
     Raises ValueError for a path without a run, and for a single run that cannot be read.
     """
@@ -44,20 +45,20 @@ def report(runs: Sequence[Path], out: Path | None = None) -> None:
         raise ValueError(f"--out: expected two runs or more to compare, got one in {folders[0]}; leave --out away")
     for folder in folders:
         try:
-            console.print(f"report: {_report(folder)}", soft_wrap=True, markup=False)
+            console.print(f"report: {_report(folder, figures)}", soft_wrap=True, markup=False)
         except DAMAGE as error:
             if len(folders) == 1:
                 raise ValueError(damage(folder, error)) from error
             console.print(f"no report: {damage(folder, error)}", soft_wrap=True, markup=False, style="red")
     if len(folders) > 1 or failed:
         beside = runs[0] if len(runs) == 1 else common_folder(folders)
-        page = write_comparison(folders, out or beside / "compare.html", failed)
+        page = write_comparison(folders, out or beside / "compare.html", failed, figures=figures)
         for name, why in read_left_out(page):
             console.print(f"not compared: {name}: {why}", soft_wrap=True, markup=False, style="red")
         console.print(f"compare: {page}", soft_wrap=True, markup=False)
 
 
-def _report(folder: Path) -> Path:
+def _report(folder: Path, figures: bool) -> Path:
     from fl_rsna.reporting.pages.run_page import write_report
     from fl_rsna.run_folder.run_folder import EXPLANATIONS, MODEL
 
@@ -65,13 +66,18 @@ def _report(folder: Path) -> Path:
         from fl_rsna.reporting.images.explanations import explain  # loads torch, which the page alone does not need
 
         explain(folder)
-    return write_report(folder)
+    return write_report(folder, figures=figures)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = create_parser("report", ABOUT, HOW)
     parser.add_argument("runs", nargs="+", type=Path, metavar="PATH", help="a run, or a folder that stands for several")
     parser.add_argument("--out", type=Path, help="where compare.html goes; default: the folder that holds all the runs")
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="also write every plot as SVG and PDF for a paper, to figures/",
+    )
     return parser.parse_args()
 
 

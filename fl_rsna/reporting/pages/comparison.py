@@ -28,6 +28,7 @@ from fl_rsna.reporting.pages.run_page import interactive
 from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, words_to_draw
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.record.paper import as_csv, as_markdown, as_tex
+from fl_rsna.reporting.record.paper_figures import write_figures
 from fl_rsna.reporting.record.plotly import Plot, area_axis, axes, by_rounds, category_axis, lines, points
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, read_run
 from fl_rsna.reporting.record.wording import area_name, area_title, task_words
@@ -156,8 +157,9 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     return sum(mine.get(name) != theirs.get(name) for name in mine.keys() | theirs.keys())
 
 
-def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] = ()) -> Path:
-    """Write the page `out` and its content as JSON beside it, and return `out`; beside them its tables for a paper and as CSV.
+def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] = (), *, figures: bool = False) -> Path:
+    """Write the page `out` and its content as JSON beside it, and return `out`; beside them its tables for a paper and as CSV, and
+    with `figures` its plots as SVG and PDF.
 
     The page compares the runs that can be read and that learned the same. It names the others, and the jobs of a sweep that
     `failed`. Raises ValueError when no run can be read, and where files of these names are no comparisons.
@@ -176,6 +178,8 @@ def write_comparison(folders: Sequence[Path], out: Path, failed: Sequence[Job] =
     write_whole(out.with_suffix(".tex"), as_tex(TITLE, tables).encode(errors="backslashreplace"))
     beside = [out.with_suffix(suffix).name for suffix in BEGINNINGS]
     write_page(out, render_page("compare.html.j2", page=found, beside=beside, **interactive(found)))
+    if figures:
+        write_figures(out.with_name(f"{out.stem}_figures"), comparison.plots)
     return out
 
 

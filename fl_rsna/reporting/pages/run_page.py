@@ -21,6 +21,7 @@ from fl_rsna.reporting.record.console import console
 from fl_rsna.reporting.record.matplotlib import SHARES, as_svg, heterogeneity
 from fl_rsna.reporting.record.outcome import list_cautions
 from fl_rsna.reporting.record.paper import as_markdown, as_tex
+from fl_rsna.reporting.record.paper_figures import list_plots, write_figures
 from fl_rsna.reporting.record.run_record import Failure, RunRecord, read_run
 from fl_rsna.reporting.record.wording import run_title, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
@@ -42,6 +43,8 @@ from fl_rsna.settings.stages import Baseline, Stage
 
 # The sections that a paper takes tables of, in its order.
 ORDER = ("cohort", "classes", "scorecard", "stages", "stacking", "sites", "points", "cost")
+HETEROGENEITY = "Share of each site's images with each label; beside the label, of all images"
+FIGURES = "figures"  # the folder in a run's folder
 SCORES = frozenset(ORDER) - {"cohort", "cost"}
 
 
@@ -144,8 +147,11 @@ def _as_plain(found: object) -> object:
     return asdict(found)
 
 
-def write_report(folder: Path) -> Path:
-    """Write the report into a run folder, finished or not, and return the page's path; raises ValueError without a run."""
+def write_report(folder: Path, *, figures: bool = False) -> Path:
+    """Write the report into a run folder, finished or not, and return the page's path; raises ValueError without a run.
+
+    With `figures` every plot is also written to figures/, as SVG and PDF for a paper.
+    """
     run = read_run(folder)
     report = build_report(run)
     content, tables = report_json(report), paper_tables(report)
@@ -166,6 +172,9 @@ def write_report(folder: Path) -> Path:
         **interactive(page),
     )
     write_page(path, html)
+    if figures:
+        shares = {f"{HETEROGENEITY}.": heterogeneity(run.cohort, run.labels)} if run.cohort else {}
+        write_figures(folder / FIGURES, list_plots(report.sections), shares)
     return path
 
 
