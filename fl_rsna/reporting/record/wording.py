@@ -54,12 +54,12 @@ def area_title(label: str) -> str:
 def level_titles(task: Task) -> dict[str, str]:
     """The levels of a scorecard by their names in it."""
     words = task_words(task)
-    exams = words["exams"].capitalize()
+    exam = task.exam.capitalize()
     return {
         "slice": words["pictures"].capitalize(),
-        "max": f"{exams}, by their highest {task.picture}",
-        "noisy_or": f"{exams}, by the noisy-or of their {words['pictures']}",
-        "mean": f"{exams}, by the mean of their {words['pictures']}",
+        "max": f"{exam} level (maximum)",
+        "noisy_or": f"{exam} level (noisy-OR)",
+        "mean": f"{exam} level (mean)",
     }
 
 

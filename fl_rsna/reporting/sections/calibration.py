@@ -1,4 +1,4 @@
-"""The section on calibration: whether the final model's probabilities mean what they say, before and after temperature scaling."""
+"""The section on calibration: predicted probability against observed frequency, before and after temperature scaling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,8 +71,8 @@ def reliability_plot(cards: Cards, headline: str, pictures: str) -> Plot:
         title="Reliability",
         data=data,
         layout=axes(
-            "mean probability of a bin",
-            f"share of its {pictures} positive",
+            "predicted probability (mean of a bin)",
+            "observed frequency",
             xaxis={**SQUARE, "anchor": "y2"},
             yaxis={**SQUARE, "domain": [0.34, 1]},
             yaxis2={"title": {"text": pictures}, "domain": [0, 0.2], "type": "log", "dtick": 1},

@@ -13,11 +13,11 @@ from fl_rsna.run_folder.run_folder import EXPLANATIONS
 
 IMAGES = ("picture", "heat", "lesion")  # of an entry, as data URIs
 MEASURES = {
-    "share": "share of the heat inside the {finding}",
-    "uniform": "share of heat spread evenly over the {body}",
-    "times_uniform": "times the even share",
-    "others": "share of other patients' heat, on average",
-    "outside": "share of the heat outside the {body}",
+    "share": "share of heat within {finding}",
+    "uniform": "share of uniform heat over the {body}",
+    "times_uniform": "ratio to uniform heat",
+    "others": "share of other patients' heat, mean",
+    "outside": "share of heat outside the {body}",
 }
 KEYS = {"method": str, "threshold_from": str, "thresholds": dict, "finding": str, "body": str}
 AGAIN = "delete it and make the report again"
@@ -79,6 +79,6 @@ def read_strips(folder: Path) -> Sequence[Entry]:
 
 
 def _heat_table(found: Mapping[str, Any], finding: str, body: str) -> Table:
-    title = f"Heat inside the known {finding}: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
+    title = f"Grad-CAM overlap with annotated {finding}: {found['label']}, {found['slices']} true positives of {found['patients']} patients"
     rows = [[said.format(finding=finding, body=body), found[name]] for name, said in MEASURES.items() if name in found]
     return Table(title=title, columns=columns(what="text", mean="score"), rows=rows)

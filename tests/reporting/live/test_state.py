@@ -72,7 +72,7 @@ def test_a_run_of_classes_is_shown_by_their_mean_and_in_its_own_words() -> None:
     assert "<th>images</th>" in found["sites"]
     assert "slices" not in found["sites"]
     assert "<th>macro AUROC</th>" in found["sites"]
-    assert "test-site macro AUROC" in found["head"]
+    assert "macro AUROC (test site" in found["head"]
     console = Console(width=120)
     with console.capture() as drawn:
         console.print(rounds_view(state, {}, 0.0))

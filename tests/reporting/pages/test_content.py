@@ -281,7 +281,7 @@ def test_explained_slices_are_shown_where_there_are_some(full: Path) -> None:
     content = {"entries": [one], "method": "by hand", "heat_in_lesion": inside, **words}
     (full / "explanations.json").write_text(json.dumps(content))
     page, found = written(full)
-    assert "Missed: the worst false negatives" in page
+    assert "False negatives, the least probable first" in page
     assert "any 0.04</p>" in page
     assert "labelled any<br>" in page
     assert "data:image/png;base64,BBBB" in page

@@ -157,7 +157,7 @@ def test_a_leaky_cohort_is_called_one(own_cohort: Cohort) -> None:
     proof = {"by": "series_id", "shared_patients": {"a and b": 2}, "patients_in_two_places": 2, "patients": 18}
     page = write_partition_page(changed(own_cohort, leaky=True, group="series", disjoint=proof), ICH).read_text()
     assert "This cohort leaks." in page
-    assert "dealt by series" in page
+    assert "split by series" in page
     assert "no: 1 pair of parts share patients" in page
 
 

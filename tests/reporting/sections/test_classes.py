@@ -128,7 +128,7 @@ def test_the_confusion_matrix_is_a_plot_with_its_numbers(chest: Path) -> None:
 def test_a_page_of_radiographs_speaks_of_images_and_studies(page: str) -> None:
     said = page.split("Every setting")[0]  # settings keep their names
     assert not re.findall(r"\b(slices?|exams?|blood|HU)\b", said, flags=re.IGNORECASE)
-    assert "Studies, by the mean of their images" in page
+    assert "Study level (mean)" in page
 
 
 def test_the_paper_has_the_same_tables(chest: Path, page: str) -> None:
