@@ -133,7 +133,7 @@ GUIDES = {
     ),
     "evaluate": Guide(
         about="Score scans with a saved model, slice by slice and exam by exam. Research use, not for diagnosis.",
-        main=("model", *SCORE),
+        main=("model", *SCORE, "page.exams"),
         schema=EvaluateConfig,
         examples=(
             "model=runs/first data.dicom=scans/",
@@ -144,7 +144,7 @@ GUIDES = {
     ),
     "ensemble": Guide(
         about="Score scans with several saved models together. Research use, not for diagnosis.",
-        main=("models", "weights", *SCORE),
+        main=("models", "weights", *SCORE, "page.exams"),
         schema=EnsembleConfig,
         examples=(
             "models=[runs/a,runs/b] data.dicom=scans/",

@@ -64,9 +64,13 @@ class WhereConfig:
 class PageConfig:
     """The settings page.*: how many images evaluation.html holds."""
 
-    exams: int = 30  # exams with images, those of the highest probability; 0: no page
-    slices: int = 48  # of an exam, at even steps
-    heats: int = 8  # slices of an exam with Grad-CAM heat, those of the highest probability
+    exams: int = declare(
+        30, "exams with images on the page, those of the highest probability; 0: no page", within=NOT_NEGATIVE
+    )
+    slices: int = declare(48, "largest number of slices of an exam on the page, at even steps", within=at_least(1))
+    heats: int = declare(
+        8, "slices of an exam with Grad-CAM heat, those of the highest probability", within=NOT_NEGATIVE
+    )
 
 
 @dataclass(kw_only=True, slots=True)
