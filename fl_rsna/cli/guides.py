@@ -169,7 +169,7 @@ GUIDES = {
 
 def list_command_keys(name: str) -> tuple[str, ...]:
     """List the keys that a command of GUIDES takes."""
-    return tuple(_described(GUIDES[name].schema))
+    return tuple(_describe_schema(GUIDES[name].schema))
 
 
 def write_help(name: str, topic: str = "") -> str:
@@ -177,7 +177,7 @@ def write_help(name: str, topic: str = "") -> str:
     guide = GUIDES[name]
     if topic:
         return "\n".join(_write_topic(guide, topic)) + "\n"
-    described = _described(guide.schema)
+    described = _describe_schema(guide.schema)
     lines = [
         f"fl-rsna {name} [key=value ...]",
         "",
@@ -200,7 +200,7 @@ def write_help(name: str, topic: str = "") -> str:
 
 
 def _write_topic(guide: Guide, topic: str) -> list[str]:
-    described, groups = _described(guide.schema), list_groups() if guide.schema is Config else {}
+    described, groups = _describe_schema(guide.schema), list_groups() if guide.schema is Config else {}
     lines = _write_choice(topic) if topic in groups else []
     if topic == "all":
         chosen = list(described)
@@ -228,7 +228,7 @@ def _write_strategies() -> list[str]:
     """Write the settings that single strategies have of their own."""
     from fl_rsna.strategies.find import STRATEGIES
 
-    common, lines = _described(Config), list[str]()
+    common, lines = _describe_schema(Config), list[str]()
     for name, strategy in STRATEGIES.items():
         own = [one for one in describe_settings(strategy.settings(), "strategy.") if one.key not in common]
         if own:
@@ -256,5 +256,5 @@ def _two_columns(left: str, right: str) -> list[str]:
     return [*above, *(f"  {first if not number else '':<{LEFT}}  {line}" for number, line in enumerate(wrapped))]
 
 
-def _described(schema: type[Any]) -> dict[str, Described]:
+def _describe_schema(schema: type[Any]) -> dict[str, Described]:
     return {one.key: one for one in describe_settings(schema())}

@@ -47,7 +47,7 @@ def test_an_empty_word_becomes_any() -> None:
 
 
 ASK = r"""
-source <(fl-rsna completion bash)
+eval "$(fl-rsna completion bash)"
 ask() {  # a line -> what bash would put in place of its last word, or of what follows the last equals sign
     COMP_LINE="$1" COMP_POINT=${#1} COMP_WORDS=(fl-rsna) COMPREPLY=()
     _fl_rsna

@@ -83,7 +83,7 @@ def build_strip(
             probability=float(probabilities[place]),
             is_above=bool(above[place]),
             truth=truth[place],
-            alt=f"{picture} {place + 1} of {len(probabilities)}{_labelled(truth[place], label)}",
+            alt=f"{picture} {place + 1} of {len(probabilities)}{_say_truth(truth[place], label)}",
         )
         for place in shown
     )
@@ -107,5 +107,5 @@ def build_strip(
     )
 
 
-def _labelled(truth: bool | None, label: str) -> str:
+def _say_truth(truth: bool | None, label: str) -> str:
     return "" if truth is None else f", labelled {label}" if truth else f", labelled without {label}"

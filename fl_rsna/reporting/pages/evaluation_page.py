@@ -54,8 +54,8 @@ class EvaluationRecord:
     labels: list[str]
     headline: str
     test_site: HeldOutFigures | None
-    chosen_points: ChosenPoints | None
-    scored_on: str
+    operating_points: ChosenPoints | None
+    test_data: str
     draws_seed: int
 
 
@@ -65,7 +65,7 @@ class EvaluationPage:
 
     title: str
     words: Mapping[str, str]
-    scored_on: str
+    test_data: str
     facts: Mapping[str, str]
     warnings: Sequence[str]
     worklist: Table
@@ -142,8 +142,8 @@ def _read_record(folder: Path, said: Mapping[str, Any], task: Task) -> Evaluatio
         labels=list(task.labels),
         headline=said["headline"],
         test_site=test,
-        chosen_points=cast(ChosenPoints, {**points, **whence}) if points else None,
-        scored_on=f"these {plural(task.exam)}",
+        operating_points=cast(ChosenPoints, {**points, **whence}) if points else None,
+        test_data=f"these {plural(task.exam)}",
         draws_seed=said["seed"],
     )
 
@@ -159,7 +159,7 @@ def _build_page(
     return EvaluationPage(
         title=f"{len(exams):,} {words['exam'] if len(exams) == 1 else words['exams']} sorted by the probability of label {task.headline}",
         words=words,
-        scored_on=f"these {words['exams']}",
+        test_data=f"these {words['exams']}",
         facts=_facts(said, words),
         warnings=said["warnings"],
         worklist=_worklist(exams.iloc[order], task, threshold),

@@ -97,7 +97,7 @@ class Report:
     headline: str
     words: Mapping[str, str]
     detection: Detection | None
-    scored_on: str
+    test_data: str
     headlines: list[Headline]
     sections: Mapping[str, Section | None]
     failures: list[Failure]
@@ -126,7 +126,7 @@ def build_report(run: RunRecord) -> Report:
         headline=run.headline,
         words=task_words(run.task),
         detection=detect_exams(run),
-        scored_on=run.scored_on,
+        test_data=run.test_data,
         headlines=headlines(run),
         sections={name: build(run) for name, build in SECTIONS.items()},
         failures=run.failures,

@@ -104,13 +104,13 @@ def _markdown(table: Table) -> str:
     cells, notes = _cells(table)
     heads = " | ".join(_cell_md(column.name) for column in table.columns)
     rule = " | ".join(":---" if column.kind is Kind.text else "---:" for column in table.columns)
-    rows = [" | ".join(_written_md(cell) for cell in row) for row in cells]
+    rows = [" | ".join(_write_md(cell) for cell in row) for row in cells]
     said = [f"<sup>{number}</sup> {_cell_md(text)}  " for number, text in enumerate(notes, 1)]
     below = [*([table.note, ""] if table.note else []), *said, *([""] if said else [])]
     return "\n".join([f"## {table.title}", "", *(f"| {row} |" for row in (heads, rule, *rows)), "", *below])
 
 
-def _written_md(cell: Cell) -> str:
+def _write_md(cell: Cell) -> str:
     mark = f"<sup>{cell.note}</sup>" if cell.note else ""
     return f"{_cell_md(cell.text)}{f' ({cell.interval})' if cell.interval else ''}{mark}"
 
@@ -124,7 +124,7 @@ def _tex(table: Table) -> str:
     for number, part in enumerate(parts):
         sides = "".join("l" if table.columns[i].kind in TEXT else "r" for i in part)
         heads = " & ".join(_stack(textwrap.wrap(table.columns[i].name, HEAD), sides[at]) for at, i in enumerate(part))
-        rows = [" & ".join(_written_tex(row[i], sides[at]) for at, i in enumerate(part)) for row in cells]
+        rows = [" & ".join(_write_tex(row[i], sides[at]) for at, i in enumerate(part)) for row in cells]
         lines += [r"\par\medskip"] if number else []
         lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", f"  {heads} \\\\", r"\midrule"]
         lines += [*(f"  {row} \\\\" for row in rows), r"\bottomrule", r"\end{tabular}"]
@@ -166,7 +166,7 @@ def _widths(table: Table) -> list[int]:
     return found
 
 
-def _written_tex(cell: Cell, side: str) -> str:
+def _write_tex(cell: Cell, side: str) -> str:
     mark = f"$^{{{cell.note}}}$" if cell.note else ""
     lines = textwrap.wrap(cell.text.replace("\n", " "), WORDS) or [""]
     return _stack([*lines, *([cell.interval] if cell.interval else [])], side) + mark

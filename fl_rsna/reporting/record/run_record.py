@@ -81,7 +81,7 @@ class Gap:
 class ScoredRecord(Protocol):
     """What the sections on scores need: a run has it, and so has an evaluation of new scans.
 
-    `scored_on` is what the scores are of, as a page says it. `folder` holds predictions.parquet, and `draws_seed` seeds the draws of
+    `test_data` is what the scores are of, as a page says it. `folder` holds predictions.parquet, and `draws_seed` seeds the draws of
     patients that the intervals rest on.
     """
 
@@ -96,9 +96,9 @@ class ScoredRecord(Protocol):
     @property
     def test_site(self) -> HeldOutFigures | None: ...
     @property
-    def chosen_points(self) -> ChosenPoints | None: ...
+    def operating_points(self) -> ChosenPoints | None: ...
     @property
-    def scored_on(self) -> str: ...
+    def test_data(self) -> str: ...
     @property
     def draws_seed(self) -> int: ...
 
@@ -169,12 +169,12 @@ class RunRecord:
         return None if self.summary is None else self.summary.get("test_site")
 
     @property
-    def chosen_points(self) -> ChosenPoints | None:
+    def operating_points(self) -> ChosenPoints | None:
         """The thresholds that the sites' validation parts chose; None while there are none."""
         return None if self.summary is None else self.summary.get("operating_points")
 
     @property
-    def scored_on(self) -> str:
+    def test_data(self) -> str:
         """What `test_site` holds the scores of."""
         return "the test site"
 

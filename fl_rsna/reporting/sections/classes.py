@@ -37,10 +37,10 @@ def build_classes(run: ScoredRecord) -> Section | None:
         return None
     levels = class_levels(run.test_site, run.task)
     body = Classes(
-        figures=figures_table(levels, control_of(run.test_site["controls"], MACRO), run.scored_on),
+        figures=figures_table(levels, control_of(run.test_site["controls"], MACRO), run.test_data),
         by_class=[by_class_table(of, run.task, title) for title, of in levels.items()],
         names={short: run.task.published[i] for i, short in enumerate(initials(run.task).values())},
-        plots=[confusion_plot(levels, run.task, run.scored_on)],
+        plots=[confusion_plot(levels, run.task, run.test_data)],
     )
     confusion = [confusion_table(of, run.task, title) for title, of in levels.items()]
     return Section(title="Classes", body=body, paper=[body.figures, *body.by_class, *confusion])
@@ -71,7 +71,7 @@ def initials(task: Task) -> dict[str, str]:
 
 
 def figures_table(
-    levels: Mapping[str, ClassesFigures], controls: Mapping[str, EstimateFigures], scored_on: str
+    levels: Mapping[str, ClassesFigures], controls: Mapping[str, EstimateFigures], test_data: str
 ) -> Table:
     """One row a level: the figures of all classes together; of images also what the controls reach without looking at them."""
     heads = [Column(name="level", kind=Kind.text), *(Column(name=name) for name in FIGURES.values())]
@@ -85,7 +85,7 @@ def figures_table(
         ]
         for title, of in levels.items()
     ]
-    return Table(title=f"All classes together, on {scored_on}", columns=heads, rows=rows)
+    return Table(title=f"All classes together, on {test_data}", columns=heads, rows=rows)
 
 
 def by_class_table(of_level: ClassesFigures, task: Task, title: str) -> Table:
@@ -112,12 +112,12 @@ def confusion_table(of_level: ClassesFigures, task: Task, title: str) -> Table:
     return Table(title=f"Confusion matrix. {title}", columns=heads, rows=rows)
 
 
-def confusion_plot(levels: Mapping[str, ClassesFigures], task: Task, scored_on: str) -> Plot:
+def confusion_plot(levels: Mapping[str, ClassesFigures], task: Task, test_data: str) -> Plot:
     """Plot how often a class was taken for each, as a share of the true class and counted, for one level at a time."""
     names = list(initials(task).values())
     return Plot(
         name="confusion",
-        title=f"Confusion matrix on {scored_on}",
+        title=f"Confusion matrix on {test_data}",
         data=[_cells(of, names, title) for title, of in levels.items()],
         layout=axes(
             "named by the model",

@@ -83,7 +83,7 @@ def build_discrimination(run: ScoredRecord) -> Section | None:
     every = [rows for rows in _rows_by_level(run, table, test) if 0 < rows.truth.sum() < len(rows.truth)]
     if not every:
         return None
-    plots = [plot(every, run.scored_on) for plot in (roc_plot, pr_plot, scores_plot, benefit_plot)]
+    plots = [plot(every, run.test_data) for plot in (roc_plot, pr_plot, scores_plot, benefit_plot)]
     plots += subgroup_plots(run, table, test)
     return Section(title="Discrimination", body=Discrimination(plots=plots, resamples=test["resamples"]))
 
@@ -118,7 +118,7 @@ def _rows_by_level(run: ScoredRecord, table: pd.DataFrame, test: HeldOutFigures)
             )
 
 
-def roc_plot(every: Sequence[Rows], scored_on: str) -> Plot:
+def roc_plot(every: Sequence[Rows], test_data: str) -> Plot:
     """Plot sensitivity against the false positive rate, with the 95% band and the operating points."""
     data, body = [diagonal()], []
     for rows in every:
@@ -145,7 +145,7 @@ def roc_plot(every: Sequence[Rows], scored_on: str) -> Plot:
     ]
     return _choice_plot(
         every,
-        scored_on,
+        test_data,
         name="roc",
         title="ROC curve",
         data=data,
@@ -172,7 +172,7 @@ def _band(band: Band, meta: Mapping[str, Any]) -> Trace:
     }
 
 
-def pr_plot(every: Sequence[Rows], scored_on: str) -> Plot:
+def pr_plot(every: Sequence[Rows], test_data: str) -> Plot:
     """Plot precision against recall, and the prevalence, which is the precision of calling every row positive."""
     data, body = [], []
     for rows in every:
@@ -188,7 +188,7 @@ def pr_plot(every: Sequence[Rows], scored_on: str) -> Plot:
     ]
     return _choice_plot(
         every,
-        scored_on,
+        test_data,
         name="pr",
         title="Precision and recall",
         data=data,
@@ -198,7 +198,7 @@ def pr_plot(every: Sequence[Rows], scored_on: str) -> Plot:
     )
 
 
-def scores_plot(every: Sequence[Rows], scored_on: str) -> Plot:
+def scores_plot(every: Sequence[Rows], test_data: str) -> Plot:
     """Plot how the probabilities of rows with and without the label are distributed, with the thresholds."""
     data: list[Trace] = []
     body: list[list[Any]] = []
@@ -233,7 +233,7 @@ def scores_plot(every: Sequence[Rows], scored_on: str) -> Plot:
     ]
     return _choice_plot(
         every,
-        scored_on,
+        test_data,
         name="scores",
         title="Probabilities by truth",
         data=data,
@@ -243,7 +243,7 @@ def scores_plot(every: Sequence[Rows], scored_on: str) -> Plot:
     )
 
 
-def benefit_plot(every: Sequence[Rows], scored_on: str) -> Plot:
+def benefit_plot(every: Sequence[Rows], test_data: str) -> Plot:
     """Plot the decision curve: net benefit of the model, of calling all rows positive, and of calling none."""
     data, body = [], []
     for rows in every:
@@ -261,7 +261,7 @@ def benefit_plot(every: Sequence[Rows], scored_on: str) -> Plot:
     ]
     return _choice_plot(
         every,
-        scored_on,
+        test_data,
         name="benefit",
         title="Decision curve",
         data=data,
@@ -349,10 +349,10 @@ def _meta(rows: Rows) -> dict[str, Any]:
     return {"meta": {"choice": rows.name}}
 
 
-def _choice_plot(every: Sequence[Rows], scored_on: str, *, title: str, **more: Any) -> Plot:
+def _choice_plot(every: Sequence[Rows], test_data: str, *, title: str, **more: Any) -> Plot:
     """A plot of which one label and level is drawn at a time."""
     names = [rows.name for rows in every]
-    return Plot(title=f"{title} on {scored_on}", choices=names, choice_name="Of", chosen=names[0], **more)
+    return Plot(title=f"{title} on {test_data}", choices=names, choice_name="Of", chosen=names[0], **more)
 
 
 def _short(values: Sequence[float] | NDArray[np.float64]) -> list[float]:

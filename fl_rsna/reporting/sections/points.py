@@ -36,7 +36,7 @@ def build_points(run: ScoredRecord) -> Section | None:
     """Build the section; None of a record without scores."""
     if run.test_site is None:
         return None
-    chosen = run.chosen_points
+    chosen = run.operating_points
     by_level = {name: cards for name, cards in levels(run.test_site).items() if has_points(cards)}
     if chosen is None or not by_level:
         missing = "No site's counts arrived when thresholds were to be chosen, or no label had both positives and negatives: there are none."
@@ -49,7 +49,7 @@ def build_points(run: ScoredRecord) -> Section | None:
         missing="",
         chosen_on=chosen["chosen_on"],
         levels=[PointsOfLevel(title=titles[name], tables=of_level) for name, of_level in tables.items()],
-        plots=[points_plot(next(iter(by_level.values())), run.scored_on)],
+        plots=[points_plot(next(iter(by_level.values())), run.test_data)],
         thresholds=thresholds_table(chosen, titles),
     )
     paper = [replace(table, title=f"Operating point: {table.title}") for table in tables.get("slice", ())]
@@ -90,7 +90,7 @@ def thresholds_table(chosen: ChosenPoints, titles: Mapping[str, str]) -> Table:
     return Table(title="Thresholds", columns=heads, rows=rows)
 
 
-def points_plot(cards: Cards, scored_on: str) -> Plot:
+def points_plot(cards: Cards, test_data: str) -> Plot:
     """Plot the sensitivity and specificity of each label at the operating point that is chosen above the plot."""
     data, rows = [], []
     for point, name in SHORT_POINTS.items():
@@ -103,7 +103,7 @@ def points_plot(cards: Cards, scored_on: str) -> Plot:
         rows += [[label, name, found["sensitivity"], found["specificity"]] for label, found in held.items()]
     return Plot(
         name="points",
-        title=f"Sensitivity and specificity on {scored_on}",
+        title=f"Sensitivity and specificity on {test_data}",
         data=data,
         layout=axes("", "", yaxis=SHARE, scattermode="group", scattergap=0.7),
         table=Table(

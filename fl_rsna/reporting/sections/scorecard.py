@@ -50,7 +50,7 @@ def build_scores(record: ScoredRecord, card: HeldOutFigures) -> Section:
     """Build the section of one model's scorecard, a run's or that of new scans."""
     titles = level_titles(record.task)
     tables = {level: scores_table(card, level, titles[level]) for level in levels(card)}
-    paper = [scores_table(card, level, f"Performance on {record.scored_on}. {titles[level]}") for level in tables]
+    paper = [scores_table(card, level, f"Performance on {record.test_data}. {titles[level]}") for level in tables]
     body = Scorecard(tables=list(tables.values()), resamples=card["resamples"])
     return Section(title="Scorecard", body=body, paper=paper)
 
