@@ -237,6 +237,8 @@ def _set_axis(axes: Axes, way: str, asked: dict[str, Any]) -> None:
         axis.set_ticks(
             _place(axis, asked["tickvals"]), [str(text) for text in asked.get("ticktext", asked["tickvals"])]
         )
+    if asked.get("autorange") == "reversed":
+        axis.set_inverted(True)
     if asked.get("showticklabels") is False:
         axis.set_ticks([])
     texts = [label.get_text() for label in axis.get_ticklabels()] if asked.get("type") == "category" else []
