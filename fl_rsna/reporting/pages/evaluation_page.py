@@ -54,7 +54,7 @@ class EvaluationRecord:
     labels: list[str]
     headline: str
     test_site: HeldOutFigures | None
-    operating_points: ChosenPoints | None
+    thresholds: ChosenPoints | None
     test_data: str
     draws_seed: int
 
@@ -142,7 +142,7 @@ def _read_record(folder: Path, said: Mapping[str, Any], task: Task) -> Evaluatio
         labels=list(task.labels),
         headline=said["headline"],
         test_site=test,
-        operating_points=cast(ChosenPoints, {**points, **whence}) if points else None,
+        thresholds=cast(ChosenPoints, {**points, **whence}) if points else None,
         test_data=f"these {plural(task.exam)}",
         draws_seed=said["seed"],
     )

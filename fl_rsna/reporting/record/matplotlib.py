@@ -1,4 +1,4 @@
-"""Draw the figures of the pages as inline SVG: curves by round, and how much sites differ."""
+"""Draw how much sites differ, as inline SVG for the pages."""
 
 import io
 import textwrap
@@ -12,13 +12,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-
-from fl_rsna.reporting.record.run_record import RunRecord
 
 PALETTE = (
     "#0072B2",
@@ -33,41 +29,6 @@ FEW_SITES = 16  # at most, for shares to be written into the cells
 ROOM, LEAST_ROOM = 110, 9  # characters below all columns together, and below one
 SHARES = "share of each site's images with each label; the counts are in the table of sites"
 FULL_COLOUR = 2.0  # doublings of the whole cohort's share, up or down, at which a cell has its full colour
-
-
-def curves(run: RunRecord) -> Figure:
-    """Draw the log loss and the AUROCs of the global model by round."""
-    figure, (loss, area) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    rounds = run.rounds
-    parts = (("train_loss", "training"), ("validation_loss", "validation (sites)"), ("test_loss", "test site"))
-    for colour, (column, name) in enumerate(parts):
-        _line(loss, rounds["round"], rounds[column], name, colour)
-    loss.set(title="log loss", xlabel="round", ylim=(0, None))
-    for i, label in enumerate(dict.fromkeys([*run.labels, run.primary_label])):
-        _line(
-            area,
-            rounds["round"],
-            rounds[f"test_auroc_{label}"],
-            label,
-            i,
-            width=2.4 if label == run.primary_label else 1.1,
-        )
-    _line(
-        area,
-        rounds["round"],
-        rounds[f"validation_auroc_{run.primary_label}"],
-        f"{run.primary_label}, validation",
-        6,
-        style="--",
-    )
-    area.axhline(0.5, color="0.7", linewidth=0.8)
-    area.set(title="AUROC, test site", xlabel="round", ylim=(0, 1.01))
-    for axes in (loss, area):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.25)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7, ncols=2, frameon=False)
-    return figure
 
 
 def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> Figure:
@@ -109,15 +70,6 @@ def as_svg(figure: Figure, what: str) -> str:
     plt.close(figure)
     text = buffer.getvalue().replace("#000000", "currentColor")
     return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(what)}"', 1)
-
-
-def _line(
-    axes: Axes, x: pd.Series, y: pd.Series, label: str, colour: int, *, width: float = 1.6, style: str = "-"
-) -> None:
-    if y.notna().any():
-        axes.plot(
-            x, y, style, marker="o", markersize=3, color=PALETTE[colour % len(PALETTE)], linewidth=width, label=label
-        )
 
 
 def _shares(

@@ -96,7 +96,7 @@ class ScoredRecord(Protocol):
     @property
     def test_site(self) -> HeldOutFigures | None: ...
     @property
-    def operating_points(self) -> ChosenPoints | None: ...
+    def thresholds(self) -> ChosenPoints | None: ...
     @property
     def test_data(self) -> str: ...
     @property
@@ -169,7 +169,7 @@ class RunRecord:
         return None if self.summary is None else self.summary.get("test_site")
 
     @property
-    def operating_points(self) -> ChosenPoints | None:
+    def thresholds(self) -> ChosenPoints | None:
         """The thresholds that the sites' validation parts chose; None while there are none."""
         return None if self.summary is None else self.summary.get("operating_points")
 

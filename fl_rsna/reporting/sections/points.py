@@ -36,7 +36,7 @@ def build_points(run: ScoredRecord) -> Section | None:
     """Build the section; None of a record without scores."""
     if run.test_site is None:
         return None
-    chosen = run.operating_points
+    chosen = run.thresholds
     by_level = {name: cards for name, cards in levels(run.test_site).items() if has_points(cards)}
     if chosen is None or not by_level:
         missing = "No site's counts arrived when thresholds were to be chosen, or no label had both positives and negatives: there are none."
