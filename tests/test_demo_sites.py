@@ -10,7 +10,7 @@ from package import ROOT
 
 WORDS = [
     "demo.patients=12",
-    "demo.slices_per_series=2",
+    "demo.slices_per_series=6",
     "demo.size=32",
     "data.size=32",
 ]

@@ -107,7 +107,7 @@ def test_every_slice_is_scored_labelled_or_not(dicom: Path, run_folder: Path) ->
     table = pd.read_csv(out / "predictions.csv")
     pd.testing.assert_frame_equal(table[["image_id"]], pd.read_parquet(out / "predictions.parquet")[["image_id"]])
     assert sorted(path.name for path in out.iterdir()) == [
-        "evaluation.json", "exams.csv", "predictions.csv", "predictions.parquet", "rejected.csv", "scorecard.json",
+        "evaluation.html", "evaluation.json", "exams.csv", "predictions.csv", "predictions.parquet", "rejected.csv", "scorecard.json",
         "submission.csv",
     ]  # fmt: skip
     assert "patient 3" not in "".join(path.read_bytes().decode("latin1") for path in out.iterdir())
@@ -389,7 +389,7 @@ def test_the_command_ends_in_a_sentence_and_a_code(tmp_path: Path) -> None:
     typed = [sys.executable, "-m", "fl_rsna.evaluate", "modell=x"]
     done = subprocess.run(typed, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("error: modell: no such word; python -m fl_rsna.evaluate takes model, site, ")
+    assert done.stderr.startswith("error: modell: no such setting; did you mean model=x?")
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatc
         (["model=nowhere"], "^model: .*does not exist"),
         (["model=run", "out=run"], "^out: expected a new folder"),
         (["model=run", "site=run"], "site.json"),
-        (["model=run", "batch=1"], "^batch: no such word"),
+        (["model=run", "batch=1"], "^batch: no such setting; "),
     ],
 )
 def test_a_request_that_cannot_be_met_leaves_nothing(words: list[str], sentence: str, tmp_path: Path) -> None:

@@ -252,8 +252,8 @@ def partition_step(config: Config) -> Cohort:
 def plan_partition(config: Config) -> Cohort | Deal:
     """Return the cohort that the same request dealt before, or the deal that is to be written.
 
-    Raises ValueError when the data have no labels or no positives of the headline label, and when they cannot be divided. Other
-    labels may lack positives: cohort/sites/absent_labels.py says what cannot be known then.
+    Raises ValueError when the data have no labels, no positives of the headline label or none in a training part, and when they cannot
+    be divided. Other labels may lack positives: cohort/sites/absent_labels.py says what cannot be known then.
     """
     task = find_task(config.data.task)
     prepared = read_prepared(Path(config.paths.prepared) / config.data.name, task)
@@ -276,23 +276,21 @@ def plan_partition(config: Config) -> Cohort | Deal:
             f"data.name: expected images of two classes or more, got only {', '.join(present) or 'none'} in {prepared.folder}; "
             "add images of another class"
         )
-    return deal_prepared(config, prepared)
-
-
-def deal_prepared(config: Config, prepared: Prepared) -> Deal:
-    """Assign the patients of prepared data to sites.
-
-    Raises ValueError when they are too few, no training part has a positive, or partition.noise names an unknown site.
-    """
-    task, part = find_task(config.data.task), config.partition
-    assignment, test = _who_is_where(config, prepared, task)
-    sites = split_patients(prepared.index, task, replace(part, test=test), assignment)
+    deal, part = deal_prepared(config, prepared), config.partition
     positive = find_positive(prepared.index, task, group_column(part.group, task))
-    if task.kind is LabelKind.multi_label and not any(positive.intersection(site.train) for site in sites):
+    if task.kind is LabelKind.multi_label and not any(positive.intersection(site.train) for site in deal.sites):
         raise ValueError(
             f"partition.test: expected {part.group.plural} with the label {task.headline} in a training part, got none: all "
             f"{len(positive)} are in the test site or in validation; hold out others, or say partition.seed={part.seed + 1}"
         )
+    return deal
+
+
+def deal_prepared(config: Config, prepared: Prepared) -> Deal:
+    """Assign the patients of prepared data to sites. Raises ValueError when they are too few, or partition.noise names an unknown site."""
+    task, part = find_task(config.data.task), config.partition
+    assignment, test = _who_is_where(config, prepared, task)
+    sites = split_patients(prepared.index, task, replace(part, test=test), assignment)
     noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
     return Deal(prepared=prepared, sites=sites, noise=noise)
 

@@ -165,7 +165,7 @@ def test_report_and_console_say_what_a_choice_rests_on(dropping: tuple[Path, dic
     record = read_run(folder)
     plot = loss_by_round(record)
     assert "A site that did not answer counts with its last answer, in 2 rounds." in plot.note
-    assert "chosen by validation loss on 3 of 3 sites" in str(headlines(record))
+    assert "lowest validation loss on 3 of 3 sites" in str(headlines(record))
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     lines = [sentence(event) for event in events if event["event"] == "round_end"]
     assert "on 3 of 3 sites (1 by an earlier answer)" in lines[2]
