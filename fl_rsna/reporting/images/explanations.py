@@ -121,8 +121,8 @@ def extreme(table: pd.DataFrame, label: str, kind: Kind, threshold: float) -> ND
 class Finished:
     """A finished run with its model, its test site and its predictions.
 
-    `table` has a row for each test slice, as in predictions.parquet. `demo` holds the settings of the phantom where it drew
-    the data, else None.
+    `table` has a row for each test slice, as in predictions.parquet. `thresholds` holds each label's for a slice, `exam_threshold` the
+    headline label's for an exam's highest slice. `demo` holds the settings of the phantom where it drew the data, else None.
     """
 
     task: Task
@@ -132,6 +132,7 @@ class Finished:
     table: pd.DataFrame
     thresholds: dict[str, float]
     threshold_from: str
+    exam_threshold: float
     images: Path
     side: int  # pixels of the stored images
     demo: dict[str, int] | None
@@ -176,7 +177,10 @@ def read_finished(folder: Path) -> Finished:
         )
     saved, there = read_saved(folder / MODEL), cohort.site_folder(TEST_SITE)
     cache = writable_cache(there, RunFolder(folder).cache_folder(cohort.sha256))
-    thresholds, threshold_from = _thresholds(summary["operating_points"], saved.task)
+    points, headline = summary["operating_points"], saved.task.headline
+    thresholds, threshold_from = _thresholds(points, saved.task)
+    of_exams = {} if points is None else points["exam"].get("max", {}).get(headline, {})
+    exam_threshold = of_exams.get("youden")
     data = open_for(saved.config, there, cache=cache)
     return Finished(
         task=saved.task,
@@ -186,6 +190,7 @@ def read_finished(folder: Path) -> Finished:
         table=read_table(folder / PREDICTIONS, COPY, hashed=False),
         thresholds=thresholds,
         threshold_from=threshold_from,
+        exam_threshold=thresholds[headline] if exam_threshold is None else float(exam_threshold),
         images=there / "images",
         side=cohort.size,
         demo=config["demo"] if config["data"]["name"] == saved.task.demo else None,
@@ -308,9 +313,9 @@ def write_explanations(folder: Path) -> Path:
 
 
 def draw_exams(run: Finished) -> list[ExamStrip]:
-    """Draw whole exams: those that the model is surest of, and most wrong about, by their highest slice at the slices' threshold.
+    """Draw whole exams: those that the model is surest of, and most wrong about, by their highest slice at the exams' threshold.
 
-    None for images without an order along the body.
+    A strip has the threshold of single slices. None for images without an order along the body.
     """
     task, label, table = run.task, run.task.headline, run.table.reset_index(drop=True)
     if task.rendering is not Rendering.hounsfield:
@@ -320,7 +325,7 @@ def draw_exams(run: Finished) -> list[ExamStrip]:
     best = table.loc[groups[f"probability_{label}"].idxmax()].assign(**truth)
     members, found = list(groups.indices.values()), list[ExamStrip]()
     for kind, most in STRIPS.items():
-        for number, exam in enumerate(extreme(best, label, kind, threshold)[:most]):
+        for number, exam in enumerate(extreme(best, label, kind, run.exam_threshold)[:most]):
             rows = [int(row) for row in members[exam][np.argsort(table["rank"].iloc[members[exam]], kind="stable")]]
             probabilities = table[f"probability_{label}"].iloc[rows].to_numpy(np.float64)
             shown, ids = (

@@ -89,7 +89,7 @@ def _count_validation(run: RunRecord) -> list[str]:
     where = f"{sites} of {format_count(run.num_training_sites, 'site')}"
     return [
         f"validation holds {format_count(total, 'patient')} with {label_in_words(run.task, rarest)} at {where}, fewer than {FEW_POSITIVE}: "
-        f"{rests} would be other ones on other patients"
+        f"{rests} would differ with other patients"
     ]
 
 

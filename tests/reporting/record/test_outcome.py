@@ -99,7 +99,7 @@ def test_enough_positives_and_a_clear_difference_need_no_words(tmp_path: Path) -
 def test_few_positives_in_validation_are_counted(tmp_path: Path) -> None:
     assert with_scores(tmp_path / "run", low=0.1, positive_patients=2) == [
         "validation holds 6 patients with any hemorrhage at 3 of 3 sites, fewer than 20: "
-        "the choice of the round and the thresholds would be other ones on other patients"
+        "the choice of the round and the thresholds would differ with other patients"
     ]
 
 
