@@ -147,7 +147,9 @@ def request_of(words: Sequence[str]) -> Request:
         key, _, value = word.partition("=")
         if key not in WORDS:
             takes = f"expected key=value with one of {', '.join(WORDS)}"
-            raise ValueError(f"{key}: no such word{suggest_key(key, WORDS, word.partition('=')[2], otherwise=takes)}")
+            raise ValueError(
+                f"{key}: no such setting{suggest_key(key, WORDS, word.partition('=')[2], otherwise=takes)}"
+            )
         if not value or key in said:
             raise ValueError(f"{key}: expected {key}=<value>, once, got {word!r}")
         said[key] = value

@@ -399,7 +399,7 @@ def test_audit_of_a_cohort_exits_1_once_a_patient_is_at_two_sites(run: Run, dico
     assert done.stdout.splitlines()[-1].startswith("LEAK: 1 of 16 patients in more than one of 5 places; ")
     done = subprocess.run([*command, "sites=2", "out=refused.json"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert done.stderr.startswith("error: sites: no such word; expected key=value with one of cohort,")
+    assert done.stderr == "error: sites: no such setting; did you mean site=2?\n"
     assert not (tmp_path / "refused.json").exists()
 
 

@@ -56,7 +56,7 @@ def test_a_clean_table_says_what_was_compared_and_by_which_columns(
         (["table=a", "strict=yes"], "strict: expected true or false, got 'yes'"),
         (["table=a", "out=absent/a.json"], r"out: expected <file>\.json in a folder that exists, got absent/a\.json"),
         (["table=a.csv", "out=a.csv"], r"out: expected <file>\.json"),
-        (["colour=red"], "colour: no such word"),
+        (["colour=red"], "colour: no such setting"),
     ],
 )
 def test_words_that_mean_nothing_are_refused_by_name(words: list[str], said: str) -> None:
