@@ -28,6 +28,7 @@ from fl_rsna.reporting.sections.section import Section
 from fl_rsna.run_folder.run_folder import COPY, PREDICTIONS
 from fl_rsna.task import LabelKind
 
+OF = Column(name="label and level", kind=Kind.text)  # the first column of each plot's numbers
 FEW_POSITIVE = 3  # slices of an exam with little of the finding
 LEAST_BENEFIT = -0.05  # below it a decision curve is not drawn
 THIRDS = ("lowest", "middle", "highest")
@@ -140,7 +141,7 @@ def roc_plot(every: Sequence[Rows], test_data: str) -> Plot:
             for rate in (low or np.linspace(0, 1, 21).tolist())
         ]
     heads = [
-        Column(name="label and level", kind=Kind.text),
+        OF,
         *columns(false_positive_rate="score", sensitivity="score", low="score", high="score"),
     ]
     return _choice_plot(
@@ -183,7 +184,7 @@ def pr_plot(every: Sequence[Rows], test_data: str) -> Plot:
         data.append(line([0, 1], [share, share], f"prevalence {share:.3f}", 2, markers=False, **meta))
         body += [[rows.name, *pair, share] for pair in zip(recall, precision, strict=True)]
     heads = [
-        Column(name="label and level", kind=Kind.text),
+        OF,
         *columns(recall="score", precision="score", prevalence="score"),
     ]
     return _choice_plot(
@@ -228,7 +229,7 @@ def scores_plot(every: Sequence[Rows], test_data: str) -> Plot:
             [rows.name, i / BARS, *(int(of[i]) for of in counts)] for i in range(BARS) if counts[0][i] or counts[1][i]
         ]
     heads = [
-        Column(name="label and level", kind=Kind.text),
+        OF,
         *columns(probability_from="score", with_the_label="number", without="number"),
     ]
     return _choice_plot(
@@ -255,7 +256,7 @@ def benefit_plot(every: Sequence[Rows], test_data: str) -> Plot:
             data.append(line(x, shown, name, i, markers=False, width=2.4 if not i else 1.4, **meta))
         body += [[rows.name, *of] for of in zip(x, _short(model), _short(everyone), strict=True)]
     heads = [
-        Column(name="label and level", kind=Kind.text),
+        OF,
         Column(name="threshold probability"),
         *columns(model="signed", all_positive="signed"),
     ]
@@ -350,7 +351,7 @@ def _meta(rows: Rows) -> dict[str, Any]:
 
 
 def _choice_plot(every: Sequence[Rows], test_data: str, *, title: str, **more: Any) -> Plot:
-    """A plot of which one label and level is drawn at a time."""
+    """Build a plot that draws one label and level at a time."""
     names = [rows.name for rows in every]
     return Plot(title=f"{title} on {test_data}", choices=names, choice_name="Of", chosen=names[0], **more)
 
