@@ -64,10 +64,10 @@ def make_cohort(folder: Path, sites: int, slices: int, size: int, test_patients:
         index=index,
         ids=PLAIN,
     )
-    dealt = split_patients(index, ICH, PartitionConfig(num_sites=sites, alpha=1, test=test, validation=0.2, seed=0))
+    patients = split_patients(index, ICH, PartitionConfig(num_sites=sites, alpha=1, test=test, validation=0.2, seed=0))
     config = Config()
     config.data.name, config.partition.num_sites = NAME, sites
-    return write_cohort(folder / COHORT, prepared, dealt, ICH, partition_settings(config))
+    return write_cohort(folder / COHORT, prepared, patients, ICH, partition_settings(config))
 
 
 def patient_id(number: int) -> str:

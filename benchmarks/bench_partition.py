@@ -1,4 +1,4 @@
-"""What it costs to deal a data set of RSNA's size to many sites, tables and image links included.
+"""What it costs to assign a data set of RSNA's size to many sites, tables and image links included.
 
 An index with every declared column is made up around real labels (or drawn ones, with RSNA's prevalences), images are
 hard links to a few tiny PNGs, and `python -m fl_rsna.partition` runs in a fresh process, several times. Printed: median

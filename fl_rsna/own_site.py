@@ -1,4 +1,4 @@
-"""Make one site's folder from a hospital's own prepared data, where no cohort is dealt: python -m fl_rsna.own_site.
+"""Make one site's folder from a hospital's own prepared data, where nobody partitions a cohort: python -m fl_rsna.own_site.
 
 Each hospital:     python -m fl_rsna.own_site --cohort stroke-2026 --prepared prepared/ours --site hospital-a
 A hospital that does not annotate a label says so twice, to prepare and here; its table of labels lacks that label:

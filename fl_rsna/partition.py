@@ -19,7 +19,7 @@ from fl_rsna.task import find_task
 def partition(config: Config) -> None:
     """Assign the patients of prepared data to sites, and write the cohort and its page. Raises ValueError."""
     say_without_effect(
-        Asked(config=config, command=Command.deal, image=config.data.image), parse_typed_keys(words_given(), config)
+        Asked(config=config, command=Command.assign, image=config.data.image), parse_typed_keys(words_given(), config)
     )
     cohort = partition_step(config)
     say_cohort(cohort)

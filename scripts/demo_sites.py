@@ -27,7 +27,7 @@ def main(folder: Path, sites: int, words: list[str]) -> None:
         raise ValueError(
             f"--sites: expected 3 or 5, got {sites}; for others, copy a block of docker-compose.more-sites.yml"
         )
-    cohort = deal(folder, sites, words)
+    cohort = make_cohort(folder, sites, words)
     keys = folder / "certificates"
     make_keys(keys, cohort.sites)
     (folder / "runs").mkdir(exist_ok=True)
@@ -41,8 +41,8 @@ def main(folder: Path, sites: int, words: list[str]) -> None:
     )
 
 
-def deal(folder: Path, sites: int, words: list[str]) -> Cohort:
-    """The demo cohort, drawn and dealt unless it is there already."""
+def make_cohort(folder: Path, sites: int, words: list[str]) -> Cohort:
+    """The demo cohort, drawn and assigned to sites unless it is there already."""
     config = compose_config(
         [
             f"paths.prepared={folder / 'prepared'}",

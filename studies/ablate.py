@@ -26,7 +26,7 @@ from fl_rsna.settings.compose import compose_config
 from fl_rsna.simulation.simulation import run_federation
 from fl_rsna.strategies.find import STRATEGIES
 
-# By cohort: the settings of every run, and what a seed changes. The demo keeps its split, CT-ICH's few patients are dealt anew.
+# By cohort: the settings of every run, and what a seed changes. The demo keeps its split, CT-ICH's few patients are assigned again.
 # Smaller images and fewer rounds than by default, so that some two hundred runs end in hours; and as many steps as the plain
 # pipeline takes in a pass, for a pass over under-sampled slices has a third of them.
 DATA = {

@@ -148,7 +148,7 @@ def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: P
 
 
 @pytest.mark.slow
-def test_simulate_takes_the_cohort_that_was_dealt(run: Run, dicom: Path, tmp_path: Path) -> None:
+def test_simulate_takes_the_cohort_that_is_there(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
     assert run(partition, "data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2")[0] == 0
     assert run(simulate, "data.name=mine", *SMALL, "run.name=taken") == (0, "")
@@ -160,7 +160,7 @@ def test_simulate_takes_the_cohort_that_was_dealt(run: Run, dicom: Path, tmp_pat
     assert (code, "choose one with partition.name=" in err) == (2, True)
     assert run(simulate, "data.name=mine", f"partition.name={cohort.name}", *SMALL, "run.name=named")[0] == 0
     assert json.loads((tmp_path / "runs" / "named" / "summary.json").read_text())["cohort"]["sites"] == 2
-    assert run(simulate, "data.name=mine", "partition.num_sites=4", *SMALL, "run.name=dealt")[0] == 0
+    assert run(simulate, "data.name=mine", "partition.num_sites=4", *SMALL, "run.name=adopted")[0] == 0
     assert len(list((tmp_path / "site_data").iterdir())) == 3
 
 
@@ -168,10 +168,10 @@ def test_simulate_takes_the_cohort_that_was_dealt(run: Run, dicom: Path, tmp_pat
 def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_refused(
     run: Run, dicom: Path, tmp_path: Path
 ) -> None:
-    """The new file has the size of the old one, other pixels and another patient; the images of the sites stay as they were dealt."""
+    """The new file has the size of the old one, other pixels and another patient; the images of the sites stay as they were."""
     prepared(run)
     assert run(partition, "data.name=mine", "partition.num_sites=2") == (0, "")
-    dealt = {path: path.read_bytes() for path in tmp_path.glob("site_data/*/*/images/*.png")}
+    images = {path: path.read_bytes() for path in tmp_path.glob("site_data/*/*/images/*.png")}
     size = (dicom / "ID_000.dcm").stat().st_size
     write_tiny(dicom / "ID_000.dcm", "ID_000", "patient X", "series 0", hu=np.full((32, 32), 7, np.int16))
     assert (dicom / "ID_000.dcm").stat().st_size == size
@@ -189,7 +189,7 @@ def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_r
     )
     assert (code, err.count("\n")) == (2, 1)
     assert "was made from other data than prepared/mine holds now; delete it to partition again" in err
-    assert {path: path.read_bytes() for path in dealt} == dealt
+    assert {path: path.read_bytes() for path in images} == images
 
 
 def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
@@ -416,7 +416,7 @@ def test_a_noisy_site_is_recorded_told_and_undone(run: Run, dicom: Path, tmp_pat
     (noisy,) = (tmp_path / "site_data").iterdir()
     page = (noisy / "partition.html").read_text()
     assert "<td>site-1</td><td>50% of training labels wrong, +9 HU, blur of 3 mm</td>" in page
-    assert run(simulate, "data.name=mine", *SMALL, "run.name=noisy") == (0, "")  # takes the cohort that was dealt
+    assert run(simulate, "data.name=mine", *SMALL, "run.name=noisy") == (0, "")  # takes the cohort that is there
     assert "50% of training labels wrong" in (tmp_path / "runs" / "noisy" / "report.html").read_text()
     assert run(partition, *words[:2]) == (0, "")
     (true,) = (path for path in (tmp_path / "site_data").iterdir() if path != noisy)

@@ -1,4 +1,4 @@
-"""Every way to deal, as a user types it: what lies there afterwards, and how it refuses."""
+"""Every way to assign patients, as a user types it: what lies there afterwards, and how it refuses."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from fl_rsna.settings.config import Config
 from fl_rsna.simulation.simulation import simulate
 from fl_rsna.task import ICH
 
-Deal = Callable[..., tuple[int, str]]
+Assign = Callable[..., tuple[int, str]]
 PATIENTS, SLICES = 24, 3
 ORIGINS = ("north", "south", "south", "west")  # of patients 0, 1, 2, 3, 4, ... in turn
 SCANNERS = ("A", "A", "B", "C", "B", "A")
@@ -46,8 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def deal(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Deal:
-    """Deal `mine` into tmp_path/site_data with the words; the exit code and what was written on stderr."""
+def assign(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Assign:
+    """Assign the patients of `mine` to sites in tmp_path/site_data with these settings; the exit code and what was written on stderr."""
     monkeypatch.chdir(tmp_path)
 
     def act(*words: str, story: Callable[[Config], object] = partition_step) -> tuple[int, str]:
@@ -89,26 +89,26 @@ def assignment(path: Path, header: str = "patient,site", **changes: str) -> Path
 
 
 @pytest.mark.parametrize("kind", ["iid", "dirichlet", "quantity", "specialist", "shards", "scanner", "origin"])
-def test_every_kind_deals_every_patient_once(deal: Deal, tmp_path: Path, kind: str) -> None:
-    assert deal(f"partition={kind}", "partition.num_sites=3", "partition.seed=3") == (0, "")
+def test_every_kind_assigns_every_patient_once(assign: Assign, tmp_path: Path, kind: str) -> None:
+    assert assign(f"partition={kind}", "partition.num_sites=3", "partition.seed=3") == (0, "")
     sites = patients(tmp_path)
     assert list(sites) == ["site-1", "site-2", "site-3", "test-site"]
     assert complete(sites)
     assert min(map(len, sites.values())) >= 2
 
 
-def test_explicit_sites_are_as_the_file_says_by_original_ids(deal: Deal, tmp_path: Path) -> None:
+def test_explicit_sites_are_as_the_file_says_by_original_ids(assign: Assign, tmp_path: Path) -> None:
     assignment(tmp_path / "who.csv")
-    assert deal("partition=explicit", "partition.assignment=who.csv") == (0, "")
+    assert assign("partition=explicit", "partition.assignment=who.csv") == (0, "")
     expected = {"north": 0, "south": 1, "test-site": 2}
     assert patients(tmp_path) == {
         site: {hashed(n) for n in range(PATIENTS) if n % 3 == place} for site, place in expected.items()
     }
 
 
-def test_an_assignment_without_a_test_site_leaves_it_to_partition_test(deal: Deal, tmp_path: Path) -> None:
+def test_an_assignment_without_a_test_site_leaves_it_to_partition_test(assign: Assign, tmp_path: Path) -> None:
     assignment(tmp_path / "who.csv", **{f"p{n:02d}": "west" for n in range(2, PATIENTS, 3)})
-    assert deal("partition=explicit", "partition.assignment=who.csv", "partition.test=south") == (0, "")
+    assert assign("partition=explicit", "partition.assignment=who.csv", "partition.test=south") == (0, "")
     sites = patients(tmp_path)
     assert list(sites) == ["north", "test-site", "west"]
     assert complete(sites)
@@ -117,9 +117,9 @@ def test_an_assignment_without_a_test_site_leaves_it_to_partition_test(deal: Dea
 
 @pytest.mark.parametrize(("kind", "values"), [("origin", ORIGINS), ("scanner", SCANNERS)])
 def test_natural_sites_are_made_of_what_their_headers_say(
-    deal: Deal, tmp_path: Path, kind: str, values: tuple[str, ...]
+    assign: Assign, tmp_path: Path, kind: str, values: tuple[str, ...]
 ) -> None:
-    assert deal(f"partition={kind}", "partition.num_sites=2") == (0, "")
+    assert assign(f"partition={kind}", "partition.num_sites=2") == (0, "")
     sites, made_of = patients(tmp_path), facts(tmp_path)["made_of"]
     assert complete(sites)
     assert isinstance(made_of, dict)
@@ -131,8 +131,8 @@ def test_natural_sites_are_made_of_what_their_headers_say(
     assert not sites["site-2"] & of_largest
 
 
-def test_no_patient_of_a_specialist_site_has_what_it_lacks(deal: Deal, tmp_path: Path) -> None:
-    assert deal("partition=specialist", "partition.lacking=2", "partition.num_sites=3") == (0, "")
+def test_no_patient_of_a_specialist_site_has_what_it_lacks(assign: Assign, tmp_path: Path) -> None:
+    assert assign("partition=specialist", "partition.lacking=2", "partition.num_sites=3") == (0, "")
     lacks = facts(tmp_path)["lacks"]
     assert isinstance(lacks, dict)
     for site, labels in lacks.items():
@@ -141,11 +141,11 @@ def test_no_patient_of_a_specialist_site_has_what_it_lacks(deal: Deal, tmp_path:
         assert not pd.read_csv(path)[labels].to_numpy().any()
 
 
-def test_one_site_after_the_other_is_left_out(deal: Deal, tmp_path: Path) -> None:
-    assert deal("partition.num_sites=3", "partition.test=0.01", "partition.name=all") == (0, "")
+def test_one_site_after_the_other_is_left_out(assign: Assign, tmp_path: Path) -> None:
+    assert assign("partition.num_sites=3", "partition.test=0.01", "partition.name=all") == (0, "")
     left_out = set()
     for site in ("site-1", "site-2", "site-3"):
-        assert deal("partition.num_sites=3", f"partition.test={site}", f"partition.name=without-{site}") == (0, "")
+        assert assign("partition.num_sites=3", f"partition.test={site}", f"partition.name=without-{site}") == (0, "")
         sites = patients(tmp_path / "site_data" / f"without-{site}")
         assert complete(sites)
         assert site not in sites
@@ -155,12 +155,12 @@ def test_one_site_after_the_other_is_left_out(deal: Deal, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("how", ["list", "file", "file with a header", "share"])
-def test_the_test_site_is_who_was_asked_for(deal: Deal, tmp_path: Path, how: str) -> None:
+def test_the_test_site_is_who_was_asked_for(assign: Assign, tmp_path: Path, how: str) -> None:
     names = ["p03", "p05", hashed(7)]
     rows = ["PatientID,why", *(f"{name},pilot" for name in names)] if how == "file with a header" else names
     (tmp_path / "test.csv").write_text("\n".join(rows) + "\n")
     word = {"list": f"[{','.join(names)}]", "share": "0.25"}.get(how, "test.csv")
-    assert deal(f"partition.test={word}", "partition.num_sites=3") == (0, "")
+    assert assign(f"partition.test={word}", "partition.num_sites=3") == (0, "")
     sites = patients(tmp_path)
     assert complete(sites)
     if how == "share":
@@ -169,11 +169,11 @@ def test_the_test_site_is_who_was_asked_for(deal: Deal, tmp_path: Path, how: str
         assert sites["test-site"] == {hashed(n) for n in (3, 5, 7)}
 
 
-def test_all_folds_together_test_every_patient_once(deal: Deal, tmp_path: Path) -> None:
+def test_all_folds_together_test_every_patient_once(assign: Assign, tmp_path: Path) -> None:
     tested = []
     for fold in range(5):
         words = ["partition.folds=5", f"partition.fold={fold}", "partition.num_sites=2", f"partition.name=fold-{fold}"]
-        assert deal(*words) == (0, "")
+        assert assign(*words) == (0, "")
         sites = patients(tmp_path / "site_data" / f"fold-{fold}")
         assert complete(sites)
         tested += sorted(sites["test-site"])
@@ -181,10 +181,10 @@ def test_all_folds_together_test_every_patient_once(deal: Deal, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("group", ["series", "slice"])
-def test_a_deal_below_the_patient_is_stamped_and_its_audit_fails(
-    deal: Deal, tmp_path: Path, group: str, capfd: pytest.CaptureFixture[str]
+def test_an_assignment_below_the_patient_is_stamped_and_its_audit_fails(
+    assign: Assign, tmp_path: Path, group: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert deal(f"partition.group={group}", "partition.num_sites=2", "partition.name=leaky") == (0, "")
+    assert assign(f"partition.group={group}", "partition.num_sites=2", "partition.name=leaky") == (0, "")
     found = facts(tmp_path)
     assert (found["group"], found["leaky"]) == (group, True)
     tables = [pd.read_csv(path).assign(site=path.parent.name) for path in tmp_path.glob("site_data/leaky/*/index.csv")]
@@ -198,10 +198,10 @@ def test_a_deal_below_the_patient_is_stamped_and_its_audit_fails(
     assert capfd.readouterr().out.splitlines()[-1] == said
 
 
-def test_the_report_of_a_leaky_cohort_says_so(deal: Deal, tmp_path: Path) -> None:
+def test_the_report_of_a_leaky_cohort_says_so(assign: Assign, tmp_path: Path) -> None:
     words = ["partition.group=slice", "partition.num_sites=2", "run.name=leaky", "rounds=1"]
     words += ["model.name=tiny", "model.pretrained=false", "model.image_size=32", "engine.workers=0"]
-    assert deal(*words, story=simulate) == (0, "")
+    assert assign(*words, story=simulate) == (0, "")
     assert json.loads((tmp_path / "runs" / "leaky" / "summary.json").read_text())["leaky"] is True
     assert "This cohort leaks." in (tmp_path / "runs" / "leaky" / "report.html").read_text()
 
@@ -231,8 +231,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_dealt_is_one_sentence_and_nothing_is_left(deal: Deal, tmp_path: Path, words: str) -> None:
-    refused(deal(*words.split()), REFUSED[words], tmp_path)
+def test_what_cannot_be_assigned_is_one_sentence_and_nothing_is_left(
+    assign: Assign, tmp_path: Path, words: str
+) -> None:
+    refused(assign(*words.split()), REFUSED[words], tmp_path)
 
 
 CHANGED = {
@@ -245,9 +247,9 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("site", CHANGED)
-def test_an_assignment_with_one_odd_row_is_refused(deal: Deal, tmp_path: Path, site: str) -> None:
+def test_an_assignment_with_one_odd_row_is_refused(assign: Assign, tmp_path: Path, site: str) -> None:
     assignment(tmp_path / "who.csv", p03=site)
-    left = deal("partition=explicit", "partition.assignment=who.csv")
+    left = assign("partition=explicit", "partition.assignment=who.csv")
     refused(left, f"partition.assignment: {CHANGED[site]}", tmp_path)
 
 
@@ -260,16 +262,16 @@ def test_an_assignment_with_one_odd_row_is_refused(deal: Deal, tmp_path: Path, s
         ("patient,site\np01\n", "expected 2 cells a row, got 1 in who.csv: p01"),
     ],
 )
-def test_an_assignment_that_cannot_be_read_is_refused(deal: Deal, tmp_path: Path, text: str, said: str) -> None:
+def test_an_assignment_that_cannot_be_read_is_refused(assign: Assign, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "who.csv").write_text(text)
-    refused(deal("partition=explicit", "partition.assignment=who.csv"), f"partition.assignment: {said}", tmp_path)
+    refused(assign("partition=explicit", "partition.assignment=who.csv"), f"partition.assignment: {said}", tmp_path)
 
 
 @pytest.mark.parametrize("how", ["semicolons", "tabs", "Excel", "Parquet"])
-def test_an_assignment_of_another_program_deals_the_same(deal: Deal, tmp_path: Path, how: str) -> None:
+def test_an_assignment_of_another_program_gives_the_same(assign: Assign, tmp_path: Path, how: str) -> None:
     assignment(tmp_path / "who.csv")
     rows = pd.read_csv(tmp_path / "who.csv", dtype=str)
-    assert deal("partition=explicit", "partition.assignment=who.csv", "partition.name=plain")[0] == 0
+    assert assign("partition=explicit", "partition.assignment=who.csv", "partition.name=plain")[0] == 0
     other = tmp_path / "other.csv"
     match how:
         case "semicolons":
@@ -283,15 +285,15 @@ def test_an_assignment_of_another_program_deals_the_same(deal: Deal, tmp_path: P
         case "Parquet":
             rows.astype("category").to_parquet(tmp_path / "other.parquet")
     path = "other.parquet" if how == "Parquet" else "other.csv"
-    assert deal("partition=explicit", f"partition.assignment={path}", "partition.name=other")[0] == 0
+    assert assign("partition=explicit", f"partition.assignment={path}", "partition.name=other")[0] == 0
     for site in (tmp_path / "site_data" / "plain").glob("*/index.csv"):
         assert site.read_bytes() == (tmp_path / "site_data" / "other" / site.parent.name / "index.csv").read_bytes()
 
 
 @pytest.mark.parametrize("word", ["partition.test=0.4", "partition.folds=3"])
-def test_two_words_about_the_test_site_are_refused(deal: Deal, tmp_path: Path, word: str) -> None:
+def test_two_settings_of_the_test_site_are_refused(assign: Assign, tmp_path: Path, word: str) -> None:
     assignment(tmp_path / "who.csv")
-    left = deal("partition=explicit", "partition.assignment=who.csv", word)
+    left = assign("partition=explicit", "partition.assignment=who.csv", word)
     key = word.partition("=")[0]
     refused(left, f"{key}: expected nothing beside the test-site of who.csv", tmp_path)
 
@@ -305,20 +307,20 @@ def refused(left: tuple[int, str], said: str, folder: Path) -> None:
 
 
 def test_the_layout_of_s0_lists_the_test_set_where_it_was_prepared(
-    deal: Deal, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    assign: Assign, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Ids are those of the index, hashed; a labelled set of that name is none to be scored."""
     shutil.copytree(data / "prepared", tmp_path / "own")
     words = ["paths.prepared=own", "partition=s0", "partition.num_sites=2"]
     shutil.copytree(tmp_path / "own" / "mine", tmp_path / "own" / "mine-test")
-    assert deal(*words, "partition.name=without") == (0, "")
+    assert assign(*words, "partition.name=without") == (0, "")
     assert not (tmp_path / "site_data" / "without" / "test_metadata.csv").exists()
     beside = tmp_path / "own" / "mine-test"
     stated = json.loads((beside / "prepare.json").read_text())
     (beside / "prepare.json").write_bytes(dump_hashed_json(stated | {"labels": []}))
     index = pd.read_parquet(beside / "index.parquet").drop(columns=list(ICH.labels))
     index.assign(image_id="t" + index["image_id"]).to_parquet(beside / "index.parquet")
-    assert deal(*words, "partition.name=with") == (0, "")
+    assert assign(*words, "partition.name=with") == (0, "")
     found = pd.read_csv(tmp_path / "site_data" / "with" / "test_metadata.csv")
     assert list(found["SOPInstanceUID"]) == sorted("t" + index["image_id"])
     train = pd.read_csv(tmp_path / "site_data" / "with" / "train_metadata.csv")
@@ -326,7 +328,7 @@ def test_the_layout_of_s0_lists_the_test_set_where_it_was_prepared(
     assert audit(["cohort=site_data/with", "strict=true"]) == 0
 
 
-def test_a_run_takes_the_layout_of_the_cohort_it_finds(deal: Deal, tmp_path: Path) -> None:
-    assert deal("partition.num_sites=2", "partition.layout=s0") == (0, "")
-    assert deal(story=lambda config: adopt_cohort(config) or partition_step(config)) == (0, "")
+def test_a_run_takes_the_layout_of_the_cohort_it_finds(assign: Assign, tmp_path: Path) -> None:
+    assert assign("partition.num_sites=2", "partition.layout=s0") == (0, "")
+    assert assign(story=lambda config: adopt_cohort(config) or partition_step(config)) == (0, "")
     assert len(list((tmp_path / "site_data").iterdir())) == 1

@@ -1,4 +1,4 @@
-"""What other installed packages add: a strategy, a network, a task and a way to deal patients, each found by its entry point."""
+"""What other installed packages add: a strategy, a network, a task and a way to assign patients, each found by its entry point."""
 
 import json
 import os
@@ -119,7 +119,7 @@ def test_words_name_what_packages_add(other: Path) -> None:
     assert list_tasks() == ["ich", "covid_cxr", "bleeds"]
 
 
-def test_patients_are_dealt_by_a_package_s_function_and_each_has_one_place(other: Path) -> None:
+def test_patients_are_assigned_by_a_package_s_function_and_each_has_one_place(other: Path) -> None:
     index = tiny_index(patients=20)
     sites = split_patients(index, ICH, PartitionConfig(kind="round_robin", num_sites=3, test=["p00", "p01"]))
     assert overlaps(sites) == {}

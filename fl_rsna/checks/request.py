@@ -1,7 +1,7 @@
 """List everything that can be refused before a run: simulate and coordinate refuse by this list, and doctor says what they would refuse.
 
 A check raises ValueError with the sentence that every command says. The checks in REQUEST need only the words and what lies on this
-disk; they run before anything is drawn, prepared, dealt or written. Those in ON_COHORT need the cohort and run before the run's folder is
+disk; they run before anything is drawn, prepared, assigned to sites or written. Those in ON_COHORT need the cohort and run before the run's folder is
 made. Add here every new refusal that can be known before round 1, so that users learn of it at once.
 """
 
@@ -23,8 +23,8 @@ from fl_rsna.cohort.steps import (
     check_named,
     cohort_brought,
     cohort_name,
-    deal_prepared,
     plan_partition,
+    plan_sites,
 )
 from fl_rsna.evaluation.evaluate import check_predict
 from fl_rsna.federation.protocol.minimum_count import suppress_counts
@@ -55,7 +55,7 @@ from fl_rsna.settings.stages import Stacker, Stage
 from fl_rsna.settings.training import Sampling
 from fl_rsna.task import LabelKind, Rendering, Task, find_task
 
-MOST_DRAWN = 10**6  # patients whose deal is tried before they are drawn
+MOST_DRAWN = 10**6  # patients whose assignment is tried before they are drawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +194,8 @@ def true_of_data(request: Request) -> frozenset[str]:
     return frozenset(f"data.{key}" for key in made if made[key] == getattr(data, key))
 
 
-def check_dealt_sites(request: Request) -> None:
-    """Raise ValueError for sites that cannot be dealt and for settings of sites that will not exist, as far as is known yet."""
+def check_planned_sites(request: Request) -> None:
+    """Raise ValueError for sites that cannot be made and for settings of sites that will not exist, as far as is known yet."""
     config, task = request.config, find_task(request.config.data.task)
     cohort = request.cohort or _cohort_there(config)
     if cohort is not None and request.command is Command.coordinate:
@@ -214,12 +214,12 @@ def check_dealt_sites(request: Request) -> None:
     if is_demo(config.data) and config.data.dicom is None and config.demo.patients <= MOST_DRAWN and by_patient:
         kind = PartitionKind.iid if part.kind == PartitionKind.dirichlet else part.kind  # findings are not known yet
         by_numbers = replace(config, partition=replace(part, kind=kind, noise={}))
-        sites = [site.name for site in deal_prepared(by_numbers, _undrawn(config, task)).sites]
+        sites = [site.name for site in plan_sites(by_numbers, _undrawn(config, task)).sites]
     elif part.kind == PartitionKind.explicit:
         sites = [] if part.assignment is None else read_site_names(Path(part.assignment), part.group)
     else:
-        dealt = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]
-        sites = [name for name in dealt if name != part.test]
+        numbered = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]
+        sites = [name for name in numbered if name != part.test]
     if part.kind in (PartitionKind.scanner, PartitionKind.origin):
         # the most that there can be
         sites = [f"site-{number}" for number in range(1, min(part.num_sites, MOST_DRAWN) + 1)]
@@ -366,7 +366,7 @@ REQUEST: tuple[tuple[str, Check], ...] = (  # checks that others rely on come fi
     ("run.name", check_run_name),
     ("data", check_asked_data),
     ("network", check_networks),
-    ("partition", check_dealt_sites),
+    ("partition", check_planned_sites),
     ("predict", check_set_to_predict),
     ("settings", check_effects),
 )

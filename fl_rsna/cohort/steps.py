@@ -1,6 +1,6 @@
-"""Carry out the steps before a run from the configuration: prepare the data, then deal a cohort or take an existing one.
+"""Carry out the steps before a run from the configuration: prepare the data, then partition them or take an existing one.
 
-A cohort that was dealt before is found by its name or by its settings. A cohort with other settings is refused.
+A cohort that was made before is found by its name or by its settings. A cohort with other settings is refused.
 """
 
 import copy
@@ -66,9 +66,9 @@ def partition_settings(config: Config) -> dict[str, Any]:
 
 
 def adopt_cohort(config: Config) -> None:
-    """Take the settings of the cohort partition.name or, without a name, of the only cohort dealt from data.name.
+    """Take the settings of the cohort partition.name or, without a name, of the only cohort made of data.name.
 
-    Called where the user did not say how to deal, so that `simulate data.name=<name>` after `partition` with settings does not deal
+    Called where the user did not say how to assign patients, so that `simulate data.name=<name>` after `partition` with settings does not make
     another cohort. Changes `config`. Raises ValueError when there are several cohorts to choose from.
     """
     named, sites = config.partition.name, Path(config.paths.sites)
@@ -76,13 +76,13 @@ def adopt_cohort(config: Config) -> None:
         return
     paths = [path.parent for path in sorted(sites.glob(f"{named or '*'}/cohort.json"))]
     found = [read_cohort(path) for path in paths if path.suffix != ".part"]
-    dealt = [cohort for cohort in found if named or cohort.facts["settings"].get("data") == config.data.name]
-    if len(dealt) > 1:
-        names = ", ".join(cohort.name for cohort in dealt)
+    suited = [cohort for cohort in found if named or cohort.facts["settings"].get("data") == config.data.name]
+    if len(suited) > 1:
+        names = ", ".join(cohort.name for cohort in suited)
         raise ValueError(
             f"partition.name: expected one cohort of {config.data.name} to take, got {names}; choose one with partition.name="
         )
-    for cohort in dealt:
+    for cohort in suited:
         known = {field.name for field in fields(PartitionConfig)}
         settings = {key: value for key, value in cohort.facts["settings"].items() if key in known}
         with refuse_unreadable(cohort.folder / "cohort.json", "the settings it was made with", "partition again"):
@@ -91,26 +91,26 @@ def adopt_cohort(config: Config) -> None:
 
 
 def reuse_cohort(folder: Path, config: Config, prepared: Prepared) -> Cohort:
-    """Read the cohort in `folder`. Raises ValueError unless it was dealt from the same data with the same settings."""
+    """Read the cohort in `folder`. Raises ValueError unless it was made of the same data with the same settings."""
     cohort = read_cohort(folder)
     if cohort.facts["prepared"]["index_sha256"] != prepared.index_sha256:
         raise ValueError(
             f"partition.name: {folder} was made from other data than {prepared.folder} holds now; delete it to partition again, or choose "
             "another partition.name"
         )
-    check_dealt(cohort, config)
+    check_cohort_settings(cohort, config)
     return cohort
 
 
-def check_dealt(cohort: Cohort, config: Config, but: Collection[str] = ()) -> None:
+def check_cohort_settings(cohort: Cohort, config: Config, but: Collection[str] = ()) -> None:
     """Raise ValueError for a cohort that was made with other settings than `config` has; those in `but` are not compared."""
-    asked, dealt = partition_settings(config), cohort.facts["settings"]
+    asked, made = partition_settings(config), cohort.facts["settings"]
 
     def same(key: str) -> bool:
         """Compare one setting, by content where both values are files."""
-        ours, theirs = asked[FILES], dealt.get(FILES, {})
+        ours, theirs = asked[FILES], made.get(FILES, {})
         both_files = key in ours and key in theirs
-        return bool(ours[key] == theirs[key] if both_files else key in dealt and asked[key] == dealt[key])
+        return bool(ours[key] == theirs[key] if both_files else key in made and asked[key] == made[key])
 
     changed = sorted(key for key in asked if key not in ("name", FILES, *but) and not same(key))
     if changed:
@@ -224,8 +224,8 @@ def check_demo(config: Config, folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deal:
-    """A dealt cohort before it is written: the patients of each site, and the sites' simulated errors."""
+class CohortPlan:
+    """A cohort before it is written: the patients of each site, and the sites' simulated errors."""
 
     prepared: Prepared
     sites: list[SitePatients]
@@ -233,13 +233,13 @@ class Deal:
 
 
 def partition_step(config: Config) -> Cohort:
-    """Deal the patients of the prepared data to sites and write the cohort; the same request finds the cohort it made before."""
+    """Assign the patients of the prepared data to sites and write the cohort; the same request finds the cohort it made before."""
     found = plan_partition(config)
     if isinstance(found, Cohort):
         return found
     folder = Path(config.paths.sites) / cohort_name(config)
     with hold_lock(folder, wait_s=WAIT_S):
-        if os.path.lexists(folder):  # another process dealt it while this one waited
+        if os.path.lexists(folder):  # another process made it while this one waited
             return reuse_cohort(folder, config, found.prepared)
         task, part, settings = find_task(config.data.task), config.partition, partition_settings(config)
         beside = found.prepared.folder.with_name(TEST_SET.format(config.data.name))
@@ -249,8 +249,8 @@ def partition_step(config: Config) -> Cohort:
         )
 
 
-def plan_partition(config: Config) -> Cohort | Deal:
-    """Return the cohort that the same request dealt before, or the deal that is to be written.
+def plan_partition(config: Config) -> Cohort | CohortPlan:
+    """Return the cohort that the same request made before, or the plan of the one to write.
 
     Raises ValueError when the data have no labels, no positives of the headline label or none in a training part, and when they cannot
     be divided. Other labels may lack positives: cohort/sites/absent_labels.py says what cannot be known then.
@@ -276,23 +276,23 @@ def plan_partition(config: Config) -> Cohort | Deal:
             f"data.name: expected images of two classes or more, got only {', '.join(present) or 'none'} in {prepared.folder}; "
             "add images of another class"
         )
-    deal, part = deal_prepared(config, prepared), config.partition
+    plan, part = plan_sites(config, prepared), config.partition
     positive = find_positive(prepared.index, task, group_column(part.group, task))
-    if task.kind is LabelKind.multi_label and not any(positive.intersection(site.train) for site in deal.sites):
+    if task.kind is LabelKind.multi_label and not any(positive.intersection(site.train) for site in plan.sites):
         raise ValueError(
             f"partition.test: expected {part.group.plural} with the label {task.headline} in a training part, got none: all "
             f"{len(positive)} are in the test site or in validation; hold out others, or say partition.seed={part.seed + 1}"
         )
-    return deal
+    return plan
 
 
-def deal_prepared(config: Config, prepared: Prepared) -> Deal:
+def plan_sites(config: Config, prepared: Prepared) -> CohortPlan:
     """Assign the patients of prepared data to sites. Raises ValueError when they are too few, or partition.noise names an unknown site."""
     task, part = find_task(config.data.task), config.partition
     assignment, test = _who_is_where(config, prepared, task)
     sites = split_patients(prepared.index, task, replace(part, test=test), assignment)
     noise = noise_of_sites(part.noise, [site.name for site in sites], prepared.image, part.seed)
-    return Deal(prepared=prepared, sites=sites, noise=noise)
+    return CohortPlan(prepared=prepared, sites=sites, noise=noise)
 
 
 def _who_is_where(
@@ -332,7 +332,7 @@ def _who_is_where(
 
 
 def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
-    """Return the cohort that a run asks for: an existing one, or one that is dealt now.
+    """Return the cohort that a run asks for: an existing one, or one that is made now.
 
     Files of data.dicom are prepared first, unless they were before. The demo is made when it does not exist yet.
     """
@@ -350,13 +350,13 @@ def cohort_for_run(config: Config, on_progress: Progress) -> Cohort:
 
 
 def cohort_brought(config: Config) -> Cohort:
-    """Read a cohort from another machine, without the data it was dealt from. Raises ValueError when it has another task or settings."""
+    """Read a cohort from another machine, without the data it was made of. Raises ValueError when it has another task or settings."""
     task, cohort = find_task(config.data.task), read_cohort(Path(config.paths.sites) / cohort_name(config))
     if cohort.task != task.name or cohort.labels != task.labels:
         raise ValueError(
             f"data.task: expected a cohort for task {task.name}, got task {cohort.task} in {cohort.folder}; partition again"
         )
-    check_dealt(cohort, config, but=("data",))  # the prepared set may have another name there
+    check_cohort_settings(cohort, config, but=("data",))  # the prepared set may have another name there
     return cohort
 
 

@@ -3,7 +3,7 @@
     [project.entry-points."fl_rsna.strategies"]     a Strategy of that name: fl_rsna/strategies/strategy.py
     [project.entry-points."fl_rsna.models"]         a function of a ModelConfig and a number of labels: learning/models/backbone.py
     [project.entry-points."fl_rsna.tasks"]          a Task of that name: fl_rsna/task.py
-    [project.entry-points."fl_rsna.partitioners"]   a function that deals patients: cohort/partition/dealing.py
+    [project.entry-points."fl_rsna.partitioners"]   a function that assigns patients: cohort/partition/training_sites.py
 
 Each entry is a line `name = "module:value"`. A package is imported only when its value is loaded.
 """

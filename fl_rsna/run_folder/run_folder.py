@@ -422,10 +422,10 @@ def check_same(folder: Path, config: Config, cohort: Cohort) -> None:
             f"resume: {folder} was begun with other settings ({', '.join(changed)} differ); repeat its command with resume=true"
         )
     begun_with = read_json(folder / MANIFEST, COPY, keys={"cohort_sha256": str})
-    dealt, here = begun_with["cohort_sha256"], cohort_files(cohort)
-    if dealt != cohort.sha256:
+    before, here = begun_with["cohort_sha256"], cohort_files(cohort)
+    if before != cohort.sha256:
         raise ValueError(
-            f"resume: {folder} was begun with cohort {dealt[:12]}, got {cohort.sha256[:12]}; give it the same data"
+            f"resume: {folder} was begun with cohort {before[:12]}, got {cohort.sha256[:12]}; give it the same data"
         )
 
     for name, sha256 in begun_with.get("cohort_files", {}).items():

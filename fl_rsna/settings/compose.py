@@ -154,7 +154,7 @@ def words_given() -> list[str]:
 
 
 def partition_asked(config: Config) -> bool:
-    """Say whether the command line, or the experiment it names, chooses how to deal patients. A cohort's name alone does not."""
+    """Say whether the command line, or the experiment it names, chooses how to assign patients. A cohort's name alone does not."""
     words = [word.lstrip("+~") for word in words_given()]
     by_word = any(word.startswith("partition") and not word.startswith("partition.name=") for word in words)
     return by_word or replace(config.partition, name=None) != PartitionConfig()

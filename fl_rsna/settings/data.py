@@ -38,7 +38,7 @@ def _prepares(asked: Asked) -> bool:
     return asked.command in (Command.prepare, Command.simulate) and (data.dicom is not None or is_demo(data))
 
 
-OF_PREPARE = Need("python -m fl_rsna.prepare or simulate", lambda asked: asked.command is not Command.deal)
+OF_PREPARE = Need("python -m fl_rsna.prepare or simulate", lambda asked: asked.command is not Command.assign)
 OF_FILES = Need("data.dicom, whose files it is about", lambda asked: asked.config.data.dicom is not None)
 IMAGES = Need("images to prepare: data.dicom, or the synthetic cohort", _prepares)
 IDS = Need(

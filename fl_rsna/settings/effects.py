@@ -14,7 +14,7 @@ from fl_rsna.settings.training import Optimizer
 
 READ: dict[Command, tuple[str, ...]] = {  # prefixes of the settings that these commands read
     Command.prepare: ("data.", "prepare.", "paths."),
-    Command.deal: ("data.", "partition.", "paths."),
+    Command.assign: ("data.", "partition.", "paths."),
 }
 SIMULATED = (
     "data.",
@@ -48,7 +48,7 @@ def find_need(key: str, asked: Asked) -> str | None:
     The first thing it can lack is another command, which reads the setting where the one asked does not.
     """
     match asked.command:
-        case Command.prepare | Command.deal:
+        case Command.prepare | Command.assign:
             other = None if key.startswith(READ[asked.command]) else Command.simulate
         case Command.simulate:
             other = Command.coordinate if key.startswith("deploy.") else None

@@ -20,7 +20,7 @@ class Command(StrEnum):
     """The command that reads the settings. `doctor` reads them as `simulate` does."""
 
     prepare = "prepare"
-    deal = "partition"
+    assign = "partition"
     simulate = "simulate"
     coordinate = "coordinate"
 

@@ -410,7 +410,7 @@ def test_a_pack_that_another_process_makes_is_waited_for_and_used(cohort: Cohort
 
 @pytest.mark.slow
 def test_three_first_commands_at_once_all_finish(tmp_path: Path) -> None:
-    """One draws the patients, prepares and deals them; of two with one name one runs, and loses nothing."""
+    """One draws the patients, prepares and partitions them; of two with one name one runs, and loses nothing."""
     words = "demo.patients=12 demo.slices_per_series=6 demo.size=32 data.size=32 model.image_size=32 rounds=1 engine.workers=0"
     words += " partition.num_sites=2 train.batch_size=4 tracking=none prepare.workers=1"
     command = [sys.executable, "-m", "fl_rsna.simulate", *words.split()]

@@ -10,7 +10,7 @@ set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 sites=3
 demo=(demo.patients=40 demo.slices_per_series=6 demo.size=64 data.size=64)
-dealt=(partition.num_sites=$sites)
+split=(partition.num_sites=$sites)
 words=(rounds=${ROUNDS:-2} seed=7 model.image_size=32 train.batch_size=8 tracking=none model.recalibrate=false)
 
 if docker compose version >/dev/null 2>&1; then COMPOSE="docker compose"
@@ -45,7 +45,7 @@ say "building $FL_IMAGE"
 docker build --tag "$FL_IMAGE" . >build.log 2>&1 || { tail -30 build.log; exit 1; }
 say "image: $(docker image inspect --format '{{.Size}}' "$FL_IMAGE" | awk '{printf "%.2f GB", $1 / 1e9}')"
 
-in_image python scripts/demo_sites.py --sites $sites "${demo[@]}" "${dealt[@]}"
+in_image python scripts/demo_sites.py --sites $sites "${demo[@]}" "${split[@]}"
 say "cohort and keys are there"
 
 $COMPOSE up -d >up.log 2>&1 || { cat up.log; exit 1; }
@@ -68,7 +68,7 @@ if [[ -x $repo/.venv/bin/python ]]; then # a second opinion: another machine's P
     && say "on the host, without containers: model $(model_of host)" || say "on the host: failed, $(tail -1 host.log)"
 fi
 
-in_image python -m fl_rsna.partition partition.name=other partition.seed=1 "${demo[@]}" "${dealt[@]}" >other.log || { cat other.log; exit 1; }
+in_image python -m fl_rsna.partition partition.name=other partition.seed=1 "${demo[@]}" "${split[@]}" >other.log || { cat other.log; exit 1; }
 docker build --quiet --tag "$COMPOSE_PROJECT_NAME:other" - >/dev/null 2>&1 <<OTHER
 FROM $FL_IMAGE
 USER root

@@ -13,7 +13,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/fl-rsna-deploy.XXXXXX")
 tag=fl$$
 port=9092
 words=(rounds=2 seed=7 model.image_size=32 train.batch_size=8 tracking=none)
-demo=(demo.patients=24 demo.slices_per_series=6 demo.size=64 data.size=64 partition.num_sites=2 partition.name=deal)
+demo=(demo.patients=24 demo.slices_per_series=6 demo.size=64 data.size=64 partition.num_sites=2 partition.name=split)
 started=()
 
 say() { printf '%5ss  %s\n' "$SECONDS" "$*"; }
@@ -51,22 +51,22 @@ else
   say "no network namespaces here: everything on loopback"
 fi
 
-# The dealt cohort and the model to compare with: one simulation, then every place gets its own folder and nothing else.
+# The cohort and the model to compare with: one simulation, then every place gets its own folder and nothing else.
 cd "$repo"
 "$python" -m fl_rsna.simulate "${demo[@]}" "${words[@]}" run.name=simulated engine.workers=0 \
-  paths.prepared="$work/prepared" paths.sites="$work/dealt" paths.runs="$work/simulated" >"$work/simulated.log" 2>&1 ||
+  paths.prepared="$work/prepared" paths.sites="$work/cohorts" paths.runs="$work/simulated" >"$work/simulated.log" 2>&1 ||
   { cat "$work/simulated.log"; fail "the simulation to end well"; }
-mkdir -p "$work/coordinator/site_data/deal" "$work/coordinator/runs"
-cp -r "$work/dealt/deal/cohort.json" "$work/dealt/deal/test-site" "$work/coordinator/site_data/deal/"
+mkdir -p "$work/coordinator/site_data/split" "$work/coordinator/runs"
+cp -r "$work/cohorts/split/cohort.json" "$work/cohorts/split/test-site" "$work/coordinator/site_data/split/"
 for n in 1 2; do
   mkdir "$work/hospital-$n"
-  cp -r "$work/dealt/deal/site-$n" "$work/hospital-$n/site"
+  cp -r "$work/cohorts/split/site-$n" "$work/hospital-$n/site"
 done
-rm -rf "$work"/*/site_data/deal/test-site/packed "$work"/hospital-*/site/packed
+rm -rf "$work"/*/site_data/split/test-site/packed "$work"/hospital-*/site/packed
 chmod -R a-w "$work"/hospital-*/site
 listing() { find "$work"/hospital-*/site -printf '%p %s %T@\n' | sort; }
 before=$(listing)
-say "cohort dealt, simulated, and brought to its places"
+say "cohort partitioned, simulated, and brought to its places"
 
 # Keys: each side its own; the .pub goes one way, ca.crt the other.
 cd "$work/coordinator"
@@ -105,7 +105,7 @@ for n in 1 2; do
   started+=($!)
 done
 
-at 0 "$python" -m fl_rsna.coordinate "${words[@]}" run.name=deployed partition.name=deal deploy.superlink=127.0.0.1:$port ||
+at 0 "$python" -m fl_rsna.coordinate "${words[@]}" run.name=deployed partition.name=split deploy.superlink=127.0.0.1:$port ||
   { cat "$work"/superlink.log "$work"/site-*.log; fail "a finished run"; }
 cat "$work/site-1.log"
 (site 1 --check) >"$work/check-1.log" 2>&1 || { cat "$work/check-1.log"; fail "a site without problems once its key is admitted"; }

@@ -1,4 +1,4 @@
-"""RSNA's layout from end to end: prepared, dealt, trained on, and stage_2_test predicted as Kaggle takes it."""
+"""RSNA's layout from end to end: prepared, partitioned, trained on, and stage_2_test predicted as Kaggle takes it."""
 
 import json
 import sys

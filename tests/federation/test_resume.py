@@ -301,7 +301,7 @@ def test_a_run_does_not_go_on_over_other_data(own_cohort: Cohort, tmp_path: Path
         start_run(tmp_path / "run", tiny_config(resume=True), own_cohort, "cpu", ())
 
 
-def test_a_site_s_table_that_is_not_as_it_was_dealt_is_a_warning(own_cohort: Cohort) -> None:
+def test_a_site_s_table_that_is_not_as_it_was_written_is_a_warning(own_cohort: Cohort) -> None:
     path = own_cohort.site_folder("site-2") / "index.csv"
     read_site_files(path.parent)
     path.write_bytes(path.read_bytes().replace(b",1,", b",0,", 1))

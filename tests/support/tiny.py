@@ -118,7 +118,7 @@ def tiny_cohort(
 
 
 def rewrite_site(folder: Path, table: pd.DataFrame | None = None, **facts: object) -> None:
-    """Another index.csv, or other facts in site.json, of a site, as if it had been dealt so."""
+    """Another index.csv, or other facts in site.json, of a site, as if it had been partitioned so."""
     if table is not None:
         table.to_csv(folder / "index.csv", index=False)
     said = json.loads((folder / "site.json").read_text())

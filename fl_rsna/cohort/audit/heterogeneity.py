@@ -2,7 +2,7 @@
 
 Two distributions are compared. `patients_by_rarest_label` is the share of a site's patients whose rarest positive label is each label, or
 none. The rarest label is the one of fewest patients over all sites. A patient counts once, so the shares sum to 1 even where patients have
-several labels. Partitioners deal by it. `slices_by_label_set` is the share of a site's slices that have each set of labels; training sees
+several labels. Partitioners go by it. `slices_by_label_set` is the share of a site's slices that have each set of labels; training sees
 these. Slices without a patient id or with an unknown label are left out of both.
 """
 
@@ -19,7 +19,7 @@ from scipy.spatial.distance import jensenshannon
 from fl_rsna.cohort.audit.slices import Codes, Kind, Slices, places_of
 
 PATIENTS, SLICES = "patients_by_rarest_label", "slices_by_label_set"
-SHUFFLES = 20  # random deals from which `by_chance` is computed
+SHUFFLES = 20  # random assignments from which `by_chance` is computed
 TEST_PARTS = ("test", "testing", "holdout", "held-out", "held_out")
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ class Prevalence:
 class Distances:
     """Jensen-Shannon distances between sites, from 0 (same labels) to 1 (no label in common); None with fewer than two sites.
 
-    `by_chance` is the median of `mean` over random deals of the same patients to sites of the same sizes, since small sites differ even
+    `by_chance` is the median of `mean` over random assignments of the same patients to sites of the same sizes, since small sites differ even
     without heterogeneity. `to_pool` is the distance of each place from all training sites together.
     """
 
@@ -185,8 +185,10 @@ def _distances(table: csr_array, site: Codes, names: tuple[str, ...], held_out: 
         return Distances(mean=None, largest=None, farthest=None, by_chance=None, to_pool=to_pool)
     between = _pairwise(counts[training])
     a, b = (training[rows[between.argmax()]] for rows in np.triu_indices(len(training), k=1))
-    dealt, rng = np.isin(site, training), np.random.default_rng(0)
-    shuffled = [_by_site(table[dealt], rng.permutation(site[dealt]), len(names))[training] for _ in range(SHUFFLES)]
+    assigned, rng = np.isin(site, training), np.random.default_rng(0)
+    shuffled = [
+        _by_site(table[assigned], rng.permutation(site[assigned]), len(names))[training] for _ in range(SHUFFLES)
+    ]
     return Distances(
         mean=float(between.mean()),
         largest=float(between.max()),

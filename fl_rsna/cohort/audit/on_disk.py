@@ -55,7 +55,7 @@ class OnDisk:
 
     slices: Slices
     task: str
-    group: str  # the unit that was dealt: patient, series or slice
+    group: str  # the unit that was assigned: patient, series or slice
     leaky: bool  # one patient may be at several places
     pixels_by: str  # how pixels were compared
     differences: tuple[Difference, ...]

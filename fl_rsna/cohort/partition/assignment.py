@@ -16,7 +16,7 @@ from fl_rsna.cohort.prepared.patients import ISSUED
 from fl_rsna.common.tables import bare, clean_text, dialect, read_given
 from fl_rsna.settings.partition import TEST_SITE, Group
 
-ID_COLUMNS = {  # names of the column of ids, by the unit that is dealt
+ID_COLUMNS = {  # names of the column of ids, by the unit that is assigned
     Group.patient: ("patient", "patient_id", "PatientID"),
     Group.series: ("series", "series_id", "SeriesInstanceUID"),
     Group.slice: ("slice", "image_id", "SOPInstanceUID"),
@@ -29,7 +29,7 @@ TAKEN = ("cohort.json", "partition.html")  # files beside the sites' folders, wh
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The ids that are dealt. With a `salt`, original ids are found by their hash.
+    """The ids that are assigned. With a `salt`, original ids are found by their hash.
 
     `of_number` maps a PatientID whose issuer is known to its patients, so that a PatientID that only one patient has finds that patient.
     """

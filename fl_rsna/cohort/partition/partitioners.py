@@ -1,6 +1,6 @@
 """Divide patients among sites: at random, by label, by size, by scanner or origin, or so that sites lack labels.
 
-The unit that is dealt is a patient, or the series or slice of another `Group`. Every function takes the units in sorted order and a
+The unit that is assigned is a patient, or the series or slice of another `Group`. Every function takes the units in sorted order and a
 generator, and returns each of them exactly once.
 """
 
@@ -18,7 +18,7 @@ NaturalSite = tuple[tuple[str, ...], list[str]]
 
 NO_FINDING = "none"
 DIRICHLET_TRIES = 1000
-TRIES = 200  # orders of labels that deal_specialist tries
+TRIES = 200  # orders of labels that assign_specialist tries
 Flags = NDArray[np.bool_]
 
 
@@ -74,7 +74,7 @@ def _most_frequent(index: pd.DataFrame, key: str, column: str) -> pd.Series:
 
 
 def group_column(group: Group, task: Task) -> str:
-    """Return the column of the index whose values are dealt."""
+    """Return the column of the index whose values are assigned to sites."""
     match group:
         case Group.patient:
             return task.group_key
@@ -110,16 +110,16 @@ def rarest_finding(found: pd.DataFrame) -> pd.Series:
     return rarest
 
 
-def deal_iid(rarest: pd.Series, num_sites: int, rng: np.random.Generator) -> list[list[str]]:
-    """Deal patients at random, so that each site gets an equal share of every rarest-label group, as near as the counts allow."""
+def assign_iid(rarest: pd.Series, num_sites: int, rng: np.random.Generator) -> list[list[str]]:
+    """Assign patients at random, so that each site gets an equal share of every rarest-label group, as near as the counts allow."""
     order = [patient for group in _shuffle_groups(rarest, rng) for patient in group]
     return [sorted(order[site::num_sites]) for site in range(num_sites)]
 
 
-def deal_dirichlet(
+def assign_dirichlet(
     rarest: pd.Series, num_sites: int, alpha: float, minimum: int, rng: np.random.Generator
 ) -> list[list[str]]:
-    """Deal each rarest-label group by its own draw from Dirichlet(alpha) (Hsu et al. 2019, arXiv:1909.06335).
+    """Assign each rarest-label group by its own draw from Dirichlet(alpha) (Hsu et al. 2019, arXiv:1909.06335).
 
     Draws are repeated until every site has `minimum` patients. Raises ValueError when none of 1,000 draws does.
     """
@@ -138,10 +138,10 @@ def deal_dirichlet(
     )
 
 
-def deal_quantity(
+def assign_quantity(
     rarest: pd.Series, num_sites: int, sigma: float, minimum: int, rng: np.random.Generator
 ) -> list[list[str]]:
-    """Deal patients to sites of different size with equal shares of labels.
+    """Assign patients to sites of different size with equal shares of labels.
 
     Beyond the `minimum`, sizes are proportional to exp(sigma * z), z standard normal, rounded by largest remainder. Each site takes its
     patients at equal distances from the list of patients in order of their rarest label.
@@ -160,8 +160,8 @@ def deal_quantity(
     return [sorted(patients[taker == site]) for site in range(num_sites)]
 
 
-def deal_shards(rarest: pd.Series, num_sites: int) -> list[list[str]]:
-    """Deal the sorted patients in contiguous pieces of equal size, unshuffled."""
+def assign_shards(rarest: pd.Series, num_sites: int) -> list[list[str]]:
+    """Assign the sorted patients in contiguous pieces of equal size, unshuffled."""
     return [list(part) for part in np.array_split(np.array(rarest.index, dtype=object), num_sites)]
 
 
@@ -186,13 +186,13 @@ def _shuffle_groups(rarest: pd.Series, rng: np.random.Generator) -> Sequence[lis
     ]
 
 
-def deal_specialist(
+def assign_specialist(
     found: pd.DataFrame, num_sites: int, lacking: int, rng: np.random.Generator
 ) -> tuple[list[list[str]], list[tuple[str, ...]], list[str]]:
-    """Deal patients to sites that each lack `lacking` labels. Returns the patients and lacking labels of each site, and who has no site.
+    """Assign patients to sites that each lack `lacking` labels. Returns the patients and lacking labels of each site, and who has no site.
 
     `found` has 0 or 1 for each patient and label. A patient can go to the sites that lack none of its labels. Patients with the fewest such
-    sites are dealt first, each to the smallest one, so patients without findings even out the sizes. Raises ValueError when a label would
+    sites are assigned first, each to the smallest one, so patients without findings even out the sizes. Raises ValueError when a label would
     be lacking at every site.
     """
     labels, patients = list(found.columns), np.array(found.index, dtype=object)

@@ -1,6 +1,6 @@
 """Split patients into the held-out test site, the training sites, and the validation part of each site.
 
-The test site is a fold, a share, a list of patients, or one of the dealt sites. Folds have about equal sizes and shares of labels.
+The test site is a fold, a share, a list of patients, or one of the sites. Folds have about equal sizes and shares of labels.
 """
 
 import itertools
@@ -12,7 +12,6 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from fl_rsna.cohort.partition.dealing import MIN_PATIENTS, Dealt, check_enough, check_sizes, deal, sites_that_are_there
 from fl_rsna.cohort.partition.partitioners import (
     find_positive,
     findings,
@@ -21,6 +20,14 @@ from fl_rsna.cohort.partition.partitioners import (
     take_count,
     take_stratified,
 )
+from fl_rsna.cohort.partition.training_sites import (
+    MIN_PATIENTS,
+    TrainingSite,
+    assign_patients,
+    check_enough,
+    check_sizes,
+    sites_that_are_there,
+)
 from fl_rsna.settings.partition import TEST_SITE, Group, PartitionConfig
 from fl_rsna.task import Task
 
@@ -28,26 +35,26 @@ PARTS = ("train", "validation", "test")
 
 
 def greedy_folds(rarest: pd.Series, folds: int, seed: int) -> list[list[str]]:
-    """Deal patients into folds: each patient, in seeded order, goes to the fold with the fewest patients of its rarest label.
+    """Split patients into folds: each patient, in seeded order, goes to the fold with the fewest patients of its rarest label.
 
     Ties go to the smaller fold, then to the lower number (the rule of RSNA 2019's 10th place). The folds do not depend on which of them is
     the test site, so every patient is in the test site of exactly one of `folds` cohorts.
     """
     rng = np.random.default_rng([seed, *b"folds"])
     held = {label: [0] * folds for label in rarest.unique()}
-    dealt: list[list[str]] = [[] for _ in range(folds)]
+    members: list[list[str]] = [[] for _ in range(folds)]
     for position in rng.permutation(len(rarest)):
         counts = held[rarest.iloc[position]]
-        fold = min(range(folds), key=lambda number: (counts[number], len(dealt[number]), number))
+        fold = min(range(folds), key=lambda number: (counts[number], len(members[number]), number))
         counts[fold] += 1
-        dealt[fold].append(rarest.index[position])
-    return [sorted(fold) for fold in dealt]
+        members[fold].append(rarest.index[position])
+    return [sorted(fold) for fold in members]
 
 
 def hold_out_patients(
-    rarest: pd.Series, there: list[Dealt], num_sites: int, part: PartitionConfig, rng: np.random.Generator
+    rarest: pd.Series, there: list[TrainingSite], num_sites: int, part: PartitionConfig, rng: np.random.Generator
 ) -> list[str]:
-    """Choose the patients of the test site before the others are dealt; none when one of the dealt sites becomes the test site.
+    """Choose the patients of the test site before the others are assigned; none when one of the sites becomes the test site.
 
     Raises ValueError when there are more folds than patients, or too few patients for the sites.
     """
@@ -65,9 +72,9 @@ def hold_out_patients(
     return _share(rarest, there, num_sites, test, group, rng)
 
 
-def leave_one_out(dealt: list[Dealt], name: str) -> tuple[list[Dealt], Dealt]:
+def leave_one_out(sites: list[TrainingSite], name: str) -> tuple[list[TrainingSite], TrainingSite]:
     """Return all sites but the named one, and that one. Raises ValueError when there is no such site or no other one."""
-    names = [site.name for site in dealt]
+    names = [site.name for site in sites]
     if name not in names:
         known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise ValueError(
@@ -77,12 +84,12 @@ def leave_one_out(dealt: list[Dealt], name: str) -> tuple[list[Dealt], Dealt]:
         raise ValueError(
             f"partition.test: expected another site to train on besides {name}, got none; raise partition.num_sites"
         )
-    left = dealt[names.index(name)]
-    return [site for site in dealt if site is not left], left
+    left = sites[names.index(name)]
+    return [site for site in sites if site is not left], left
 
 
 def _share(
-    rarest: pd.Series, there: list[Dealt], num_sites: int, share: float, group: Group, rng: np.random.Generator
+    rarest: pd.Series, there: list[TrainingSite], num_sites: int, share: float, group: Group, rng: np.random.Generator
 ) -> list[str]:
     """Take a share of the patients, spread over labels, and leave MIN_PATIENTS to every site.
 
@@ -155,9 +162,9 @@ class SitePatients:
 def split_patients(
     index: pd.DataFrame, task: Task, part: PartitionConfig, assignment: Mapping[str, str] | None = None
 ) -> list[SitePatients]:
-    """Deal every patient of `index` to exactly one part of one site; the test site comes last.
+    """Assign every patient of `index` to exactly one part of one site; the test site comes last.
 
-    `part.test` is a share, the name of a dealt site or a list of patients with the ids of `index`; a file of them was read before. For
+    `part.test` is a share, the name of a site or a list of patients with the ids of `index`; a file of them was read before. For
     explicit sites, `assignment` has the site of every patient that is not in that list. The result depends on the set of patients, their
     labels and, for sites by scanner or origin, their headers; it does not depend on the order of rows. Where the data lack a label,
     positives are so few that chance leaves parts without any: then a share as the test site, and each validation part, get a positive
@@ -177,10 +184,10 @@ def split_patients(
     rest, unplaced = sorted(set(rarest.index) - set(held_out)), list[str]()
     if there:
         left = set(rest)
-        dealt = [replace(site, patients=[patient for patient in site.patients if patient in left]) for site in there]
+        sites = [replace(site, patients=[patient for patient in site.patients if patient in left]) for site in there]
     else:
         check_enough(len(rest), num_sites, group)
-        dealt, unplaced = deal(found.loc[rest], rarest[rest], part, rng)
+        sites, unplaced = assign_patients(found.loc[rest], rarest[rest], part, rng)
     if unplaced and (folds is not None or not isinstance(test, float | int)):
         raise ValueError(
             f"partition.lacking: expected a site for each of {len(rest)} {group.plural}, but none keeps all findings of "
@@ -188,11 +195,11 @@ def split_patients(
         )
     test_site = SitePatients(name=TEST_SITE, test=tuple(sorted([*held_out, *unplaced])), unplaced=tuple(unplaced))
     if folds is None and isinstance(test, str):
-        dealt, one = leave_one_out(dealt, test)
+        sites, one = leave_one_out(sites, test)
         test_site = SitePatients(name=TEST_SITE, test=tuple(one.patients), made_of=one.made_of, lacks=one.lacks)
-    check_sizes(dealt, kind, group)
+    check_sizes(sites, kind, group)
     training = []
-    for site in dealt:
+    for site in sites:
         own_rng = np.random.default_rng([part.seed, site.number])
         taken, others = take_stratified(rarest[site.patients], part.validation, own_rng)
         validation = tuple(swap_for_positive(taken, others, positive, positive_rng))

@@ -1,4 +1,4 @@
-"""Make a cohort without dealing: every hospital makes its own site's folder from its own data, the coordinator the test site.
+"""Make a cohort without a partition step: every hospital makes its own site's folder from its own data, the coordinator the test site.
 
 The hospitals agree on the cohort's name, the task with its labels, the kind and size of images, and that patients are not divided. The
 cohort's sha256 is computed from this agreement and from no data, so each hospital computes it alone, and the roll call finds a site that
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from fl_rsna.cohort.partition.assignment import NAME
-from fl_rsna.cohort.partition.dealing import MIN_PATIENTS
 from fl_rsna.cohort.partition.partitioners import group_column, rarest_labels, take_stratified
 from fl_rsna.cohort.partition.split import SitePatients
+from fl_rsna.cohort.partition.training_sites import MIN_PATIENTS
 from fl_rsna.cohort.prepared.index import Prepared
 from fl_rsna.cohort.sites.site_folders import (
     WHAT,

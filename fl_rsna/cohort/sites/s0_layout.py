@@ -10,7 +10,7 @@ Columns of headers have pydicom's keywords (KEYWORDS); columns that are no tag h
 hashed where prepare hashed them. A site with another name than site-<n> gives its files that name: north.csv, north-images/.
 
 The layout is S0's; its mistakes are mended. No patient is in two places, while S0 kept only series together (about 17% of its test series
-had their patient in training). The dealing is seeded. Every site has validation patients. Files that gave no image are in rejected.csv
+had their patient in training). The assignment is seeded. Every site has validation patients. Files that gave no image are in rejected.csv
 with their reasons. Every slice has the same greys for the same HU, and the windows are RGB, not BGR.
 """
 

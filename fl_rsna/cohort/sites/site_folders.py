@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.csv import write_csv
 
-from fl_rsna.cohort.partition.dealing import site_number
 from fl_rsna.cohort.partition.partitioners import group_column
 from fl_rsna.cohort.partition.split import PARTS, SitePatients, count_shared_ids, overlaps
+from fl_rsna.cohort.partition.training_sites import site_number
 from fl_rsna.cohort.prepared.index import Prepared, read_facts
 from fl_rsna.cohort.sites.noise import SiteNoise, noise_record
 from fl_rsna.cohort.sites.s0_layout import check_names, write_s0
@@ -266,7 +266,7 @@ def _peculiarities(sites: list[SitePatients]) -> dict[str, Any]:
 
 
 def _disjoint(everyone: pd.DataFrame, task: Task, group: Group) -> dict[str, Any]:
-    """Build the proof of disjointness: the column that was dealt by, and the patients that any two places share nevertheless."""
+    """Build the proof of disjointness: the column by which patients were assigned, and the patients that any two places share nevertheless."""
     by = {"by": group_column(group, task)}
     patients = everyone[task.group_key]
     if group is Group.patient:
@@ -282,7 +282,7 @@ def _disjoint(everyone: pd.DataFrame, task: Task, group: Group) -> dict[str, Any
 def site_tables(index: pd.DataFrame, sites: list[SitePatients], key: str) -> dict[str, pd.DataFrame]:
     """Divide the index into the tables of the sites, sorted by image, with the part of each row in the column `split`.
 
-    `key` is the column that was dealt by.
+    `key` is the column by which they were assigned.
     """
     members = [getattr(site, part) for site in sites for part in PARTS]
     place_of = {id_: place for place, ids in enumerate(members) for id_ in ids}

@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fl_rsna.cohort.partition.dealing import site_number
+from fl_rsna.cohort.partition.training_sites import site_number
 from fl_rsna.cohort.prepared.index import hash_id
 from fl_rsna.cohort.prepared.patients import are_placeholders
 from fl_rsna.cohort.sites.site_folders import PartCounts

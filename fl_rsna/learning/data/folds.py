@@ -1,4 +1,4 @@
-"""Deal a site's training patients into folds, so that a model can predict patients it was not trained on.
+"""Split a site's training patients into folds, so that a model can predict patients it was not trained on.
 
 Stacking needs this: a second model must learn from predictions of first models that never saw the slice's patient. A fold holds whole
 patients. A fold that is left out is left out of everything that is computed from the training part.
@@ -27,8 +27,8 @@ def fold_of(data: SiteData, task: Task, folds: int, seed: int) -> NDArray[np.int
     table, key = data.index, task.group_key
     train = table.iloc[data.rows("train")]
     check_patients(data.name, int(train[key].nunique()), folds)
-    dealt = greedy_folds(rarest_labels(train, task), folds, derive_seed(seed, "stacking folds", data.name))
-    fold = {patient: number for number, members in enumerate(dealt) for patient in members}
+    members_of = greedy_folds(rarest_labels(train, task), folds, derive_seed(seed, "stacking folds", data.name))
+    fold = {patient: number for number, members in enumerate(members_of) for patient in members}
     found = np.full(len(table), -1, np.int64)
     found[data.rows("train")] = train[key].map(fold).to_numpy(np.int64)
     return found

@@ -398,12 +398,12 @@ def cohort_view(cohort: Cohort) -> CohortView:
     room = min(SITES_SHOWN - 1, len(here))
     shown = {TEST_SITE} | {here[round(n * (len(here) - 1) / max(1, room - 1))] for n in range(room)}
     matrix: list[SiteRow] = []
-    headers, dealt = [], []
+    headers, by_site = [], []
     for site in (*here, TEST_SITE):
         folder = cohort.site_folder(site)
         index = _read_index(folder, cohort.labels)
         if site != TEST_SITE:
-            dealt.append(index.reindex(columns=["patient_id", *cohort.labels]).assign(site=site))
+            by_site.append(index.reindex(columns=["patient_id", *cohort.labels]).assign(site=site))
         index = index.assign(**{label: 0 for label in cohort.labels if label not in index})
         headers.append({"site": [site], **site_facts(index)})
         if site in shown:
@@ -418,16 +418,16 @@ def cohort_view(cohort: Cohort) -> CohortView:
         "matrix": matrix,
         "hidden": len(headers) - len(matrix),
         "census": headers,
-        "label_shift": _label_shift(dealt, cohort.labels),
+        "label_shift": _label_shift(by_site, cohort.labels),
         "rejected": reject_reasons(cohort.facts["prepared"].get("rejected", {})),
     }
 
 
-def _label_shift(dealt: Sequence[pd.DataFrame], labels: Sequence[str]) -> LabelShift | None:
+def _label_shift(by_site: Sequence[pd.DataFrame], labels: Sequence[str]) -> LabelShift | None:
     """Measure how unlike the labels of training sites are over patients; None for fewer than two sites."""
-    if len(dealt) < 2:
+    if len(by_site) < 2:
         return None
-    rows = pd.concat(dealt, ignore_index=True)
+    rows = pd.concat(by_site, ignore_index=True)
     ids = pd.DataFrame({Kind.patient: rows["patient_id"]})
     found = heterogeneity_of(Slices(places=rows[["site"]], ids=ids, labels=rows[list(labels)], site="site", part=None))
     distances = found.distances.get(PATIENTS)

@@ -37,7 +37,7 @@ def shared(found: OnDisk) -> Sharing:
     return find_shared(found.slices)
 
 
-def test_a_cohort_as_dealt_is_clean_and_as_recorded(cohort: Cohort) -> None:
+def test_a_cohort_as_written_is_clean_and_as_recorded(cohort: Cohort) -> None:
     for pixels in (False, True):
         found = read(cohort.folder, pixels)
         assert found.differences == ()
@@ -131,7 +131,7 @@ def test_files_that_are_not_as_recorded_are_named(own_cohort: Cohort) -> None:
     assert [what for site, what in found if site == "test-site"] == []
 
 
-def test_a_leaky_cohort_says_what_it_was_dealt_by(own_cohort: Cohort) -> None:
+def test_a_leaky_cohort_says_what_it_was_partitioned_by(own_cohort: Cohort) -> None:
     path = own_cohort.folder / "cohort.json"
     path.write_bytes(dump_hashed_json({**json.loads(path.read_text()), "group": "series", "leaky": True}))
     found = read(own_cohort.folder)
@@ -139,7 +139,7 @@ def test_a_leaky_cohort_says_what_it_was_dealt_by(own_cohort: Cohort) -> None:
 
 
 @pytest.mark.parametrize("key", ["task", "group", "leaky"])
-def test_a_cohort_that_does_not_say_what_was_dealt_is_refused(own_cohort: Cohort, key: str) -> None:
+def test_a_cohort_that_does_not_say_what_was_assigned_is_refused(own_cohort: Cohort, key: str) -> None:
     path = own_cohort.folder / "cohort.json"
     facts = json.loads(path.read_text())
     del facts[key]

@@ -1,4 +1,4 @@
-"""Dealing patients is a permutation, as even or uneven as asked, and the same for the same generator."""
+"""Assigning patients is a permutation, as even or uneven as asked, and the same for the same generator."""
 
 import numpy as np
 import pandas as pd
@@ -7,10 +7,10 @@ from tiny import CHEST
 
 from fl_rsna.cohort.partition.partitioners import (
     NO_FINDING,
-    deal_dirichlet,
-    deal_iid,
-    deal_quantity,
-    deal_shards,
+    assign_dirichlet,
+    assign_iid,
+    assign_quantity,
+    assign_shards,
     rarest_labels,
     take_stratified,
 )
@@ -41,12 +41,12 @@ def skew(sites: list[list[str]], rarest: pd.Series) -> float:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("num_sites", [1, 3, 7])
-def test_dealing_is_a_permutation(seed: int, num_sites: int) -> None:
+def test_assigning_is_a_permutation(seed: int, num_sites: int) -> None:
     for sites in (
-        deal_iid(MIXED, num_sites, np.random.default_rng(seed)),
-        deal_dirichlet(MIXED, num_sites, 1.0, 2, np.random.default_rng(seed)),
-        deal_quantity(MIXED, num_sites, 1.0, 2, np.random.default_rng(seed)),
-        deal_shards(MIXED, num_sites),
+        assign_iid(MIXED, num_sites, np.random.default_rng(seed)),
+        assign_dirichlet(MIXED, num_sites, 1.0, 2, np.random.default_rng(seed)),
+        assign_quantity(MIXED, num_sites, 1.0, 2, np.random.default_rng(seed)),
+        assign_shards(MIXED, num_sites),
     ):
         assert len(sites) == num_sites
         assert sorted(patient for site in sites for patient in site) == list(MIXED.index)
@@ -55,7 +55,7 @@ def test_dealing_is_a_permutation(seed: int, num_sites: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_iid_differs_by_at_most_one_patient_in_size_and_in_every_label(seed: int) -> None:
-    sites = deal_iid(MIXED, 4, np.random.default_rng(seed))
+    sites = assign_iid(MIXED, 4, np.random.default_rng(seed))
     sizes = [len(site) for site in sites]
     assert max(sizes) - min(sizes) <= 1
     table = share_by_site(sites, MIXED)
@@ -65,27 +65,27 @@ def test_iid_differs_by_at_most_one_patient_in_size_and_in_every_label(seed: int
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("alpha", [0.1, 100.0])
 def test_dirichlet_leaves_every_site_its_minimum(seed: int, alpha: float) -> None:
-    sites = deal_dirichlet(MIXED, 3, alpha, 3, np.random.default_rng(seed))
+    sites = assign_dirichlet(MIXED, 3, alpha, 3, np.random.default_rng(seed))
     assert min(map(len, sites)) >= 3
 
 
 def test_small_alpha_is_more_skewed_than_large_alpha_than_none() -> None:
     rarest = groups(none=40, subdural=40, epidural=40)
     by_alpha = [
-        np.mean([skew(deal_dirichlet(rarest, 4, alpha, 1, np.random.default_rng(seed)), rarest) for seed in SEEDS])
+        np.mean([skew(assign_dirichlet(rarest, 4, alpha, 1, np.random.default_rng(seed)), rarest) for seed in SEEDS])
         for alpha in (0.05, 0.5, 5.0, 500.0)
     ]
     assert by_alpha == sorted(by_alpha, reverse=True)
     assert by_alpha[0] > 0.8
     assert by_alpha[-1] < 0.3  # 1/4 is even
-    even = np.mean([skew(deal_iid(rarest, 4, np.random.default_rng(seed)), rarest) for seed in SEEDS])
+    even = np.mean([skew(assign_iid(rarest, 4, np.random.default_rng(seed)), rarest) for seed in SEEDS])
     assert even == 0.25
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("sigma", [0.0, 1.0, 10.0])
 def test_quantity_leaves_every_site_its_minimum_whatever_sigma(seed: int, sigma: float) -> None:
-    sizes = [len(site) for site in deal_quantity(MIXED, 5, sigma, 3, np.random.default_rng(seed))]
+    sizes = [len(site) for site in assign_quantity(MIXED, 5, sigma, 3, np.random.default_rng(seed))]
     assert min(sizes) >= 3
     assert sum(sizes) == len(MIXED)
     if sigma == 0.0:
@@ -95,7 +95,7 @@ def test_quantity_leaves_every_site_its_minimum_whatever_sigma(seed: int, sigma:
 def test_a_larger_sigma_gives_sizes_further_apart() -> None:
     rarest = groups(none=400, subdural=200)
     spread = [
-        np.mean([np.std([len(site) for site in deal_quantity(rarest, 8, sigma, 1, np.random.default_rng(seed))]) for seed in SEEDS])
+        np.mean([np.std([len(site) for site in assign_quantity(rarest, 8, sigma, 1, np.random.default_rng(seed))]) for seed in SEEDS])
         for sigma in (0.0, 0.3, 1.0, 2.0)
     ]  # fmt: skip
     assert spread == sorted(spread)
@@ -105,14 +105,14 @@ def test_a_larger_sigma_gives_sizes_further_apart() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_quantity_gives_every_site_like_labels(seed: int) -> None:
     rarest = groups(none=300, subdural=200, epidural=100)
-    table = share_by_site(deal_quantity(rarest, 4, 1.0, 2, np.random.default_rng(seed)), rarest)
+    table = share_by_site(assign_quantity(rarest, 4, 1.0, 2, np.random.default_rng(seed)), rarest)
     fair = np.outer(table.sum(axis=1), table.sum(axis=0)) / len(rarest)
     assert np.abs(table - fair).to_numpy().max() <= 3
 
 
 def test_shards_are_contiguous_cuts_of_the_sorted_patients() -> None:
-    assert deal_shards(groups(b=2, a=3), 2) == [["a-00", "a-01", "a-02"], ["b-00", "b-01"]]
-    sizes = [len(site) for site in deal_shards(MIXED, 7)]
+    assert assign_shards(groups(b=2, a=3), 2) == [["a-00", "a-01", "a-02"], ["b-00", "b-01"]]
+    sizes = [len(site) for site in assign_shards(MIXED, 7)]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -120,7 +120,7 @@ def test_a_draw_that_cannot_be_is_refused_with_what_to_change() -> None:
     with pytest.raises(
         ValueError, match=r"^partition\.alpha: .*5 sites and 6 patients; raise partition\.alpha or lower"
     ):
-        deal_dirichlet(groups(none=6), 5, 0.01, 2, np.random.default_rng(0))
+        assign_dirichlet(groups(none=6), 5, 0.01, 2, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from tiny import CHEST, tiny_index
 
-from fl_rsna.cohort.partition.dealing import MIN_PATIENTS
 from fl_rsna.cohort.partition.partitioners import rarest_labels
 from fl_rsna.cohort.partition.split import SitePatients, overlaps, split_patients
+from fl_rsna.cohort.partition.training_sites import MIN_PATIENTS
 from fl_rsna.settings.partition import TEST_SITE, PartitionConfig, PartitionKind
 from fl_rsna.task import ICH, Task
 
@@ -96,7 +96,7 @@ def test_the_seed_decides() -> None:
     assert len({tuple(split(index, seed=seed)) for seed in range(5)}) == 5
 
 
-def test_the_test_site_does_not_depend_on_how_the_rest_is_dealt() -> None:
+def test_the_test_site_does_not_depend_on_how_the_rest_is_assigned() -> None:
     index = tiny_index(patients=31, slices=3)
     tests = {
         split(index, kind=kind, num_sites=n, alpha=a)[-1].test for kind in KINDS for n in (2, 4) for a in (1.0, 9.0)

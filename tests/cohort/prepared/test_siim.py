@@ -197,7 +197,7 @@ def test_a_request_depends_on_the_boxes(tmp_path: Path) -> None:
 
 
 def test_boxes_reach_every_site_and_neither_labels_nor_audit_mind(tmp_path: Path) -> None:
-    """A cohort that nobody dealt: two hospitals and a test site, whose index.csv have the boxes as the tables do."""
+    """A cohort that no partition step made: two hospitals and a test site, whose index.csv have the boxes as the tables do."""
     index = tiny_index(COVID_CXR, patients=8)
     index[BOXES] = np.where(index["negative"] == 1, "[]", "[[1.5, 2.0, 3.0, 4.0]]")
     folder = tmp_path / "cohort"

@@ -21,14 +21,14 @@ from fl_rsna.task import ICH
 OWN = ["train.csv", "train_metadata.csv", "site-1.csv", "site-2.csv", "test.csv", "site_images"]
 
 
-def dealt(prepared: Prepared) -> list[SitePatients]:
+def assign(prepared: Prepared) -> list[SitePatients]:
     return split_patients(prepared.index, ICH, PartitionConfig(num_sites=2, test=0.2, validation=0.3, seed=0))
 
 
 def cohort_of(folder: Path, layout: Layout = Layout.s0, unlabelled: pd.DataFrame | None = None) -> Cohort:
     there = folder / "prepared"
     prepared = tiny_prepared(there if not there.exists() else folder / f"prepared-{layout}", patients=9, slices=3)
-    return write_cohort(folder / layout, prepared, dealt(prepared), ICH, {}, layout=layout, unlabelled=unlabelled)
+    return write_cohort(folder / layout, prepared, assign(prepared), ICH, {}, layout=layout, unlabelled=unlabelled)
 
 
 def table(cohort: Cohort, name: str) -> pd.DataFrame:
@@ -148,5 +148,5 @@ def test_nothing_is_left_when_a_table_cannot_be_written(tmp_path: Path) -> None:
     prepared = tiny_prepared(tmp_path / "prepared", patients=9, slices=3)
     odd = pd.DataFrame({"image_id": ["a"], "rows": [object()]})
     with pytest.raises(Exception, match="object"):
-        write_cohort(tmp_path / "sites" / "s0", prepared, dealt(prepared), ICH, {}, layout=Layout.s0, unlabelled=odd)
+        write_cohort(tmp_path / "sites" / "s0", prepared, assign(prepared), ICH, {}, layout=Layout.s0, unlabelled=odd)
     assert list((tmp_path / "sites").iterdir()) == []

@@ -23,7 +23,7 @@ from fl_rsna.task import ICH, Task
 PARTS = ("train", "validation", "test")
 
 
-def dealt(prepared: Prepared, task: Task = ICH, seed: int = 0) -> list[SitePatients]:
+def assign(prepared: Prepared, task: Task = ICH, seed: int = 0) -> list[SitePatients]:
     return split_patients(
         prepared.index, task, PartitionConfig(num_sites=2, alpha=1.0, test=0.2, validation=0.3, seed=seed)
     )
@@ -31,7 +31,7 @@ def dealt(prepared: Prepared, task: Task = ICH, seed: int = 0) -> list[SitePatie
 
 def cohort_of(folder: Path, task: Task = ICH, **changes: Any) -> Cohort:
     prepared = tiny_prepared(folder / "prepared", task, patients=9, slices=3, **changes)
-    return write_cohort(folder / "cohort", prepared, dealt(prepared, task), task, {"num_sites": 2})
+    return write_cohort(folder / "cohort", prepared, assign(prepared, task), task, {"num_sites": 2})
 
 
 def table_of(cohort: Cohort, site: str) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def test_sites_are_sorted_by_number(tmp_path: Path) -> None:
 
 def test_the_hash_is_of_labels_pixels_facts_and_places_not_of_names(tmp_path: Path) -> None:
     prepared = tiny_prepared(tmp_path / "prepared", patients=9, slices=3)
-    sites = dealt(prepared)
+    sites = assign(prepared)
 
     def sha256(name: str, index: pd.DataFrame, sites: list[SitePatients]) -> str:
         changed = Prepared(
@@ -130,7 +130,7 @@ def test_the_hash_is_of_labels_pixels_facts_and_places_not_of_names(tmp_path: Pa
     original = sha256("a", prepared.index, sites)
     assert sha256("another name", prepared.index, sites) == original
     assert sha256("other order", prepared.index[::-1], sites) == original
-    others = [sha256("b", relabelled, sites), sha256("c", refreshed, sites), sha256("d", prepared.index, dealt(prepared, seed=1))]  # fmt: skip
+    others = [sha256("b", relabelled, sites), sha256("c", refreshed, sites), sha256("d", prepared.index, assign(prepared, seed=1))]  # fmt: skip
     assert len({original, *others}) == 4
 
 
@@ -139,7 +139,7 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "cohort").mkdir()
     (tmp_path / "cohort" / "diary.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"^partition\.name: .*delete it or choose another name"):
-        write_cohort(tmp_path / "cohort", prepared, dealt(prepared), ICH, {})
+        write_cohort(tmp_path / "cohort", prepared, assign(prepared), ICH, {})
     assert [path.name for path in (tmp_path / "cohort").iterdir()] == ["diary.txt"]
 
 
@@ -148,7 +148,7 @@ def test_nothing_is_left_when_an_image_is_missing(tmp_path: Path) -> None:
     (tmp_path / "prepared" / "images" / "p08s2.png").unlink()
     (tmp_path / "sites").mkdir()
     with pytest.raises(ValueError, match=r"p08s2\.png, which index\.parquet names.*prepare the data again"):
-        write_cohort(tmp_path / "sites" / "cohort", prepared, dealt(prepared), ICH, {})
+        write_cohort(tmp_path / "sites" / "cohort", prepared, assign(prepared), ICH, {})
     assert list((tmp_path / "sites").iterdir()) == []
 
 

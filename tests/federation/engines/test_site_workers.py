@@ -49,13 +49,13 @@ def test_ctrl_c_is_left_to_the_run() -> None:
     assert signal.SIGINT in worker.receive()
 
 
-def test_devices_are_dealt_in_turn() -> None:
+def test_devices_are_assigned_in_turn() -> None:
     assert [device_of(position, 2, None) for position in range(5)] == ["0", "1", "0", "1", "0"]
     assert [device_of(position, 1, None) for position in range(2)] == ["0", "0"]  # side by side on one card
     assert [device_of(position, 2, "3, 1") for position in range(3)] == ["3", "1", "3"]
     assert [device_of(position, 2, "GPU-8f,GPU-2a,7") for position in range(3)] == ["GPU-8f", "GPU-2a", "GPU-8f"]
     assert device_of(0, 0, None) is None
-    assert device_of(0, 0, "") is None  # hidden on purpose: nothing to deal
+    assert device_of(0, 0, "") is None  # hidden on purpose: nothing to assign
 
 
 def test_as_many_workers_as_asked_for_else_one_a_device_else_two() -> None:

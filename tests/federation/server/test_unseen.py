@@ -31,9 +31,9 @@ from fl_rsna.task import ICH
 
 
 @pytest.fixture(scope="module")
-def dealt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Cohort]:
-    """The same patients dealt twice: who is tested in one trains in the other."""
-    folder = tmp_path_factory.mktemp("dealt")
+def cohorts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Cohort]:
+    """The same patients assigned twice: who is tested in one trains in the other."""
+    folder = tmp_path_factory.mktemp("cohorts")
     prepared = tiny_prepared(folder / "prepared")
     cohorts = []
     for seed in (0, 1):
@@ -63,9 +63,9 @@ def seen(index: pd.DataFrame, file: Path, ids: str | None = PLAIN) -> Seen:
 
 @pytest.mark.parametrize("word", ["start", "sequence.encoder", "model.weights"])
 def test_a_model_that_patients_of_the_test_site_trained_is_refused(
-    dealt: tuple[Cohort, Cohort], tmp_path: Path, word: str
+    cohorts: tuple[Cohort, Cohort], tmp_path: Path, word: str
 ) -> None:
-    here, there = dealt
+    here, there = cohorts
     run = write_tiny_run(tmp_path / "runs" / "other", there)
     named = {word.replace(".", "__"): str(run if word == "start" else run / "model.safetensors")}
     index = open_site(here.site_folder(TEST_SITE), image_size=32).index
@@ -77,9 +77,9 @@ def test_a_model_that_patients_of_the_test_site_trained_is_refused(
     assert checked(there, **named) == []  # its own cohort
 
 
-def test_a_model_counts_with_those_it_began_with(dealt: tuple[Cohort, Cohort], tmp_path: Path) -> None:
-    """Fine-tuned on this very deal, but begun with a model that saw the patients tested elsewhere."""
-    here, there = dealt
+def test_a_model_counts_with_those_it_began_with(cohorts: tuple[Cohort, Cohort], tmp_path: Path) -> None:
+    """Fine-tuned on this very cohort, but begun with a model that saw the patients tested elsewhere."""
+    here, there = cohorts
     before = write_tiny_run(tmp_path / "runs" / "before", here)
     after = write_tiny_run(tmp_path / "runs" / "after", there)
     index = open_site(there.site_folder(TEST_SITE), image_size=32).index
@@ -91,9 +91,9 @@ def test_a_model_counts_with_those_it_began_with(dealt: tuple[Cohort, Cohort], t
     assert seen(index, after).counts() == {"train": 0, "validation": 0, "unknown": len(index)}
 
 
-def test_what_nobody_can_tell_is_refused_until_the_user_says_so(dealt: tuple[Cohort, Cohort], tmp_path: Path) -> None:
+def test_what_nobody_can_tell_is_refused_until_the_user_says_so(cohorts: tuple[Cohort, Cohort], tmp_path: Path) -> None:
     """A file by itself; a run whose cohort is gone; a coordinator's cohort, whose sites keep their own folders; a state dict."""
-    here, there = dealt
+    here, there = cohorts
     kept = replace(there, folder=tmp_path / "site_data" / "kept")
     shutil.copytree(there.folder, kept.folder)
     run = write_tiny_run(tmp_path / "runs" / "other", kept)
@@ -215,8 +215,8 @@ def test_a_run_says_whose_images_its_models_saw(tmp_path: Path) -> None:
     assert link.by == "own"
 
 
-def test_a_run_is_refused_before_a_site_is_asked(dealt: tuple[Cohort, Cohort], tmp_path: Path) -> None:
-    here, there = dealt
+def test_a_run_is_refused_before_a_site_is_asked(cohorts: tuple[Cohort, Cohort], tmp_path: Path) -> None:
+    here, there = cohorts
     given = write_tiny_run(tmp_path / "runs" / "other", there)
     with pytest.raises(ValueError, match=r"^start: expected a model that never saw"):
         run_federation(tiny_config(rounds=1, start=str(given)), here, tmp_path / "refused", ())

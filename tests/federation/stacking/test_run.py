@@ -194,7 +194,7 @@ def test_folds_are_disjoint_by_patient_and_hold_all_training_slices(two: Cohort,
 def changed(two: Cohort, folder: Path, *, pixels: bool) -> tuple[Cohort, str, int]:
     """A copy in which one training patient of site-1 has its positive slices negative and the others positive; its id and fold.
 
-    It keeps its labels as a whole, so every patient is dealt to the fold it was in. With `pixels` its images are others, too.
+    It keeps its labels as a whole, so every patient is in the fold it was in. With `pixels` its images are others, too.
     """
     cohort = read_cohort(shutil.copytree(two.folder, folder))
     path = cohort.site_folder(SITE)

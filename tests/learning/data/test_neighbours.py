@@ -34,7 +34,7 @@ def test_neighbours_by_hand() -> None:
     assert (neighbour_table(MIXED, 0)[:, 0] == np.arange(6)).all()
 
 
-def test_a_series_dealt_in_two_has_neighbours_in_its_own_part_only() -> None:
+def test_a_series_split_in_two_has_neighbours_in_its_own_part_only() -> None:
     parted = MIXED.assign(split=["train", "train", "test", "validation", "train", "train"])
     assert neighbour_table(parted, 1).tolist() == [[1, 0, 0], [1, 1, 0], [2, 2, 2], [3, 3, 3], [4, 4, 4], [5, 5, 5]]
 

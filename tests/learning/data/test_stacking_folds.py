@@ -38,11 +38,11 @@ def test_what_is_left_out_is_in_no_part_and_the_rest_is_as_it_was(data: SiteData
     assert list(data.rows("train")) == list(np.flatnonzero(fold >= 0))  # the site itself is not changed
 
 
-def test_another_seed_deals_otherwise_and_the_same_the_same(cohort: Cohort) -> None:
+def test_another_seed_splits_otherwise_and_the_same_the_same(cohort: Cohort) -> None:
     data = open_site(cohort.site_folder("site-1"), image_size=24)
-    dealt = [tuple(fold_of(data, ICH, 2, seed=seed)) for seed in range(8)]
-    assert len(set(dealt)) > 1
-    assert dealt[0] == tuple(fold_of(data, ICH, 2, seed=0))
+    folds = [tuple(fold_of(data, ICH, 2, seed=seed)) for seed in range(8)]
+    assert len(set(folds)) > 1
+    assert folds[0] == tuple(fold_of(data, ICH, 2, seed=0))
 
 
 def test_more_folds_than_patients_are_refused_by_name(cohort: Cohort) -> None:

@@ -26,7 +26,7 @@ def test_smoothing_is_the_mean_of_neighbours_in_anatomical_order() -> None:
 
 
 def test_a_missing_neighbour_is_no_neighbour() -> None:
-    """As where slices of one series were dealt to several sites."""
+    """As where slices of one series were assigned to several sites."""
     index = index_of([0, 1, 4], ["a"] * 3)
     found = build_train_labels(index, column([1, 1, 0]), TrainConfig(smooth_z=5), LabelKind.multi_label)
     np.testing.assert_allclose(found[:, 0], [1, 1, 0])

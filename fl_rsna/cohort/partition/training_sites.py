@@ -1,4 +1,4 @@
-"""Make the training sites: patients are dealt by a rule, or their sites exist already, by scanner, origin or a file."""
+"""Make the training sites: patients are assigned by a rule, or the sites exist already, by scanner, origin or a file."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from fl_rsna.cohort.partition.partitioners import (
-    deal_dirichlet,
-    deal_iid,
-    deal_quantity,
-    deal_shards,
-    deal_specialist,
+    assign_dirichlet,
+    assign_iid,
+    assign_quantity,
+    assign_shards,
+    assign_specialist,
     natural_sites,
 )
 from fl_rsna.common.plugins import PARTITIONERS, find_plugins
@@ -22,7 +22,7 @@ MIN_PATIENTS = 2  # of a site: one to train on, one to validate on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dealt:
+class TrainingSite:
     """The patients of a site before some are set aside for validation.
 
     `number` seeds that choice, so that it does not depend on the other sites.
@@ -37,14 +37,14 @@ class Dealt:
 
 def sites_that_are_there(
     index: pd.DataFrame, key: str, part: PartitionConfig, assignment: Mapping[str, str] | None
-) -> list[Dealt]:
-    """List the sites of all patients where scanner, origin or a file decides them; empty where patients are dealt by a rule."""
+) -> list[TrainingSite]:
+    """List the sites of all patients where scanner, origin or a file decides them; empty where a rule assigns the patients."""
     match part.kind:
         case PartitionKind.scanner | PartitionKind.origin:
             column = "fingerprint" if part.kind == PartitionKind.scanner else "origin"
             groups = natural_sites(index, key, column, part.num_sites)
             return [
-                Dealt(name=f"site-{n}", number=n, patients=ids, made_of=values)
+                TrainingSite(name=f"site-{n}", number=n, patients=ids, made_of=values)
                 for n, (values, ids) in enumerate(groups, 1)
             ]
         case PartitionKind.explicit:
@@ -53,15 +53,17 @@ def sites_that_are_there(
             for patient, name in assignment.items():
                 members.setdefault(name, []).append(patient)
             names = sorted(members, key=site_number)
-            return [Dealt(name=name, number=n, patients=sorted(members[name])) for n, name in enumerate(names, 1)]
+            return [
+                TrainingSite(name=name, number=n, patients=sorted(members[name])) for n, name in enumerate(names, 1)
+            ]
         case _:
             return []
 
 
-def deal(
+def assign_patients(
     found: pd.DataFrame, rarest: pd.Series, part: PartitionConfig, rng: np.random.Generator
-) -> tuple[list[Dealt], list[str]]:
-    """Deal patients to sites by the rule of `part.kind`.
+) -> tuple[list[TrainingSite], list[str]]:
+    """Assign patients to sites by the rule of `part.kind`.
 
     `found` are the findings, `rarest` each patient's rarest label. Returns the sites, and the patients that no specialist site can take.
     """
@@ -70,34 +72,35 @@ def deal(
     unplaced: list[str] = []
     match part.kind:
         case PartitionKind.iid:
-            parts = deal_iid(rarest, num_sites, rng)
+            parts = assign_iid(rarest, num_sites, rng)
         case PartitionKind.dirichlet:
-            parts = deal_dirichlet(rarest, num_sites, part.alpha, MIN_PATIENTS, rng)
+            parts = assign_dirichlet(rarest, num_sites, part.alpha, MIN_PATIENTS, rng)
         case PartitionKind.quantity:
-            parts = deal_quantity(rarest, num_sites, part.sigma, MIN_PATIENTS, rng)
+            parts = assign_quantity(rarest, num_sites, part.sigma, MIN_PATIENTS, rng)
         case PartitionKind.shards:
-            parts = deal_shards(rarest, num_sites)
+            parts = assign_shards(rarest, num_sites)
         case PartitionKind.specialist:
-            parts, lacks, unplaced = deal_specialist(found, num_sites, part.lacking, rng)
+            parts, lacks, unplaced = assign_specialist(found, num_sites, part.lacking, rng)
         case PartitionKind.scanner | PartitionKind.origin | PartitionKind.explicit:
             raise AssertionError(f"{part.kind} sites are there already")
         case _:
-            parts = deal_by_plugin(found, part, rng)
+            parts = assign_by_plugin(found, part, rng)
     sites = zip(parts, lacks, strict=True)
     return [
-        Dealt(name=f"site-{n}", number=n, patients=ids, lacks=without) for n, (ids, without) in enumerate(sites, 1)
+        TrainingSite(name=f"site-{n}", number=n, patients=ids, lacks=without)
+        for n, (ids, without) in enumerate(sites, 1)
     ], unplaced
 
 
-def deal_by_plugin(found: pd.DataFrame, part: PartitionConfig, rng: np.random.Generator) -> list[list[str]]:
-    """Deal patients by the function that another package adds under the entry point `fl_rsna.partitioners`.
+def assign_by_plugin(found: pd.DataFrame, part: PartitionConfig, rng: np.random.Generator) -> list[list[str]]:
+    """Assign patients by the function that another package adds under the entry point `fl_rsna.partitioners`.
 
     The function gets the findings of every patient [N, labels, bool; indexed by sorted patients], the number of sites and a generator, and
     returns the patients of each site. Raises ValueError when a patient is not at exactly one site.
     """
     plugin = find_plugins(PARTITIONERS)[part.kind]
-    dealt = plugin.load()(found, part.num_sites, rng)
-    parts = [sorted(map(str, patients)) for patients in dealt]
+    assigned = plugin.load()(found, part.num_sites, rng)
+    parts = [sorted(map(str, patients)) for patients in assigned]
     if len(parts) != part.num_sites or sorted(itertools.chain.from_iterable(parts)) != sorted(map(str, found.index)):
         raise ValueError(
             f"partition.kind: expected each of {len(found)} patients at one of {part.num_sites} sites, got another assignment from "
@@ -116,12 +119,12 @@ def check_enough(patients: int, num_sites: int, group: Group) -> None:
         )
 
 
-def check_sizes(dealt: list[Dealt], kind: str, group: Group) -> None:
+def check_sizes(sites: list[TrainingSite], kind: str, group: Group) -> None:
     """Raise ValueError for a site with too few patients to train and validate.
 
     Only sites whose size is decided by a file, by headers or by lacking labels can be that small.
     """
-    for site in dealt:
+    for site in sites:
         if len(site.patients) >= MIN_PATIENTS:
             continue
         match kind:
