@@ -41,18 +41,20 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--loop", type=int, default=3, help="resamples of the loop over scikit-learn")
     parser.add_argument("--repeats", type=int, default=3)
-    words = parser.parse_args()
-    labels, found, patients = simulate(-(-words.slices // EACH))
-    labels, found, patients = labels[: words.slices], found[: words.slices], patients[: words.slices]
+    arguments = parser.parse_args()
+    labels, found, patients = simulate(-(-arguments.slices // EACH))
+    labels, found, patients = labels[: arguments.slices], found[: arguments.slices], patients[: arguments.slices]
     settings = choose(site_sums(labels, found, patients, patients, ICH), ICH)
 
     def card() -> None:
-        scorecard(labels, found, patients, patients, task=ICH, settings=settings, seed=0, resamples=words.resamples)
+        scorecard(labels, found, patients, patients, task=ICH, settings=settings, seed=0, resamples=arguments.resamples)
 
     with threadpool_limits(1):
-        ours = [timed(card) for _ in range(words.repeats)]
-        loops = [timed(lambda: loop(labels, found, patients, settings, words.loop)) for _ in range(words.repeats)]
-    report(words, ours, loops)
+        ours = [timed(card) for _ in range(arguments.repeats)]
+        loops = [
+            timed(lambda: loop(labels, found, patients, settings, arguments.loop)) for _ in range(arguments.repeats)
+        ]
+    report(arguments, ours, loops)
 
 
 def simulate(patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,9 +91,11 @@ def loop(
                     reference.confusion_matrix(truth, predict_positive(scores, threshold))
 
 
-def report(words: argparse.Namespace, ours: list[dict[str, float]], loops: list[dict[str, float]]) -> None:
-    rows: dict[str, Any] = {"scorecard": (ours, words.resamples), "scikit-learn loop": (loops, words.loop)}
-    table = Table(title=f"{words.slices:,} slices, 6 labels, one core; medians of {words.repeats}, least and most")
+def report(arguments: argparse.Namespace, ours: list[dict[str, float]], loops: list[dict[str, float]]) -> None:
+    rows: dict[str, Any] = {"scorecard": (ours, arguments.resamples), "scikit-learn loop": (loops, arguments.loop)}
+    table = Table(
+        title=f"{arguments.slices:,} slices, 6 labels, one core; medians of {arguments.repeats}, least and most"
+    )
     for column in ("", "resamples", "CPU s", "wall s", "CPU ms a resample"):
         table.add_column(column, justify="left" if not column else "right")
     for name, (times, resamples) in rows.items():
@@ -107,7 +111,7 @@ def report(words: argparse.Namespace, ours: list[dict[str, float]], loops: list[
     )
     figures = {name: {"resamples": resamples, "times": times} for name, (times, resamples) in rows.items()}
     speed = {"ratio_per_resample": per["scikit-learn loop"] / per["scorecard"], "max_rss_mib": memory}
-    print(json.dumps({"slices": words.slices, "machine": platform.machine(), **figures, **speed}))
+    print(json.dumps({"slices": arguments.slices, "machine": platform.machine(), **figures, **speed}))
 
 
 def shown(times: list[dict[str, float]], key: str) -> str:

@@ -106,13 +106,13 @@ def count_floats(config: Config) -> int:
     return sum(value.numel() for value in built.state_dict().values() if value.is_floating_point())
 
 
-def figures_of(script: Path, *words: str, python: str = sys.executable) -> dict[str, Any]:
+def figures_of(script: Path, *arguments: str, python: str = sys.executable) -> dict[str, Any]:
     """Run a script in a fresh process and return the JSON of its last line; raises ValueError with what it said."""
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [python, str(script), *words], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+        [python, str(script), *arguments], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
     )
     if done.returncode:
-        raise ValueError(f"{script.name} {' '.join(words)}: exit {done.returncode}\n{done.stderr[-3000:]}")
+        raise ValueError(f"{script.name} {' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -1,6 +1,6 @@
 """What a federation between machines takes of each: bytes of the line, memory, CPU and disk, by a whole run on this one over TLS.
 
-    python benchmarks/bench_deployment.py [--sites 2] [--rounds 2] [words of simulate, such as model=efficientnet_b0 network=int8]
+    python benchmarks/bench_deployment.py [--sites 2] [--rounds 2] [settings of simulate, such as model=efficientnet_b0 network=int8]
 
 The commands of docs/deploy.md start a SuperLink, the sites and a coordinator. Between each site and the SuperLink stands a relay that
 counts what it passes on, TLS and all, in both directions. Every half second the proportional memory (PSS, Linux) of each one's processes is
@@ -40,12 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sites", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("words", nargs="*", help="of simulate, for the run")
+    parser.add_argument("settings", nargs="*", help="of simulate, for the run")
     asked = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        found = measure(asked.sites, asked.rounds, asked.words)
+        found = measure(asked.sites, asked.rounds, asked.settings)
     print(f"{'':<14}{'memory MB':>10}{'CPU s':>8}{'disk MB':>9}")
     for who in (COORDINATOR, "site"):
         print(f"{who:<14}{found['memory_mb'][who]:>10.0f}{found['cpu_s'][who]:>8.0f}{found['disk_mb'][who]:>9.1f}")
@@ -56,7 +56,7 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def measure(number: int, rounds: int, words: list[str]) -> dict[str, object]:
+def measure(number: int, rounds: int, arguments: list[str]) -> dict[str, object]:
     sites = [f"site-{n}" for n in range(1, number + 1)]
     split = compose_config([*SMALL, "partition.name=bench", f"partition.num_sites={number}"], STRATEGIES)
     cohort_for_run(split, lambda what, done, total: None)
@@ -84,7 +84,7 @@ def measure(number: int, rounds: int, words: list[str]) -> dict[str, object]:
         peaks, cpu, stop = Counter[str](), dict[tuple[str, int], float](), threading.Event()
         sampler = threading.Thread(target=sample, args=(watched, peaks, cpu, stop))
         sampler.start()
-        run = ["model.image_size=64", f"rounds={rounds}", "run.name=bench", "partition.name=bench", *words]
+        run = ["model.image_size=64", f"rounds={rounds}", "run.name=bench", "partition.name=bench", *arguments]
         run += [f"deploy.superlink=127.0.0.1:{port}", "deploy.authorized=certificates/authorized"]
         with started("coordinate", *run) as coordinate:
             watched[COORDINATOR].append(coordinate)
@@ -117,10 +117,10 @@ def measure(number: int, rounds: int, words: list[str]) -> dict[str, object]:
 
 
 @contextmanager
-def started(name: str, *words: str) -> Iterator[psutil.Popen]:
+def started(name: str, *arguments: str) -> Iterator[psutil.Popen]:
     """A command in a session of its own, which ends with the block."""
     with Path(f"{name}.log").open("ab") as log:
-        command = [sys.executable, "-m", f"fl_rsna.{name}", *words]
+        command = [sys.executable, "-m", f"fl_rsna.{name}", *arguments]
         running = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         yield running

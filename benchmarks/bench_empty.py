@@ -43,13 +43,24 @@ def measure(sites: list[int], engines: list[str], rounds: int, repeats: int, *, 
             make_cohort(folder, count, SLICES, SIZE, test_patients=TEST)
             for repeat in range(repeats):
                 for engine in engines:
-                    words = ["--folder", str(folder), "--engine", engine, "--rounds", str(rounds), "--run", str(repeat)]
-                    figures = figures_of(Path(__file__), *words)
+                    arguments = [
+                        "--folder",
+                        str(folder),
+                        "--engine",
+                        engine,
+                        "--rounds",
+                        str(rounds),
+                        "--run",
+                        str(repeat),
+                    ]
+                    figures = figures_of(Path(__file__), *arguments)
                     found[engine].setdefault(count, []).extend(figures["round_s"])
                     writing[engine].setdefault(count, []).extend(figures["writing_s"])
                 if flower:
-                    words = ["--folder", str(folder), "--empty", str(WIDTH), "--size", str(SIZE)]
-                    figures = figures_of(Path(__file__).with_name("bench_flower.py"), *words, "--rounds", str(rounds))
+                    arguments = ["--folder", str(folder), "--empty", str(WIDTH), "--size", str(SIZE)]
+                    figures = figures_of(
+                        Path(__file__).with_name("bench_flower.py"), *arguments, "--rounds", str(rounds)
+                    )
                     found[FLOWER].setdefault(count, []).extend(figures["round_s"][1:])
     report(found, writing, rounds, repeats)
 
@@ -105,11 +116,11 @@ def count_writing(spent: list[float]) -> None:
     inside: list[str] = []
 
     def timed(act: Callable[..., Any]) -> Callable[..., Any]:
-        def timed_act(*words: Any, **named: Any) -> Any:
+        def timed_act(*arguments: Any, **named: Any) -> Any:
             start, outermost = time.perf_counter(), not inside
             inside.append(act.__name__)
             try:
-                return act(*words, **named)
+                return act(*arguments, **named)
             finally:
                 inside.pop()
                 spent[0] += time.perf_counter() - start if outermost else 0.0
@@ -155,5 +166,9 @@ if __name__ == "__main__":
     asked = argparse.ArgumentParser()
     for option in ("--folder", "--engine", "--rounds", "--run"):
         asked.add_argument(option, required=True)
-    words = asked.parse_args()
-    print(json.dumps(bench_empty.empty_rounds(Path(words.folder), words.engine, int(words.rounds), words.run)))
+    arguments = asked.parse_args()
+    print(
+        json.dumps(
+            bench_empty.empty_rounds(Path(arguments.folder), arguments.engine, int(arguments.rounds), arguments.run)
+        )
+    )

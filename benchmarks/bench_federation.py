@@ -4,7 +4,7 @@ The reference is a bare PyTorch loop (bench_loop.py): the same local steps, the 
 thread, no Flower. Each engine does the same rounds on the same cohort; so do Flower's own runtime on Ray, used as its
 examples use it, and Apple's pfl where it is installed. Printed: median seconds of a steady round (from the end of one
 to the end of the next; the first is left out), its ratio to the reference, training steps a round, and seconds to the
-first step: cold, and for the second job of a sweep. pfl and Flower start without the command's words and files.
+first step: cold, and for the second job of a sweep. pfl and Flower start without the command's arguments and files.
 
     python benchmarks/bench_federation.py [--sites 5] [--slices 48] [--rounds 4] [--repeats 3] [--model efficientnet_b0]
     python benchmarks/bench_federation.py --empty 5 20      # nothing is trained: seconds a round at 5 and at 20 sites
@@ -53,22 +53,24 @@ def main() -> None:
     parser.add_argument(
         "--empty", type=int, nargs="+", metavar="SITES", help="measure rounds that train nothing instead"
     )
-    words = parser.parse_args()
-    if words.rounds < 2:
-        parser.error(f"--rounds: expected at least 2, of which the first is left out, got {words.rounds}")
-    if words.empty:
-        engines = [engine for engine in words.engines if engine in ("local, workers=0", "local, workers=2")]
-        bench_empty.measure(words.empty, engines, words.rounds, words.repeats, flower=not words.no_flower)
+    arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error(f"--rounds: expected at least 2, of which the first is left out, got {arguments.rounds}")
+    if arguments.empty:
+        engines = [engine for engine in arguments.engines if engine in ("local, workers=0", "local, workers=2")]
+        bench_empty.measure(
+            arguments.empty, engines, arguments.rounds, arguments.repeats, flower=not arguments.no_flower
+        )
         return
-    config, peers = bench_config(words.rounds, words.model, words.size), peers_of(words)
-    seconds: dict[str, list[float]] = {name: [] for name in [BARE, *words.engines, *peers]}
+    config, peers = bench_config(arguments.rounds, arguments.model, arguments.size), peers_of(arguments)
+    seconds: dict[str, list[float]] = {name: [] for name in [BARE, *arguments.engines, *peers]}
     steps: dict[str, int] = {}
-    kinds = dict.fromkeys(["bare", *(engine.partition(",")[0] for engine in words.engines)])
+    kinds = dict.fromkeys(["bare", *(engine.partition(",")[0] for engine in arguments.engines)])
     starts: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        cohort = make_cohort(folder, words.sites, words.slices, words.size)
-        for repeat in range(words.repeats):  # interleaved, so a noisy minute hits all alike
+        cohort = make_cohort(folder, arguments.sites, arguments.slices, arguments.size)
+        for repeat in range(arguments.repeats):  # interleaved, so a noisy minute hits all alike
             for engine in seconds:
                 began = time.time()
                 figures = rounds_of(engine, config, cohort, folder / f"{engine}-{repeat}", peers)
@@ -77,17 +79,17 @@ def main() -> None:
                 if engine in peers:
                     starts.setdefault(engine, []).append({"cold": figures["began"] - began})
             for kind in kinds:
-                starts[kind].append(first_steps(kind, folder, words.model, words.size))
-    report(words, seconds, steps, starts)
+                starts[kind].append(first_steps(kind, folder, arguments.model, arguments.size))
+    report(arguments, seconds, steps, starts)
 
 
-def peers_of(words: argparse.Namespace) -> dict[str, tuple[str, str]]:
+def peers_of(arguments: argparse.Namespace) -> dict[str, tuple[str, str]]:
     """Other frameworks to measure: the script of each and the interpreter it runs in."""
-    peers = {} if words.no_flower else {bench_empty.FLOWER: ("bench_flower.py", sys.executable)}
-    if not subprocess.run([words.pfl_python, "-c", "import pfl"], capture_output=True).returncode:
-        return {**peers, PFL: ("bench_pfl.py", words.pfl_python)}
+    peers = {} if arguments.no_flower else {bench_empty.FLOWER: ("bench_flower.py", sys.executable)}
+    if not subprocess.run([arguments.pfl_python, "-c", "import pfl"], capture_output=True).returncode:
+        return {**peers, PFL: ("bench_pfl.py", arguments.pfl_python)}
     print(
-        f"pfl left out: {words.pfl_python} cannot import it; in a copy of this environment: pip install --no-deps {PFL_PACKAGES}"
+        f"pfl left out: {arguments.pfl_python} cannot import it; in a copy of this environment: pip install --no-deps {PFL_PACKAGES}"
     )
     return peers
 
@@ -108,7 +110,7 @@ def rounds_of(
 
 
 def report(
-    words: argparse.Namespace,
+    arguments: argparse.Namespace,
     seconds: dict[str, list[float]],
     steps: dict[str, int],
     starts: dict[str, list[dict[str, float]]],
@@ -120,7 +122,7 @@ def report(
         for kind, founds in starts.items()
     }
     table = Table(
-        title=f"{words.model}, {words.size} px, {words.sites} sites of {words.slices} slices, {words.repeats} repeats, medians"
+        title=f"{arguments.model}, {arguments.size} px, {arguments.sites} sites of {arguments.slices} slices, {arguments.repeats} repeats, medians"
     )
     for name in ("", "s a steady round", "ratio to bare", "steps a round", "s to first step", "second job"):
         table.add_column(name, justify="right" if name else "left")
@@ -140,7 +142,8 @@ def report(
     print(
         json.dumps(
             {
-                "model": words.model.value, "size": words.size, "sites": words.sites, "slices": words.slices, "repeats": words.repeats,
+                "model": arguments.model.value, "size": arguments.size, "sites": arguments.sites, "slices": arguments.slices,
+                "repeats": arguments.repeats,
                 "round_s": medians, "ratio": ratios, "steps": steps, "two_workers_over_one": speedup,
                 "first_step_s": {kind: found["cold"] for kind, found in first.items()},
                 "second_job_s": {kind: found["second"] for kind, found in first.items() if "second" in found},

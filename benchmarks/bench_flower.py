@@ -45,12 +45,15 @@ def main() -> None:
     parser.add_argument(
         "--empty", type=float, help="sites that send back an EfficientNet-B0 of so many times the width"
     )
-    words = parser.parse_args()
-    if words.empty:
-        use_scaled(words.empty, 1.0)
-    config, cohort = bench_config(words.rounds, words.model, words.size), read_cohort(words.folder / COHORT)
-    client = empty_client() if words.empty else training_client(config, cohort)
-    print(json.dumps(simulate(config, cohort, client, words.workers, scored=not words.empty)))
+    arguments = parser.parse_args()
+    if arguments.empty:
+        use_scaled(arguments.empty, 1.0)
+    config, cohort = (
+        bench_config(arguments.rounds, arguments.model, arguments.size),
+        read_cohort(arguments.folder / COHORT),
+    )
+    client = empty_client() if arguments.empty else training_client(config, cohort)
+    print(json.dumps(simulate(config, cohort, client, arguments.workers, scored=not arguments.empty)))
 
 
 def simulate(config: Config, cohort: Cohort, client: ClientApp, workers: int, *, scored: bool) -> dict[str, Any]:

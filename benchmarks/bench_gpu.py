@@ -56,32 +56,39 @@ def main() -> int:
     parser.add_argument("--model", type=ModelName, default=ModelName.efficientnet_b0)
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if not words.cpu and not torch.cuda.is_available():
+    arguments = parser.parse_args()
+    if not arguments.cpu and not torch.cuda.is_available():
         print("bench_gpu: expected a CUDA device, found none; rehearse without one with --cpu", file=sys.stderr)
         return 2
-    if words.cpu:
-        words.sites, words.slices, words.rounds, words.batch, words.size, words.steps = 2, 8, 2, 4, 32, 2
-        words.workers = words.workers[:1]
-    if words.one:
-        print(json.dumps(one_of(words, *words.one)))
+    if arguments.cpu:
+        arguments.sites, arguments.slices, arguments.rounds, arguments.batch, arguments.size, arguments.steps = (
+            2,
+            8,
+            2,
+            4,
+            32,
+            2,
+        )
+        arguments.workers = arguments.workers[:1]
+    if arguments.one:
+        print(json.dumps(one_of(arguments, *arguments.one)))
         return 0
-    asked = [f"--{name}={getattr(words, name)}" for name in ("rounds", "batch", "size", "steps", "model")]
-    asked += ["--cpu"] if words.cpu else []
+    asked = [f"--{name}={getattr(arguments, name)}" for name in ("rounds", "batch", "size", "steps", "model")]
+    asked += ["--cpu"] if arguments.cpu else []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        make_cohort(Path(name), words.sites, words.slices, words.size, test_patients=2)
+        make_cohort(Path(name), arguments.sites, arguments.slices, arguments.size, test_patients=2)
         loops = {loop: figures_of(Path(__file__), *asked, "--one", "loop", loop) for loop in LOOPS}
-        runs = {n: figures_of(Path(__file__), *asked, "--one", "run", name, str(n)) for n in words.workers}
-    report(words, loops, runs)
+        runs = {n: figures_of(Path(__file__), *asked, "--one", "run", name, str(n)) for n in arguments.workers}
+    report(arguments, loops, runs)
     return 0
 
 
-def one_of(words: argparse.Namespace, what: str, *of: str) -> dict[str, Any]:
+def one_of(arguments: argparse.Namespace, what: str, *of: str) -> dict[str, Any]:
     """What a fresh process measures."""
-    config = bench_config(words.rounds, words.model, words.size)
-    config.train.batch_size, config.train.device = words.batch, Device.cpu if words.cpu else Device.cuda
+    config = bench_config(arguments.rounds, arguments.model, arguments.size)
+    config.train.batch_size, config.train.device = arguments.batch, Device.cpu if arguments.cpu else Device.cuda
     if what == "loop":
-        return reference_loop(config, words.steps, *LOOPS[of[0]])
+        return reference_loop(config, arguments.steps, *LOOPS[of[0]])
     return federation_run(config, Path(of[0]), int(of[1]))
 
 
@@ -175,9 +182,11 @@ class Card:
         return max(used for _, used in self._samples) if self._samples else None
 
 
-def report(words: argparse.Namespace, loops: dict[str, dict[str, float]], runs: dict[int, dict[str, Any]]) -> None:
-    device = "CPU: a REHEARSAL, figures mean nothing" if words.cpu else f"{torch.cuda.get_device_name()}, bf16"
-    table = Table(title=f"{words.model}, {words.size} px, batches of {words.batch}, {words.sites} sites, {device}")
+def report(arguments: argparse.Namespace, loops: dict[str, dict[str, float]], runs: dict[int, dict[str, Any]]) -> None:
+    device = "CPU: a REHEARSAL, figures mean nothing" if arguments.cpu else f"{torch.cuda.get_device_name()}, bf16"
+    table = Table(
+        title=f"{arguments.model}, {arguments.size} px, batches of {arguments.batch}, {arguments.sites} sites, {device}"
+    )
     for name in ("", "images/s in training", "ratio", "images/s over rounds", "GPU idle", "GPU memory, MB"):
         table.add_column(name, justify="right" if name else "left")
     base = loops[REFERENCE]["images_per_s"]
@@ -194,13 +203,15 @@ def report(words: argparse.Namespace, loops: dict[str, dict[str, float]], runs: 
         table.add_row(label, f"{run['images_per_s']:.0f}", f"{run['ratio']:.3f}", over_rounds, *measured)
     Console(width=120).print(table)
     facts = {
-        "rehearsal": words.cpu,
+        "rehearsal": arguments.cpu,
         "device": device,
-        "model": words.model.value,
-        "size": words.size,
-        "batch": words.batch,
+        "model": arguments.model.value,
+        "size": arguments.size,
+        "batch": arguments.batch,
     }
-    print(json.dumps({**facts, "sites": words.sites, "slices": words.slices, "reference": loops, "workers": runs}))
+    print(
+        json.dumps({**facts, "sites": arguments.sites, "slices": arguments.slices, "reference": loops, "workers": runs})
+    )
 
 
 if __name__ == "__main__":

@@ -46,13 +46,13 @@ def main() -> None:
     parser.add_argument("--slice-table", type=Path, help="patients and slices, sampled from the training set")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--patients", type=int, help="synthesized; default: 18,938 beside a slice table, else 2,000")
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     rows = [
         {"table": name, **figures}
-        for name, table in tables(words.series_table, words.slice_table, words.patients)
-        for figures in measure(table, words.seeds)
+        for name, table in tables(arguments.series_table, arguments.slice_table, arguments.patients)
+        for figures in measure(table, arguments.seeds)
     ]
-    report(rows, words.seeds)
+    report(rows, arguments.seeds)
 
 
 def tables(series: Path | None, slices: Path | None, patients: int | None) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -32,16 +32,16 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = made_run(Path(folder) / "run", sites=words.sites, rounds=words.rounds)
+        run = made_run(Path(folder) / "run", sites=arguments.sites, rounds=arguments.rounds)
         began = time.perf_counter()
         path = write_report(run)
         written = time.perf_counter() - began
-        times = [opening(path) for _ in range(words.repeats)]
+        times = [opening(path) for _ in range(arguments.repeats)]
         figures = {
-            "sites": words.sites,
-            "rounds": words.rounds,
+            "sites": arguments.sites,
+            "rounds": arguments.rounds,
             "megabytes": path.stat().st_size / 1e6,
             "write_s": written,
             **{name: statistics.median(found[name] for found in times) for name in times[0]},

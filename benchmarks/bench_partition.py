@@ -45,24 +45,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to work; its file system is what is measured")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.make:
-        make_prepared(words.make, words.rows, words.labels)
+    arguments = parser.parse_args()
+    if arguments.make:
+        make_prepared(arguments.make, arguments.rows, arguments.labels)
         return
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=words.folder) as name:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.folder) as name:
         folder = Path(name)
         subprocess.run(
             [sys.executable, __file__, "--make", str(folder / "prepared" / "bench"), *sys.argv[1:]], check=True
         )
-        seconds, gigabytes = zip(*(partition_once(folder, words) for _ in range(words.repeats)), strict=True)
-    report(words, seconds, gigabytes)
+        seconds, gigabytes = zip(*(partition_once(folder, arguments) for _ in range(arguments.repeats)), strict=True)
+    report(arguments, seconds, gigabytes)
 
 
-def partition_once(folder: Path, words: argparse.Namespace) -> tuple[float, float]:
+def partition_once(folder: Path, arguments: argparse.Namespace) -> tuple[float, float]:
     """Seconds and peak GB of one `python -m fl_rsna.partition`; its sites are deleted again."""
     command = [
-        sys.executable, "-m", "fl_rsna.partition", "data.name=bench", f"partition={words.partition}", f"partition.num_sites={words.sites}",
-        f"partition.layout={words.layout}",
+        sys.executable, "-m", "fl_rsna.partition", "data.name=bench", f"partition={arguments.partition}", f"partition.num_sites={arguments.sites}",
+        f"partition.layout={arguments.layout}",
         f"paths.prepared={folder / 'prepared'}", f"paths.sites={folder / 'sites'}",
     ]  # fmt: skip
     start = time.perf_counter()
@@ -176,18 +176,19 @@ def labels_of(rows: int, path: Path | None, rng: "np.random.Generator") -> "pd.D
     return drawn.sort_values(list(ICH.labels)).reset_index(drop=True)
 
 
-def report(words: argparse.Namespace, seconds: tuple[float, ...], gigabytes: tuple[float, ...]) -> None:
+def report(arguments: argparse.Namespace, seconds: tuple[float, ...], gigabytes: tuple[float, ...]) -> None:
     median, peak = statistics.median(seconds), max(gigabytes)
     spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
     print(
-        f"{words.rows} slices to {words.sites} {words.partition} sites, layout {words.layout}, {words.repeats} repeats, fresh processes"
+        f"{arguments.rows} slices to {arguments.sites} {arguments.partition} sites, layout {arguments.layout}, "
+        f"{arguments.repeats} repeats, fresh processes"
     )
     print(f"{'':<22}{'measured':>12}{'goal':>8}{'share of goal':>16}")
     print(f"{'seconds, median':<22}{median:>12.1f}{GOAL_S:>8.0f}{median / GOAL_S:>16.2f}   ({spread})")
     print(f"{'peak memory, GB':<22}{peak:>12.2f}{GOAL_GB:>8.0f}{peak / GOAL_GB:>16.2f}")
     figures = {
-        "rows": words.rows, "sites": words.sites, "partition": words.partition, "layout": words.layout, "repeats": words.repeats,
-        "labels": words.labels.name if words.labels else "drawn", "seconds": median, "all_seconds": list(seconds), "peak_gb": peak,
+        "rows": arguments.rows, "sites": arguments.sites, "partition": arguments.partition, "layout": arguments.layout, "repeats": arguments.repeats,
+        "labels": arguments.labels.name if arguments.labels else "drawn", "seconds": median, "all_seconds": list(seconds), "peak_gb": peak,
         "ratio": {"seconds": median / GOAL_S, "peak_gb": peak / GOAL_GB},
     }  # fmt: skip
     print(json.dumps(figures))

@@ -112,8 +112,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=ModelName, default=ModelName.efficientnet_b0)
     parser.add_argument("--size", type=int, default=64)
-    words = parser.parse_args()
-    print(json.dumps(simulate(bench_config(words.rounds, words.model, words.size), words.folder)))
+    arguments = parser.parse_args()
+    print(json.dumps(simulate(bench_config(arguments.rounds, arguments.model, arguments.size), arguments.folder)))
 
 
 def simulate(config: Config, folder: Path) -> dict[str, Any]:

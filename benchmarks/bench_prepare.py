@@ -161,7 +161,7 @@ def scaling(files: Sequence[File], count: int, folder: Path, repeats: int) -> di
 
 def peak_mb(dicom: Path, folder: Path) -> float:
     """Largest resident memory of any process of the command."""
-    words = [
+    arguments = [
         sys.executable,
         "-m",
         "fl_rsna.prepare",
@@ -170,7 +170,7 @@ def peak_mb(dicom: Path, folder: Path) -> float:
         "prepare.workers=1",
     ]
     running = subprocess.Popen(
-        [*words, f"data.name={dicom.name}", f"paths.prepared={folder / 'prepared'}"], stdout=subprocess.DEVNULL
+        [*arguments, f"data.name={dicom.name}", f"paths.prepared={folder / 'prepared'}"], stdout=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(running.pid, 0)
     assert status == 0
@@ -222,21 +222,23 @@ def main() -> None:
     )
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.way:
-        print(run_way(words.way, usable(find_files(words.dicom)), words.out))
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(run_way(arguments.way, usable(find_files(arguments.dicom)), arguments.out))
         return
     with tempfile.TemporaryDirectory() as name:
-        folder, dicom = Path(name), words.dicom
+        folder, dicom = Path(name), arguments.dicom
         if dicom is None:
             dicom = folder / "phantom" / "stage_2_train"
             write_cohort(folder / "phantom", patients=4, seed=0, size=512, slices_per_series=12, quirks=Quirks())
         (folder / "out").mkdir()
         files = usable(find_files(dicom))
-        figures = measured(dicom, words.repeats, folder / "out") | sizes(files)
-        if words.scaling:
-            figures |= scaling(files, words.scaling, folder, min(3, words.repeats))
-    print(f"{len(files)} files of {words.dicom or 'synthetic slices, 512 px'}, {words.repeats} repeats, medians")
+        figures = measured(dicom, arguments.repeats, folder / "out") | sizes(files)
+        if arguments.scaling:
+            figures |= scaling(files, arguments.scaling, folder, min(3, arguments.repeats))
+    print(
+        f"{len(files)} files of {arguments.dicom or 'synthetic slices, 512 px'}, {arguments.repeats} repeats, medians"
+    )
     for figure, value in figures.items():
         print(f"{figure:<28} {value:10.2f}")
     print(json.dumps({figure: round(value, 3) for figure, value in figures.items()}))

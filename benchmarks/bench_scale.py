@@ -64,34 +64,34 @@ def main() -> None:
     parser.add_argument("--large", type=int, nargs="*", default=[5, 20], help="sites of a run with 4M parameters")
     parser.add_argument("--fold", type=int, nargs="*", default=[5, 20, 80], help="replies of a 4M-parameter model")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.one:
-        print(json.dumps(one_of(*words.one, rounds_=words.rounds)))
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(one_of(*arguments.one, rounds_=arguments.rounds)))
         return
     runs, script = [], Path(__file__)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        asked = [(SMALL, sites, workers) for sites in words.sites for workers in words.workers]
-        asked += [(LARGE, sites, words.workers[-1]) for sites in words.large]
+        asked = [(SMALL, sites, workers) for sites in arguments.sites for workers in arguments.workers]
+        asked += [(LARGE, sites, arguments.workers[-1]) for sites in arguments.large]
         for scale, sites, workers in asked:
             folder = Path(name) / str(sites)
             if not folder.exists():
                 make_cohort(folder, sites, SLICES, SIZE, test_patients=TEST)
             one = ["run", str(folder), str(workers), str(scale)]
-            figures = figures_of(script, "--rounds", str(words.rounds), "--one", *one)
+            figures = figures_of(script, "--rounds", str(arguments.rounds), "--one", *one)
             runs.append({"scale": scale, "sites": sites, "workers": workers, **figures})
     folds = [
         {"rule": rule, "replies": replies, **figures_of(script, "--one", "fold", rule, str(replies))}
-        for replies in words.fold
+        for replies in arguments.fold
         for rule in ("ours", "flower")
     ]
-    report(words.rounds, runs, folds)
+    report(arguments.rounds, runs, folds)
 
 
-def one_of(what: str, *words: str, rounds_: int) -> dict[str, float]:
+def one_of(what: str, *arguments: str, rounds_: int) -> dict[str, float]:
     """What a fresh process measures."""
     if what == "run":
-        return scale_run(Path(words[0]), int(words[1]), float(words[2]), rounds_)
-    return fold_replies(words[0], int(words[1]))
+        return scale_run(Path(arguments[0]), int(arguments[1]), float(arguments[2]), rounds_)
+    return fold_replies(arguments[0], int(arguments[1]))
 
 
 def scale_run(folder: Path, workers: int, scale: float, rounds_: int) -> dict[str, float]:

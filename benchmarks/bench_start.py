@@ -24,17 +24,17 @@ from fl_rsna.settings.model import ModelName
 def first_steps(kind: str, folder: Path, model: ModelName, size: int) -> dict[str, float]:
     """Seconds to the first step of `bare`, or of a command on `local` or `ray`, `cold` and for the `second` job."""
     if kind == "bare":
-        words = [__file__, "--folder", str(folder), "--model", model, "--size", str(size)]
+        arguments = [__file__, "--folder", str(folder), "--model", model, "--size", str(size)]
         start = time.time()
-        return {"cold": float(_said([sys.executable, *words]).split()[-1]) - start}
+        return {"cold": float(_said([sys.executable, *arguments]).split()[-1]) - start}
     runs = folder / f"start-{kind}-{time.time()}"
-    words = [
+    arguments = [
         f"data.name={NAME}", f"partition.name={COHORT}", f"paths.sites={folder}", f"paths.prepared={folder / 'nowhere'}",
         f"paths.runs={runs}", "run.name=job", "rounds=1", f"engine={kind}", "engine.workers=2",
         f"model={model}", "model.pretrained=false", f"model.image_size={size}", "train.device=cpu",
     ]  # fmt: skip
     start = time.time()
-    _said([sys.executable, "-m", "fl_rsna.simulate", "-m", "seed=0,1", *words])
+    _said([sys.executable, "-m", "fl_rsna.simulate", "-m", "seed=0,1", *arguments])
     one, two = runs / "job" / "seed=0", runs / "job" / "seed=1"
     second = first_step(two) - (one / "report.html").stat().st_mtime
     return {"cold": first_step(one) - start, "second": second}
@@ -72,11 +72,11 @@ def main() -> None:
     parser.add_argument("--engine", choices=["local", "ray"])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--model", type=ModelName, default=ModelName.efficientnet_b0)
-    words = parser.parse_args()
-    if words.engine:
-        print(json.dumps(first_steps(words.engine, words.folder, words.model, words.size)))
+    arguments = parser.parse_args()
+    if arguments.engine:
+        print(json.dumps(first_steps(arguments.engine, arguments.folder, arguments.model, arguments.size)))
     else:
-        print(bare_step(words.folder, words.model, words.size))
+        print(bare_step(arguments.folder, arguments.model, arguments.size))
 
 
 if __name__ == "__main__":

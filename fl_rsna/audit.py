@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl_rsna.cli.arguments import create_parser
-from fl_rsna.cli.guess import read_words
+from fl_rsna.cli.guess import read_arguments
 from fl_rsna.common.atomic import write_whole
 from fl_rsna.common.command_end import end_command
 from fl_rsna.common.ownership import refuse_stranger
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 COLUMNS = ("patient", "site", "split", "study", "series", "image", "pixels_column")
 ONLY_FOR = {"pixels": "cohort", "allow_unknown_patients": "cohort", **dict.fromkeys([*COLUMNS, "labels"], "table")}
-WORDS = ("cohort", "table", *ONLY_FOR, "strict", "out")
+KEYS = ("cohort", "table", *ONLY_FOR, "strict", "out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The words of the command line; exactly one of `cohort` and `table` is given."""
+    """The settings of the command line; exactly one of `cohort` and `table` is given."""
 
     cohort: Path | None
     table: Path | None
@@ -59,12 +59,12 @@ class Request:
     out: Path | None
 
 
-def audit(words: Sequence[str]) -> int:
-    """Audit the cohort or table that the words name, print the result and write it if out= says so; return the exit code."""
-    request = request_of(words)
+def audit(settings: Sequence[str]) -> int:
+    """Audit the cohort or table that the settings name, print the result and write it if out= says so; return the exit code."""
+    request = request_of(settings)
     from fl_rsna.reporting.pages.console_summary import (
         say_audit,
-    )  # loads pandas, which a refused word need not wait for
+    )  # loads pandas, which a refused setting need not wait for
 
     if request.out is not None:
         refuse_stranger(request.out, lambda earlier: b'"verdict"' in earlier)
@@ -140,18 +140,18 @@ def examine(
     )
 
 
-def request_of(words: Sequence[str]) -> Request:
-    """Read the words; raises ValueError that names a word which is unknown, repeated, empty or out of place."""
+def request_of(settings: Sequence[str]) -> Request:
+    """Read the settings; raises ValueError that names one which is unknown, repeated, empty or out of place."""
     said: dict[str, str] = {}
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in WORDS:
-            takes = f"expected key=value with one of {', '.join(WORDS)}"
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in KEYS:
+            takes = f"expected key=value with one of {', '.join(KEYS)}"
             raise ValueError(
-                f"{key}: no such setting{suggest_key(key, WORDS, word.partition('=')[2], otherwise=takes)}"
+                f"{key}: no such setting{suggest_key(key, KEYS, setting.partition('=')[2], otherwise=takes)}"
             )
         if not value or key in said:
-            raise ValueError(f"{key}: expected {key}=<value>, once, got {word!r}")
+            raise ValueError(f"{key}: expected {key}=<value>, once, got {setting!r}")
         said[key] = value
     if ("cohort" in said) == ("table" in said):
         raise ValueError("cohort: expected cohort=<folder> or table=<file>, one of them; see --help")
@@ -192,8 +192,8 @@ def parse_arguments() -> list[str]:
     usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())
     more = f"usual names of columns, in any case, with or without punctuation:\n{usual}"
     parser = create_parser("audit", __doc__, more)
-    parser.add_argument("words", nargs="*", metavar="key=value")
-    return list(parser.parse_args(read_words("audit", sys.argv[1:], WORDS)).words)
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    return list(parser.parse_args(read_arguments("audit", sys.argv[1:], KEYS)).settings)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ EXAMPLES = """examples:
 more: docs/commands.md"""
 
 
-def completion(words: argparse.Namespace) -> None:
+def completion(arguments: argparse.Namespace) -> None:
     """Print the shell's function, or with --of what the last word of a line may become, a line each."""
     from fl_rsna.cli.completion import BASH, complete_line
 
-    print(BASH if words.of is None else "".join(f"{one}\n" for one in complete_line(words.of)), end="")
+    print(BASH if arguments.of is None else "".join(f"{one}\n" for one in complete_line(arguments.of)), end="")
 
 
 def parse_arguments() -> argparse.Namespace:

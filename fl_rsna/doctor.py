@@ -1,8 +1,8 @@
-"""Check whether a run with these settings can work here, and say what to change: python -m fl_rsna.doctor [the words of simulate].
+"""Check whether a run with these settings can work here, and say what to change: python -m fl_rsna.doctor [the settings of simulate].
 
 Everything that simulate would refuse before a run is a problem, in the same sentence (checks/request.py). The command prints a line a
 check: ok, warning (the run works, but perhaps not as expected) or problem (it does not work). It writes nothing and does not use the
-network. Exit codes: 0 no problem, 1 at least one, 2 the words cannot be read.
+network. Exit codes: 0 no problem, 1 at least one, 2 the arguments cannot be read.
 """
 
 import sys

@@ -29,8 +29,8 @@ from fl_rsna.evaluation.settings import EnsembleConfig
 
 
 def main(asked: EnsembleConfig) -> None:
-    """Score what the words ask for, write it to a new folder and print the scores."""
-    from fl_rsna.evaluation.ensemble import ensemble  # loads torch, which a refused word need not wait for
+    """Score what the settings ask for, write it to a new folder and print the scores."""
+    from fl_rsna.evaluation.ensemble import ensemble  # loads torch, which a refused setting need not wait for
     from fl_rsna.reporting.live.terminal import Display
     from fl_rsna.reporting.pages.console_summary import say_ensemble, say_evaluation
 

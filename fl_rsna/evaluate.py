@@ -13,7 +13,7 @@ site    a site of any cohort; part=test, validation, train or all, by default te
 shift   true: two readings side by side. safe is what the model says, as its run calibrated it; risky is matched to how
         common each label seems to be in what is scored, estimated without its labels (Saerens et al. 2002): columns
         safe_<label> and risky_<label>, submission_safe.csv and submission_risky.csv, a scorecard of each, and the
-        match.prevalence= words that have a federation train for that prevalence
+        match.prevalence= settings that have a federation train for that prevalence
 out     the new folder, by default evaluations/<date-time>: predictions.parquet and .csv, exams.csv, submission.csv
         (Kaggle's long form; of classes SIIM's), rejected.csv, evaluation.json and, where labels are known, scorecard.json;
         evaluation.html: exams sorted by probability, their slices, thresholds, Grad-CAM heat, and the scores
@@ -39,8 +39,8 @@ from fl_rsna.evaluation.settings import EvaluateConfig
 
 
 def main(asked: EvaluateConfig) -> None:
-    """Score what the words ask for, write it to a new folder and print the scores."""
-    from fl_rsna.evaluation.evaluate import evaluate  # loads torch, which a refused word need not wait for
+    """Score what the settings ask for, write it to a new folder and print the scores."""
+    from fl_rsna.evaluation.evaluate import evaluate  # loads torch, which a refused setting need not wait for
     from fl_rsna.reporting.live.terminal import Display
     from fl_rsna.reporting.pages.console_summary import say_evaluation
 

@@ -30,7 +30,7 @@ from fl_rsna.evaluation.settings import ExportConfig
 
 def main(asked: ExportConfig) -> None:
     """Write the model as ONNX with its card, and print how far ONNX and torch differ."""
-    from fl_rsna.evaluation.export import CARD, ONNX, export  # loads torch, which a refused word need not wait for
+    from fl_rsna.evaluation.export import CARD, ONNX, export  # loads torch, which a refused setting need not wait for
     from fl_rsna.reporting.record.console import console
 
     out, check = export(asked)

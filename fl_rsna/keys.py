@@ -26,18 +26,18 @@ from fl_rsna.deployment.keys.key_folder import Files, demo_files, describe_files
 MOST_DAYS = 36500
 
 
-def keys(words: argparse.Namespace) -> None:
-    """Make the files for which the words ask, write them, and say of each whether it stays or travels. Raises ValueError."""
+def keys(arguments: argparse.Namespace) -> None:
+    """Make the files for which the arguments ask, write them, and say of each whether it stays or travels. Raises ValueError."""
     files: Files
-    match words.what:
+    match arguments.what:
         case "server":
-            files = server_files(words.folder, words.host, words.ca_days, words.days)
+            files = server_files(arguments.folder, arguments.host, arguments.ca_days, arguments.days)
         case "site":
-            files = site_files(words.name, words.days)
+            files = site_files(arguments.name, arguments.days)
         case _:
-            files = demo_files(words.folder, words.host, words.sites, words.ca_days, words.days)
-    write_new(words.folder, files)
-    print("\n".join(describe_files(words.folder, files)))
+            files = demo_files(arguments.folder, arguments.host, arguments.sites, arguments.ca_days, arguments.days)
+    write_new(arguments.folder, files)
+    print("\n".join(describe_files(arguments.folder, files)))
 
 
 def parse_days(text: str) -> int:

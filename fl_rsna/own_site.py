@@ -34,15 +34,15 @@ EXAMPLES = """examples:
 more: docs/deploy.md"""
 
 
-def own_site(words: argparse.Namespace) -> None:
+def own_site(arguments: argparse.Namespace) -> None:
     """Write a hospital's site, or the coordinator's test site, and print what it holds. Raises ValueError."""
     from fl_rsna.cohort.sites.own_site import write_own_site, write_own_test_site
     from fl_rsna.reporting.record.wording import plural
 
-    prepared, task = read_any(words.prepared, words.unannotated)
-    folder: Path = words.sites / words.cohort
-    if words.hospitals:
-        if words.unannotated:
+    prepared, task = read_any(arguments.prepared, arguments.unannotated)
+    folder: Path = arguments.sites / arguments.cohort
+    if arguments.hospitals:
+        if arguments.unannotated:
             raise ValueError(
                 "--unannotated: expected every label where models are scored; leave it out with --hospitals"
             )
@@ -50,9 +50,9 @@ def own_site(words: argparse.Namespace) -> None:
             folder,
             prepared,
             task,
-            words.hospitals,
-            _settings(words, prepared),
-            allow_unknown=words.allow_unknown_patients,
+            arguments.hospitals,
+            _settings(arguments, prepared),
+            allow_unknown=arguments.allow_unknown_patients,
         )
         name, sha256, held = TEST_SITE, cohort.sha256, cohort.facts["sites"][TEST_SITE]
     else:
@@ -60,19 +60,19 @@ def own_site(words: argparse.Namespace) -> None:
             folder,
             prepared,
             task,
-            words.site,
-            validation=words.validation,
-            seed=words.seed,
-            unannotated=words.unannotated,
-            allow_unknown=words.allow_unknown_patients,
+            arguments.site,
+            validation=arguments.validation,
+            seed=arguments.seed,
+            unannotated=arguments.unannotated,
+            allow_unknown=arguments.allow_unknown_patients,
         )
-        name, sha256, held = words.site, made["cohort_sha256"], made["counts"]
+        name, sha256, held = arguments.site, made["cohort_sha256"], made["counts"]
     parts = ", ".join(
         f"{part['slices']} {plural(task.picture)} of {part['patients']} patients to {name}"
         for name, part in held.items()
     )
     print(f"{folder / name}: {parts}")
-    print(f"cohort {words.cohort} ({sha256[:12]}): everybody who takes part must read these twelve digits")
+    print(f"cohort {arguments.cohort} ({sha256[:12]}): everybody who takes part must read these twelve digits")
     print(f"ids {describe_scheme(prepared.ids)}: everybody must read the same, or nobody can tell who is at two places")
 
 
@@ -96,7 +96,7 @@ def read_any(folder: Path, unannotated: Sequence[str] = ()) -> "tuple[Prepared, 
     return read_prepared(folder, restrict_task(task, unannotated)), task
 
 
-def _settings(words: argparse.Namespace, prepared: "Prepared") -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, prepared: "Prepared") -> dict[str, Any]:
     """Build the settings that partition would record, so that partition.name= takes this cohort like any other."""
     from fl_rsna.cohort.steps import partition_settings
 
@@ -104,9 +104,9 @@ def _settings(words: argparse.Namespace, prepared: "Prepared") -> dict[str, Any]
     config.data.name, config.partition.kind, config.partition.name = (
         prepared.folder.name,
         PartitionKind.explicit.value,
-        words.cohort,
+        arguments.cohort,
     )
-    config.partition.num_sites = len(words.hospitals)
+    config.partition.num_sites = len(arguments.hospitals)
     return partition_settings(config)
 
 

@@ -9,7 +9,7 @@ from fl_rsna.cli.command import run_command
 from fl_rsna.cohort.steps import partition_step
 from fl_rsna.reporting.pages.data_pages import write_partition_page
 from fl_rsna.reporting.record.console import console, say_cohort, say_without_effect
-from fl_rsna.settings.compose import words_given
+from fl_rsna.settings.compose import list_arguments
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.effects import parse_typed_keys
 from fl_rsna.settings.fields import Asked, Command
@@ -19,7 +19,8 @@ from fl_rsna.task import find_task
 def partition(config: Config) -> None:
     """Assign the patients of prepared data to sites, and write the cohort and its page. Raises ValueError."""
     say_without_effect(
-        Asked(config=config, command=Command.assign, image=config.data.image), parse_typed_keys(words_given(), config)
+        Asked(config=config, command=Command.assign, image=config.data.image),
+        parse_typed_keys(list_arguments(), config),
     )
     cohort = partition_step(config)
     say_cohort(cohort)

@@ -11,7 +11,7 @@ from fl_rsna.cohort.steps import check_named, prepare_step
 from fl_rsna.reporting.live.terminal import Display
 from fl_rsna.reporting.pages.data_pages import write_prepare_page
 from fl_rsna.reporting.record.console import console, say_prepared, say_without_effect
-from fl_rsna.settings.compose import words_given
+from fl_rsna.settings.compose import list_arguments
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import PrepareEngine
 from fl_rsna.settings.effects import list_salt_warnings, parse_typed_keys
@@ -23,7 +23,8 @@ from fl_rsna.task import find_task
 def prepare(config: Config) -> None:
     """Convert data.dicom to prepared data, and write the page of each prepared set. Raises ValueError."""
     say_without_effect(
-        Asked(config=config, command=Command.prepare, image=config.data.image), parse_typed_keys(words_given(), config)
+        Asked(config=config, command=Command.prepare, image=config.data.image),
+        parse_typed_keys(list_arguments(), config),
     )
     check_named(config)
     if config.prepare.engine is PrepareEngine.ray and config.data.dicom is not None:

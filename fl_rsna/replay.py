@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
 from fl_rsna.cli.arguments import create_parser
-from fl_rsna.cli.guess import read_words
+from fl_rsna.cli.guess import read_arguments
 from fl_rsna.common.command_end import RunFailed, end_command
 
 if TYPE_CHECKING:
     from fl_rsna.cohort.sites.site_folders import Cohort
 
-WORDS = ("run", "site", "round")
+KEYS = ("run", "site", "round")
 ABOUT = """Repeat one site's part in a round of a run and compare its update with the recorded one, bit by bit.
 
 run    the folder of a run, runs/<name>
@@ -35,17 +35,17 @@ more: docs/reproducibility.md
 exit codes: 0 the same, 1 it came out differently, 2 the request cannot be met"""
 
 
-def replay(words: list[str]) -> None:
+def replay(settings: list[str]) -> None:
     """Repeat a site's part in a round and compare its hash with the recorded one; raises RunFailed when they differ.
 
-    Raises ValueError for words that cannot be read and for a run whose rounds cannot be repeated.
+    Raises ValueError for settings that cannot be read and for a run whose rounds cannot be repeated.
     """
-    asked = {key: strip_quotes(value) for key, _, value in (word.partition("=") for word in words)}
-    if sorted(asked) != sorted(WORDS) or not asked["round"].isdigit():
+    asked = {key: strip_quotes(value) for key, _, value in (setting.partition("=") for setting in settings)}
+    if sorted(asked) != sorted(KEYS) or not asked["round"].isdigit():
         raise ValueError(
-            f"expected run=<run folder> site=<site> round=<number>, got {' '.join(words) or 'nothing'}; give all three"
+            f"expected run=<run folder> site=<site> round=<number>, got {' '.join(settings) or 'nothing'}; give all three"
         )
-    from fl_rsna.federation.server.replay import repeat_round  # loads torch, which a refused word need not wait for
+    from fl_rsna.federation.server.replay import repeat_round  # loads torch, which a refused setting need not wait for
     from fl_rsna.reporting.record.console import console
     from fl_rsna.run_folder.repeatable import not_kept, of_its_kind, site_memory_of
     from fl_rsna.run_folder.run_folder import RunFolder
@@ -119,8 +119,8 @@ def read_update_sha256(folder: Path, site: str, round_: int) -> str:
 
 def parse_arguments() -> list[str]:
     parser = create_parser("replay", ABOUT, EXAMPLES)
-    parser.add_argument("words", nargs="*", metavar="key=value", help="run=, site= and round=, in any order")
-    return list(parser.parse_args(read_words("replay", sys.argv[1:], WORDS)).words)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="run=, site= and round=, in any order")
+    return list(parser.parse_args(read_arguments("replay", sys.argv[1:], KEYS)).settings)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,16 @@ from fl_rsna.common.id_scheme import SALT_BYTES, can_be_guessed, describe_scheme
 LONGEST = 1024  # bytes of a salt's file
 
 
-def salt(words: argparse.Namespace) -> None:
+def salt(arguments: argparse.Namespace) -> None:
     """Make a salt or read one, and print its fingerprint, never the salt. Raises ValueError."""
-    if words.out is not None:
+    if arguments.out is not None:
         made = secrets.token_hex(SALT_BYTES)
-        _write_new(words.out, made)
+        _write_new(arguments.out, made)
         print(
-            f"{words.out}: {SALT_BYTES * 8} random bits, readable by you alone; hand it to the other hospitals, not to the coordinator"
+            f"{arguments.out}: {SALT_BYTES * 8} random bits, readable by you alone; hand it to the other hospitals, not to the coordinator"
         )
     else:
-        made = _read(words.of)
+        made = _read(arguments.of)
     print(f"ids {describe_scheme(id_scheme(True, made))}: everybody must read the same")
 
 

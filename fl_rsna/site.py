@@ -2,7 +2,7 @@
 
 The command checks the folder, the state folder and the keys, prints in one line which site it is, and becomes Flower's SuperNode. With
 --check it also checks the connection to the SuperLink, prints a line a check, starts nothing and writes nothing. Exit codes of --check:
-0 no problem, 1 at least one, 2 the words cannot be read.
+0 no problem, 1 at least one, 2 the arguments cannot be read.
 """
 
 if __name__ == "__main__":
@@ -28,7 +28,7 @@ EXAMPLES = """examples:
   fl-rsna site --folder site_data/stroke/hospital-a --state state --keys keys --superlink head:9092 --check
   fl-rsna site --folder site_data/stroke/hospital-a --state state --keys keys --superlink head:9092
   fl-rsna site --folder site_data/stroke/hospital-a --state state --keys keys --superlink head:9092 --min-count 5
-more: docs/deploy.md; exit codes of --check: 0 no problem, 1 at least one, 2 the words cannot be read"""
+more: docs/deploy.md; exit codes of --check: 0 no problem, 1 at least one, 2 the arguments cannot be read"""
 
 
 def start(node: "Node") -> None:
@@ -59,14 +59,14 @@ def parse_arguments() -> "tuple[Node, bool]":
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.auto, help="default: auto")
     parser.add_argument("--port", type=int, help="of the SuperNode's own API on 127.0.0.1; default: a free one")
     parser.add_argument("--check", action="store_true", help="look at everything, say a line a check, start nothing")
-    words = vars(parser.parse_args())
+    arguments = vars(parser.parse_args())
     from fl_rsna.deployment.site_node import Node, address_of  # loads Flower, which --help need not wait for
 
-    only_check = bool(words.pop("check"))
-    address_of(words["superlink"])
-    if words["port"] is not None and not 0 < words["port"] < 65536:
-        raise ValueError(f"--port: expected 1 to 65535, got {words['port']}")
-    return Node(**words), only_check
+    only_check = bool(arguments.pop("check"))
+    address_of(arguments["superlink"])
+    if arguments["port"] is not None and not 0 < arguments["port"] < 65536:
+        raise ValueError(f"--port: expected 1 to 65535, got {arguments['port']}")
+    return Node(**arguments), only_check
 
 
 def main() -> None:

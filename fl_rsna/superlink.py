@@ -24,11 +24,11 @@ EXAMPLES = """examples:
 more: docs/deploy.md"""
 
 
-def superlink(words: argparse.Namespace) -> None:
+def superlink(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C; raises RunFailed when the SuperLink ends before it serves."""
     from fl_rsna.deployment.superlink import run_superlink
 
-    if not run_superlink(words.certificates, words.state, words.host, words.port):
+    if not run_superlink(arguments.certificates, arguments.state, arguments.host, arguments.port):
         raise RunFailed("Flower's SuperLink ended before it served; its own message is above")
 
 

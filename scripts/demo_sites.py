@@ -22,12 +22,12 @@ FILES = {3: "docker-compose.yml", 5: "docker-compose.yml:docker-compose.more-sit
 UNPRIVILEGED = 10001  # the image's own user
 
 
-def main(folder: Path, sites: int, words: list[str]) -> None:
+def main(folder: Path, sites: int, settings: list[str]) -> None:
     if sites not in FILES:
         raise ValueError(
             f"--sites: expected 3 or 5, got {sites}; for others, copy a block of docker-compose.more-sites.yml"
         )
-    cohort = make_cohort(folder, sites, words)
+    cohort = make_cohort(folder, sites, settings)
     keys = folder / "certificates"
     make_keys(keys, cohort.sites)
     (folder / "runs").mkdir(exist_ok=True)
@@ -41,7 +41,7 @@ def main(folder: Path, sites: int, words: list[str]) -> None:
     )
 
 
-def make_cohort(folder: Path, sites: int, words: list[str]) -> Cohort:
+def make_cohort(folder: Path, sites: int, settings: list[str]) -> Cohort:
     """The demo cohort, drawn and assigned to sites unless it is there already."""
     config = compose_config(
         [
@@ -49,7 +49,7 @@ def make_cohort(folder: Path, sites: int, words: list[str]) -> Cohort:
             f"paths.sites={folder / 'site_data'}",
             f"partition.num_sites={sites}",
             f"partition.name=demo-{sites}-sites",
-            *words,
+            *settings,
         ],
         STRATEGIES,
     )
@@ -71,17 +71,17 @@ def give(folders: list[Path], uid: int, gid: int) -> None:
             os.chown(path, uid, gid, follow_symlinks=False)
 
 
-def say(env: Path, **words: str) -> None:
-    """Set these words in .env and leave its other lines."""
+def say(env: Path, **variables: str) -> None:
+    """Set these variables in .env and leave its other lines."""
     lines = env.read_text().splitlines() if env.exists() else []
-    kept = [line for line in lines if line.partition("=")[0].strip() not in words]
-    env.write_text("\n".join([*kept, *(f"{word}={value}" for word, value in words.items())]) + "\n")
+    kept = [line for line in lines if line.partition("=")[0].strip() not in variables]
+    env.write_text("\n".join([*kept, *(f"{name}={value}" for name, value in variables.items())]) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A demo cohort with its keys and .env, for docker compose.")
     parser.add_argument("--folder", type=Path, default=Path(), help="where docker-compose.yml lies")
     parser.add_argument("--sites", type=int, default=3)
-    parser.add_argument("words", nargs="*", help="of demo.* and partition.*, as for simulate")
+    parser.add_argument("settings", nargs="*", help="of demo.* and partition.*, as for simulate")
     told = parser.parse_args()
-    end_command(lambda: main(told.folder, told.sites, told.words))
+    end_command(lambda: main(told.folder, told.sites, told.settings))

@@ -59,8 +59,8 @@ def render_page(figures: list[Figure]) -> str:
 
 def list_changes(figure: Figure, root: Path = ROOT) -> list[str]:
     """The commits since the figure's own that changed what it measures, newest first. Raises ValueError for an unknown commit."""
-    words = ["git", "log", "--oneline", f"{figure.commit}..HEAD", "--", *figure.paths]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True)
+    arguments = ["git", "log", "--oneline", f"{figure.commit}..HEAD", "--", *figure.paths]
+    done = subprocess.run(arguments, cwd=root, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"{figure.id}: git does not know commit {figure.commit}; fetch the whole history")
     return done.stdout.splitlines()
@@ -88,8 +88,8 @@ def run_again(figure: Figure) -> int:
 def record_figure(figures: list[Figure], chosen: Figure, text: str, machine: str) -> None:
     """Replace a figure in the file, with the checkout's commit and today's date, and write the page."""
 
-    def ask_git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    def ask_git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
     if changed := ask_git("status", "--porcelain", "--", *chosen.paths):
         raise ValueError(
@@ -114,16 +114,16 @@ def main() -> int:
     recording = actions.choices["record"]
     recording.add_argument("--figure", required=True, help="the figure as the page shows it")
     recording.add_argument("--machine", required=True, help="what it was measured on")
-    words = parser.parse_args()
-    match words.action:
+    arguments = parser.parse_args()
+    match arguments.action:
         case "write":
             PAGE.write_text(render_page(figures))
         case "check":
             return check_figures(figures)
         case "run":
-            return run_again(known[words.id])
+            return run_again(known[arguments.id])
         case "record":
-            record_figure(figures, known[words.id], words.figure, words.machine)
+            record_figure(figures, known[arguments.id], arguments.figure, arguments.machine)
     return 0
 
 

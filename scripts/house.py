@@ -85,11 +85,11 @@ def measure(package: Path) -> dict[str, tuple[float, float, list[str]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="also what stands behind each figure")
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     figures = measure(PACKAGE)
     for name, (value, goal, behind) in figures.items():
         print(f"{name:<48} {value:>6}   goal: at most {goal}")
-        if words.list:
+        if arguments.list:
             print(*(f"    {line}" for line in behind), sep="\n")
     print(json.dumps({name: value for name, (value, _, _) in figures.items()}))
     sys.exit(any(value > goal for value, goal, _ in figures.values()))

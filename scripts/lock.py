@@ -41,7 +41,7 @@ def lock() -> None:
 
 def check() -> int:
     """Let pip resolve all requirements with their hashes; nothing is installed. Return pip's exit code."""
-    files = [word for path in (LOCK, TORCH_LOCK) for word in ("--requirement", str(path))]
+    files = [part for path in (LOCK, TORCH_LOCK) for part in ("--requirement", str(path))]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--require-hashes"]
     code = subprocess.run([*pip, *files]).returncode
     print("both locks resolve" if code == 0 else "the locks do not resolve; write them again: python scripts/lock.py")

@@ -61,22 +61,24 @@ STAGES = {"sequence stage": ["stage=both"], "stacking": ["stage=stacking"]}  # a
 WHOLE, PLAIN = "the recipe", "plain"
 
 
-def words_of(parts: dict[str, list[str]]) -> list[str]:
-    return [word for words in parts.values() for word in words]
+def settings_of(parts: dict[str, list[str]]) -> list[str]:
+    return [setting for settings in parts.values() for setting in settings]
 
 
 def off() -> dict[str, list[str]]:
     """Settings by name: the plain pipeline, the recipe without each part, and with a part in another form."""
     found = {PLAIN: {}}
-    found |= {f"without {part}": {name: words for name, words in RECIPE.items() if name != part} for part in RECIPE}
+    found |= {
+        f"without {part}": {name: settings for name, settings in RECIPE.items() if name != part} for part in RECIPE
+    }
     found |= {name: RECIPE | other for name, other in OTHERWISE.items()}
-    return {name: words_of(parts) for name, parts in found.items()} | {
-        "sequence stage": [*words_of(RECIPE), *STAGES["sequence stage"]]
+    return {name: settings_of(parts) for name, parts in found.items()} | {
+        "sequence stage": [*settings_of(RECIPE), *STAGES["sequence stage"]]
     }
 
 
-OFF, ON = off(), {f"with {part}": words for part, words in (RECIPE | STAGES).items()}
-VARIANTS = {WHOLE: words_of(RECIPE)} | OFF | ON
+OFF, ON = off(), {f"with {part}": settings for part, settings in (RECIPE | STAGES).items()}
+VARIANTS = {WHOLE: settings_of(RECIPE)} | OFF | ON
 TABLES = {WHOLE: (WHOLE, *OFF), PLAIN: (PLAIN, *ON)}  # what is compared with what
 
 
@@ -87,7 +89,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--write", type=Path, help="a folder with an ablations.md to put the tables into")
-    parser.add_argument("words", nargs="*", help="settings for every run, e.g. rounds=6 paths.prepared=...")
+    parser.add_argument("settings", nargs="*", help="settings for every run, e.g. rounds=6 paths.prepared=...")
     asked = parser.parse_args()
     begin_loading()
     for data in asked.data:
@@ -103,9 +105,9 @@ def main() -> None:
 def run(asked: argparse.Namespace, data: str, name: str, seed: int) -> None:
     """One variant, now or earlier."""
     always, seeded = DATA[data]
-    seeds = [word.format(seed) for word in seeded]
+    seeds = [setting.format(seed) for setting in seeded]
     config = compose_config(
-        [*always, *VARIANTS[name], *seeds, "resume=true", "run.keep=last", *asked.words], STRATEGIES
+        [*always, *VARIANTS[name], *seeds, "resume=true", "run.keep=last", *asked.settings], STRATEGIES
     )
     cohort = cohort_for_run(config, lambda what, done, total: None)
     run_federation(config, cohort, folder_of(asked.runs, data, name, seed), ())

@@ -74,30 +74,30 @@ def main() -> None:
     parser.add_argument("--against", choices=VARIANTS, default=CENTRAL)
     parser.add_argument("--runs", type=Path, default=Path("runs/gap_study"))
     parser.add_argument("--write", type=Path, help="a folder with a gap.md to put the table into")
-    parser.add_argument("words", nargs="*", help="settings for every run, e.g. rounds=8 paths.prepared=...")
-    words = parser.parse_args()
+    parser.add_argument("settings", nargs="*", help="settings for every run, e.g. rounds=8 paths.prepared=...")
+    arguments = parser.parse_args()
     begin_loading()
-    for split in words.splits:
-        for name in dict.fromkeys([words.against, *words.only]):
-            for seed in words.seeds:
-                run(words, split, name, seed)
-    found = finished(words.runs)
-    report(found, words.against)
-    if words.write:
-        write(found, words.against, words.write)
+    for split in arguments.splits:
+        for name in dict.fromkeys([arguments.against, *arguments.only]):
+            for seed in arguments.seeds:
+                run(arguments, split, name, seed)
+    found = finished(arguments.runs)
+    report(found, arguments.against)
+    if arguments.write:
+        write(found, arguments.against, arguments.write)
 
 
-def run(words: argparse.Namespace, split: str, name: str, seed: int) -> None:
+def run(arguments: argparse.Namespace, split: str, name: str, seed: int) -> None:
     """One variant, now or earlier."""
     config = compose_config(
         [
-            f"experiment={words.data}", "model.recalibrate=false", *SPLITS[split], *VARIANTS[name], f"seed={seed}", f"partition.seed={seed}",
-            "resume=true", "run.keep=last", *words.words,
+            f"experiment={arguments.data}", "model.recalibrate=false", *SPLITS[split], *VARIANTS[name], f"seed={seed}", f"partition.seed={seed}",
+            "resume=true", "run.keep=last", *arguments.settings,
         ],
         STRATEGIES,
     )  # fmt: skip
     cohort = cohort_for_run(config, lambda what, done, total: None)
-    run_federation(config, cohort, folder_of(words.runs, split, name, seed), ())
+    run_federation(config, cohort, folder_of(arguments.runs, split, name, seed), ())
     print(f"{split}, {name}, seed {seed}: done", flush=True)
 
 

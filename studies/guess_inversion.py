@@ -49,9 +49,11 @@ def main() -> None:
     parser.add_argument("--films", type=int, default=20, help="of each kind, tag and window")
     parser.add_argument("--side", type=int, default=160, help="pixels")
     parser.add_argument("--seed", type=int, default=2021)
-    words = parser.parse_args()
-    print(f"seed {words.seed}, {words.films} films of each kind, tag and window, {words.side} pixels a side")
-    films = list(drawn(words.films, words.side, words.seed))
+    arguments = parser.parse_args()
+    print(
+        f"seed {arguments.seed}, {arguments.films} films of each kind, tag and window, {arguments.side} pixels a side"
+    )
+    films = list(drawn(arguments.films, arguments.side, arguments.seed))
     black = np.array([share_of_black(film) for film in films])
     negative = np.array([TAGS[film.tag] for film in films])
     cut = best_cut(black, negative)
@@ -68,7 +70,7 @@ def main() -> None:
     print(
         f"all: {total['guess_wrong']} of {total['films']} guessed wrong ({guessed.mean():.1%}), {total['tag_wrong']} by tag"
     )
-    print(json.dumps({"seed": words.seed, "cut": round(cut, 4), **total, "kinds": rows}))
+    print(json.dumps({"seed": arguments.seed, "cut": round(cut, 4), **total, "kinds": rows}))
 
 
 def drawn(count: int, side: int, seed: int) -> Iterator[Film]:

@@ -58,5 +58,5 @@ def _text(estimate: dict[str, Any]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="runs/<name>")
-    words = parser.parse_args()
-    end_command(lambda: measure(words.run))
+    arguments = parser.parse_args()
+    end_command(lambda: measure(arguments.run))

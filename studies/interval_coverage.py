@@ -45,17 +45,17 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=600)
     parser.add_argument("--patients", type=int, nargs="+", default=[20, 30, 50, 150])
     parser.add_argument("--resamples", type=int, default=1000)
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     with threadpool_limits(1):
         rows = [
-            covered(truth, patients, share, shift, threshold, words.sets, words.resamples)
+            covered(truth, patients, share, shift, threshold, arguments.sets, arguments.resamples)
             for (shift, threshold), share in product(SHIFTS.items(), SHARES)
             for truth in [
                 values(*simulate(TRUTH, share, shift, np.random.default_rng(1)), threshold, seed=0, resamples=0)
             ]
-            for patients in words.patients
+            for patients in arguments.patients
         ]
-    report(rows, words.resamples)
+    report(rows, arguments.resamples)
 
 
 def simulate(

@@ -39,7 +39,7 @@ from fl_rsna.task import Task, find_task
 
 TASK = "covid_cxr"
 CROPS = (Crop.none, Crop.lungs, Crop.boxes_leaky)  # the first is what the others are compared with
-WORDS = [
+SETTINGS = [
     f"task={TASK}",
     "model.image_size=64",
     "rounds=8",
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/leaky_crop"))
-    parser.add_argument("words", nargs="*", help="settings for every run, e.g. rounds=6 paths.prepared=...")
+    parser.add_argument("settings", nargs="*", help="settings for every run, e.g. rounds=6 paths.prepared=...")
     asked = parser.parse_args()
     begin_loading()
     found = {crop: {seed: run(asked, crop, seed) for seed in asked.seeds} for crop in CROPS}
@@ -64,7 +64,7 @@ def run(asked: argparse.Namespace, crop: Crop, seed: int) -> pd.DataFrame:
     """The test site's predictions of one run, made now or earlier, by image."""
     folder = asked.runs / f"{crop}-{seed}"
     config = compose_config(
-        [*WORDS, f"model.crop={crop}", f"seed={seed}", "resume=true", "run.keep=last", *asked.words],
+        [*SETTINGS, f"model.crop={crop}", f"seed={seed}", "resume=true", "run.keep=last", *asked.settings],
         STRATEGIES,
     )
     cohort = cohort_for_run(config, lambda what, done, total: None)

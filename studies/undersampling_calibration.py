@@ -4,7 +4,7 @@ Three federations a seed, on the same split and under the same budget of rounds 
 corrected, and under-sampled as it is. On the test site, as the model says and at the temperatures that the run's sites chose:
 log loss, Brier score and expected calibration error (15 bins), of the headline label and as the task weighs its labels, and
 how the mean probability compares with the share of positives. Differences from all slices are paired: every resample draws
-the same patients for all three and for all seeds, whose models are averaged over. Runs are kept and resumed. Any other word is
+the same patients for all three and for all seeds, whose models are averaged over. Runs are kept and resumed. Any other argument is
 a setting of every run: train.local_steps=20 gives all three the steps that a pass over all slices of the demo's sites has.
 
     python studies/undersampling_calibration.py [--seeds 0 1 2] [--negatives 1] [--runs runs/undersampling] [rounds=10 ...]
@@ -49,7 +49,7 @@ from fl_rsna.task import ICH
 
 FULL = "all slices"
 UNDER = {name: ["train.sampling=under", f"train.correction={name}"] for name in ("prior", "none")}
-VARIANTS = {FULL: [], **{f"under, {name}": words for name, words in UNDER.items()}}
+VARIANTS = {FULL: [], **{f"under, {name}": settings for name, settings in UNDER.items()}}
 CORRECTED = "under, prior"
 READINGS = ("as the model says", "at the run's temperatures")
 MEASURES = ("log_loss", "brier", "ece", "mean_over_share")
@@ -60,18 +60,18 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--negatives", type=float, default=1.0, help="drawn for each positive slice")
     parser.add_argument("--runs", type=Path, default=Path("runs/undersampling"))
-    parser.add_argument("words", nargs="*", help="settings of every run, e.g. rounds=8 paths.prepared=...")
-    words = parser.parse_args()
+    parser.add_argument("settings", nargs="*", help="settings of every run, e.g. rounds=8 paths.prepared=...")
+    arguments = parser.parse_args()
     begin_loading()
-    runs = {name: [run(words, name, seed) for seed in words.seeds] for name in VARIANTS}
+    runs = {name: [run(arguments, name, seed) for seed in arguments.seeds] for name in VARIANTS}
     said = {READINGS[0]: predictions, READINGS[1]: at_temperatures}
     every = {
         reading: compared({n: [of(folder) for folder in all_] for n, all_ in runs.items()})
         for reading, of in said.items()
     }
     for reading, facts in every.items():
-        report(reading, facts, len(words.seeds))
-    print(json.dumps({"seeds": words.seeds, "negatives": words.negatives, **every}))
+        report(reading, facts, len(arguments.seeds))
+    print(json.dumps({"seeds": arguments.seeds, "negatives": arguments.negatives, **every}))
 
 
 def compared(tables: dict[str, list[pd.DataFrame]]) -> dict[str, Any]:
@@ -96,13 +96,13 @@ def compared(tables: dict[str, list[pd.DataFrame]]) -> dict[str, Any]:
     }
 
 
-def run(words: argparse.Namespace, name: str, seed: int) -> Path:
+def run(arguments: argparse.Namespace, name: str, seed: int) -> Path:
     """The folder of one variant's run, made now or earlier."""
-    folder: Path = words.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    folder: Path = arguments.runs / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     if not is_finished(folder):
-        sampled = VARIANTS[name] and [*VARIANTS[name], f"train.negatives={words.negatives}"]
+        sampled = VARIANTS[name] and [*VARIANTS[name], f"train.negatives={arguments.negatives}"]
         config = compose_config(
-            [*sampled, f"seed={seed}", f"partition.seed={seed}", "resume=true", *words.words], STRATEGIES
+            [*sampled, f"seed={seed}", f"partition.seed={seed}", "resume=true", *arguments.settings], STRATEGIES
         )
         run_federation(config, cohort_for_run(config, lambda what, done, total: None), folder, ())
         print(f"{name}, seed {seed}: done", flush=True)

@@ -43,9 +43,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     """Run a command in an empty folder; its exit code and what it wrote on stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def act(story: Callable[[Config], object], *words: str) -> tuple[int, str]:
+    def act(story: Callable[[Config], object], *arguments: str) -> tuple[int, str]:
         few = ["prepare.workers=1"] if story is prepare else []  # a process each, for 48 files
-        monkeypatch.setattr(sys, "argv", ["fl_rsna", *words, *few])
+        monkeypatch.setattr(sys, "argv", ["fl_rsna", *arguments, *few])
         capfd.readouterr()
         with pytest.raises(SystemExit) as left:
             run_command(story)
@@ -95,8 +95,8 @@ def test_prepare_partition_simulate(run: Run, dicom: Path, tmp_path: Path) -> No
         0,
         "",
     )
-    words = ["data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2", *SMALL]
-    assert run(simulate, *words, "run.name=first") == (0, "")
+    arguments = ["data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2", *SMALL]
+    assert run(simulate, *arguments, "run.name=first") == (0, "")
     names = {path.name for path in (tmp_path / "runs" / "first").iterdir()}
     assert {"report.html", "model.safetensors", "summary.json", "cohort_view.json", "explanations.json"} <= names
     said = (tmp_path / "runs" / "first" / "console.log").read_text()
@@ -135,8 +135,8 @@ def test_a_page_that_cannot_be_written_loses_no_data(run: Run, dicom: Path, tmp_
 @pytest.mark.slow
 def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
-    words = ["--multirun", "data.name=mine", *SMALL, "partition.num_sites=1,2", "run.name=sweep"]
-    assert run(simulate, *words) == (0, "")
+    arguments = ["--multirun", "data.name=mine", *SMALL, "partition.num_sites=1,2", "run.name=sweep"]
+    assert run(simulate, *arguments) == (0, "")
     runs = tmp_path / "runs" / "sweep"
     assert sorted(path.parent.name for path in runs.glob("*/summary.json")) == [
         f"partition.num_sites={n}" for n in (1, 2)
@@ -175,12 +175,19 @@ def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_r
     size = (dicom / "ID_000.dcm").stat().st_size
     write_tiny(dicom / "ID_000.dcm", "ID_000", "patient X", "series 0", hu=np.full((32, 32), 7, np.int16))
     assert (dicom / "ID_000.dcm").stat().st_size == size
-    words = [sys.executable, "-m", "fl_rsna.prepare", "data.dicom=dicom", "data.labels=labels.csv", "data.name=mine"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "fl_rsna.prepare",
+        "data.dicom=dicom",
+        "data.labels=labels.csv",
+        "data.name=mine",
+    ]
     assert (
         "kept 47 files, converted 1 again, 0 new, 0 removed"
-        in subprocess.run(words, capture_output=True, text=True).stdout
+        in subprocess.run(arguments, capture_output=True, text=True).stdout
     )
-    assert "kept all 48 files: none has changed" in subprocess.run(words, capture_output=True, text=True).stdout
+    assert "kept all 48 files: none has changed" in subprocess.run(arguments, capture_output=True, text=True).stdout
     index = pd.read_parquet("prepared/mine/index.parquet").set_index("image_id")
     assert index.loc["ID_000", "patient_id"] != index.loc["ID_001", "patient_id"]
     assert index.loc["ID_000", "hu_mean"] == 7
@@ -200,7 +207,7 @@ def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         (["nothing=1"], "nothing: no such setting"),
         (["data.size=large"], "data.size: Value 'large' of type 'str' could not be converted to Integer"),
@@ -220,12 +227,14 @@ def test_same_request_twice_is_the_same_answer(run: Run, dicom: Path) -> None:
             "data.name: expected a name for your data, got demo",
         ),
         (["data.labels=labels.csv"], "data.dicom: expected a folder, archive or list, got nothing"),
-        (["rounds=1=2"], "rounds=1=2: expected key=value words"),
+        (["rounds=1=2"], "rounds=1=2: expected key=value settings"),
         (["run.name=${nowhere}"], "run.name: Interpolation key 'nowhere' not found"),
     ],
 )
-def test_prepare_refuses_in_one_sentence(run: Run, dicom: Path, tmp_path: Path, words: list[str], said: str) -> None:
-    code, err = run(prepare, "data.name=mine", *words)
+def test_prepare_refuses_in_one_sentence(
+    run: Run, dicom: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    code, err = run(prepare, "data.name=mine", *arguments)
     assert code == 2
     assert err.startswith(f"error: {said}")
     assert len(err.splitlines()) == 1
@@ -236,11 +245,11 @@ def test_a_few_slices_and_the_whole_label_table_are_enough_to_begin(run: Run, di
     for patient in range(3):
         (dicom / f"ID_{patient:02d}1.dcm").unlink()
     (dicom / "stray.txt").write_text("not an image")
-    words = ["data.dicom=dicom", "data.labels=labels.csv", "data.name=mine"]
-    code, err = run(prepare, *words, "data.max_rejected=0.01")
+    arguments = ["data.dicom=dicom", "data.labels=labels.csv", "data.name=mine"]
+    code, err = run(prepare, *arguments, "data.max_rejected=0.01")
     assert (code, err.startswith("error: data.max_rejected: expected at most 0.01 of the files")) == (2, True)
     assert "got 1 of 46 (1 not_dicom); see prepared/mine.part/rejected.csv" in err
-    assert run(prepare, *words) == (0, "")
+    assert run(prepare, *arguments) == (0, "")
     facts = json.loads((tmp_path / "prepared" / "mine" / "prepare.json").read_text())
     assert (facts["slices"], facts["labels_without_image"], facts["rejected"]) == (45, 3, {"not_dicom": 1})
 
@@ -272,8 +281,15 @@ def test_a_test_set_without_a_slice_does_not_hide_the_set_that_was_prepared(
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_no_worker_and_is_finished(dicom: Path, tmp_path: Path) -> None:
     """The command itself with its worker processes, killed once its journal has begun."""
-    words = [sys.executable, "-m", "fl_rsna.prepare", "data.dicom=dicom", "data.labels=labels.csv", "prepare.workers=2"]
-    with subprocess.Popen([*words, "data.name=killed"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
+    arguments = [
+        sys.executable,
+        "-m",
+        "fl_rsna.prepare",
+        "data.dicom=dicom",
+        "data.labels=labels.csv",
+        "prepare.workers=2",
+    ]
+    with subprocess.Popen([*arguments, "data.name=killed"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
         part = tmp_path / "prepared" / "killed.part"
         while running.poll() is None and not list(part.glob("images/*.png")):
             LOOK.wait(0.01)
@@ -281,7 +297,7 @@ def test_a_killed_preparation_leaves_no_worker_and_is_finished(dicom: Path, tmp_
         running.communicate()  # ends when no worker holds the pipe any more
     assert not (tmp_path / "prepared" / "killed").exists()
     for name in ("killed", "whole"):
-        subprocess.run([*words, f"data.name={name}"], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run([*arguments, f"data.name={name}"], cwd=tmp_path, check=True, capture_output=True)
     folders = [tmp_path / "prepared" / name for name in ("killed", "whole")]
     killed, whole = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.p*") if p.is_file()} for f in folders)
     assert killed == whole
@@ -346,15 +362,15 @@ def test_a_cohort_is_enough_without_the_data_it_came_from(run: Run, dicom: Path,
 
 
 def test_another_demo_is_not_taken_for_this_one(run: Run, tmp_path: Path) -> None:
-    words = [
+    arguments = [
         "demo.patients=9",
         "demo.slices_per_series=4",
         "demo.size=32",
         "partition.num_sites=2",
     ]
-    assert run(simulate, *words, *SMALL, "run.name=first") == (0, "")
-    assert run(simulate, *words, *SMALL, "run.name=second") == (0, "")
-    code, err = run(simulate, *words, *SMALL, "demo.patients=10")
+    assert run(simulate, *arguments, *SMALL, "run.name=first") == (0, "")
+    assert run(simulate, *arguments, *SMALL, "run.name=second") == (0, "")
+    code, err = run(simulate, *arguments, *SMALL, "demo.patients=10")
     assert (code, err.startswith("error: demo.patients: expected 9, as prepared/demo was made with, got 10")) == (
         2,
         True,
@@ -369,8 +385,8 @@ def test_another_demo_is_not_taken_for_this_one(run: Run, tmp_path: Path) -> Non
 def test_what_another_command_reads_is_named(run: Run, dicom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr(console, "print", lambda text, **how: shown.append(str(text)))
-    words = ["data.dicom=dicom", "data.labels=labels.csv", "data.name=mine", "rounds=3", "data.size=32"]
-    assert run(prepare, *words) == (0, "")
+    arguments = ["data.dicom=dicom", "data.labels=labels.csv", "data.name=mine", "rounds=3", "data.size=32"]
+    assert run(prepare, *arguments) == (0, "")
     assert shown[0] == "rounds: has no effect here, which would need python -m fl_rsna.simulate"
     assert not any(line.startswith("data.size") for line in shown)
 
@@ -411,14 +427,18 @@ def test_start_run_writes_config_first(cohort: Cohort, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_noisy_site_is_recorded_told_and_undone(run: Run, dicom: Path, tmp_path: Path) -> None:
     prepared(run)
-    words = ["data.name=mine", "partition.num_sites=2", "partition.noise={site-1: {labels: 0.5, hu_shift: 9, blur: 3}}"]
-    assert run(partition, *words) == (0, "")
+    arguments = [
+        "data.name=mine",
+        "partition.num_sites=2",
+        "partition.noise={site-1: {labels: 0.5, hu_shift: 9, blur: 3}}",
+    ]
+    assert run(partition, *arguments) == (0, "")
     (noisy,) = (tmp_path / "site_data").iterdir()
     page = (noisy / "partition.html").read_text()
     assert "<td>site-1</td><td>50% of training labels wrong, +9 HU, blur of 3 mm</td>" in page
     assert run(simulate, "data.name=mine", *SMALL, "run.name=noisy") == (0, "")  # takes the cohort that is there
     assert "50% of training labels wrong" in (tmp_path / "runs" / "noisy" / "report.html").read_text()
-    assert run(partition, *words[:2]) == (0, "")
+    assert run(partition, *arguments[:2]) == (0, "")
     (true,) = (path for path in (tmp_path / "site_data").iterdir() if path != noisy)
     for site in ("site-1", "site-2", "test-site"):
         assert (true / site / "index.csv").read_bytes() == (noisy / site / "index.csv").read_bytes()
@@ -433,7 +453,7 @@ def test_noise_that_cannot_be_is_refused_in_one_sentence(run: Run, dicom: Path, 
         "partition.noise=0.2": "partition.noise: ",
     }
     for story in (partition, simulate):
-        for word, said in refused.items():
-            code, err = run(story, "data.name=mine", "partition.num_sites=2", word)
+        for argument, said in refused.items():
+            code, err = run(story, "data.name=mine", "partition.num_sites=2", argument)
             assert (code, err.startswith(f"error: {said}"), err.count("\n")) == (2, True, 1)
     assert left_behind(tmp_path) == ["mine"]

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from package import ROOT
 
-WORDS = [
+SETTINGS = [
     "demo.patients=12",
     "demo.slices_per_series=6",
     "demo.size=32",
@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_all_that_the_containers_mount_is_there_and_stays(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("FL_BIND=0.0.0.0\nCOHORT=mine\n")
-    script.main(tmp_path, 3, WORDS)
+    script.main(tmp_path, 3, SETTINGS)
     said = dict(line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines())
     uid = os.getuid() or script.UNPRIVILEGED
     assert said["FL_BIND"] == "0.0.0.0", "other lines stay"
@@ -38,7 +38,7 @@ def test_all_that_the_containers_mount_is_there_and_stays(script: ModuleType, tm
     owners = {path: (tmp_path / path).stat().st_uid for path in mounted}
     assert owners == dict.fromkeys(mounted, uid)
     keys = contents(tmp_path / "certificates")
-    script.main(tmp_path, 3, WORDS)
+    script.main(tmp_path, 3, SETTINGS)
     assert contents(tmp_path / "certificates") == keys
     script.make_keys(tmp_path / "certificates", ("site-1", "site-4"))
     more = contents(tmp_path / "certificates")
@@ -51,5 +51,5 @@ def test_all_that_the_containers_mount_is_there_and_stays(script: ModuleType, tm
 
 def test_only_what_a_compose_file_has_can_be_asked_for(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--sites: expected 3 or 5, got 4"):
-        script.main(tmp_path, 4, WORDS)
+        script.main(tmp_path, 4, SETTINGS)
     assert list(tmp_path.iterdir()) == []

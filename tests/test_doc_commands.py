@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from package import COMMANDS, ROOT
 
 from fl_rsna.audit import request_of
-from fl_rsna.cli.words import quote_paths, split_options
+from fl_rsna.cli.hydra_arguments import quote_paths, split_options
 from fl_rsna.evaluation.settings import EnsembleConfig, EvaluateConfig, ExportConfig
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import list_settings
@@ -59,12 +59,12 @@ CALLS = [(page, *call) for page in PAGES for call in commands_of(page.read_text(
 )
 def test_every_command_parses_and_composes(command: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert command in COMMANDS
-    if arguments[0] == "--help" or any("my_strategy" in word for word in arguments):
+    if arguments[0] == "--help" or any("my_strategy" in argument for argument in arguments):
         return  # help, or of examples/my_strategy; tests/test_plugins.py installs it and runs it
     if command in COMPOSED:
-        options, words = split_options([quote_paths(word) for word in arguments], "rounds=5")
-        assert ("--multirun" in options) == any("," in word for word in sweeps(words))
-        compose_config([first_of(word) for word in words])
+        options, arguments = split_options([quote_paths(argument) for argument in arguments], "rounds=5")
+        assert ("--multirun" in options) == any("," in argument for argument in sweeps(arguments))
+        compose_config([first_of(argument) for argument in arguments])
     elif command in OWN:
         read_own(OWN[command], arguments)
     elif command == "audit":
@@ -74,13 +74,13 @@ def test_every_command_parses_and_composes(command: str, arguments: list[str], m
         importlib.import_module(f"fl_rsna.{command}").parse_arguments()
 
 
-def sweeps(words: list[str]) -> list[str]:
-    return [word for word in words if OverridesParser.create().parse_override(word).is_sweep_override()]
+def sweeps(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if OverridesParser.create().parse_override(argument).is_sweep_override()]
 
 
-def first_of(word: str) -> str:
-    """A word with the first of the values that it sweeps."""
-    return word.split(",")[0] if sweeps([word]) else word
+def first_of(argument: str) -> str:
+    """An argument with the first of the values that it sweeps."""
+    return argument.split(",")[0] if sweeps([argument]) else argument
 
 
 def test_every_page_with_commands_is_read() -> None:

@@ -222,14 +222,14 @@ def test_sizes_are_said_as_people_say_them(count: float, said: str) -> None:
     assert size(count) == said
 
 
-def typed(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "fl_rsna.doctor", *words], capture_output=True, text=True)
+def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "fl_rsna.doctor", *arguments], capture_output=True, text=True)
 
 
 def test_the_command_says_a_line_a_check_and_exits_by_its_verdict(tmp_path: Path) -> None:
     Path("file").touch()
-    words = [f"model={ModelName.efficientnet_lite0}", "engine.workers=0", "train.device=cpu", "paths.runs=file"]
-    wrong = typed(*words)
+    arguments = [f"model={ModelName.efficientnet_lite0}", "engine.workers=0", "train.device=cpu", "paths.runs=file"]
+    wrong = typed(*arguments)
     lines = wrong.stdout.splitlines()
     assert wrong.returncode == 1
     assert wrong.stderr == "error: a run with these settings would not work here: paths.runs\n"

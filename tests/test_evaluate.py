@@ -74,8 +74,8 @@ def dicom(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "dicom"
 
 
-def evaluated(*words: str, out: str = "out") -> Path:
-    main(read_own(EvaluateConfig, [*words, f"out={out}"]))
+def evaluated(*settings: str, out: str = "out") -> Path:
+    main(read_own(EvaluateConfig, [*settings, f"out={out}"]))
     return Path(out)
 
 
@@ -211,8 +211,8 @@ def test_a_model_file_alone_a_zip_and_a_kept_preparation_give_the_same(dicom: Pa
     with zipfile.ZipFile("scans.zip", "w") as archive:
         for path in sorted(dicom.iterdir()):
             archive.write(path, path.name)
-    words = ["model=alone.safetensors", "data.dicom=scans.zip", "data.name=zipped"]
-    first = evaluated(*words, out="first")
+    settings = ["model=alone.safetensors", "data.dicom=scans.zip", "data.name=zipped"]
+    first = evaluated(*settings, out="first")
     second = evaluated("model=alone.safetensors", "data.name=zipped", out="second")
     pd.testing.assert_frame_equal(probabilities(first), probabilities(whole))
     pd.testing.assert_frame_equal(probabilities(second), probabilities(whole))
@@ -290,8 +290,8 @@ def test_follow_up_scans_of_training_patients_are_seen_or_unknown(
     ]
     for number, patient in enumerate(patients):
         write_tiny(Path(f"dicom/{number}.dcm"), f"1.2.{number}", patient, hu=np.full((32, 32), 30, np.int16))
-    words = ["data.hash_ids=false"] if salt is None else [f"data.salt={salt}"]
-    record = read(evaluated(f"model={model}", "data.dicom=dicom", *words), "evaluation.json")
+    settings = ["data.hash_ids=false"] if salt is None else [f"data.salt={salt}"]
+    record = read(evaluated(f"model={model}", "data.dicom=dicom", *settings), "evaluation.json")
     others = {"neither": 0} if answer == "train" else {"unknown": len(patients)}
     assert record["seen_in_training"] == {"train": len(patients) * (answer == "train"), "validation": 0, **others}
     (warning,) = record["warnings"]
@@ -360,13 +360,13 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "sentence"), REFUSED, ids=lambda value: " ".join(value)[:60])
+@pytest.mark.parametrize(("settings", "sentence"), REFUSED, ids=lambda value: " ".join(value)[:60])
 def test_a_request_that_cannot_be_met_leaves_nothing(
-    dicom: Path, run_folder: Path, words: list[str], sentence: str
+    dicom: Path, run_folder: Path, settings: list[str], sentence: str
 ) -> None:
     shutil.copytree(run_folder, "run")
     with pytest.raises(ValueError, match=sentence) as refused:
-        main(read_own(EvaluateConfig, ["out=evaluations/one", *words]))
+        main(read_own(EvaluateConfig, ["out=evaluations/one", *settings]))
     assert "\n" not in str(refused.value)
     assert not list(Path("evaluations").glob("*"))
 
@@ -374,15 +374,15 @@ def test_a_request_that_cannot_be_met_leaves_nothing(
 @pytest.mark.parametrize("made", ["prepared", "site"])
 def test_windows_are_refused_by_a_model_of_hounsfield_units(made: str, run_folder: Path, tmp_path: Path) -> None:
     if made == "site":
-        words = [f"site={tiny_cohort(tmp_path / 'w', image=ImageKind.windows).site_folder('site-1')}"]
+        settings = [f"site={tiny_cohort(tmp_path / 'w', image=ImageKind.windows).site_folder('site-1')}"]
     else:
         prepared = tiny_prepared(tmp_path / "prepared" / "w", image=ImageKind.windows)
         prepared.index.to_parquet(prepared.folder / "index.parquet")
         facts = {"task": "ich", "labels": list(ICH.labels), "image": "windows", "size": 32, "index_sha256": ""}
         (prepared.folder / "prepare.json").write_text(json.dumps(facts))
-        words = ["data.name=w"]
+        settings = ["data.name=w"]
     with pytest.raises(ValueError, match="expected images of kind hu, which the model was trained on, got windows"):
-        evaluated(f"model={run_folder}", *words)
+        evaluated(f"model={run_folder}", *settings)
 
 
 def test_the_command_ends_in_a_sentence_and_a_code(tmp_path: Path) -> None:

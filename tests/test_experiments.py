@@ -38,8 +38,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_seeds_pipeline_runs(name: str, places: list[str]) -> None:
     make_importable()
-    words, told = EXPERIMENTS[name]
-    config = compose_config([f"experiment={name}", *SMALL, *words, *places, f"run.name={name}"])
+    arguments, told = EXPERIMENTS[name]
+    config = compose_config([f"experiment={name}", *SMALL, *arguments, *places, f"run.name={name}"])
     cohort, run = cohort_for_run(config, lambda what, done, total: None), Path(config.paths.runs) / name
     run_federation(config, cohort, run, ())
     report_run(run, cohort)
@@ -57,10 +57,10 @@ def test_a_seeds_pipeline_runs(name: str, places: list[str]) -> None:
 def test_the_second_task_from_films_to_its_report(tmp_path: Path) -> None:
     """Any number of workers gives the same model; its page speaks of images and studies, and the class weights are given back."""
     places = [f"paths.{name}={tmp_path / name}" for name in ("prepared", "sites", "runs")]
-    words = ["task=covid_cxr", *SMALL, *places, "model.image_size=32", "train.label_weights=prevalence"]
+    arguments = ["task=covid_cxr", *SMALL, *places, "model.image_size=32", "train.label_weights=prevalence"]
     hashes = set()
     for workers in (0, 1):
-        config = compose_config([*words, f"engine.workers={workers}"])
+        config = compose_config([*arguments, f"engine.workers={workers}"])
         cohort, run = cohort_for_run(config, lambda what, done, total: None), tmp_path / "runs" / str(workers)
         run_federation(config, cohort, run, ())
         summary = json.loads((run / "summary.json").read_text())

@@ -45,8 +45,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def export(*words: str) -> None:
-    main(read_own(ExportConfig, words))
+def export(*arguments: str) -> None:
+    main(read_own(ExportConfig, arguments))
 
 
 def typed_from_card(folder: Path, *paths: Path) -> dict[str, list[float]]:
@@ -110,8 +110,8 @@ def test_stacks_learned_windows_and_views(cohort: Cohort, tmp_path: Path) -> Non
     """The file takes stacks of a series and computes one view, and says so."""
     import onnx
 
-    words = {"neighbours": 1, "window": Window.personal, "tta": 2}
-    write_tiny_model(tmp_path / "s.safetensors", image_size=SIZE, **words)
+    arguments = {"neighbours": 1, "window": Window.personal, "tta": 2}
+    write_tiny_model(tmp_path / "s.safetensors", image_size=SIZE, **arguments)
     export("model=s.safetensors", f"site={cohort.site_folder('site-1')}")
     check = json.loads(Path("s_export/check.json").read_text())
     assert max(check["greatest_difference"].values()) <= 1e-4
@@ -128,7 +128,7 @@ def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["model=nowhere"], "^model: .*does not exist"),
         (["model=run", "out=run"], "^out: expected a new folder"),
@@ -136,11 +136,11 @@ def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatc
         (["model=run", "batch=1"], "^batch: no such setting; "),
     ],
 )
-def test_a_request_that_cannot_be_met_leaves_nothing(words: list[str], sentence: str, tmp_path: Path) -> None:
+def test_a_request_that_cannot_be_met_leaves_nothing(arguments: list[str], sentence: str, tmp_path: Path) -> None:
     write_tiny_run(tmp_path / "run")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=sentence):
-        export(*words)
+        export(*arguments)
     assert sorted(tmp_path.rglob("*")) == before
 
 

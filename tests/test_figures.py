@@ -26,14 +26,14 @@ def test_what_a_figure_depends_on_exists(script: ModuleType) -> None:
     for one in figures:
         assert one.paths
         assert [path for path in one.paths if not (ROOT / path).exists()] == [], one.id
-        named = [word for word in one.command.split() if word.endswith((".py", ".sh"))]
-        assert [word for word in named if not (ROOT / word).exists()] == [], one.id
+        named = [argument for argument in one.command.split() if argument.endswith((".py", ".sh"))]
+        assert [argument for argument in named if not (ROOT / argument).exists()] == [], one.id
 
 
 def test_a_figure_is_older_once_a_path_of_it_changes(script: ModuleType, tmp_path: Path) -> None:
-    def git(*words: str) -> str:
+    def git(*arguments: str) -> str:
         user = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        done = subprocess.run(["git", *user, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        done = subprocess.run(["git", *user, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     def commit(name: str, text: str) -> str:

@@ -9,8 +9,8 @@ import pytest
 from fl_rsna.keys import keys, parse_arguments
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["keys", *words])
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["keys", *arguments])
     keys(parse_arguments())
 
 
@@ -19,8 +19,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_the_command_makes_a_demo_and_refuses_to_make_it_again(tmp_path: Path) -> None:
-    words = ["demo", "--folder", str(tmp_path), "--sites", "a", "b", "--host", "h"]
-    command = [sys.executable, "-m", "fl_rsna.keys", *words]
+    arguments = ["demo", "--folder", str(tmp_path), "--sites", "a", "b", "--host", "h"]
+    command = [sys.executable, "-m", "fl_rsna.keys", *arguments]
     made = subprocess.run(command, capture_output=True, text=True)
     assert (made.returncode, made.stderr) == (0, "")
     before = contents(tmp_path)
@@ -47,7 +47,7 @@ def test_a_site_makes_its_keys_for_itself_and_one_file_travels(
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         ([], "required: server|site|demo"),
         (["server", "--days", "0"], "expected 1 to 36500 days, got 0"),
@@ -59,11 +59,11 @@ def test_a_site_makes_its_keys_for_itself_and_one_file_travels(
     ],
 )
 def test_what_cannot_be_met_is_refused_and_leaves_nothing(
-    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^[^\n]+$") as refused:
-        run(monkeypatch, *words)
+        run(monkeypatch, *arguments)
     assert sentence in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 

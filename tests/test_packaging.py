@@ -94,11 +94,11 @@ with hide_package("ray"):
 @pytest.mark.slow
 def test_a_simulation_needs_no_ray(cohort: Cohort, tmp_path: Path) -> None:
     """In a process that never had ray, with two worker processes."""
-    words = "rounds=1 model.name=tiny model.pretrained=false model.image_size=32 train.batch_size=8 run.name=bare data.name=tiny"
+    arguments = "rounds=1 model.name=tiny model.pretrained=false model.image_size=32 train.batch_size=8 run.name=bare data.name=tiny"
     folders = [f"paths.sites={cohort.folder.parent}", f"partition.name={cohort.folder.name}", "engine.workers=2"]
     search = os.pathsep.join([str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RAY, *words.split(), *folders],
+        [sys.executable, "-c", WITHOUT_RAY, *arguments.split(), *folders],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": search},
         capture_output=True,
@@ -127,18 +127,18 @@ def flower_home(tmp_path: Path) -> Iterator[dict[str, str]]:
     }
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes().decode()
+            arguments = (process / "cmdline").read_bytes().decode()
         except OSError:
             continue
-        if "flower-superlink" in words and str(home) in words:
+        if "flower-superlink" in arguments and str(home) in arguments:
             os.kill(int(process.name), signal.SIGTERM)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the SuperLink to end by /proc")
 def test_flwr_run_gives_the_model_simulate_gives(cohort: Cohort, tmp_path: Path, flower_home: dict[str, str]) -> None:
-    words = "rounds=1 model.image_size=32 train.batch_size=8 run.name={}"
-    asked = f'cohort="{cohort.folder}" runs="{tmp_path / "runs"}" overrides="{words.format("flower")}"'
+    arguments = "rounds=1 model.image_size=32 train.batch_size=8 run.name={}"
+    asked = f'cohort="{cohort.folder}" runs="{tmp_path / "runs"}" overrides="{arguments.format("flower")}"'
     done = subprocess.run(
         [
             "flwr",
@@ -167,7 +167,7 @@ def test_flwr_run_gives_the_model_simulate_gives(cohort: Cohort, tmp_path: Path,
             sys.executable,
             "-m",
             "fl_rsna.simulate",
-            *words.format("local").split(),
+            *arguments.format("local").split(),
             *sites,
             "data.name=tiny",
             "engine.workers=0",

@@ -50,8 +50,10 @@ def assign(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
     """Assign the patients of `mine` to sites in tmp_path/site_data with these settings; the exit code and what was written on stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def act(*words: str, story: Callable[[Config], object] = partition_step) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["fl_rsna", "data.name=mine", f"paths.prepared={data / 'prepared'}", *words])
+    def act(*arguments: str, story: Callable[[Config], object] = partition_step) -> tuple[int, str]:
+        monkeypatch.setattr(
+            sys, "argv", ["fl_rsna", "data.name=mine", f"paths.prepared={data / 'prepared'}", *arguments]
+        )
         capfd.readouterr()
         with pytest.raises(SystemExit) as left:
             run_command(story)
@@ -159,8 +161,8 @@ def test_the_test_site_is_who_was_asked_for(assign: Assign, tmp_path: Path, how:
     names = ["p03", "p05", hashed(7)]
     rows = ["PatientID,why", *(f"{name},pilot" for name in names)] if how == "file with a header" else names
     (tmp_path / "test.csv").write_text("\n".join(rows) + "\n")
-    word = {"list": f"[{','.join(names)}]", "share": "0.25"}.get(how, "test.csv")
-    assert assign(f"partition.test={word}", "partition.num_sites=3") == (0, "")
+    argument = {"list": f"[{','.join(names)}]", "share": "0.25"}.get(how, "test.csv")
+    assert assign(f"partition.test={argument}", "partition.num_sites=3") == (0, "")
     sites = patients(tmp_path)
     assert complete(sites)
     if how == "share":
@@ -172,8 +174,13 @@ def test_the_test_site_is_who_was_asked_for(assign: Assign, tmp_path: Path, how:
 def test_all_folds_together_test_every_patient_once(assign: Assign, tmp_path: Path) -> None:
     tested = []
     for fold in range(5):
-        words = ["partition.folds=5", f"partition.fold={fold}", "partition.num_sites=2", f"partition.name=fold-{fold}"]
-        assert assign(*words) == (0, "")
+        arguments = [
+            "partition.folds=5",
+            f"partition.fold={fold}",
+            "partition.num_sites=2",
+            f"partition.name=fold-{fold}",
+        ]
+        assert assign(*arguments) == (0, "")
         sites = patients(tmp_path / "site_data" / f"fold-{fold}")
         assert complete(sites)
         tested += sorted(sites["test-site"])
@@ -199,9 +206,9 @@ def test_an_assignment_below_the_patient_is_stamped_and_its_audit_fails(
 
 
 def test_the_report_of_a_leaky_cohort_says_so(assign: Assign, tmp_path: Path) -> None:
-    words = ["partition.group=slice", "partition.num_sites=2", "run.name=leaky", "rounds=1"]
-    words += ["model.name=tiny", "model.pretrained=false", "model.image_size=32", "engine.workers=0"]
-    assert assign(*words, story=simulate) == (0, "")
+    arguments = ["partition.group=slice", "partition.num_sites=2", "run.name=leaky", "rounds=1"]
+    arguments += ["model.name=tiny", "model.pretrained=false", "model.image_size=32", "engine.workers=0"]
+    assert assign(*arguments, story=simulate) == (0, "")
     assert json.loads((tmp_path / "runs" / "leaky" / "summary.json").read_text())["leaky"] is True
     assert "This cohort leaks." in (tmp_path / "runs" / "leaky" / "report.html").read_text()
 
@@ -230,11 +237,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("arguments", REFUSED)
 def test_what_cannot_be_assigned_is_one_sentence_and_nothing_is_left(
-    assign: Assign, tmp_path: Path, words: str
+    assign: Assign, tmp_path: Path, arguments: str
 ) -> None:
-    refused(assign(*words.split()), REFUSED[words], tmp_path)
+    refused(assign(*arguments.split()), REFUSED[arguments], tmp_path)
 
 
 CHANGED = {
@@ -290,11 +297,11 @@ def test_an_assignment_of_another_program_gives_the_same(assign: Assign, tmp_pat
         assert site.read_bytes() == (tmp_path / "site_data" / "other" / site.parent.name / "index.csv").read_bytes()
 
 
-@pytest.mark.parametrize("word", ["partition.test=0.4", "partition.folds=3"])
-def test_two_settings_of_the_test_site_are_refused(assign: Assign, tmp_path: Path, word: str) -> None:
+@pytest.mark.parametrize("argument", ["partition.test=0.4", "partition.folds=3"])
+def test_two_settings_of_the_test_site_are_refused(assign: Assign, tmp_path: Path, argument: str) -> None:
     assignment(tmp_path / "who.csv")
-    left = assign("partition=explicit", "partition.assignment=who.csv", word)
-    key = word.partition("=")[0]
+    left = assign("partition=explicit", "partition.assignment=who.csv", argument)
+    key = argument.partition("=")[0]
     refused(left, f"{key}: expected nothing beside the test-site of who.csv", tmp_path)
 
 
@@ -311,16 +318,16 @@ def test_the_layout_of_s0_lists_the_test_set_where_it_was_prepared(
 ) -> None:
     """Ids are those of the index, hashed; a labelled set of that name is none to be scored."""
     shutil.copytree(data / "prepared", tmp_path / "own")
-    words = ["paths.prepared=own", "partition=s0", "partition.num_sites=2"]
+    arguments = ["paths.prepared=own", "partition=s0", "partition.num_sites=2"]
     shutil.copytree(tmp_path / "own" / "mine", tmp_path / "own" / "mine-test")
-    assert assign(*words, "partition.name=without") == (0, "")
+    assert assign(*arguments, "partition.name=without") == (0, "")
     assert not (tmp_path / "site_data" / "without" / "test_metadata.csv").exists()
     beside = tmp_path / "own" / "mine-test"
     stated = json.loads((beside / "prepare.json").read_text())
     (beside / "prepare.json").write_bytes(dump_hashed_json(stated | {"labels": []}))
     index = pd.read_parquet(beside / "index.parquet").drop(columns=list(ICH.labels))
     index.assign(image_id="t" + index["image_id"]).to_parquet(beside / "index.parquet")
-    assert assign(*words, "partition.name=with") == (0, "")
+    assert assign(*arguments, "partition.name=with") == (0, "")
     found = pd.read_csv(tmp_path / "site_data" / "with" / "test_metadata.csv")
     assert list(found["SOPInstanceUID"]) == sorted("t" + index["image_id"])
     train = pd.read_csv(tmp_path / "site_data" / "with" / "train_metadata.csv")

@@ -18,7 +18,7 @@ from tiny import tiny_cohort, tiny_config, tiny_index
 from fl_rsna.cohort.partition.split import overlaps, split_patients
 from fl_rsna.common.plugins import find_plugins
 from fl_rsna.federation.protocol.messages import CONFIG, Instructions, instruct, read_instructions
-from fl_rsna.settings.compose import plain_words
+from fl_rsna.settings.compose import say_plainly
 from fl_rsna.settings.federation import FaultsConfig, Precision
 from fl_rsna.settings.model import RunModel
 from fl_rsna.settings.partition import PartitionConfig
@@ -111,8 +111,8 @@ def test_a_run_takes_strategy_and_network_from_a_package_and_writes_down_its_ver
 
 
 def test_words_name_what_packages_add(other: Path) -> None:
-    words = ["strategy.name=other", "model.name=small", "model.pretrained=false", "partition.kind=round_robin"]
-    config = compose_config(words)
+    arguments = ["strategy.name=other", "model.name=small", "model.pretrained=false", "partition.kind=round_robin"]
+    config = compose_config(arguments)
     assert (config.strategy.name, config.model.name, config.partition.kind) == ("other", "small", "round_robin")
     assert "other" in STRATEGIES
     assert find_task("bleeds").labels == ("any", "deep")
@@ -131,7 +131,7 @@ def test_patients_are_assigned_by_a_package_s_function_and_each_has_one_place(ot
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("argument", "sentence"),
     [
         ("strategy.name=moon", "expected one thing called moon, got two: fl_rsna's own and that of other"),
         ("strategy.name=unlike", "expected a Strategy called unlike in other, got one called other"),
@@ -141,9 +141,11 @@ def test_patients_are_assigned_by_a_package_s_function_and_each_has_one_place(ot
         ("data.task=bled", "data.task: expected one of ich, covid_cxr, bleeds, got 'bled'"),
     ],
 )
-def test_what_is_not_there_or_not_what_it_says_is_refused_in_a_sentence(other: Path, word: str, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence), plain_words():
-        compose_config([word])
+def test_what_is_not_there_or_not_what_it_says_is_refused_in_a_sentence(
+    other: Path, argument: str, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence), say_plainly():
+        compose_config([argument])
 
 
 def test_a_site_refuses_a_run_whose_packages_it_has_not_in_the_same_version(other: Path) -> None:
@@ -184,9 +186,9 @@ def test_the_example_is_installed_and_run_by_its_word_and_is_fedavg_at_its_limit
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
 
-    def run(name: str, *words: str) -> dict[str, object]:
+    def run(name: str, *arguments: str) -> dict[str, object]:
         subprocess.run(
-            [sys.executable, "-m", "fl_rsna.simulate", *SMALL.split(), f"run.name={name}", *words],
+            [sys.executable, "-m", "fl_rsna.simulate", *SMALL.split(), f"run.name={name}", *arguments],
             cwd=tmp_path,
             env={
                 **os.environ,

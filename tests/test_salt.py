@@ -10,8 +10,8 @@ import pytest
 from fl_rsna.common.id_scheme import can_be_guessed, describe_scheme, id_scheme
 
 
-def salt(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "fl_rsna.salt", *words], capture_output=True, text=True)
+def salt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "fl_rsna.salt", *arguments], capture_output=True, text=True)
 
 
 def test_a_salt_is_made_once_and_only_its_fingerprint_is_said(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_what_is_no_salt_is_refused_in_one_sentence(tmp_path: Path, content: byt
 
 
 def test_a_file_that_is_not_there_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    for words in (["--of", str(tmp_path / "none")], ["--out", str(tmp_path / "none" / "x")]):
-        refused = salt(*words)
+    for arguments in (["--of", str(tmp_path / "none")], ["--out", str(tmp_path / "none" / "x")]):
+        refused = salt(*arguments)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert os.listdir(tmp_path) == []

@@ -23,8 +23,8 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.task import COVID_CXR, ICH
 
 
-def last_line(script: str, *words: str) -> dict[str, object]:
-    done = subprocess.run([sys.executable, script, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+def last_line(script: str, *arguments: str) -> dict[str, object]:
+    done = subprocess.run([sys.executable, script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     assert isinstance(figures, dict)
@@ -62,16 +62,16 @@ def test_bench_federation() -> None:
 
 @pytest.mark.slow
 def test_bench_federation_with_nothing_to_train() -> None:
-    words = ["--empty", "2", "--rounds", "3", "--repeats", "1", "--no-flower", "--engines", "local, workers=0"]
-    figures = last_line("benchmarks/bench_federation.py", *words)
+    arguments = ["--empty", "2", "--rounds", "3", "--repeats", "1", "--no-flower", "--engines", "local, workers=0"]
+    figures = last_line("benchmarks/bench_federation.py", *arguments)
     written, round_s = (figures[name]["local, workers=0"]["2"] for name in ("writing_s", "round_s"))  # type: ignore[index]
     assert 0 < written < round_s
 
 
 @pytest.mark.slow
 def test_bench_scale() -> None:
-    words = ["--sites", "2", "4", "--workers", "0", "--rounds", "2", "--large", "--fold", "2"]
-    figures = last_line("benchmarks/bench_scale.py", *words)
+    arguments = ["--sites", "2", "4", "--workers", "0", "--rounds", "2", "--large", "--fold", "2"]
+    figures = last_line("benchmarks/bench_scale.py", *arguments)
     assert [run["sites"] for run in figures["runs"]] == [2, 4]  # type: ignore[attr-defined]
     assert figures["runs"][0]["memory_ratio"] == figures["runs"][0]["site_ratio"] == 1.0  # type: ignore[index]
     assert [row["rule"] for row in figures["folds"]] == ["ours", "flower"]  # type: ignore[attr-defined]
@@ -157,11 +157,11 @@ def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_undersampling_calibration(tmp_path: Path) -> None:
     """Nine patients' phantoms: corrected probabilities mean the share of positives, uncorrected ones more."""
-    words = ["demo.patients=24", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32"]
-    words += ["partition.num_sites=2", "rounds=1", "engine.workers=0"]
+    arguments = ["demo.patients=24", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32"]
+    arguments += ["partition.num_sites=2", "rounds=1", "engine.workers=0"]
     paths = [f"paths.{name}={tmp_path / name}" for name in ("prepared", "sites")]
     options = ["--seeds", "0", "--negatives", "0.3", "--runs", str(tmp_path / "runs")]
-    figures = last_line("studies/undersampling_calibration.py", *options, *words, *paths)
+    figures = last_line("studies/undersampling_calibration.py", *options, *arguments, *paths)
     for reading in ("as the model says", "at the run's temperatures"):
         facts: Any = figures[reading]
         assert set(facts["values"]) == {"all slices", "under, prior", "under, none"}
@@ -176,13 +176,13 @@ def test_undersampling_calibration(tmp_path: Path) -> None:
 def test_an_ablation_is_the_recipe_without_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "studies"))
     ablate = importlib.import_module("ablate")
-    for name, words in ablate.VARIANTS.items():
-        compose_config(words)
+    for name, arguments in ablate.VARIANTS.items():
+        compose_config(arguments)
         if name.startswith("without "):
             part = ablate.RECIPE[name.removeprefix("without ")]
-            assert sorted([*words, *part]) == sorted(ablate.VARIANTS[ablate.WHOLE])
+            assert sorted([*arguments, *part]) == sorted(ablate.VARIANTS[ablate.WHOLE])
         if name.startswith("with "):
-            assert words == (ablate.RECIPE | ablate.STAGES)[name.removeprefix("with ")]
+            assert arguments == (ablate.RECIPE | ablate.STAGES)[name.removeprefix("with ")]
     assert ablate.VARIANTS[ablate.PLAIN] == []
     assert {name for names in ablate.TABLES.values() for name in names} == set(ablate.VARIANTS)
 

@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 
-def site(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    given = ["--folder", str(folder / "site"), "--state", str(folder / "state"), "--keys", str(folder / "keys"), *words]
+def site(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    given = [
+        "--folder",
+        str(folder / "site"),
+        "--state",
+        str(folder / "state"),
+        "--keys",
+        str(folder / "keys"),
+        *arguments,
+    ]
     return subprocess.run([sys.executable, "-m", "fl_rsna.site", *given], capture_output=True, text=True)
 
 
@@ -22,14 +30,14 @@ def test_check_says_every_problem_and_exits_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         (["--superlink", "127.0.0.1:9092"], "error: site: "),
         (["--superlink", "nowhere", "--check"], "error: --superlink: expected host:port"),
     ],
 )
-def test_what_cannot_be_met_exits_2_with_one_sentence(tmp_path: Path, words: list[str], said: str) -> None:
-    ended = site(tmp_path, *words)
+def test_what_cannot_be_met_exits_2_with_one_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
+    ended = site(tmp_path, *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(said)
     assert len(ended.stderr.splitlines()) == 1

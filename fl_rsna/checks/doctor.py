@@ -30,7 +30,7 @@ from fl_rsna.federation.server.encoder import read_encoder
 from fl_rsna.learning.training.memory_estimate import Footprint
 from fl_rsna.learning.training.train import choose_device
 from fl_rsna.reporting.record.console import console
-from fl_rsna.settings.compose import partition_asked, words_given
+from fl_rsna.settings.compose import list_arguments, partition_asked
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.effects import list_optimizer_warnings, list_salt_warnings, parse_typed_keys
 from fl_rsna.settings.runtime import EngineName
@@ -173,7 +173,7 @@ COLOUR = {State.ok: "green", State.warning: "yellow", State.problem: "red"}
 def examine(config: Config, first: Sequence[Check]) -> None:
     """Print all checks of a run with these settings; raises RunFailed when there is a problem."""
     adopted = _check_adoption(config)
-    request = Request(config=config, typed=parse_typed_keys(words_given(), config))
+    request = Request(config=config, typed=parse_typed_keys(list_arguments(), config))
     refused_ones = [as_problem(what, error) for what, error in refusals(request)]
     different = {(check.found, check.change): check for check in refused_ones}.values()  # each sentence once
     cautions = {"strategy": list_optimizer_warnings(config), "data.salt": list_salt_warnings(config)}

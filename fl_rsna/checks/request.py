@@ -1,6 +1,6 @@
 """List everything that can be refused before a run: simulate and coordinate refuse by this list, and doctor says what they would refuse.
 
-A check raises ValueError with the sentence that every command says. The checks in REQUEST need only the words and what lies on this
+A check raises ValueError with the sentence that every command says. The checks in REQUEST need only the settings and what lies on this
 disk; they run before anything is drawn, prepared, assigned to sites or written. Those in ON_COHORT need the cohort and run before the run's folder is
 made. Add here every new refusal that can be known before round 1, so that users learn of it at once.
 """

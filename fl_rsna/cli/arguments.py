@@ -12,7 +12,7 @@ from fl_rsna.settings.suggest import find_near
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises ValueError for words it cannot read, so that the command says one sentence and exits with code 2.
+    """A parser that raises ValueError for arguments it cannot read, so that the command says one sentence and exits with code 2.
 
     It also takes key=value where it has an option or a path of that name: run=runs/first is runs/first, and port=8020 is --port 8020.
     """
@@ -24,18 +24,18 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; {self._suggest(message) or f'{self.prog} --help says what is expected'}")
 
     def _read_words(self, typed: Sequence[str]) -> list[str]:
-        """Write key=value words as options and paths; a path that exists stays as it is."""
-        positional = {action.dest.rstrip("s") for action in self._get_positional_actions()} - {"word"}
+        """Write key=value settings as options and paths; a path that exists stays as it is."""
+        positional = {action.dest.rstrip("s") for action in self._get_positional_actions()} - {"setting"}
         found = list[str]()
-        for word in typed:
-            key, equals, value = word.partition("=")
+        for argument in typed:
+            key, equals, value = argument.partition("=")
             action = self._option_string_actions.get(f"--{key.replace('_', '-')}")
-            if not equals or key.startswith("-") or Path(word).exists():
-                found.append(word)
+            if not equals or key.startswith("-") or Path(argument).exists():
+                found.append(argument)
             elif key.rstrip("s") in positional:
                 found += value.strip("[]").split(",") if value.startswith("[") else [value]
             elif action is None:
-                found.append(word)
+                found.append(argument)
             elif action.nargs == 0:
                 found += [action.option_strings[-1]] if value.lower() == "true" else []
             else:

@@ -32,7 +32,7 @@ COMMANDS = {  # name of the module -> what it does; the order is that of the lis
 
 
 def main() -> None:
-    """Start the command that is typed, list all commands, or refuse a word that is none in one sentence."""
+    """Start the command that is typed, list all commands, or refuse a name that is none in one sentence."""
     typed = sys.argv[1:]
     if typed and (name := typed[0].replace("-", "_")) in COMMANDS:
         sys.argv[1:] = typed[1:]
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def list_commands(typed: list[str]) -> None:
-    """Print the list, or the version with --version. Raises ValueError for a word that is no command."""
+    """Print the list, or the version with --version. Raises ValueError for a name that is no command."""
     if typed == ["--version"]:
         from fl_rsna.version import code_version
 
@@ -54,7 +54,7 @@ def list_commands(typed: list[str]) -> None:
         if near:
             raise ValueError(f"{typed[0]}: no such command; did you mean fl-rsna {near[0]}?")
         said = "expected a command first, e.g. fl-rsna simulate" if "=" in typed[0] else "no such command"
-        raise ValueError(f"{typed[0]}: {said}; fl-rsna without a word lists all commands")
+        raise ValueError(f"{typed[0]}: {said}; fl-rsna alone lists all commands")
     width = max(map(len, COMMANDS))
     print("Federated learning that finds intracranial hemorrhage on head CT. Research use, not for diagnosis.\n")
     print("fl-rsna <command> ...         the same as python -m fl_rsna.<command> ...")

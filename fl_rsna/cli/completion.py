@@ -27,11 +27,11 @@ OPTIONS = ("--help", "--multirun", "--cfg")  # of commands that take all setting
 
 def complete_line(line: str) -> list[str]:
     """List what the last word of a line may become. A finished word ends with a space, a key with its equals sign, a group with a dot."""
-    words = line.split()
-    current = "" if line[-1:].isspace() or not words else words.pop()
-    if len(words) < 2:
+    arguments = line.split()
+    current = "" if line[-1:].isspace() or not arguments else arguments.pop()
+    if len(arguments) < 2:
         return sorted(f"{name} " for name in COMMANDS if name.startswith(current))
-    command = words[1].replace("-", "_")
+    command = arguments[1].replace("-", "_")
     if current.startswith("-"):
         options = OPTIONS if command in RUNS else OPTIONS[:1]
         return [f"{option} " for option in options if option.startswith(current)]
@@ -41,7 +41,7 @@ def complete_line(line: str) -> list[str]:
     groups = list_groups() if command in RUNS else {}
     key, equals, value = current.partition("=")
     if key.startswith("strategy.") and command in RUNS:
-        described |= _describe_strategies(words)
+        described |= _describe_strategies(arguments)
     if equals:
         return _complete_value(
             key, value, [*groups.get(key, ()), *(described[key].choices if key in described else ())]
@@ -66,10 +66,10 @@ def _complete_key(current: str, keys: Iterable[str], groups: Iterable[str]) -> l
     return sorted(found)
 
 
-def _describe_strategies(words: Sequence[str]) -> dict[str, Described]:
+def _describe_strategies(arguments: Sequence[str]) -> dict[str, Described]:
     """Describe the settings of the strategy that is typed before, or of every strategy."""
     from fl_rsna.strategies.find import STRATEGIES
 
-    typed = [word.partition("=")[2] for word in words if word.startswith("strategy=")]
+    typed = [argument.partition("=")[2] for argument in arguments if argument.startswith("strategy=")]
     names = [name for name in typed if name in STRATEGIES] or list(STRATEGIES)
     return {one.key: one for name in names for one in describe_settings(STRATEGIES[name].settings(), "strategy.")}

@@ -1,7 +1,7 @@
-"""Read what people type in another grammar: bare paths, flags and single words where a command takes key=value, as that is meant.
+"""Read what people type in another grammar: bare paths, flags and single values where a command takes key=value, as that is meant.
 
 `evaluate runs/first scans/` is `model=runs/first data.dicom=scans/`, and `--rounds 5` is `rounds=5`. What cannot be read with certainty is
-answered with the words to type.
+answered with what to type.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from fl_rsna.cli.words import AGAIN, FLAGS, VALUED
+from fl_rsna.cli.hydra_arguments import AGAIN, FLAGS, VALUED
 from fl_rsna.settings.reference import list_groups
 from fl_rsna.settings.suggest import ALL_SETTINGS, find_key, find_near, suggest_key, suggest_value
 
@@ -41,31 +41,31 @@ OPEN = ("strategy", "hydra")  # groups whose keys are known only when they are c
 AT = {"data.name": ("paths.prepared", "prepared"), "partition.name": ("paths.sites", "site_data")}
 
 
-def read_words(command: str, typed: Sequence[str], keys: Collection[str]) -> list[str]:
-    """Write what was typed as key=value words and options. `keys` are those of the command. Raises ValueError."""
-    words, paths, left = list[str](), list[tuple[str, str]](), list(typed)
+def read_arguments(command: str, typed: Sequence[str], keys: Collection[str]) -> list[str]:
+    """Write what was typed as key=value settings and options. `keys` are those of the command. Raises ValueError."""
+    arguments, paths, left = list[str](), list[tuple[str, str]](), list(typed)
     while left:
-        word = left.pop(0)
-        if word in (*VALUED, AGAIN):
-            words += [word, *([left.pop(0)] if left and "=" not in left[0] else [])]
-        elif word.startswith("-"):
-            words.append(_read_option(word, left, keys))
-        elif "=" in word or word.startswith(("+", "~")):
+        argument = left.pop(0)
+        if argument in (*VALUED, AGAIN):
+            arguments += [argument, *([left.pop(0)] if left and "=" not in left[0] else [])]
+        elif argument.startswith("-"):
+            arguments.append(_read_option(argument, left, keys))
+        elif "=" in argument or argument.startswith(("+", "~")):
             if command in RUNS:
-                _refuse_unknown(word, keys)
-            words.append(word)
-        elif (kind := find_kind(Path(word))) is not None:
-            paths.append((word, kind))
+                _refuse_unknown(argument, keys)
+            arguments.append(argument)
+        elif (kind := find_kind(Path(argument))) is not None:
+            paths.append((argument, kind))
         elif command == "replay":
-            words.append(f"round={word}" if word.isdecimal() else f"site={word}")
+            arguments.append(f"round={argument}" if argument.isdecimal() else f"site={argument}")
         else:
-            raise ValueError(f"{word}: expected key=value words{_explain(command, word, keys)}")
-    return [*words, *_name_paths(command, paths, words)]
+            raise ValueError(f"{argument}: expected key=value settings{_explain(command, argument, keys)}")
+    return [*arguments, *_name_paths(command, paths, arguments)]
 
 
-def _refuse_unknown(word: str, keys: Collection[str]) -> None:
-    """Raise ValueError for a word whose key or choice no run has, before anything is loaded. What it lets pass is checked when composed."""
-    key, equals, value = word.lstrip("+~").partition("=")
+def _refuse_unknown(argument: str, keys: Collection[str]) -> None:
+    """Raise ValueError for an argument whose key or choice no run has, before anything is loaded. What it lets pass is checked when composed."""
+    key, equals, value = argument.lstrip("+~").partition("=")
     choices = list_groups().get(key, ())
     for choice in value.split(",") if choices else ():
         if re.fullmatch(r"[A-Za-z][\w-]*", choice) and choice not in (*choices, "null"):
@@ -97,11 +97,11 @@ def list_runs(folder: Path) -> list[str]:
     return []
 
 
-def _read_option(word: str, left: list[str], keys: Collection[str]) -> str:
-    """Read --rounds 5, --rounds=5 and --resume as key=value; `left` are the words after it. Other options stay as they are."""
-    name, equals, value = word.partition("=")
-    if word in FLAGS or name in (*VALUED, AGAIN) or not name.startswith("--"):
-        return word
+def _read_option(argument: str, left: list[str], keys: Collection[str]) -> str:
+    """Read --rounds 5, --rounds=5 and --resume as key=value; `left` are the arguments after it. Other options stay as they are."""
+    name, equals, value = argument.partition("=")
+    if argument in FLAGS or name in (*VALUED, AGAIN) or not name.startswith("--"):
+        return argument
     plain = name[2:]
     key = next((one for one in keys if one == plain.replace("-", "_") or plain.startswith(f"{one}.")), None)
     key = plain if key is not None and "." in plain else key
@@ -109,8 +109,8 @@ def _read_option(word: str, left: list[str], keys: Collection[str]) -> str:
         if find_near(name, [one for one in (*FLAGS, *VALUED) if one.startswith("--")], 0.8) is None:
             found = find_key(plain, keys)
             if found is not None:
-                raise ValueError(f"{word}: no such option; did you mean {found}={value or '<value>'}?")
-        return word
+                raise ValueError(f"{argument}: no such option; did you mean {found}={value or '<value>'}?")
+        return argument
     if equals:
         return f"{key}={value}"
     if left and "=" not in left[0] and not left[0].startswith("--"):
@@ -118,9 +118,9 @@ def _read_option(word: str, left: list[str], keys: Collection[str]) -> str:
     return f"{key}=true"
 
 
-def _name_paths(command: str, paths: Sequence[tuple[str, str]], words: Sequence[str]) -> list[str]:
-    """Write bare paths as key=value words. Raises ValueError for a path that the command has no use for, or that is the second of its kind."""
-    given = {word.partition("=")[0] for word in words}
+def _name_paths(command: str, paths: Sequence[tuple[str, str]], arguments: Sequence[str]) -> list[str]:
+    """Write bare paths as key=value settings. Raises ValueError for a path that the command has no use for, or that is the second of its kind."""
+    given = {argument.partition("=")[0] for argument in arguments}
     named: dict[str, list[str]] = {}
     for path, kind in paths:
         key = MEANS.get(command, {}).get(kind)
@@ -132,7 +132,7 @@ def _name_paths(command: str, paths: Sequence[tuple[str, str]], words: Sequence[
         ):
             key = "data.dicom"
         if key is None:
-            raise ValueError(f"{path}: expected key=value words{_explain_kind(command, path, kind)}")
+            raise ValueError(f"{path}: expected key=value settings{_explain_kind(command, path, kind)}")
         if key in given or (key in named and key != "models"):
             raise ValueError(f"{path}: expected {key} once, got it twice; write each path as key=value")
         named.setdefault(key, []).append(path)
@@ -164,7 +164,7 @@ def _explain_kind(command: str, path: str, kind: str) -> str:
         key = MEANS.get(command, {}).get("run")
         some = list_runs(Path(path))[0]
         return ", got a folder of runs; " + (
-            f"did you mean {key}={Path(path) / some}?" if key else "give one setting a word"
+            f"did you mean {key}={Path(path) / some}?" if key else "give one setting in each argument"
         )
     if kind == "run" and command in ("simulate", "doctor"):
         return f"; did you mean start={path}, to begin with its model, or run.name={Path(path).name} resume=true, to continue it?"
@@ -173,23 +173,23 @@ def _explain_kind(command: str, path: str, kind: str) -> str:
     return f", got {said}" + (f"; this command takes {takes}" if takes else "")
 
 
-def _explain(command: str, word: str, keys: Collection[str]) -> str:
-    """Say what was probably meant by a single word that is no path that exists."""
-    path, means = Path(word), MEANS.get(command, {})
+def _explain(command: str, argument: str, keys: Collection[str]) -> str:
+    """Say what was probably meant by a single argument that is no path that exists."""
+    path, means = Path(argument), MEANS.get(command, {})
     key = means.get("run") or means.get("scans") or next(iter(means.values()), None)
     if len(path.parts) > 1 or path.suffix:
         near = near_path(path)
         if near is not None and (kind := find_kind(near)) in means:
-            return f", and there is no {word}; did you mean {means[str(kind)]}={near}?"
-        return f", and there is no {word}" + (f"; give a path that exists, e.g. {key}=<path>" if key else "")
+            return f", and there is no {argument}; did you mean {means[str(kind)]}={near}?"
+        return f", and there is no {argument}" + (f"; give a path that exists, e.g. {key}=<path>" if key else "")
     if command in RUNS:
         for group, choices in list_groups().items():
-            if (choice := find_near(word, choices, 0.85)) is not None:
-                return f", got one word; did you mean {group}={choice}?"
-    if word in keys:
-        return f", got a key alone; did you mean {word}=<value>?"
+            if (choice := find_near(argument, choices, 0.85)) is not None:
+                return f", got a value alone; did you mean {group}={choice}?"
+    if argument in keys:
+        return f", got a key alone; did you mean {argument}=<value>?"
     return ", got one that is none" + suggest_key(
-        word, keys, "<value>", otherwise=f"fl-rsna {command} --help shows what it takes"
+        argument, keys, "<value>", otherwise=f"fl-rsna {command} --help shows what it takes"
     )
 
 

@@ -191,7 +191,7 @@ def write_help(name: str, topic: str = "") -> str:
         lines += ["", "Choices:"]
         for group in guide.groups:
             lines += _write_choice(group, longest=8)
-    lines += ["", "Examples:", *(f"  fl-rsna {name} {words}".rstrip() for words in guide.examples), ""]
+    lines += ["", "Examples:", *(f"  fl-rsna {name} {arguments}".rstrip() for arguments in guide.examples), ""]
     topics = f"every setting: fl-rsna {name} --help all" + (
         "; of a group: --help train" if guide.schema is Config else ""
     )

@@ -1,6 +1,6 @@
 """Run the jobs of a sweep (--multirun): every job runs although others failed, and the end says how each ended.
 
-The runs lie in one folder, named by the words that the sweep varies. The same words with resume=true go on with it.
+The runs lie in one folder, named by the settings that the sweep varies. The same settings with resume=true go on with it.
 """
 
 import os
@@ -20,12 +20,12 @@ from fl_rsna.common.command_end import attempt, command_again, goes_on_with, run
 from fl_rsna.common.console_log import end_log, note
 from fl_rsna.common.ownership import drop_folder, hold_lock, holds_nothing, make_folder, what_is
 from fl_rsna.run_folder.sweep_folder import JOBS, Asked, Job, JobState, read_asked, read_jobs, write_asked, write_job
-from fl_rsna.run_folder.sweep_words import (
-    find_fixed_words,
-    find_job_words,
+from fl_rsna.run_folder.sweep_settings import (
+    find_fixed_settings,
+    find_job_settings,
     find_varied_keys,
     folder_name,
-    map_typed_words,
+    map_typed_settings,
     sweep_name,
 )
 from fl_rsna.settings.compose import read_config
@@ -47,32 +47,34 @@ class Sweep:
 
     def begin(self, config: DictConfig) -> None:
         """Make the folder, or open it with resume=true, and tell Hydra's jobs of it. Raises ValueError for a folder that is not this sweep's."""
-        typed = [str(word) for word in config.hydra.overrides.task]
+        typed = [str(setting) for setting in config.hydra.overrides.task]
         given = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        words = [*given, *typed]
-        if "run.name" in find_varied_keys(words):
+        settings = [*given, *typed]
+        if "run.name" in find_varied_keys(settings):
             raise ValueError(
                 "run.name: expected one name for the whole sweep, got several; its jobs are named by what differs"
             )
-        self.folder = self._make_folder(config, words)
+        self.folder = self._make_folder(config, settings)
         asked = Asked(
-            words=tuple(words),
-            fixed=tuple(find_fixed_words(words)),
-            typed=map_typed_words(words),
+            words=tuple(settings),
+            fixed=tuple(find_fixed_settings(settings)),
+            typed=map_typed_settings(settings),
             attempt=self._attempt,
         )
         write_asked(self.folder, asked)
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = str(self.folder)
             quoted = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # Hydra composes jobs from these words
+            config.hydra.overrides.hydra.append(
+                f"hydra.sweep.dir='{quoted}'"
+            )  # Hydra composes jobs from these settings
 
-    def _make_folder(self, config: DictConfig, words: list[str]) -> Path:
+    def _make_folder(self, config: DictConfig, settings: list[str]) -> Path:
         if not self.keeps:
             return Path(tempfile.mkdtemp(prefix="fl_rsna-sweep-"))
-        given = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.sweep.dir=")]
+        given = [setting for setting in config.hydra.overrides.hydra if setting.startswith("hydra.sweep.dir=")]
         runs, name = Path(config.paths.runs), config.run.name
-        folder = Path(config.hydra.sweep.dir) if given and name is None else runs / (name or sweep_name(words))
+        folder = Path(config.hydra.sweep.dir) if given and name is None else runs / (name or sweep_name(settings))
         self._lock.enter_context(hold_lock(folder))  # until the end, so that no second process runs this sweep
         ours = what_is(folder) == SWEEP_FOLDER
         if ours and config.resume:
@@ -149,12 +151,12 @@ def run_job(story: Story, composed: DictConfig) -> None:
 
     folder, told = Path(HydraConfig.get().sweep.dir), HydraConfig.get()
     asked = read_asked(folder)
-    words = find_job_words([str(word) for word in told.overrides.task], asked.fixed, asked.typed)
-    name = folder_name(words)
+    settings = find_job_settings([str(setting) for setting in told.overrides.task], asked.fixed, asked.typed)
+    name = folder_name(settings)
 
     def write(state: JobState, sentence: str = "", row: dict[str, Any] | None = None) -> None:
         job = Job(
-            name=name, words=tuple(words), number=told.job.num, attempt=asked.attempt, state=state, sentence=sentence, row=row or {}
+            name=name, words=tuple(settings), number=told.job.num, attempt=asked.attempt, state=state, sentence=sentence, row=row or {}
         )  # fmt: skip
         write_job(folder, job)
 
@@ -164,7 +166,7 @@ def run_job(story: Story, composed: DictConfig) -> None:
         config.resume = (folder / name).exists()
         return story(config)
 
-    console.print(f"sweep: {' '.join(words) or name}", soft_wrap=True, markup=False)
+    console.print(f"sweep: {' '.join(settings) or name}", soft_wrap=True, markup=False)
     write(JobState.running)
     try:
         row, sentence = attempt(act)

@@ -100,7 +100,7 @@ class _Command:
 
     goes_on: bool = False  # typed again, it continues what it has done so far
     run: Path | None = None  # the run folder it writes
-    words: tuple[str, ...] = ()  # the words to add when it is typed again
+    settings: tuple[str, ...] = ()  # the settings to add when it is typed again
     log: Path | None = None  # the file that holds the traceback already
     begun: list[Path] = field(default_factory=list)  # the run folders it has begun
     told: list[tuple[Path, BaseException]] = field(
@@ -195,9 +195,9 @@ def goes_on_in(run: Path) -> None:
     now.goes_on, now.run = True, run
 
 
-def goes_on_with(*words: str) -> None:
-    """Record that the command, typed again with these words, continues what it has done so far."""
-    now.goes_on, now.run, now.words = True, None, words
+def goes_on_with(*settings: str) -> None:
+    """Record that the command, typed again with these settings, continues what it has done so far."""
+    now.goes_on, now.run, now.settings = True, None, settings
 
 
 def end_of(error: BaseException) -> End:
@@ -265,23 +265,23 @@ def log_traceback(text: str, folder: Path | None) -> Path | None:
 
 
 def command_again(*more: str) -> str:
-    """Write the typed command for a shell, with the words `more` in place of those with the same key."""
-    words = sys.argv[1:]
-    keys = {word.partition("=")[0] for word in more}
-    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in keys]
+    """Write the typed command for a shell, with the settings `more` in place of those with the same key."""
+    arguments = sys.argv[1:]
+    keys = {argument.partition("=")[0] for argument in more}
+    kept = [argument for argument in arguments if argument.lstrip("+").partition("=")[0] not in keys]
     return shlex.join([*_find_program(), *kept, *more])
 
 
 def _find_program() -> list[str]:
-    """Find what was typed before a command's words: python -m fl_rsna.simulate, python -m fl_rsna simulate, or fl-rsna simulate."""
+    """Find what was typed before a command's arguments: python -m fl_rsna.simulate, python -m fl_rsna simulate, or fl-rsna simulate."""
     typed = list(sys.orig_argv)
-    for place, word in enumerate(typed):
-        if word.startswith("fl_rsna.") and typed[place - 1] == "-m":
+    for place, argument in enumerate(typed):
+        if argument.startswith("fl_rsna.") and typed[place - 1] == "-m":
             return typed[: place + 1]
-        if word == "fl_rsna" and typed[place - 1] == "-m":
+        if argument == "fl_rsna" and typed[place - 1] == "-m":
             return typed[: place + 2]
-        if Path(word).name == SCRIPT:
-            return [SCRIPT if shutil.which(SCRIPT) == word else word, *typed[place + 1 : place + 2]]
+        if Path(argument).name == SCRIPT:
+            return [SCRIPT if shutil.which(SCRIPT) == argument else argument, *typed[place + 1 : place + 2]]
     return ["python", "-m", f"fl_rsna.{Path(sys.argv[0]).stem}"]
 
 
@@ -304,7 +304,7 @@ def sentence_of(error: BaseException, log: Path | None) -> str:
 def _to_go_on() -> str:
     """Write the command that continues this one."""
     if now.run is None or not now.run.exists():
-        return command_again(*now.words)
+        return command_again(*now.settings)
     name = now.run.name
     plain = all(letter.isalnum() or letter in "-_.:%+" for letter in name)
     quoted = name.replace("\\", "\\\\").replace("'", "\\'")

@@ -82,10 +82,10 @@ def _append(text: str) -> None:
 
 def _hide_secrets(text: str) -> str:
     """Replace the values of secret settings, as they were typed, by three asterisks."""
-    for word in sys.argv[1:]:
-        key, _, value = word.partition("=")
+    for argument in sys.argv[1:]:
+        key, _, value = argument.partition("=")
         if value and key.rpartition(".")[2] in SECRETS:
-            for form in (shlex.quote(word), word):
+            for form in (shlex.quote(argument), argument):
                 text = text.replace(form, f"{key}=***")
             text = text.replace(value, "***") if len(value) >= 8 else text
     return text

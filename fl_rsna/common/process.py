@@ -33,7 +33,7 @@ def create_worker_context() -> ForkServerContext:
 def begin_loading() -> None:
     """Start the server of `create_worker_context` now, so that it loads libraries on another core meanwhile.
 
-    A command with the word engine.workers=0 needs no workers, and so no server.
+    A command with the setting engine.workers=0 needs no workers, and so no server.
     """
     if "engine.workers=0" in sys.argv:
         return

@@ -12,14 +12,14 @@ import sys
 PROGRAM = "flwr-clientapp"
 
 
-def ask(path: str, words: list[str]) -> int:
-    """Have the warm process at the socket `path` do the task `words`; return its exit code.
+def ask(path: str, arguments: list[str]) -> int:
+    """Have the warm process at the socket `path` do the task `arguments`; return its exit code.
 
     The task writes to this process' standard output and error. Raises OSError where no warm process answers.
     """
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(path)
-        told = json.dumps(words).encode()
+        told = json.dumps(arguments).encode()
         socket.send_fds(link, [len(told).to_bytes(4, "big")], [1, 2])
         link.sendall(told)
         answer = link.recv(1)
@@ -27,9 +27,9 @@ def ask(path: str, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    path, *words = sys.argv[1:]
+    path, *arguments = sys.argv[1:]
     try:
-        code = ask(path, words)
+        code = ask(path, arguments)
     except OSError:
-        os.execv(sys.executable, [sys.executable, "-m", "fl_rsna.deployment.known_app", PROGRAM, *words])
+        os.execv(sys.executable, [sys.executable, "-m", "fl_rsna.deployment.known_app", PROGRAM, *arguments])
     sys.exit(code)

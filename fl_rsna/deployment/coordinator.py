@@ -28,7 +28,7 @@ from fl_rsna.common.ownership import drop, hold_lock, take_back
 from fl_rsna.deployment.flower_internals import UNREGISTERED, FlowerRun, as_flower_writes, control
 from fl_rsna.deployment.keys.key_folder import key_fingerprint
 from fl_rsna.deployment.known_app import APP
-from fl_rsna.deployment.server_app import TOKEN, WITHOUT_EFFECT, check_deployable, refusal, words_beside
+from fl_rsna.deployment.server_app import TOKEN, WITHOUT_EFFECT, check_deployable, describe_beside, refusal
 from fl_rsna.federation.server.run_log import STATE
 from fl_rsna.federation.stages import stages
 from fl_rsna.reporting.record.console import console
@@ -49,7 +49,7 @@ from fl_rsna.run_folder.run_folder import (
     refuse_existing,
     take_run,
 )
-from fl_rsna.settings.compose import quote_value, words_given
+from fl_rsna.settings.compose import list_arguments, quote_value
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.effects import parse_typed_keys, without_effect
 from fl_rsna.settings.fields import Asked, Command
@@ -147,7 +147,7 @@ def coordinate(config: Config) -> dict[str, Any]:
     cohort, folder, deploy = cohort_asked(config), folder_asked(config), config.deploy
     config.run.name = folder.name
     goes_on_in(folder)
-    typed = parse_typed_keys(words_given(), config)
+    typed = parse_typed_keys(list_arguments(), config)
     request = Request(config=config, command=Command.coordinate, typed=typed, cohort=cohort)
     check_request(request)
     check_on_cohort(request, cohort)
@@ -164,8 +164,8 @@ def coordinate(config: Config) -> dict[str, Any]:
     try:
         for part, where in parts:
             if not is_finished(where):
-                words = overrides(part, where.name)
-                asked = {"cohort": str(cohort.folder), "runs": str(where.parent), "overrides": words}
+                arguments = overrides(part, where.name)
+                asked = {"cohort": str(cohort.folder), "runs": str(where.parent), "overrides": arguments}
                 asked[WITHOUT_EFFECT] = json.dumps(named)
                 log = EventLog(where / EVENTS)
                 log.new()  # skip the events that an earlier coordinator has said
@@ -175,7 +175,7 @@ def coordinate(config: Config) -> dict[str, Any]:
         if whole is not None:
             take_back(folder, whole, (CONSOLE_LOG,))
         raise
-    with guard_report(folder, words_beside(cohort, folder)):
+    with guard_report(folder, describe_beside(cohort, folder)):
         report = report_run(folder, cohort)
         found = say_alone(folder) if config.baseline is Baseline.local else say_result(folder)
         say_report(report)
@@ -221,17 +221,17 @@ def authority(deploy: DeployConfig) -> Path:
 
 
 def overrides(part: Config, name: str) -> str:
-    """Turn the words of this command line into those of the server: one stage, the run's name `name`, and resume=true."""
+    """Turn the settings of this command line into those of the server: one stage, the run's name `name`, and resume=true."""
     own = ("run.name", "resume", "stage", "sequence.encoder")
-    words = [word for word in words_given() if word.lstrip("+").split("=")[0] not in own]
+    arguments = [argument for argument in list_arguments() if argument.lstrip("+").split("=")[0] not in own]
     if part.stage is Stage.sequence:
         encoder = str(Path(str(part.sequence.encoder)).resolve())
-        words += ["stage=sequence", f"sequence.encoder={quote_value(encoder)}"]
+        arguments += ["stage=sequence", f"sequence.encoder={quote_value(encoder)}"]
     elif part.stage is Stage.stacking:
-        words += ["stage=stacking"]
+        arguments += ["stage=stacking"]
     else:
-        words += ["stage=slice"] if any(word.startswith("experiment=") for word in words) else []
-    return shlex.join([*words, f"run.name={quote_value(name)}", "resume=true"])
+        arguments += ["stage=slice"] if any(argument.startswith("experiment=") for argument in arguments) else []
+    return shlex.join([*arguments, f"run.name={quote_value(name)}", "resume=true"])
 
 
 def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, log: EventLog, token: str) -> None:
@@ -250,13 +250,13 @@ def see_to_the_end(deploy: DeployConfig, asked: dict[str, str], folder: Path, lo
         lost, last = (1, round_) if round_ > last else (lost + 1, last)
         if lost > deploy.attempts:
             raise RunFailed(
-                f"the server's part of {folder} was lost {lost} times in round {last + 1} without a word; see the SuperLink's log"
+                f"the server's part of {folder} was lost {lost} times in round {last + 1} and left no reason; see the SuperLink's log"
             )
         say("the server's part was lost, and goes on from its last checkpoint")
 
 
 def take_up(deploy: DeployConfig, asked: dict[str, str], token: str) -> int:
-    """Return the id of Flower's run with the words `asked`: one that an earlier coordinator started and that still runs, else a new one."""
+    """Return the id of Flower's run with the settings `asked`: one that an earlier coordinator started and that still runs, else a new one."""
     with control(deploy.superlink, authority(deploy).read_bytes()) as api:
         for run in api.runs():
             if not run.ended and all(run.config.get(key) == value for key, value in asked.items()):

@@ -23,7 +23,7 @@ UNREGISTERED, ENDED = "unregistered", "finished"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A SuperNode as the SuperLink knows it; `public_key` in Flower's bytes (as_flower_writes), `status` one of Flower's words."""
+    """A SuperNode as the SuperLink knows it; `public_key` in Flower's bytes (as_flower_writes), `status` one of Flower's names."""
 
     node_id: int
     name: str
@@ -33,7 +33,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowerRun:
-    """A run as the SuperLink knows it: whether it has ended, why, and the words of its run-config."""
+    """A run as the SuperLink knows it: whether it has ended, why, and the settings of its run-config."""
 
     run_id: int
     ended: bool
@@ -51,15 +51,15 @@ def part(module: str, name: str) -> Any:
         ) from None
 
 
-def superlink_app(words: Sequence[str]) -> App:
-    """Make Flower's SuperLink an ASGI app that runs as `flower-superlink` does with these words; they must turn on node authentication.
+def superlink_app(arguments: Sequence[str]) -> App:
+    """Make Flower's SuperLink an ASGI app that runs as `flower-superlink` does with these arguments; they must turn on node authentication.
 
     The app checks the identity of nodes only, so serve it behind `gate.add_gate` only.
     """
     program = "flwr.superlink.cli.flower_superlink"
     parse, lifespan = part(program, "_parse_superlink_lifespan_config"), part(program, "SuperLinkLifespan")
     create = part("flwr.superlink.main", "create_app")
-    before, sys.argv = sys.argv, ["flower-superlink", *words]
+    before, sys.argv = sys.argv, ["flower-superlink", *arguments]
     try:
         app: App = create(parse(), lifespan)
     finally:

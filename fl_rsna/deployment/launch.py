@@ -47,11 +47,11 @@ def is_ours(program: bytes) -> bool:
     return program.startswith(b"#!/bin/sh\nexec ") and b"fl_rsna" in program
 
 
-def write_program(path: Path, words: list[str]) -> None:
-    """Write a program that runs this Python with `words` before its own. Raises ValueError where another program has its name."""
+def write_program(path: Path, arguments: list[str]) -> None:
+    """Write a program that runs this Python with `arguments` before its own. Raises ValueError where another program has its name."""
     if os.path.lexists(path) and not (path.is_file() and is_ours(path.read_bytes())):
         raise ValueError(
             f"--state: expected a folder for this program alone, got {path}, which is another's; choose another"
         )
-    write_whole(path, f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n'.encode())
+    write_whole(path, f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n'.encode())
     path.chmod(0o755)

@@ -21,7 +21,7 @@ from fl_rsna.federation.server_app import select_entry
 from fl_rsna.federation.stages import stages
 from fl_rsna.learning.training.train import choose_device, settle_process
 from fl_rsna.reporting.trackers.follow import track_run
-from fl_rsna.run_folder.run_end import Words, end_in_folder
+from fl_rsna.run_folder.run_end import Describe, end_in_folder
 from fl_rsna.run_folder.run_folder import RunFolder, default_run_name, is_begun, is_finished, start_run
 from fl_rsna.settings.compose import compose_config
 from fl_rsna.settings.config import Config
@@ -82,26 +82,26 @@ def refusal(folder: Path, token: str) -> Path:
 
 
 def act(grid: Grid, config: Config, cohort: Cohort, run: RunFolder) -> None:
-    """Play the run, and write to its events what ended it, without a word of the test site's data.
+    """Play the run, and write to its events what ended it, without any of the test site's data.
 
     A signal from Flower raises SystemExit, which is not written: the coordinator asks for the run again, and it goes on.
     """
-    with end_in_folder(run, config, words_beside(cohort, run.folder)):
+    with end_in_folder(run, config, describe_beside(cohort, run.folder)):
         select_entry(config)(grid, config, cohort, run)
 
 
-def words_beside(cohort: Cohort, folder: Path) -> Words:
+def describe_beside(cohort: Cohort, folder: Path) -> Describe:
     """Make the function that turns an error into the texts for events and error.log.
 
     The texts leave out whatever could name a patient of the test site, whose data lie at the server.
     """
 
-    def words(error: BaseException) -> tuple[str, str]:
+    def describe(error: BaseException) -> tuple[str, str]:
         end, said = end_of(error), scrub_failure(error, (cohort.folder / TEST_SITE,), RunFolder(folder).site_memory)
         own_sentence = end.kind in (EndKind.refused, EndKind.failed)
         return end.reason if own_sentence else said.error, said.traceback
 
-    return words
+    return describe
 
 
 def read_run_config(context: Context) -> tuple[Config, Cohort, Path]:

@@ -1,4 +1,4 @@
-"""Start a hospital's SuperNode: its folders and keys become the words of Flower's program, which replaces this process."""
+"""Start a hospital's SuperNode: its folders and keys become the arguments of Flower's program, which replaces this process."""
 
 import os
 import shutil
@@ -57,21 +57,21 @@ def start_node(node: Node) -> NoReturn:
     program = shutil.which("flower-supernode", path=found["PATH"])
     if program is None:
         raise ValueError("expected the program flower-supernode beside this Python, got none; install flwr>=1.42,<1.43")
-    words = node_words(node, node.port or free_port())
+    arguments = node_arguments(node, node.port or free_port())
     node.memory.mkdir(parents=True, exist_ok=True)
     start_warming(node.state, found)
     sys.stdout.flush()
-    os.execve(program, [program, *words], found)
+    os.execve(program, [program, *arguments], found)
 
 
-def node_words(node: Node, port: int) -> list[str]:
+def node_arguments(node: Node, port: int) -> list[str]:
     """Build the command line of flower-supernode."""
     keys = node.keys.resolve()
-    words = ["--superlink", node.superlink, "--root-certificates", str(keys / CA)]
-    words += ["--auth-supernode-private-key", str(keys / NODE_KEY), "--host", LOOPBACK, "--port", str(port)]
-    for word, name in RUNTIME.items():
-        words += [word, str(keys / name)]
-    return [*words, "--node-config", node_config(node)]
+    arguments = ["--superlink", node.superlink, "--root-certificates", str(keys / CA)]
+    arguments += ["--auth-supernode-private-key", str(keys / NODE_KEY), "--host", LOOPBACK, "--port", str(port)]
+    for option, name in RUNTIME.items():
+        arguments += [option, str(keys / name)]
+    return [*arguments, "--node-config", node_config(node)]
 
 
 def node_config(node: Node) -> str:
@@ -85,11 +85,11 @@ def node_config(node: Node) -> str:
     return " ".join(f"{key}={value}" for key, value in told.items())
 
 
-def _quote_toml(word: str, path: Path) -> str:
+def _quote_toml(option: str, path: Path) -> str:
     """Write a text as a TOML string in which Flower finds no other key and no escape; raises ValueError where that is impossible."""
     text = str(path)
     if not text.isprintable() or ("'" in text and ('"' in text or "\\" in text)):
-        raise ValueError(f"{word}: expected a path without control signs and mixed quotes, got {text!r}; rename it")
+        raise ValueError(f"{option}: expected a path without control signs and mixed quotes, got {text!r}; rename it")
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 

@@ -85,7 +85,7 @@ def _bind_socket(address: str, port: int) -> socket.socket:
 
 def _configure_server(files: ServerFiles, state: Path, port: int) -> uvicorn.Config:
     """Configure the server around the gate: it ignores headers that name another peer, speaks TLS 1.3 and logs no requests."""
-    app = add_gate(superlink_app(_words(files, state, port)), _say)
+    app = add_gate(superlink_app(_list_arguments(files, state, port)), _say)
     config = uvicorn.Config(
         app,
         ssl_certfile=files.certificate,
@@ -107,11 +107,11 @@ def _configure_server(files: ServerFiles, state: Path, port: int) -> uvicorn.Con
     return config
 
 
-def _words(files: ServerFiles, state: Path, port: int) -> list[str]:
+def _list_arguments(files: ServerFiles, state: Path, port: int) -> list[str]:
     """Build the options of Flower's SuperLink. The address is the one that Flower's own processes call."""
     paths = {"--ssl-ca-certfile": files.ca, "--ssl-certfile": files.certificate, "--ssl-keyfile": files.key}
     return [
-        *(word for option, path in paths.items() for word in (option, str(path.resolve()))),
+        *(part for option, path in paths.items() for part in (option, str(path.resolve()))),
         *("--host", INNER, "--port", str(port)),
         *("--database", str(state.resolve() / DATABASE)),
         *("--isolation", "subprocess"),

@@ -80,13 +80,13 @@ def fork_for(link: socket.socket, listener: socket.socket, act: Callable[[], Any
     return child
 
 
-def do(act: Callable[[], Any], words: list[str], descriptors: list[int]) -> NoReturn:
+def do(act: Callable[[], Any], arguments: list[str], descriptors: list[int]) -> NoReturn:
     """Do the task in the fork: set sys.argv and the descriptors of whoever asked, call `act`, and exit."""
     code = 1
     try:
         for place, descriptor in enumerate(descriptors, start=1):
             os.dup2(descriptor, place)
-        sys.argv = [ask_warm.PROGRAM, *words]
+        sys.argv = [ask_warm.PROGRAM, *arguments]
         act()
         code = 0
     except SystemExit as ended:

@@ -57,9 +57,9 @@ class Remembered:
     series: NDArray[np.str_]
 
 
-def read_members(words: Sequence[str]) -> list[Trained]:
+def read_members(named: Sequence[str]) -> list[Trained]:
     """Read the models; raises ValueError unless they differ and have one task of labels and one kind of images."""
-    members = [read_named_model(word) for word in words]
+    members = [read_named_model(name) for name in named]
     first = members[0].saved
     if first.task.kind is LabelKind.multi_class:
         raise ValueError(f"models: expected models of a task of labels, got one of classes in {first.path}")

@@ -36,7 +36,7 @@ from fl_rsna.evaluation.label_shift import (
     readings,
 )
 from fl_rsna.evaluation.load_model import Trained, as_json, read_named_model
-from fl_rsna.evaluation.settings import EvaluateConfig, ScansConfig, WhereConfig, check_words
+from fl_rsna.evaluation.settings import EvaluateConfig, ScansConfig, WhereConfig, check_request
 from fl_rsna.evaluation.worklist import write_worklist
 from fl_rsna.federation.protocol.minimum_count import without_labels
 from fl_rsna.learning.data.crop import TRUTH_SHOWN
@@ -73,7 +73,7 @@ def evaluate(asked: EvaluateConfig, progress: Progress) -> Path:
     shows the exams.
     Raises ValueError for a request that cannot be met, RunFailed for a model that diverged.
     """
-    check_words(asked)
+    check_request(asked)
     device = choose_device(asked.train.device)
     settle_process()
     trained = read_named_model(asked.model)
@@ -261,7 +261,7 @@ def record(made: Verdict, labelled: int, guessed: list[str]) -> dict[str, Any]:
 def warnings_of(scored: Scored, trained: Trained) -> list[str]:
     """List what a reader of the scores must know of the model and of how the images fit it."""
     found, pictures = [trained.fallback] if trained.fallback else [], plural(trained.saved.task.picture)
-    found += scored.label_words
+    found += scored.label_notes
     found += [TRUTH_SHOWN] if trained.saved.config.crop.shows_truth else []
     size = scored.source.get("size")
     if size is not None and size != trained.png_size:

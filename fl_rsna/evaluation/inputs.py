@@ -48,7 +48,7 @@ class Scored:
     labels: NDArray[np.float32] | None
     rejected: pd.DataFrame
     read: Callable[[int], Image]
-    label_words: tuple[str, ...] = ()  # sentences on how labels were matched to images
+    label_notes: tuple[str, ...] = ()  # sentences on how labels were matched to images
     ids: str | None = None  # how patients' ids were made, by common/id_scheme.py
 
     @property
@@ -61,7 +61,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
     """Score the slices that `asked` names; `work` is a folder for temporary files."""
     if asked.site:
         return _score_site(Path(asked.site), asked.part, trained, device, work, progress)
-    prepared, (labels, words) = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
+    prepared, (labels, notes) = _prepare(asked, trained, work, progress) if asked.data.dicom else _take(asked, trained)
     check_image("data.name", str(prepared.folder), prepared.image, trained)
     images, index = prepared.folder / "images", prepared.index
     found = score_images(trained.saved, images, index, device, functools.partial(progress, "scoring images"))
@@ -78,7 +78,7 @@ def score(asked: EvaluateConfig, trained: Trained, device: torch.device, work: P
         index=prepared.index,
         found=found,
         labels=labels,
-        label_words=words,
+        label_notes=notes,
         rejected=read_rejected(prepared.folder) if rejects.exists() else none_rejected(),
         read=lambda row: read_png(images / f"{index['image_id'].iloc[row]}.png"),
         ids=prepared.ids,

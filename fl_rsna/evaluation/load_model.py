@@ -130,11 +130,11 @@ class Trained:
         return None
 
 
-def read_named_model(word: str | None) -> Trained:
+def read_named_model(given: str | None) -> Trained:
     """Read the model that `model=` names; raises ValueError when there is none."""
-    if not word:
+    if not given:
         raise ValueError("model: expected model=<run folder or .safetensors file>, got nothing; give runs/<name>")
-    path, names = Path(word), (STACKER, STACK_NETWORK)
+    path, names = Path(given), (STACKER, STACK_NETWORK)
     inside = (path / name for name in names if (path / name).is_file())
     stacker = path if path.name in names else next(inside, None)
     file = stacker or (path if path.is_file() else _model_of(path))

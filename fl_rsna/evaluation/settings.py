@@ -30,7 +30,7 @@ class Part(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class ScansConfig:
-    """The words data.*. They mean what they mean to prepare, but size and image default to the model's."""
+    """The settings data.*. They mean what they mean to prepare, but size and image default to the model's."""
 
     dicom: str | None = declare(
         None,
@@ -55,7 +55,7 @@ class ScansConfig:
 
 @dataclass(kw_only=True, slots=True)
 class WhereConfig:
-    """The words train.*: where the model computes."""
+    """The settings train.*: where the model computes."""
 
     device: Device = declare(Device.auto, "where the model computes")
 
@@ -90,8 +90,8 @@ class EvaluateConfig:
     page: PageConfig = field(default_factory=PageConfig)
 
 
-def check_words(asked: EvaluateConfig) -> None:
-    """Raise ValueError for words that name nothing to score, or two things, and for words that have no effect on what is scored."""
+def check_request(asked: EvaluateConfig) -> None:
+    """Raise ValueError for settings that name nothing to score, or two things, and for settings that have no effect on what is scored."""
     data, plain = asked.data, ScansConfig()
     given = [
         name for name, value in (("site", asked.site), ("data.dicom", data.dicom), ("data.name", data.name)) if value
@@ -152,7 +152,7 @@ def check_ensemble(asked: EnsembleConfig) -> None:
     if len(asked.models) < 2 or len(set(asked.models)) < len(asked.models):
         got = ", ".join(asked.models) or "nothing"
         raise ValueError(f"models: expected two or more different models, got {got}; give models=[runs/a,runs/b]")
-    check_words(as_evaluate(asked))
+    check_request(as_evaluate(asked))
     weights = asked.weights
     if weights is None or weights == EQUAL:
         return

@@ -100,8 +100,8 @@ def git_commit(package: Path) -> str | None:
     # a git hook sets GIT_* to another repository
     alone = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
-    def ask(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=package, env=alone, capture_output=True, check=True)
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=package, env=alone, capture_output=True, check=True)
         return done.stdout.decode(errors="replace").strip()
 
     try:

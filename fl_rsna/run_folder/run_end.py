@@ -11,7 +11,7 @@ from fl_rsna.common.command_end import EndKind, RunFailed, end_of, log_traceback
 from fl_rsna.run_folder.run_folder import SUMMARY, RunFolder, is_finished
 from fl_rsna.settings.config import Config
 
-Words = Callable[[BaseException], tuple[str, str]]  # error -> its reason in one line, and its traceback
+Describe = Callable[[BaseException], tuple[str, str]]  # error -> its reason in one line, and its traceback
 
 
 def whole(error: BaseException) -> tuple[str, str]:
@@ -20,13 +20,13 @@ def whole(error: BaseException) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def end_in_folder(run: RunFolder, config: Config, words: Words = whole) -> Iterator[None]:
-    """Write whatever ends the run in the body to its folder, and raise it again; SystemExit passes without a word."""
+def end_in_folder(run: RunFolder, config: Config, describe: Describe = whole) -> Iterator[None]:
+    """Write whatever ends the run in the body to its folder, and raise it again; SystemExit passes unrecorded."""
     now = command_end.now
     now.begun.append(run.folder)
 
     def tell(error: BaseException) -> None:
-        _tell(run, config, error, words)
+        _tell(run, config, error, describe)
 
     now.open.append(tell)
     try:
@@ -58,12 +58,12 @@ def end_of_parts(folder: Path, config: Config) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def guard_report(folder: Path, words: Words = whole) -> Iterator[None]:
+def guard_report(folder: Path, describe: Describe = whole) -> Iterator[None]:
     """Raise RunFailed when the report of a finished run cannot be written or shown; the run stays finished."""
     try:
         yield
     except Exception as error:
-        reason, text = words(error)
+        reason, text = describe(error)
         command_end.now.log = log_traceback(text, folder)
         raise RunFailed(
             f"the run is finished, but not its report ({reason}); "
@@ -75,14 +75,14 @@ def _inside(folders: list[Path], whole: Path) -> bool:
     return any(folder.is_relative_to(whole) for folder in folders)
 
 
-def _tell(run: RunFolder, config: Config, error: BaseException, words: Words) -> None:
+def _tell(run: RunFolder, config: Config, error: BaseException, describe: Describe) -> None:
     """Write how the run ended, once. An OSError is ignored, because a full disk may be what ended the run."""
     kind, now = end_of(error).kind, command_end.now
     if any(folder == run.folder and told is error for folder, told in now.told):
         return
     if kind is EndKind.refused and _is_finished(run.folder):
         return  # a refusal leaves a finished run as it is
-    reason, text = words(error)
+    reason, text = describe(error)
     now.told.append((run.folder, error))
     if not run.is_over and not _is_finished(run.folder):
         with contextlib.suppress(OSError):

@@ -26,7 +26,7 @@ class Job:
     """One job of a sweep. Its run is in the folder `name` beside sweep.json, if it began."""
 
     name: str
-    words: tuple[str, ...]  # the words that the sweep varies, as they were typed
+    words: tuple[str, ...]  # the settings that the sweep varies, as they were typed
     number: int
     attempt: str  # the id of the command that ran it last
     state: JobState
@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The words of a sweep as they were typed, and what its jobs need to know of them."""
+    """The settings of a sweep as they were typed, and what its jobs need to know of them."""
 
     words: tuple[str, ...]
     fixed: tuple[str, ...]

@@ -118,7 +118,7 @@ def _refuse_unknown(node: DictConfig, schema: Any, path: str = "") -> None:
 
 
 def compose_config(overrides: Sequence[str], strategies: Strategies) -> Config:
-    """Compose the configuration that a command gets from these key=value words. `strategies` holds every known strategy by name.
+    """Compose the configuration that a command gets from these key=value settings. `strategies` holds every known strategy by name.
 
     Raises ValueError that names the key, or Hydra's own errors.
     """
@@ -128,19 +128,19 @@ def compose_config(overrides: Sequence[str], strategies: Strategies) -> Config:
 
 
 def quote_value(value: str) -> str:
-    """Quote a text so that Hydra reads it back unchanged as the value of a key=value word. A shell needs its own quotes around the word."""
+    """Quote a text so that Hydra reads it back unchanged as the value of a key=value setting. A shell needs its own quotes around the setting."""
     text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return "'" + text.replace("${", "\\${") + "'"
 
 
 def read_config(composed: DictConfig, strategies: Strategies) -> Config:
     """Convert Hydra's composed configuration to the checked dataclass. Raises ValueError for OmegaConf's errors, too."""
-    with plain_words():
+    with say_plainly():
         return as_config(composed, strategies)
 
 
 @contextmanager
-def plain_words() -> Iterator[None]:
+def say_plainly() -> Iterator[None]:
     """Turn errors that Hydra and OmegaConf raise in the body into a ValueError whose sentence names the setting."""
     try:
         yield
@@ -148,22 +148,24 @@ def plain_words() -> Iterator[None]:
         raise ValueError(_sentence(error)) from None
 
 
-def words_given() -> list[str]:
+def list_arguments() -> list[str]:
     """List the key=value arguments of this command line; there are none where settings were composed in Python."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def partition_asked(config: Config) -> bool:
     """Say whether the command line, or the experiment it names, chooses how to assign patients. A cohort's name alone does not."""
-    words = [word.lstrip("+~") for word in words_given()]
-    by_word = any(word.startswith("partition") and not word.startswith("partition.name=") for word in words)
-    return by_word or replace(config.partition, name=None) != PartitionConfig()
+    arguments = [argument.lstrip("+~") for argument in list_arguments()]
+    by_argument = any(
+        argument.startswith("partition") and not argument.startswith("partition.name=") for argument in arguments
+    )
+    return by_argument or replace(config.partition, name=None) != PartitionConfig()
 
 
 def _sentence(error: Exception) -> str:
     """Describe an error of Hydra or OmegaConf in one sentence that names the setting."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: expected key=value words, e.g. rounds=5, got one that cannot be read; quote special characters"
+        return f"{error.override}: expected key=value settings, e.g. rounds=5, got one that cannot be read; quote special characters"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group}: expected one of {', '.join(error.options)}, got {choice!r}{suggest_value(group, choice, error.options)}"

@@ -90,13 +90,13 @@ def refuse_typed(asked: Asked, typed: Collection[str]) -> None:
             )
 
 
-def parse_typed_keys(words: Sequence[str], config: Config) -> frozenset[str]:
-    """Collect the keys of the settings of `config` that key=value words name.
+def parse_typed_keys(arguments: Sequence[str], config: Config) -> frozenset[str]:
+    """Collect the keys of the settings of `config` that key=value settings name.
 
-    A word that names an entry of a mapping counts for the mapping. A word that chooses a group's file, such as model=timm, names no setting.
+    One that names an entry of a mapping counts for the mapping. One that chooses a group's file, such as model=timm, names no setting.
     """
     known = settings(config)
-    named = {word.lstrip("+").partition("=")[0] for word in words if not word.startswith("~")}
+    named = {argument.lstrip("+").partition("=")[0] for argument in arguments if not argument.startswith("~")}
     return frozenset(key for name in named for key in known if name == key or name.startswith(f"{key}."))
 
 

@@ -37,22 +37,22 @@ class Fault:
     last: float
 
 
-WORD = re.compile(r"(?P<kind>[a-z]+)(@(?P<first>\d+)(?P<range>-(?P<last>\d+)?)?)?")
+FAULT = re.compile(r"(?P<kind>[a-z]+)(@(?P<first>\d+)(?P<range>-(?P<last>\d+)?)?)?")
 
 
-def parse_fault(word: str) -> Fault:
+def parse_fault(given: str) -> Fault:
     """Parse a fault: `crash@3` occurs in round 3, `nan@2-4` in rounds 2 to 4, `nan@2-` from round 2 on, `flip` in every round.
 
     Rounds count from 1. Raises ValueError for anything else.
     """
-    found = WORD.fullmatch(word)
+    found = FAULT.fullmatch(given)
     if found is None or found["kind"] not in list(FaultKind):
         raise ValueError(
-            f"faults.sites: expected one of {', '.join(FaultKind)}, with rounds as in nan@2 or nan@2-4, got {word!r}"
+            f"faults.sites: expected one of {', '.join(FaultKind)}, with rounds as in nan@2 or nan@2-4, got {given!r}"
         )
     kind, first, last = FaultKind(found["kind"]), int(found["first"] or 1), int(found["last"] or found["first"] or 1)
     if not 1 <= first <= last:
-        raise ValueError(f"faults.sites: expected rounds from 1 up, the first before the last, got {word!r}")
+        raise ValueError(f"faults.sites: expected rounds from 1 up, the first before the last, got {given!r}")
     if found["first"] is None or found["range"] == "-":
         return Fault(kind, first, float("inf"))
     return Fault(kind, first, last)
@@ -139,9 +139,9 @@ def check_links(network: LinkConfig) -> None:
 
 def check_faults(faults: FaultsConfig, rounds: int) -> None:
     """Raise ValueError for a fault that cannot be parsed, or that first occurs after round `rounds`, the last one."""
-    for site, word in faults.sites.items():
-        if parse_fault(word).first > rounds:
+    for site, given in faults.sites.items():
+        if parse_fault(given).first > rounds:
             raise ValueError(
-                f"faults.sites: expected a round from 1 to {rounds}, the last of this run, got {word} for {site}; "
+                f"faults.sites: expected a round from 1 to {rounds}, the last of this run, got {given} for {site}; "
                 "say an earlier one or more rounds"
             )

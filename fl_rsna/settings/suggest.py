@@ -1,6 +1,6 @@
 """Suggest the key, option or value that was meant by one that does not exist.
 
-Words that people know from other programs have a table. The rest is found by the closeness of letters (difflib).
+Names that people know from other programs have a table. The rest is found by the closeness of letters (difflib).
 """
 
 import functools
@@ -68,16 +68,16 @@ NEAR = 0.7  # least share of equal letters, as difflib counts them
 
 @functools.cache
 def list_keys() -> tuple[str, ...]:
-    """List what a run's words may begin with: every setting's key, and the groups of which a file is chosen."""
+    """List what a run's settings may begin with: every setting's key, and the groups of which a file is chosen."""
     config = Config()
     groups = [item.name for item in fields(config) if is_dataclass(getattr(config, item.name))]
     return (*(key for key, _, _ in list_settings(config)), *groups, "task", "experiment")
 
 
-def find_near(word: str, known: Iterable[str], near: float = NEAR) -> str | None:
-    """Find the known word that is nearest to `word`: the same but for case and hyphens, the only one it ends or begins, or a close one."""
+def find_near(given: str, known: Iterable[str], near: float = NEAR) -> str | None:
+    """Find the known name that is nearest to `given`: the same but for case and hyphens, the only one it ends or begins, or a close one."""
     plain = {_fold(one): one for one in known}
-    folded = _fold(word)
+    folded = _fold(given)
     if folded in plain:
         return plain[folded]
     parts = [one for one in plain if len(folded) > 1 and (one.endswith(f"_{folded}") or one.startswith(f"{folded}_"))]
@@ -120,6 +120,6 @@ def suggest_value(key: str, value: str, choices: Collection[str]) -> str:
     return "" if found is None else f"; did you mean {key}={found}?"
 
 
-def _fold(word: str) -> str:
-    """Write a word without the differences that nobody means: case, and hyphens for underscores."""
-    return word.lower().replace("-", "_")
+def _fold(name: str) -> str:
+    """Write a name without the differences that nobody means: case, and hyphens for underscores."""
+    return name.lower().replace("-", "_")

@@ -259,7 +259,7 @@ class MatchConfig:
 
     They are for a model that another site will use, where labels are rarer or more common than in the federation: positive and negative
     slices are weighted in the loss as often as they occur there. `evaluate ... shift=true` estimates the shares from unlabelled slices
-    and prints the words to type. The labels of a test set must never be used for it.
+    and prints the settings to type. The labels of a test set must never be used for it.
     """
 
     prevalence: dict[str, float] = declare(

@@ -82,7 +82,7 @@ from fl_rsna.run_folder.run_folder import (
     take_run,
 )
 from fl_rsna.run_folder.summary import Summary
-from fl_rsna.settings.compose import partition_asked, words_given
+from fl_rsna.settings.compose import list_arguments, partition_asked
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.effects import describe_need, parse_typed_keys, without_effect
 from fl_rsna.settings.fields import Asked
@@ -305,7 +305,7 @@ def simulate(config: Config) -> dict[str, Any]:
     """
     if not partition_asked(config):
         adopt_cohort(config)
-    request = Request(config=config, typed=parse_typed_keys(words_given(), config))
+    request = Request(config=config, typed=parse_typed_keys(list_arguments(), config))
     check_request(request)
     settle_process()
     folder = Path(config.paths.runs) / (config.run.name or default_run_name())

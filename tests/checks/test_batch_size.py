@@ -13,11 +13,11 @@ from fl_rsna.checks.memory import footprint_of, memory_needed
 
 
 def test_the_largest_power_of_two_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["model=efficientnet_b0", "model.pretrained=false", "model.image_size=64", "engine.workers=0"]
-    asked = compose_config([*words, "train.batch_size=auto"])
+    arguments = ["model=efficientnet_b0", "model.pretrained=false", "model.image_size=64", "engine.workers=0"]
+    asked = compose_config([*arguments, "train.batch_size=auto"])
     needed = {}
     for size in (8, 16):
-        config = compose_config([*words, f"train.batch_size={size}"])
+        config = compose_config([*arguments, f"train.batch_size={size}"])
         memory = memory_needed(config, footprint_of(config), cuda=False)
         needed[size] = memory.command + memory.worker
     between = (needed[8] + needed[16]) // 2

@@ -23,7 +23,7 @@ from fl_rsna.cli.command import run_command
 from fl_rsna.cohort.sites.site_folders import Cohort, read_cohort
 from fl_rsna.prepare import prepare
 from fl_rsna.run_folder.run_folder import start_run
-from fl_rsna.settings.compose import words_given
+from fl_rsna.settings.compose import list_arguments
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.effects import parse_typed_keys
@@ -41,7 +41,7 @@ SMALL = [
 ]
 SMALL += ["partition.num_sites=2"]
 
-REFUSED = {  # words beside those of a small demo that is not drawn yet -> how the refusal begins
+REFUSED = {  # arguments beside those of a small demo that is not drawn yet -> how the refusal begins
     "resume=true": "resume: expected the run.name",
     "engine.name=deployment": "engine.name: expected local or ray",
     "stage=both baseline=local": "baseline: expected none or central",
@@ -88,7 +88,7 @@ class Doctor:
     said: list[str]
 
     def __call__(self, config: Config) -> object:
-        request = Request(config=config, typed=parse_typed_keys(words_given(), config))
+        request = Request(config=config, typed=parse_typed_keys(list_arguments(), config))
         self.said = [str(error) for _, error in refusals(request)]
         return simulate(config)
 
@@ -104,26 +104,26 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_cannot_be_met_is_refused_before_anything_is_written(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for words, sentence in REFUSED.items():
-        typed = [word.replace(":", ": ") for word in words.split()]  # as YAML wants mappings
+    for arguments, sentence in REFUSED.items():
+        typed = [argument.replace(":", ": ") for argument in arguments.split()]  # as YAML wants mappings
         monkeypatch.setattr(sys, "argv", ["fl_rsna", *SMALL, *typed])
         doctor = Doctor()
         doctor.said = []
         with pytest.raises(SystemExit) as left:
             run_command(doctor)
         error = capfd.readouterr().err
-        assert (left.value.code, error[:7], error.count("\n")) == (2, "error: ", 1), words
+        assert (left.value.code, error[:7], error.count("\n")) == (2, "error: ", 1), arguments
         refused = error.removeprefix("error: ").rstrip("\n")
-        assert refused.startswith(sentence), (words, refused)
-        assert refused in (doctor.said or [refused]), words  # or both commands refuse to read the words
-        assert [path.name for path in here.iterdir()] == ["file"], words
+        assert refused.startswith(sentence), (arguments, refused)
+        assert refused in (doctor.said or [refused]), arguments  # or both commands refuse to read the arguments
+        assert [path.name for path in here.iterdir()] == ["file"], arguments
 
 
 def test_the_doctor_says_each_as_a_problem_and_goes_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["partition.num_sites=100000", "predict=absent", "strategy.window=5", "strategy=fednova"]
-    monkeypatch.setattr(sys, "argv", ["fl_rsna", *SMALL, *words, "train.device=cpu"])
+    arguments = ["partition.num_sites=100000", "predict=absent", "strategy.window=5", "strategy=fednova"]
+    monkeypatch.setattr(sys, "argv", ["fl_rsna", *SMALL, *arguments, "train.device=cpu"])
     with pytest.raises(SystemExit) as left:
         run_command(lambda config: examine(config, ()))
     said = capfd.readouterr().out.splitlines()
@@ -143,18 +143,18 @@ OWN = ["data.name=mine", "data.dicom=file", "data.labels=file"]
 
 
 @pytest.mark.parametrize(
-    ("story", "key", "words"),
+    ("story", "key", "arguments"),
     [(simulate, "engine", SMALL), (simulate, "prepare.engine", OWN), (prepare, "prepare.engine", OWN)],
 )
 def test_ray_that_is_not_installed_is_refused_in_one_sentence(
     story: Callable[[Config], object],
     key: str,
-    words: list[str],
+    arguments: list[str],
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["fl_rsna", *words, f"{key}=ray"])
+    monkeypatch.setattr(sys, "argv", ["fl_rsna", *arguments, f"{key}=ray"])
     with hide_package("ray"), pytest.raises(SystemExit) as left:
         run_command(story)
     name = "engine.name" if key == "engine" else key
@@ -216,7 +216,7 @@ def test_settings_of_sites_do_not_stop_the_pooled_part_of_a_gap(cohort: Cohort, 
 
 
 def test_words_about_data_that_are_there_must_be_true_of_them(here: Path) -> None:
-    """A false word is refused, a true one changes nothing; of the demo also what nobody typed, for it is drawn by default."""
+    """A false argument is refused, a true one changes nothing; of the demo also what nobody typed, for it is drawn by default."""
     for name in ("mine", "demo"):
         (here / "prepared" / name).mkdir(parents=True)
         facts = {"image": "windows", "request": {"image": "windows", "size": 96, "hash_ids": True}}

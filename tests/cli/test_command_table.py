@@ -36,26 +36,26 @@ def test_the_version_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("argument", "sentence"),
     [
         ("simualte", "simualte: no such command; did you mean fl-rsna simulate?"),
         ("own-sites", "own-sites: no such command; did you mean fl-rsna own_site?"),
-        ("qqq", "qqq: no such command; fl-rsna without a word lists all commands"),
-        ("rounds=5", "rounds=5: expected a command first, e.g. fl-rsna simulate; fl-rsna without a word lists all"),
+        ("qqq", "qqq: no such command; fl-rsna alone lists all commands"),
+        ("rounds=5", "rounds=5: expected a command first, e.g. fl-rsna simulate; fl-rsna alone lists all"),
     ],
 )
-def test_what_is_no_command_is_refused_in_one_sentence(word: str, sentence: str) -> None:
+def test_what_is_no_command_is_refused_in_one_sentence(argument: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=": ") as refused:
-        list_commands([word])
+        list_commands([argument])
     assert str(refused.value).startswith(sentence)
 
 
-@pytest.mark.parametrize("word", ["own_site", "own-site"])
-def test_a_command_gets_its_own_words(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("argument", ["own_site", "own-site"])
+def test_a_command_gets_its_own_arguments(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is started as python -m would start its module."""
     started = []
     monkeypatch.setattr(runpy, "run_module", lambda name, **how: started.append((name, how, sys.argv[1:])))
-    monkeypatch.setattr(sys, "argv", ["/env/bin/fl-rsna", word, "--site", "a"])
+    monkeypatch.setattr(sys, "argv", ["/env/bin/fl-rsna", argument, "--site", "a"])
     main()
     assert started == [("fl_rsna.own_site", {"run_name": "__main__", "alter_sys": True}, ["--site", "a"])]
 

@@ -48,7 +48,7 @@ def test_an_empty_word_becomes_any() -> None:
 
 ASK = r"""
 eval "$(fl-rsna completion bash)"
-ask() {  # a line -> what bash would put in place of its last word, or of what follows the last equals sign
+ask() {  # a line -> what bash would put in place of its last argument, or of what follows the last equals sign
     COMP_LINE="$1" COMP_POINT=${#1} COMP_WORDS=(fl-rsna) COMPREPLY=()
     _fl_rsna
     printf '%s|' "${COMPREPLY[@]}"
@@ -66,8 +66,8 @@ def test_bash_completes(tmp_path: Path) -> None:
     script = tmp_path / "fl-rsna"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fl_rsna "$@"\n')
     script.chmod(0o755)
-    words = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "--norc", "-c", ASK], env=words, capture_output=True, text=True)
+    arguments = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "--norc", "-c", ASK], env=arguments, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "simulate |",

@@ -1,13 +1,13 @@
-"""Bare paths, flags and single words are read as the key=value words that are meant, or answered with them."""
+"""Bare paths, flags and single values are read as the key=value settings that are meant, or answered with them."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fl_rsna.audit import WORDS as OF_AUDIT
+from fl_rsna.audit import KEYS as OF_AUDIT
 from fl_rsna.cli.arguments import create_parser
-from fl_rsna.cli.guess import MEANS, RUNS, read_words
+from fl_rsna.cli.guess import MEANS, RUNS, read_arguments
 from fl_rsna.cli.guides import list_command_keys
 from fl_rsna.settings.suggest import list_keys
 
@@ -35,7 +35,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
 
     def act(line: str) -> str:
         command, *typed = line.split()
-        return " ".join(read_words(command, typed, keys_of(command)))
+        return " ".join(read_arguments(command, typed, keys_of(command)))
 
     return act
 

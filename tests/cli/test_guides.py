@@ -3,7 +3,7 @@
 import pytest
 from package import COMMANDS, ROOT
 
-from fl_rsna.cli.guess import read_words
+from fl_rsna.cli.guess import read_arguments
 from fl_rsna.cli.guides import CHOICES, GUIDES, SHOWN, list_command_keys, write_help
 from fl_rsna.cli.start import find_topic
 from fl_rsna.settings.config import Config
@@ -41,10 +41,10 @@ def test_type_default_and_range_are_those_of_the_declaration() -> None:
 @pytest.mark.parametrize("name", sorted(GUIDES))
 def test_the_words_of_every_example_are_known(name: str) -> None:
     keys = list_keys() if GUIDES[name].schema is Config else list_command_keys(name)
-    for words in GUIDES[name].examples:
-        typed = words.split()
-        assert read_words(name, typed, keys) == typed
-        assert {word.partition("=")[0] for word in typed if "=" in word} <= {*keys}
+    for arguments in GUIDES[name].examples:
+        typed = arguments.split()
+        assert read_arguments(name, typed, keys) == typed
+        assert {argument.partition("=")[0] for argument in typed if "=" in argument} <= {*keys}
 
 
 def test_all_has_every_setting_and_a_group_its_own() -> None:
@@ -71,7 +71,7 @@ def test_every_group_says_what_it_chooses_and_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "topic"),
+    ("arguments", "topic"),
     [
         ("rounds=5", None),
         ("--help", ""),
@@ -82,5 +82,5 @@ def test_every_group_says_what_it_chooses_and_the_default() -> None:
         ("-m --help -m", ""),
     ],
 )
-def test_help_is_found_among_the_words(words: str, topic: str | None) -> None:
-    assert find_topic(words.split()) == topic
+def test_help_is_found_among_the_arguments(arguments: str, topic: str | None) -> None:
+    assert find_topic(arguments.split()) == topic

@@ -1,4 +1,4 @@
-"""key=value words of a command whose settings are one dataclass of its own."""
+"""key=value settings of a command whose settings are one dataclass of its own."""
 
 import sys
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Outer:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         ([], Outer()),
         (["model=runs/2026-01-02_03-04-05"], Outer(model="runs/2026-01-02_03-04-05")),
@@ -38,34 +38,34 @@ class Outer:
         (["data.size=3", "data.size=null"], Outer()),
     ],
 )
-def test_words_are_read_as_hydra_reads_them(words: list[str], expected: Outer) -> None:
-    assert read_own(Outer, words) == expected
+def test_words_are_read_as_hydra_reads_them(arguments: list[str], expected: Outer) -> None:
+    assert read_own(Outer, arguments) == expected
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("argument", "sentence"),
     [
         ("modell=x", "modell: no such setting; did you mean model=x?"),
         ("xyzzy=x", "xyzzy: no such setting; python -m fl_rsna.try takes model, colour, data.size, data.name"),
-        ("+model=x", r"\+model=x: expected a key=value word"),
-        ("~model", "~model: expected a key=value word"),
-        ("model", "model: expected a key=value word"),
-        ("model=a,b", "model=a,b: expected a key=value word"),
+        ("+model=x", r"\+model=x: expected a key=value setting"),
+        ("~model", "~model: expected a key=value setting"),
+        ("model", "model: expected a key=value setting"),
+        ("model=a,b", "model=a,b: expected a key=value setting"),
         ("model=a(b", "quote special characters"),
         ("data.size=many", "data.size: Value 'many'"),
         ("colour=reed", r"colour: Invalid value 'reed', expected one of \[red\]; did you mean colour=red\?"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_sentence(word: str, sentence: str) -> None:
+def test_what_cannot_be_read_is_refused_in_one_sentence(argument: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as refused:
-        read_own(Outer, [word])
+        read_own(Outer, [argument])
     assert "\n" not in str(refused.value)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, list[Outer]]:
-    """Run the command `try` with these words; its exit code, and the settings that its story was told."""
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, list[Outer]]:
+    """Run the command `try` with these arguments; its exit code, and the settings that its story was told."""
     told: list[Outer] = []
-    monkeypatch.setattr(sys, "argv", ["fl_rsna", *words])
+    monkeypatch.setattr(sys, "argv", ["fl_rsna", *arguments])
     with pytest.raises(SystemExit) as left:
         run_own_command(told.append, OwnSettings(command="try", schema=Outer))
     return int(left.value.code or 0), told
@@ -78,11 +78,11 @@ def test_a_command_is_told_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
-@pytest.mark.parametrize("word", ["--multirun", "-m", "--size", "size=3", "data.size=x", "model=${nowhere}"])
+@pytest.mark.parametrize("argument", ["--multirun", "-m", "--size", "size=3", "data.size=x", "model=${nowhere}"])
 def test_a_command_refuses_in_one_sentence(
-    word: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    argument: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, word) == (2, [])
+    assert run(monkeypatch, argument) == (2, [])
     said = capfd.readouterr().err
-    assert said.startswith(f"error: {word.partition('=')[0]}: ")
+    assert said.startswith(f"error: {argument.partition('=')[0]}: ")
     assert said.count("\n") == 1

@@ -1,4 +1,4 @@
-"""A sweep as a user types it: a job that fails ends no other, what becomes of each is told, and the same words go on."""
+"""A sweep as a user types it: a job that fails ends no other, what becomes of each is told, and the same settings go on."""
 
 import json
 import subprocess
@@ -38,8 +38,8 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     """Sweep a story in an empty folder; the exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def act(story: Callable[[Config], object], *words: str, **kwargs: bool) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["simulate.py", "--multirun", *words])
+    def act(story: Callable[[Config], object], *settings: str, **kwargs: bool) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["simulate.py", "--multirun", *settings])
         capfd.readouterr()
         with pytest.raises(SystemExit) as left:
             run_command(story, **kwargs)
@@ -97,7 +97,7 @@ def test_the_same_words_go_on_with_what_did_not_finish(sweep: Sweep, tmp_path: P
     assert json.loads((tmp_path / "runs" / "three" / "compare.json").read_text())["failed"] == {}
 
 
-def test_a_sweep_without_a_name_is_found_by_its_words(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_sweep_without_a_name_is_found_by_its_settings(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep(Story(scaffold=RunFailed("no")), "strategy=fedavg,scaffold", "rounds=2")[0] == 1
     assert sweep(Story(), "strategy=fedavg,scaffold", "rounds=2", "resume=true")[0] == 0
     assert sweep(Story(), "strategy=fedavg,scaffold", "rounds=3")[0] == 0
@@ -125,11 +125,11 @@ def test_settings_that_cannot_be_are_one_job_s_fault(sweep: Sweep, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "words", [["strategy=fedavg,nosuch"], ["run.name=a,b"], ["strategy=interval(0,1)"], ["seed=1,x"]]
+    "settings", [["strategy=fedavg,nosuch"], ["run.name=a,b"], ["strategy=interval(0,1)"], ["seed=1,x"]]
 )
-def test_what_hydra_cannot_compose_is_refused_before_any_job(sweep: Sweep, words: list[str]) -> None:
+def test_what_hydra_cannot_compose_is_refused_before_any_job(sweep: Sweep, settings: list[str]) -> None:
     story = Story()
-    code, _, err = sweep(story, *words)
+    code, _, err = sweep(story, *settings)
     assert (code, story.asked, err.count("\n")) == (2, [], 1)
 
 
@@ -165,8 +165,8 @@ def test_two_commands_are_not_at_one_sweep_at_once(sweep: Sweep, tmp_path: Path)
     done: list[subprocess.CompletedProcess[str]] = []
 
     def meanwhile(config: Config) -> None:
-        words = ["strategy=fedavg,scaffold,fedprox", "run.name=three", "resume=true", f"paths.runs={there.parent}"]
-        command = [sys.executable, "-m", "fl_rsna.simulate", "--multirun", *words]
+        settings = ["strategy=fedavg,scaffold,fedprox", "run.name=three", "resume=true", f"paths.runs={there.parent}"]
+        command = [sys.executable, "-m", "fl_rsna.simulate", "--multirun", *settings]
         done.append(subprocess.run(command, capture_output=True, text=True))
 
     assert sweep(meanwhile, "strategy=fedavg", "run.name=three", "resume=true")[0] == 0

@@ -293,9 +293,9 @@ def test_a_listener_that_fails_is_asked_no_more_and_costs_nobody_an_event(run: R
 
 
 def test_the_words_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["run.name=a b", "data.dicom=it's here", "resume=false", "+rounds=2"]
-    monkeypatch.setattr(sys, "argv", ["/where/fl_rsna/simulate.py", *words])
-    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "fl_rsna.simulate", *words])
+    arguments = ["run.name=a b", "data.dicom=it's here", "resume=false", "+rounds=2"]
+    monkeypatch.setattr(sys, "argv", ["/where/fl_rsna/simulate.py", *arguments])
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "fl_rsna.simulate", *arguments])
     assert command_again() == (
         """python3 -m fl_rsna.simulate 'run.name=a b' 'data.dicom=it'"'"'s here' resume=false +rounds=2"""
     )
@@ -316,7 +316,7 @@ def test_the_words_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_that_goes_on_begins_as_it_was_typed(
     typed: list[str], program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The words may have been put in another order meanwhile."""
+    """The arguments may have been put in another order meanwhile."""
     monkeypatch.setattr(sys, "argv", ["/where/fl_rsna/simulate.py", "rounds=2"])
     monkeypatch.setattr(sys, "orig_argv", typed)
     assert command_again("resume=true") == f"{program} rounds=2 resume=true"
@@ -491,9 +491,9 @@ DEMO = [
 @pytest.mark.slow
 def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path) -> None:
     """In a group of its own, as of a terminal: nobody in it says a word more, or lives on."""
-    words = [sys.executable, "-m", "fl_rsna.simulate", *DEMO, "rounds=2"]
+    arguments = [sys.executable, "-m", "fl_rsna.simulate", *DEMO, "rounds=2"]
     with subprocess.Popen(
-        words,
+        arguments,
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -85,13 +85,13 @@ def test_a_log_that_was_taken_back_does_not_come_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["data.salt=0123456789abcdef", "data.salt=a b's", "tracking.mlflow_uri=http://me:pass@x"]
+    "argument", ["data.salt=0123456789abcdef", "data.salt=a b's", "tracking.mlflow_uri=http://me:pass@x"]
 )
-def test_secrets_are_not_written(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["simulate.py", word, "rounds=2"])
+def test_secrets_are_not_written(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulate.py", argument, "rounds=2"])
     with console_log():
         keep_log(tmp_path)
         note(f"go on with: {command_again('resume=true')}\n")
-    key, _, value = word.partition("=")
+    key, _, value = argument.partition("=")
     assert value not in (tmp_path / CONSOLE_LOG).read_text()
     assert f"{key}=*** rounds=2 resume=true" in lines(tmp_path)[-1]

@@ -56,8 +56,8 @@ ASKED: dict[str, dict[str, object]] = {
 }
 
 
-def ask(cohort: Cohort, folder: Path, kind: str, *, resume: bool, listener: Any = None, **words: object) -> None:
-    config = tiny_config(**ASKED[kind], **words)
+def ask(cohort: Cohort, folder: Path, kind: str, *, resume: bool, listener: Any = None, **arguments: object) -> None:
+    config = tiny_config(**ASKED[kind], **arguments)
     config.resume, config.run.name = resume, folder.name
     listeners = () if listener is None else (listener,)
     if kind == "gap":
@@ -129,9 +129,9 @@ def test_a_run_of_other_settings_is_refused_under_every_name_of_its_folder(
     monkeypatch.chdir(tmp_path)
     before = tree(tmp_path)
     for folder in (tmp_path / "run", tmp_path / "link", Path("run"), Path("../" + tmp_path.name) / "run"):
-        for words in ({"seed": 1}, {"rounds": 3}):
+        for arguments in ({"seed": 1}, {"rounds": 3}):
             with pytest.raises(ValueError, match="was begun with other settings"):
-                ask(cohort, folder, "slice", resume=True, **words)
+                ask(cohort, folder, "slice", resume=True, **arguments)
         with hold_lock(tmp_path / "run"):
             done = subprocess.run([sys.executable, "-c", TRY, str(folder)], capture_output=True, text=True, check=True)
         assert "another process is making it" in done.stdout
@@ -209,7 +209,7 @@ def test_a_copy_goes_on_under_its_own_name_and_the_original_stays(cohort: Cohort
     "kind", ["both", *(pytest.param(kind, marks=pytest.mark.extra) for kind in ("gap", "stacking", "local"))]
 )
 def test_a_copy_of_several_runs_in_one_goes_on_too(cohort: Cohort, tmp_path: Path, kind: str) -> None:
-    words = {"rounds": 1, "sequence__width": 16}
+    arguments = {"rounds": 1, "sequence__width": 16}
     first, done = tmp_path / "first", 0
 
     def listen(event: str, fields: Mapping[str, Any]) -> None:
@@ -219,11 +219,11 @@ def test_a_copy_of_several_runs_in_one_goes_on_too(cohort: Cohort, tmp_path: Pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(cohort, first, kind, resume=False, listener=listen, **words)
+        ask(cohort, first, kind, resume=False, listener=listen, **arguments)
     shutil.copytree(first, tmp_path / "elsewhere" / "copy")
     shutil.rmtree(first)  # nothing is read where it was
-    ask(cohort, tmp_path / "elsewhere" / "copy", kind, resume=True, **words)
-    ask(cohort, tmp_path / "whole", kind, resume=False, **words)
+    ask(cohort, tmp_path / "elsewhere" / "copy", kind, resume=True, **arguments)
+    ask(cohort, tmp_path / "whole", kind, resume=False, **arguments)
     copied, whole = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("elsewhere/copy", "whole"))
     assert copied.get("model_sha256") == whole.get("model_sha256")
     if kind == "local":
@@ -374,8 +374,8 @@ def test_a_lock_is_one_process_s_and_free_when_that_is_killed(tmp_path: Path) ->
         assert "another process is making it" in tried()
         assert len(os.listdir(tmp_path)) == 1
     assert (tried(), os.listdir(tmp_path)) == ("its turn\n", [])
-    words = [sys.executable, "-c", HOLD, str(tmp_path / "a"), ""]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    arguments = [sys.executable, "-c", HOLD, str(tmp_path / "a"), ""]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         assert "another process is making it" in tried()
@@ -391,9 +391,9 @@ def test_a_pack_that_another_process_makes_is_waited_for_and_used(cohort: Cohort
     name = Path(str(made.filename)).name
     with array_written(tmp_path / "theirs.npy", made.dtype, made.shape) as theirs:
         theirs[:] = 0
-    words = [sys.executable, "-c", HOLD, str(tmp_path / "two" / name), str(tmp_path / "theirs.npy")]
+    arguments = [sys.executable, "-c", HOLD, str(tmp_path / "two" / name), str(tmp_path / "theirs.npy")]
     found: list[Any] = []
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "held\n"
@@ -411,9 +411,9 @@ def test_a_pack_that_another_process_makes_is_waited_for_and_used(cohort: Cohort
 @pytest.mark.slow
 def test_three_first_commands_at_once_all_finish(tmp_path: Path) -> None:
     """One draws the patients, prepares and partitions them; of two with one name one runs, and loses nothing."""
-    words = "demo.patients=12 demo.slices_per_series=6 demo.size=32 data.size=32 model.image_size=32 rounds=1 engine.workers=0"
-    words += " partition.num_sites=2 train.batch_size=4 tracking=none prepare.workers=1"
-    command = [sys.executable, "-m", "fl_rsna.simulate", *words.split()]
+    arguments = "demo.patients=12 demo.slices_per_series=6 demo.size=32 data.size=32 model.image_size=32 rounds=1 engine.workers=0"
+    arguments += " partition.num_sites=2 train.batch_size=4 tracking=none prepare.workers=1"
+    command = [sys.executable, "-m", "fl_rsna.simulate", *arguments.split()]
     started = [
         subprocess.Popen(
             [*command, f"run.name={name}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -147,7 +147,7 @@ def test_why_the_server_s_part_would_not_touch_a_folder_is_read_once(tmp_path: P
     raise_refusal(path)
 
 
-WORDS = "rounds=2 model.image_size=32 train.batch_size=8 tracking=none"
+SETTINGS = "rounds=2 model.image_size=32 train.batch_size=8 tracking=none"
 
 
 class Federation:
@@ -158,32 +158,35 @@ class Federation:
         self.keys = folder / "certificates"
         write_new(self.keys, demo_files(self.keys, ["localhost"], list(cohort.sites)))
 
-    def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        return self.stack.enter_context(running(self.folder / f"{name}.log", name, *words))
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return self.stack.enter_context(running(self.folder / f"{name}.log", name, *arguments))
 
     def superlink(self) -> subprocess.Popen[bytes]:
-        words = ["--certificates", str(self.keys / "superlink"), "--state", str(self.folder / "superlink")]
-        return self.start("superlink", *words, "--host", "127.0.0.1", "--port", str(self.port))
+        arguments = ["--certificates", str(self.keys / "superlink"), "--state", str(self.folder / "superlink")]
+        return self.start("superlink", *arguments, "--host", "127.0.0.1", "--port", str(self.port))
 
     def site(self, name: str) -> subprocess.Popen[bytes]:
-        words = ["--folder", str(self.cohort.site_folder(name)), "--state", str(self.folder / name)]
-        words += ["--keys", str(self.keys / "sites" / name), "--superlink", f"localhost:{self.port}"]
-        return self.stack.enter_context(running(self.folder / f"{name}.log", "site", *words))
+        arguments = ["--folder", str(self.cohort.site_folder(name)), "--state", str(self.folder / name)]
+        arguments += ["--keys", str(self.keys / "sites" / name), "--superlink", f"localhost:{self.port}"]
+        return self.stack.enter_context(running(self.folder / f"{name}.log", "site", *arguments))
 
-    def coordinate(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def coordinate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         asked = [f"deploy.superlink=localhost:{self.port}", f"deploy.ca={self.keys / 'superlink' / 'ca.crt'}"]
         asked += [f"deploy.authorized={self.keys / 'authorized'}", f"paths.runs={self.folder / 'runs'}"]
         asked += [f"paths.sites={self.cohort.folder.parent}", f"partition.name={self.cohort.folder.name}"]
-        command = [sys.executable, "-m", "fl_rsna.coordinate", *shlex.split(WORDS), *asked, *words]
+        command = [sys.executable, "-m", "fl_rsna.coordinate", *shlex.split(SETTINGS), *asked, *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=400)
 
 
 @contextmanager
-def running(log: Path, command: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(log: Path, command: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A command of ours in a session of its own, which ends with it."""
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"fl_rsna.{command}", *words], stdout=stream, stderr=stream, start_new_session=True
+            [sys.executable, "-m", f"fl_rsna.{command}", *arguments],
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
         )
     try:
         yield process
@@ -238,7 +241,7 @@ def test_between_machines_it_is_the_model_of_simulate(cohort: Cohort, tmp_path: 
         sys.executable,
         "-m",
         "fl_rsna.simulate",
-        *shlex.split(WORDS),
+        *shlex.split(SETTINGS),
         *here,
         "data.name=tiny",
         "engine.workers=0",
@@ -254,16 +257,19 @@ def test_between_machines_it_is_the_model_of_simulate(cohort: Cohort, tmp_path: 
 @pytest.mark.slow
 def test_both_stages_run_between_machines_one_after_the_other(cohort: Cohort, tmp_path: Path) -> None:
     """Over one SuperLink, from one command; and what is finished is only reported."""
-    folder, words = tmp_path / "runs" / "staged", ["stage=both", "sequence.width=16", "model.image_size=24", "rounds=1"]
+    folder, arguments = (
+        tmp_path / "runs" / "staged",
+        ["stage=both", "sequence.width=16", "model.image_size=24", "rounds=1"],
+    )
     with ExitStack() as stack:
         federation = Federation(tmp_path, cohort, stack)
         federation.superlink()
         for name in cohort.sites:
             federation.site(name)
-        done = federation.coordinate("run.name=staged", *words)
+        done = federation.coordinate("run.name=staged", *arguments)
         logs = "".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted(tmp_path.glob("*.log")))
         assert done.returncode == 0, done.stdout + done.stderr + logs
-        again = federation.coordinate("run.name=staged", "resume=true", *words)
+        again = federation.coordinate("run.name=staged", "resume=true", *arguments)
     assert (again.returncode, "head over the series alone" in again.stdout) == (0, True)
     config = config_at(
         tmp_path, **LITE0, stage=Stage.both, sequence__width=16, model__image_size=24, rounds=1, model__recalibrate=True
@@ -294,7 +300,7 @@ def test_a_site_of_another_cohort_is_refused_with_the_reason(cohort: Cohort, tmp
         federation.superlink()
         for name in cohort.sites[1:]:
             federation.site(name)
-        words = [
+        arguments = [
             "--folder",
             str(other),
             "--state",
@@ -303,7 +309,7 @@ def test_a_site_of_another_cohort_is_refused_with_the_reason(cohort: Cohort, tmp
             str(federation.keys / "sites" / "site-1"),
         ]
         stack.enter_context(
-            running(tmp_path / "site-1.log", "site", *words, "--superlink", f"localhost:{federation.port}")
+            running(tmp_path / "site-1.log", "site", *arguments, "--superlink", f"localhost:{federation.port}")
         )
         done = federation.coordinate("run.name=refused")
     assert done.returncode == 2, done.stdout + done.stderr

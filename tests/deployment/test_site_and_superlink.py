@@ -22,10 +22,12 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def started(*words: str, log: Path, until: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(*arguments: str, log: Path, until: str) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a session of its own, from when its log says `until` on; ended by SIGTERM."""
     with log.open("wb") as stream:
-        running = subprocess.Popen([sys.executable, "-m", *words], stdout=stream, stderr=stream, start_new_session=True)
+        running = subprocess.Popen(
+            [sys.executable, "-m", *arguments], stdout=stream, stderr=stream, start_new_session=True
+        )
     try:
         until_true(lambda: until in log.read_text() or running.poll() is not None, log.read_text)
         assert running.poll() is None, log.read_text()
@@ -54,7 +56,7 @@ def test_a_key_is_known_once_it_is_registered_and_asking_changes_nothing(cohort:
     def checked() -> dict[str, str]:
         ended = subprocess.run([sys.executable, "-m", *site, "--check"], capture_output=True, text=True)
         found = [line.split(maxsplit=2) for line in ended.stdout.splitlines()]
-        return {words[1].rstrip(":"): words[0] for words in found}
+        return {arguments[1].rstrip(":"): arguments[0] for arguments in found}
 
     def status_of_nodes() -> list[str]:
         with control(f"localhost:{port}", (keys / "superlink" / "ca.crt").read_bytes()) as api:

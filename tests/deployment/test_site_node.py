@@ -7,7 +7,7 @@ import pytest
 from flwr.common.config import parse_config_args
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
-from fl_rsna.deployment.site_node import Node, address_of, node_config, node_environment, node_words
+from fl_rsna.deployment.site_node import Node, address_of, node_arguments, node_config, node_environment
 from fl_rsna.settings.training import Device
 
 
@@ -16,13 +16,18 @@ def node(tmp_path: Path, **changes: object) -> Node:
     return Node(**{**given, **changes})  # type: ignore[arg-type]
 
 
-def test_flower_understands_the_words(tmp_path: Path) -> None:
-    words = _parse_args_run_supernode().parse_args(node_words(node(tmp_path), 9500))
-    assert (words.superlink, words.host, words.port, words.insecure) == ("h:9092", "127.0.0.1", 9500, False)
+def test_flower_understands_the_arguments(tmp_path: Path) -> None:
+    arguments = _parse_args_run_supernode().parse_args(node_arguments(node(tmp_path), 9500))
+    assert (arguments.superlink, arguments.host, arguments.port, arguments.insecure) == (
+        "h:9092",
+        "127.0.0.1",
+        9500,
+        False,
+    )
     keys = tmp_path / "keys"
-    assert words.root_certificates == str(keys / "ca.crt")
-    assert words.auth_supernode_private_key == str(keys / "node.key")
-    given = (words.ssl_certfile, words.ssl_keyfile, words.ssl_ca_certfile)
+    assert arguments.root_certificates == str(keys / "ca.crt")
+    assert arguments.auth_supernode_private_key == str(keys / "node.key")
+    given = (arguments.ssl_certfile, arguments.ssl_keyfile, arguments.ssl_ca_certfile)
     assert given == tuple(str(keys / name) for name in ("runtime.crt", "runtime.key", "runtime-ca.crt"))
 
 

@@ -56,9 +56,9 @@ class Running:
 @contextmanager
 def serving(keys: Path, state: Path) -> Iterator[Running]:
     begun = time.perf_counter()
-    words = ["--certificates", str(keys / "superlink"), "--state", str(state), "--host", "127.0.0.1", "--port", "0"]
+    arguments = ["--certificates", str(keys / "superlink"), "--state", str(state), "--host", "127.0.0.1", "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fl_rsna.superlink", *words],
+        [sys.executable, "-m", "fl_rsna.superlink", *arguments],
         cwd=ROOT,
         env={**os.environ, "HTTPS_PROXY": "http://127.0.0.1:1"},  # a proxy that leads nowhere: nothing here may use it
         stdout=subprocess.PIPE,
@@ -214,7 +214,7 @@ def test_only_registered_keys_connect_and_a_revoked_one_never_again(running: Run
 def test_flowers_own_supernode_connects_with_a_sites_folder_until_its_key_is_revoked(running: Running) -> None:
     running.sync()
     keys, begun = running.keys / "sites/site-3", time.perf_counter()
-    words = [
+    arguments = [
         "--root-certificates",
         keys / "ca.crt",
         "--auth-supernode-private-key",
@@ -225,7 +225,10 @@ def test_flowers_own_supernode_connects_with_a_sites_folder_until_its_key_is_rev
     runtime = ["--ssl-certfile", keys / "runtime.crt", "--ssl-keyfile", keys / "runtime.key", "--ssl-ca-certfile"]
     program = str(Path(sys.executable).with_name("flower-supernode"))
     node = subprocess.Popen(
-        [str(word) for word in (program, "--superlink", running.address, *words, *runtime, keys / "runtime-ca.crt")],
+        [
+            str(argument)
+            for argument in (program, "--superlink", running.address, *arguments, *runtime, keys / "runtime-ca.crt")
+        ],
         env=environment(running.keys / "node"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -250,13 +253,13 @@ def test_flowers_own_supernode_connects_with_a_sites_folder_until_its_key_is_rev
         put_away(node)
 
 
-def said_until(process: subprocess.Popen[str], words: str) -> str:
-    """What it says up to the line with these words, or its end."""
+def said_until(process: subprocess.Popen[str], text: str) -> str:
+    """What it says up to the line with this text, or its end."""
     said = []
     assert process.stdout is not None
     for line in process.stdout:
         said.append(line)
-        if words in line:
+        if text in line:
             break
     return "".join(said)
 
@@ -282,8 +285,8 @@ def test_it_is_quiet_keeps_its_state_and_ends_when_told(tmp_path: Path) -> None:
 
 
 def refuses_a_second(running: Running) -> None:
-    words = ["--certificates", str(running.keys / "superlink"), "--state", str(running.state)]
-    command = [sys.executable, "-m", "fl_rsna.superlink", *words]
+    arguments = ["--certificates", str(running.keys / "superlink"), "--state", str(running.state)]
+    command = [sys.executable, "-m", "fl_rsna.superlink", *arguments]
     twice = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (twice.returncode, twice.stdout, len(twice.stderr.splitlines())) == (2, "", 1)
     assert "no other SuperLink uses" in twice.stderr

@@ -54,9 +54,9 @@ def wait_until(is_so: Callable[[], bool], complaint: str) -> None:
         time.sleep(0.05)
 
 
-def asked(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def asked(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", ask_warm.__file__, str(path), *words], capture_output=True, text=True
+        [sys.executable, "-I", "-S", ask_warm.__file__, str(path), *arguments], capture_output=True, text=True
     )
 
 

@@ -11,7 +11,7 @@ repo=$(cd "$(dirname "$0")/../.." && pwd)
 sites=3
 demo=(demo.patients=40 demo.slices_per_series=6 demo.size=64 data.size=64)
 split=(partition.num_sites=$sites)
-words=(rounds=${ROUNDS:-2} seed=7 model.image_size=32 train.batch_size=8 tracking=none model.recalibrate=false)
+arguments=(rounds=${ROUNDS:-2} seed=7 model.image_size=32 train.batch_size=8 tracking=none model.recalibrate=false)
 
 if docker compose version >/dev/null 2>&1; then COMPOSE="docker compose"
 elif command -v docker-compose >/dev/null; then COMPOSE="docker-compose"
@@ -51,12 +51,12 @@ say "cohort and keys are there"
 $COMPOSE up -d >up.log 2>&1 || { cat up.log; exit 1; }
 say "superlink and sites are up"
 started=$SECONDS
-$COMPOSE run --rm -T coordinator run.name=calm "${words[@]}" >calm.log 2>&1 || { cat calm.log; $COMPOSE logs --tail 30; exit 1; }
+$COMPOSE run --rm -T coordinator run.name=calm "${arguments[@]}" >calm.log 2>&1 || { cat calm.log; $COMPOSE logs --tail 30; exit 1; }
 deployed=$(model_of calm)
 say "containers: model $deployed after $((SECONDS - started)) s"
 
 started=$SECONDS
-in_image python -m fl_rsna.simulate engine=local engine.workers=0 partition.name=demo-$sites-sites run.name=simulated "${demo[@]}" "${words[@]}" >simulated.log 2>&1 \
+in_image python -m fl_rsna.simulate engine=local engine.workers=0 partition.name=demo-$sites-sites run.name=simulated "${demo[@]}" "${arguments[@]}" >simulated.log 2>&1 \
   || { cat simulated.log; exit 1; }
 simulated=$(model_of simulated)
 say "simulation: model $simulated after $((SECONDS - started)) s"
@@ -64,7 +64,7 @@ say "simulation: model $simulated after $((SECONDS - started)) s"
 echo "parity: $deployed"
 
 if [[ -x $repo/.venv/bin/python ]]; then # a second opinion: another machine's Python and libraries may round otherwise
-  PYTHONPATH=$work "$repo/.venv/bin/python" -m fl_rsna.simulate engine=local partition.name=demo-$sites-sites run.name=host "${demo[@]}" "${words[@]}" >host.log 2>&1 \
+  PYTHONPATH=$work "$repo/.venv/bin/python" -m fl_rsna.simulate engine=local partition.name=demo-$sites-sites run.name=host "${demo[@]}" "${arguments[@]}" >host.log 2>&1 \
     && say "on the host, without containers: model $(model_of host)" || say "on the host: failed, $(tail -1 host.log)"
 fi
 
@@ -76,5 +76,5 @@ RUN python -c "import fl_rsna.task as changed; open(changed.__file__, 'a').write
 USER 10001:10001
 OTHER
 say "faults"
-python3 tests/e2e/compose_faults.py --model "$deployed" -- "${words[@]}"
+python3 tests/e2e/compose_faults.py --model "$deployed" -- "${arguments[@]}"
 say "done"

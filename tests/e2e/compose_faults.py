@@ -1,6 +1,6 @@
 """What can go wrong between containers, done on purpose: one row a scenario, exit code 0 when all ended as expected.
 
-Run by compose_e2e.sh, in a folder that holds docker-compose.yml, .env and the cohorts, with superlink and sites up. The words after -- are
+Run by compose_e2e.sh, in a folder that holds docker-compose.yml, .env and the cohorts, with superlink and sites up. The arguments after -- are
 the runs'; --model is the hash they end with when nothing goes wrong.
 """
 
@@ -29,7 +29,7 @@ class Row:
     ok: bool
 
 
-def fenced_in(words: list[str], model: str) -> Iterator[Row]:
+def fenced_in(arguments: list[str], model: str) -> Iterator[Row]:
     """What code that runs at a site could do there, by trying it."""
     seen = json.loads(compose("exec", "-T", "site-1", "python", "-c", LOOK_AROUND.read_text()))
     yield Row(
@@ -41,10 +41,10 @@ def fenced_in(words: list[str], model: str) -> Iterator[Row]:
     )
 
 
-def went_on(words: list[str], model: str) -> Iterator[Row]:
+def went_on(arguments: list[str], model: str) -> Iterator[Row]:
     """One run that goes on without lost sites: in round 1 a site dies, and another's disk fills up."""
     with instead("site-1", {"volumes": ["tiny:/state"]}, {"tiny": TINY}):
-        run = start("went-on", [*words, "strategy.lost=go_on"])
+        run = start("went-on", [*arguments, "strategy.lost=go_on"])
         wait_for(run, "round_start", round=1)
         call("docker", "exec", container("site-1"), "sh", "-c", "dd if=/dev/zero of=/state/full bs=1M 2>&1 || true")
         kill("site-2")
@@ -72,9 +72,9 @@ def failures_of(run: Run) -> dict[str, str]:
     return {event["site"]: str(event["error"]) for event in events(run.name, "site_failed")}
 
 
-def waited_for(words: list[str], model: str) -> Iterator[Row]:
+def waited_for(arguments: list[str], model: str) -> Iterator[Row]:
     """One run that waits for lost sites: in round 1 a site dies, in round 2 another loses its network."""
-    run = start("waited-for", [*words, "strategy.lost=wait"])
+    run = start("waited-for", [*arguments, "strategy.lost=wait"])
     wait_for(run, "round_start", round=1)
     time.sleep(1)
     kill("site-1")
@@ -103,9 +103,9 @@ def same_model(run: Run, what: str, model: str) -> Row:
     return Row(what, "nothing more", f"model {model}, as undisturbed", seen, last.code == 0 and found == model)
 
 
-def refused(name: str, words: list[str], what: str, said: dict[str, object], reason: str) -> Row:
+def refused(name: str, arguments: list[str], what: str, said: dict[str, object], reason: str) -> Row:
     with instead("site-3", said):
-        run = start(name, words)
+        run = start(name, arguments)
         last = ending(run)
     return Row(
         f"a site with another {what}",
@@ -116,18 +116,18 @@ def refused(name: str, words: list[str], what: str, said: dict[str, object], rea
     )
 
 
-def other_cohort(words: list[str], model: str) -> Iterator[Row]:
+def other_cohort(arguments: list[str], model: str) -> Iterator[Row]:
     folder = {"type": "bind", "source": f"./site_data/{OTHER_COHORT}/site-3", "target": "/site", "read_only": True}
-    yield refused("other-cohort", words, "cohort", {"volumes": [folder]}, "copy the same cohort")
+    yield refused("other-cohort", arguments, "cohort", {"volumes": [folder]}, "copy the same cohort")
 
 
-def other_version(words: list[str], model: str) -> Iterator[Row]:
-    yield refused("other-version", words, "version of fl_rsna", {"image": OTHER_IMAGE}, "same version everywhere")
+def other_version(arguments: list[str], model: str) -> Iterator[Row]:
+    yield refused("other-version", arguments, "version of fl_rsna", {"image": OTHER_IMAGE}, "same version everywhere")
 
 
-def killed_server(words: list[str], model: str) -> Iterator[Row]:
+def killed_server(arguments: list[str], model: str) -> Iterator[Row]:
     """One run: its superlink dies in round 1; in round 2 the coordinator, too; then everything is taken down."""
-    run = start("killed-server", words)
+    run = start("killed-server", arguments)
     wait_for(run, "round_start", round=1)
     kill("superlink")
     call("docker", "start", container("superlink"))
@@ -135,9 +135,9 @@ def killed_server(words: list[str], model: str) -> Iterator[Row]:
     seen = f"round 1 is {'over' if over else 'not over'}, taken up {len(events(run.name, 'resumed'))} times"
     expected = "the coordinator takes the run up again"
     yield Row("the superlink dies", "docker kill -s KILL superlink; docker start", expected, seen, over)
-    run, row = resumed(run, words, "superlink and coordinator die", "docker kill -s KILL", kill_both)
+    run, row = resumed(run, arguments, "superlink and coordinator die", "docker kill -s KILL", kill_both)
     yield row
-    run, row = resumed(run, words, "everything is taken down", "docker compose down", take_down)
+    run, row = resumed(run, arguments, "everything is taken down", "docker compose down", take_down)
     yield row
     yield same_model(run, "the run of all three", model)
 
@@ -150,7 +150,7 @@ def take_down() -> None:
     compose("down", "--timeout", "5")
 
 
-def resumed(run: Run, words: list[str], what: str, how: str, stop: Callable[[], None]) -> tuple[Run, Row]:
+def resumed(run: Run, arguments: list[str], what: str, how: str, stop: Callable[[], None]) -> tuple[Run, Row]:
     """Stop it all in round 2, and start it again."""
     before = len(events(run.name, "resumed"))
     wait_for(run, "round_start", round=2)
@@ -158,7 +158,7 @@ def resumed(run: Run, words: list[str], what: str, how: str, stop: Callable[[], 
     stop()
     ending(run)
     compose("up", "-d")
-    run = start(run.name, [*words, "resume=true"])
+    run = start(run.name, [*arguments, "resume=true"])
     wait_for(run, "resumed", more_than=before)
     kept = events(run.name, "round_end")[: len(reported)] == reported
     after = [event["round"] for event in events(run.name, "resumed")][before:]
@@ -173,10 +173,10 @@ SCENARIOS: dict[str, Callable[[list[str], str], Iterator[Row]]] = {
 }
 
 
-def played(name: str, words: list[str], model: str) -> Iterator[Row]:
+def played(name: str, arguments: list[str], model: str) -> Iterator[Row]:
     """A scenario's rows; what the engine refuses to do is a row, too."""
     try:
-        yield from SCENARIOS[name](words, model)
+        yield from SCENARIOS[name](arguments, model)
     except (RuntimeError, IndexError) as error:
         yield Row(name, "", "", str(error), False)
 
@@ -189,11 +189,11 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main(names: list[str], words: list[str], model: str) -> int:
+def main(names: list[str], arguments: list[str], model: str) -> int:
     rows = []
     started = time.monotonic()
     for name in names:
-        for row in played(name, words, model):
+        for row in played(name, arguments, model):
             rows.append(row)
             print(
                 f"{time.monotonic() - started:5.0f}s  {'ok' if row.ok else 'NOT AS EXPECTED'}: {row.scenario}",
@@ -209,6 +209,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Faults between containers, and what came of them.")
     parser.add_argument("--model", required=True, help="the model's hash when nothing goes wrong")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
-    parser.add_argument("words", nargs="*", help="of the runs, as for the coordinator")
+    parser.add_argument("arguments", nargs="*", help="of the runs, as for the coordinator")
     told = parser.parse_args()
-    sys.exit(main(told.only, told.words, told.model[:12]))
+    sys.exit(main(told.only, told.arguments, told.model[:12]))

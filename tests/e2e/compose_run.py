@@ -39,9 +39,9 @@ class Ending:
     said: str  # the last line; docker-compose 1.29 adds the code
 
 
-def start(name: str, words: list[str]) -> Run:
+def start(name: str, arguments: list[str]) -> Run:
     """Begin a run, or with resume=true go on with it."""
-    command = [*COMPOSE, "run", "--rm", "-T", "coordinator", f"run.name={name}", *words]
+    command = [*COMPOSE, "run", "--rm", "-T", "coordinator", f"run.name={name}", *arguments]
     with Path(f"{name}.log").open("ab") as log:
         return Run(name, subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
 
@@ -81,21 +81,21 @@ def model_of(name: str) -> str:
     return str(json.loads(path.read_text()).get("model_sha256"))[:12] if path.exists() else "none"
 
 
-def call(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def call(*arguments: str) -> str:
+    done = subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(words[:6])}: {done.stderr.strip()[-300:]}")
+        raise RuntimeError(f"{' '.join(arguments[:6])}: {done.stderr.strip()[-300:]}")
     return done.stdout.strip()
 
 
-def compose(*words: str) -> str:
-    return call(*COMPOSE, *words)
+def compose(*arguments: str) -> str:
+    return call(*COMPOSE, *arguments)
 
 
 def container(service: str) -> str:
     """The id of a service's container, running or not."""
     labels = (f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}")
-    found = call("docker", "ps", "-aq", *(word for label in labels for word in ("--filter", f"label={label}")))
+    found = call("docker", "ps", "-aq", *(argument for label in labels for argument in ("--filter", f"label={label}")))
     return found.split()[0]
 
 

@@ -52,7 +52,7 @@ from fl_rsna.settings.stages import Baseline
 from fl_rsna.simulation.simulation import report_run, run_federation, run_gap
 from fl_rsna.strategies.find import STRATEGIES
 
-WORDS = (
+SETTINGS = (
     "demo.patients=16", "demo.slices_per_series=6", "demo.size=64", "data.size=64", "model.image_size=32", "partition.num_sites=2",
     "rounds=2", "engine.workers=0", "train.batch_size=8", "train.device=cpu",
     "prepare.workers=1", "paths.prepared=prepared", "paths.sites=site_data", "paths.runs=runs", "run.name=run",
@@ -109,7 +109,7 @@ class Outcome:
 
 
 def config_of(kind: str, *, resume: bool = False) -> Config:
-    return compose_config([*WORDS, *KINDS[kind], f"resume={str(resume).lower()}"], STRATEGIES)
+    return compose_config([*SETTINGS, *KINDS[kind], f"resume={str(resume).lower()}"], STRATEGIES)
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -365,11 +365,13 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    words, start = parsed(), time.perf_counter()
+    arguments, start = parsed(), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="fl_rsna-damage-") as place:
-        outcomes = run(words.count, words.seed, words.kinds.split(","), words.workers, Path(place), words.only)
-    for outcome in outcomes if words.say else ():
+        outcomes = run(
+            arguments.count, arguments.seed, arguments.kinds.split(","), arguments.workers, Path(place), arguments.only
+        )
+    for outcome in outcomes if arguments.say else ():
         print(
             f"{outcome.number:>4} {outcome.kind:<9}{outcome.command:<9}{outcome.end:<10}{outcome.file}: {outcome.how}: {outcome.said}"
         )
-    sys.exit(say(outcomes, words.seed, time.perf_counter() - start))
+    sys.exit(say(outcomes, arguments.seed, time.perf_counter() - start))

@@ -12,7 +12,7 @@ python=${PYTHON:-python}
 work=$(mktemp -d "${TMPDIR:-/tmp}/fl-rsna-deploy.XXXXXX")
 tag=fl$$
 port=9092
-words=(rounds=2 seed=7 model.image_size=32 train.batch_size=8 tracking=none)
+arguments=(rounds=2 seed=7 model.image_size=32 train.batch_size=8 tracking=none)
 demo=(demo.patients=24 demo.slices_per_series=6 demo.size=64 data.size=64 partition.num_sites=2 partition.name=split)
 started=()
 
@@ -53,7 +53,7 @@ fi
 
 # The cohort and the model to compare with: one simulation, then every place gets its own folder and nothing else.
 cd "$repo"
-"$python" -m fl_rsna.simulate "${demo[@]}" "${words[@]}" run.name=simulated engine.workers=0 \
+"$python" -m fl_rsna.simulate "${demo[@]}" "${arguments[@]}" run.name=simulated engine.workers=0 \
   paths.prepared="$work/prepared" paths.sites="$work/cohorts" paths.runs="$work/simulated" >"$work/simulated.log" 2>&1 ||
   { cat "$work/simulated.log"; fail "the simulation to end well"; }
 mkdir -p "$work/coordinator/site_data/split" "$work/coordinator/runs"
@@ -79,7 +79,7 @@ for n in 1 2; do
 done
 say "keys made and exchanged"
 
-inside() { # the words before a command at place n
+inside() { # what comes before a command at place n
   [[ ${#namespaces[@]} == 0 ]] || echo "ip netns exec $tag-$1"
 }
 serve() { # like site below, in a subshell of its own, which the command takes the place of
@@ -88,7 +88,7 @@ serve() { # like site below, in a subshell of its own, which the command takes t
 serve >"$work/superlink.log" 2>&1 &
 started+=($!)
 
-site() { # n, more words
+site() { # n, more arguments
   cd "$work/hospital-$1"
   exec $(inside "$1") "$python" -m fl_rsna.site --folder site --state state --keys "certificates/sites/site-$1" \
     --superlink "$(server "$1"):$port" --name "site-$1" "${@:2}"
@@ -105,7 +105,7 @@ for n in 1 2; do
   started+=($!)
 done
 
-at 0 "$python" -m fl_rsna.coordinate "${words[@]}" run.name=deployed partition.name=split deploy.superlink=127.0.0.1:$port ||
+at 0 "$python" -m fl_rsna.coordinate "${arguments[@]}" run.name=deployed partition.name=split deploy.superlink=127.0.0.1:$port ||
   { cat "$work"/superlink.log "$work"/site-*.log; fail "a finished run"; }
 cat "$work/site-1.log"
 (site 1 --check) >"$work/check-1.log" 2>&1 || { cat "$work/check-1.log"; fail "a site without problems once its key is admitted"; }

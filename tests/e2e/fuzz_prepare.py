@@ -130,7 +130,7 @@ def squared(image: NDArray[np.floating]) -> NDArray[np.uint16]:
 
 def prepared(dicom: Path, out: Path, task: Task) -> list[str]:
     """What is wrong with how the command ended."""
-    words = [
+    arguments = [
         f"task={task.name}",
         "data.unlabelled=true",
         "data.hash_ids=false",
@@ -138,7 +138,14 @@ def prepared(dicom: Path, out: Path, task: Task) -> list[str]:
         "prepare.workers=2",
         f"data.dicom={dicom}",
     ]
-    command = [sys.executable, "-m", "fl_rsna.prepare", *words, f"data.name={out.name}", f"paths.prepared={out.parent}"]
+    command = [
+        sys.executable,
+        "-m",
+        "fl_rsna.prepare",
+        *arguments,
+        f"data.name={out.name}",
+        f"paths.prepared={out.parent}",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     except subprocess.TimeoutExpired:
@@ -263,26 +270,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="no batch begins after them")
     parser.add_argument("--files", type=int, default=400, help="damaged files a batch")
     parser.add_argument("--only", help="<batch>/<number> of one file to make again; it is kept in the current folder")
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     warnings.simplefilter("ignore")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    sources, began, batch = originals(words.dicom, chest=words.chest), time.monotonic(), 0
-    task = COVID_CXR if words.chest else ICH
-    numbers = range(words.files)
-    if words.only:
-        batch, number = map(int, words.only.split("/"))
+    sources, began, batch = originals(arguments.dicom, chest=arguments.chest), time.monotonic(), 0
+    task = COVID_CXR if arguments.chest else ICH
+    numbers = range(arguments.files)
+    if arguments.only:
+        batch, number = map(int, arguments.only.split("/"))
         numbers = range(number, number + 1)
-        Path(f"{batch}-{number}.dcm").write_bytes(mutated(sources, words.seed, batch, number)[0])
+        Path(f"{batch}-{number}.dcm").write_bytes(mutated(sources, arguments.seed, batch, number)[0])
     outcomes, violations = Counter[tuple[str, str]](), list[str]()
-    while not violations or not words.only:
-        found, wrong = run_batch(sources, words.seed, batch, numbers, task)
+    while not violations or not arguments.only:
+        found, wrong = run_batch(sources, arguments.seed, batch, numbers, task)
         outcomes, violations, batch = outcomes + found, violations + wrong, batch + 1
         print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
-        if words.only or time.monotonic() - began > words.seconds:
+        if arguments.only or time.monotonic() - began > arguments.seconds:
             break
     files = sum(count for (_, recipe), count in outcomes.items() if recipe == "files")
-    show(outcomes, files, violations, words.seed, time.monotonic() - began)
+    show(outcomes, files, violations, arguments.seed, time.monotonic() - began)
     sys.exit(1 if violations else 0)
 
 

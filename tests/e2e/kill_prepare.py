@@ -105,43 +105,50 @@ def main() -> int:
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--dicom", type=Path, help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.place:
-        prepare_here(words.place, words.dicom, words.workers)
+    arguments = parser.parse_args()
+    if arguments.place:
+        prepare_here(arguments.place, arguments.dicom, arguments.workers)
         return 0
-    rng, same, began = random.Random(words.seed), 0, time.monotonic()
+    rng, same, began = random.Random(arguments.seed), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         dicom, earlier = root / "dicom", root / "earlier"
         for folder, seed in ((dicom, 0), (earlier, 1)):
             folder.mkdir()
-            for number in range(words.files if seed == 0 else words.files // 2):
+            for number in range(arguments.files if seed == 0 else arguments.files // 2):
                 kept = seed == 1 and number % 2
                 path = folder / f"{number:06d}.dcm"
                 os.link(dicom / path.name, path) if kept else write(path, number, seed)
-        expected = finished(root / "whole", dicom, words.workers)
-        to_convert = words.files - (words.files // 4 if words.update else 0)
+        expected = finished(root / "whole", dicom, arguments.workers)
+        to_convert = arguments.files - (arguments.files // 4 if arguments.update else 0)
         print(f"{'kill':>4} {'journalled':>10} {'of':>6}  same")
-        for kill in range(words.kills):
+        for kill in range(arguments.kills):
             place = root / str(kill)
-            if words.update:
-                finished(place, earlier, words.workers)
+            if arguments.update:
+                finished(place, earlier, arguments.workers)
             part, wanted = place / "set.part", rng.randrange(1, max(2, int(0.95 * to_convert)))
-            running = prepare(place, dicom, words.workers)
+            running = prepare(place, dicom, arguments.workers)
             while running.poll() is None and lines(part / "journal.jsonl") < wanted:
                 time.sleep(0.002)
             time.sleep(rng.random() * 0.03)
             running.send_signal(signal.SIGKILL)
             running.communicate()
             was = lines(part / "journal.jsonl")
-            found = finished(place, dicom, words.workers)
+            found = finished(place, dicom, arguments.workers)
             good = running.returncode == -signal.SIGKILL and found == expected and os.listdir(place) == ["set"]
             same += good
             print(f"{kill:>4} {was:>10} {to_convert:>6}  {'yes' if good else 'NO'}", flush=True)
     seconds = round(time.monotonic() - began)
-    result = {"files": words.files, "workers": words.workers, "seed": words.seed, "update": words.update}
-    print(json.dumps({**result, "kills": words.kills, "same": same, "index_sha256": expected[0], "seconds": seconds}))
-    return int(same < words.kills)
+    result = {
+        "files": arguments.files,
+        "workers": arguments.workers,
+        "seed": arguments.seed,
+        "update": arguments.update,
+    }
+    print(
+        json.dumps({**result, "kills": arguments.kills, "same": same, "index_sha256": expected[0], "seconds": seconds})
+    )
+    return int(same < arguments.kills)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ BUSY = "while True: pass"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Environment variables and words of pytest, and how many processes keep the cores busy meanwhile."""
+    """Environment variables and arguments of pytest, and how many processes keep the cores busy meanwhile."""
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)
-    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     busy: int = 0
 
 
@@ -59,7 +59,7 @@ def list_settings() -> list[Setting]:
         Setting(name="aten-avx2", environment={"ATEN_CPU_CAPABILITY": "avx2"}),
         Setting(name="openblas", environment={"OPENBLAS_CORETYPE": other}),
         Setting(name="two-threads", environment={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}),
-        Setting(name="random-order", words=("-p", "randomly", "--randomly-seed=2026")),
+        Setting(name="random-order", arguments=("-p", "randomly", "--randomly-seed=2026")),
         Setting(name="load", busy=2 * (os.cpu_count() or 1)),
     ]
     if simd:
@@ -72,7 +72,7 @@ def combine(settings: list[Setting]) -> Setting:
     return Setting(
         name="+".join(setting.name for setting in settings),
         environment={key: value for setting in settings for key, value in setting.environment.items()},
-        words=tuple(word for setting in settings for word in setting.words),
+        arguments=tuple(argument for setting in settings for argument in setting.arguments),
         busy=sum(setting.busy for setting in settings),
     )
 
@@ -80,7 +80,7 @@ def combine(settings: list[Setting]) -> Setting:
 def run_tests(setting: Setting, tests: str, jobs: int) -> Outcome:
     """One whole run of pytest in this setting."""
     dist = ["-n", str(jobs), "--dist", "worksteal" if tests == "fast" else "loadgroup"]
-    command = [sys.executable, "-m", "pytest", *dist, "-m", MARKS[tests], "-p", "no:cacheprovider", *setting.words]
+    command = [sys.executable, "-m", "pytest", *dist, "-m", MARKS[tests], "-p", "no:cacheprovider", *setting.arguments]
     start = time.monotonic()
     with ExitStack() as stack:
         for _ in range(setting.busy):
@@ -91,7 +91,7 @@ def run_tests(setting: Setting, tests: str, jobs: int) -> Outcome:
             command, cwd=ROOT, env={**os.environ, **setting.environment}, capture_output=True, text=True
         )
     text = done.stdout + done.stderr
-    counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
+    counts = {argument: int(count) for count, argument in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
     failures = tuple(re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE))
     if done.returncode not in (0, 1) or not counts:
         failures = (*failures, f"pytest ended with {done.returncode}: {text.strip().splitlines()[-1:]}")
@@ -115,12 +115,12 @@ def main() -> None:
     parser.add_argument("--together", action="store_true", help="one run in all settings instead of one run in each")
     parser.add_argument("--tests", nargs="+", choices=MARKS, default=list(MARKS))
     parser.add_argument("--jobs", type=int, default=2)
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     outcomes = []
-    chosen = [settings[name] for name in words.only]
-    for setting in [combine(chosen)] if words.together else chosen:
-        for tests in words.tests:
-            outcome = run_tests(setting, tests, words.jobs)
+    chosen = [settings[name] for name in arguments.only]
+    for setting in [combine(chosen)] if arguments.together else chosen:
+        for tests in arguments.tests:
+            outcome = run_tests(setting, tests, arguments.jobs)
             outcomes.append(outcome)
             print(
                 f"{setting.name:<15} {tests:<5} {outcome.passed:>5} passed {outcome.failed:>3} failed {outcome.skipped:>3} skipped "

@@ -34,8 +34,8 @@ def runs(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     return [folder / "run-0", folder / "run-1"]
 
 
-def made(out: Path, models: list[Path], *words: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    typed = [f"models=[{','.join(map(str, models))}]", f"out={out}", *words]
+def made(out: Path, models: list[Path], *arguments: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    typed = [f"models=[{','.join(map(str, models))}]", f"out={out}", *arguments]
     main(read_own(EnsembleConfig, typed))
     record: dict[str, Any] = json.loads((out / "ensemble.json").read_text())
     return pd.read_parquet(out / "predictions.parquet"), record
@@ -99,7 +99,7 @@ def test_what_cannot_be_combined_is_said_in_a_sentence(runs: list[Path], cohort:
     other = write_tiny_run(tmp_path / "other")
     windows = write_tiny_model(tmp_path / "windows.safetensors", image=ImageKind.windows)
     site = f"site={cohort.site_folder('test-site')}"
-    for models, words, sentence in (
+    for models, arguments, sentence in (
         (runs[:1], [site], "^models: expected two or more different models, got "),
         ([runs[0], runs[0] / "model.safetensors"], [site], "^models: expected different models, got the same weights"),
         (
@@ -115,7 +115,7 @@ def test_what_cannot_be_combined_is_said_in_a_sentence(runs: list[Path], cohort:
         (runs, [], "^data.dicom: expected one of "),
     ):
         with pytest.raises(ValueError, match=sentence):
-            made(tmp_path / "out", models, *words)
+            made(tmp_path / "out", models, *arguments)
         assert not (tmp_path / "out").exists()
 
 

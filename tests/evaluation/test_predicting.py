@@ -16,8 +16,15 @@ from fl_rsna.settings.config import Config
 from fl_rsna.simulation.simulation import simulate
 from fl_rsna.task import COVID_CXR, ICH
 
-WORDS = ["model.image_size=24", "data.size=32", "train.batch_size=8", "rounds=1", "engine.workers=0", "tracking=none"]
-WORDS += ["partition.num_sites=2", "train.trainable=head", "prepare.workers=1"]
+SETTINGS = [
+    "model.image_size=24",
+    "data.size=32",
+    "train.batch_size=8",
+    "rounds=1",
+    "engine.workers=0",
+    "tracking=none",
+]
+SETTINGS += ["partition.num_sites=2", "train.trainable=head", "prepare.workers=1"]
 
 
 @pytest.fixture
@@ -35,8 +42,8 @@ def kaggle(tmp_path: Path) -> Path:
     return folder
 
 
-def typed(story: Callable[[Config], object], monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["fl_rsna", *words])
+def typed(story: Callable[[Config], object], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["fl_rsna", *arguments])
     with pytest.raises(SystemExit) as left:
         run_command(story)
     return int(left.value.code or 0)
@@ -46,8 +53,8 @@ def test_one_command_makes_a_submission_of_kaggles_data(
     kaggle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = [*WORDS, "experiment=kaggle", f"data.dicom={kaggle}", "run.name=one"]
-    assert typed(simulate, monkeypatch, *words) == 0
+    arguments = [*SETTINGS, "experiment=kaggle", f"data.dicom={kaggle}", "run.name=one"]
+    assert typed(simulate, monkeypatch, *arguments) == 0
     run, asked = tmp_path / "runs" / "one", list(pd.read_csv(kaggle / "stage_2_sample_submission.csv")["ID"])
     table = pd.read_csv(run / "submission.csv")
     check_submission(table, asked, "submission.csv")
@@ -59,7 +66,7 @@ def test_one_command_makes_a_submission_of_kaggles_data(
     assert "submissions, each image and label once: submission.csv" in capfd.readouterr().out
     before = (run / "submission.csv").read_bytes()
     (kaggle / "stage_2_sample_submission.csv").write_text("ID,Label\nID_0_any,0.5\n")
-    assert typed(simulate, monkeypatch, *words, "resume=true") == 1  # what Kaggle asks is not what was predicted
+    assert typed(simulate, monkeypatch, *arguments, "resume=true") == 1  # what Kaggle asks is not what was predicted
     assert "got no row for 1 ids, as ID_0_any" in capfd.readouterr().err
     assert (run / "submission.csv").read_bytes() == before
 
@@ -73,8 +80,15 @@ def test_siims_studies_and_images_are_predicted_in_its_own_form(
     write_chest_cohort(tmp_path / "other", patients=4, seed=2, size=48)
     (tmp_path / "other" / "train").rename(tmp_path / "siim" / "test")
     films = sorted((tmp_path / "siim" / "test").rglob("*.dcm"))
-    words = [*WORDS, "task=covid_cxr", "data.dicom=siim", "data.name=siim", "data.hash_ids=false", "predict=siim-test"]
-    assert typed(simulate, monkeypatch, *words, "run.name=one") == 0
+    arguments = [
+        *SETTINGS,
+        "task=covid_cxr",
+        "data.dicom=siim",
+        "data.name=siim",
+        "data.hash_ids=false",
+        "predict=siim-test",
+    ]
+    assert typed(simulate, monkeypatch, *arguments, "run.name=one") == 0
     table = pd.read_csv(tmp_path / "runs" / "one" / "submission.csv")
     studies = {f"{path.parents[1].name}_study" for path in films}
     assert set(table["id"]) == studies | {f"{path.stem}_image" for path in films}
@@ -87,7 +101,7 @@ def test_siims_studies_and_images_are_predicted_in_its_own_form(
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["predict=nothing"], "error: predict: expected a prepared set, got none at "),
         (["predict=rsna-test", "baseline=local"], "error: predict: expected one final model, got baseline=local"),
@@ -95,7 +109,7 @@ def test_siims_studies_and_images_are_predicted_in_its_own_form(
     ],
 )
 def test_what_cannot_be_predicted_is_said_before_anything_trains(
-    words: list[str],
+    arguments: list[str],
     sentence: str,
     kaggle: Path,
     tmp_path: Path,
@@ -103,6 +117,6 @@ def test_what_cannot_be_predicted_is_said_before_anything_trains(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert typed(simulate, monkeypatch, *WORDS, "data=rsna", f"data.dicom={kaggle}", *words) == 2
+    assert typed(simulate, monkeypatch, *SETTINGS, "data=rsna", f"data.dicom={kaggle}", *arguments) == 2
     assert capfd.readouterr().err.startswith(sentence)
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""What evaluate says of a set's prevalence can be said to a run, in the words it prints."""
+"""What evaluate says of a set's prevalence can be said to a run, with the setting it prints."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from composed import compose_config
 
-from fl_rsna.evaluation.label_shift import describe_readings, readings, words_of
+from fl_rsna.evaluation.label_shift import describe_readings, readings, setting_of
 from fl_rsna.learning.inference.label_shift import Shift, adjust_to_prevalence, estimate_shift
 from fl_rsna.learning.metrics.operating_points import Platt, honest
 from fl_rsna.task import ICH
@@ -20,9 +20,9 @@ def shift(here: list[float], known: list[bool]) -> Shift:
 
 
 def test_the_words_that_are_printed_set_the_prevalence() -> None:
-    words = words_of(shift([0.14, 0.00004, 0.2, 0.1, 0.1, 0.1], [True, True, False, True, False, False]), ICH)
-    assert words is not None
-    stated = compose_config(shlex.split(words)).match.prevalence
+    arguments = setting_of(shift([0.14, 0.00004, 0.2, 0.1, 0.1, 0.1], [True, True, False, True, False, False]), ICH)
+    assert arguments is not None
+    stated = compose_config(shlex.split(arguments)).match.prevalence
     known = {ICH.labels[1]: 4e-5, ICH.labels[3]: 0.1}
     assert stated == pytest.approx({"any": 0.14, **known})
 

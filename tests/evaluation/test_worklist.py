@@ -17,7 +17,7 @@ from fl_rsna.evaluation.ensemble import ensemble
 from fl_rsna.evaluation.evaluate import evaluate
 from fl_rsna.evaluation.inputs import Scored, score
 from fl_rsna.evaluation.load_model import read_named_model
-from fl_rsna.evaluation.settings import EnsembleConfig, EvaluateConfig, PageConfig, ScansConfig, check_words
+from fl_rsna.evaluation.settings import EnsembleConfig, EvaluateConfig, PageConfig, ScansConfig, check_request
 from fl_rsna.evaluation.worklist import mean_heat
 from fl_rsna.settings.data import ImageKind, PrepareConfig
 from fl_rsna.settings.partition import TEST_SITE
@@ -135,7 +135,7 @@ def test_no_page_is_written_where_none_is_asked_for(tmp_path: Path, cohort: Coho
 @pytest.mark.parametrize("changes", [{"exams": -1}, {"slices": 0}, {"heats": -1}])
 def test_settings_of_the_page_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"page\.exams"):
-        check_words(EvaluateConfig(model="m", site="s", page=PageConfig(**changes)))
+        check_request(EvaluateConfig(model="m", site="s", page=PageConfig(**changes)))
 
 
 def test_the_heat_of_two_models_is_their_mean_and_that_of_a_slice_is_its_own(tmp_path: Path, cohort: Cohort) -> None:

@@ -30,12 +30,12 @@ def test_words_for_faults() -> None:
     assert parse_fault("nan@2-4") == Fault(FaultKind.nan, 2, 4)
     assert parse_fault("nan@2-") == Fault(FaultKind.nan, 2, float("inf"))
     assert parse_fault("flip") == Fault(FaultKind.flip, 1, float("inf"))
-    for word in ("sleep", "crash@", "crash@x", "crash@3-2-1", ""):
+    for given in ("sleep", "crash@", "crash@x", "crash@3-2-1", ""):
         with pytest.raises(ValueError, match=r"faults\.sites: expected one of crash"):
-            parse_fault(word)
-    for word in ("crash@0", "nan@0-2", "nan@0-", "nan@4-2"):  # rounds count from 1
+            parse_fault(given)
+    for given in ("crash@0", "nan@0-2", "nan@0-", "nan@4-2"):  # rounds count from 1
         with pytest.raises(ValueError, match=r"faults\.sites: expected rounds from 1 up"):
-            parse_fault(word)
+            parse_fault(given)
     faults = FaultsConfig(sites={"site-2": "nan@2-3"})
     assert [fault_of(faults, "site-2", round_) for round_ in (1, 2, 3, 4)] == [None, "nan", "nan", None]
     assert fault_of(faults, "site-1", 2) is None
@@ -96,15 +96,15 @@ def test_an_exploding_update_is_refused(cohort: Cohort, tmp_path: Path) -> None:
 def test_dropouts_and_stragglers_leave_fewer_sites_and_the_same_model_in_every_engine(
     cohort: Cohort, tmp_path: Path
 ) -> None:
-    words = {
+    arguments = {
         "faults__dropout": 0.3,
         "faults__stragglers": 0.3,
         "faults__deadline_s": 20.0,
         "network__step_s": 1.0,
         "strategy__quorum": 0.0,
     }
-    one = run(cohort, tmp_path / "one", tiny_config(rounds=4, **words))
-    two = run(cohort, tmp_path / "two", tiny_config(rounds=4, **words), workers=2)
+    one = run(cohort, tmp_path / "one", tiny_config(rounds=4, **arguments))
+    two = run(cohort, tmp_path / "two", tiny_config(rounds=4, **arguments), workers=2)
     assert one["model_sha256"] == two["model_sha256"]
     said = {event["error"].split(":")[0] for event in events(tmp_path / "one", "site_failed")}
     assert said == {"dropped out (simulated)", "too late"}
@@ -135,8 +135,8 @@ def test_a_poisoned_site_ruins_the_mean_and_not_the_robust_strategies(tmp_path: 
     cohort = tiny_cohort(tmp_path / "five", num_sites=5, patients=30, slices=3)
 
     def loss(name: str, faults: dict[str, str]) -> float:
-        words = {"strategy__name": name, "faults__sites": faults, "train__learning_rate": 0.05}  # at which it moves
-        config = tiny_config(rounds=3, train__select=Select.last, **words)
+        arguments = {"strategy__name": name, "faults__sites": faults, "train__learning_rate": 0.05}  # at which it moves
+        config = tiny_config(rounds=3, train__select=Select.last, **arguments)
         try:
             run(cohort, tmp_path / f"{name}-{len(faults)}", config)
         except FloatingPointError:

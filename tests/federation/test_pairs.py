@@ -25,7 +25,7 @@ from fl_rsna.strategies.strategy import Step, take_step
 
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
 
-ROUNDS = 12  # window.10 and window.9 sort otherwise as words
+ROUNDS = 12  # window.10 and window.9 sort otherwise as texts
 STEPPED = np.array(
     [True, True, True, False, False]
 )  # three shared parameters, a variance, a layer that stays at its site
@@ -80,10 +80,10 @@ def play(folder: Path, config: StrategyConfig, killed_after: tuple[int, ...] = (
     return [load_progress(folder / f"round-{round_}") for round_ in range(ROUNDS + 1)]
 
 
-def config_of(name: str, **words: object) -> StrategyConfig:
+def config_of(name: str, **arguments: object) -> StrategyConfig:
     weighting = Weighting.equal if name in EQUAL else Weighting.examples
     none = {"malicious": 0} if "malicious" in STRATEGIES[name].settings.__dataclass_fields__ else {}
-    return strategy_config(name, **{"weighting": weighting, "ema_decay": 0.7, **none, **words})
+    return strategy_config(name, **{"weighting": weighting, "ema_decay": 0.7, **none, **arguments})
 
 
 def mean_over(kept: list[Vector], config: StrategyConfig) -> Vector:
@@ -125,8 +125,8 @@ def test_every_strategy_with_every_mean_over_rounds(tmp_path: Path, name: str, s
 @pytest.mark.parametrize("weighting", list(Weighting))
 def test_what_no_step_reaches_is_the_sites_mean(tmp_path: Path, name: str, weighting: Weighting) -> None:
     """Statistics and layers that stay at their sites, by slices or alike, under any strategy, rate and schedule."""
-    words = {"server_schedule": Schedule.cosine, "server_learning_rate": 0.3, "weighting": weighting}
-    rounds = play(tmp_path, config_of(name, **words))
+    arguments = {"server_schedule": Schedule.cosine, "server_learning_rate": 0.3, "weighting": weighting}
+    rounds = play(tmp_path, config_of(name, **arguments))
     weights = EXAMPLES if weighting is Weighting.examples else None
     for before, after in itertools.pairwise(rounds):
         sent = [sent_by(site, before.model.floats, after.round) for site in range(3)]
@@ -137,9 +137,9 @@ def test_what_no_step_reaches_is_the_sites_mean(tmp_path: Path, name: str, weigh
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_a_constant_schedule_is_none(tmp_path: Path, name: str) -> None:
     found = []
-    for number, words in enumerate(({}, {"server_schedule": Schedule.constant})):
+    for number, arguments in enumerate(({}, {"server_schedule": Schedule.constant})):
         (tmp_path / f"{number}").mkdir()
-        found.append([played.model.floats for played in play(tmp_path / f"{number}", config_of(name, **words))])
+        found.append([played.model.floats for played in play(tmp_path / f"{number}", config_of(name, **arguments))])
     np.testing.assert_array_equal(found[0], found[1])
 
 

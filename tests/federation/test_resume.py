@@ -48,8 +48,8 @@ def run(cohort: Cohort, folder: Path, config: Config, *, workers: int = 0, ray: 
     def listen(kind: str, fields: Mapping[str, Any]) -> None:
         count("event")
 
-    def audit(name: str, words: tuple[Any, ...]) -> None:
-        if name == "open" and str(words[0]).startswith(str(folder)):
+    def audit(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "open" and str(arguments[0]).startswith(str(folder)):
             count("file")
 
     if what == "file":
@@ -137,7 +137,7 @@ def test_resuming_with_other_settings_names_them(cohort: Cohort, tmp_path: Path)
 
 
 def test_resuming_what_was_never_begun_begins_it(cohort: Cohort, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()  # killed before a word was written
+    (tmp_path / "run").mkdir()  # killed before anything was written
     run(cohort, tmp_path / "run", tiny_config(rounds=1, resume=True))
     assert (tmp_path / "run" / "model.safetensors").exists()
 
@@ -190,14 +190,14 @@ def test_replay_refuses_what_the_run_did_not_keep(cohort: Cohort, tmp_path: Path
     config = tiny_config(rounds=2, run__keep=Keep.last, model__norm=Norm.local)
     run(cohort, tmp_path / "run", config)
     assert not list((tmp_path / "run" / "checkpoints").glob("round-*"))
-    for words, said in [
+    for arguments, said in [
         ([f"run={tmp_path / 'run'}", "site=site-1", "round=2"], "run.keep=all"),
         ([f"run={tmp_path / 'run'}", "site=site-9", "round=2"], "site-9 finished"),
         ([f"run={tmp_path / 'none'}", "site=site-1", "round=2"], "expected a run folder"),
         (["site=site-1"], "give all three"),
     ]:
         with pytest.raises(ValueError, match=said):
-            replay(words)
+            replay(arguments)
 
 
 def linked(source: Path, target: Path) -> Path:

@@ -37,7 +37,7 @@ def test_both_are_a_slice_run_inside_that_of_the_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         ("stage=sequence", r"sequence\.encoder: expected a run or model file for stage=sequence, got nothing"),
         ("stage=both sequence.encoder=runs/a", r"sequence\.encoder: expected nothing with stage=both"),
@@ -52,9 +52,9 @@ def test_both_are_a_slice_run_inside_that_of_the_head() -> None:
         ("sequence.dropout=1", r"sequence\.dropout: expected 0 to less than 1, got 1"),
     ],
 )
-def test_words_that_do_not_go_together_are_refused(words: str, sentence: str) -> None:
+def test_settings_that_do_not_go_together_are_refused(arguments: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        compose_config(words.split())
+        compose_config(arguments.split())
 
 
 def test_what_a_site_is_told_comes_back_from_json() -> None:

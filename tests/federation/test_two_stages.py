@@ -106,7 +106,7 @@ def plain(cohort: Cohort, encoder: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def both(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As somebody asks who knows no other word, and with BatchNorm's statistics anew at the end, of the first stage."""
+    """As somebody asks who knows no other setting, and with BatchNorm's statistics re-estimated at the end, of the first stage."""
     folder = tmp_path_factory.mktemp("runs") / "both"
     run(cohort, folder, asked(None, rounds=1, model__recalibrate=True))
     return folder
@@ -180,11 +180,11 @@ def test_the_file_alone_says_what_the_run_said(plain: Path, cohort: Cohort, tmp_
     """Bit by bit on the test site, wherever the file lies; and its hash is the run's."""
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((plain / "model.safetensors").read_bytes())
-    words = EvaluateConfig(
+    arguments = EvaluateConfig(
         model=str(alone), site=str(cohort.site_folder("test-site")), part=part, out=str(tmp_path / "out")
     )
-    words.train.device = words.train.device.cpu
-    out = evaluate(words, lambda what, done, total: None)
+    arguments.train.device = arguments.train.device.cpu
+    out = evaluate(arguments, lambda what, done, total: None)
     ours, theirs = (
         pd.read_parquet(path / "predictions.parquet").set_index("image_id").sort_index() for path in (plain, out)
     )
@@ -447,10 +447,10 @@ def test_all_that_a_slice_model_does_when_it_predicts_is_in_its_logits(cohort: C
     encoder = written(tmp_path / "rich.safetensors", **rich)
     found = run(cohort, tmp_path / "run", asked(encoder, rounds=1))
     for number, model in enumerate((encoder, tmp_path / "run")):
-        words = EvaluateConfig(
+        arguments = EvaluateConfig(
             model=str(model), site=str(cohort.site_folder("test-site")), out=str(tmp_path / f"out-{number}")
         )
-        evaluate(words, lambda what, done, total: None)
+        evaluate(arguments, lambda what, done, total: None)
     names = [f"probability_{label}" for label in ICH.labels]
     tables = [
         pd.read_parquet(path / "predictions.parquet")

@@ -115,10 +115,10 @@ def test_what_is_shown_is_the_mean_of_what_was_kept(
 ) -> None:
     """Sites train as without a mean over rounds, and as if nobody had been killed; what stays at sites is their mean."""
     down = Precision.bf16 if precision is Precision.int8 else precision
-    words = {"network__precision_up": precision, "network__precision_down": down}
+    arguments = {"network__precision_up": precision, "network__precision_down": down}
     plain: list[Progress] = []
     for averaging, die_at in zip(Averaging, (0, 2, 2), strict=True):
-        config, folder = config_of(name, norm, strategy__averaging=averaging, **words), tmp_path / averaging
+        config, folder = config_of(name, norm, strategy__averaging=averaging, **arguments), tmp_path / averaging
         if die_at:
             with pytest.raises(Killed):
                 run(small, folder, config, die_at)

@@ -11,9 +11,11 @@ from fl_rsna.run_folder.manifest import git_commit
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 
 
-def git(folder: Path, *words: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def repository(folder: Path, package: str) -> Path:

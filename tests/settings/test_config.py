@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from package import ROOT
 
 from fl_rsna.cohort.steps import cohort_name
-from fl_rsna.settings.compose import quote_value, words_given
+from fl_rsna.settings.compose import list_arguments, quote_value
 from fl_rsna.settings.config import Config
 from fl_rsna.settings.fields import list_settings
 from fl_rsna.settings.reference import conf_folder
@@ -31,26 +31,26 @@ def test_every_group_has_a_choice() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["nothing=1", "model.nothing=1", "rounds=many", "data.image=unheard_of", "model=unheard_of"]
+    "argument", ["nothing=1", "model.nothing=1", "rounds=many", "data.image=unheard_of", "model=unheard_of"]
 )
-def test_unknown_and_mistyped_are_refused(word: str) -> None:
+def test_unknown_and_mistyped_are_refused(argument: str) -> None:
     with pytest.raises(HydraException):
-        compose_config([word])
+        compose_config([argument])
 
 
 def test_settings_composed_in_python_were_not_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-    assert words_given() == []
+    assert list_arguments() == []
 
 
-@pytest.mark.parametrize("word", ["+nothing=1", "+model.nothing=1"])
-def test_added_keys_are_refused_by_name(word: str) -> None:
-    with pytest.raises(ValueError, match=word[1:].partition("=")[0]):
-        compose_config([word])
+@pytest.mark.parametrize("argument", ["+nothing=1", "+model.nothing=1"])
+def test_added_keys_are_refused_by_name(argument: str) -> None:
+    with pytest.raises(ValueError, match=argument[1:].partition("=")[0]):
+        compose_config([argument])
 
 
 @pytest.mark.parametrize(
-    ("word", "key"),
+    ("argument", "key"),
     [
         ("data.task=unheard_of", "data.task"),
         ("strategy.name=unheard_of", "strategy.name"),
@@ -132,9 +132,9 @@ def test_added_keys_are_refused_by_name(word: str) -> None:
         ("strategy=feddyn strategy.server_schedule=cosine", "strategy.server_schedule"),
     ],
 )
-def test_values_out_of_range_and_contradictions_name_the_key(word: str, key: str) -> None:
+def test_values_out_of_range_and_contradictions_name_the_key(argument: str, key: str) -> None:
     with pytest.raises(ValueError, match=f"^{key}: expected "):
-        compose_config(word.split())
+        compose_config(argument.split())
 
 
 def paths_of(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -159,10 +159,12 @@ def test_a_number_that_is_none_is_refused_wherever_it_stands(number: float) -> N
                 check(config)
 
 
-@pytest.mark.parametrize("word", ["network.latency_s=inf", "network.speeds={site-1:nan}", "train.learning_rate=1e400"])
-def test_words_that_are_no_number_are_refused(word: str) -> None:
+@pytest.mark.parametrize(
+    "argument", ["network.latency_s=inf", "network.speeds={site-1:nan}", "train.learning_rate=1e400"]
+)
+def test_words_that_are_no_number_are_refused(argument: str) -> None:
     with pytest.raises(ValueError, match="expected a finite number"):
-        compose_config([word])
+        compose_config([argument])
 
 
 def test_every_number_has_a_range_and_every_setting_a_meaning() -> None:
@@ -179,7 +181,7 @@ def test_defaults_are_valid() -> None:
 
 
 def test_cohort_name_changes_with_every_partition_setting_and_nothing_else() -> None:
-    words = [
+    arguments = [
         "partition.num_sites=5",
         "partition=dirichlet",
         "partition.seed=1",
@@ -187,8 +189,8 @@ def test_cohort_name_changes_with_every_partition_setting_and_nothing_else() -> 
         "partition.validation=0.3",
         "data.name=x",
     ]
-    names = {cohort_name(compose_config([word])) for word in ["rounds=6", *words]}
-    assert len(names) == len(words) + 1
+    names = {cohort_name(compose_config([argument])) for argument in ["rounds=6", *arguments]}
+    assert len(names) == len(arguments) + 1
     assert cohort_name(compose_config(["rounds=3", "seed=7"])) == cohort_name(compose_config([]))
     assert cohort_name(compose_config(["partition.name=mine"])) == "mine"
 

@@ -34,16 +34,16 @@ def chosen(*groups: str) -> Config:
     return compose_config(groups)
 
 
-def asked(words: str, command: Command = Command.simulate) -> tuple[Asked, frozenset[str]]:
-    """What words ask for: groups as Hydra composes them, each set of them once, and settings on top."""
-    groups = [word for word in words.split() if (conf_folder() / word.partition("=")[0]).is_dir()]
-    others = [word for word in words.split() if word not in groups]
-    if "strategy." in words:
-        config = compose_config(words.split())
+def asked(arguments: str, command: Command = Command.simulate) -> tuple[Asked, frozenset[str]]:
+    """What arguments ask for: groups as Hydra composes them, each set of them once, and settings on top."""
+    groups = [argument for argument in arguments.split() if (conf_folder() / argument.partition("=")[0]).is_dir()]
+    others = [argument for argument in arguments.split() if argument not in groups]
+    if "strategy." in arguments:
+        config = compose_config(arguments.split())
     else:
         merged = OmegaConf.merge(OmegaConf.structured(chosen(*groups)), OmegaConf.from_dotlist(others))
         config = cast(Config, OmegaConf.to_object(merged))
-    return Asked(config=config, command=command, image=config.data.image), parse_typed_keys(words.split(), config)
+    return Asked(config=config, command=command, image=config.data.image), parse_typed_keys(arguments.split(), config)
 
 
 def test_every_need_can_be_asked_in_every_configuration() -> None:
@@ -53,7 +53,7 @@ def test_every_need_can_be_asked_in_every_configuration() -> None:
         for key, _, declared in list_settings(config):
             for need in declared.needs:
                 found = need.holds(Asked(config=config, command=command, image=ImageKind.hu))
-                assert isinstance(found, bool), (key, need.words)
+                assert isinstance(found, bool), (key, need.arguments)
 
 
 @pytest.mark.slow
@@ -125,10 +125,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
-def test_what_somebody_typed_and_acts_nowhere_is_refused_by_its_key(words: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{REFUSED[words]}: expected .*, without which it has no effect, got "):
-        refuse_typed(*asked(words))
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_what_somebody_typed_and_acts_nowhere_is_refused_by_its_key(arguments: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{REFUSED[arguments]}: expected .*, without which it has no effect, got "):
+        refuse_typed(*asked(arguments))
 
 
 def test_a_refusal_says_what_to_say_instead() -> None:
@@ -137,7 +137,7 @@ def test_a_refusal_says_what_to_say_instead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "key"),
+    ("arguments", "key"),
     [
         ("train=heavy data.image=windows", "train.hu_shift"),  # a file chose it
         ("sequence.width=128", "sequence.width"),  # somebody typed the default
@@ -146,14 +146,14 @@ def test_a_refusal_says_what_to_say_instead() -> None:
         ("faults=poison baseline=central", "faults.sites"),
     ],
 )
-def test_what_else_acts_nowhere_is_named_and_not_refused(words: str, key: str) -> None:
-    found, typed = asked(words)
+def test_what_else_acts_nowhere_is_named_and_not_refused(arguments: str, key: str) -> None:
+    found, typed = asked(arguments)
     refuse_typed(found, typed)
     assert key in without_effect(found, typed)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         "data.image=windows train.hu_shift=0",  # what asks for nothing is no contradiction
         "train.flip=false stage=sequence sequence.encoder=x sequence.copies=1",
@@ -166,21 +166,21 @@ def test_what_else_acts_nowhere_is_named_and_not_refused(words: str, key: str) -
         "strategy.fraction=0.5 strategy.min_sites=2",
     ],
 )
-def test_what_acts_or_asks_for_nothing_is_taken(words: str) -> None:
-    found, typed = asked(words)
+def test_what_acts_or_asks_for_nothing_is_taken(arguments: str) -> None:
+    found, typed = asked(arguments)
     refuse_typed(found, typed)
     assert without_effect(found, typed) == {}
 
 
 def test_what_another_command_reads_is_refused_with_its_name() -> None:
-    for words, command, other in (
+    for arguments, command, other in (
         ("engine=ray engine.workers=2", Command.coordinate, "simulate"),
         ("partition.num_sites=2", Command.coordinate, "simulate"),
         ("predict=x", Command.coordinate, "simulate"),
         ("rounds=3", Command.prepare, "simulate"),
         ("deploy.attempts=2", Command.simulate, "coordinate"),
     ):
-        found, typed = asked(words, command)
+        found, typed = asked(arguments, command)
         (key,) = {key for key in typed if find_need(key, found)}
         assert find_need(key, found) == f"python -m fl_rsna.{other}"
     taken, typed = asked("partition.name=x strategy.lost=wait deploy.attempts=2", Command.coordinate)
@@ -188,8 +188,8 @@ def test_what_another_command_reads_is_refused_with_its_name() -> None:
 
 
 def test_words_name_settings_also_by_a_part_of_them() -> None:
-    words = ["network.speeds.site-1=0.5", "+match.prevalence.any=0.1", "train=heavy", "rounds=3", "~predict"]
-    assert parse_typed_keys(words, Config()) == {"network.speeds", "match.prevalence", "rounds"}
+    arguments = ["network.speeds.site-1=0.5", "+match.prevalence.any=0.1", "train=heavy", "rounds=3", "~predict"]
+    assert parse_typed_keys(arguments, Config()) == {"network.speeds", "match.prevalence", "rounds"}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -197,7 +197,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_names_them_at_its_start_and_in_its_summary(cohort: Cohort, tmp_path: Path) -> None:
-    """The kind of the images is the cohort's, whatever the words say."""
+    """The kind of the images is the cohort's, whatever the settings say."""
     config = tiny_config(rounds=1, train__brightness=0.2, strategy__window=5, data__image=ImageKind.windows)
     run_federation(config, cohort, tmp_path / "run", ())
     named = {

@@ -5,7 +5,7 @@ from composed import compose_config
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_rsna.settings.compose import plain_words
+from fl_rsna.settings.compose import say_plainly
 from fl_rsna.settings.reference import list_groups
 from fl_rsna.settings.suggest import SYNONYMS, find_near, list_keys
 
@@ -52,7 +52,7 @@ TYPOS = {  # what is typed -> the whole suggestion
 
 @pytest.mark.parametrize("typed", sorted(TYPOS))
 def test_the_setting_that_was_meant_is_named(typed: str) -> None:
-    with pytest.raises(ValueError, match=": ") as refused, plain_words():
+    with pytest.raises(ValueError, match=": ") as refused, say_plainly():
         compose_config([typed])
     assert not isinstance(refused.value, HydraException | OmegaConfBaseException)
     meant = TYPOS[typed]
@@ -63,7 +63,7 @@ def test_the_setting_that_was_meant_is_named(typed: str) -> None:
 def test_what_is_near_nothing_has_no_suggestion() -> None:
     with (
         pytest.raises(ValueError, match=r"xyzzy: no such setting; python -m fl_rsna.simulate --help all lists"),
-        plain_words(),
+        say_plainly(),
     ):
         compose_config(["xyzzy=1"])
 
@@ -79,7 +79,7 @@ def test_the_groups_that_one_chooses_from_are_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "known", "found"),
+    ("argument", "known", "found"),
     [
         ("CT-ICH", ["ct_ich", "gap"], "ct_ich"),
         ("b0", ["efficientnet_b0", "efficientnet_b1"], "efficientnet_b0"),
@@ -87,5 +87,5 @@ def test_the_groups_that_one_chooses_from_are_keys() -> None:
         ("qqq", ["ct_ich", "gap"], None),
     ],
 )
-def test_case_hyphens_and_parts_count_less_than_letters(word: str, known: list[str], found: str | None) -> None:
-    assert find_near(word, known, 0.8) == found
+def test_case_hyphens_and_parts_count_less_than_letters(argument: str, known: list[str], found: str | None) -> None:
+    assert find_near(argument, known, 0.8) == found

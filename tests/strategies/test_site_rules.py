@@ -55,10 +55,10 @@ def model() -> Classifier:
     return fresh
 
 
-def play(plain: Round[Any], name: str, remembered: dict | None = None, **words):  # type: ignore[no-untyped-def,type-arg]
+def play(plain: Round[Any], name: str, remembered: dict | None = None, **arguments):  # type: ignore[no-untyped-def,type-arg]
     """The trained model and the site's part in a round of a strategy."""
-    second = words.pop("second", None)
-    own = {key: value for key, value in words.items() if key in STRATEGIES[name].settings.__dataclass_fields__}
+    second = arguments.pop("second", None)
+    own = {key: value for key, value in arguments.items() if key in STRATEGIES[name].settings.__dataclass_fields__}
     now = dataclasses.replace(plain, strategy=strategy_config(name, **own), second=second, prior=(0.3,) * 6)
     trained = model()
     part = train_site(trained, now, remembered or {}, STRATEGIES[name].train)
@@ -66,7 +66,7 @@ def play(plain: Round[Any], name: str, remembered: dict | None = None, **words):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "arguments"),
     [
         ("fedprox", {"mu": 0.0}),
         ("scaffold", {}),  # control variates begin at zero
@@ -77,9 +77,9 @@ def play(plain: Round[Any], name: str, remembered: dict | None = None, **words):
         ("fednova", {}),
     ],
 )
-def test_at_its_limit_a_strategy_trains_as_fedavg(plain: Round[Any], name: str, words: dict[str, float]) -> None:
+def test_at_its_limit_a_strategy_trains_as_fedavg(plain: Round[Any], name: str, arguments: dict[str, float]) -> None:
     expected, _ = play(plain, "fedavg")
-    np.testing.assert_allclose(play(plain, name, **words)[0], expected, atol=1e-7)
+    np.testing.assert_allclose(play(plain, name, **arguments)[0], expected, atol=1e-7)
 
 
 def test_a_strong_proximal_term_keeps_the_site_near(plain: Round[Any]) -> None:

@@ -25,14 +25,14 @@ Copy = Callable[..., tuple[int, str]]
 
 @contextmanager
 def copies_of(code: str) -> Iterator[Copy]:
-    """Of a process that has run `code`, which defines `act`: calls act(*words) in a copy; its exit code, and what it returned or raised."""
-    words = [sys.executable, "-c", BEGIN + code + SERVE]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    """Of a process that has run `code`, which defines `act`: calls act(*arguments) in a copy; its exit code, and what it returned or raised."""
+    arguments = [sys.executable, "-c", BEGIN + code + SERVE]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
         def call(*given: object) -> tuple[int, str]:
             assert process.stdin is not None
             assert process.stdout is not None
-            print(json.dumps([str(word) for word in given]), file=process.stdin, flush=True)
+            print(json.dumps([str(argument) for argument in given]), file=process.stdin, flush=True)
             said = []
             for line in process.stdout:
                 if line.startswith("exit "):

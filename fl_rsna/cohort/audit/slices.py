@@ -221,8 +221,8 @@ def _columns_of(role: str, header: Sequence[str], named: Mapping[str, str], path
     if role in named:
         if (alike := _find_column(named[role], header)) is not None:
             return [alike]
-        word = "pixels_column" if role == "pixels" else role
-        raise ValueError(f"{word}: expected a column of {path}, got {named[role]!r}; it has {', '.join(header)}")
+        key = "pixels_column" if role == "pixels" else role
+        raise ValueError(f"{key}: expected a column of {path}, got {named[role]!r}; it has {', '.join(header)}")
     if role in PLACES and any(other in named for other in PLACES):
         return []
     bared = {name: bare(name) for name in header}

@@ -154,7 +154,7 @@ def _require_labels(prepared: Prepared, task: Task) -> Any:
     return prepared.index
 
 
-def _check_name(word: str, name: str) -> None:
-    """Raise ValueError for a name of a site or cohort that is no plain folder name; `word` is the option that gave it."""
+def _check_name(option: str, name: str) -> None:
+    """Raise ValueError for a name of a site or cohort that is no plain folder name; `option` is the option that gave it."""
     if not NAME.fullmatch(name):
-        raise ValueError(f"{word}: expected letters, digits, blanks, dots and dashes, 60 at most, got {name!r}")
+        raise ValueError(f"{option}: expected letters, digits, blanks, dots and dashes, 60 at most, got {name!r}")

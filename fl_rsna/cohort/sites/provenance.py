@@ -85,9 +85,9 @@ def chain_of(facts: Mapping[str, Any] | None, file: Path) -> Chain:
     return Chain(links=links or (Link(by=OWN, why=SILENT),), at_hand=cohorts)
 
 
-def before(word: str, chain: Chain) -> Chain:
-    """Rename the links of a chain for a run to which the setting `word` gave the model."""
-    return replace(chain, links=attribute_links(word, chain.links))
+def before(key: str, chain: Chain) -> Chain:
+    """Rename the links of a chain for a run to which the setting `key` gave the model."""
+    return replace(chain, links=attribute_links(key, chain.links))
 
 
 def find_image_roles(patients: Patients, chains: Sequence[Chain]) -> Seen:
@@ -193,12 +193,12 @@ def _runs_of(run: Path, by: str, seen: frozenset[Path] = frozenset()) -> Iterato
         "sequence.encoder": (config.get("sequence") or {}).get("encoder"),
         "model.weights": (config.get("model") or {}).get("weights"),
     }
-    for word, path in given.items():
+    for key, path in given.items():
         earlier = None if path is None else _run_at(Path(path))
         if earlier is not None:
-            yield from _runs_of(earlier, word, seen | {run.resolve()})
+            yield from _runs_of(earlier, key, seen | {run.resolve()})
         elif path is not None:
-            yield None, word
+            yield None, key
 
 
 def _run_at(given: Path) -> Path | None:

@@ -114,13 +114,13 @@ def list_model_files(config: Config) -> dict[str, Path]:
         "sequence.encoder": config.sequence.encoder,
         "model.weights": config.model.weights,
     }
-    paths = {word: Path(given) for word, given in found.items() if given is not None}
-    return {word: path / MODEL if path.is_dir() else path for word, path in paths.items()}
+    paths = {key: Path(given) for key, given in found.items() if given is not None}
+    return {key: path / MODEL if path.is_dir() else path for key, path in paths.items()}
 
 
 def read_chains(config: Config) -> dict[str, Chain]:
     """Read the ancestry of the models that a run is given, by the name of the setting."""
-    return {word: before(word, chain_of(facts_in(file), file)) for word, file in list_model_files(config).items()}
+    return {key: before(key, chain_of(facts_in(file), file)) for key, file in list_model_files(config).items()}
 
 
 def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dict[str, Chain]) -> list[str]:
@@ -131,16 +131,16 @@ def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dic
     """
     unknown, files, key = [], list_model_files(config), "patient_id"
     patients = Patients(index=test, ids=cohort.ids, cohort_sha256=cohort.sha256)
-    for word, chain in chains.items():
+    for key, chain in chains.items():
         links = tuple(link for link in chain.links if not is_clear(link, test[key], cohort.ids, cohort.sha256))
         seen = find_image_roles(patients, [replace(chain, links=links)])
         if seen.images:
             raise ValueError(
-                f"{word}: expected a model that never saw the test site's patients, got {files[word]}: {seen.images} of their {len(test)} images "
+                f"{key}: expected a model that never saw the test site's patients, got {files[key]}: {seen.images} of their {len(test)} images "
                 "are of patients who trained it or helped to choose it; take a model of this cohort, or partition as that one was partitioned"
             )
         if seen.why:
-            said = f"{word}: unknown whether {files[word]} saw the test site's patients ({'; '.join(seen.why)})"
+            said = f"{key}: unknown whether {files[key]} saw the test site's patients ({'; '.join(seen.why)})"
             if not config.allow_unknown_patients:
                 raise ValueError(f"{said}; give a model of which that is known, or say allow_unknown_patients=true")
             unknown.append(said)

@@ -31,9 +31,9 @@ class Encoder:
     flat: FlatModel
 
 
-def read_encoder(word: str) -> SavedModel:
+def read_encoder(given: str) -> SavedModel:
     """Read the slice model that sequence.encoder names, a run's folder or a file. Raises ValueError where there is none."""
-    path = Path(word)
+    path = Path(given)
     file = path if path.is_file() else path / MODEL
     if not file.is_file():
         raise ValueError(f"sequence.encoder: expected a finished run or a model file, got {path}; give runs/<name>")

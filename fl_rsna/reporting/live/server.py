@@ -410,14 +410,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         asked = urlsplit(self.path)
-        words = {name: values[-1] for name, values in parse_qs(asked.query).items()}
+        parameters = {name: values[-1] for name, values in parse_qs(asked.query).items()}
         here = {f"{name}:{self.connection.getsockname()[1]}" for name in LOOPBACK}
         if self.headers.get("Host", "") not in here:  # another site's name leads to this server (DNS rebinding)
             self._send(403, "text/plain", "this page is for this machine alone\n")
         elif asked.path == "/":
-            self._send(200, "text/html", page(self.watcher.look(words.get("part"))))
+            self._send(200, "text/html", page(self.watcher.look(parameters.get("part"))))
         elif asked.path == "/state":
-            self._send(200, "application/json", self._state(words))
+            self._send(200, "application/json", self._state(parameters))
         else:
             self._send(404, "text/plain", "there is nothing here\n")
 
@@ -427,11 +427,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
 
-    def _state(self, words: dict[str, str]) -> str:
-        """Render as JSON the title and those sections that differ from the page's; `words` has the digests of the page's."""
-        named, drawn = render_sections(self.watcher.look(words.get("part")))
+    def _state(self, parameters: dict[str, str]) -> str:
+        """Render as JSON the title and those sections that differ from the page's; `parameters` has the digests of the page's."""
+        named, drawn = render_sections(self.watcher.look(parameters.get("part")))
         found = {name: {"html": html, "digest": digest(html)} for name, html in drawn.items()}
-        changed = {name: section for name, section in found.items() if words.get(name) != section["digest"]}
+        changed = {name: section for name, section in found.items() if parameters.get(name) != section["digest"]}
         return json.dumps({"title": named, "sections": changed})
 
     def _send(self, code: int, kind: str, text: str) -> None:

@@ -25,7 +25,7 @@ from fl_rsna.learning.metrics.metrics import compare_aurocs
 from fl_rsna.reporting.pages.data_pages import MARK, render_page, write_page
 from fl_rsna.reporting.pages.find_runs import common_folder, name_of
 from fl_rsna.reporting.pages.run_page import interactive
-from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, words_to_draw
+from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, settings_to_draw
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.record.paper import as_csv, as_markdown, as_tex
 from fl_rsna.reporting.record.paper_figures import write_figures
@@ -36,7 +36,7 @@ from fl_rsna.reporting.sections.provenance import flat
 from fl_rsna.reporting.sections.sites import measure_spread
 from fl_rsna.run_folder.run_folder import ALONE, COPY
 from fl_rsna.run_folder.sweep_folder import Job, job_of
-from fl_rsna.run_folder.sweep_words import values_of
+from fl_rsna.run_folder.sweep_settings import values_of
 from fl_rsna.task import MACRO
 
 Runs = Mapping[str, RunRecord]  # by the name each has on the page
@@ -260,11 +260,11 @@ def _compare(
     runs: Runs, found: Mapping[str, Scored], left_out: Mapping[str, str], failed: Mapping[str, str]
 ) -> Comparison:
     first, scored = next(iter(runs.values())), list(found.items())
-    label, (settings, words) = first.primary_label, _settings(runs)
+    label, (settings, drawn) = first.primary_label, _settings(runs)
     shown = [
         scores_plot(found, label),
         rounds_plot(runs, label),
-        *curves_over(settings, _scores(runs, found), list(runs), words),
+        *curves_over(settings, _scores(runs, found), list(runs), drawn),
     ]
     by_label = [differences_table(found, other) for other in first.labels if other != label]
     return Comparison(
@@ -287,20 +287,20 @@ def _compare(
 def _settings(runs: Runs) -> tuple[dict[str, list[Any]], list[str] | None]:
     """Find the settings that differ, with their values in every run, and which of them to draw over.
 
-    In runs of one sweep they are the words that it varied and the settings that do not follow from them. In other runs they
+    In runs of one sweep they are the settings that it varied and the settings that do not follow from them. In other runs they
     are all settings that differ, and None.
     """
     configs = [run.config for run in runs.values()]
     jobs = [job_of(run.folder) for run in runs.values()]
-    words = [values_of(job.words) for job in jobs if job is not None]
+    of_jobs = [values_of(job.words) for job in jobs if job is not None]
     parts = [
         run.folder.name if job and job.name != run.folder.name else ""
         for run, job in zip(runs.values(), jobs, strict=True)
     ]
-    if len(words) < len(jobs) or len({frozenset(of_job) for of_job in words}) > 1:
+    if len(of_jobs) < len(jobs) or len({frozenset(of_job) for of_job in of_jobs}) > 1:
         return diff_configs(configs), None
-    settings = of_sweep(words, parts, configs)
-    return settings, words_to_draw(settings, words[0])
+    settings = of_sweep(of_jobs, parts, configs)
+    return settings, settings_to_draw(settings, of_jobs[0])
 
 
 def runs_table(runs: Runs, found: Mapping[str, Scored], settings: Mapping[str, list[Any]]) -> Table:

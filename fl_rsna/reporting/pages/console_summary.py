@@ -53,7 +53,7 @@ class LabelShift(TypedDict):
 
 
 class Shift(TypedDict):
-    """The label shift in evaluation.json: what each submission assumes, shares by label, and the words to train for them."""
+    """The label shift in evaluation.json: what each submission assumes, shares by label, and the settings to train for them."""
 
     assumes: dict[str, str]
     prevalence: dict[str, LabelShift]

@@ -44,7 +44,7 @@ def common_folder(runs: Sequence[Path]) -> Path:
 
 
 def name_of(run: Path, above: Path) -> str:
-    """Name a run among those below a folder: by its path, with the words of a sweep's job in place of the job's folder."""
+    """Name a run among those below a folder: by its path, with the settings of a sweep's job in place of the job's folder."""
     parts, job = list(Path(os.path.relpath(run.absolute(), above)).parts), job_of(run)
     if job is not None and job.name in parts:
         parts[parts.index(job.name)] = job.label

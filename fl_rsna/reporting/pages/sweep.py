@@ -61,23 +61,23 @@ def select_plot_settings(settings: Mapping[str, list[Any]]) -> dict[str, list[An
 
 
 def of_sweep(
-    words: Sequence[Mapping[str, str]], parts: Sequence[str], configs: Sequence[Mapping[str, Any]]
+    of_jobs: Sequence[Mapping[str, str]], parts: Sequence[str], configs: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
-    """Collect the words that a sweep varied and the other settings that differ, each with its value in every run.
+    """Collect the settings that a sweep varied and the other settings that differ, each with its value in every run.
 
-    Settings that follow from the words are left out. `parts` says which run of its job each is, such as the federated one of
+    Settings that follow from these are left out. `parts` says which run of its job each is, such as the federated one of
     a gap; "" where it is the only one.
     """
-    varied = {key: [of_run[key] for of_run in words] for key in words[0]}
+    varied = {key: [of_run[key] for of_run in of_jobs] for key in of_jobs[0]}
     if any(parts):
         varied[PART] = list(parts)
-    together = [str((sorted(of_run.items()), part)) for of_run, part in zip(words, parts, strict=True)]
+    together = [str((sorted(of_run.items()), part)) for of_run, part in zip(of_jobs, parts, strict=True)]
     others = {name: values for name, values in diff_configs(configs).items() if not _decides(together, values)}
     return {**varied, **{name: values for name, values in others.items() if name not in varied}}
 
 
-def words_to_draw(settings: Mapping[str, list[Any]], varied: Iterable[str]) -> list[str]:
-    """Select the words of a sweep that have several values; seeds only where nothing else has."""
+def settings_to_draw(settings: Mapping[str, list[Any]], varied: Iterable[str]) -> list[str]:
+    """Select the settings of a sweep that have several values; seeds only where nothing else has."""
     several = [key for key in varied if len({str(value) for value in settings[key]}) > 1]
     return [key for key in several if key not in SEEDS] or several
 
@@ -91,7 +91,7 @@ def curves_over(
     """Draw a plot for each swept setting: every run is a point, and a line joins the means of runs that differ in the seed only.
 
     `scores` has by name a number or an estimate of each run, None where it has none; runs without any are left out. `over`
-    names the words that a sweep varied; with None the plots are over the settings that are not decided by others.
+    names the settings that a sweep varied; with None the plots are over the settings that are not decided by others.
     """
     there = [run for run in range(len(names)) if any(values[run] is not None for values in scores.values())]
     settings = {name: _numbers(values) for name, values in settings.items()}
@@ -110,19 +110,28 @@ def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, lis
     others = {other: values for other, values in settings.items() if other != name}
     groups: dict[str, list[int]] = {}
     for run in range(len(names)):
-        typed = [f"{other.removesuffix('.name')}={_word(values[run])}" for other, values in others.items()]
+        typed = [f"{other.removesuffix('.name')}={_as_text(values[run])}" for other, values in others.items()]
         groups.setdefault(", ".join(typed) or "runs", []).append(run)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings[name])
     data: list[Trace] = []
     for score, values in scores.items():
-        for style, (words, members) in enumerate(groups.items()):
+        for style, (name_of_group, members) in enumerate(groups.items()):
             ordered = sorted(members, key=settings[name].__getitem__) if numeric else members
             held = [run for run in ordered if values[run] is not None]
             data += _group(
-                [settings[name][run] for run in held], [values[run] for run in held], words, style, score, numeric
+                [settings[name][run] for run in held],
+                [values[run] for run in held],
+                name_of_group,
+                style,
+                score,
+                numeric,
             )
     rows = [
-        [run, *(_word(values[i]) for values in (settings[name], *others.values())), *(of[i] for of in scores.values())]
+        [
+            run,
+            *(_as_text(values[i]) for values in (settings[name], *others.values())),
+            *(of[i] for of in scores.values()),
+        ]
         for i, run in enumerate(names)
     ]
     heads = [Column(name=head, kind=Kind.text) for head in ("run", name, *others)]
@@ -141,20 +150,20 @@ def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, lis
     )
 
 
-def _group(x: list[Any], values: list[Any], words: str, style: int, score: str, numeric: bool) -> list[Trace]:
+def _group(x: list[Any], values: list[Any], name: str, style: int, score: str, numeric: bool) -> list[Trace]:
     """Draw the points of one group of runs, and the line through their means."""
     if not x:
         return []
-    x = x if numeric else [_word(value) for value in x]
+    x = x if numeric else [_as_text(value) for value in x]
     alone = len(set(x)) == len(x)
     numbers = [value["value"] if isinstance(value, dict) else value for value in values]
     known = [(at, number) for at, number in zip(x, numbers, strict=True) if number is not None]
     found = {at: [number for place, number in known if place == at] for at in x}
     means = {at: sum(values) / len(values) if values else None for at, values in found.items()}
     meta = {"choice": score}
-    dots = points(x, values if alone else numbers, words, style, meta=meta, legendgroup=words, showlegend=False)
+    dots = points(x, values if alone else numbers, name, style, meta=meta, legendgroup=name, showlegend=False)
     faint = dots if alone else {**dots, "opacity": 0.55}
-    mean = line(means, means.values(), words, style, meta=meta, legendgroup=words)
+    mean = line(means, means.values(), name, style, meta=meta, legendgroup=name)
     joined = "lines" if numeric and len(means) > 1 else "markers"
     return [faint, {**mean, "mode": joined, **({} if alone else {"error_y": _reach(found, mean["line"]["color"])})}]
 
@@ -183,12 +192,12 @@ def _decides(one: list[Any], other: list[Any]) -> bool:
 
 
 def _numbers(values: list[Any]) -> list[Any]:
-    """Convert words to numbers, where all of them are numbers."""
+    """Convert texts to numbers, where all of them are numbers."""
     try:
         return [float(value) for value in values] if all(isinstance(value, str) for value in values) else values
     except ValueError:
         return values
 
 
-def _word(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

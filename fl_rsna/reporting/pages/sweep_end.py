@@ -9,7 +9,7 @@ from rich.text import Text
 from fl_rsna.reporting.record.console import console
 from fl_rsna.run_folder.sweep_folder import Job, JobState, find_failed_jobs
 
-WIDEST = 60  # characters of a job's words on one line of the table
+WIDEST = 60  # characters of a job's settings on one line of the table
 
 
 def say_sweep(sweep: Path, jobs: Sequence[Job], *, kept: bool, go_on: str | None) -> None:

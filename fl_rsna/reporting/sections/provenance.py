@@ -54,9 +54,9 @@ def build_provenance(run: RunRecord) -> Section:
 
 def format_command(command: list[str]) -> str:
     """A recorded command line as one can type it; a file of ours becomes `python -m fl_rsna.<name>`."""
-    program, words = Path(command[0]), command[1:]
+    program, arguments = Path(command[0]), command[1:]
     start = f"python -m fl_rsna.{program.stem}" if program.suffix == ".py" else shlex.quote(program.name)
-    return " ".join([start, *(shlex.quote(word) for word in words)])
+    return " ".join([start, *(shlex.quote(argument) for argument in arguments)])
 
 
 def format_replay_command(run: Path) -> str:

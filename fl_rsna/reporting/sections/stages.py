@@ -51,11 +51,11 @@ def stage_table(found: SequenceSummary, headline: str) -> Table:
     heads = columns(model="text", weighted_log_loss="score", minus_the_slice_model="signed")
     heads += [Column(name=f"AUROC, {headline}"), Column(name="minus the slice model", kind=Kind.signed)]
     rows: list[list[Any]] = []
-    for name, words in STAGE_NAMES.items():
+    for name, title in STAGE_NAMES.items():
         scores = found["test_site"][name]
         apart = scores.get("minus_slice")
         losses = [scores["log_loss"], apart and apart["log_loss"]]
-        rows.append([words, *losses, scores["auroc"][headline], apart and apart["auroc"][headline]])
+        rows.append([title, *losses, scores["auroc"][headline], apart and apart["auroc"][headline]])
     return Table(title="Both stages on the test site", columns=heads, rows=rows)
 
 
@@ -71,10 +71,10 @@ def stage_lines(summary: Mapping[str, Any], headline: str) -> list[str]:
     if "sequence" not in summary:
         return []
     lines = []
-    for name, words in STAGE_NAMES.items():
+    for name, title in STAGE_NAMES.items():
         scores = summary["sequence"]["test_site"][name]
         apart = scores.get("minus_slice")
         than = f", minus slice {interval(apart['log_loss'])}" if apart else ""
         area = interval(scores["auroc"][headline])
-        lines.append(f"{words}: weighted log loss {interval(scores['log_loss'])}{than}; AUROC {headline} {area}")
+        lines.append(f"{title}: weighted log loss {interval(scores['log_loss'])}{than}; AUROC {headline} {area}")
     return lines

@@ -360,10 +360,10 @@ def test_a_floor_that_is_no_number_is_refused(stated: object) -> None:
         _locate_by_node(context)
 
 
-@pytest.mark.parametrize("words", ["privacy.min_count=-1", "privacy.min_count=2.5", "privacy.min_count=few"])
-def test_other_settings_are_refused(words: str) -> None:
+@pytest.mark.parametrize("settings", ["privacy.min_count=-1", "privacy.min_count=2.5", "privacy.min_count=few"])
+def test_other_settings_are_refused(settings: str) -> None:
     with pytest.raises(Exception, match="min_count"):
-        compose_config([words])
+        compose_config([settings])
     assert compose_config(["privacy.min_count=5"]).privacy.min_count == 5
 
 

@@ -58,10 +58,10 @@ def replies() -> list[Message]:
 
 
 def folded(
-    messages: Iterable[Message], sites: list[Site] = SITES, **words
+    messages: Iterable[Message], sites: list[Site] = SITES, **arguments
 ) -> tuple[RoundAggregate, np.ndarray, list[SiteReply]]:  # type: ignore[no-untyped-def, type-arg]
-    strategy = STRATEGIES[words.pop("name", "fedavg")]
-    settings = strategy.settings(max_update=100, quorum=words.pop("quorum", 0.5))
+    strategy = STRATEGIES[arguments.pop("name", "fedavg")]
+    settings = strategy.settings(max_update=100, quorum=arguments.pop("quorum", 0.5))
     asked = Asked(
         sites=sites,
         model=ZERO,
@@ -70,7 +70,7 @@ def folded(
         train=TrainConfig(),
         round=1,
         bytes_down=1,
-        **words,
+        **arguments,
     )
     return aggregate_replies(asked, messages, lambda _: None)
 

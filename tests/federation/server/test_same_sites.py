@@ -52,8 +52,8 @@ def choices(*rounds: Mapping[str, float], examples: Mapping[str, float] | None =
     return found[1:]
 
 
-def best(*rounds: Mapping[str, float], **words: Any) -> list[int]:
-    return [choice.round for choice in choices(*rounds, **words)]
+def best(*rounds: Mapping[str, float], **arguments: Any) -> list[int]:
+    return [choice.round for choice in choices(*rounds, **arguments)]
 
 
 def test_with_all_sites_answering_it_is_the_least_mean_loss_the_first_of_equals() -> None:

@@ -81,7 +81,7 @@ def test_a_run_that_was_killed_goes_on_without_the_model_it_began_with(
 
 
 def test_a_finished_run_stays_as_it_is_and_is_not_taken_for_another(cohort: Cohort, tmp_path: Path) -> None:
-    """The same words, in whatever engine, leave it alone; others are refused as those of a run that goes on are."""
+    """The same settings, in whatever engine, leave it alone; others are refused as those of a run that goes on are."""
     folder = ran(quick(rounds=1), cohort, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     ran(quick(rounds=1, resume=True, engine__workers=1), cohort, folder)
@@ -148,8 +148,8 @@ def test_the_weighted_loss_is_least_at_the_targets_prevalence() -> None:
 
 def test_a_stated_prevalence_is_trained_for_and_said(cohort: Cohort, tmp_path: Path) -> None:
     """Where all slices are given 5%, a slice with blood loses log(0.95 / 0.05) more: the loss rises with the share of them."""
-    words = {"rounds": 1, "train__learning_rate": 1e-12, "train__batch_size": 64, "model__dropout": 0.0}
-    plain, config = ran(quick(**words), cohort, tmp_path / "plain"), quick(**words)
+    arguments = {"rounds": 1, "train__learning_rate": 1e-12, "train__batch_size": 64, "model__dropout": 0.0}
+    plain, config = ran(quick(**arguments), cohort, tmp_path / "plain"), quick(**arguments)
     config.match.prevalence = {"any": 0.9}
     matched = ran(config, cohort, tmp_path / "matched")
     for folder, any_ in ((plain, None), (matched, 0.9)):

@@ -61,17 +61,17 @@ def seen(index: pd.DataFrame, file: Path, ids: str | None = PLAIN) -> Seen:
     return find_image_roles(Patients(index=index, ids=ids), [chain_of(facts_in(file), file)])
 
 
-@pytest.mark.parametrize("word", ["start", "sequence.encoder", "model.weights"])
+@pytest.mark.parametrize("key", ["start", "sequence.encoder", "model.weights"])
 def test_a_model_that_patients_of_the_test_site_trained_is_refused(
-    cohorts: tuple[Cohort, Cohort], tmp_path: Path, word: str
+    cohorts: tuple[Cohort, Cohort], tmp_path: Path, key: str
 ) -> None:
     here, there = cohorts
     run = write_tiny_run(tmp_path / "runs" / "other", there)
-    named = {word.replace(".", "__"): str(run if word == "start" else run / "model.safetensors")}
+    named = {key.replace(".", "__"): str(run if key == "start" else run / "model.safetensors")}
     index = open_site(here.site_folder(TEST_SITE), image_size=32).index
     count = seen(index, run).images
     assert 0 < count <= len(index)
-    refusal = rf"^{re.escape(word)}: expected a model that never saw the test site's patients, got .*: {count} of their {len(index)} images"
+    refusal = rf"^{re.escape(key)}: expected a model that never saw the test site's patients, got .*: {count} of their {len(index)} images"
     with pytest.raises(ValueError, match=refusal):
         checked(here, **named)
     assert checked(there, **named) == []  # its own cohort
@@ -98,12 +98,12 @@ def test_what_nobody_can_tell_is_refused_until_the_user_says_so(cohorts: tuple[C
     shutil.copytree(there.folder, kept.folder)
     run = write_tiny_run(tmp_path / "runs" / "other", kept)
 
-    def refused(word: str, path: Path) -> None:
-        named = {word.replace(".", "__"): str(path)}
-        with pytest.raises(ValueError, match=rf"^{word}: unknown whether .* or say allow_unknown_patients=true$"):
+    def refused(key: str, path: Path) -> None:
+        named = {key.replace(".", "__"): str(path)}
+        with pytest.raises(ValueError, match=rf"^{key}: unknown whether .* or say allow_unknown_patients=true$"):
             checked(here, **named)
         (warning,) = checked(here, allow_unknown_patients=True, **named)
-        assert warning.startswith(f"{word}: unknown whether {path}")
+        assert warning.startswith(f"{key}: unknown whether {path}")
 
     alone = write_tiny_model(tmp_path / "alone" / "model.safetensors")
     refused("start", alone)

@@ -20,7 +20,7 @@ from fl_rsna.reporting.pages.comparison import compare_runs, readable_runs, writ
 from fl_rsna.reporting.pages.find_runs import failures_in, find_runs
 from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, select_plot_settings
 from fl_rsna.run_folder.sweep_folder import Asked, Job, JobState, write_asked, write_job
-from fl_rsna.run_folder.sweep_words import folder_name
+from fl_rsna.run_folder.sweep_settings import folder_name
 
 
 def compared(*runs: Any, **failed: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def test_a_path_stands_for_its_runs(tmp_path: Path) -> None:
 
 
 def made_sweep(folder: Path, jobs: list[tuple[str, ...]], failed: tuple[str, ...] = ()) -> Path:
-    """A sweep of runs that do not differ but in their words, and one job that was refused."""
+    """A sweep of runs that do not differ but in their settings, and one job that was refused."""
     for number, words in enumerate(jobs):
         made_run(folder / folder_name(words))
         write_job(folder, job(words, number, JobState.finished))
@@ -60,7 +60,7 @@ def job(words: tuple[str, ...], number: int, state: JobState, sentence: str = ""
 
 
 def test_a_sweep_is_told_in_the_words_that_it_varied(tmp_path: Path) -> None:
-    """Also where the words chose settings under other names, and where a folder could not have the whole name."""
+    """Also where the sweep chose settings under other names, and where a folder could not have the whole name."""
     jobs = [(f"strategy={name}", f"seed={seed}") for name in ("fedavg", "fedbn", "x" * 200) for seed in (0, 1)]
     sweep = made_sweep(tmp_path / "sweep", jobs, ("strategy=nosuch", "seed=0"))
     found = compared(readable_runs(find_runs(sweep))[0], failed={"strategy=nosuch seed=0": "it was refused"})

@@ -8,9 +8,11 @@ import pytest
 from fl_rsna.audit import audit, request_of
 
 
-def said(capfd: pytest.CaptureFixture[str], folder: Path, table: dict[str, list[str]], *words: str) -> tuple[int, str]:
+def said(
+    capfd: pytest.CaptureFixture[str], folder: Path, table: dict[str, list[str]], *settings: str
+) -> tuple[int, str]:
     pd.DataFrame(table).to_csv(folder / "table.csv", index=False)
-    code = audit([f"table={folder / 'table.csv'}", *words])
+    code = audit([f"table={folder / 'table.csv'}", *settings])
     return code, capfd.readouterr().out
 
 
@@ -45,7 +47,7 @@ def test_a_clean_table_says_what_was_compared_and_by_which_columns(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("settings", "said"),
     [
         ([], "cohort: expected cohort=<folder> or table=<file>, one of them"),
         (["cohort=a", "table=b"], "cohort: expected cohort=<folder> or table=<file>, one of them"),
@@ -59,9 +61,9 @@ def test_a_clean_table_says_what_was_compared_and_by_which_columns(
         (["colour=red"], "colour: no such setting"),
     ],
 )
-def test_words_that_mean_nothing_are_refused_by_name(words: list[str], said: str) -> None:
+def test_settings_that_mean_nothing_are_refused_by_name(settings: list[str], said: str) -> None:
     with pytest.raises(ValueError, match=f"^{said}"):
-        request_of(words)
+        request_of(settings)
 
 
 def test_words_stay_as_they_are_typed() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fl_rsna.settings.suggest import find_near
 
-NAMED = r"(.*/)?[A-Za-z]\w*(\.\w+)*=."  # a path with a folder that is named by a key=value word
+NAMED = r"(.*/)?[A-Za-z]\w*(\.\w+)*=."  # a path with a folder that is named by a key=value setting
 PLAIN = r"[^\s,\[\]{}()'\":$]+"  # text between the signs that have a meaning in a value
 FLAGS = (
     "-h",
@@ -37,49 +37,51 @@ VALUED = (
 AGAIN = "--experimental-rerun"
 
 
-def quote_paths(word: str) -> str:
-    """Quote every path with an equals sign in a word's value, where Hydra can read the word only then."""
-    key, equals, value = word.partition("=")
-    if not equals or "=" not in value or _is_readable(word):
-        return word
+def quote_paths(argument: str) -> str:
+    """Quote every path with an equals sign in a setting's value, where Hydra can read the setting only then."""
+    key, equals, value = argument.partition("=")
+    if not equals or "=" not in value or _is_readable(argument):
+        return argument
 
     def quote(part: re.Match[str]) -> str:
         return f"'{part[0]}'" if re.match(NAMED, part[0]) else part[0]
 
     found = f"{key}={re.sub(PLAIN, quote, value)}"
-    return found if _is_readable(found) else word
+    return found if _is_readable(found) else argument
 
 
-def _is_readable(word: str) -> bool:
+def _is_readable(argument: str) -> bool:
     from hydra.core.override_parser.overrides_parser import OverridesParser  # not loaded for --help
     from hydra.errors import HydraException
 
     try:
-        OverridesParser.create().parse_override(word)
+        OverridesParser.create().parse_override(argument)
     except HydraException:
         return False
     return True
 
 
-def split_options(words: Sequence[str], such_as: str) -> tuple[list[str], list[str]]:
+def split_options(arguments: Sequence[str], such_as: str) -> tuple[list[str], list[str]]:
     """Split what was typed into Hydra's options, with their values, and the rest; each keeps its order.
 
-    Hydra finds its options only where they stand before all key=value words. Raises ValueError for an option that is
-    none of Hydra's; its sentence gives `such_as` as an example of words.
+    Hydra finds its options only where they stand before all key=value settings. Raises ValueError for an option that is
+    none of Hydra's; its sentence gives `such_as` as an example of settings.
     """
-    options, rest, left = list[str](), list[str](), list(words)
+    options, rest, left = list[str](), list[str](), list(arguments)
     while left:
-        word = left.pop(0)
-        if not word.startswith("-"):
-            rest.append(word)
-        elif word in FLAGS or (word.partition("=")[0] in (*VALUED, AGAIN) and "=" in word):
-            options.append(word)
-        elif word in (*VALUED, AGAIN):
-            options += [word, *(left[:1] if left and "=" not in left[0] else [])]
+        argument = left.pop(0)
+        if not argument.startswith("-"):
+            rest.append(argument)
+        elif argument in FLAGS or (argument.partition("=")[0] in (*VALUED, AGAIN) and "=" in argument):
+            options.append(argument)
+        elif argument in (*VALUED, AGAIN):
+            options += [argument, *(left[:1] if left and "=" not in left[0] else [])]
             left = left[1:] if left and "=" not in left[0] else left
         else:
             known = [option for option in (*FLAGS, *VALUED) if option.startswith("--")]
-            near = find_near(word.partition("=")[0], known)
+            near = find_near(argument.partition("=")[0], known)
             said = f"did you mean {near}?" if near else "--help lists them"
-            raise ValueError(f"{word}: expected key=value words, such as {such_as}, got an option that is none; {said}")
+            raise ValueError(
+                f"{argument}: expected key=value settings, such as {such_as}, got an option that is none; {said}"
+            )
     return options, rest

@@ -1,8 +1,8 @@
-"""Options are found wherever they stand among the words, and what is none of Hydra's is refused in one sentence."""
+"""Options are found wherever they stand among the arguments, and what is none of Hydra's is refused in one sentence."""
 
 import pytest
 
-from fl_rsna.cli.words import split_options
+from fl_rsna.cli.hydra_arguments import split_options
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,13 @@ from fl_rsna.cli.words import split_options
     ],
 )
 def test_options_come_first_and_words_keep_their_order(typed: str, read: str) -> None:
-    options, words = split_options(typed.split(), "rounds=5")
-    assert [*options, *words] == read.split()
+    options, arguments = split_options(typed.split(), "rounds=5")
+    assert [*options, *arguments] == read.split()
 
 
 @pytest.mark.parametrize("option", ["--colour=5", "--qqq", "-x"])
 def test_an_option_that_is_none_is_refused(option: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{option}: expected key=value words.*--help lists them$"):
+    with pytest.raises(ValueError, match=rf"^{option}: expected key=value settings.*--help lists them$"):
         split_options(["seed=1", option], "rounds=5")
 
 

@@ -1,24 +1,24 @@
-"""The names of a sweep's jobs: the words that differ, as they were typed, safe in every file system and unique."""
+"""The names of a sweep's jobs: the settings that differ, as they were typed, safe in every file system and unique."""
 
 import re
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fl_rsna.cli.words import quote_paths
-from fl_rsna.run_folder.sweep_words import (
+from fl_rsna.cli.hydra_arguments import quote_paths
+from fl_rsna.run_folder.sweep_settings import (
     LONGEST,
-    find_fixed_words,
-    find_job_words,
+    find_fixed_settings,
+    find_job_settings,
     find_varied_keys,
     folder_name,
-    map_typed_words,
+    map_typed_settings,
     sweep_name,
 )
 
 
 @pytest.mark.parametrize(
-    ("typed", "job", "words"),
+    ("typed", "job", "settings"),
     [
         (["strategy=fedavg,fedbn", "rounds=2"], ["strategy=fedbn", "rounds=2"], ["strategy=fedbn"]),
         (["a=0.001,1e30"], ["a=1e+30"], ["a=1e30"]),
@@ -33,9 +33,9 @@ from fl_rsna.run_folder.sweep_words import (
     ],
 )
 def test_a_job_is_called_by_the_words_that_differ_as_they_were_typed(
-    typed: list[str], job: list[str], words: list[str]
+    typed: list[str], job: list[str], settings: list[str]
 ) -> None:
-    assert find_job_words(job, find_fixed_words(typed), map_typed_words(typed)) == words
+    assert find_job_settings(job, find_fixed_settings(typed), map_typed_settings(typed)) == settings
 
 
 def test_names_are_the_words_where_they_can_be() -> None:
@@ -45,7 +45,7 @@ def test_names_are_the_words_where_they_can_be() -> None:
 
 
 def test_names_are_safe_and_unique_whatever_was_typed() -> None:
-    words = [
+    settings = [
         "a=[b,c]",
         "a=[b c]",
         "a=b/c",
@@ -58,7 +58,7 @@ def test_names_are_safe_and_unique_whatever_was_typed() -> None:
         "a=b=c",
         "a=é",
     ]
-    names = [folder_name([word]) for word in words]
+    names = [folder_name([setting]) for setting in settings]
     assert len(set(names)) == len(names)
     for name in names:
         assert re.fullmatch(r"[A-Za-z0-9._=+-]+", name)
@@ -66,23 +66,23 @@ def test_names_are_safe_and_unique_whatever_was_typed() -> None:
 
 
 def test_the_same_words_are_the_same_sweep() -> None:
-    words = ["strategy=fedavg,fedbn", "rounds=2"]
-    assert find_varied_keys(words) == ["strategy"]
-    assert sweep_name(words) == sweep_name([*reversed(words), "resume=true", "paths.runs=elsewhere"])
-    assert sweep_name(words) != sweep_name(["strategy=fedavg,fedbn", "rounds=3"])
+    settings = ["strategy=fedavg,fedbn", "rounds=2"]
+    assert find_varied_keys(settings) == ["strategy"]
+    assert sweep_name(settings) == sweep_name([*reversed(settings), "resume=true", "paths.runs=elsewhere"])
+    assert sweep_name(settings) != sweep_name(["strategy=fedavg,fedbn", "rounds=3"])
 
 
 @pytest.mark.parametrize(
-    "word", ["start=runs/s/strategy=fedbn+seed=1", "models=[runs/s/a=1,runs/b]", "start=r/a=1,r/a=2"]
+    "setting", ["start=runs/s/strategy=fedbn+seed=1", "models=[runs/s/a=1,runs/b]", "start=r/a=1,r/a=2"]
 )
-def test_a_folder_named_by_words_can_be_typed_as_it_stands(word: str) -> None:
-    read = OverridesParser.create().parse_override(quote_paths(word))
+def test_a_folder_named_by_settings_can_be_typed_as_it_stands(setting: str) -> None:
+    read = OverridesParser.create().parse_override(quote_paths(setting))
     values = list(read.sweep_string_iterator()) if read.is_sweep_override() else [str(read.value())]
-    assert "".join(values).replace("'", "").replace(", ", ",") == word.partition("=")[2].replace("r/a=1,", "r/a=1")
+    assert "".join(values).replace("'", "").replace(", ", ",") == setting.partition("=")[2].replace("r/a=1,", "r/a=1")
 
 
 @pytest.mark.parametrize(
-    "word", ["a=b", "a='b=c'", "faults.sites={site-1: crash@1}", "a=(b=c", "--multirun", "~a", "rounds=1=2"]
+    "setting", ["a=b", "a='b=c'", "faults.sites={site-1: crash@1}", "a=(b=c", "--multirun", "~a", "rounds=1=2"]
 )
-def test_other_words_stay_as_they_are(word: str) -> None:
-    assert quote_paths(word) == word
+def test_other_settings_stay_as_they_are(setting: str) -> None:
+    assert quote_paths(setting) == setting
