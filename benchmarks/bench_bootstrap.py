@@ -76,7 +76,7 @@ def timed(work: Callable[[], None]) -> dict[str, float]:
 def loop(
     labels: np.ndarray, found: np.ndarray, patients: np.ndarray, settings: OperatingPoints, resamples: int
 ) -> None:
-    """The plain way: the rows of the drawn patients, then every metric anew."""
+    """The plain way: the rows of the drawn patients, then every metric again."""
     drawn = draw_patients(patients, seed=0, resamples=resamples)
     for weights in drawn.weights.T[1:]:
         rows = np.repeat(np.arange(len(patients)), weights[drawn.member])

@@ -60,7 +60,7 @@ def measure(setup: str) -> int:
         return torch.cuda.max_memory_allocated()
     tiny = "efficientnet_lite0:32:2"
     _steps(tiny, device)  # what torch loads on first use is no one batch's
-    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak is measured again from here
     before = _status("VmRSS")
     _steps(setup, device)
     return _status("VmHWM") - before

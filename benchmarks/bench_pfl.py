@@ -3,7 +3,7 @@
 Federated averaging in one process: a user is a site, its batches are the ones our sites draw, gathered and augmented
 while it trains; every site's validation part and the test site are scored after each round. In round 1 pfl scores the
 training parts, too, unasked: leave that round out. It averages parameters alone and weights users alike; BatchNorm's
-statistics stay those of whoever trained last. Prints one JSON object: seconds of each round, the steps of one as
+statistics stay those of the site that trained last. Prints one JSON object: seconds of each round, the steps of one as
 counted in the loss, and when the first began (time of day).
 
     <python with pfl> benchmarks/bench_pfl.py --folder <of make_cohort> [--rounds 3]
@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 
 
 class Site(Dataset):
-    """A user: batches of one part of a site, training ones shuffled and augmented anew in every round."""
+    """A user: batches of one part of a site, training ones shuffled and augmented again in every round."""
 
     def __init__(self, data: SiteData, part: str, config: Config) -> None:
         super().__init__((), user_id=data.name)

@@ -1,4 +1,4 @@
-"""What DICOM to PNG costs: the seed's way, ours, and the limit, on the same files in one run.
+"""What DICOM to PNG costs: the reference implementation (S0), ours, and the limit, on the same files in one run.
 
     python benchmarks/bench_prepare.py [--dicom <folder>] [--repeats 5] [--scaling 6000]
 

@@ -176,7 +176,7 @@ def peak_mb() -> float:
 
 
 def reset_peak() -> None:
-    """Let the peak begin anew at what is held now (Linux, proc(5))."""
+    """Measure the peak again, from what is held now (Linux, proc(5))."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -1,4 +1,4 @@
-"""What a ClientApp's process costs before it does anything: loaded anew, as Flower starts it, against forked from a loaded one.
+"""What a ClientApp's process costs before it does anything: started from scratch, as Flower does it, against forked from a loaded one.
 
     python benchmarks/bench_warm.py [--repeats 5]
 
@@ -52,7 +52,7 @@ def main() -> None:
         server.wait()
     found = {"cold_s": statistics.median(cold), "warm_s": statistics.median(warm)}
     found["ratio"] = found["warm_s"] / found["cold_s"]
-    print(f"loaded anew   {found['cold_s']:.2f} s\nforked        {found['warm_s']:.2f} s, {found['ratio']:.3f} of that")
+    print(f"from scratch  {found['cold_s']:.2f} s\nforked        {found['warm_s']:.2f} s, {found['ratio']:.3f} of that")
     print(json.dumps(found))
 
 

@@ -78,7 +78,7 @@ def title(split: str, variants: dict[str, dict[int, Path]], against: str) -> str
     scores = summary(reference)["test_site"]
     label, position = scores["slice"]["any"]["auroc"], scores["controls"]["position"]["any"]["auroc"]
     return (
-        f"{split}: test-site AUROC any, ratio to {against}; seed {next(iter(variants[against]))}: {scores['patients']} patients, "
+        f"{split}: AUROC any (test site), ratio to {against}; seed {next(iter(variants[against]))}: {scores['patients']} patients, "
         f"{label['positives']} positive slices, position alone {position['value']:.3f}"
     )
 
@@ -134,7 +134,7 @@ def draw(found: Found, against: str, path: Path) -> None:
         axis.axvline(GOALS[split], color="black", linewidth=1, linestyle=":")
         axis.set_yticks(range(len(shown)), [f"{name} ({len(pairs)})" for _, name, pairs in shown])
         axis.set_title(f"{split}, 4 sites", loc="left")
-        axis.set_xlabel(f"test AUROC `any` / that of {against}")
+        axis.set_xlabel(f"AUROC any (test site) / that of {against}")
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
         "Red: mean over seeds (their number). Blue: one seed with its 95% interval over patients. Dotted: the goal.",

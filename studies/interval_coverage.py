@@ -82,7 +82,7 @@ def values(
     seed: int,
     resamples: int,
 ) -> dict[str, dict[str, Any]]:
-    """Estimates of one set by name; exams are judged by their surest slice."""
+    """Estimates of one set by name; exams are judged by their most probable slice."""
     found = 1 / (1 + np.exp(-scores))
     at = {"bleed": {"point": float(1 / (1 + np.exp(-threshold)))}}
     settings = OperatingPoints(slice=at, exam={"max": at, "noisy_or": at}, temperatures={})

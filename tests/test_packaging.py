@@ -62,7 +62,7 @@ LOCKS = ("requirements.lock", "requirements-torch.lock")
 
 
 def test_the_locks_pin_what_the_package_needs_at_the_tested_versions() -> None:
-    """python scripts/lock.py writes them anew."""
+    """python scripts/lock.py writes them again."""
     locked = {package: version for name in LOCKS for package, version in read_pins(name).items()}
     tested = read_pins("constraints.txt")
     assert {package: tested[package] for package in locked if package in tested} == {

@@ -242,7 +242,7 @@ def _acquire_lock(lock: Path, path: Path, wait_s: float, on_wait: Callable[[], N
         descriptor, ours = _open_lock(lock)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The process that held the lock before may have deleted the file and another one made it anew.
+            # The process that held the lock before may have deleted the file and another one made it again.
             if _is_there_still(descriptor, lock):
                 if ours:
                     os.write(descriptor, LOCKED)

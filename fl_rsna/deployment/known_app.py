@@ -2,7 +2,7 @@
 
 Flower runs, at every site, whatever Python code comes with a run. The programs that `launch.environment` puts first on the PATH run
 this module instead. It refuses a bundle whose files differ from those of the installed `app/`, which holds no code and names fl_rsna's
-apps. So whoever may start runs cannot make a site or the server execute their code.
+apps. So a person who may start runs cannot make a site or the server execute their code.
 
 One private name of Flower (1.42) is replaced: `install_from_fab`, in the two modules that call it. Where it is missing, nothing is run.
 """

@@ -81,7 +81,7 @@ def fork_for(link: socket.socket, listener: socket.socket, act: Callable[[], Any
 
 
 def do(act: Callable[[], Any], arguments: list[str], descriptors: list[int]) -> NoReturn:
-    """Do the task in the fork: set sys.argv and the descriptors of whoever asked, call `act`, and exit."""
+    """Do the task in the fork: set sys.argv and the descriptors of the process that asked, call `act`, and exit."""
     code = 1
     try:
         for place, descriptor in enumerate(descriptors, start=1):
@@ -100,7 +100,7 @@ def do(act: Callable[[], Any], arguments: list[str], descriptors: list[int]) -> 
 
 
 def answer_ended(working: dict[int, socket.socket]) -> None:
-    """Send the exit code of every fork that has ended to whoever asked, and kill the forks whose asker is gone."""
+    """Send the exit code of every fork that has ended to the process that asked, and kill the forks whose process has ended."""
     for child, link in list(working.items()):
         if select.select([link], [], [], 0)[0]:  # readable without a message means closed
             os.kill(child, signal.SIGTERM)

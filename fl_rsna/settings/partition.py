@@ -51,7 +51,7 @@ class Group(StrEnum):
 
 
 class Layout(StrEnum):
-    """The files that a cohort's folder holds beside the sites' folders: `s0` adds those of the RSNA preprocessing S0."""
+    """The files that a cohort's folder holds beside the sites' folders: `s0` adds those of the reference implementation (S0)."""
 
     standard = "standard"
     s0 = "s0"
@@ -133,7 +133,7 @@ class PartitionConfig:
     seed: int = declare(0, "seed of the split", within=NOT_NEGATIVE)
     layout: Layout = declare(
         Layout.standard,
-        "files beside the sites' folders; s0 adds the tables and folders of the reference implementation S0 (cohort/sites/s0_layout.py)",
+        "files beside the sites' folders; s0 adds the tables and folders of the reference implementation (S0; cohort/sites/s0_layout.py)",
     )
     noise: dict[str, Any] = declare(
         {},

@@ -227,7 +227,7 @@ def test_between_machines_it_is_the_model_of_simulate(cohort: Cohort, tmp_path: 
         assert done.returncode == 0, done.stdout + done.stderr + logs
         if killed:
             killer.join(60)
-            again = federation.coordinate("run.name=between", "resume=true")  # it is over: only the report is made anew
+            again = federation.coordinate("run.name=between", "resume=true")  # over: only the report is made again
             assert again.returncode == 0
             assert "report:" in again.stdout
     assert any('"resumed"' in line for line in lines_of(folder)) == killed

@@ -2,7 +2,7 @@
 
     python tests/e2e/kill_prepare.py [--files 2000] [--kills 20] [--workers 2] [--seed 0] [--update]
 
-Slices of noise are written and prepared once without a kill. Then, --kills times, it is begun anew in an empty folder, killed
+Slices of noise are written and prepared once without a kill. Then, --kills times, it is begun again in an empty folder, killed
 when a random part of the files stands in its journal and a random moment later, and repeated to its end. With --update every fresh folder
 is first prepared from files of which half are others or missing, so that the one that is killed brings a folder up to date.
 Checked: it was killed before its end, the index hash and the hash of every image are those of the first, and nothing is left beside it.

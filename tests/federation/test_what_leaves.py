@@ -110,7 +110,7 @@ def broken(
             folder = cohort.site_folder("site-2")
             index = pd.read_csv(folder / "index.csv", dtype=str)
             (folder / "images" / f"{index['image_id'][3]}.png").write_bytes(b"\x89PNG")
-            rewrite_site(folder, index.iloc[::-1])  # which packs the images anew
+            rewrite_site(folder, index.iloc[::-1])  # which packs the images again
 
     return tapped_run(cohort, tmp_path_factory.mktemp("broken") / "run", config, damage)
 

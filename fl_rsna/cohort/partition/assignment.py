@@ -49,7 +49,7 @@ class Known:
         return exact if exact is not None else same[0] if len(same) == 1 else None
 
     def of(self, given: str) -> Sequence[str]:
-        """List the patients whose PatientID is the one given, whoever issued it."""
+        """List the patients whose PatientID is the one given, from any issuer."""
         return next((self.of_number[form] for form in self._forms(given) if form in self.of_number), ())
 
     def _forms(self, given: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ STUDY = ["patient_id", "study_id"]
 DEEP_PADDING_HU = -2500.0
 NOISE_RANGE_HU, NOISE_SHARE = 60.0, 0.02  # by which slices without brain are found, as competitors of RSNA 2019 did
 STORED = "stored_sha256"  # in prepare.json: hashes of the tables beside it
-ANEW = "delete the folder and prepare again, or bring the file back from a copy"
+PREPARE_AGAIN = "delete the folder and prepare again, or bring the file back from a copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,7 +373,7 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
         raise ValueError(f"data.name: {folder} is not finished; repeat the python -m fl_rsna.prepare that began it")
     missing = f"data.name: no prepared data at {folder}; run python -m fl_rsna.prepare first"
     facts = read_facts(folder / "prepare.json", missing)
-    with refuse_unreadable(folder / "prepare.json", "what prepare wrote", ANEW, key="data.name: "):
+    with refuse_unreadable(folder / "prepare.json", "what prepare wrote", PREPARE_AGAIN, key="data.name: "):
         labels = tuple(facts["labels"])
         image, size, sha256, name = ImageKind(facts["image"]), int(facts["size"]), facts["index_sha256"], facts["task"]
     if name != task.name or labels not in ((), task.labels):
@@ -386,7 +386,7 @@ def read_prepared(folder: Path, task: Task) -> Prepared:
                 else ""
             )
         )
-    with refuse_unreadable(folder / "index.parquet", "the index that prepare wrote", ANEW, key="data.name: "):
+    with refuse_unreadable(folder / "index.parquet", "the index that prepare wrote", PREPARE_AGAIN, key="data.name: "):
         check_stored(folder, facts, "index.parquet")
         index = pd.read_parquet(folder / "index.parquet")
     return Prepared(
@@ -407,7 +407,7 @@ def check_stored(folder: Path, facts: Mapping[str, Any], name: str) -> None:
     `facts` are those of prepare.json; without a hash of the file nothing is checked.
     """
     if facts.get(STORED, {}).get(name, found := file_sha256(folder / name)) != found:
-        raise build_damage_error(folder / name, ANEW)
+        raise build_damage_error(folder / name, PREPARE_AGAIN)
 
 
 def read_facts(path: Path, missing: str, *, by_hand: bool = False) -> dict[str, Any]:

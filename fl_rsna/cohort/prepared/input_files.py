@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fl_rsna.cohort.prepared.index import (
-    ANEW,
+    PREPARE_AGAIN,
     Changes,
     Prepared,
     check_stored,
@@ -100,7 +100,10 @@ def list_inputs(files: Sequence[File], salt: str) -> Listing:
 def read_inputs(folder: Path, facts: Mapping[str, Any], columns: list[str] | None = None) -> pa.Table:
     """Read inputs.parquet of a prepared folder; `facts` are those of its prepare.json. Raises ValueError when it was changed."""
     path = folder / INPUTS
-    with refuse_unreadable(path, "what prepare wrote of its inputs", ANEW, key="data.name: "), path.open("rb") as file:
+    with (
+        refuse_unreadable(path, "what prepare wrote of its inputs", PREPARE_AGAIN, key="data.name: "),
+        path.open("rb") as file,
+    ):
         check_stored(folder, facts, INPUTS)
         return pq.read_table(file, columns=columns)
 

@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from fl_rsna.cohort.prepared.index import (
-    ANEW,
     HASHED,
+    PREPARE_AGAIN,
     STORED,
     Changes,
     Prepared,
@@ -208,7 +208,7 @@ def prepare_folder(
 def read_rejected(folder: Path) -> pd.DataFrame:
     """Read rejected.csv of a prepared folder, as text. Raises ValueError when it is damaged or was changed."""
     path, facts = folder / "rejected.csv", folder / "prepare.json"
-    found = read_csv(path, ANEW, columns=REJECTED, dtype=str, keep_default_na=False)
+    found = read_csv(path, PREPARE_AGAIN, columns=REJECTED, dtype=str, keep_default_na=False)
     check_stored(folder, read_json(facts) if facts.exists() else {}, path.name)
     return found
 

@@ -1,4 +1,4 @@
-"""Write the tables and folders of the RSNA preprocessing S0, with which this project began, beside the sites' folders.
+"""Write the tables and folders of the reference implementation (S0), the RSNA preprocessing with which this project began, beside the sites' folders.
 
     train.csv              Image and the task's labels, one row a slice of the prepared data
     train_metadata.csv     headers of the same slices, in the same order

@@ -35,7 +35,7 @@ from fl_rsna.settings.data import ImageKind
 from fl_rsna.settings.partition import TEST_SITE, Group, Layout
 from fl_rsna.task import Task
 
-ANEW = "copy the folder again, or partition again"
+COPY_AGAIN = "copy the folder again, or partition again"
 INDEX_SHA256 = "index_sha256"  # key of the hash of index.csv in site.json
 KEYS = {"labels": list, "sites": dict, "size": int, "settings": dict, "disjoint": dict, "prepared": dict}
 WHAT = ("task", "labels", "image", "size", "group")  # facts of a cohort that every site.json repeats
@@ -161,8 +161,8 @@ def read_cohort(folder: Path) -> Cohort:
     facts = read_facts(
         path, f"partition.name: no cohort at {folder}; run python -m fl_rsna.partition first", by_hand=True
     )
-    check_keys(facts, path, {**dict.fromkeys(("name", "task", "image", "sha256"), str), **KEYS}, ANEW)
-    with refuse_unreadable(path, "a cohort", ANEW):
+    check_keys(facts, path, {**dict.fromkeys(("name", "task", "image", "sha256"), str), **KEYS}, COPY_AGAIN)
+    with refuse_unreadable(path, "a cohort", COPY_AGAIN):
         sites = sorted((name for name in facts["sites"] if name != TEST_SITE), key=site_number)
         return Cohort(
             folder=folder,
@@ -189,7 +189,7 @@ def read_site_ids(path: Path) -> str | None:
     return None if ids is None else str(ids)
 
 
-def read_site_files(folder: Path, do: str = ANEW) -> tuple[dict[str, Any], bytes]:
+def read_site_files(folder: Path, do: str = COPY_AGAIN) -> tuple[dict[str, Any], bytes]:
     """Read a site's site.json, and the bytes of its index.csv. Raises ValueError when one is missing or cannot be read.
 
     A wrong hash is only a warning here, since people may change both files by hand. A run that is resumed refuses it.

@@ -114,7 +114,7 @@ def describe_files(folder: Path, files: Mapping[str, bytes]) -> list[str]:
 def _advice(name: str, content: bytes) -> str:
     path = PurePosixPath(name)
     if name == CA_KEY:
-        return "stays; keep it offline: whoever has it can pass for the SuperLink"
+        return "stays; keep it offline: anyone who has it can pose as the SuperLink"
     if private(name):
         owner = "the SuperLink's machine" if name == SERVER_KEY else "the site, in this folder"
         return f"stays at {owner}; readable by you alone"

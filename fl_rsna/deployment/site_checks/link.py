@@ -65,13 +65,13 @@ def why_not(node: Node, cause: object) -> Check:
             change = f"have the firewall let this machine open TCP connections to {host}:{port}"
             return no_link(f"no answer from {node.superlink} within {TIMEOUT_S:g} s: a firewall may drop it", change)
         case ConnectionResetError() | http.client.RemoteDisconnected():
-            change = "ask whoever runs the network between: something there ends it"
+            change = "ask the people who run the network between: something there ends it"
             return no_link(f"the connection to {node.superlink} is closed before TLS is set up", change)
     said = str(cause)
     if "Tunnel connection failed" in said:
         found = f"the proxy {proxy_for(host)} does not let {node.superlink} through ({said})"
         return no_link(found, "have it allow CONNECT to that port")
-    return no_link(f"{node.superlink} cannot be reached: {said}", "ask whoever runs the network")
+    return no_link(f"{node.superlink} cannot be reached: {said}", "ask the people who run the network")
 
 
 def _explain_certificate(node: Node, error: ssl.SSLCertVerificationError) -> Check:

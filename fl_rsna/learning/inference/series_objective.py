@@ -35,7 +35,7 @@ def build_series_objective(
     prior: tuple[float, ...] = (),
     target: tuple[float, ...] = (),
 ) -> SliceObjective:
-    """Build an objective of whole series: every training series in every pass, each in a copy that is drawn anew.
+    """Build an objective of whole series: every training series in every pass, each in a newly drawn copy.
 
     Every slice has the same weight. Labels and their weights are those of a slice objective that draws every slice. `prior` is each
     label's share of positive slices over all sites, `target` the prevalence to train for.

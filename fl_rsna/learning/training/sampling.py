@@ -58,7 +58,7 @@ def plan_draws(
 
 
 def _under(rows: Rows, positive: NDArray[np.bool_], kept: float) -> Drawing:
-    """Draw all positive rows and, anew for each pass, the share `kept` of the others; at least two rows, as BatchNorm needs."""
+    """Draw all positive rows and the share `kept` of the others, again for each pass; at least two rows, as BatchNorm needs."""
     always, others = rows[positive], rows[~positive]
     count = max(round(kept * len(others)), min(2 - len(always), len(others)))
 

@@ -20,7 +20,7 @@ _MEDIAL = np.array([30, 24, 18, 16, 16, 17, 19, 24])  # inner edge, mm
 
 
 class View(StrEnum):
-    """The way of the beam through the chest; the words are ViewPosition's (DICOM PS3.3 C.8.11.1)."""
+    """The direction of the beam through the chest; the values are ViewPosition's (DICOM PS3.3 C.8.11.1)."""
 
     pa = "PA"
     ap = "AP"

@@ -82,9 +82,9 @@ def pick(
 ) -> list[tuple[str, Kind, int]]:
     """Pick the slices to explain, as (label, kind, row of the predictions), by label and kind.
 
-    The headline label comes first, and of each kind the slices that the model is surest or most wrong about. Labels without
-    a positive slice are left out. True negatives are of the half of slices that show the most brain: the surest of all
-    show caps of bone, which explain nothing.
+    The headline label comes first, and of each kind the slices that the model is most confident or most wrong about. Labels without
+    a positive slice are left out. True negatives are of the half of slices that show the most brain: the most confident
+    of all show caps of bone, which explain nothing.
     """
     brainy = brain_share >= np.median(brain_share)
     picked = []
@@ -313,7 +313,7 @@ def write_explanations(folder: Path) -> Path:
 
 
 def draw_exams(run: Finished) -> list[ExamStrip]:
-    """Draw whole exams: those that the model is surest of, and most wrong about, by their highest slice at the exams' threshold.
+    """Draw whole exams: those that the model is most confident and most wrong about, by their highest slice at the exams' threshold.
 
     A strip has the threshold of single slices. None for images without an order along the body.
     """

@@ -104,7 +104,7 @@ def _scores(state: State) -> str:
     parts = [f"loss {row['train_loss']:.3f}"] if row["train_loss"] is not None else []
     if area is not None and headline is not None:
         since = f" (round 0: {first:.3f})" if first is not None and row["round"] else ""
-        parts.append(f"test {area_name(headline)} {area:.3f}{since}")
+        parts.append(f"{area_name(headline)} (test site) {area:.3f}{since}")
     return " · ".join(parts)
 
 
@@ -180,7 +180,7 @@ class Display:
     """A progress display; `step` shows counted steps, `event` the events of a run whose folder is `run`.
 
     The display takes what it shows from events and heartbeats, and nothing waits for it. Once it can show nothing any more,
-    `step` does nothing and `event` raises DisplayLost, so that whoever keeps a list of listeners can drop it.
+    `step` does nothing and `event` raises DisplayLost, so that the owner of a list of listeners can drop it.
     """
 
     def __init__(self, console: Console = console, run: Path | None = None) -> None:

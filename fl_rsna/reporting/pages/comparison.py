@@ -27,6 +27,7 @@ from fl_rsna.reporting.pages.find_runs import common_folder, name_of
 from fl_rsna.reporting.pages.run_page import interactive
 from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, settings_to_draw
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
+from fl_rsna.reporting.record.outcome import title_area
 from fl_rsna.reporting.record.paper import as_csv, as_markdown, as_tex
 from fl_rsna.reporting.record.paper_figures import write_figures
 from fl_rsna.reporting.record.plotly import Plot, area_axis, axes, by_rounds, category_axis, lines, points
@@ -358,7 +359,7 @@ def scores_plot(found: Mapping[str, Scored], label: str) -> Plot | None:
     data = [points(found, areas, "test site", 0, showlegend=False)]
     return Plot(
         name="scores",
-        title=f"Test-site {area_name(label)}",
+        title=title_area(next(iter(found.values())).run.task, label),
         data=data,
         layout=axes("", "AUROC", xaxis=category_axis(list(found)), yaxis=area_axis(data)),
         table=Table(
@@ -370,7 +371,7 @@ def scores_plot(found: Mapping[str, Scored], label: str) -> Plot | None:
 
 
 def rounds_plot(runs: Runs, label: str) -> Plot | None:
-    """Plot the test-site AUROC of every run by round; None where no run has any."""
+    """Plot every run's AUROC on the test site by round; None where no run has any."""
     by_run: dict[str, dict[int, float]] = {}
     for name, run in runs.items():
         told = run.rounds.dropna(subset=[f"test_auroc_{label}"])
@@ -384,7 +385,7 @@ def rounds_plot(runs: Runs, label: str) -> Plot | None:
     crowd = any("meta" in trace for trace in data)
     return Plot(
         name="rounds",
-        title=f"Test-site {area_name(label)} by round",
+        title=f"{title_area(next(iter(runs.values())).task, label)} by round",
         data=data,
         layout=axes("round", "AUROC", xaxis=by_rounds(rounds), yaxis=area_axis(data)),
         table=Table(

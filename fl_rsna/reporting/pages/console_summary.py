@@ -1,6 +1,6 @@
 """Print what evaluate, ensemble and audit found, and where a run's submissions are.
 
-Of an evaluation it prints what was scored, what to beware of, and the scores where labels are known. Of an audit it prints sites,
+Of an evaluation it prints what was scored, warnings, and the scores where labels are known. Of an audit it prints sites,
 heterogeneity, what is shared, and a verdict as the last line.
 """
 

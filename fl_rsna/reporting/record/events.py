@@ -41,7 +41,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.begun = 0
-        self.replaced = False  # whether the last `new` began a file anew
+        self.replaced = False  # whether the last `new` began another file
         self.trouble: str | None = None
         self.damaged = 0  # complete lines so far that are no events
         self._offset, self._head, self._tail = 0, b"", b""
@@ -238,5 +238,5 @@ def round_line(row: Mapping[str, Any], rounds: int | None) -> str:
         parts.append(
             f"validation loss {validation:.3f}{_rests(row)}" if validation is not None else "validation failed"
         )
-    parts.append(f"test {name} {test:.3f}" if test is not None else f"test {name} undefined")
+    parts.append(f"{name} (test site) {test:.3f}" if test is not None else f"{name} (test site) undefined")
     return ", ".join([*parts, f"{row['seconds']:.1f} s"])

@@ -1,4 +1,4 @@
-"""The section on classes that exclude each other: figures of all, the accuracy of each, and which is taken for which."""
+"""The section on classes that exclude each other: figures over all classes, the accuracy of each, and the confusion matrix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Write TensorBoard's event file into tensorboard/ of a run's folder.
 
-There is one file; it is written anew from the run's events when the run goes on.
+There is one file; it is written again from the run's events when the run is resumed.
 """
 
 import time

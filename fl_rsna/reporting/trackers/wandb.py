@@ -16,7 +16,7 @@ SEPARATE = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data", "WANDB_CONFIG_
 
 
 class WandbRun:
-    """A run in Weights & Biases. Offline, it is written anew when the run goes on; online, no round is sent twice."""
+    """A run in Weights & Biases. Offline, it is written again when the run is resumed; online, no round is sent twice."""
 
     def __init__(self, run: Path, config: Config, key: str) -> None:
         online, home = config.tracking.wandb_online, (run / FOLDER).resolve()

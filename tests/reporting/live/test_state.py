@@ -67,7 +67,7 @@ def test_a_run_of_classes_is_shown_by_their_mean_and_in_its_own_words() -> None:
     state = reduce_events(State(), stamped([roll_call(task="covid_cxr"), before, asked, scored, ended]))
     assert state.sites["site-1"].validation[-1].auroc == 0.875
     assert [said.text for said in state.tail if said.kind == "roll_call"] == ["roll call: 2 sites, 30 training images"]
-    assert state.tail[-1].text.endswith("test macro AUROC 0.625, 10.0 s")
+    assert state.tail[-1].text.endswith("macro AUROC (test site) 0.625, 10.0 s")
     found = sections(seen(state))
     assert "<th>images</th>" in found["sites"]
     assert "slices" not in found["sites"]
@@ -76,7 +76,7 @@ def test_a_run_of_classes_is_shown_by_their_mean_and_in_its_own_words() -> None:
     console = Console(width=120)
     with console.capture() as drawn:
         console.print(rounds_view(state, {}, 0.0))
-    assert "test macro AUROC 0.625 (round 0: 0.500)" in drawn.get()
+    assert "macro AUROC (test site) 0.625 (round 0: 0.500)" in drawn.get()
 
 
 def test_a_run_that_begins_anew_forgets_what_was_before() -> None:

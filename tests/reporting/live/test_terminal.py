@@ -23,7 +23,7 @@ def test_a_few_sites_have_a_line_each_within_80_columns() -> None:
     lines = shown(state, {"site-2": Beat(round=2, batch=17, batches=20)})
     assert any("round 2 of 3" in line and "training: 1 of 2 sites done" in line for line in lines)
     assert any(line.endswith("0:18 remaining") for line in lines)
-    assert any("test AUROC any 0.600 (round 0: 0.500)" in line for line in lines)
+    assert any("AUROC any (test site) 0.600 (round 0: 0.500)" in line for line in lines)
     (first,) = [line for line in lines if line.startswith("site-1")]
     (second,) = [line for line in lines if line.startswith("site-2")]
     assert "trained in 1.5 s" in first
@@ -64,11 +64,11 @@ def test_a_log_gets_a_line_a_round_and_nothing_is_drawn_over() -> None:
     assert text.splitlines() == [
         "drawing: going on after 1 of 2",
         "roll call: 2 sites, 30 training slices",
-        "round 0/3, test AUROC any 0.500, 1.0 s",
-        "round 1/3, train loss 1.000, validation loss 2.000, test AUROC any 0.600, 10.0 s",
+        "round 0/3, AUROC any (test site) 0.500, 1.0 s",
+        "round 1/3, train loss 1.000, validation loss 2.000, AUROC any (test site) 0.600, 10.0 s",
         "round 2: site-2 failed in train: ValueError: <b>no</b>",
-        "round 2/3, train loss 0.500, validation loss 1.000, test AUROC any 0.700, 10.0 s",
-        "round 3/3, train loss 0.333, validation loss 0.667, test AUROC any 0.800, 10.0 s",
+        "round 2/3, train loss 0.500, validation loss 1.000, AUROC any (test site) 0.700, 10.0 s",
+        "round 3/3, train loss 0.333, validation loss 0.667, AUROC any (test site) 0.800, 10.0 s",
         text.splitlines()[-1],
     ]
     assert text.splitlines()[-1].startswith("drawing: 2 done")

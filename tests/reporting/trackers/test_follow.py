@@ -208,7 +208,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 @pytest.mark.parametrize("log", [whole_run, resumed_run])
 def test_event_files_are_read_back_by_tensorboard(tmp_path: Path, log: Any) -> None:
     folder = run_folder(tmp_path, log())
-    for _ in range(2):  # begun anew, as by a run that goes on: nothing twice
+    for _ in range(2):  # begun again, as by a run that goes on: nothing twice
         feed = Feed(folder, EventFile(folder, Config()))
         feed.catch_up()
         feed.end()
