@@ -41,12 +41,14 @@ from fl_rsna.reporting.images.exam_strips import SIDE as STRIP_SIDE
 from fl_rsna.reporting.images.exam_strips import ExamStrip, build_strip, choose_slices
 from fl_rsna.reporting.images.heat_shares import HeatSummary, Mask, shares, summarize_shares
 from fl_rsna.reporting.record.console import console
+from fl_rsna.reporting.record.quoted_point import choose_quoted
 from fl_rsna.run_folder.run_folder import (
     COPY,
     EXPLANATIONS,
     MANIFEST,
     MODEL,
     PREDICTIONS,
+    SCORECARDS,
     RunFolder,
     is_finished,
     read_config,
@@ -180,7 +182,9 @@ def read_finished(folder: Path) -> Finished:
     points, headline = summary["operating_points"], saved.task.headline
     thresholds, threshold_from = _thresholds(points, saved.task)
     of_exams = {} if points is None else points["exam"].get("max", {}).get(headline, {})
-    exam_threshold = of_exams.get("youden")
+    cards = read_json(folder / SCORECARDS, COPY)["sites"].values()
+    at_sites = [card["exam"]["max"][headline]["points"] for card in cards if "max" in card["exam"]]
+    quoted = choose_quoted(of_exams, at_sites)
     data = open_for(saved.config, there, cache=cache)
     return Finished(
         task=saved.task,
@@ -190,7 +194,7 @@ def read_finished(folder: Path) -> Finished:
         table=read_table(folder / PREDICTIONS, COPY, hashed=False),
         thresholds=thresholds,
         threshold_from=threshold_from,
-        exam_threshold=thresholds[headline] if exam_threshold is None else float(exam_threshold),
+        exam_threshold=thresholds[headline] if quoted is None else float(of_exams[quoted.name]),
         images=there / "images",
         side=cohort.size,
         demo=config["demo"] if config["data"]["name"] == saved.task.demo else None,

@@ -21,6 +21,7 @@ from fl_rsna.reporting.images.exam_strips import ExamStrip
 from fl_rsna.reporting.pages.data_pages import RejectReason, reject_reasons, render_page, write_page
 from fl_rsna.reporting.pages.run_page import interactive
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
+from fl_rsna.reporting.record.quoted_point import choose_quoted
 from fl_rsna.reporting.record.run_record import ScoredRecord
 from fl_rsna.reporting.record.wording import plural, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
@@ -34,7 +35,6 @@ from fl_rsna.task import LabelKind, Rendering, Task, find_task
 
 EVALUATION, PAGE = "evaluation.json", "evaluation.html"
 MOST_ROWS = 500  # of the worklist
-POINT_ORDER = ("youden", "sensitivity_95", "specificity_90")  # the first that the model's run chose draws the line
 FILES = {
     "exams.csv": "a row an {exam}: probabilities of every label, by each way to join the {pictures} of an {exam}",
     "predictions.csv": "a row a {picture}: probabilities, and whether it is at or above each threshold",
@@ -89,9 +89,12 @@ def probability_column(task: Task) -> str:
 
 
 def choose_point(thresholds: Mapping[str, Mapping[str, float | None]], label: str) -> tuple[str, float | None]:
-    """Choose the operating point whose threshold is drawn, and its threshold; "" and None where the model has none."""
-    of_label = thresholds.get(label, {})
-    return next(((point, of_label[point]) for point in POINT_ORDER if of_label.get(point) is not None), ("", None))
+    """Choose the operating point whose threshold is drawn, and its threshold; "" and None where the model has none.
+
+    A threshold of 0 calls everything positive, so it is never drawn.
+    """
+    quoted = choose_quoted(of_label := thresholds.get(label, {}), [])
+    return (quoted.name, of_label[quoted.name]) if quoted is not None and quoted.separates else ("", None)
 
 
 def write_evaluation_page(folder: Path, strips: Sequence[ExamStrip]) -> Path:

@@ -7,8 +7,9 @@ from fl_rsna.learning.metrics.figures import EstimateFigures, PointFigures
 from fl_rsna.learning.metrics.scorecard import HeldOutFigures, LevelsOfClasses
 from fl_rsna.reporting.record.cells import Kind, format_cell
 from fl_rsna.reporting.record.outcome import describe_final_model, title_area
+from fl_rsna.reporting.record.quoted_point import choose_quoted
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, control_of, interval
-from fl_rsna.reporting.record.wording import plural, with_article
+from fl_rsna.reporting.record.wording import format_count, plural, with_article
 from fl_rsna.reporting.sections.scorecard import POINTS
 from fl_rsna.reporting.sections.sites import areas_by_site, measure_spread
 from fl_rsna.task import MACRO, LabelKind
@@ -37,9 +38,6 @@ class Detection:
     counts: PointFigures | None
 
 
-POINT_ORDER = ("youden", *(point for point in POINTS if point != "youden"))  # the first that has a threshold is quoted
-
-
 def detect_exams(run: RunRecord) -> Detection | None:
     """State sensitivity and specificity of exams in words; None of a run without exams scored on the test site."""
     if not run.is_finished or run.test_site is None or not run.test_site["exam"]:
@@ -47,12 +45,32 @@ def detect_exams(run: RunRecord) -> Detection | None:
     aggregate, cards = next(iter(run.test_site["exam"].items()))
     test, task, label = run.test_site, run.task, run.headline
     exams = "patients" if test["exams"] == test["patients"] else plural(task.exam)
-    found = next(((point, of) for point in POINT_ORDER if (of := cards[label]["points"].get(point))), None)
+    points = {point: of for point, of in cards[label]["points"].items() if of is not None}
+    at_sites = [card["exam"][aggregate][label] for card in run.cards.values() if aggregate in card["exam"]]
+    thresholds = {point: of["threshold"] for point, of in points.items()}
+    quoted = choose_quoted(thresholds, [of["points"] for of in at_sites])
     sought = task.condition if label == task.headline else label
-    if found is None:
+    if quoted is None:
         text = f"How many {exams} with {sought} the model finds is not known: no threshold could be chosen."
         return Detection(text=text, how="", counts=None)
-    point, of = found
+    of, words = points[quoted.name], POINTS[quoted.name]
+    by = {"max": f"its highest {task.picture}", "noisy_or": f"the noisy-OR of its {plural(task.picture)}"}
+    whose = by.get(aggregate, f"the mean of its {plural(task.picture)}")
+    how = (
+        f"{with_article(task.exam).capitalize()} is positive when {whose} reaches {of['threshold']:.3g}: "
+        f"{words[0].lower()}{words[1:]}, chosen on validation data and never on test data."
+    )
+    if not quoted.separates:
+        counts = [card["auroc"]["positive_patients"] for card in at_sites]
+        known = [count for count in counts if count is not None]
+        rests = f" ({format_count(sum(known), 'positive patient')})" if len(known) == len(counts) > 0 else ""
+        text = (
+            f"The threshold chosen on validation{rests} calls {quoted.passed_over[quoted.name]} {task.exam} there positive; "
+            "sensitivity and specificity at it say nothing about the model."
+        )
+        return Detection(text=text, how=how, counts=of)
+    for point, called in quoted.passed_over.items():
+        how += f" {POINTS[point]} is not quoted: its threshold calls {called} {task.exam} of validation positive."
     positives, negatives = (of["tp"] or 0) + (of["fn"] or 0), (of["fp"] or 0) + (of["tn"] or 0)
     parts = [f"The test site has no {exams} with {sought}: sensitivity cannot be known"]
     if positives:
@@ -63,12 +81,6 @@ def detect_exams(run: RunRecord) -> Detection | None:
         parts.append(f"{alarms} in {negatives} without (specificity {interval(of['specificity'])})")
     else:
         parts.append(f"no {exams} without it, so specificity cannot be known")
-    by = {"max": f"its highest {task.picture}", "noisy_or": f"the noisy-OR of its {plural(task.picture)}"}
-    whose = by.get(aggregate, f"the mean of its {plural(task.picture)}")
-    how = (
-        f"{with_article(task.exam).capitalize()} is positive when {whose} reaches {of['threshold']:.3g}: "
-        f"{POINTS[point][0].lower()}{POINTS[point][1:]}, chosen on validation data and never on test data."
-    )
     return Detection(text="; ".join(parts) + ".", how=how, counts=of)
 
 

@@ -60,6 +60,42 @@ def test_exams_are_counted_in_words(tmp_path: Path, change: Mapping[str, Any], t
     assert (found.counts is None) == ("threshold" in change)
 
 
+def with_validation(folder: Path, calls_all: tuple[str, ...], positive_patients: int = 1) -> Path:
+    """A finished run of three sites at which these points call every exam of validation positive."""
+    run = made_run(folder)
+    path = run / "scorecards.json"
+    found = json.loads(path.read_text())
+    for card in found["sites"].values():
+        of = card["exam"]["max"]["any"]
+        of["auroc"]["positive_patients"] = positive_patients
+        for name in calls_all:
+            of["points"][name] |= {"tp": 4, "fp": 12, "tn": 0, "fn": 0}
+    path.write_text(json.dumps(found))
+    return run
+
+
+def test_a_threshold_that_calls_every_exam_positive_is_not_quoted(tmp_path: Path) -> None:
+    found = detect_exams(read_run(with_validation(tmp_path / "run", ("youden",))))
+    assert found is not None
+    assert found.text.startswith("Finds 36 of 40 exams")
+    assert found.how == (
+        "An exam is positive when its highest slice reaches 0.125: sensitivity of at least 0.95, chosen on validation data and never on "
+        "test data. Greatest sensitivity + specificity (Youden) is not quoted: its threshold calls every exam of validation positive."
+    )
+
+
+def test_where_every_threshold_calls_all_exams_alike_the_page_says_so(tmp_path: Path) -> None:
+    run = with_validation(tmp_path / "run", ("youden", "sensitivity_95", "specificity_90"))
+    found = detect_exams(read_run(run))
+    assert found is not None
+    assert found.text == (
+        "The threshold chosen on validation (3 positive patients) calls every exam there positive; "
+        "sensitivity and specificity at it say nothing about the model."
+    )
+    assert found.counts is not None
+    assert found.text in write_report(run).read_text()
+
+
 def test_a_run_without_a_final_model_counts_nothing(tmp_path: Path) -> None:
     (made_run(tmp_path / "run") / "summary.json").unlink()
     assert detect_exams(read_run(tmp_path / "run")) is None
