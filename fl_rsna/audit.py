@@ -187,7 +187,7 @@ def _out(name: str | None) -> Path | None:
 
 
 def parse_arguments() -> list[str]:
-    from fl_rsna.cohort.audit.slices import SPELLINGS
+    from fl_rsna.cohort.audit.usual_names import SPELLINGS
 
     usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())
     more = f"usual names of columns, in any case, with or without punctuation:\n{usual}"

@@ -8,10 +8,12 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # loaded, pandas would keep the --help of salt and own_site waiting
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
 
 PLAIN = "plain"  # ids as in the files
 HASHED = "sha256-16"  # as cohort.prepared.index.hash_id makes them
@@ -92,20 +94,21 @@ def unlike_places(places: Iterable[tuple[str, str | None]]) -> str | None:
     return f"unknown whether a patient is at two of these places, whose ids were made in different ways: {said}"
 
 
-def as_texts(ids: pd.Series) -> pd.Series:
+def as_texts(ids: "pd.Series") -> "pd.Series":
     """Convert ids to texts. Where a reader made floats of whole numbers, the .0 is removed."""
     texts = ids.astype(str)
     return texts.str.removesuffix(".0") if ids.dtype.kind == "f" else texts
 
 
-def alike(ids: pd.Series, others: pd.Series) -> NDArray[np.bool_]:
+def alike(ids: "pd.Series", others: "pd.Series") -> "NDArray[np.bool_]":
     """Find the `ids` that differ from one of `others` only in case, blanks or leading zeros. They may be of the same patient.
 
     Returns [len(ids)] booleans; ids that are equal to one of `others` are False.
     """
     known = set(_plainest(others))
-    return np.array(_plainest(ids).isin(known) & ~ids.isin(set(others)))
+    found = _plainest(ids).isin(known) & ~ids.isin(set(others))
+    return found.to_numpy()
 
 
-def _plainest(ids: pd.Series) -> pd.Series:
+def _plainest(ids: "pd.Series") -> "pd.Series":
     return ids.str.replace(r"\s+", "", regex=True).str.casefold().str.lstrip("0")

@@ -12,6 +12,7 @@ from fl_rsna.common.plugins import PARTITIONERS, find_plugin, find_plugins
 from fl_rsna.settings.fields import NOT_NEGATIVE, Asked, Need, Range, above_up_to, at_least, declare, from_to
 from fl_rsna.task import LabelKind, Task
 
+SITE_NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # a site's name, which is also the name of its folder
 TEST_SITE = "test-site"  # the name of the held-out site, which no training site may have
 NOISE = "partition.noise"
 UNANNOTATED = "unannotated"

@@ -2,6 +2,7 @@
 
 import ast
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -58,6 +59,24 @@ def test_a_command_gets_its_own_arguments(argument: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["/env/bin/fl-rsna", argument, "--site", "a"])
     main()
     assert started == [("fl_rsna.own_site", {"run_name": "__main__", "alter_sys": True}, ["--site", "a"])]
+
+
+HELP = """
+import contextlib, runpy, sys
+from fl_rsna.cli.commands import COMMANDS
+for name in COMMANDS:
+    sys.argv = ["fl-rsna", "--help"]
+    with contextlib.suppress(SystemExit):
+        runpy.run_module(f"fl_rsna.{name}", run_name="__main__")
+    loaded = [library for library in ("numpy", "pandas", "torch", "flwr", "hydra", "matplotlib") if library in sys.modules]
+    print(name, *loaded, file=sys.stderr)
+"""
+
+
+def test_the_help_of_no_command_loads_what_takes_time() -> None:
+    """All of them one after the other in one process: what one loads is seen from there on."""
+    done = subprocess.run([sys.executable, "-c", HELP], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [*COMMANDS]
 
 
 def test_the_table_loads_no_command_and_no_library() -> None:

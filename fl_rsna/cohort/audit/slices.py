@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from fl_rsna.cohort.audit.usual_names import SPELLINGS
 from fl_rsna.cohort.prepared.patients import stand_for_nobody
 from fl_rsna.common.tables import bare, clean, dialect, texts_of
 
@@ -27,17 +28,6 @@ MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None", "<NA>")
 SPREAD = ("hu_min", "hu_max", "hu_std")  # columns by which a constant image is found
 
 Codes = NDArray[np.int64]  # a number for each row, -1 where the value is missing
-SPELLINGS = {  # for ids the first name that a table has is taken, for site and split all
-    "patient": "patient_id patient patient_number patient_no patient_name subject_id subject participant_id participant "
-    "person_id person case_id mrn pid",
-    "site": "site site_id site_name center centre center_id centre_id hospital hospital_id hospital_name "
-    "institution institution_id institution_name clinic client client_id",
-    "split": "split fold fold_id kfold set subset partition usage",
-    "study": "study_instance_uid study_uid study_id study exam_id exam accession_number accession",
-    "series": "series_instance_uid series_uid series_id series",
-    "image": "sop_instance_uid sop_uid image_id image image_name file_name",
-    "pixels": "png_sha256 pixel_sha256 pixels_sha256 pixel_hash pixels_hash image_hash sha256 sha1 md5",
-}
 NOT_LABELS = ("pixel_representation", "is_train", "is_test", "is_validation", "is_valid")
 PLACES = ("site", "split")
 MAX_PLACES = 1000  # of one column; a column with more values is no site and no split

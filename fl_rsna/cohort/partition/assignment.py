@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import pandas as pd
 from fl_rsna.cohort.prepared.index import hash_id
 from fl_rsna.cohort.prepared.patients import ISSUED
 from fl_rsna.common.tables import bare, clean_text, dialect, read_given
-from fl_rsna.settings.partition import TEST_SITE, Group
+from fl_rsna.settings.partition import SITE_NAME, TEST_SITE, Group
 
 ID_COLUMNS = {  # names of the column of ids, by the unit that is assigned
     Group.patient: ("patient", "patient_id", "PatientID"),
@@ -23,7 +22,6 @@ ID_COLUMNS = {  # names of the column of ids, by the unit that is assigned
 }
 KEY = "partition.assignment"
 SITE_COLUMN = "site"
-NAME = re.compile(r"\w(?:[\w .-]{0,58}\w)?")  # a site's name, which is also the name of its folder
 TAKEN = ("cohort.json", "partition.html")  # files beside the sites' folders, whose names no site may have
 
 
@@ -184,7 +182,7 @@ def _refuse_strangers(key: str, source: object, strangers: Sequence[str], known:
 def _check_names(key: str, path: Path, sites: Mapping[str, str]) -> None:
     """Raise ValueError for names that are no plain folder names, or that differ from each other or from a cohort's files only in case."""
     names = sorted(set(sites.values()))
-    wrong = next((name for name in names if not NAME.fullmatch(name)), None)
+    wrong = next((name for name in names if not SITE_NAME.fullmatch(name)), None)
     if wrong is not None:
         raise ValueError(
             f"{key}: expected site names of up to 60 letters, digits, blanks, dots, - and _, got {wrong!r} in {path}; rename it"

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from fl_rsna.cohort.partition.assignment import NAME
 from fl_rsna.cohort.partition.partitioners import group_column, rarest_labels, take_stratified
 from fl_rsna.cohort.partition.split import SitePatients
 from fl_rsna.cohort.partition.training_sites import MIN_PATIENTS
@@ -33,7 +32,7 @@ from fl_rsna.cohort.sites.site_folders import (
 from fl_rsna.common.atomic import build_whole, write_whole
 from fl_rsna.common.id_scheme import is_weak, unlike_places
 from fl_rsna.common.reading import dump_hashed_json
-from fl_rsna.settings.partition import TEST_SITE, UNANNOTATED, Group
+from fl_rsna.settings.partition import SITE_NAME, TEST_SITE, UNANNOTATED, Group
 from fl_rsna.task import Task, restrict_task
 
 COHORT = "cohort.json"
@@ -156,5 +155,5 @@ def _require_labels(prepared: Prepared, task: Task) -> Any:
 
 def _check_name(option: str, name: str) -> None:
     """Raise ValueError for a name of a site or cohort that is no plain folder name; `option` is the option that gave it."""
-    if not NAME.fullmatch(name):
+    if not SITE_NAME.fullmatch(name):
         raise ValueError(f"{option}: expected letters, digits, blanks, dots and dashes, 60 at most, got {name!r}")

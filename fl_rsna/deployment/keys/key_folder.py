@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from fl_rsna.cohort.partition.assignment import NAME
 from fl_rsna.common.ownership import drop
 from fl_rsna.deployment.keys.certificates import (
     CA_DAYS,
@@ -28,6 +27,7 @@ from fl_rsna.deployment.keys.certificates import (
     private_pem,
     public_openssh,
 )
+from fl_rsna.settings.partition import SITE_NAME
 
 Files = dict[str, bytes]  # path below the folder -> content
 CA_KEY, CA = "ca.key", "superlink/ca.crt"
@@ -50,7 +50,7 @@ def server_files(folder: Path, hosts: Sequence[str], ca_days: int = CA_DAYS, day
 
 def site_files(name: str, days: int = LEAF_DAYS) -> Files:
     """Make the files of a site, with no key but its own. Raises ValueError for a name that cannot be a site's."""
-    if not NAME.fullmatch(name):
+    if not SITE_NAME.fullmatch(name):
         raise ValueError(
             f"--name: expected letters, digits, blanks, dots and dashes, 60 at most, as in site-1, got {name!r}"
         )
