@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.cli.guess import read_arguments
 from fl_rsna.common.atomic import write_whole
 from fl_rsna.common.command_end import end_command
@@ -186,14 +186,18 @@ def _out(name: str | None) -> Path | None:
     return path
 
 
-def parse_arguments() -> list[str]:
+def declare_arguments() -> Parser:
     from fl_rsna.cohort.audit.usual_names import SPELLINGS
 
     usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())
     more = f"usual names of columns, in any case, with or without punctuation:\n{usual}"
     parser = create_parser("audit", __doc__, more)
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    return list(parser.parse_args(read_arguments("audit", sys.argv[1:], KEYS)).settings)
+    return parser
+
+
+def parse_arguments() -> list[str]:
+    return list(declare_arguments().parse_args(read_arguments("audit", sys.argv[1:], KEYS)).settings)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import argparse
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.common.command_end import end_command
 
 ABOUT = """Print the completion of commands, settings and choices for a shell, which is switched on by one line:
@@ -29,14 +29,14 @@ def completion(arguments: argparse.Namespace) -> None:
     print(BASH if arguments.of is None else "".join(f"{one}\n" for one in complete_line(arguments.of)), end="")
 
 
-def parse_arguments() -> argparse.Namespace:
+def declare_arguments() -> Parser:
     parser = create_parser("completion", ABOUT, EXAMPLES)
     parser.add_argument("shell", choices=["bash"], help="the shell that completes")
     parser.add_argument(
         "--of", metavar="LINE", help="say what the last word of this line may become; the shell asks for it"
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    end_command(lambda: completion(parse_arguments()))
+    end_command(lambda: completion(declare_arguments().parse_args()))

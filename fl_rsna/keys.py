@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import argparse
 from pathlib import Path
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.common.command_end import end_command
 from fl_rsna.deployment.keys.certificates import CA_DAYS, LEAF_DAYS
 from fl_rsna.deployment.keys.key_folder import Files, demo_files, describe_files, server_files, site_files, write_new
@@ -47,7 +47,7 @@ def parse_days(text: str) -> int:
     return int(text)
 
 
-def parse_arguments() -> argparse.Namespace:
+def declare_arguments() -> Parser:
     parser = create_parser("keys", __doc__)
     modes = parser.add_subparsers(dest="what", required=True, metavar="server|site|demo")
     server = modes.add_parser("server", help="an authority and the SuperLink's certificate, made at the coordinator")
@@ -63,8 +63,8 @@ def parse_arguments() -> argparse.Namespace:
         )
     site.add_argument("--name", required=True, help="of the site, as in the cohort: hospital-a")
     demo.add_argument("--sites", nargs="+", required=True, metavar="SITE")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    end_command(lambda: keys(parse_arguments()))
+    end_command(lambda: keys(declare_arguments().parse_args()))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_rsna.cli.arguments import create_parser, parse_share
+from fl_rsna.cli.arguments import Parser, create_parser, parse_share
 from fl_rsna.common.command_end import end_command
 from fl_rsna.common.id_scheme import describe_scheme
 from fl_rsna.settings.config import Config
@@ -110,7 +110,7 @@ def _settings(arguments: argparse.Namespace, prepared: "Prepared") -> dict[str, 
     return partition_settings(config)
 
 
-def parse_arguments() -> argparse.Namespace:
+def declare_arguments() -> Parser:
     parser = create_parser("own_site", "Make one site's folder from a hospital's own prepared data.", EXAMPLES)
     parser.add_argument("--cohort", required=True, help="the name that all hospitals agreed on")
     parser.add_argument(
@@ -138,8 +138,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of who validates; default: 0")
     parser.add_argument("--sites", type=Path, default=Path("site_data"), help="default: site_data")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    end_command(lambda: own_site(parse_arguments()))
+    end_command(lambda: own_site(declare_arguments().parse_args()))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, as in the run
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.cli.guess import read_arguments
 from fl_rsna.common.command_end import RunFailed, end_command
 
@@ -117,10 +117,14 @@ def read_update_sha256(folder: Path, site: str, round_: int) -> str:
     )
 
 
-def parse_arguments() -> list[str]:
+def declare_arguments() -> Parser:
     parser = create_parser("replay", ABOUT, EXAMPLES)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="run=, site= and round=, in any order")
-    return list(parser.parse_args(read_arguments("replay", sys.argv[1:], KEYS)).settings)
+    return parser
+
+
+def parse_arguments() -> list[str]:
+    return list(declare_arguments().parse_args(read_arguments("replay", sys.argv[1:], KEYS)).settings)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ if __name__ == "__main__":
 
     start_command("report", loads="what draws the pages")
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.common.command_end import end_command
 
 ABOUT = """Write report.html, report.json, paper.md and paper.tex into run folders, finished or not.
@@ -69,7 +68,7 @@ def _report(folder: Path, figures: bool) -> Path:
     return write_report(folder, figures=figures)
 
 
-def parse_arguments() -> argparse.Namespace:
+def declare_arguments() -> Parser:
     parser = create_parser("report", ABOUT, HOW)
     parser.add_argument("runs", nargs="+", type=Path, metavar="PATH", help="a run, or a folder that stands for several")
     parser.add_argument("--out", type=Path, help="where compare.html goes; default: the folder that holds all the runs")
@@ -78,8 +77,8 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="also write every plot as SVG and PDF for a paper, to figures/",
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    end_command(lambda: report(**vars(parse_arguments())))
+    end_command(lambda: report(**vars(declare_arguments().parse_args())))

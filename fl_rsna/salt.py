@@ -18,7 +18,7 @@ import os
 import secrets
 from pathlib import Path
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.common.command_end import end_command
 from fl_rsna.common.id_scheme import SALT_BYTES, can_be_guessed, describe_scheme, id_scheme
 
@@ -67,13 +67,13 @@ def _read(path: Path) -> str:
     return found
 
 
-def parse_arguments() -> argparse.Namespace:
+def declare_arguments() -> Parser:
     parser = create_parser("salt", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, metavar="FILE", help="make a salt and write it to a new file")
     what.add_argument("--of", type=Path, metavar="FILE", help="say the fingerprint of the salt in a file")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    end_command(lambda: salt(parse_arguments()))
+    end_command(lambda: salt(declare_arguments().parse_args()))

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_rsna.cli.arguments import create_parser, parse_count
+from fl_rsna.cli.arguments import Parser, create_parser, parse_count
 from fl_rsna.common.command_end import end_command
 from fl_rsna.settings.training import Device
 
@@ -43,8 +43,7 @@ def start(node: "Node") -> None:
     start_node(node)
 
 
-def parse_arguments() -> "tuple[Node, bool]":
-    """Read the options of the site and whether --check is given; raises ValueError for an address or port that is none."""
+def declare_arguments() -> Parser:
     parser = create_parser(
         "site", "Take part in a federation as one site, from its folder of slices, until stopped.", EXAMPLES
     )
@@ -59,7 +58,12 @@ def parse_arguments() -> "tuple[Node, bool]":
     parser.add_argument("--device", type=Device, choices=list(Device), default=Device.auto, help="default: auto")
     parser.add_argument("--port", type=int, help="of the SuperNode's own API on 127.0.0.1; default: a free one")
     parser.add_argument("--check", action="store_true", help="look at everything, say a line a check, start nothing")
-    arguments = vars(parser.parse_args())
+    return parser
+
+
+def parse_arguments() -> "tuple[Node, bool]":
+    """Read the options of the site and whether --check is given; raises ValueError for an address or port that is none."""
+    arguments = vars(declare_arguments().parse_args())
     from fl_rsna.deployment.site_node import Node, address_of  # loads Flower, which --help need not wait for
 
     only_check = bool(arguments.pop("check"))

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 import argparse
 from pathlib import Path
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.common.command_end import RunFailed, end_command
 
 PORT = 9092
@@ -32,14 +32,14 @@ def superlink(arguments: argparse.Namespace) -> None:
         raise RunFailed("Flower's SuperLink ended before it served; its own message is above")
 
 
-def parse_arguments() -> argparse.Namespace:
+def declare_arguments() -> Parser:
     parser = create_parser("superlink", "Serve the SuperLink of a federation, until stopped.", EXAMPLES)
     parser.add_argument("--certificates", type=Path, required=True, help="with ca.crt, server.crt and server.key")
     parser.add_argument("--state", type=Path, required=True, help="a folder of its own, made when missing")
     parser.add_argument("--host", default="0.0.0.0", help="the address to listen at; default: all of this machine's")
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: one that is free")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    end_command(lambda: superlink(parse_arguments()))
+    end_command(lambda: superlink(declare_arguments().parse_args()))

@@ -9,12 +9,11 @@ if __name__ == "__main__":
 
     start_command("watch", loads="what draws the page")
 
-import argparse
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_rsna.cli.arguments import create_parser
+from fl_rsna.cli.arguments import Parser, create_parser
 from fl_rsna.cli.guess import list_runs
 from fl_rsna.common.command_end import end_command
 from fl_rsna.settings.suggest import find_near
@@ -82,14 +81,14 @@ def _bind_server(watcher: "Watcher", port: int | None) -> ThreadingHTTPServer:
     raise ValueError(f"--port: expected a free port of this machine, got {port}; leave it out to have one chosen")
 
 
-def parse_arguments() -> argparse.Namespace:
+def declare_arguments() -> Parser:
     parser = create_parser("watch", "Serve the live page of a run, for this machine only.", EXAMPLES)
     parser.add_argument("run", type=Path, metavar="runs/<name>", help="the folder of a run")
     parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; nothing else is served")
     parser.add_argument("--port", type=int, default=None, help=f"default: {PORT}, or the next that is free")
     parser.add_argument("--wait", action="store_true", help="wait for a run that has not begun")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    end_command(lambda: watch(**vars(parse_arguments())))
+    end_command(lambda: watch(**vars(declare_arguments().parse_args())))

@@ -71,7 +71,8 @@ def test_every_command_parses_and_composes(command: str, arguments: list[str], m
         request_of(arguments)
     else:
         monkeypatch.setattr(sys, "argv", [command, *arguments])
-        importlib.import_module(f"fl_rsna.{command}").parse_arguments()
+        module = importlib.import_module(f"fl_rsna.{command}")
+        module.parse_arguments() if command in ("site", "replay") else module.declare_arguments().parse_args()
 
 
 def sweeps(arguments: list[str]) -> list[str]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fl_rsna.keys import keys, parse_arguments
+from fl_rsna.keys import declare_arguments, keys
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["keys", *arguments])
-    keys(parse_arguments())
+    keys(declare_arguments().parse_args())
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -23,6 +23,26 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; {self._suggest(message) or f'{self.prog} --help says what is expected'}")
 
+    def complete(self, arguments: Sequence[str], current: str) -> list[str]:
+        """List what `current`, which follows `arguments`, may become: a mode of the command, an option, or a choice. Paths are not listed."""
+        places = self._get_positional_actions()
+        modes = {
+            name: mode for place in places if isinstance(place.choices, dict) for name, mode in place.choices.items()
+        }
+        for number, argument in enumerate(arguments):
+            if isinstance(mode := modes.get(argument), Parser):
+                return mode.complete(arguments[number + 1 :], current)
+        option, equals, value = current.partition("=")
+        action = self._option_string_actions.get(option if equals else arguments[-1] if arguments else "")
+        if action is not None and action.nargs != 0:
+            typed, start = (value, f"{option}=") if equals else (current, "")
+            return [f"{start}{choice} " for choice in action.choices or () if str(choice).startswith(typed)]
+        if current.startswith("-"):
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            return [f"{name} " for name in known if name.startswith(current)]
+        choices = [str(choice) for place in places for choice in place.choices or ()]
+        return [f"{choice} " for choice in choices if choice.startswith(current) and choice not in arguments]
+
     def _read_words(self, typed: Sequence[str]) -> list[str]:
         """Write key=value settings as options and paths; a path that exists stays as it is."""
         positional = {action.dest.rstrip("s") for action in self._get_positional_actions()} - {"setting"}

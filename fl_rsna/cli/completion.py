@@ -1,8 +1,9 @@
-"""Complete what is typed after fl-rsna in a shell: commands, keys, and the choices of groups and settings; paths are left to the shell.
+"""Complete what is typed after fl-rsna in a shell: commands, options, keys, and the choices of groups and settings; paths are left to the shell.
 
-Nothing is imported but the declarations of settings, so that the answer comes at once.
+Nothing is imported but the declarations of settings, or the module of the command that is typed, so that the answer comes at once.
 """
 
+import importlib
 from collections.abc import Iterable, Sequence
 
 from fl_rsna.cli.commands import COMMANDS
@@ -22,7 +23,11 @@ _fl_rsna() {
 }
 complete -o default -o nospace -F _fl_rsna fl-rsna
 """
-OPTIONS = ("--help", "--multirun", "--cfg")  # of commands that take all settings; the others have --help alone
+OPTIONS = (
+    "--help",
+    "--cfg",
+    "--multirun",
+)  # of commands that take all settings; those with settings of their own have the first two
 
 
 def complete_line(line: str) -> list[str]:
@@ -32,11 +37,15 @@ def complete_line(line: str) -> list[str]:
     if len(arguments) < 2:
         return sorted(f"{name} " for name in COMMANDS if name.startswith(current))
     command = arguments[1].replace("-", "_")
-    if current.startswith("-"):
-        options = OPTIONS if command in RUNS else OPTIONS[:1]
-        return [f"{option} " for option in options if option.startswith(current)]
-    if command not in GUIDES:
+    if command not in COMMANDS:
         return []
+    if command not in GUIDES:
+        module = importlib.import_module(f"fl_rsna.{command}")
+        keys = [f"{key}=" for key in getattr(module, "KEYS", ()) if key.startswith(current)]  # of audit and replay
+        return [*module.declare_arguments().complete(arguments[2:], current), *keys]
+    if current.startswith("-"):
+        options = OPTIONS if command in RUNS else OPTIONS[:2]
+        return [f"{option} " for option in options if option.startswith(current)]
     described = {one.key: one for one in describe_settings(GUIDES[command].schema())}
     groups = list_groups() if command in RUNS else {}
     key, equals, value = current.partition("=")

@@ -33,6 +33,19 @@ from fl_rsna.settings.reference import list_groups
         ("fl-rsna evaluate model=runs/fi", []),  # paths are left to the shell
         ("fl-rsna evaluate runs/fi", []),
         ("fl-rsna watch runs/fi", []),
+        ("fl-rsna watch --", ["--help ", "--host ", "--port ", "--wait "]),
+        ("fl-rsna own-site --a", ["--allow-unknown-patients "]),
+        ("fl-rsna site --device ", ["auto ", "cpu ", "cuda "]),
+        ("fl-rsna site --device=c", ["--device=cpu ", "--device=cuda "]),
+        ("fl-rsna site --check --min", ["--min-count "]),
+        ("fl-rsna site --folder ", []),
+        ("fl-rsna keys s", ["server ", "site "]),
+        ("fl-rsna keys site --n", ["--name "]),
+        ("fl-rsna keys --folder x", []),
+        ("fl-rsna replay r", ["run=", "round="]),
+        ("fl-rsna audit st", ["study=", "strict="]),
+        ("fl-rsna completion ", ["bash "]),
+        ("fl-rsna evaluate --c", ["--cfg "]),
         ("fl-rsna nothing x", []),
     ],
 )  # fmt: skip
@@ -46,6 +59,11 @@ def test_an_empty_word_becomes_any() -> None:
     assert {"train.", "train=", "rounds=", "experiment="} <= set(complete_line("fl-rsna simulate "))
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_offers_its_options(name: str) -> None:
+    assert "--help " in complete_line(f"fl-rsna {name} --h")
+
+
 ASK = r"""
 eval "$(fl-rsna completion bash)"
 ask() {  # a line -> what bash would put in place of its last argument, or of what follows the last equals sign
@@ -57,6 +75,8 @@ ask() {  # a line -> what bash would put in place of its last argument, or of wh
 ask "fl-rsna simu"
 ask "fl-rsna simulate strategy=fedp"
 ask "fl-rsna simulate train.learning_r"
+ask "fl-rsna superlink --st"
+ask "fl-rsna site --device=cu"
 complete -p fl-rsna
 """
 
@@ -73,11 +93,14 @@ def test_bash_completes(tmp_path: Path) -> None:
         "simulate |",
         "fedprox |",
         "train.learning_rate=|",
+        "--state |",
+        "cuda |",
         "complete -o default -o nospace -F _fl_rsna fl-rsna",
     ]
 
 
 def test_nothing_is_loaded_that_takes_time() -> None:
-    code = "import sys; from fl_rsna.cli.completion import complete_line; complete_line('fl-rsna simulate strategy=f'); print(sorted(sys.modules))"
+    lines = ["fl-rsna simulate strategy=f", *(f"fl-rsna {name} -" for name in COMMANDS)]
+    code = f"import sys; from fl_rsna.cli.completion import complete_line; [*map(complete_line, {lines})]; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [name for name in ("torch", "numpy", "pandas", "hydra", "flwr") if f"'{name}'" in loaded] == []
