@@ -13,10 +13,11 @@ import pandas as pd
 from fl_rsna.cohort.prepared import siim
 from fl_rsna.cohort.prepared.label_rules import as_integers, check_together
 from fl_rsna.common.tables import DIGITS, GivenTable, read_given
-from fl_rsna.task import Task, restrict_task
+from fl_rsna.task import LabelKind, Task, restrict_task
 
 KEYS = ("Image", "image_id", "SOPInstanceUID", "ID")  # names of the column of images in a wide table
 LONG = ("ID", "Label")
+COLUMNS = 12  # of a table that a refusal lists
 
 
 def read_labels(
@@ -83,6 +84,11 @@ def _from_long(names: pd.Series, cells: pd.Series, task: Task, path: Path) -> pd
             f"data.labels: expected the labels {', '.join(task.labels)} of task {task.name}, "
             f"got {unknown.iloc[0].rpartition('_')[2]!r} in {path}; give the task's own table or another data.task"
         )
+    if absent := [label for place, label in enumerate(task.labels) if place not in label_of]:
+        there = [label for label in task.labels if label not in absent]
+        raise ValueError(
+            _explain_absent(absent, task, path, f"rows <image>_<label>, and only those of {', '.join(there)}")
+        )
     if (bad := ~np.isin(values, (0, 1))).any():
         raise ValueError(
             f"data.labels: expected 0 or 1, got {cells[bad].iloc[0]!r} for {names[bad].iloc[0]} in {path}; correct it"
@@ -104,10 +110,14 @@ def _from_wide(raw: GivenTable, task: Task) -> pd.DataFrame:
     """Convert a table with a column for each label to int8, a row for each image. Raises ValueError as the long form does."""
     key, columns = raw.find(KEYS), {label: raw.find([label]) for label in task.labels}
     found = {label: raw.texts(column, DIGITS) for label, column in columns.items() if column is not None}
-    if key is None or len(found) < len(columns):
+    if key is None or not found:
         raise ValueError(
             f"data.labels: expected columns ID, Label (long form) or Image, {', '.join(task.labels)} (wide form) "
-            f"for task {task.name}, got {', '.join(list(raw.columns)[:8])} in {raw.path}; give the task's own table or another data.task"
+            f"for task {task.name}, got {', '.join(list(raw.columns)[:COLUMNS])} in {raw.path}; give the task's own table or another data.task"
+        )
+    if absent := [label for label in columns if label not in found]:
+        raise ValueError(
+            _explain_absent(absent, task, raw.path, f"the columns {', '.join(list(raw.columns)[:COLUMNS])}")
         )
     rows = pd.DataFrame({"image_id": raw.texts(key), **found})
     if (blank := rows["image_id"] == "").any():
@@ -119,3 +129,18 @@ def _from_wide(raw: GivenTable, task: Task) -> pd.DataFrame:
     if (twice := integers["image_id"][integers["image_id"].duplicated()]).size:
         raise ValueError(f"data.labels: {raw.path} contradicts itself on image {twice.iloc[0]}; keep one row of it")
     return integers.set_index("image_id")
+
+
+def _explain_absent(absent: Sequence[str], task: Task, path: Path, got: str) -> str:
+    """Say in a sentence which labels a table lacks altogether, what it has, and what to do. They are unknown and never taken as negative."""
+    names, them = ", ".join(absent), "it" if len(absent) == 1 else "them"
+    if task.union in absent:
+        do = f"add {them}; {task.union} is 1 exactly where another label is 1"
+    elif task.kind is LabelKind.multi_class:
+        do = f"add {them}"
+    else:
+        do = f"add {them}, or, as one hospital of several, say data.unannotated=[{','.join(absent)}] here and --unannotated to own_site"
+    return (
+        f"data.labels: expected the labels {', '.join(task.labels)} of task {task.name} in {path}, got {got}: "
+        f"{names} cannot be taken as negative where nobody says so; {do}"
+    )

@@ -194,7 +194,33 @@ def test_a_wide_table_that_cannot_be_trusted_is_refused(tmp_path: Path, rows: li
     assert expected in refusal(wide_file(tmp_path, rows))
 
 
-@pytest.mark.parametrize("header", ["Image,any,epidural", "patient," + ",".join(ICH.labels), "a;b;c"])
+@pytest.mark.parametrize(
+    ("lacks", "what_to_do"),
+    [
+        (["epidural"], "add it, or, as one hospital of several, say data.unannotated=[epidural] here and --unannotated to own_site"),
+        (["epidural", "subdural"], "add them, or, as one hospital of several, say data.unannotated=[epidural,subdural] here and"),
+        (["any"], "add it; any is 1 exactly where another label is 1"),
+        (["any", "epidural"], "add them; any is 1 exactly where another label is 1"),
+    ],
+)  # fmt: skip
+def test_a_label_that_is_nowhere_in_the_table_is_named_with_what_to_do(
+    tmp_path: Path, lacks: list[str], what_to_do: str
+) -> None:
+    """It is unknown, and never taken as negative, in whatever form the table is."""
+    part = restrict_task(ICH, lacks)
+    truth = {"a": "0" * len(part.labels), "b": "0" * len(part.labels)}
+    files = [long_file(tmp_path, long_rows(truth, part)), wide_file(tmp_path, wide_rows(truth), task=part)]
+    there = ", ".join(part.labels)
+    for path, got in zip(
+        files, (f"rows <image>_<label>, and only those of {there}", f"the columns Image, {there}"), strict=True
+    ):
+        assert refusal(path).startswith(
+            f"data.labels: expected the labels {', '.join(ICH.labels)} of task ich in {path}, got {got}: "
+            f"{', '.join(lacks)} cannot be taken as negative where nobody says so; {what_to_do}"
+        )
+
+
+@pytest.mark.parametrize("header", ["Image,fracture,bleed", "patient," + ",".join(ICH.labels), "a;b;c"])
 def test_a_table_without_the_columns_is_refused(tmp_path: Path, header: str) -> None:
     message = refusal(written(tmp_path / "other.csv", [header, "x,1,0"[: len(header)]]))
     assert "expected columns ID, Label (long form) or Image, any, epidural" in message
