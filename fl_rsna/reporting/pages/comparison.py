@@ -361,7 +361,7 @@ def scores_plot(found: Mapping[str, Scored], label: str) -> Plot | None:
         name="scores",
         title=title_area(next(iter(found.values())).run.task, label),
         data=data,
-        layout=axes("", "AUROC", xaxis=category_axis(list(found)), yaxis=area_axis(data)),
+        layout=axes("run", "AUROC", xaxis=category_axis(list(found)), yaxis=area_axis(data)),
         table=Table(
             title="AUROC",
             columns=columns(run="text", AUROC="score"),

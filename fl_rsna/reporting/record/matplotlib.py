@@ -57,6 +57,8 @@ def heterogeneity(sites: Mapping[str, Mapping[str, Any]], labels: list[str]) -> 
     rows = [f"{label}  {share:.1%}" for label, share in zip(labels, whole, strict=True)]
     axes.set_yticks([row + 0.48 for row in range(len(labels))], rows)
     axes.set(xlim=(0, len(sites)), ylim=(len(labels), 0))
+    axes.set_xlabel("site", fontsize=8)
+    axes.set_ylabel("label, share of all", fontsize=8)
     axes.tick_params(length=0, labelsize=8)
     axes.spines[:].set_visible(False)
     return figure

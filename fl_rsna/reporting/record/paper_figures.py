@@ -127,7 +127,7 @@ def draw_plot(plot: Plot, choice: str) -> Figure:
         for key, axes in panels.items():
             own = [trace for trace in traces if trace.get("yaxis", "y") == key]
             _draw_traces(axes, own, plot.layout)
-            _set_axis(axes, "y", plot.layout.get("yaxis2" if key == "y2" else "yaxis", {}))
+            _set_axis(axes, "y", plot.layout.get("yaxis2" if key == "y2" else "yaxis", {}), otherwise=choice)
         lowest = list(panels.values())[-1]
         _set_axis(lowest, "x", plot.layout.get("xaxis", {}))
         handles, names = panels["y"].get_legend_handles_labels()
@@ -216,13 +216,15 @@ def _draw_heatmap(axes: Axes, trace: Trace) -> None:
         if "texttemplate" in trace and (texts or not np.isnan(value)):
             said = texts[row][column].replace("<br>", "\n") if texts else f"{value:.2f}"
             axes.text(column, row, said, ha="center", va="center", fontsize=6.5)
-    axes.figure.colorbar(image, ax=axes, pad=0.02).outline.set_visible(False)
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.set_label((trace.get("colorbar", {}).get("title") or {}).get("text", ""))
 
 
-def _set_axis(axes: Axes, way: str, asked: dict[str, Any]) -> None:
-    """Give an axis its title, scale, range and ticks, as Plotly's layout asks for them."""
+def _set_axis(axes: Axes, way: str, asked: dict[str, Any], otherwise: str = "") -> None:
+    """Give an axis its title, scale, range and ticks, as Plotly's layout asks for them; without a title it has the `otherwise` one."""
     axis = axes.xaxis if way == "x" else axes.yaxis
-    axis.set_label_text((asked.get("title") or {}).get("text", ""))
+    axis.set_label_text((asked.get("title") or {}).get("text") or otherwise)
     if asked.get("type") == "log":
         (axes.set_xscale if way == "x" else axes.set_yscale)("log")
         axis.set_minor_formatter(matplotlib.ticker.NullFormatter())

@@ -102,6 +102,11 @@ def axes(x: str, y: str, **more: Any) -> dict[str, Any]:
     return {"xaxis": xaxis, "yaxis": yaxis, **more}
 
 
+def colour_bar(title: str) -> dict[str, Any]:
+    """A bar of the colours of a heatmap, with what they mean beside it."""
+    return {"thickness": 10, "outlinewidth": 0, "len": 1, "title": {"text": title, "side": "right"}}
+
+
 SHARE = {"range": [-0.02, 1.02], "dtick": 0.2}
 SQUARE = {"range": [-0.02, 1.02], "dtick": 0.2}
 TICKS = 10  # of an axis of rounds

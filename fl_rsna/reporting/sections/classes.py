@@ -7,7 +7,7 @@ from typing import Any
 from fl_rsna.learning.metrics.figures import CellFigures, ClassesFigures, EstimateFigures
 from fl_rsna.learning.metrics.scorecard import CardFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
-from fl_rsna.reporting.record.plotly import Plot, Trace, axes, category_axis
+from fl_rsna.reporting.record.plotly import Plot, Trace, axes, category_axis, colour_bar
 from fl_rsna.reporting.record.run_record import ScoredRecord, control_of, interval
 from fl_rsna.reporting.record.wording import task_words, with_article
 from fl_rsna.reporting.sections.section import Section
@@ -147,7 +147,7 @@ def _cells(of_level: ClassesFigures, names: list[str], title: str) -> Trace:
     return {
         "type": "heatmap", "x": names, "y": names, "z": [[cell["share"]["value"] for cell in row] for row in rows],
         "text": [[_format_cell(cell) for cell in row] for row in rows], "texttemplate": "%{text}", "zmin": 0, "zmax": 1,
-        "colorscale": "--scale", "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1}, "xgap": 1, "ygap": 1,
+        "colorscale": "--scale", "colorbar": colour_bar("share of the true class"), "xgap": 1, "ygap": 1,
         "hovertemplate": "true %{y}, named %{x}: %{text}<extra></extra>", "meta": {"choice": title},
     }  # fmt: skip
 

@@ -297,7 +297,7 @@ def subgroup_plots(run: ScoredRecord, table: pd.DataFrame, test: HeldOutFigures)
             data=[points(names, list(known.values()), "AUROC", 0, across=True, showlegend=False)],
             layout=axes(
                 "AUROC",
-                "",
+                "subgroup",
                 xaxis=SQUARE,
                 yaxis={"type": "category", "showgrid": False, "autorange": "reversed"},
                 height=60 + 26 * len(names),

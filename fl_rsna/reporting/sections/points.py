@@ -105,7 +105,7 @@ def points_plot(cards: Cards, test_data: str) -> Plot:
         name="points",
         title=f"Sensitivity and specificity on {test_data}",
         data=data,
-        layout=axes("", "", yaxis=SHARE, scattermode="group", scattergap=0.7),
+        layout=axes("label", "sensitivity, specificity", yaxis=SHARE, scattermode="group", scattergap=0.7),
         table=Table(
             title="Sensitivity and specificity",
             columns=columns(label="text", operating_point="text", sensitivity="score", specificity="score"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from fl_rsna.learning.metrics.figures import EstimateFigures
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
-from fl_rsna.reporting.record.plotly import Plot, Trace, area_axis, axes, category_axis, line, points
+from fl_rsna.reporting.record.plotly import Plot, Trace, area_axis, axes, category_axis, colour_bar, line, points
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, areas_in
 from fl_rsna.reporting.record.wording import area_name, area_title, plural
 from fl_rsna.reporting.sections.classes import FIGURES, overall
@@ -234,7 +234,7 @@ def matrix_plot(run: RunRecord) -> Plot | None:
     few = len(matrix) <= NUMBERED_SITES
     cells: Trace = {
         "type": "heatmap", "x": sites, "y": list(matrix), "z": values, "zmin": 0, "zmax": 1,
-        "colorscale": "--scale", "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1},
+        "colorscale": "--scale", "colorbar": colour_bar("AUROC"),
         "hovertemplate": "model of %{y} at %{x}: %{z:.3f}<extra></extra>",
     }  # fmt: skip
     if few:

@@ -49,6 +49,11 @@ def test_a_plot_with_a_list_has_a_figure_for_each_choice(tmp_path: Path) -> None
     assert "- `p-b_c`: T (label: b c)." in (tmp_path / "figures" / "captions.md").read_text()
 
 
+def test_an_axis_that_shows_what_is_chosen_is_named_by_the_choice() -> None:
+    plot = make_plot(layout=axes("round", ""), choices=["log loss", "AUROC"], choice_name="Score", chosen="AUROC")
+    assert draw_plot(plot, "log loss").axes[0].get_ylabel() == "log loss"
+
+
 def test_names_stand_in_the_order_of_the_page_with_their_intervals() -> None:
     found = [{"value": 0.5, "low": 0.25, "high": 0.75}, {"value": None, "low": None, "high": None}]
     plot = make_plot(data=[points(["z", "a"], found, "AUROC", 0)], layout=axes("", "", xaxis=category_axis(["z", "a"])))
@@ -72,4 +77,7 @@ def test_every_plot_of_a_report_is_drawn(tmp_path: Path) -> None:
         assert len(plots) > 5
         for plot in plots:
             chosen = next((choice for choice in plot.choices if choice), "") if plot.chosen else ""
-            assert b"</svg>" in encode_figure(draw_plot(plot, chosen))[".svg"], plot.name
+            figure = draw_plot(plot, chosen)
+            assert all(axes.get_ylabel() for axes in figure.axes), plot.name  # a colour bar's, too
+            assert any(axes.get_xlabel() for axes in figure.axes), plot.name
+            assert b"</svg>" in encode_figure(figure)[".svg"], plot.name
