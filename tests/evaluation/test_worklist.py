@@ -29,10 +29,10 @@ def ignore(what: str, done: int, total: int) -> None:
 
 
 def rows_of(page: str) -> list[list[str]]:
-    """The cells of the worklist as text, a list a row."""
+    """The cells of the worklist as text, a list a row; the patient stands below the exam and is left out."""
     table = page[page.index("<tbody>") : page.index("</tbody>")]
     return [
-        [re.sub("<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row, re.S)]
+        [re.sub("<small>.*?</small>|<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row, re.S)]
         for row in table.split("<tr>")[1:]
     ]
 
@@ -58,8 +58,8 @@ def test_the_worklist_holds_every_exam_by_falling_probability(labelled: tuple[Pa
     exams, rows = pd.read_csv(out / "exams.csv"), rows_of(page)
     falling = exams.sort_values("max_any", ascending=False, kind="stable")
     assert [row[1] for row in rows] == list(falling["series_id"])
-    assert [row[4] for row in rows] == [f"{value:.3f}" for value in falling["max_any"]]
-    assert [row[5] == "yes" for row in rows] == list(falling["max_any"] >= 0.2)  # Youden has no threshold in SETTINGS
+    assert [row[3] for row in rows] == [f"{value:.3f}" for value in falling["max_any"]]
+    assert [row[4] == "yes" for row in rows] == list(falling["max_any"] >= 0.2)  # Youden has no threshold in SETTINGS
 
 
 def test_the_first_exams_have_images_and_few_slices_have_heat(labelled: tuple[Path, str]) -> None:
@@ -104,7 +104,7 @@ def test_scans_that_are_forgotten_afterwards_have_their_images_on_the_page(tmp_p
     out = ensemble(asked, ignore)
     assert not (out / "prepared").exists()
     page = (out / "evaluation.html").read_text()
-    assert {row[1]: row[3] for row in rows_of(page)} == {"SE1": "3", "SE2": "2"}
+    assert {row[1]: row[2] for row in rows_of(page)} == {"SE1": "3", "SE2": "2"}
     assert page.count('type="radio"') == 5
     assert page.count("data-heat=") == 5
     assert '<h2 id="scorecard">' not in page
@@ -121,7 +121,7 @@ def test_films_have_a_page_as_well(tmp_path: Path) -> None:
     out = evaluate(EvaluateConfig(model=str(model), site=site, out=str(tmp_path / "out")), ignore)
     page = (out / "evaluation.html").read_text()
     typical = pd.read_csv(out / "exams.csv")["mean_typical"].sort_values(ascending=False)
-    assert [row[4] for row in rows_of(page)] == [f"{value:.3f}" for value in typical]
+    assert [row[3] for row in rows_of(page)] == [f"{value:.3f}" for value in typical]
     assert '<h2 id="classes">' in page
     assert "from the feet to the head" not in page
 

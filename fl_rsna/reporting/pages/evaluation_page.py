@@ -23,7 +23,7 @@ from fl_rsna.reporting.pages.run_page import interactive
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns
 from fl_rsna.reporting.record.quoted_point import choose_quoted
 from fl_rsna.reporting.record.run_record import ScoredRecord
-from fl_rsna.reporting.record.wording import plural, task_words
+from fl_rsna.reporting.record.wording import format_count, label_in_words, plural, task_words
 from fl_rsna.reporting.sections.calibration import build_calibration
 from fl_rsna.reporting.sections.classes import build_classes
 from fl_rsna.reporting.sections.discrimination import build_discrimination
@@ -160,7 +160,7 @@ def _build_page(
     order = order_exams(exams, task)[:MOST_ROWS]
     keys = [strip.key for strip in strips]
     return EvaluationPage(
-        title=f"{len(exams):,} {words['exam'] if len(exams) == 1 else words['exams']} sorted by the probability of label {task.headline}",
+        title=f"{format_count(len(exams), task.exam)}, sorted by the probability of {label_in_words(task, task.headline)}",
         words=words,
         test_data=f"these {words['exams']}",
         facts=_facts(said, words),
@@ -180,13 +180,13 @@ def _facts(said: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, str]:
     """Say which model scored what, a line a fact."""
     models = said["model"].get("ensemble", [said["model"]])
     scored = said["scored"]
-    facts = {"scored": str(scored.get("data") or f"{scored.get('site')}, part {scored.get('part')}")}
+    facts = {"data": str(scored.get("data") or f"{scored.get('site')}, part {scored.get('part')}")}
     facts[words["pictures"]] = f"{said['slices']:,}, of {said['patients']:,} patients"
     facts["labelled"] = f"{said['labelled_slices']:,} of them"
     for number, model in enumerate(models):
         name = "model" if len(models) == 1 else f"model {number + 1}"
         facts[name] = f"{model['file']} ({model['name']}, {model['image_size']} px, sha256 {model['sha256'][:12]})"
-    facts["at"] = said["time"]
+    facts["time"] = f"{said['time'][:16].replace('T', ' ')} UTC"
     return facts
 
 
@@ -230,5 +230,5 @@ def _thresholds(exams: pd.DataFrame, task: Task, by_exam: Mapping[str, Mapping[s
     ]
     heads = [*columns(operating_point="text", threshold="threshold")]
     heads += [Column(name=f"{plural(task.exam)} at or above", kind=Kind.number)]
-    title = f"Thresholds of {task.headline} for {plural(task.exam)}"
+    title = f"Thresholds of {label_in_words(task, task.headline)} for {plural(task.exam)}"
     return Table(title=title, columns=heads, rows=rows) if rows else None
