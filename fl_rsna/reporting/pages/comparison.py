@@ -32,7 +32,7 @@ from fl_rsna.reporting.record.paper import as_csv, as_markdown, as_tex
 from fl_rsna.reporting.record.paper_figures import write_figures
 from fl_rsna.reporting.record.plotly import Plot, area_axis, axes, by_rounds, category_axis, lines, points
 from fl_rsna.reporting.record.run_record import RunRecord, area_of, read_run
-from fl_rsna.reporting.record.wording import area_name, area_title, task_words
+from fl_rsna.reporting.record.wording import area_name, area_title, format_count, task_words
 from fl_rsna.reporting.sections.provenance import flat
 from fl_rsna.reporting.sections.sites import measure_spread
 from fl_rsna.run_folder.run_folder import ALONE, COPY
@@ -69,6 +69,8 @@ class LeftOut:
 class Comparison:
     """Several runs side by side: what the page shows, and the JSON file beside it."""
 
+    title: str
+    synthetic: bool  # whether a run's images are phantoms
     runs: list[str]
     left_out: list[LeftOut]
     failed: Mapping[str, str]  # jobs of the runs' sweep, and why each failed
@@ -269,6 +271,8 @@ def _compare(
     ]
     by_label = [differences_table(found, other) for other in first.labels if other != label]
     return Comparison(
+        title=f"{first.task.title}: {format_count(len(runs), 'run')} side by side",
+        synthetic=any(run.is_synthetic for run in runs.values()),
         runs=list(runs),
         left_out=[LeftOut(run=name, why=why) for name, why in left_out.items()],
         failed=dict(failed),

@@ -112,7 +112,9 @@ def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, lis
     for run in range(len(names)):
         typed = [f"{other.removesuffix('.name')}={_as_text(values[run])}" for other, values in others.items()]
         groups.setdefault(", ".join(typed) or "runs", []).append(run)
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings[name])
+    numeric = name != "seed" and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in settings[name]
+    )
     data: list[Trace] = []
     for score, values in scores.items():
         for style, (name_of_group, members) in enumerate(groups.items()):
@@ -139,10 +141,10 @@ def _over(name: str, settings: Mapping[str, list[Any]], scores: Mapping[str, lis
         name=f"over-{name.replace('.', '-')}",
         title=f"Scores over {name}",
         data=data,
-        layout=axes(name, "", xaxis=_axis(settings[name], numeric)),
+        layout=axes(name, "score", xaxis=_axis(settings[name], numeric), yaxis={"tickformat": ".3f"}),
         table=Table(title=f"Over {name}", columns=[*heads, *(Column(name=score) for score in scores)], rows=rows),
-        note="Points are runs, with their interval where one run is all there is; lines join means over seeds, whose bars go from the "
-        "lowest seed to the highest.",
+        note="A point is a run. The bar of a single run is its 95% interval; the bar of several seeds goes from the lowest to the highest, "
+        "and the small point on it is their mean.",
         choices=list(scores),
         choice_name="Score",
         chosen=next(iter(scores)),

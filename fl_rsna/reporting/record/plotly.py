@@ -126,13 +126,15 @@ def area_axis(data: Iterable[Trace]) -> dict[str, Any]:
 def category_axis(names: Sequence[str]) -> dict[str, Any]:
     """An axis of names: what differs at their ends, where they are long; none at all where there are too many to read.
 
-    Where all begin with the same `key=`, that is the axis' title.
+    Where all are the same keys with values, such as `strategy=fedavg seed=0`, the keys are the axis' title and the ticks are the values.
     """
-    keys = {name.partition("=")[0] if "=" in name and " " not in name else "" for name in names}
-    same = keys.pop() if len(keys) == 1 else ""
-    rest = [name.removeprefix(f"{same}=") if same else name for name in names]
+    words = [[word.partition("=") for word in name.split(" ")] for name in names]
+    keys = {tuple(key if equals else "" for key, equals, _ in of_name) for of_name in words}
+    same = keys.pop() if len(keys) == 1 else ("",)
+    rest = [", ".join(value for *_, value in of_name) for of_name in words] if all(same) else list(names)
     shown = [name if len(name) <= LONG else f"…{name[-LONG:]}" for name in rest]
-    few = {"tickvals": list(names), "ticktext": shown, **({"title": {"text": same}} if same else {})}
+    title = {"title": {"text": ", ".join(same)}} if all(same) else {}
+    few = {"tickvals": list(names), "ticktext": shown, **title}
     return {"type": "category", "showgrid": False, **(few if len(names) <= NAMED else {"showticklabels": False})}
 
 
