@@ -240,7 +240,7 @@ def box_sheet(index: pd.DataFrame, images: Path, kind: ImageKind) -> list[Row]:
     for place in evenly(share, TILES_A_ROW):
         row = _row(index, place)
         uri = draw(images, row, BOXED[kind], boxed=True)
-        tiles.append(Tile(image_id=row["image_id"], uri=uri, caption=f"{share[place]:.0%} of it"))
+        tiles.append(Tile(image_id=row["image_id"], uri=uri, caption=f"{share[place]:.0%}"))
     return [Row(name="box", note="smallest to largest", tiles=tuple(tiles))]
 
 

@@ -333,6 +333,7 @@ def write_prepare_page(prepared: Prepared, task: Task) -> Path:
     page = render_page(
         "prepare.html.j2",
         name=folder.name,
+        title=task.title,
         facts=facts,
         stored=STORED_AS[kind],
         shown_as=SHOWN_AS[kind],
@@ -373,6 +374,7 @@ def write_partition_page(cohort: Cohort, task: Task) -> Path:
     }
     page = render_page(
         "partition.html.j2",
+        title=task.title,
         words=task_words(task),
         facts=facts,
         made_of=made_of,

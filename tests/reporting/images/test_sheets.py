@@ -101,7 +101,7 @@ def test_noise_and_boxes_only_where_the_index_has_them(prepared: Prepared) -> No
     right = np.linspace(8, 32, len(noisy)).astype(int)  # from a quarter of the slice to all of it
     boxed = noisy.assign(crop_top=0, crop_left=0, crop_bottom=32, crop_right=right, rows=32, columns=32)
     [row] = box_sheet(boxed, images, kind)
-    assert (row.tiles[0].caption, row.tiles[-1].caption) == ("25% of it", "100% of it")
+    assert (row.tiles[0].caption, row.tiles[-1].caption) == ("25%", "100%")
     assert row.tiles[0].image_id == "p00s0"
 
 

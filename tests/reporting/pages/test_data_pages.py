@@ -118,7 +118,7 @@ def test_every_column_finds_its_place(tmp_path: Path) -> None:
         "36/80",
         "explicit little endian",
         "smallest to largest",
-        "77% of it",
+        "77%",
         "no brain to see",
     ):
         assert text in page
