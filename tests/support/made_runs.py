@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from fl_rsna.run_folder.sweep_folder import Asked, Job, JobState, write_asked, write_job
+from fl_rsna.run_folder.sweep_settings import folder_name
 from fl_rsna.settings.config import Config
 from fl_rsna.task import ICH
 
@@ -203,3 +205,18 @@ def made_gap(folder: Path, *, sites: int = 3) -> Path:
         json.dumps({**ours, "baseline": "gap", "gap": {"central": both, "local": gained}})
     )
     return federated
+
+
+def made_sweep(folder: Path, jobs: list[tuple[str, ...]], failed: tuple[str, ...] = ()) -> Path:
+    """A sweep of runs that do not differ but in their settings, and one job that was refused."""
+    for number, words in enumerate(jobs):
+        made_run(folder / folder_name(words))
+        write_job(folder, made_job(words, number, JobState.finished))
+    if failed:
+        write_job(folder, made_job(failed, len(jobs), JobState.failed, "it was refused"))
+    write_asked(folder, Asked(words=(), fixed=(), typed={}, attempt="one"))
+    return folder
+
+
+def made_job(words: tuple[str, ...], number: int, state: JobState, sentence: str = "") -> Job:
+    return Job(name=folder_name(words), words=words, number=number, attempt="one", state=state, sentence=sentence)

@@ -11,6 +11,7 @@ LOOK = """() => {
   const skip = document.querySelector("body > a.skip:first-child");
   if (!skip || !document.querySelector(skip.getAttribute("href"))) wrong.push("no link that skips to main");
   document.querySelectorAll("img").forEach((part) => { if (!part.alt.trim()) say("no alt text", part); });
+  document.querySelectorAll("a, button, input, select, summary").forEach((part) => { if (part.tabIndex < 0) say("not reached by keys", part); });
   document.querySelectorAll("table").forEach((part) => { if (!part.caption?.textContent.trim()) say("no caption", part); });
   const scrolls = (style) => /auto|scroll/.test(style.overflowX + style.overflowY);
   document.querySelectorAll("body *").forEach((part) => {
@@ -43,10 +44,14 @@ LOOK = """() => {
   }
   return wrong;
 }"""
-CUT = """(width) => [...document.querySelectorAll("table")].filter((table) => {
-  const box = table.parentElement, edge = table.getBoundingClientRect().right;
-  return table.getClientRects().length && (box.scrollWidth > box.clientWidth + 1 || edge > width + 1);
-}).map((table) => `${table.caption.textContent} ${table.getBoundingClientRect().right} of ${width}`)"""
+CUT = """(width) => [...document.querySelectorAll("table, figure > svg")].filter((part) => {
+  const box = part.parentElement, edge = part.getBoundingClientRect().right;
+  return part.getClientRects().length && (box.scrollWidth > box.clientWidth + 1 || edge > width + 1);
+}).map((part) => `${part.caption?.textContent ?? part.ariaLabel} ${part.getBoundingClientRect().right} of ${width}`)"""
+UNSAID = """() => [...document.querySelectorAll("body *")].filter((part) => {
+  const style = getComputedStyle(part);
+  return part.scrollWidth > part.clientWidth + 1 && part.clientWidth && /auto|scroll/.test(style.overflowX) && style.backgroundImage === "none";
+}).map((part) => part.outerHTML.slice(0, 120))"""
 HIDDEN = """() => [...document.querySelectorAll("details")]
   .filter((part) => !part.closest("figure.plot") && part.lastElementChild.getBoundingClientRect().height < 10)
   .map((part) => part.textContent.slice(0, 60))"""
@@ -75,6 +80,7 @@ def find_faults(page: Any, *, broad: bool = False) -> list[str]:
                 break
             page.wait_for_timeout(250)
         wrong += [f"{reach} px wide on a screen of {width}"] if reach > width else []
+        wrong += [f"scrolls on a screen of {width} and does not show it: {said}" for said in page.evaluate(UNSAID)]
         if width >= 1280 and not broad:
             wrong += [f"cut: {said}" for said in page.evaluate(CUT, width)]
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = false; })")

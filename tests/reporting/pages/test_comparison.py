@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from made_runs import made_gap, made_run
+from made_runs import made_gap, made_job, made_run, made_sweep
 
 from fl_rsna.learning.metrics.metrics import auroc
 from fl_rsna.report import report
 from fl_rsna.reporting.pages.comparison import compare_runs, readable_runs, write_comparison
 from fl_rsna.reporting.pages.find_runs import failures_in, find_runs
 from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, select_plot_settings
-from fl_rsna.run_folder.sweep_folder import Asked, Job, JobState, write_asked, write_job
+from fl_rsna.run_folder.sweep_folder import JobState, write_job
 from fl_rsna.run_folder.sweep_settings import folder_name
 
 
@@ -42,21 +42,6 @@ def test_a_path_stands_for_its_runs(tmp_path: Path) -> None:
     assert find_runs(tmp_path / "runs" / "sweep-2") == [tmp_path / "runs" / "sweep-2"]
     assert find_runs(tmp_path / "runs" / "a-gap") == gap
     assert find_runs(tmp_path / "runs") == [*gap, *ours]
-
-
-def made_sweep(folder: Path, jobs: list[tuple[str, ...]], failed: tuple[str, ...] = ()) -> Path:
-    """A sweep of runs that do not differ but in their settings, and one job that was refused."""
-    for number, words in enumerate(jobs):
-        made_run(folder / folder_name(words))
-        write_job(folder, job(words, number, JobState.finished))
-    if failed:
-        write_job(folder, job(failed, len(jobs), JobState.failed, "it was refused"))
-    write_asked(folder, Asked(words=(), fixed=(), typed={}, attempt="one"))
-    return folder
-
-
-def job(words: tuple[str, ...], number: int, state: JobState, sentence: str = "") -> Job:
-    return Job(name=folder_name(words), words=words, number=number, attempt="one", state=state, sentence=sentence)
 
 
 def test_a_sweep_is_told_in_the_words_that_it_varied(tmp_path: Path) -> None:
@@ -97,7 +82,7 @@ def test_runs_of_one_job_are_told_apart(tmp_path: Path) -> None:
     sweep = made_sweep(tmp_path, [("partition.num_sites=3", "seed=0"), ("partition.num_sites=4", "seed=0")])
     gap = ("partition.num_sites=5", "seed=0")
     made_gap(sweep / folder_name(gap))
-    write_job(sweep, job(gap, 2, JobState.finished))
+    write_job(sweep, made_job(gap, 2, JobState.finished))
     found = compared(readable_runs(find_runs(sweep))[0])
     parts = ("central", "federated", "local")
     assert found["runs"][2:] == [f"partition.num_sites=5 seed=0/{part}" for part in parts]
