@@ -56,8 +56,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 @pytest.fixture
 def dicom(tmp_path: Path) -> Path:
-    """16 patients of 3 slices as DICOM in `dicom`, with Kaggle's label table; every label has positives."""
-    folder, rows = tmp_path / "dicom", []
+    """The DICOM of `write_patients` in this test's folder."""
+    return write_patients(tmp_path)
+
+
+def write_patients(place: Path) -> Path:
+    """Write 16 patients of 3 slices as DICOM to `dicom`, with Kaggle's label table beside it; every label has positives."""
+    folder, rows = place / "dicom", []
     folder.mkdir()
     specific = [*ICH.specific_labels, None]
     for patient in range(16):
@@ -76,8 +81,28 @@ def dicom(tmp_path: Path) -> Path:
                 hu=hu.astype(np.int16),
             )
             rows += [(f"{image_id}_{label}", int(positive and label in ("any", found))) for label in ICH.labels]
-    pd.DataFrame(rows, columns=["ID", "Label"]).to_csv(tmp_path / "labels.csv", index=False)
+    pd.DataFrame(rows, columns=["ID", "Label"]).to_csv(place / "labels.csv", index=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `dicom` was prepared under the name mine."""
+    place = tmp_path_factory.mktemp("prepared")
+    write_patients(place)
+    arguments = ["data.dicom=dicom", "data.labels=labels.csv", "data.name=mine", "prepare.workers=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["fl_rsna", *arguments])
+        with pytest.raises(SystemExit, match=r"^0$"):
+            run_command(prepare)
+    return place
+
+
+@pytest.fixture
+def mine(template: Path, tmp_path: Path) -> Path:
+    """A test's own copy of `template`."""
+    return shutil.copytree(template, tmp_path, dirs_exist_ok=True) / "prepared" / "mine"
 
 
 def prepared(run: Run) -> None:
@@ -133,8 +158,7 @@ def test_a_page_that_cannot_be_written_loses_no_data(run: Run, dicom: Path, tmp_
 
 
 @pytest.mark.slow
-def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, mine: Path, tmp_path: Path) -> None:
     arguments = ["--multirun", "data.name=mine", *SMALL, "partition.num_sites=1,2", "run.name=sweep"]
     assert run(simulate, *arguments) == (0, "")
     runs = tmp_path / "runs" / "sweep"
@@ -148,8 +172,7 @@ def test_a_sweep_partitions_as_needed_and_ends_with_one_table(run: Run, dicom: P
 
 
 @pytest.mark.slow
-def test_simulate_takes_the_cohort_that_is_there(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_simulate_takes_the_cohort_that_is_there(run: Run, mine: Path, tmp_path: Path) -> None:
     assert run(partition, "data.name=mine", "partition=dirichlet", "partition.alpha=5", "partition.num_sites=2")[0] == 0
     assert run(simulate, "data.name=mine", *SMALL, "run.name=taken") == (0, "")
     [cohort] = (tmp_path / "site_data").iterdir()
@@ -279,7 +302,7 @@ def test_a_test_set_without_a_slice_does_not_hide_the_set_that_was_prepared(
 
 
 @pytest.mark.slow
-def test_a_killed_preparation_leaves_no_worker_and_is_finished(dicom: Path, tmp_path: Path) -> None:
+def test_a_killed_preparation_leaves_no_worker_and_is_finished(run: Run, dicom: Path, tmp_path: Path) -> None:
     """The command itself with its worker processes, killed once its journal has begun."""
     arguments = [
         sys.executable,
@@ -297,16 +320,15 @@ def test_a_killed_preparation_leaves_no_worker_and_is_finished(dicom: Path, tmp_
         running.communicate()  # ends when no worker holds the pipe any more
     assert not (tmp_path / "prepared" / "killed").exists()
     for name in ("killed", "whole"):
-        subprocess.run([*arguments, f"data.name={name}"], cwd=tmp_path, check=True, capture_output=True)
+        assert run(prepare, "data.dicom=dicom", "data.labels=labels.csv", f"data.name={name}") == (0, "")
     folders = [tmp_path / "prepared" / name for name in ("killed", "whole")]
     killed, whole = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.p*") if p.is_file()} for f in folders)
     assert killed == whole
 
 
-def test_partition_refuses_what_the_data_cannot_give(run: Run, dicom: Path, tmp_path: Path) -> None:
+def test_partition_refuses_what_the_data_cannot_give(run: Run, mine: Path, tmp_path: Path) -> None:
     code, err = run(partition, "data.name=absent")
     assert (code, "run python -m fl_rsna.prepare first" in err) == (2, True)
-    prepared(run)
     code, err = run(partition, "data.name=mine", "partition.num_sites=9")
     assert (code, err.startswith("error: partition.num_sites: expected at least 19 patients for 9 sites")) == (2, True)
     labels = pd.read_csv(tmp_path / "labels.csv").assign(Label=0)
@@ -317,8 +339,7 @@ def test_partition_refuses_what_the_data_cannot_give(run: Run, dicom: Path, tmp_
     assert not (tmp_path / "site_data").exists()
 
 
-def test_data_of_another_task_is_refused(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_data_of_another_task_is_refused(run: Run, mine: Path, tmp_path: Path) -> None:
     facts = tmp_path / "prepared" / "mine" / "prepare.json"
     edit_json(facts, {"task": "chest"})
     for story in (partition, simulate):
@@ -327,8 +348,7 @@ def test_data_of_another_task_is_refused(run: Run, dicom: Path, tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_empty_site_is_refused_and_no_run_is_left(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_an_empty_site_is_refused_and_no_run_is_left(run: Run, mine: Path, tmp_path: Path) -> None:
     assert run(partition, "data.name=mine", "partition.num_sites=2", "partition.name=two")[0] == 0
     index = tmp_path / "site_data" / "two" / "site-2" / "index.csv"
     index.write_text(index.read_text().splitlines()[0] + "\n")
@@ -337,8 +357,7 @@ def test_an_empty_site_is_refused_and_no_run_is_left(run: Run, dicom: Path, tmp_
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_all_sites_failing_exits_1_without_a_model(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_all_sites_failing_exits_1_without_a_model(run: Run, mine: Path, tmp_path: Path) -> None:
     code, err = run(simulate, "data.name=mine", "train.learning_rate=1e30", "run.name=bad", *SMALL)
     assert code == 1
     assert err.startswith("error: ")
@@ -347,15 +366,13 @@ def test_all_sites_failing_exits_1_without_a_model(run: Run, dicom: Path, tmp_pa
     assert json.loads((tmp_path / "runs" / "bad" / "summary.json").read_text())["status"] == "failed"
 
 
-def test_an_existing_run_is_never_overwritten(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_an_existing_run_is_never_overwritten(run: Run, mine: Path, tmp_path: Path) -> None:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     code, err = run(simulate, "data.name=mine", "run.name=mine", *SMALL)
     assert (code, "run.name: expected a new run, got the existing" in err) == (2, True)
 
 
-def test_a_cohort_is_enough_without_the_data_it_came_from(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_a_cohort_is_enough_without_the_data_it_came_from(run: Run, mine: Path, tmp_path: Path) -> None:
     assert run(partition, "data.name=mine", "partition.num_sites=2")[0] == 0
     shutil.rmtree(tmp_path / "prepared")
     assert run(simulate, "data.name=mine", "partition.num_sites=2", *SMALL)[0] == 0
@@ -401,8 +418,7 @@ def test_report_of_no_run_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_audit_of_a_cohort_exits_1_once_a_patient_is_at_two_sites(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_audit_of_a_cohort_exits_1_once_a_patient_is_at_two_sites(run: Run, mine: Path, tmp_path: Path) -> None:
     assert run(partition, "data.name=mine", "partition.num_sites=2", "partition.name=two")[0] == 0
     assert audit(["cohort=site_data/two", "out=clean.json", "strict=true"]) == 0
     verdict = {"code": 0, "sentence": "CLEAN: none of 16 patients in more than one of 5 places"}
@@ -425,8 +441,7 @@ def test_start_run_writes_config_first(cohort: Cohort, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_noisy_site_is_recorded_told_and_undone(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_a_noisy_site_is_recorded_told_and_undone(run: Run, mine: Path, tmp_path: Path) -> None:
     arguments = [
         "data.name=mine",
         "partition.num_sites=2",
@@ -445,8 +460,7 @@ def test_a_noisy_site_is_recorded_told_and_undone(run: Run, dicom: Path, tmp_pat
     assert "Noise" not in (true / "partition.html").read_text()
 
 
-def test_noise_that_cannot_be_is_refused_in_one_sentence(run: Run, dicom: Path, tmp_path: Path) -> None:
-    prepared(run)
+def test_noise_that_cannot_be_is_refused_in_one_sentence(run: Run, mine: Path, tmp_path: Path) -> None:
     refused = {
         "partition.noise.site-7.labels=0.1": "partition.noise.site-7: no such site; expected all or one of site-1",
         "partition.noise.site-1.fog=2": "partition.noise.site-1.fog: no such setting",

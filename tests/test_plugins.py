@@ -16,8 +16,10 @@ from package import ROOT
 from tiny import tiny_cohort, tiny_config, tiny_index
 
 from fl_rsna.cohort.partition.split import overlaps, split_patients
+from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.common.plugins import find_plugins
 from fl_rsna.federation.protocol.messages import CONFIG, Instructions, instruct, read_instructions
+from fl_rsna.run_folder.run_folder import RunFolder
 from fl_rsna.settings.compose import say_plainly
 from fl_rsna.settings.federation import FaultsConfig, Precision
 from fl_rsna.settings.model import RunModel
@@ -172,35 +174,33 @@ def test_a_site_refuses_a_run_whose_packages_it_has_not_in_the_same_version(othe
         read_instructions(elsewhere)
 
 
-SMALL = (
-    "rounds=2 demo.patients=12 demo.slices_per_series=4 model.image_size=32 partition.num_sites=2 engine.workers=0 "
-    "tracking=none train.optimizer=sgd train.learning_rate=0.01"
-)
+SMALL = "model.name=tiny model.pretrained=false model.image_size=32 train.batch_size=8 engine.workers=0 data.name=tiny"
 
 
 @pytest.mark.slow
-def test_the_example_is_installed_and_run_by_its_word_and_is_fedavg_at_its_limit(tmp_path: Path) -> None:
+def test_the_example_is_installed_and_run_by_its_name_and_is_fedavg_at_its_limit(
+    cohort: Cohort, tmp_path: Path
+) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT / "examples" / "my_strategy", check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-
-    def run(name: str, *arguments: str) -> dict[str, object]:
-        subprocess.run(
-            [sys.executable, "-m", "fl_rsna.simulate", *SMALL.split(), f"run.name={name}", *arguments],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join((str(tmp_path / "installed"), os.environ.get("PYTHONPATH", ""))),
-            },
-            check=True,
-            capture_output=True,
-        )
-        found: dict[str, object] = json.loads((tmp_path / "runs" / name / "summary.json").read_text())
-        return found
-
-    plain, limit = run("plain"), run("limit", "strategy=my_strategy", "strategy.alpha=1")
-    mixed = run("mixed", "strategy=my_strategy")
+    common = [*SMALL.split(), "rounds=2", f"paths.sites={cohort.folder.parent}", f"partition.name={cohort.folder.name}"]
+    sweep = ["--multirun", "strategy=my_strategy", "strategy.alpha=1,0.1", "run.name=mine"]
+    places = (str(tmp_path / "installed"), str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", ""))
+    done = subprocess.run(
+        [sys.executable, "-m", "fl_rsna.simulate", *common, *sweep],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    run_federation(compose_config(common), cohort, tmp_path / "runs" / "plain", ())
+    limit, mixed, plain = (
+        RunFolder(tmp_path / "runs" / name).read_json("summary.json")
+        for name in ("mine/strategy.alpha=1", "mine/strategy.alpha=0.1", "plain")
+    )
     assert (limit["strategy"], limit["site_failures"]) == ("my_strategy", 0)
     assert limit["model_sha256"] == plain["model_sha256"] != mixed["model_sha256"]

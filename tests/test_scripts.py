@@ -68,6 +68,7 @@ def test_bench_federation_with_nothing_to_train() -> None:
     assert 0 < written < round_s
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_bench_scale() -> None:
     arguments = ["--sites", "2", "4", "--workers", "0", "--rounds", "2", "--large", "--fold", "2"]

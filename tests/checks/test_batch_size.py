@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from composed import compose_config
-from tiny import tiny_config
+from tiny import LITE0, tiny_config
 
 from fl_rsna.checks import batch_size as batch
 from fl_rsna.checks.batch_size import AUTO, MOST, settle_batch
@@ -13,15 +12,14 @@ from fl_rsna.checks.memory import footprint_of, memory_needed
 
 
 def test_the_largest_power_of_two_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["model=efficientnet_b0", "model.pretrained=false", "model.image_size=64", "engine.workers=0"]
-    asked = compose_config([*arguments, "train.batch_size=auto"])
-    needed = {}
+    network, needed = {**LITE0, "model__pretrained": False, "model__image_size": 64}, {}
     for size in (8, 16):
-        config = compose_config([*arguments, f"train.batch_size={size}"])
+        config = tiny_config(train__batch_size=size, **network)
         memory = memory_needed(config, footprint_of(config), cuda=False)
         needed[size] = memory.command + memory.worker
     between = (needed[8] + needed[16]) // 2
     monkeypatch.setattr(batch, "free_memory", lambda: int(between / batch.SPARE))
+    asked = tiny_config(train__batch_size=AUTO, **network)
     settle_batch(asked, None)
     assert asked.train.batch_size == 8
 

@@ -11,12 +11,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
+from composed import compose_config
 from tiny import LITE0, rewrite_site, tiny_cohort, tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
 from fl_rsna.common.command_end import EndKind, RunFailed
-from fl_rsna.deployment.coordinator import authority, cohort_asked, folder_asked, patiently, raise_for, raise_refusal
+from fl_rsna.deployment.coordinator import (
+    authority,
+    cohort_asked,
+    folder_asked,
+    patiently,
+    raise_for,
+    raise_refusal,
+    sync_keys,
+)
+from fl_rsna.deployment.flower_internals import control
 from fl_rsna.deployment.keys.key_folder import demo_files, write_new
 from fl_rsna.deployment.server_app import check_deployable, refusal
 from fl_rsna.deployment.site_node import free_port
@@ -158,17 +169,40 @@ class Federation:
         self.keys = folder / "certificates"
         write_new(self.keys, demo_files(self.keys, ["localhost"], list(cohort.sites)))
 
-    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        return self.stack.enter_context(running(self.folder / f"{name}.log", name, *arguments))
+    def start(self, name: str, *arguments: str, log: str = "") -> subprocess.Popen[bytes]:
+        return self.stack.enter_context(running(self.folder / f"{log or name}.log", name, *arguments))
 
     def superlink(self) -> subprocess.Popen[bytes]:
         arguments = ["--certificates", str(self.keys / "superlink"), "--state", str(self.folder / "superlink")]
         return self.start("superlink", *arguments, "--host", "127.0.0.1", "--port", str(self.port))
 
     def site(self, name: str) -> subprocess.Popen[bytes]:
+        return self.start("site", *self.place(name), log=name)
+
+    def place(self, name: str) -> list[str]:
         arguments = ["--folder", str(self.cohort.site_folder(name)), "--state", str(self.folder / name)]
-        arguments += ["--keys", str(self.keys / "sites" / name), "--superlink", f"localhost:{self.port}"]
-        return self.stack.enter_context(running(self.folder / f"{name}.log", "site", *arguments))
+        return [*arguments, "--keys", str(self.keys / "sites" / name), "--superlink", f"localhost:{self.port}"]
+
+    def check(self, name: str) -> dict[str, str]:
+        """What site --check says of each thing that it looks at."""
+        command = [sys.executable, "-m", "fl_rsna.site", *self.place(name), "--check"]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        found = [line.split(maxsplit=2) for line in ended.stdout.splitlines()]
+        return {arguments[1].rstrip(":"): arguments[0] for arguments in found}
+
+    def list_status(self) -> list[str]:
+        """The status of every key at the SuperLink."""
+        with control(f"localhost:{self.port}", (self.keys / "superlink" / "ca.crt").read_bytes()) as api:
+            return [node.status for node in api.nodes()]
+
+    def wait_until_it_answers(self) -> None:
+        looked = threading.Event()
+        for _ in range(600):
+            with suppress(httpx.HTTPError):
+                self.list_status()
+                return
+            looked.wait(0.1)
+        pytest.fail((self.folder / "superlink.log").read_text())
 
     def coordinate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         asked = [f"deploy.superlink=localhost:{self.port}", f"deploy.ca={self.keys / 'superlink' / 'ca.crt'}"]
@@ -202,9 +236,36 @@ def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.extra)])
-def test_between_machines_it_is_the_model_of_simulate(cohort: Cohort, tmp_path: Path, killed: bool) -> None:
-    """Also when the SuperLink is killed after round 1, with all it started, and started again: the coordinator waits and goes on."""
+def test_between_machines_it_is_the_model_of_simulate(cohort: Cohort, tmp_path: Path) -> None:
+    """A site's key is known once it is registered; to ask for it changes nothing, neither before the site is there nor after the run."""
+    folder, first = tmp_path / "runs" / "between", next(iter(cohort.sites))
+    with ExitStack() as stack:
+        federation = Federation(tmp_path, cohort, stack)
+        federation.superlink()
+        federation.wait_until_it_answers()
+        assert federation.check(first)["registered"] == "problem"
+        address, ca = f"localhost:{federation.port}", federation.keys / "superlink" / "ca.crt"
+        sync_keys(address, ca, federation.keys / "authorized")
+        before = federation.list_status()
+        assert federation.check(first)["registered"] == "ok"
+        assert federation.list_status() == before == ["registered"] * 2
+        assert not (tmp_path / first).exists()
+        for name in cohort.sites:
+            federation.site(name)
+        done = federation.coordinate("run.name=between")
+        assert done.returncode == 0, done.stdout + done.stderr + logs_in(tmp_path)
+        assert federation.check(first)["registered"] == "ok"
+        assert federation.list_status() == ["online"] * 2
+    assert (tmp_path / f"{first}.log").read_text().startswith(f"{first} of cohort")
+    assert not any('"resumed"' in line for line in lines_of(folder))
+    assert (folder / "report.html").exists()
+    assert_like_a_simulation(folder, cohort, tmp_path / "here")
+
+
+@pytest.mark.extra
+@pytest.mark.slow
+def test_a_superlink_that_is_killed_and_started_again_changes_nothing(cohort: Cohort, tmp_path: Path) -> None:
+    """It is killed after round 1 with all that it started. The coordinator waits for it and goes on."""
     folder = tmp_path / "runs" / "between"
     with ExitStack() as stack:
         federation = Federation(tmp_path, cohort, stack)
@@ -220,37 +281,29 @@ def test_between_machines_it_is_the_model_of_simulate(cohort: Cohort, tmp_path: 
             federation.superlink()
 
         killer = threading.Thread(target=kill_after_round_1, daemon=True)
-        if killed:
-            killer.start()
+        killer.start()
         done = federation.coordinate("run.name=between")
-        logs = "".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted(tmp_path.glob("*.log")))
-        assert done.returncode == 0, done.stdout + done.stderr + logs
-        if killed:
-            killer.join(60)
-            again = federation.coordinate("run.name=between", "resume=true")  # over: only the report is made again
-            assert again.returncode == 0
-            assert "report:" in again.stdout
-    assert any('"resumed"' in line for line in lines_of(folder)) == killed
-    assert (folder / "report.html").exists()
-    here = [
-        f"paths.sites={cohort.folder.parent}",
-        f"partition.name={cohort.folder.name}",
-        f"paths.runs={tmp_path / 'here'}",
-    ]
-    simulated = [
-        sys.executable,
-        "-m",
-        "fl_rsna.simulate",
-        *shlex.split(SETTINGS),
-        *here,
-        "data.name=tiny",
-        "engine.workers=0",
-    ]
-    subprocess.run([*simulated, "run.name=here"], check=True, capture_output=True, cwd=tmp_path)
-    alike = [RunFolder(path).read_json("summary.json") for path in (folder, tmp_path / "here" / "here")]
+        assert done.returncode == 0, done.stdout + done.stderr + logs_in(tmp_path)
+        killer.join(60)
+        again = federation.coordinate("run.name=between", "resume=true")  # it is over: only the report is made again
+        assert again.returncode == 0
+        assert "report:" in again.stdout
+    assert any('"resumed"' in line for line in lines_of(folder))
+    assert_like_a_simulation(folder, cohort, tmp_path / "here")
+
+
+def assert_like_a_simulation(folder: Path, cohort: Cohort, here: Path) -> None:
+    """The run in `folder` has the model and the scores of the same run in this process, written to `here`."""
+    run_federation(compose_config([*shlex.split(SETTINGS), "data.name=tiny", "engine.workers=0"]), cohort, here, ())
+    alike = [RunFolder(path).read_json("summary.json") for path in (folder, here)]
     assert [summary["engine"] for summary in alike] == ["deployment", "local"]
     assert alike[0]["model_sha256"] == alike[1]["model_sha256"]
     assert alike[0]["test_site"]["slice"]["any"] == alike[1]["test_site"]["slice"]["any"]
+
+
+def logs_in(folder: Path) -> str:
+    """The end of each log, for a test that fails."""
+    return "".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted(folder.glob("*.log")))
 
 
 @pytest.mark.extra
@@ -267,8 +320,7 @@ def test_both_stages_run_between_machines_one_after_the_other(cohort: Cohort, tm
         for name in cohort.sites:
             federation.site(name)
         done = federation.coordinate("run.name=staged", *arguments)
-        logs = "".join(f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted(tmp_path.glob("*.log")))
-        assert done.returncode == 0, done.stdout + done.stderr + logs
+        assert done.returncode == 0, done.stdout + done.stderr + logs_in(tmp_path)
         again = federation.coordinate("run.name=staged", "resume=true", *arguments)
     assert (again.returncode, "head over the series alone" in again.stdout) == (0, True)
     config = config_at(

@@ -71,6 +71,7 @@ def test_one_command_makes_a_submission_of_kaggles_data(
     assert (run / "submission.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_siims_studies_and_images_are_predicted_in_its_own_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
