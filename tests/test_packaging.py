@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from composed import compose_config
 from package import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from fl_rsna.cohort.sites.site_folders import Cohort
+from fl_rsna.simulation.simulation import run_federation
 
 
 def test_a_wheel_carries_conf_and_templates_and_composes_from_them(tmp_path: Path) -> None:
@@ -137,8 +139,8 @@ def flower_home(tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the SuperLink to end by /proc")
 def test_flwr_run_gives_the_model_simulate_gives(cohort: Cohort, tmp_path: Path, flower_home: dict[str, str]) -> None:
-    arguments = "rounds=1 model.image_size=32 train.batch_size=8 run.name={}"
-    asked = f'cohort="{cohort.folder}" runs="{tmp_path / "runs"}" overrides="{arguments.format("flower")}"'
+    settings = "rounds=1 model.image_size=32 train.batch_size=8 model.name=efficientnet_lite0"
+    asked = f'cohort="{cohort.folder}" runs="{tmp_path / "runs"}" overrides="{settings} run.name=flower"'
     done = subprocess.run(
         [
             "flwr",
@@ -157,25 +159,8 @@ def test_flwr_run_gives_the_model_simulate_gives(cohort: Cohort, tmp_path: Path,
         timeout=300,
     )
     assert (tmp_path / "runs" / "flower" / "summary.json").exists(), done.stdout + done.stderr
-    sites = [
-        f"paths.sites={cohort.folder.parent}",
-        f"partition.name={cohort.folder.name}",
-        f"paths.runs={tmp_path / 'runs'}",
-    ]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "fl_rsna.simulate",
-            *arguments.format("local").split(),
-            *sites,
-            "data.name=tiny",
-            "engine.workers=0",
-        ],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
+    local = compose_config([*settings.split(), "data.name=tiny", "engine.workers=0"])
+    run_federation(local, cohort, tmp_path / "runs" / "local", ())
     hashes = {
         json.loads((tmp_path / "runs" / name / "summary.json").read_text())["model_sha256"]
         for name in ("flower", "local")

@@ -155,6 +155,7 @@ def test_fuzz_prepare_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Mon
     assert wrong["b"] == "1 pixels differ"
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 def test_undersampling_calibration(tmp_path: Path) -> None:
     """Nine patients' phantoms: corrected probabilities mean the share of positives, uncorrected ones more."""

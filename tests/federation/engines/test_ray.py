@@ -85,7 +85,7 @@ def address() -> Iterator[str]:
 def undisturbed(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs") / "run"
     client = functools.partial(app_for_cohort, cohort.folder, folder / "site_memory")
-    run_local(_server(cohort, folder, tiny_config()), client, num_sites=3, workers=0)
+    run_local(_server(cohort, folder, tiny_config(rounds=1)), client, num_sites=3, workers=0)
     return _sha256(folder)
 
 
@@ -107,7 +107,7 @@ def test_a_cluster_of_two_nodes_trains_the_same_model_and_runs_on(
         client = functools.partial(
             app_that, functools.partial(leave_node, marks), cohort.folder, folder / "site_memory"
         )
-        server = _server(cohort, folder, tiny_config())
+        server = _server(cohort, folder, tiny_config(rounds=1))
         run_ray(server, client, num_sites=3, workers=2, gpus_per_worker=0, address=address)
         assert _sha256(folder) == undisturbed
         nodes = {path.name.split(" ")[0] for path in marks.iterdir()}
@@ -124,7 +124,14 @@ def test_an_actor_that_is_killed_is_started_and_asked_again(
     (tmp_path / "marks").mkdir()
     tell, folder = functools.partial(die, 1, 1, tmp_path / "marks"), tmp_path / "run"
     client = functools.partial(app_that, tell, cohort.folder, folder / "site_memory")
-    run_ray(_server(cohort, folder, tiny_config()), client, num_sites=3, workers=2, gpus_per_worker=0, address=address)
+    run_ray(
+        _server(cohort, folder, tiny_config(rounds=1)),
+        client,
+        num_sites=3,
+        workers=2,
+        gpus_per_worker=0,
+        address=address,
+    )
     assert len(list((tmp_path / "marks").iterdir())) == 1
     assert _sha256(folder) == undisturbed
 
