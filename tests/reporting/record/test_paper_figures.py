@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 from made_runs import made_gap, made_run
 
@@ -80,4 +81,5 @@ def test_every_plot_of_a_report_is_drawn(tmp_path: Path) -> None:
             figure = draw_plot(plot, chosen)
             assert all(axes.get_ylabel() for axes in figure.axes), plot.name  # a colour bar's, too
             assert any(axes.get_xlabel() for axes in figure.axes), plot.name
-            assert b"</svg>" in encode_figure(figure)[".svg"], plot.name
+            figure.draw_without_rendering()
+            plt.close(figure)
