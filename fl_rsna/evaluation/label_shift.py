@@ -118,11 +118,11 @@ def describe_readings(read: Readings, task: Task) -> dict[str, Any]:
             label: float(read.risky[:, i].mean()) if len(read.risky) else None for i, label in enumerate(task.labels)
         },
         "union_rule": rule if read.moved else None,
-        "words": setting_of(shift, task),
+        "words": write_prevalence_setting(shift, task),
     }
 
 
-def setting_of(shift: Shift, task: Task) -> str | None:
+def write_prevalence_setting(shift: Shift, task: Task) -> str | None:
     """Write the setting by which a federation trains for this prevalence; the union label is no rarer than any other."""
     shares = {label: float(shift.here[i]) for i, label in enumerate(task.labels) if shift.known[i]}
     if not shares:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from composed import compose_config
 
-from fl_rsna.evaluation.label_shift import describe_readings, readings, setting_of
+from fl_rsna.evaluation.label_shift import describe_readings, readings, write_prevalence_setting
 from fl_rsna.learning.inference.label_shift import Shift, adjust_to_prevalence, estimate_shift
 from fl_rsna.learning.metrics.operating_points import Platt, honest
 from fl_rsna.task import ICH
@@ -20,7 +20,9 @@ def shift(here: list[float], known: list[bool]) -> Shift:
 
 
 def test_the_words_that_are_printed_set_the_prevalence() -> None:
-    arguments = setting_of(shift([0.14, 0.00004, 0.2, 0.1, 0.1, 0.1], [True, True, False, True, False, False]), ICH)
+    arguments = write_prevalence_setting(
+        shift([0.14, 0.00004, 0.2, 0.1, 0.1, 0.1], [True, True, False, True, False, False]), ICH
+    )
     assert arguments is not None
     stated = compose_config(shlex.split(arguments)).match.prevalence
     known = {ICH.labels[1]: 4e-5, ICH.labels[3]: 0.1}
