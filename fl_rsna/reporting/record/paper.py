@@ -19,6 +19,7 @@ TEX = {
 PAGE, COLUMN = 114, 55  # characters of \scriptsize side by side in 175 mm and in 85 mm, with the space between columns
 GAP = 2  # characters between two columns
 HEAD, WORDS = 13, 30  # most characters of a line in a heading, and in a cell of text
+WORD = 20  # of which no word in a heading is broken
 TEXT = (Kind.text, Kind.exact)
 
 
@@ -123,7 +124,7 @@ def _tex(table: Table) -> str:
     lines.append(rf"\caption{{{_cell_tex(table.title)}}}")
     for number, part in enumerate(parts):
         sides = "".join("l" if table.columns[i].kind in TEXT else "r" for i in part)
-        heads = " & ".join(_stack(textwrap.wrap(table.columns[i].name, HEAD), sides[at]) for at, i in enumerate(part))
+        heads = " & ".join(_stack(_wrap_heading(table.columns[i].name), sides[at]) for at, i in enumerate(part))
         rows = [" & ".join(_write_tex(row[i], sides[at]) for at, i in enumerate(part)) for row in cells]
         lines += [r"\par\medskip"] if number else []
         lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", f"  {heads} \\\\", r"\midrule"]
@@ -159,11 +160,16 @@ def _widths(table: Table) -> list[int]:
     cells, _ = _cells(table)
     found = []
     for i, column in enumerate(table.columns):
-        lines = textwrap.wrap(column.name, HEAD)
+        lines = _wrap_heading(column.name)
         for row in cells:
             lines += [*textwrap.wrap(row[i].text, WORDS), row[i].interval]
         found.append(max(map(len, lines), default=1))
     return found
+
+
+def _wrap_heading(name: str) -> list[str]:
+    longest = max(map(len, name.split()), default=0)
+    return textwrap.wrap(name, min(WORD, max(HEAD, longest)))
 
 
 def _write_tex(cell: Cell, side: str) -> str:

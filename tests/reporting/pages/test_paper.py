@@ -88,6 +88,12 @@ def test_a_table_of_many_columns_is_set_in_parts_that_fit_a_page() -> None:
     assert COLUMN < PAGE
 
 
+def test_a_heading_breaks_between_words() -> None:
+    heads = columns(run="text", intraparenchymal="score", **{"AUROC any, worst site": "score"})
+    tex = as_tex("run", [Table(title="T", columns=heads, rows=[["a", 0.5, 0.5]])])
+    assert r"  run & intraparenchymal & \shortstack[r]{AUROC any,\\worst site} \\" in tex
+
+
 def test_csv_holds_the_numbers_as_they_are() -> None:
     rows = [["a,b", estimate(0.123456, 0.1, 0.2, 9), 3], ["c", None, None]]
     table = Table(title="T", columns=columns(run="text", AUROC="score", n="number"), rows=rows)
