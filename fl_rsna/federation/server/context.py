@@ -131,16 +131,16 @@ def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dic
     """
     unknown, files, key = [], list_model_files(config), "patient_id"
     patients = Patients(index=test, ids=cohort.ids, cohort_sha256=cohort.sha256)
-    for key, chain in chains.items():
+    for setting, chain in chains.items():
         links = tuple(link for link in chain.links if not is_clear(link, test[key], cohort.ids, cohort.sha256))
         seen = find_image_roles(patients, [replace(chain, links=links)])
         if seen.images:
             raise ValueError(
-                f"{key}: expected a model that never saw the test site's patients, got {files[key]}: {seen.images} of their {len(test)} images "
+                f"{setting}: expected a model that never saw the test site's patients, got {files[setting]}: {seen.images} of their {len(test)} images "
                 "are of patients who trained it or helped to choose it; take a model of this cohort, or partition as that one was partitioned"
             )
         if seen.why:
-            said = f"{key}: unknown whether {files[key]} saw the test site's patients ({'; '.join(seen.why)})"
+            said = f"{setting}: unknown whether {files[setting]} saw the test site's patients ({'; '.join(seen.why)})"
             if not config.allow_unknown_patients:
                 raise ValueError(f"{said}; give a model of which that is known, or say allow_unknown_patients=true")
             unknown.append(said)
