@@ -2,7 +2,7 @@
 # A federation in containers, from nothing: builds the image, makes a demo cohort and its keys, runs it, compares the model with the
 # simulation's, then breaks things on purpose (compose_faults.py). Exit code 0 when everything was as expected.
 #
-#   bash tests/e2e/compose_e2e.sh             KEEP=1 leaves containers, volumes and the folder for a look
+#   bash tests/e2e/compose_e2e.sh             KEEP=1 leaves containers, volumes and the folder for a look; FAULTS="went-on" plays that one alone
 #
 # Needs a Docker engine on this machine, docker compose (v2, or docker-compose 1.29) and python3. Works on a copy of the project in a
 # temporary folder, under a compose project and image tags of its own, and removes all of it.
@@ -76,5 +76,5 @@ RUN python -c "import fl_rsna.task as changed; open(changed.__file__, 'a').write
 USER 10001:10001
 OTHER
 say "faults"
-python3 tests/e2e/compose_faults.py --model "$deployed" -- "${arguments[@]}"
+python3 tests/e2e/compose_faults.py --model "$deployed" ${FAULTS:+--only $FAULTS} -- "${arguments[@]}"
 say "done"

@@ -62,7 +62,7 @@ def went_on(arguments: list[str], model: str) -> Iterator[Row]:
         "a site's disk fills up in the same run",
         "site-1's state is a volume of 600 MB, and something writes until it is full",
         "the run ends with the rest, and names site-1 and its full disk",
-        f"exit code {last.code}; site-1: {failed.get('site-1')}",
+        f"exit code {last.code}: {last.said}; site-1: {failed.get('site-1')}",
         last.code == 0 and "space" in failed.get("site-1", "") and "site-3" not in failed,
     )
 
