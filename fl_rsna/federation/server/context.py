@@ -136,8 +136,9 @@ def check_unseen(config: Config, cohort: Cohort, test: pd.DataFrame, chains: dic
         seen = find_image_roles(patients, [replace(chain, links=links)])
         if seen.images:
             raise ValueError(
-                f"{setting}: expected a model that never saw the test site's patients, got {files[setting]}: {seen.images} of their {len(test)} images "
-                "are of patients who trained it or helped to choose it; take a model of this cohort, or partition as that one was partitioned"
+                f"{setting}: expected a model that never saw the test site's patients, got {files[setting]}: "
+                f"{seen.images} of their {len(test)} images are of patients who trained it or "
+                "helped to choose it; take a model of this cohort, or partition as that one was partitioned"
             )
         if seen.why:
             said = f"{setting}: unknown whether {files[setting]} saw the test site's patients ({'; '.join(seen.why)})"
