@@ -268,7 +268,7 @@ def benefit_plot(every: Sequence[Rows], test_data: str) -> Plot:
         data=data,
         layout=axes("threshold probability", "net benefit", xaxis=SQUARE),
         table=Table(title="Net benefit", columns=heads, rows=body),
-        note="Net benefit per slice or exam: true positives minus false positives times the odds of the threshold (Vickers and Elkin 2006).",
+        note="Net benefit per case: true positives minus false positives times the odds of the threshold (Vickers and Elkin 2006).",
     )
 
 
