@@ -187,6 +187,7 @@ def _out(name: str | None) -> Path | None:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     from fl_rsna.cohort.audit.usual_names import SPELLINGS
 
     usual = "\n".join(f"  {role}: {', '.join(names.split())}" for role, names in SPELLINGS.items())

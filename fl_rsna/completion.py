@@ -30,6 +30,7 @@ def completion(arguments: argparse.Namespace) -> None:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("completion", ABOUT, EXAMPLES)
     parser.add_argument("shell", choices=["bash"], help="the shell that completes")
     parser.add_argument(

@@ -48,6 +48,7 @@ def parse_days(text: str) -> int:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("keys", __doc__)
     modes = parser.add_subparsers(dest="what", required=True, metavar="server|site|demo")
     server = modes.add_parser("server", help="an authority and the SuperLink's certificate, made at the coordinator")

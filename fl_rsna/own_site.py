@@ -111,6 +111,7 @@ def _settings(arguments: argparse.Namespace, prepared: "Prepared") -> dict[str, 
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("own_site", "Make one site's folder from a hospital's own prepared data.", EXAMPLES)
     parser.add_argument("--cohort", required=True, help="the name that all hospitals agreed on")
     parser.add_argument(

@@ -118,6 +118,7 @@ def read_update_sha256(folder: Path, site: str, round_: int) -> str:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("replay", ABOUT, EXAMPLES)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="run=, site= and round=, in any order")
     return parser

@@ -69,6 +69,7 @@ def _report(folder: Path, figures: bool) -> Path:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("report", ABOUT, HOW)
     parser.add_argument("runs", nargs="+", type=Path, metavar="PATH", help="a run, or a folder that stands for several")
     parser.add_argument("--out", type=Path, help="where compare.html goes; default: the folder that holds all the runs")

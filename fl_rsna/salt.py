@@ -68,6 +68,7 @@ def _read(path: Path) -> str:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("salt", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, metavar="FILE", help="make a salt and write it to a new file")

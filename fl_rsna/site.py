@@ -44,6 +44,7 @@ def start(node: "Node") -> None:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser(
         "site", "Take part in a federation as one site, from its folder of slices, until stopped.", EXAMPLES
     )

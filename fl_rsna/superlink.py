@@ -33,6 +33,7 @@ def superlink(arguments: argparse.Namespace) -> None:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("superlink", "Serve the SuperLink of a federation, until stopped.", EXAMPLES)
     parser.add_argument("--certificates", type=Path, required=True, help="with ca.crt, server.crt and server.key")
     parser.add_argument("--state", type=Path, required=True, help="a folder of its own, made when missing")

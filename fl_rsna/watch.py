@@ -82,6 +82,7 @@ def _bind_server(watcher: "Watcher", port: int | None) -> ThreadingHTTPServer:
 
 
 def declare_arguments() -> Parser:
+    """Declare the options and paths of this command; --help shows them and the shell completes them."""
     parser = create_parser("watch", "Serve the live page of a run, for this machine only.", EXAMPLES)
     parser.add_argument("run", type=Path, metavar="runs/<name>", help="the folder of a run")
     parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1; nothing else is served")

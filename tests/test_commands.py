@@ -27,6 +27,7 @@ from fl_rsna.simulation.simulation import simulate
 from fl_rsna.task import ICH
 
 Run = Callable[..., tuple[int, str]]
+PREPARE = [sys.executable, "-m", "fl_rsna.prepare", "data.dicom=dicom", "data.labels=labels.csv"]
 LOOK = threading.Event()  # never set: between two looks at what another process has written, which needs the core
 SMALL = [
     "model.name=tiny",
@@ -198,14 +199,7 @@ def test_prepare_follows_a_corrected_file_and_the_sites_of_the_earlier_one_are_r
     size = (dicom / "ID_000.dcm").stat().st_size
     write_tiny(dicom / "ID_000.dcm", "ID_000", "patient X", "series 0", hu=np.full((32, 32), 7, np.int16))
     assert (dicom / "ID_000.dcm").stat().st_size == size
-    arguments = [
-        sys.executable,
-        "-m",
-        "fl_rsna.prepare",
-        "data.dicom=dicom",
-        "data.labels=labels.csv",
-        "data.name=mine",
-    ]
+    arguments = [*PREPARE, "data.name=mine"]
     assert (
         "kept 47 files, converted 1 again, 0 new, 0 removed"
         in subprocess.run(arguments, capture_output=True, text=True).stdout
@@ -304,14 +298,7 @@ def test_a_test_set_without_a_slice_does_not_hide_the_set_that_was_prepared(
 @pytest.mark.slow
 def test_a_killed_preparation_leaves_no_worker_and_is_finished(run: Run, dicom: Path, tmp_path: Path) -> None:
     """The command itself with its worker processes, killed once its journal has begun."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "fl_rsna.prepare",
-        "data.dicom=dicom",
-        "data.labels=labels.csv",
-        "prepare.workers=2",
-    ]
+    arguments = [*PREPARE, "prepare.workers=2"]
     with subprocess.Popen([*arguments, "data.name=killed"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
         part = tmp_path / "prepared" / "killed.part"
         while running.poll() is None and not list(part.glob("images/*.png")):

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_known_args(self._read_words(sys.argv[1:] if args is None else args), namespace)
+        return super().parse_known_args(self._read_settings(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; {self._suggest(message) or f'{self.prog} --help says what is expected'}")
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         choices = [str(choice) for place in places for choice in place.choices or ()]
         return [f"{choice} " for choice in choices if choice.startswith(current) and choice not in arguments]
 
-    def _read_words(self, typed: Sequence[str]) -> list[str]:
+    def _read_settings(self, typed: Sequence[str]) -> list[str]:
         """Write key=value settings as options and paths; a path that exists stays as it is."""
         positional = {action.dest.rstrip("s") for action in self._get_positional_actions()} - {"setting"}
         found = list[str]()

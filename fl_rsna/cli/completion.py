@@ -23,11 +23,8 @@ _fl_rsna() {
 }
 complete -o default -o nospace -F _fl_rsna fl-rsna
 """
-OPTIONS = (
-    "--help",
-    "--cfg",
-    "--multirun",
-)  # of commands that take all settings; those with settings of their own have the first two
+# Of commands that take all settings; those with settings of their own have the first two.
+OPTIONS = ("--help", "--cfg", "--multirun")
 
 
 def complete_line(line: str) -> list[str]:

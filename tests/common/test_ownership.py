@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from always import always
 from made_runs import made_run
 from package import PACKAGE
+from run_always import run_always
 from tiny import SIZE, tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
@@ -206,7 +206,7 @@ def test_a_copy_goes_on_under_its_own_name_and_the_original_stays(cohort: Cohort
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", always(["both"], ["both", "gap", "stacking", "local"]))
+@pytest.mark.parametrize("kind", run_always(["both"], ["both", "gap", "stacking", "local"]))
 def test_a_copy_of_several_runs_in_one_goes_on_too(cohort: Cohort, tmp_path: Path, kind: str) -> None:
     arguments = {"rounds": 1, "sequence__width": 16}
     first, done = tmp_path / "first", 0

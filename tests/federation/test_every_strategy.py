@@ -2,12 +2,12 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flwr.app import Context, Message, RecordDict
+from run_always import run_always
 from tiny import tiny_cohort, tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort
@@ -64,11 +64,7 @@ ALIKE = {  # their sites train as FedAvg's, and their server's rule is called as
 IN_WORKERS = {"scaffold", "ditto"}  # a vector more each way; a model of the site's own
 
 
-def all_but(kept: Callable[[str], bool]) -> list[Any]:
-    return [name if kept(name) else pytest.param(name, marks=pytest.mark.extra) for name in STRATEGIES]
-
-
-@pytest.mark.parametrize("name", all_but(lambda name: name not in ALIKE))
+@pytest.mark.parametrize("name", run_always(set(STRATEGIES) - ALIKE, STRATEGIES))
 def test_every_strategy_gives_one_model_whatever_the_order(small: Cohort, tmp_path: Path, name: str) -> None:
     ordered = sha256(small, tmp_path / "ordered", config_of(name))
     assert sha256(small, tmp_path / "backwards", config_of(name), Backwards) == ordered
@@ -76,7 +72,7 @@ def test_every_strategy_gives_one_model_whatever_the_order(small: Cohort, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", all_but(lambda name: name in IN_WORKERS))
+@pytest.mark.parametrize("name", run_always(IN_WORKERS, STRATEGIES))
 def test_every_strategy_gives_one_model_in_worker_processes(small: Cohort, tmp_path: Path, name: str) -> None:
     here = sha256(small, tmp_path / "here", config_of(name))
     assert sha256(small, tmp_path / "workers", config_of(name), workers=2) == here

@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from always import always
 from edited import edit_config
 from replaying import replayed
+from run_always import run_always
 from tiny import tiny_config
 
 from fl_rsna.cohort.sites.site_folders import Cohort, read_site_files
@@ -103,7 +103,7 @@ DEATHS = [*(f"event {n}" for n in (2, 10, 14, 21)), *(f"file {n}" for n in range
 ALWAYS = ("event 10", "file 25", "file 55")  # the others are beyond what .ci/run has time for
 
 
-@pytest.mark.parametrize("die_at", always(ALWAYS, DEATHS))
+@pytest.mark.parametrize("die_at", run_always(ALWAYS, DEATHS))
 def test_killed_and_resumed_is_as_if_nothing_happened(
     cohort: Cohort, tmp_path: Path, undisturbed: Path, die_at: str
 ) -> None:

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from always import always
 from edited import edit_json
 from replaying import replayed
+from run_always import run_always
 from tiny import SIZE, tiny_cohort, tiny_config, tiny_index
 
 from fl_rsna.cohort.sites.site_folders import Cohort
@@ -326,7 +326,7 @@ def test_a_round_can_be_repeated_even_without_its_features(
 EVERY = [name for name in STRATEGIES if name not in ("krum", "multikrum", "bulyan")]
 
 
-@pytest.mark.parametrize("name", always(("fedavg", "scaffold", "moon", "fedadam", "fedmedian"), EVERY))
+@pytest.mark.parametrize("name", run_always(("fedavg", "scaffold", "moon", "fedadam", "fedmedian"), EVERY))
 def test_every_strategy_trains_a_head(cohort: Cohort, encoder: Path, tmp_path: Path, name: str) -> None:
     config = asked(encoder, strategy__name=name, strategy__server_learning_rate=0.1 if name.startswith("feda") else 1.0)
     assert run(cohort, tmp_path / "run", config)["status"] == "finished"

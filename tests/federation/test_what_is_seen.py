@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from always import always
+from run_always import run_always
 from safetensors.torch import load_file, save_file
 from tiny import LITE0, SIZE, tiny_config, tiny_prepared
 from torchvision_operators import make_importable
@@ -233,7 +233,7 @@ def test_a_personal_window_stays_at_its_site_and_the_mean_is_sent(boxed: Cohort,
     np.testing.assert_allclose(sent, np.average(kept, axis=0, weights=weights), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", always(["scaffold"], ["scaffold", "moon", "ditto"]))
+@pytest.mark.parametrize("name", run_always(["scaffold"], ["scaffold", "moon", "ditto"]))
 def test_strategies_of_every_kind_go_with_all_of_it(boxed: Cohort, tmp_path: Path, name: str) -> None:
     words = {**ALL, "strategy__name": name, "model__tta": 1, "model__norm": Norm.local}
     wire = {"network__precision_up": Precision.int8, "network__precision_down": Precision.bf16}

@@ -25,7 +25,7 @@ from fl_rsna.learning.metrics.metrics import compare_aurocs
 from fl_rsna.reporting.pages.data_pages import MARK, render_page, write_page
 from fl_rsna.reporting.pages.find_runs import common_folder, name_of
 from fl_rsna.reporting.pages.run_page import interactive
-from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, settings_to_draw
+from fl_rsna.reporting.pages.sweep import curves_over, diff_configs, of_sweep, select_drawn_settings
 from fl_rsna.reporting.record.cells import Column, Kind, Table, columns, without_empty
 from fl_rsna.reporting.record.outcome import title_area
 from fl_rsna.reporting.record.paper import as_csv, as_markdown, as_tex
@@ -305,7 +305,7 @@ def _settings(runs: Runs) -> tuple[dict[str, list[Any]], list[str] | None]:
     if len(of_jobs) < len(jobs) or len({frozenset(of_job) for of_job in of_jobs}) > 1:
         return diff_configs(configs), None
     settings = of_sweep(of_jobs, parts, configs)
-    return settings, settings_to_draw(settings, of_jobs[0])
+    return settings, select_drawn_settings(settings, of_jobs[0])
 
 
 def runs_table(runs: Runs, found: Mapping[str, Scored], settings: Mapping[str, list[Any]]) -> Table:

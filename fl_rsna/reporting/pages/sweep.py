@@ -76,7 +76,7 @@ def of_sweep(
     return {**varied, **{name: values for name, values in others.items() if name not in varied}}
 
 
-def settings_to_draw(settings: Mapping[str, list[Any]], varied: Iterable[str]) -> list[str]:
+def select_drawn_settings(settings: Mapping[str, list[Any]], varied: Iterable[str]) -> list[str]:
     """Select the settings of a sweep that have several values; seeds only where nothing else has."""
     several = [key for key in varied if len({str(value) for value in settings[key]}) > 1]
     return [key for key in several if key not in SEEDS] or several

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 
 from fl_rsna.learning.metrics.figures import PointFigures
 
-ORDER = (
-    "youden",
-    "sensitivity_95",
-    "specificity_90",
-)  # the first that separates is quoted, else the first with a threshold
+# The first that separates is quoted; where none does, the first with a threshold.
+ORDER = ("youden", "sensitivity_95", "specificity_90")
 Points = Mapping[str, PointFigures | None]  # one label's, by the name of the point
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from always import always
+from run_always import run_always
 
 from fl_rsna.cohort.partition.partitioners import assign_specialist
 
@@ -21,7 +21,7 @@ def at_random(seed: int, patients: int) -> pd.DataFrame:
     return pd.DataFrame(found.astype(int), [f"{n:03d}" for n in range(patients)], LABELS)
 
 
-@pytest.mark.parametrize("seed", always(range(12), range(40)))
+@pytest.mark.parametrize("seed", run_always(range(12), range(40)))
 @pytest.mark.parametrize(("num_sites", "lacking"), [(2, 1), (2, 2), (3, 3), (5, 4), (7, 2)])
 def test_the_promise_holds_exactly(seed: int, num_sites: int, lacking: int) -> None:
     found = at_random(seed, 60)

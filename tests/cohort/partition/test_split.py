@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from always import always
+from run_always import run_always
 from tiny import CHEST, tiny_index
 
 from fl_rsna.cohort.partition.partitioners import rarest_labels
@@ -30,7 +30,7 @@ def rare_index(patients: int, positive: int) -> pd.DataFrame:
     return index.assign(**dict.fromkeys(ICH.labels, 0)).assign(any=has.astype(int), subdural=has.astype(int))
 
 
-@pytest.mark.parametrize("seed", always(range(4), range(8)))
+@pytest.mark.parametrize("seed", run_always(range(4), range(8)))
 @pytest.mark.parametrize(("patients", "num_sites"), [(6, 2), (10, 2), (10, 4), (20, 4)])
 def test_where_positives_are_few_training_keeps_one_and_the_test_site_and_validation_get_one(
     patients: int, num_sites: int, seed: int
@@ -51,7 +51,7 @@ def placed(sites: list[SitePatients]) -> list[str]:
     return sorted(patient for site in sites for patient in site.all)
 
 
-@pytest.mark.parametrize("seed", always(range(6), range(15)))
+@pytest.mark.parametrize("seed", run_always(range(6), range(15)))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("task", [ICH, CHEST], ids=lambda task: task.name)
 def test_every_patient_has_exactly_one_place(seed: int, kind: PartitionKind, task: Task) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from always import always
 from copies import Copy, copies_of
 from dicom_files import write_tiny
+from run_always import run_always
 
 from fl_rsna.cohort.prepared.index import Changes, Prepared, hash_id
 from fl_rsna.cohort.prepared.prepare import Request, prepare_folder
@@ -152,7 +152,7 @@ def change(rng: random.Random, dicom: Path) -> None:
             (dicom / "notes").write_text(str(rng.random()))
 
 
-@pytest.mark.parametrize("seed", always(range(5), range(12)))
+@pytest.mark.parametrize("seed", run_always(range(5), range(12)))
 def test_whatever_happened_the_folder_is_as_if_prepared_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
