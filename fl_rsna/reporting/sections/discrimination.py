@@ -310,7 +310,7 @@ def subgroup_plots(run: ScoredRecord, table: pd.DataFrame, test: HeldOutFigures)
 
 
 def _subgroups(run: ScoredRecord, table: pd.DataFrame, test: HeldOutFigures) -> Iterator[tuple[str, Rows, bool]]:
-    """Name the subgroups: exams with each other label, with little and with more of the finding, and slices by third of their exam."""
+    """Name the subgroups: exams with each other label, with few and with more positive slices, and slices by third of their exam."""
     task, by_level = run.task, {rows.name: rows for rows in _rows_by_level(run, table, test)}
     exams, pictures = plural(task.exam), plural(task.picture)
     slices = by_level[f"{run.headline}, {pictures}"]
@@ -326,7 +326,7 @@ def _subgroups(run: ScoredRecord, table: pd.DataFrame, test: HeldOutFigures) -> 
         if len(counts) == len(whole.truth):
             none, few = whole.truth == 0, counts <= FEW_POSITIVE
             yield f"{exams} with 1 to {FEW_POSITIVE} positive {pictures}", whole.select(none | few), True
-            yield f"{exams} with more", whole.select(none | ~few), True
+            yield f"{exams} with more than {FEW_POSITIVE} positive {pictures}", whole.select(none | ~few), True
     yield f"all {pictures}", slices, False
     if "rank" in table and len(slices.truth) == len(table):
         place = table.groupby([task.group_key, task.exam_key])["rank"].rank(pct=True, method="first").to_numpy()
